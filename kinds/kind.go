@@ -1,0 +1,128 @@
+// Package kinds says what each kind of object is: its names, defaults,
+// validation, create and update rules, table columns, selectable fields and
+// subresources. A folder below is an API group, a file there is a kind. Nothing
+// here does I/O, reads a clock or knows a client: what a Pod is must be loadable
+// anywhere.
+package kinds
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Object is what every kind's Go type is.
+type Object interface {
+	metav1.Object
+	runtime.Object
+}
+
+// Kind is one row of the table: all that the generic handler needs to serve a
+// kind. Function fields may be nil where the kind has nothing of its own to say.
+// They get objects that they may change only where it says so, and are pure.
+type Kind struct {
+	GVK schema.GroupVersionKind
+	// Resource is the plural in the URL, Singular and Short what kubectl also takes.
+	Resource   string
+	Singular   string
+	Short      []string
+	Categories []string
+	Namespaced bool
+	// Storage is the path below the store's prefix, as upstream lays it out:
+	// "pods", "services/specs", "minions". Empty for kinds that are never stored
+	// (reviews): those have only Create, answered by the API server itself.
+	Storage string
+	// New and NewList make empty objects of the kind and of its list.
+	New     func() Object
+	NewList func() runtime.Object
+	// Verbs are the verbs served; nil means all of them.
+	Verbs []string
+
+	Strategy Strategy
+	Table    Table
+	// Fields gives the selectable fields beyond metadata.name and
+	// metadata.namespace, with upstream's names.
+	Fields func(obj Object) fields.Set
+	// FieldLabels are the names Fields may yield: any other is refused.
+	FieldLabels []string
+	// TTL is how long an object lives after each write (Events); nil or 0: for ever.
+	TTL          func(obj Object) time.Duration
+	Subresources []Subresource
+}
+
+// GVR is the kind's resource with its group and version.
+func (k *Kind) GVR() schema.GroupVersionResource {
+	return k.GVK.GroupVersion().WithResource(k.Resource)
+}
+
+// Strategy is what happens to an object between decoding and storing. The
+// generic handler has already checked and set the metadata that all kinds share
+// (name, generateName, uid, creationTimestamp, labels, owner references,
+// finalizers, managed fields), and calls, on create: Default, PrepareCreate,
+// (admission), Default again, Validate; on update: Default, PrepareUpdate,
+// (admission), Default again, ValidateUpdate.
+type Strategy struct {
+	// Default fills what the client left out. It must be idempotent.
+	Default func(obj Object)
+	// PrepareCreate drops what a client may not set on create (status) and sets
+	// what the kind starts with (generation 1 for kinds that have one).
+	PrepareCreate func(obj Object)
+	// PrepareUpdate puts back what a client may not change through the main
+	// resource (status) and raises metadata.generation when the spec changed.
+	PrepareUpdate func(obj, old Object)
+	// Validate reports everything wrong at once. Paths start at the object's
+	// root ("spec.containers[0].name"). Metadata is validated by the handler,
+	// except for the name, for which ValidateName is used.
+	Validate       func(obj Object) field.ErrorList
+	ValidateUpdate func(obj, old Object) field.ErrorList
+	// ValidateName checks metadata.name (prefix: it is a generateName). Nil
+	// means a DNS-1123 subdomain.
+	ValidateName func(name string, prefix bool) []string
+	// Warnings are the deprecation and mistake warnings clients show; old is nil
+	// on create.
+	Warnings func(obj, old Object) []string
+	// CreateOnUpdate allows PUT to create (leases, events, endpoints …).
+	CreateOnUpdate bool
+	// ForbidUnconditionalUpdate makes PUT without a resourceVersion a 409/422
+	// as upstream does for the kind.
+	ForbidUnconditionalUpdate bool
+	// Generation says that metadata.generation is kept for the kind.
+	Generation bool
+	// Grace decides graceful deletion: the seconds the object stays with its
+	// deletionTimestamp set before it may be removed. ok=false means the kind
+	// is removed at once. Only pods have one.
+	Grace func(obj Object, opts *metav1.DeleteOptions) (seconds int64, ok bool)
+}
+
+// Table is how kubectl get shows the kind.
+type Table struct {
+	// Columns includes Name first; priority 1 columns show with -o wide.
+	Columns []metav1.TableColumnDefinition
+	// Row gives the cells of one object; now is for ages.
+	Row func(obj Object, now time.Time) []any
+}
+
+// Subresource is a part of an object with its own path. Those with a Copy are
+// served by the generic handler: get, update and patch of the same stored object
+// of which only a part may change (status, scale, ephemeralcontainers, resize).
+// The others (binding, eviction, log, exec, token …) have a handler of their own
+// in the API server, found by name.
+type Subresource struct {
+	Name string
+	// GVK is the kind in the request and the answer; zero: the parent's.
+	GVK   schema.GroupVersionKind
+	Verbs []string
+	// New makes the object of a body; nil: the parent's.
+	New func() runtime.Object
+	// Show gives what GET answers: nil means the stored object itself.
+	Show func(obj Object) runtime.Object
+	// Copy takes over into next, a deep copy of what is stored, the part of the
+	// request's body that this subresource may change.
+	Copy func(next Object, body runtime.Object) error
+	// ValidateUpdate checks the result; nil means Strategy.ValidateUpdate.
+	ValidateUpdate func(obj, old Object) field.ErrorList
+}
