@@ -1,0 +1,83 @@
+package pki
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+)
+
+// TokenKey signs service-account tokens.
+type TokenKey struct {
+	// ID names the key in a token's header: the SHA-256 of its public half,
+	// base64url, as upstream's key ids are.
+	ID  string
+	Key *ecdsa.PrivateKey
+}
+
+// OpenTokenKey loads the key at path or makes it there.
+func OpenTokenKey(path string) (*TokenKey, error) {
+	key, err := ReadKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = createTokenKey(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open token key: %w", err)
+	}
+	id, err := keyID(&key.PublicKey)
+	if err != nil {
+		return nil, fmt.Errorf("open token key: %w", err)
+	}
+	return &TokenKey{ID: id, Key: key}, nil
+}
+
+func createTokenKey(path string) (*ecdsa.PrivateKey, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return key, WriteKey(path, key)
+}
+
+func keyID(public *ecdsa.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return "", fmt.Errorf("identify key: %w", err)
+	}
+	sum := sha256.Sum256(der)
+	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
+}
+
+// ServerLeaf is the API server's own certificate: every name under which pods
+// and people reach it. domain is the cluster's ("cluster.local"), extra holds
+// host names or addresses (the service address, the machine's own).
+func ServerLeaf(domain string, extra []string) Leaf {
+	l := Leaf{
+		CommonName: "kube-apiserver",
+		Server:     true,
+		DNSNames: []string{
+			"kubernetes", "kubernetes.default", "kubernetes.default.svc",
+			"kubernetes.default.svc." + domain, "localhost",
+		},
+		IPs: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+	}
+	for _, name := range extra {
+		if ip := net.ParseIP(name); ip != nil {
+			l.IPs = append(l.IPs, ip)
+			continue
+		}
+		l.DNSNames = append(l.DNSNames, name)
+	}
+	return l
+}
