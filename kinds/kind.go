@@ -52,6 +52,20 @@ type Kind struct {
 	// TTL is how long an object lives after each write (Events); nil or 0: for ever.
 	TTL          func(obj Object) time.Duration
 	Subresources []Subresource
+	// View is set for a kind that is never stored as itself but is another
+	// group's view of a kind that is (events.k8s.io Event of the core Event).
+	// Storage then names the stored kind's path.
+	View *View
+}
+
+// View turns a kind into the one that is stored in its place, and back. The
+// strategy, table and fields of the viewing kind get objects of its own type.
+type View struct {
+	// Stored is the kind that the store holds.
+	Stored schema.GroupVersionKind
+	// ToStored and FromStored make new objects and leave their argument alone.
+	ToStored   func(obj Object) Object
+	FromStored func(stored Object) Object
 }
 
 // GVR is the kind's resource with its group and version.
@@ -96,6 +110,20 @@ type Strategy struct {
 	// deletionTimestamp set before it may be removed. ok=false means the kind
 	// is removed at once. Only pods have one.
 	Grace func(obj Object, opts *metav1.DeleteOptions) (seconds int64, ok bool)
+	// Deleting changes an object whose deletion begins, in the same write that
+	// sets its deletionTimestamp (a namespace's phase becomes Terminating).
+	Deleting func(obj Object)
+	// Holds says that a deleted object must stay although its
+	// metadata.finalizers are empty (a namespace with spec.finalizers).
+	Holds func(obj Object) bool
+	// ReturnsDeleted makes DELETE answer with the object that is gone instead of
+	// a Status, as upstream does for some kinds (pods, persistent volumes …).
+	ReturnsDeleted bool
+	// OrphansDependents makes orphaning the default for DELETE without a
+	// propagation policy (jobs, replication controllers).
+	OrphansDependents bool
+	// NoDependents keeps the garbage collector's finalizers away (events).
+	NoDependents bool
 }
 
 // Table is how kubectl get shows the kind.
@@ -121,7 +149,9 @@ type Subresource struct {
 	// Show gives what GET answers: nil means the stored object itself.
 	Show func(obj Object) runtime.Object
 	// Copy takes over into next, a deep copy of what is stored, the part of the
-	// request's body that this subresource may change.
+	// request's body that this subresource may change, and raises
+	// metadata.generation where that part counts (scale). Neither Default of a
+	// body that is not the parent's kind nor PrepareUpdate is called for it.
 	Copy func(next Object, body runtime.Object) error
 	// ValidateUpdate checks the result; nil means Strategy.ValidateUpdate.
 	ValidateUpdate func(obj, old Object) field.ErrorList
