@@ -1,0 +1,161 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Layer is a layer of an image that is being built.
+type Layer struct {
+	// Blob describes the compressed layer; DiffID is the tar's own digest.
+	Blob   ocispec.Descriptor
+	DiffID digest.Digest
+}
+
+// WriteLayer stores an uncompressed tar as a layer. Equal input gives an equal
+// blob. The layer is garbage until Commit names it: the caller holds a Build.
+func (b *Build) WriteLayer(tarStream io.Reader) (Layer, error) {
+	w, err := b.store.newBlob()
+	if err != nil {
+		return Layer{}, err
+	}
+	defer w.abort()
+	plain := newCounter(tarStream)
+	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	if err != nil {
+		return Layer{}, err
+	}
+	if _, err := io.Copy(z, plain); err != nil {
+		return Layer{}, fmt.Errorf("write layer: %w", err)
+	}
+	if err := z.Close(); err != nil {
+		return Layer{}, fmt.Errorf("write layer: %w", err)
+	}
+	size := w.size
+	d, err := w.commit("")
+	if err != nil {
+		return Layer{}, err
+	}
+	return Layer{
+		Blob:   ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: d, Size: size},
+		DiffID: plain.hash.Digest(),
+	}, nil
+}
+
+// Build keeps the sweeper away from what a build has stored and not yet named.
+// Close it when the build is over.
+type Build struct {
+	store *Store
+	end   func()
+}
+
+// NewBuild begins a build.
+func (s *Store) NewBuild() *Build {
+	return &Build{store: s, end: s.begin()}
+}
+
+// Close ends the build; what it did not commit may be swept. Close it once.
+func (b *Build) Close() { b.end() }
+
+// Unpack makes the layers ready to be lower directories, and returns those,
+// topmost first.
+func (b *Build) Unpack(ctx context.Context, layers []Layer) ([]string, error) {
+	img := Image{}
+	for _, l := range layers {
+		img.Layers = append(img.Layers, l.Blob)
+		img.Config.RootFS.DiffIDs = append(img.Config.RootFS.DiffIDs, l.DiffID)
+	}
+	if err := b.store.unpackAll(ctx, img); err != nil {
+		return nil, err
+	}
+	var lower []string
+	for i := len(layers) - 1; i >= 0; i-- {
+		lower = append(lower, b.store.layerPath(img.Chain(i)))
+	}
+	return lower, nil
+}
+
+// Has says whether a layer of an earlier build is still complete here.
+func (b *Build) Has(l Layer) bool { return b.store.hasBlob(l.Blob.Digest) }
+
+// Base gives the layers of a stored image, to build upon.
+func (b *Build) Base(ref string) (Image, []Layer, error) {
+	img, err := b.store.Get(ref)
+	if err != nil {
+		return Image{}, nil, err
+	}
+	var layers []Layer
+	for i, blob := range img.Layers {
+		layers = append(layers, Layer{Blob: blob, DiffID: img.Config.RootFS.DiffIDs[i]})
+	}
+	return img, layers, nil
+}
+
+// Commit writes config and manifest over layers, unpacks what is not, and names
+// the image ref. Config's RootFS is set from layers. rawConfig
+// lets a builder keep fields that the OCI type lacks (Healthcheck): it is merged
+// over the config's own JSON.
+func (b *Build) Commit(ctx context.Context, config ocispec.Image, layers []Layer, ref string, rawConfig map[string]any) (Image, error) {
+	config.RootFS = ocispec.RootFS{Type: "layers"}
+	manifest := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Layers: []ocispec.Descriptor{},
+	}
+	for _, l := range layers {
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.DiffID)
+		manifest.Layers = append(manifest.Layers, l.Blob)
+	}
+	if _, err := b.Unpack(ctx, layers); err != nil {
+		return Image{}, err
+	}
+	raw, err := mergeConfig(config, rawConfig)
+	if err != nil {
+		return Image{}, err
+	}
+	d, err := b.store.putBlob(raw)
+	if err != nil {
+		return Image{}, err
+	}
+	manifest.Config = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: d, Size: int64(len(raw))}
+	rawManifest, err := json.Marshal(manifest)
+	if err != nil {
+		return Image{}, err
+	}
+	md, err := b.store.putBlob(rawManifest)
+	if err != nil {
+		return Image{}, err
+	}
+	full, err := Normalise(ref)
+	if err != nil {
+		return Image{}, err
+	}
+	return b.store.name(full, md, "")
+}
+
+// mergeConfig encodes config with extra keys in its "config" object.
+func mergeConfig(config ocispec.Image, extra map[string]any) ([]byte, error) {
+	raw, err := json.Marshal(config)
+	if err != nil || len(extra) == 0 {
+		return raw, err
+	}
+	var whole map[string]any
+	if err := json.Unmarshal(raw, &whole); err != nil {
+		return nil, err
+	}
+	inner, _ := whole["config"].(map[string]any)
+	if inner == nil {
+		inner = map[string]any{}
+	}
+	for k, v := range extra {
+		inner[k] = v
+	}
+	whole["config"] = inner
+	return json.Marshal(whole)
+}

@@ -1,0 +1,120 @@
+package image
+
+import (
+	"archive/tar"
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// metadata sets owner, mode, extended attributes and times, in the order in
+// which one does not undo the other: chown clears set-uid, writing xattrs needs
+// the owner, times come last.
+func (x *extractor) metadata(h *tar.Header) error {
+	if err := x.root.Lchown(h.Name, h.Uid, h.Gid); err != nil {
+		return err
+	}
+	if h.Typeflag != tar.TypeSymlink {
+		if err := x.root.Chmod(h.Name, modeOf(h.Mode)); err != nil {
+			return err
+		}
+		if err := x.xattrs(h); err != nil {
+			return err
+		}
+	}
+	if h.Typeflag == tar.TypeDir {
+		return nil // finishDirs
+	}
+	return x.times(h)
+}
+
+// xattrs sets the extended attributes of files and directories. Those of
+// overlayfs itself never come from a layer; a file system without the
+// attribute's class is no reason to refuse the image.
+func (x *extractor) xattrs(h *tar.Header) error {
+	if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeDir {
+		return nil
+	}
+	for key, value := range h.PAXRecords {
+		name, ok := strings.CutPrefix(key, paxXattrPrefix)
+		if !ok || strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
+			continue
+		}
+		f, err := x.root.Open(h.Name)
+		if err != nil {
+			return err
+		}
+		err = unix.Fsetxattr(int(f.Fd()), name, []byte(value), 0)
+		f.Close()
+		if err != nil && !errors.Is(err, unix.ENOTSUP) {
+			return &fs.PathError{Op: "setxattr " + name, Path: h.Name, Err: err}
+		}
+	}
+	return nil
+}
+
+func (x *extractor) times(h *tar.Header) error {
+	accessed := h.AccessTime
+	if accessed.IsZero() {
+		accessed = h.ModTime
+	}
+	ts := []unix.Timespec{unix.NsecToTimespec(accessed.UnixNano()), unix.NsecToTimespec(h.ModTime.UnixNano())}
+	if h.Name == "." {
+		d, err := x.root.Open(".")
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		return unix.UtimesNanoAt(int(d.Fd()), "", ts, unix.AT_EMPTY_PATH)
+	}
+	return x.at(h.Name, func(dir int, base string) error {
+		return unix.UtimesNanoAt(dir, base, ts, unix.AT_SYMLINK_NOFOLLOW)
+	})
+}
+
+// finishDirs sets the directories' times, deepest first. A directory that a
+// later entry replaced is passed over.
+func (x *extractor) finishDirs() error {
+	for i := len(x.dirs) - 1; i >= 0; i-- {
+		h := x.dirs[i]
+		info, err := x.root.Lstat(h.Name)
+		if errors.Is(err, fs.ErrNotExist) || (err == nil && !info.IsDir()) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := x.times(h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// modeOf turns Unix mode bits into Go's.
+func modeOf(mode int64) os.FileMode {
+	m := os.FileMode(mode & 0o777)
+	if mode&unix.S_ISUID != 0 {
+		m |= os.ModeSetuid
+	}
+	if mode&unix.S_ISGID != 0 {
+		m |= os.ModeSetgid
+	}
+	if mode&unix.S_ISVTX != 0 {
+		m |= os.ModeSticky
+	}
+	return m
+}
+
+// syncFilesystem flushes the whole file system that holds dir.
+func syncFilesystem(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return unix.Syncfs(int(d.Fd()))
+}

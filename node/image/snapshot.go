@@ -1,0 +1,174 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/internal/atomicfile"
+)
+
+// Rootfs is what overlayfs needs to show a container its file system.
+type Rootfs struct {
+	// Lower are the image's unpacked layers, the topmost first, as overlayfs
+	// wants them. An image without layers has one, empty, directory.
+	Lower []string
+	// Upper takes what the container writes; Work is overlayfs' own.
+	Upper, Work string
+}
+
+// snapshot is what is kept of a writable snapshot beside its directories.
+type snapshot struct {
+	// Image is the manifest's digest.
+	Image digest.Digest `json:"image"`
+	// Chains are the chain IDs of the layers below, bottom first.
+	Chains []digest.Digest `json:"chains"`
+}
+
+// emptyLayer is the lower directory of an image without layers.
+const emptyLayer = "empty"
+
+// Prepare makes the writable snapshot key on top of an image, or finds the one
+// made before: it is idempotent, and durable when it returns. The image's layers
+// stay until Release, whatever Remove does to the image.
+func (s *Store) Prepare(key, imageRef string) (Rootfs, error) {
+	if key == "" || strings.ContainsAny(key, "/\x00") || key == "." || key == ".." {
+		return Rootfs{}, fmt.Errorf("snapshot %q: not a usable key: %w", key, ErrInvalid)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir := filepath.Join(s.root, "snapshots", key)
+	meta := filepath.Join(dir, "snapshot.json")
+	var known snapshot
+	if err := atomicfile.ReadJSON(meta, &known); err == nil {
+		return s.rootfs(dir, known), nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
+	}
+	img, err := s.find(imageRef)
+	if err != nil {
+		return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
+	}
+	made := snapshot{Image: img.Manifest}
+	for i := range img.Layers {
+		made.Chains = append(made.Chains, img.Chain(i))
+	}
+	for _, d := range []string{filepath.Join(dir, "work"), filepath.Join(dir, "upper"), filepath.Join(s.root, "layers", emptyLayer)} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
+		}
+	}
+	if err := atomicfile.WriteJSON(meta, made); err != nil {
+		return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
+	}
+	return s.rootfs(dir, made), nil
+}
+
+// rootfs names the directories of a snapshot.
+func (s *Store) rootfs(dir string, snap snapshot) Rootfs {
+	r := Rootfs{Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
+	for _, chain := range slices.Backward(snap.Chains) {
+		r.Lower = append(r.Lower, s.layerPath(chain))
+	}
+	if len(r.Lower) == 0 {
+		r.Lower = []string{filepath.Join(s.root, "layers", emptyLayer)}
+	}
+	return r
+}
+
+// Release removes the snapshot key and what was written to it. It succeeds when
+// there is none. The snapshot must not be mounted.
+func (s *Store) Release(key string) error {
+	if key == "" || strings.ContainsAny(key, "/\x00") || key == "." || key == ".." {
+		return fmt.Errorf("snapshot %q: not a usable key: %w", key, ErrInvalid)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := os.RemoveAll(filepath.Join(s.root, "snapshots", key)); err != nil {
+		return fmt.Errorf("snapshot %q: %w", key, err)
+	}
+	return s.sweep()
+}
+
+// Snapshots lists the keys of all snapshots.
+func (s *Store) Snapshots() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.root, "snapshots"))
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, e := range entries {
+		keys = append(keys, e.Name())
+	}
+	return keys, nil
+}
+
+// Usage is the room that something takes on disk.
+type Usage struct {
+	Bytes, Inodes int64
+}
+
+// SnapshotUsage measures what was written to the snapshot key, by walking it.
+func (s *Store) SnapshotUsage(key string) (Usage, error) {
+	return measure(filepath.Join(s.root, "snapshots", key, "upper"))
+}
+
+// measure adds up allocated blocks and inodes below dir, hard links once.
+func measure(dir string) (Usage, error) {
+	var u Usage
+	seen := map[[2]uint64]bool{}
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // removed while we walk
+		}
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return nil
+		}
+		if id := [2]uint64{st.Dev, st.Ino}; !seen[id] {
+			seen[id] = true
+			u.Bytes += st.Blocks * 512
+			u.Inodes++
+		}
+		return nil
+	})
+	return u, err
+}
+
+// FSInfo is the state of the file system that the store is on.
+type FSInfo struct {
+	Path                 string
+	Capacity, Available  int64
+	Inodes, InodesFree   int64
+	ImageBytes, Contents int64
+}
+
+// FSInfo reports the file system's room, and what blobs (Contents) and unpacked
+// layers (ImageBytes) take of it.
+func (s *Store) FSInfo() (FSInfo, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.root, &st); err != nil {
+		return FSInfo{}, fmt.Errorf("image store %q: %w", s.root, err)
+	}
+	info := FSInfo{
+		Path: s.root, Capacity: int64(st.Blocks) * st.Bsize, Available: int64(st.Bavail) * st.Bsize,
+		Inodes: int64(st.Files), InodesFree: int64(st.Ffree),
+	}
+	layers, err := measure(filepath.Join(s.root, "layers"))
+	if err != nil {
+		return info, err
+	}
+	blobs, err := measure(filepath.Join(s.root, "blobs"))
+	info.ImageBytes, info.Contents = layers.Bytes, blobs.Bytes
+	return info, err
+}
