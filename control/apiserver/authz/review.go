@@ -1,0 +1,139 @@
+package authz
+
+import (
+	"fmt"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/internal/identity"
+)
+
+// Review answers the four kinds of question that authorization.k8s.io knows, by
+// returning a copy of the question with its status filled. namespace is that of
+// the request's path, for the local review.
+func (a *Authorizer) Review(caller identity.Identity, namespace string, question runtime.Object) (runtime.Object, error) {
+	switch q := question.(type) {
+	case *authorizationv1.SubjectAccessReview:
+		return a.subjectReview(q.DeepCopy())
+	case *authorizationv1.LocalSubjectAccessReview:
+		return a.localReview(q.DeepCopy(), namespace)
+	case *authorizationv1.SelfSubjectAccessReview:
+		return a.selfReview(caller, q.DeepCopy())
+	case *authorizationv1.SelfSubjectRulesReview:
+		return a.rulesReview(caller, q.DeepCopy())
+	}
+	return nil, apierrors.NewBadRequest(fmt.Sprintf("not an access review: %T", question))
+}
+
+func (a *Authorizer) subjectReview(r *authorizationv1.SubjectAccessReview) (runtime.Object, error) {
+	errs := wrongSubject(r.Spec)
+	if len(errs) > 0 {
+		return nil, invalid("SubjectAccessReview", errs)
+	}
+	r.Status = a.answer(r.Spec)
+	return r, nil
+}
+
+func (a *Authorizer) localReview(r *authorizationv1.LocalSubjectAccessReview, namespace string) (runtime.Object, error) {
+	errs := wrongSubject(r.Spec)
+	attrs := r.Spec.ResourceAttributes
+	if r.Spec.NonResourceAttributes != nil {
+		errs = append(errs, field.Invalid(field.NewPath("spec.nonResourceAttributes"), r.Spec.NonResourceAttributes, "disallowed on this kind of request"))
+	}
+	if attrs != nil && attrs.Namespace != namespace {
+		errs = append(errs, field.Invalid(field.NewPath("spec.resourceAttributes.namespace"), attrs.Namespace, "must match metadata.namespace"))
+	}
+	if len(errs) > 0 {
+		return nil, invalid("LocalSubjectAccessReview", errs)
+	}
+	r.Status = a.answer(r.Spec)
+	return r, nil
+}
+
+func (a *Authorizer) selfReview(caller identity.Identity, r *authorizationv1.SelfSubjectAccessReview) (runtime.Object, error) {
+	errs := wrongQuestion(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
+	if len(errs) > 0 {
+		return nil, invalid("SelfSubjectAccessReview", errs)
+	}
+	r.Status = status(a.Authorize(question(caller, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)))
+	return r, nil
+}
+
+func (a *Authorizer) answer(spec authorizationv1.SubjectAccessReviewSpec) authorizationv1.SubjectAccessReviewStatus {
+	who := identity.Identity{Name: spec.User, UID: spec.UID, Groups: spec.Groups, Extra: map[string][]string{}}
+	for k, v := range spec.Extra {
+		who.Extra[k] = v
+	}
+	return status(a.Authorize(question(who, spec.ResourceAttributes, spec.NonResourceAttributes)))
+}
+
+func status(allowed bool, reason string) authorizationv1.SubjectAccessReviewStatus {
+	return authorizationv1.SubjectAccessReviewStatus{Allowed: allowed, Reason: reason}
+}
+
+// question turns what a review asks into what the Authorizer decides.
+func question(who identity.Identity, r *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) Attributes {
+	if path != nil {
+		return Attributes{User: who, Verb: path.Verb, Path: path.Path}
+	}
+	return Attributes{User: who, Verb: r.Verb, Group: r.Group, Version: r.Version, Resource: r.Resource,
+		Subresource: r.Subresource, Namespace: r.Namespace, Name: r.Name}
+}
+
+func wrongSubject(spec authorizationv1.SubjectAccessReviewSpec) field.ErrorList {
+	errs := wrongQuestion(spec.ResourceAttributes, spec.NonResourceAttributes)
+	if spec.User == "" && len(spec.Groups) == 0 {
+		errs = append(errs, field.Invalid(field.NewPath("spec.user"), spec.User, "at least one of user or group must be specified"))
+	}
+	return errs
+}
+
+func wrongQuestion(r *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) field.ErrorList {
+	if r != nil && path != nil {
+		return field.ErrorList{field.Invalid(field.NewPath("spec.nonResourceAttributes"), path, "cannot be specified in combination with resourceAttributes")}
+	}
+	if r == nil && path == nil {
+		return field.ErrorList{field.Invalid(field.NewPath("spec.resourceAttributes"), nil, "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
+	}
+	return nil
+}
+
+func invalid(kind string, errs field.ErrorList) error {
+	return apierrors.NewInvalid(schema.GroupKind{Group: authorizationv1.GroupName, Kind: kind}, "", errs)
+}
+
+// rulesReview lists what the caller may do in a namespace. It is for showing:
+// what other authorizers would allow is not in it, which Incomplete says.
+func (a *Authorizer) rulesReview(caller identity.Identity, r *authorizationv1.SelfSubjectRulesReview) (runtime.Object, error) {
+	if r.Spec.Namespace == "" {
+		return nil, apierrors.NewBadRequest("no namespace on request")
+	}
+	rules, unresolved := a.rulesFor(caller, r.Spec.Namespace)
+	r.Status = authorizationv1.SubjectRulesReviewStatus{
+		ResourceRules: []authorizationv1.ResourceRule{}, NonResourceRules: []authorizationv1.NonResourceRule{},
+		Incomplete: len(a.others) > 0,
+	}
+	if unresolved != nil {
+		r.Status.Incomplete = true
+		r.Status.EvaluationError = unresolved.Error()
+	}
+	for _, rule := range rules {
+		r.Status.ResourceRules, r.Status.NonResourceRules = show(r.Status.ResourceRules, r.Status.NonResourceRules, rule)
+	}
+	return r, nil
+}
+
+func show(res []authorizationv1.ResourceRule, urls []authorizationv1.NonResourceRule, r rbacv1.PolicyRule) ([]authorizationv1.ResourceRule, []authorizationv1.NonResourceRule) {
+	if len(r.Resources) > 0 {
+		res = append(res, authorizationv1.ResourceRule{Verbs: r.Verbs, APIGroups: r.APIGroups, Resources: r.Resources, ResourceNames: r.ResourceNames})
+	}
+	if len(r.NonResourceURLs) > 0 {
+		urls = append(urls, authorizationv1.NonResourceRule{Verbs: r.Verbs, NonResourceURLs: r.NonResourceURLs})
+	}
+	return res, urls
+}
