@@ -1,0 +1,190 @@
+package spec
+
+import (
+	"path"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/resource"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// How CPU is cut into cgroup terms; the kernel's and upstream's numbers.
+const (
+	cpuPeriod   = 100_000
+	minQuota    = 1_000
+	minShares   = 2
+	maxShares   = 262_144
+	milliPerCPU = 1_000
+	sharesPer   = 1_024
+)
+
+// Priorities at the out-of-memory killer, as upstream has them.
+const (
+	oomGuaranteed = -997
+	oomBestEffort = 1000
+	// systemCritical is the lowest priority of system-critical pods.
+	systemCritical = 2_000_000_000
+)
+
+// QoS is a pod's quality-of-service class, from its resources.
+func QoS(pod *corev1.Pod) corev1.PodQOSClass {
+	if pod.Status.QOSClass != "" {
+		return pod.Status.QOSClass
+	}
+	any, guaranteed := false, true
+	check := func(r corev1.ResourceRequirements) {
+		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+			request, limit := r.Requests[name], r.Limits[name]
+			any = any || !request.IsZero() || !limit.IsZero()
+			if limit.IsZero() || (!request.IsZero() && request.Cmp(limit) != 0) {
+				guaranteed = false
+			}
+		}
+	}
+	if r := pod.Spec.Resources; r != nil && (len(r.Requests) > 0 || len(r.Limits) > 0) {
+		check(*r)
+	} else {
+		for i := range pod.Spec.InitContainers {
+			check(pod.Spec.InitContainers[i].Resources)
+		}
+		for i := range pod.Spec.Containers {
+			check(pod.Spec.Containers[i].Resources)
+		}
+	}
+	switch {
+	case !any:
+		return corev1.PodQOSBestEffort
+	case guaranteed:
+		return corev1.PodQOSGuaranteed
+	}
+	return corev1.PodQOSBurstable
+}
+
+// CgroupParent is the pod's cgroup, in cgroupfs style.
+func CgroupParent(pod *corev1.Pod, node Node) string {
+	leaf := "pod" + string(pod.UID)
+	base := path.Join("/", node.CgroupRoot, "kubepods")
+	switch QoS(pod) {
+	case corev1.PodQOSBurstable:
+		return path.Join(base, "burstable", leaf)
+	case corev1.PodQOSBestEffort:
+		return path.Join(base, "besteffort", leaf)
+	}
+	return path.Join(base, leaf)
+}
+
+// Shares is cpu.shares for so many thousandths of a CPU.
+func Shares(milli int64) int64 {
+	if milli == 0 {
+		return minShares
+	}
+	return min(max(milli*sharesPer/milliPerCPU, minShares), maxShares)
+}
+
+// Quota is the CFS quota in microseconds a period; 0 for no limit.
+func Quota(milli int64) int64 {
+	if milli == 0 {
+		return 0
+	}
+	return max(milli*cpuPeriod/milliPerCPU, minQuota)
+}
+
+// ContainerResources are one container's cgroup limits and OOM score.
+func ContainerResources(pod *corev1.Pod, c *corev1.Container, node Node) *rt.LinuxContainerResources {
+	limits, requests := c.Resources.Limits, c.Resources.Requests
+	cpu := requests.Cpu()
+	if _, ok := requests[corev1.ResourceCPU]; !ok {
+		cpu = limits.Cpu()
+	}
+	r := &rt.LinuxContainerResources{
+		CpuPeriod:          cpuPeriod,
+		CpuShares:          Shares(cpu.MilliValue()),
+		CpuQuota:           Quota(limits.Cpu().MilliValue()),
+		MemoryLimitInBytes: limits.Memory().Value(),
+		OomScoreAdj:        OOMScore(pod, c, node.Memory),
+	}
+	// A container may not swap past its memory limit.
+	r.MemorySwapLimitInBytes = r.MemoryLimitInBytes
+	return r
+}
+
+// PodResources are the limits of the pod's own cgroup: the sum of its
+// containers', where each of them has one.
+func PodResources(pod *corev1.Pod, node Node) *rt.LinuxContainerResources {
+	requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
+	limits := resource.PodLimits(pod, resource.PodResourcesOptions{})
+	r := &rt.LinuxContainerResources{CpuPeriod: cpuPeriod, CpuShares: Shares(requests.Cpu().MilliValue())}
+	if node.PidsLimit > 0 {
+		r.Unified = map[string]string{"pids.max": strconv.FormatInt(node.PidsLimit, 10)}
+	}
+	if allLimited(pod, corev1.ResourceCPU) {
+		r.CpuQuota = Quota(limits.Cpu().MilliValue())
+	}
+	if allLimited(pod, corev1.ResourceMemory) {
+		r.MemoryLimitInBytes = limits.Memory().Value()
+	}
+	return r
+}
+
+func allLimited(pod *corev1.Pod, name corev1.ResourceName) bool {
+	if r := pod.Spec.Resources; r != nil {
+		if q, ok := r.Limits[name]; ok && !q.IsZero() {
+			return true
+		}
+	}
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			q := list[i].Resources.Limits[name]
+			if q.IsZero() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func overhead(pod *corev1.Pod) *rt.LinuxContainerResources {
+	if len(pod.Spec.Overhead) == 0 {
+		return nil
+	}
+	return &rt.LinuxContainerResources{
+		CpuPeriod: cpuPeriod, CpuShares: Shares(pod.Spec.Overhead.Cpu().MilliValue()),
+		MemoryLimitInBytes: pod.Spec.Overhead.Memory().Value(),
+	}
+}
+
+// OOMScore is a container's oom_score_adj: -997 for guaranteed and node-critical
+// pods, 1000 for best-effort ones, and between them the lower the more memory a
+// container has requested.
+func OOMScore(pod *corev1.Pod, c *corev1.Container, memory int64) int64 {
+	if pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical {
+		return oomGuaranteed
+	}
+	switch QoS(pod) {
+	case corev1.PodQOSGuaranteed:
+		return oomGuaranteed
+	case corev1.PodQOSBestEffort:
+		return oomBestEffort
+	}
+	if memory <= 0 {
+		return oomBestEffort - 1
+	}
+	request := c.Resources.Requests.Memory().Value()
+	if Sidecar(c) {
+		request = max(request, smallestRequest(pod))
+	}
+	score := 1000 - 1000*request/memory
+	return min(max(score, 1000+oomGuaranteed), oomBestEffort-1)
+}
+
+func smallestRequest(pod *corev1.Pod) int64 {
+	smallest := int64(-1)
+	for i := range pod.Spec.Containers {
+		r := pod.Spec.Containers[i].Resources.Requests.Memory().Value()
+		if smallest == -1 || r < smallest {
+			smallest = r
+		}
+	}
+	return max(smallest, 0)
+}

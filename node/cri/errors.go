@@ -1,0 +1,26 @@
+package cri
+
+import (
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// IsNotFound reports whether an engine's error says that the named sandbox,
+// container or image isn't there.
+func IsNotFound(err error) bool { return err != nil && status.Code(err) == codes.NotFound }
+
+// IsInvalid reports whether an engine's error says that the request itself is
+// wrong, so that repeating it can't help.
+func IsInvalid(err error) bool { return err != nil && status.Code(err) == codes.InvalidArgument }
+
+// Message is an engine's error as a person should read it: without the gRPC
+// framing that a remote engine's errors come with.
+func Message(err error) string {
+	if err == nil {
+		return ""
+	}
+	if s, ok := status.FromError(err); ok {
+		return s.Message()
+	}
+	return err.Error()
+}

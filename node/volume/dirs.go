@@ -1,0 +1,210 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// emptyDir is a directory of the pod's own: on disk, or a tmpfs of the size
+// that sizeLimit (else the pod's memory limits, else half the machine) gives.
+func (v *Volumes) emptyDir(pod *corev1.Pod, vol *corev1.Volume) (string, error) {
+	dir := v.volumeDir(pod, "empty-dir", vol.Name)
+	switch vol.EmptyDir.Medium {
+	case corev1.StorageMediumDefault:
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return "", fmt.Errorf("create directory: %w", err)
+		}
+	case corev1.StorageMediumMemory:
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return "", fmt.Errorf("create directory: %w", err)
+		}
+		if err := mountTmpfs(dir, memorySize(pod, vol)); err != nil {
+			return "", err
+		}
+	default:
+		return "", fmt.Errorf("unsupported medium %q", vol.EmptyDir.Medium)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		return "", fmt.Errorf("open directory to every user: %w", err)
+	}
+	return dir, ownDir(pod, dir)
+}
+
+// memorySize is the smaller of the volume's limit and the sum of the
+// containers' memory limits; 0 leaves the kernel's default.
+func memorySize(pod *corev1.Pod, vol *corev1.Volume) int64 {
+	size := int64(0)
+	limited := true
+	total := int64(0)
+	for i := range pod.Spec.Containers {
+		m := pod.Spec.Containers[i].Resources.Limits.Memory().Value()
+		limited = limited && m > 0
+		total += m
+	}
+	if limited {
+		size = total
+	}
+	if l := vol.EmptyDir.SizeLimit; l != nil && l.Value() > 0 && (size == 0 || l.Value() < size) {
+		size = l.Value()
+	}
+	return size
+}
+
+// mountTmpfs mounts a tmpfs at dir unless there is one already.
+func mountTmpfs(dir string, size int64) error {
+	if yes, err := isMount(dir); err != nil || yes {
+		return err
+	}
+	opts := "mode=0777"
+	if size > 0 {
+		opts += ",size=" + strconv.FormatInt(size, 10)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, opts); err != nil {
+		return fmt.Errorf("mount tmpfs at %q: %w", dir, err)
+	}
+	return nil
+}
+
+// isMount reports whether dir is the root of a mount.
+func isMount(dir string) (bool, error) {
+	var stat unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &stat)
+	if err != nil {
+		return false, fmt.Errorf("stat %q: %w", dir, err)
+	}
+	return stat.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+}
+
+// ownDir gives a volume's root to the pod's fsGroup, with the set-group-id bit
+// so that new files inherit it.
+func ownDir(pod *corev1.Pod, dir string) error {
+	gid, ok := fsGroup(pod)
+	if !ok {
+		return nil
+	}
+	if err := os.Chown(dir, -1, int(gid)); err != nil {
+		return fmt.Errorf("give %q to group %d: %w", dir, gid, err)
+	}
+	return os.Chmod(dir, 0o777|fs.ModeSetgid)
+}
+
+func fsGroup(pod *corev1.Pod) (int64, bool) {
+	if sc := pod.Spec.SecurityContext; sc != nil && sc.FSGroup != nil {
+		return *sc.FSGroup, true
+	}
+	return 0, false
+}
+
+// hostPath checks, and for the OrCreate types makes, a path of the host.
+func hostPath(src *corev1.HostPathVolumeSource) error {
+	want := corev1.HostPathUnset
+	if src.Type != nil {
+		want = *src.Type
+	}
+	switch want {
+	case corev1.HostPathUnset:
+		return nil
+	case corev1.HostPathDirectoryOrCreate:
+		if _, err := os.Stat(src.Path); errors.Is(err, fs.ErrNotExist) {
+			return os.MkdirAll(src.Path, 0o755)
+		}
+	case corev1.HostPathFileOrCreate:
+		if err := createFile(src.Path); err != nil {
+			return err
+		}
+	}
+	info, err := os.Stat(src.Path)
+	if err != nil || !fits(info.Mode(), want) {
+		return fmt.Errorf("hostPath type check failed: %s is not a %s", src.Path, hostPathWords[want])
+	}
+	return nil
+}
+
+func createFile(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("create host file: %w", err)
+	}
+	return f.Close()
+}
+
+var hostPathWords = map[corev1.HostPathType]string{
+	corev1.HostPathDirectory: "directory", corev1.HostPathDirectoryOrCreate: "directory",
+	corev1.HostPathFile: "file", corev1.HostPathFileOrCreate: "file",
+	corev1.HostPathSocket: "socket file", corev1.HostPathCharDev: "character device", corev1.HostPathBlockDev: "block device",
+}
+
+func fits(mode fs.FileMode, want corev1.HostPathType) bool {
+	switch want {
+	case corev1.HostPathDirectory, corev1.HostPathDirectoryOrCreate:
+		return mode.IsDir()
+	case corev1.HostPathFile, corev1.HostPathFileOrCreate:
+		return mode.IsRegular()
+	case corev1.HostPathSocket:
+		return mode&fs.ModeSocket != 0
+	case corev1.HostPathCharDev:
+		return mode&fs.ModeCharDevice != 0
+	case corev1.HostPathBlockDev:
+		return mode&fs.ModeDevice != 0 && mode&fs.ModeCharDevice == 0
+	}
+	return false
+}
+
+// Remove unmounts whatever is mounted under the pod's directory, deepest first,
+// and deletes the directory. It never crosses into a mount that it could not
+// remove: then it fails and nothing below that mount is touched.
+func (v *Volumes) Remove(uid string) error {
+	dir := v.Dir(uid)
+	if dir == v.cfg.Root {
+		return fmt.Errorf("remove volumes of pod %q: not a pod's directory", uid)
+	}
+	v.tokens.forget(uid)
+	mounts, err := mountsUnder(dir)
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if err := unix.Unmount(m, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("unmount %q: %w", m, err)
+		}
+	}
+	left, err := mountsUnder(dir)
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("remove volumes of pod %q: %d mounts remain, first %q", uid, len(left), left[0])
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove %q: %w", dir, err)
+	}
+	return nil
+}
+
+// Orphans are the UIDs that have a directory here and aren't known.
+func (v *Volumes) Orphans(known func(uid string) bool) ([]string, error) {
+	entries, err := os.ReadDir(v.cfg.Root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list pods' directories: %w", err)
+	}
+	var list []string
+	for _, e := range entries {
+		if e.IsDir() && !known(e.Name()) {
+			list = append(list, filepath.Base(e.Name()))
+		}
+	}
+	return list, nil
+}

@@ -1,0 +1,204 @@
+// Package volume gives a pod its volumes as paths on this node: emptyDir,
+// hostPath, configMap, secret, downwardAPI and projected. Prepare may be
+// called again at any time and then brings the contents up to date, switching
+// all files of a volume at once; Remove unmounts and deletes everything.
+//
+// Directories are laid out as upstream's kubelet does, under
+// <Root>/<pod uid>/volumes/kubernetes.io~<plugin>/<name>.
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/node/volume/downward"
+)
+
+// Source hands out the objects that volumes are made from. Objects are shared
+// and read-only; a missing one is an apierrors.IsNotFound error.
+type Source interface {
+	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
+	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
+}
+
+// TokenRequest says which token a projected volume wants.
+type TokenRequest struct {
+	Audience string
+	Seconds  int64
+}
+
+// Tokens mints a service-account token bound to the pod and says when it ends.
+type Tokens func(ctx context.Context, pod *corev1.Pod, r TokenRequest) (token string, expires time.Time, err error)
+
+// Config is what New needs. All fields but Log are required.
+type Config struct {
+	// Root holds one directory a pod, named by its UID.
+	Root   string
+	Source Source
+	Tokens Tokens
+	// Log may be nil.
+	Log *slog.Logger
+}
+
+// Volumes prepares and removes the volumes of pods. Calls for different pods
+// may run concurrently; calls for one pod must not.
+type Volumes struct {
+	cfg    Config
+	tokens *tokenCache
+}
+
+// New returns a Volumes that keeps its files under cfg.Root.
+func New(cfg Config) *Volumes {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Volumes{cfg: cfg, tokens: newTokenCache(cfg.Tokens)}
+}
+
+// Set is the outcome of Prepare.
+type Set struct {
+	// Paths are the volumes' roots on this node, by volume name.
+	Paths map[string]string
+	// Refresh is when Prepare should be called again because a token in one of
+	// the volumes nears its end; zero for never.
+	Refresh time.Time
+}
+
+// Prepare makes every volume of the pod available. It is idempotent. On error
+// the volumes that worked stay; the error names each that didn't.
+func (v *Volumes) Prepare(ctx context.Context, pod *corev1.Pod, facts downward.Facts) (Set, error) {
+	set := Set{Paths: map[string]string{}}
+	var failed []error
+	for i := range pod.Spec.Volumes {
+		vol := &pod.Spec.Volumes[i]
+		path, refresh, err := v.prepare(ctx, pod, vol, facts)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", vol.Name, err))
+			continue
+		}
+		set.Paths[vol.Name] = path
+		if !refresh.IsZero() && (set.Refresh.IsZero() || refresh.Before(set.Refresh)) {
+			set.Refresh = refresh
+		}
+	}
+	return set, errors.Join(failed...)
+}
+
+func (v *Volumes) prepare(ctx context.Context, pod *corev1.Pod, vol *corev1.Volume, facts downward.Facts) (string, time.Time, error) {
+	var none time.Time
+	switch {
+	case vol.EmptyDir != nil:
+		path, err := v.emptyDir(pod, vol)
+		return path, none, err
+	case vol.HostPath != nil:
+		return vol.HostPath.Path, none, hostPath(vol.HostPath)
+	case vol.ConfigMap != nil, vol.Secret != nil, vol.DownwardAPI != nil, vol.Projected != nil:
+		return v.files(ctx, pod, vol, facts)
+	case vol.PersistentVolumeClaim != nil:
+		return "", none, fmt.Errorf("persistent volume claims can't be mounted by this node yet: claim %q", vol.PersistentVolumeClaim.ClaimName)
+	case vol.CSI != nil:
+		return "", none, fmt.Errorf("driver name %s not found in the list of registered CSI drivers", vol.CSI.Driver)
+	case vol.Image != nil:
+		return "", none, errors.New("image volumes aren't supported by this node yet")
+	case vol.Ephemeral != nil:
+		return "", none, errors.New("generic ephemeral volumes aren't supported by this node yet")
+	}
+	return "", none, errors.New("no volume plugin matched")
+}
+
+// Dir is where a pod keeps everything on this node.
+func (v *Volumes) Dir(uid string) string { return filepath.Join(v.cfg.Root, filepath.Base(uid)) }
+
+// volumeDir is one volume's root; plugin is upstream's name for the sort.
+func (v *Volumes) volumeDir(pod *corev1.Pod, plugin, name string) string {
+	return filepath.Join(v.Dir(string(pod.UID)), "volumes", "kubernetes.io~"+plugin, name)
+}
+
+// References are the objects that a pod's volumes, environment and pull secrets
+// name: what the node must watch for it. Names are unique.
+func References(pod *corev1.Pod) (configMaps, secrets []string) {
+	r := refs{maps: map[string]bool{}, secrets: map[string]bool{}}
+	for i := range pod.Spec.Volumes {
+		r.volume(&pod.Spec.Volumes[i])
+	}
+	each(pod, func(c *corev1.Container) {
+		for _, e := range c.Env {
+			r.env(e.ValueFrom)
+		}
+		for _, e := range c.EnvFrom {
+			if e.ConfigMapRef != nil {
+				r.maps[e.ConfigMapRef.Name] = true
+			}
+			if e.SecretRef != nil {
+				r.secrets[e.SecretRef.Name] = true
+			}
+		}
+	})
+	for _, s := range pod.Spec.ImagePullSecrets {
+		r.secrets[s.Name] = true
+	}
+	return names(r.maps), names(r.secrets)
+}
+
+type refs struct{ maps, secrets map[string]bool }
+
+func (r refs) volume(v *corev1.Volume) {
+	if v.ConfigMap != nil {
+		r.maps[v.ConfigMap.Name] = true
+	}
+	if v.Secret != nil {
+		r.secrets[v.Secret.SecretName] = true
+	}
+	if v.Projected == nil {
+		return
+	}
+	for _, s := range v.Projected.Sources {
+		if s.ConfigMap != nil {
+			r.maps[s.ConfigMap.Name] = true
+		}
+		if s.Secret != nil {
+			r.secrets[s.Secret.Name] = true
+		}
+	}
+}
+
+func (r refs) env(from *corev1.EnvVarSource) {
+	if from == nil {
+		return
+	}
+	if from.ConfigMapKeyRef != nil {
+		r.maps[from.ConfigMapKeyRef.Name] = true
+	}
+	if from.SecretKeyRef != nil {
+		r.secrets[from.SecretKeyRef.Name] = true
+	}
+}
+
+func each(pod *corev1.Pod, fn func(*corev1.Container)) {
+	for i := range pod.Spec.InitContainers {
+		fn(&pod.Spec.InitContainers[i])
+	}
+	for i := range pod.Spec.Containers {
+		fn(&pod.Spec.Containers[i])
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		fn((*corev1.Container)(&pod.Spec.EphemeralContainers[i].EphemeralContainerCommon))
+	}
+}
+
+func names(set map[string]bool) []string {
+	var list []string
+	for n := range set {
+		if strings.TrimSpace(n) != "" {
+			list = append(list, n)
+		}
+	}
+	return list
+}
