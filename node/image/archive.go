@@ -21,7 +21,11 @@ const maxArchive = 64 << 30
 // Save writes images as one docker-archive, which docker, podman, skopeo and
 // Load read.
 func (s *Store) Save(w io.Writer, refs ...string) error {
-	defer s.begin()()
+	end, err := s.begin()
+	if err != nil {
+		return fmt.Errorf("save images: %w", err)
+	}
+	defer end()
 	images := map[name.Reference]v1.Image{}
 	for _, ref := range refs {
 		img, err := s.Get(ref)
@@ -47,6 +51,11 @@ func (s *Store) Save(w io.Writer, refs ...string) error {
 // Load takes in every image of a docker-archive or of a tar of an OCI layout,
 // and returns what it took. The stream is spooled to disk first.
 func (s *Store) Load(ctx context.Context, r io.Reader) ([]Image, error) {
+	end, err := s.begin()
+	if err != nil {
+		return nil, fmt.Errorf("load images: %w", err)
+	}
+	defer end()
 	spool, err := os.CreateTemp(filepath.Join(s.root, "ingest"), "load-*")
 	if err != nil {
 		return nil, fmt.Errorf("load images: %w", err)

@@ -10,6 +10,7 @@ import (
 
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 )
@@ -18,59 +19,100 @@ import (
 // removes the image with all its references, as the CRI asks. Layers that a
 // snapshot stands on stay until that is released.
 func (s *Store) Remove(ref string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	img, err := s.find(ref)
-	if err != nil {
-		return err
-	}
-	full, _ := Normalise(ref)
-	byName := slices.Contains(img.Tags, full)
-	s.index.Manifests = slices.DeleteFunc(s.index.Manifests, func(d ocispec.Descriptor) bool {
-		return d.Digest == img.Manifest && (!byName || d.Annotations[refAnnotation] == full)
+	err := s.change(func(index *ocispec.Index) error {
+		img, err := s.find(*index, ref)
+		if err != nil {
+			return err
+		}
+		full, _ := Normalise(ref) // an abbreviated ID is no reference, and names nothing
+		byName := slices.Contains(img.Tags, full)
+		index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool {
+			return d.Digest == img.Manifest && (!byName || d.Annotations[refAnnotation] == full)
+		})
+		return nil
 	})
-	if err := s.save(); err != nil {
-		return fmt.Errorf("remove image %q: %w", ref, err)
+	if err != nil {
+		return fmt.Errorf("remove image: %w", err)
 	}
 	return s.sweep()
 }
 
+// The lock files. Whoever adds or reads content that nothing may refer to yet
+// shares busyLock; a sweep wants it alone. indexLock serialises changes of
+// index.json and is held for as long as one takes.
+const (
+	busyLock  = "busy.lock"
+	indexLock = "index.lock"
+)
+
+// flock takes a lock between processes, and between users within one.
+func (s *Store) flock(name string, how int) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(s.root, name), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), how)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %q: %w", f.Name(), err)
+	}
+	return func() { f.Close() }, nil
+}
+
 // begin keeps all content, referenced or not, until the returned function is
-// called; that must happen exactly once.
-func (s *Store) begin() (end func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.busy++
+// called; that must happen exactly once. The last one to end sweeps.
+func (s *Store) begin() (end func(), err error) {
+	unlock, err := s.flock(busyLock, unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
 	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.busy--; s.busy > 0 || !s.unswept {
+		unlock()
+		if !s.unswept.Load() {
 			return
 		}
 		if err := s.sweep(); err != nil {
 			s.log.Warn("image store keeps garbage", "error", err)
 		}
-	}
+	}, nil
 }
 
 // sweep removes every blob and layer that no reference and no snapshot leads
-// to, or leaves that to whoever is busy. The caller holds mu to write.
+// to, and what interrupted work left. While anybody is busy it leaves that to
+// the last of them.
 func (s *Store) sweep() error {
-	if s.unswept = s.busy > 0; s.unswept {
+	unlock, err := s.flock(busyLock, unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		s.unswept.Store(true)
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s.unswept.Store(false)
 	blobs, layers, err := s.reachable()
 	if err != nil {
 		return fmt.Errorf("sweep images: %w", err)
 	}
 	err = removeOthers(filepath.Join(s.root, "blobs", "sha256"), blobs)
-	return errors.Join(err, removeOthers(filepath.Join(s.root, "layers"), layers))
+	err = errors.Join(err, removeOthers(filepath.Join(s.root, "layers"), layers))
+	return errors.Join(err, removeOthers(filepath.Join(s.root, "ingest"), nil))
 }
 
 // reachable marks what is needed, by the hex part of its digest.
 func (s *Store) reachable() (blobs, layers map[string]bool, err error) {
 	blobs, layers = map[string]bool{}, map[string]bool{emptyLayer: true}
-	for _, entry := range s.index.Manifests {
+	index, err := s.current()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, entry := range index.Manifests {
 		img, err := s.describe(entry.Digest)
 		if err != nil {
 			return nil, nil, err
@@ -117,7 +159,7 @@ func removeOthers(dir string, keep map[string]bool) error {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
-		if e.IsDir() {
+		if e.IsDir() && filepath.Base(dir) == "layers" {
 			doomed := filepath.Join(dir, "..", "ingest", "doomed-"+e.Name())
 			if err := os.Rename(path, doomed); err != nil {
 				return err

@@ -37,14 +37,16 @@ func (img Image) Chain(i int) digest.Digest {
 
 // Get finds an image by tag, digest reference, ID, or an ID's beginning.
 func (s *Store) Get(ref string) (Image, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.find(ref)
+	index, err := s.current()
+	if err != nil {
+		return Image{}, err
+	}
+	return s.find(index, ref)
 }
 
-// find is Get for callers that hold mu.
-func (s *Store) find(ref string) (Image, error) {
-	images, err := s.images()
+// find is Get in a given index.
+func (s *Store) find(index ocispec.Index, ref string) (Image, error) {
+	images, err := s.images(index)
 	if err != nil {
 		return Image{}, err
 	}
@@ -86,18 +88,20 @@ func findByID(images []Image, ref string) (Image, bool, error) {
 
 // List returns every image, newest first.
 func (s *Store) List() ([]Image, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	images, err := s.images()
+	index, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	images, err := s.images(index)
 	slices.SortStableFunc(images, func(a, b Image) int { return b.Created.Compare(a.Created) })
 	return images, err
 }
 
-// images groups the index's entries by image. The caller holds mu.
-func (s *Store) images() ([]Image, error) {
+// images groups the index's entries by image.
+func (s *Store) images(index ocispec.Index) ([]Image, error) {
 	byManifest := map[digest.Digest]int{}
 	var images []Image
-	for _, entry := range s.index.Manifests {
+	for _, entry := range index.Manifests {
 		at, ok := byManifest[entry.Digest]
 		if !ok {
 			img, err := s.describe(entry.Digest)
@@ -192,12 +196,6 @@ func (s *Store) config(d digest.Digest) (ocispec.Image, error) {
 
 // Tag gives the image src one more reference.
 func (s *Store) Tag(src, dst string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	img, err := s.find(src)
-	if err != nil {
-		return err
-	}
 	full, err := Normalise(dst)
 	if err != nil {
 		return err
@@ -205,11 +203,17 @@ func (s *Store) Tag(src, dst string) error {
 	if strings.Contains(full, "@") {
 		return fmt.Errorf("tag %q: a digest cannot be given as a name: %w", dst, ErrInvalid)
 	}
-	return s.point(full, img.Manifest, "")
+	return s.change(func(index *ocispec.Index) error {
+		img, err := s.find(*index, src)
+		if err != nil {
+			return err
+		}
+		return s.point(index, full, img.Manifest)
+	})
 }
 
-// point makes ref lead to a manifest that is in the store. The caller holds mu.
-func (s *Store) point(ref string, manifest, top digest.Digest) error {
+// point makes ref lead to a manifest that is in the store.
+func (s *Store) point(index *ocispec.Index, ref string, manifest digest.Digest) error {
 	raw, err := s.readBlob(manifest)
 	if err != nil {
 		return err
@@ -227,12 +231,9 @@ func (s *Store) point(ref string, manifest, top digest.Digest) error {
 		MediaType: kind.MediaType, Digest: manifest, Size: int64(len(raw)),
 		Annotations: map[string]string{refAnnotation: ref},
 	}
-	if top != "" && top != manifest {
-		entry.Annotations[topAnnotation] = top.String()
-	}
-	kept := slices.DeleteFunc(slices.Clone(s.index.Manifests), func(d ocispec.Descriptor) bool {
+	kept := slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool {
 		return d.Annotations[refAnnotation] == ref
 	})
-	s.index.Manifests = append(kept, entry)
-	return s.save()
+	index.Manifests = append(kept, entry)
+	return nil
 }

@@ -69,7 +69,10 @@ func open(t *testing.T) *Store {
 // build commits an image of the given layers under ref.
 func build(t *testing.T, s *Store, ref string, layers ...io.Reader) Image {
 	t.Helper()
-	b := s.NewBuild()
+	b, err := s.NewBuild()
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer b.Close()
 	var made []Layer
 	for _, l := range layers {

@@ -57,8 +57,12 @@ type Build struct {
 }
 
 // NewBuild begins a build.
-func (s *Store) NewBuild() *Build {
-	return &Build{store: s, end: s.begin()}
+func (s *Store) NewBuild() (*Build, error) {
+	end, err := s.begin()
+	if err != nil {
+		return nil, fmt.Errorf("begin build: %w", err)
+	}
+	return &Build{store: s, end: end}, nil
 }
 
 // Close ends the build; what it did not commit may be swept. Close it once.

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -107,7 +108,11 @@ type ingestOptions struct {
 
 // ingest takes an image from anywhere into the store under the normalised ref.
 func (s *Store) ingest(ctx context.Context, from v1.Image, ref string, opts ingestOptions) (Image, error) {
-	defer s.begin()()
+	end, err := s.begin()
+	if err != nil {
+		return Image{}, err
+	}
+	defer end()
 	img, err := s.fetch(ctx, from, opts)
 	if err != nil {
 		return Image{}, err
@@ -120,12 +125,19 @@ func (s *Store) ingest(ctx context.Context, from v1.Image, ref string, opts inge
 
 // name points ref at a manifest and returns the image.
 func (s *Store) name(ref string, manifest, top digest.Digest) (Image, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.point(ref, manifest, top); err != nil {
+	err := s.change(func(index *ocispec.Index) error {
+		if err := s.point(index, ref, manifest); err != nil {
+			return err
+		}
+		if top != "" && top != manifest {
+			index.Manifests[len(index.Manifests)-1].Annotations[topAnnotation] = top.String()
+		}
+		return nil
+	})
+	if err != nil {
 		return Image{}, err
 	}
-	return s.find(ref)
+	return s.Get(ref)
 }
 
 // fetch brings manifest, config and compressed layers.

@@ -23,7 +23,11 @@ func (s *Store) Push(ctx context.Context, ref string, opts TransferOptions) (dig
 	if err != nil {
 		return "", fmt.Errorf("push %q: %w: %w", ref, ErrInvalid, err)
 	}
-	defer s.begin()()
+	end, err := s.begin()
+	if err != nil {
+		return "", fmt.Errorf("push %q: %w", ref, err)
+	}
+	defer end()
 	img, err := s.Get(ref)
 	if err != nil {
 		return "", fmt.Errorf("push %q: %w", ref, err)

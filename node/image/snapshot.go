@@ -42,8 +42,11 @@ func (s *Store) Prepare(key, imageRef string) (Rootfs, error) {
 	if key == "" || strings.ContainsAny(key, "/\x00") || key == "." || key == ".." {
 		return Rootfs{}, fmt.Errorf("snapshot %q: not a usable key: %w", key, ErrInvalid)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	end, err := s.begin()
+	if err != nil {
+		return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
+	}
+	defer end()
 	dir := filepath.Join(s.root, "snapshots", key)
 	meta := filepath.Join(dir, "snapshot.json")
 	var known snapshot
@@ -52,7 +55,7 @@ func (s *Store) Prepare(key, imageRef string) (Rootfs, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
 	}
-	img, err := s.find(imageRef)
+	img, err := s.Get(imageRef)
 	if err != nil {
 		return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
 	}
@@ -89,8 +92,6 @@ func (s *Store) Release(key string) error {
 	if key == "" || strings.ContainsAny(key, "/\x00") || key == "." || key == ".." {
 		return fmt.Errorf("snapshot %q: not a usable key: %w", key, ErrInvalid)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err := os.RemoveAll(filepath.Join(s.root, "snapshots", key)); err != nil {
 		return fmt.Errorf("snapshot %q: %w", key, err)
 	}

@@ -15,10 +15,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 )
@@ -66,19 +69,19 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Store is an image store. One process at a time may have a directory open;
-// methods may be called concurrently.
+// Store is an image store. Several processes may have a directory open at once
+// (a node, and a build beside it); methods may be called concurrently.
 type Store struct {
 	root string
 	log  *slog.Logger
 
-	// mu guards the four below; nobody holds it while bytes move.
-	mu    sync.RWMutex
+	// mu guards the copy of index.json and the state of the file it came from.
+	mu    sync.Mutex
 	index ocispec.Index
-	// busy counts those who add or read content that nothing may refer to yet.
-	// While there are any a sweep waits (unswept), and the last one does it.
-	busy    int
-	unswept bool
+	seen  os.FileInfo
+
+	// unswept: a sweep found the store busy and is still owed.
+	unswept atomic.Bool
 
 	// described holds an Image without references per manifest digest.
 	described sync.Map
@@ -105,57 +108,85 @@ func Open(cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("open image store %q: %w", cfg.Root, err)
 		}
 	}
-	if err := s.load(); err != nil {
+	if err := s.create(); err != nil {
 		return nil, fmt.Errorf("open image store %q: %w", cfg.Root, err)
 	}
-	if err := s.clearIngest(); err != nil {
+	if err := s.sweep(); err != nil {
 		return nil, fmt.Errorf("open image store %q: %w", cfg.Root, err)
 	}
 	return s, nil
 }
 
-// load reads index.json, or starts an empty layout.
-func (s *Store) load() error {
-	raw, err := os.ReadFile(filepath.Join(s.root, "index.json"))
-	if errors.Is(err, os.ErrNotExist) {
-		s.index = ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}
-		s.index.SchemaVersion = 2
-		layout := []byte(`{"imageLayoutVersion":"1.0.0"}`)
-		if err := atomicfile.Write(filepath.Join(s.root, "oci-layout"), layout, 0o600); err != nil {
-			return err
-		}
-		return s.save()
-	}
+// create makes a directory that holds no layout yet into an empty one.
+func (s *Store) create() error {
+	unlock, err := s.flock(indexLock, unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(raw, &s.index); err != nil {
-		return fmt.Errorf("index.json: %w: %w", ErrInvalid, err)
+	defer unlock()
+	if _, err := os.Stat(s.indexPath()); err == nil {
+		return nil
 	}
-	return nil
+	layout := []byte(`{"imageLayoutVersion":"1.0.0"}`)
+	if err := atomicfile.Write(filepath.Join(s.root, "oci-layout"), layout, 0o600); err != nil {
+		return err
+	}
+	empty := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}
+	empty.SchemaVersion = 2
+	return s.save(empty)
 }
 
-// save writes index.json durably. The caller holds mu.
-func (s *Store) save() error {
-	raw, err := json.Marshal(s.index)
+func (s *Store) indexPath() string { return filepath.Join(s.root, "index.json") }
+
+// current returns the index as it is now, read again only when another process,
+// or this one, has replaced the file. The result is read-only.
+func (s *Store) current() (ocispec.Index, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, err := os.Stat(s.indexPath())
 	if err != nil {
-		return err
+		return ocispec.Index{}, fmt.Errorf("image index: %w", err)
 	}
-	return atomicfile.Write(filepath.Join(s.root, "index.json"), raw, 0o600)
+	if s.seen != nil && os.SameFile(s.seen, now) && s.seen.ModTime().Equal(now.ModTime()) {
+		return s.index, nil
+	}
+	raw, err := os.ReadFile(s.indexPath())
+	if err != nil {
+		return ocispec.Index{}, fmt.Errorf("image index: %w", err)
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return ocispec.Index{}, fmt.Errorf("image index %q: %w: %w", s.indexPath(), ErrInvalid, err)
+	}
+	s.index, s.seen = index, now
+	return index, nil
 }
 
-// clearIngest removes downloads and unpackings that never finished.
-func (s *Store) clearIngest() error {
-	left, err := os.ReadDir(filepath.Join(s.root, "ingest"))
+// change replaces the index by what edit makes of it, durably, while no other
+// process changes it.
+func (s *Store) change(edit func(*ocispec.Index) error) error {
+	unlock, err := s.flock(indexLock, unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
-	for _, e := range left {
-		if err := os.RemoveAll(filepath.Join(s.root, "ingest", e.Name())); err != nil {
-			return err
-		}
+	defer unlock()
+	index, err := s.current()
+	if err != nil {
+		return err
 	}
-	return nil
+	index.Manifests = slices.Clone(index.Manifests)
+	if err := edit(&index); err != nil {
+		return err
+	}
+	return s.save(index)
+}
+
+func (s *Store) save(index ocispec.Index) error {
+	raw, err := json.Marshal(index)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(s.indexPath(), raw, 0o600)
 }
 
 func (s *Store) blobPath(d digest.Digest) string {
