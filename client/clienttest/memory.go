@@ -41,6 +41,7 @@ type Memory struct {
 	objects map[schema.GroupResource]map[string]client.Object // by "namespace/name"
 	history []change
 	changed chan struct{} // closed and replaced at every change
+	hangUp  chan struct{} // closed and replaced to end all watches
 	kinds   map[schema.GroupVersionResource]schema.GroupVersionKind
 }
 
@@ -57,6 +58,7 @@ func NewMemory() *Memory {
 	m := &Memory{
 		objects: map[schema.GroupResource]map[string]client.Object{},
 		changed: make(chan struct{}),
+		hangUp:  make(chan struct{}),
 		kinds:   map[schema.GroupVersionResource]schema.GroupVersionKind{},
 	}
 	for gvk := range scheme.Scheme().AllKnownTypes() {

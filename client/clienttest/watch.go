@@ -18,6 +18,7 @@ import (
 type stream struct {
 	events chan watch.Event
 	stop   chan struct{}
+	hangUp chan struct{}
 	once   sync.Once
 }
 
@@ -48,7 +49,7 @@ func (m *Memory) Watch(ctx context.Context, t target.Target, opts metav1.ListOpt
 	if len(m.history) > 0 && after < m.history[0].rev-1 {
 		return nil, apierrors.NewResourceExpired("too old resource version")
 	}
-	s := &stream{events: make(chan watch.Event), stop: make(chan struct{})}
+	s := &stream{events: make(chan watch.Event), stop: make(chan struct{}), hangUp: m.hangUp}
 	go m.stream(ctx, s, t.Resource.GroupResource(), after, match)
 	return s, nil
 }
@@ -59,6 +60,14 @@ func (m *Memory) Compact() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.history = m.history[max(0, len(m.history)-1):]
+}
+
+// HangUp ends every watch that is open, as a server does that restarts.
+func (m *Memory) HangUp() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	close(m.hangUp)
+	m.hangUp = make(chan struct{})
 }
 
 func (m *Memory) stream(ctx context.Context, s *stream, r schema.GroupResource, after int64, match func(client.Object) bool) {
@@ -85,12 +94,16 @@ func (m *Memory) stream(ctx context.Context, s *stream, r schema.GroupResource, 
 			case s.events <- e:
 			case <-s.stop:
 				return
+			case <-s.hangUp:
+				return
 			case <-ctx.Done():
 				return
 			}
 		}
 		select {
 		case <-changed:
+		case <-s.hangUp:
+			return
 		case <-s.stop:
 			return
 		case <-ctx.Done():
