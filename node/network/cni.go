@@ -1,0 +1,137 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+)
+
+// cniTimeout bounds one call of a whole chain of plugins: a plugin that hangs
+// fails its own pod and no other.
+const cniTimeout = 2 * time.Minute
+
+// conflist is the first network list of the configuration directory, nil when
+// there is none. It is read each time: a vendor's installer may bring it at any
+// moment.
+func (n *Net) conflist() (*libcni.NetworkConfigList, error) {
+	if n.cfg.CNIConfDir == "" {
+		return nil, nil
+	}
+	files, err := libcni.ConfFiles(n.cfg.CNIConfDir, []string{".conflist"})
+	if err != nil {
+		return nil, fmt.Errorf("list CNI configurations: %w", err)
+	}
+	for _, f := range files { // sorted by name
+		raw, err := os.ReadFile(f)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read CNI configuration: %w", err)
+		}
+		list, err := parseConflist(raw)
+		if err != nil {
+			return nil, fmt.Errorf("CNI configuration %q: %w", f, err)
+		}
+		return list, nil
+	}
+	return nil, nil
+}
+
+func parseConflist(raw []byte) (*libcni.NetworkConfigList, error) {
+	list, err := libcni.NetworkConfFromBytes(raw)
+	if err != nil {
+		return nil, err
+	}
+	if len(list.Plugins) == 0 {
+		return nil, errors.New("no plugins")
+	}
+	for _, p := range list.Plugins {
+		if t := p.Network.Type; t == "" || t == ".." || strings.ContainsAny(t, `/\`) {
+			return nil, fmt.Errorf("plugin type %q is not a plain name", t)
+		}
+	}
+	return list, nil
+}
+
+func (n *Net) attachCNI(ctx context.Context, rec *record, list *libcni.NetworkConfigList) error {
+	if err := n.save(*rec); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cniTimeout)
+	defer cancel()
+	res, err := n.libcni().AddNetworkList(ctx, list, runtimeConf(rec))
+	if err != nil {
+		return fmt.Errorf("CNI network %q: %w", list.Name, err)
+	}
+	result, err := types100.NewResultFromResult(res)
+	if err != nil {
+		return fmt.Errorf("CNI network %q: result: %w", list.Name, err)
+	}
+	for _, c := range result.IPs {
+		ip, ok := netip.AddrFromSlice(c.Address.IP)
+		if !ok {
+			continue
+		}
+		if c.Interface != nil && *c.Interface < len(result.Interfaces) && result.Interfaces[*c.Interface].Sandbox == "" {
+			continue // the host's side
+		}
+		rec.IPs = append(rec.IPs, ip.Unmap())
+	}
+	if len(rec.IPs) == 0 {
+		return fmt.Errorf("CNI network %q gave no address", list.Name)
+	}
+	return n.save(*rec)
+}
+
+// detachCNI uses the list that attached the pod, whatever is configured now.
+func (n *Net) detachCNI(ctx context.Context, rec record) error {
+	list, err := parseConflist(rec.Conflist)
+	if err != nil {
+		return fmt.Errorf("recorded CNI configuration: %w", err)
+	}
+	if _, err := os.Stat(rec.NetNS); err != nil {
+		rec.NetNS = "" // plugins clean up what they can
+	}
+	ctx, cancel := context.WithTimeout(ctx, cniTimeout)
+	defer cancel()
+	if err := n.libcni().DelNetworkList(ctx, list, runtimeConf(&rec)); err != nil {
+		return fmt.Errorf("CNI network %q: %w", list.Name, err)
+	}
+	return nil
+}
+
+func (n *Net) libcni() *libcni.CNIConfig {
+	return libcni.NewCNIConfigWithCacheDir(n.cfg.CNIBinDirs, filepath.Join(n.cfg.State, "cni"), nil)
+}
+
+func runtimeConf(rec *record) *libcni.RuntimeConf {
+	var ports []map[string]any
+	for _, p := range rec.Ports {
+		m := map[string]any{"hostPort": p.HostPort, "containerPort": p.ContainerPort, "protocol": strings.ToLower(p.Protocol)}
+		if p.HostIP.IsValid() {
+			m["hostIP"] = p.HostIP.String()
+		}
+		ports = append(ports, m)
+	}
+	rt := &libcni.RuntimeConf{ContainerID: rec.ID, NetNS: rec.NetNS, IfName: podInterface, Args: [][2]string{
+		{"IgnoreUnknown", "1"},
+		{"K8S_POD_NAMESPACE", rec.PodNamespace},
+		{"K8S_POD_NAME", rec.PodName},
+		{"K8S_POD_INFRA_CONTAINER_ID", rec.ID},
+		{"K8S_POD_UID", rec.PodUID},
+	}}
+	if len(ports) > 0 {
+		rt.CapabilityArgs = map[string]any{"portMappings": ports}
+	}
+	return rt
+}

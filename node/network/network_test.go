@@ -1,0 +1,366 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// world is a host with a pod network and a machine beyond it, each in a
+// namespace of its own.
+type world struct {
+	t             testing.TB
+	host, outside space
+	net           *Net
+	cfg           Config
+}
+
+type space struct {
+	ns   netns.NsHandle
+	path string
+}
+
+var (
+	host4, outside4 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	host6, outside6 = netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
+	pods4, pods6    = netip.MustParsePrefix("10.88.0.0/24"), netip.MustParsePrefix("fd88::/64")
+)
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("making network namespaces needs root")
+	}
+	w := &world{t: t, host: newSpace(t), outside: newSpace(t)}
+	w.wire()
+	w.cfg = Config{State: filepath.Join(t.TempDir(), "network"), NetNS: w.host.path, Forwarding: true,
+		CNIConfDir: t.TempDir(), CNIBinDirs: []string{t.TempDir()}}
+	w.open()
+	return w
+}
+
+func (w *world) open() {
+	w.t.Helper()
+	n, err := Open(w.cfg)
+	w.must(err)
+	w.net = n
+	w.t.Cleanup(func() { n.Close() })
+	w.must(n.SetPodCIDR(pods4, pods6))
+}
+
+func newSpace(t testing.TB) space {
+	t.Helper()
+	made := make(chan netns.NsHandle, 1)
+	failed := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		ns, err := netns.Get()
+		if err = errors.Join(err, ns.Close(), unix.Unshare(unix.CLONE_NEWNET)); err == nil {
+			ns, err = netns.Get()
+		}
+		failed <- err
+		made <- ns
+	}()
+	if err := <-failed; err != nil {
+		t.Fatal(err)
+	}
+	ns := <-made
+	t.Cleanup(func() { ns.Close() })
+	return space{ns, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns)}
+}
+
+// wire joins host and outside; the outside knows no way to any pod.
+func (w *world) wire() {
+	w.t.Helper()
+	w.must(within(w.host.ns, func() error {
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "up0"}, PeerName: "up0", PeerNamespace: netlink.NsFd(w.outside.ns)})
+	}))
+	for s, ips := range map[space][]netip.Addr{w.host: {host4, host6}, w.outside: {outside4, outside6}} {
+		w.must(within(s.ns, func() error {
+			var errs []error
+			for _, name := range []string{"lo", "up0"} {
+				link, err := netlink.LinkByName(name)
+				if err != nil {
+					return err
+				}
+				errs = append(errs, netlink.LinkSetUp(link))
+				for _, ip := range ips {
+					if name == "up0" {
+						errs = append(errs, netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(ip, ip.BitLen()-8), Flags: unix.IFA_F_NODAD}))
+					}
+				}
+			}
+			return errors.Join(errs...)
+		}))
+	}
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) pod(id string, ports ...PortMapping) (space, []netip.Addr) {
+	w.t.Helper()
+	s := newSpace(w.t)
+	res, err := w.net.Attach(w.t.Context(), Attachment{ID: id, NetNS: s.path, PodNamespace: "default", PodName: id, Ports: ports})
+	w.must(err)
+	return s, res.IPs
+}
+
+// whoami answers every connection with the address it came from.
+func (w *world) whoami(s space, port uint16) {
+	w.t.Helper()
+	w.must(within(s.ns, func() error {
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			return err
+		}
+		w.t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				fmt.Fprint(c, c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap())
+				c.Close()
+			}
+		}()
+		return nil
+	}))
+}
+
+// seen is the source address under which from is known at ip:port.
+func (w *world) seen(from space, ip netip.Addr, port uint16) string {
+	w.t.Helper()
+	var answer []byte
+	w.must(within(from.ns, func() error {
+		ctx, cancel := context.WithTimeout(w.t.Context(), 3e9)
+		defer cancel()
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", netip.AddrPortFrom(ip, port).String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		answer, err = io.ReadAll(c)
+		return err
+	}))
+	return string(answer)
+}
+
+func TestPackets(t *testing.T) {
+	w := newWorld(t)
+	a, aIPs := w.pod("a", PortMapping{Protocol: "TCP", HostPort: 8080, ContainerPort: 80},
+		PortMapping{Protocol: "tcp", HostPort: 8081, ContainerPort: 80, HostIP: host4})
+	b, bIPs := w.pod("b")
+	w.whoami(a, 80)
+	w.whoami(b, 80)
+	w.whoami(w.outside, 80)
+	gateway := [2]netip.Addr{pods4.Addr().Next(), pods6.Addr().Next()}
+	for i, family := range []struct{ host, outside netip.Addr }{{host4, outside4}, {host6, outside6}} {
+		for _, c := range []struct {
+			what string
+			from space
+			ip   netip.Addr
+			port uint16
+			want netip.Addr
+		}{
+			{"a pod reaches a pod under its own address", a, bIPs[i], 80, aIPs[i]},
+			{"and back", b, aIPs[i], 80, bIPs[i]},
+			{"and itself", a, aIPs[i], 80, aIPs[i]},
+			{"the host reaches a pod", w.host, aIPs[i], 80, gateway[i]},
+			{"a pod reaches the world as its host", b, family.outside, 80, family.host},
+			{"the world reaches a host port", w.outside, family.host, 8080, family.outside},
+			{"the host reaches its own host port", w.host, family.host, 8080, family.host},
+			{"a pod reaches a host port", b, family.host, 8080, bIPs[i]},
+			{"a pod reaches itself by its host port", a, family.host, 8080, gateway[i]},
+		} {
+			t.Run(fmt.Sprintf("IPv%d/%s", 4+2*i, c.what), func(t *testing.T) {
+				w := *w
+				w.t = t
+				if got := w.seen(c.from, c.ip, c.port); got != c.want.String() {
+					t.Errorf("seen as %s, want %s", got, c.want)
+				}
+			})
+		}
+	}
+	if got := w.seen(w.outside, host4, 8081); got != outside4.String() {
+		t.Errorf("host port with a host address: seen as %s, want %s", got, outside4)
+	}
+}
+
+func TestHostPortTakenTwice(t *testing.T) {
+	w := newWorld(t)
+	w.pod("a", PortMapping{Protocol: "udp", HostPort: 53, ContainerPort: 53})
+	s := newSpace(t)
+	second := Attachment{ID: "b", NetNS: s.path, Ports: []PortMapping{{Protocol: "udp", HostPort: 53, ContainerPort: 5353}}}
+	if _, err := w.net.Attach(t.Context(), second); err == nil {
+		t.Fatal("two pods have one host port")
+	}
+	w.clean("b")
+	w.must(w.net.Detach(t.Context(), Attachment{ID: "a"}))
+	_, err := w.net.Attach(t.Context(), second)
+	w.must(err)
+}
+
+// clean fails unless nothing is left of an attachment.
+func (w *world) clean(id string) {
+	w.t.Helper()
+	if _, err := w.net.nl.LinkByName(vethName(id)); !gone(err) {
+		w.t.Errorf("interface of %q: %v, want none", id, err)
+	}
+	if _, err := os.Stat(w.net.recordPath(id)); !os.IsNotExist(err) {
+		w.t.Errorf("record of %q: %v, want none", id, err)
+	}
+	entries, err := os.ReadDir(filepath.Join(w.cfg.State, "addresses"))
+	w.must(err)
+	for _, e := range entries {
+		if owner, _ := os.ReadFile(filepath.Join(w.cfg.State, "addresses", e.Name())); string(owner) == id {
+			w.t.Errorf("address %s still belongs to %q", e.Name(), id)
+		}
+	}
+}
+
+func TestRestartKeepsTheLivingAndFreesTheRest(t *testing.T) {
+	w := newWorld(t)
+	a, aIPs := w.pod("a", PortMapping{Protocol: "tcp", HostPort: 8080, ContainerPort: 80})
+	w.whoami(a, 80)
+	w.pod("leaked")
+	stray := filepath.Join(w.cfg.State, "addresses", "10.88.0.77")
+	w.must(os.WriteFile(stray, []byte("died-between-two-steps"), 0o600))
+	w.must(w.net.Close())
+
+	w.open()
+	w.must(w.net.Reconcile(t.Context(), []string{"a"}))
+	w.clean("leaked")
+	if _, err := os.Stat(stray); !os.IsNotExist(err) {
+		t.Errorf("stray address: %v, want it freed", err)
+	}
+	if got := w.seen(w.outside, host4, 8080); got != outside4.String() {
+		t.Errorf("host port after restart: seen as %s", got)
+	}
+	_, bIPs := w.pod("b")
+	if bIPs[0] == aIPs[0] {
+		t.Errorf("address %s was given twice", bIPs[0])
+	}
+}
+
+func TestCheckRepairsABridgeSomebodyDeleted(t *testing.T) {
+	w := newWorld(t)
+	a, aIPs := w.pod("a")
+	b, bIPs := w.pod("b")
+	w.whoami(b, 80)
+	link, err := w.net.nl.LinkByName(w.net.cfg.Bridge)
+	w.must(err)
+	w.must(w.net.nl.LinkDel(link))
+	w.must(w.net.Check(t.Context()))
+	if got := w.seen(a, bIPs[0], 80); got != aIPs[0].String() {
+		t.Errorf("after the repair: seen as %s, want %s", got, aIPs[0])
+	}
+}
+
+func TestCleanupLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.pod("a")
+	w.must(w.net.Detach(t.Context(), Attachment{ID: "never-attached"}))
+	w.must(w.net.Cleanup(t.Context()))
+	links, err := w.net.nl.LinkList()
+	w.must(err)
+	for _, l := range links {
+		if name := l.Attrs().Name; name != "lo" && name != "up0" {
+			t.Errorf("interface %s stays", name)
+		}
+	}
+	conn, err := nftables.New(nftables.WithNetNSFd(int(w.host.ns)))
+	w.must(err)
+	tables, err := conn.ListTables()
+	w.must(err)
+	if len(tables) != 0 {
+		t.Errorf("%d tables stay", len(tables))
+	}
+	if _, err := os.Stat(w.cfg.State); !os.IsNotExist(err) {
+		t.Errorf("state: %v, want none", err)
+	}
+}
+
+func TestNotReadyWithoutPodCIDR(t *testing.T) {
+	n := &world{t: t, host: newSpaceOrSkip(t)}
+	n.cfg = Config{State: t.TempDir(), NetNS: n.host.path}
+	net, err := Open(n.cfg)
+	n.must(err)
+	defer net.Close()
+	if err := net.Check(t.Context()); !errors.Is(err, ErrNoPodCIDR) {
+		t.Errorf("check: %v, want %v", err, ErrNoPodCIDR)
+	}
+	s := newSpace(t)
+	if _, err := net.Attach(t.Context(), Attachment{ID: "a", NetNS: s.path}); !errors.Is(err, ErrNoPodCIDR) {
+		t.Errorf("attach: %v, want %v", err, ErrNoPodCIDR)
+	}
+}
+
+func newSpaceOrSkip(t *testing.T) space {
+	if os.Getuid() != 0 {
+		t.Skip("making network namespaces needs root")
+	}
+	return newSpace(t)
+}
+
+func TestIntervalsAreJoined(t *testing.T) {
+	var in []netip.Prefix
+	for _, s := range []string{"10.1.0.0/24", "10.0.0.0/8", "11.0.0.0/8", "224.0.0.0/3", "fd00::/8"} {
+		in = append(in, netip.MustParsePrefix(s))
+	}
+	var got []string
+	for _, e := range intervals(in, nftables.TableFamilyIPv4) {
+		ip, _ := netip.AddrFromSlice(e.Key)
+		got = append(got, fmt.Sprint(ip, e.IntervalEnd))
+	}
+	want := []string{"10.0.0.0 false", "12.0.0.0 true", "224.0.0.0 false"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// BenchmarkAttach is the network's part of starting a pod.
+func BenchmarkAttach(b *testing.B) {
+	w := newWorld(b)
+	s := newSpace(b)
+	a := Attachment{ID: "a", NetNS: s.path}
+	for b.Loop() {
+		_, err := w.net.Attach(b.Context(), a)
+		w.must(err)
+		b.StopTimer()
+		w.must(w.net.Detach(b.Context(), a))
+		b.StartTimer()
+	}
+}
+
+// BenchmarkDetach is its part of stopping one.
+func BenchmarkDetach(b *testing.B) {
+	w := newWorld(b)
+	s := newSpace(b)
+	a := Attachment{ID: "a", NetNS: s.path}
+	for b.Loop() {
+		b.StopTimer()
+		_, err := w.net.Attach(b.Context(), a)
+		w.must(err)
+		b.StartTimer()
+		w.must(w.net.Detach(b.Context(), a))
+	}
+}
