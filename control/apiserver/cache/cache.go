@@ -7,4 +7,226 @@
 // bytes; the decoded object is made on first use and may be dropped and made
 // again; each encoding that a client asked for is made once and shared by all
 // watchers.
+//
+// Watchers have no queues. Each is a place in the window, which all share: one
+// that does not read costs nothing and slows nobody, and is closed with
+// store.ErrCompacted when the window has moved past it.
 package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidwall/btree"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/sampan-dev/sampan/control/store"
+	"github.com/sampan-dev/sampan/internal/backoff"
+)
+
+const (
+	// DefaultWindow is how many events are kept when Config says nothing. A
+	// client that was away for less resumes its watch without a new list.
+	DefaultWindow = 4096
+	// fillPage is how many entries one read of the store returns while filling:
+	// it bounds the size of one answer of an external etcd to some tens of MB.
+	fillPage = 10_000
+)
+
+// ErrNotReady: the cache has not been filled from the store yet.
+var ErrNotReady = errors.New("watch cache not filled yet")
+
+// again is how long the cache waits before it tries to reach the store again.
+var again = backoff.Policy{Min: 50 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.5}
+
+// Config is what a Cache is made of.
+type Config struct {
+	// Store is read and followed, never written. It must outlive Run.
+	Store store.Store
+	// Prefix is what the resource's keys begin with, ending in a slash:
+	// "/registry/pods/".
+	Prefix string
+	// Decode makes an object of stored bytes, without setting its
+	// resourceVersion. It is called concurrently and must not keep the bytes.
+	Decode func(value []byte) (runtime.Object, error)
+	// Window is how many events are kept at least; zero means DefaultWindow.
+	// It is also how far a watcher may fall behind before it is closed.
+	Window int
+	// Fields are what field selectors of this resource can ask for; nil: none.
+	Fields func(obj runtime.Object) fields.Set
+	// Log hears about a store that fails; nil means slog.Default.
+	Log *slog.Logger
+}
+
+// Cache mirrors one prefix of a store. All methods may be called concurrently;
+// Run is called once.
+type Cache struct {
+	cfg   Config
+	ready chan struct{} // closed once filled
+	done  chan struct{} // closed when Run returns
+
+	// following is the store's watcher, while there is one, for asking progress.
+	following atomic.Pointer[store.Watcher]
+
+	// work is Run's own tree; what readers get are copies of it.
+	work *btree.Map[string, *Entry]
+
+	// mu guards what follows. Run writes it, everybody reads it.
+	mu      sync.RWMutex
+	current Snapshot
+	changed chan struct{} // closed and replaced whenever something here changes
+	// window holds the events after revision floor, in order; the first one has
+	// the sequence number first. Its elements never change once appended: a
+	// reader may keep a part of it without the lock.
+	window []*change
+	first  uint64
+	floor  int64
+}
+
+// New returns a cache that is empty until Run fills it.
+func New(cfg Config) *Cache {
+	if cfg.Window <= 0 {
+		cfg.Window = DefaultWindow
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	return &Cache{
+		cfg:     cfg,
+		ready:   make(chan struct{}),
+		done:    make(chan struct{}),
+		work:    new(btree.Map[string, *Entry]),
+		current: Snapshot{tree: new(btree.Map[string, *Entry])},
+		changed: make(chan struct{}),
+	}
+}
+
+// Ready is closed once the cache has been filled for the first time.
+func (c *Cache) Ready() <-chan struct{} { return c.ready }
+
+// Run fills the cache from the store and follows the store's watch until ctx
+// ends or the store is closed, and returns the cause. Failures in between are
+// logged and tried again; when the store has compacted what the cache had not
+// seen yet, everything is read again and all watchers are closed.
+func (c *Cache) Run(ctx context.Context) error {
+	defer close(c.done)
+	filled := false
+	for failures := 0; ; {
+		start := c.Snapshot().Revision()
+		err := c.once(ctx, &filled)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, store.ErrClosed):
+			return fmt.Errorf("watch cache of %q: %w", c.cfg.Prefix, err)
+		case errors.Is(err, store.ErrCompacted):
+			filled = false
+		}
+		if failures++; c.Snapshot().Revision() > start {
+			failures = 1 // there was progress
+		}
+		delay := again.After(failures)
+		c.cfg.Log.WarnContext(ctx, "watch cache lost the store", "prefix", c.cfg.Prefix, "error", err, "again_in", delay)
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// once fills the cache unless it is filled, and follows the store until that
+// fails.
+func (c *Cache) once(ctx context.Context, filled *bool) error {
+	if !*filled {
+		if err := c.fill(ctx); err != nil {
+			return err
+		}
+		*filled = true
+	}
+	watcher, err := c.cfg.Store.Watch(ctx, c.cfg.Prefix, c.Snapshot().Revision())
+	if err != nil {
+		return err
+	}
+	defer watcher.Stop()
+	c.following.Store(&watcher)
+	defer c.following.Store(nil)
+	c.announce() // whoever waits may ask for progress now
+	for {
+		batch, err := watcher.Next(ctx)
+		if err != nil {
+			return err
+		}
+		c.apply(batch)
+	}
+}
+
+// fill reads everything under the prefix and starts a new window. Entries that
+// have not changed are kept, with all that was made of them.
+func (c *Cache) fill(ctx context.Context) error {
+	tree := new(btree.Map[string, *Entry])
+	opts := store.ListOptions{Limit: fillPage}
+	for {
+		page, err := c.cfg.Store.List(ctx, c.cfg.Prefix, opts)
+		if err != nil {
+			return err
+		}
+		for _, stored := range page.Entries {
+			entry := c.entry(stored)
+			if old, ok := c.work.Get(entry.key); ok && old.revision == entry.revision {
+				entry = old
+			}
+			tree.Set(entry.key, entry)
+		}
+		opts.Revision = page.Revision
+		if !page.More {
+			break
+		}
+		opts.From = page.Entries[len(page.Entries)-1].Key + "\x00"
+	}
+	c.work = tree
+	c.restart(opts.Revision)
+	return nil
+}
+
+// entry makes a cache entry of a stored one.
+func (c *Cache) entry(stored store.Entry) *Entry {
+	return &Entry{
+		cfg:      &c.cfg,
+		key:      strings.TrimPrefix(stored.Key, c.cfg.Prefix),
+		raw:      stored.Value,
+		revision: stored.Revision,
+	}
+}
+
+// apply brings a batch of the store's events into the tree and the window.
+func (c *Cache) apply(batch []store.Event) {
+	if len(batch) == 0 {
+		return
+	}
+	changes := make([]*change, 0, len(batch))
+	for _, event := range batch {
+		if event.Type == store.Progress {
+			continue
+		}
+		next := &change{revision: event.Entry.Revision}
+		key := strings.TrimPrefix(event.Entry.Key, c.cfg.Prefix)
+		if event.Type == store.Delete {
+			next.before, _ = c.work.Delete(key)
+		} else {
+			next.after = c.entry(event.Entry)
+			next.before, _ = c.work.Set(key, next.after)
+		}
+		if next.before != nil || next.after != nil {
+			changes = append(changes, next)
+		}
+	}
+	c.publish(changes, batch[len(batch)-1].Entry.Revision)
+}
