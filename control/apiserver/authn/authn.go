@@ -1,0 +1,144 @@
+// Package authn answers "who are you?": by client certificate, by a
+// service-account token that this server issued, or, for health checks only, not
+// at all. It issues those tokens too, bound to the objects they serve and
+// worthless once those are gone, and publishes the keys that check them.
+package authn
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/target"
+)
+
+// maxToken bounds a bearer token in bytes; ours have about 1,200.
+const maxToken = 16 << 10
+
+// websocketToken precedes a token among the WebSocket protocols of a browser,
+// which can set no header.
+const websocketToken = "base64url.bearer.authorization.k8s.io."
+
+// ErrRefused is the kind of every credential that is no good.
+var ErrRefused = errors.New("credentials refused")
+
+// Reader reads objects as the server itself. ResourceVersion "0" may answer from
+// the cache.
+type Reader interface {
+	Get(ctx context.Context, t target.Target, opts metav1.GetOptions) (runtime.Object, error)
+}
+
+// Config is what an Authenticator needs.
+type Config struct {
+	// ClientCAs are the authorities whose client certificates count.
+	ClientCAs *x509.CertPool
+	// Tokens checks bearer tokens; nil refuses them all.
+	Tokens *Tokens
+	// Now is the wall clock.
+	Now func() time.Time
+}
+
+// Authenticator finds out who makes a request. Safe for concurrent use.
+type Authenticator struct {
+	cfg   Config
+	known certificates
+}
+
+// New returns an Authenticator.
+func New(cfg Config) *Authenticator {
+	return &Authenticator{cfg: cfg, known: certificates{valid: map[[32]byte]time.Time{}}}
+}
+
+// Authenticate gives the caller of r. Without any credentials it is
+// Anonymous for health checks and ErrRefused for all else; credentials that are
+// there but no good are always ErrRefused.
+func (a *Authenticator) Authenticate(r *http.Request) (identity.Identity, error) {
+	token, given, err := bearer(r)
+	if err != nil {
+		return identity.Identity{}, err
+	}
+	if given {
+		return a.byToken(r.Context(), token)
+	}
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		return a.byCertificate(r.TLS.PeerCertificates)
+	}
+	if healthPath(r) {
+		return identity.Identity{Name: identity.Anonymous, Groups: []string{identity.Unauthenticated}}, nil
+	}
+	return identity.Identity{}, fmt.Errorf("no credentials: %w", ErrRefused)
+}
+
+func (a *Authenticator) byToken(ctx context.Context, token string) (identity.Identity, error) {
+	if a.cfg.Tokens == nil {
+		return identity.Identity{}, fmt.Errorf("no tokens are accepted: %w", ErrRefused)
+	}
+	verdict, err := a.cfg.Tokens.Check(ctx, token, a.cfg.Tokens.audiences)
+	return verdict.User, err
+}
+
+// bearer takes the token from the header, or from the WebSocket protocols, which
+// then no longer name it.
+func bearer(r *http.Request) (token string, given bool, err error) {
+	if header := r.Header.Get("Authorization"); header != "" {
+		scheme, rest, _ := strings.Cut(header, " ")
+		if token = strings.TrimSpace(rest); !strings.EqualFold(scheme, "bearer") || token == "" {
+			return "", true, fmt.Errorf("authorization header is no bearer token: %w", ErrRefused)
+		}
+		return token, true, limit(token)
+	}
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		return "", false, nil
+	}
+	var kept []string
+	for _, header := range r.Header.Values("Sec-WebSocket-Protocol") {
+		for protocol := range strings.SplitSeq(header, ",") {
+			protocol = strings.TrimSpace(protocol)
+			encoded, ok := strings.CutPrefix(protocol, websocketToken)
+			if !ok {
+				kept = append(kept, protocol)
+				continue
+			}
+			raw, err := base64.RawURLEncoding.DecodeString(encoded)
+			if err != nil || given || !utf8.Valid(raw) || len(raw) == 0 {
+				return "", true, fmt.Errorf("websocket bearer token: %w", ErrRefused)
+			}
+			token, given = string(raw), true
+		}
+	}
+	if !given {
+		return "", false, nil
+	}
+	if len(kept) == 0 {
+		return "", true, fmt.Errorf("websocket bearer token needs another protocol beside it: %w", ErrRefused)
+	}
+	r.Header.Set("Sec-WebSocket-Protocol", strings.Join(kept, ","))
+	return token, true, limit(token)
+}
+
+func limit(token string) error {
+	if len(token) > maxToken {
+		return fmt.Errorf("token has more than %d bytes: %w", maxToken, ErrRefused)
+	}
+	return nil
+}
+
+// healthPath: only these are for everybody.
+func healthPath(r *http.Request) bool {
+	for _, p := range []string{"/livez", "/readyz", "/healthz"} {
+		if r.URL.Path == p || strings.HasPrefix(r.URL.Path, p+"/") {
+			return true
+		}
+	}
+	return false
+}
