@@ -155,14 +155,14 @@ func TestOwnership(t *testing.T) {
 	}
 	cases := []struct {
 		name string
-		all  []reconcile.Reconciler
+		all  []reconcile.Owner
 		want string
 	}{
-		{"parts of their own", []reconcile.Reconciler{r("a", "spec", "create"), r("b", "status", "create", "delete")}, ""},
-		{"one part twice", []reconcile.Reconciler{r("a", "status"), r("b", "status")}, `part "status" of pods: written by both "a" and "b"`},
-		{"whole and part", []reconcile.Reconciler{r("a", ""), r("b", "status")}, `part "status" of pods: written by both "a" and "b"`},
-		{"part and whole", []reconcile.Reconciler{r("a", "status"), r("b", "")}, `part "" of pods: written by both "a" and "b"`},
-		{"one name twice", []reconcile.Reconciler{r("a", "spec"), r("a", "status")}, `reconciler "a": name used twice`},
+		{"parts of their own", []reconcile.Owner{r("a", "spec", "create"), r("b", "status", "create", "delete")}, ""},
+		{"one part twice", []reconcile.Owner{r("a", "status"), r("b", "status")}, `part "status" of pods: written by both "a" and "b"`},
+		{"whole and part", []reconcile.Owner{r("a", ""), r("b", "status")}, `part "status" of pods: written by both "a" and "b"`},
+		{"part and whole", []reconcile.Owner{r("a", "status"), r("b", "")}, `part "" of pods: written by both "a" and "b"`},
+		{"one name twice", []reconcile.Owner{r("a", "spec"), r("a", "status")}, `reconciler "a": name used twice`},
 	}
 	for _, c := range cases {
 		got := ""

@@ -38,6 +38,12 @@ type Write struct {
 	Part string
 }
 
+// Owner is what CheckOwnership needs to know of a reconciler.
+type Owner interface {
+	Name() string
+	Writes() []Write
+}
+
 // Reconciler brings one object towards what is wanted of it.
 type Reconciler interface {
 	// Name is unique in the process: "deployment".
@@ -55,7 +61,7 @@ type Reconciler interface {
 
 // CheckOwnership reports every part of a kind that two reconcilers claim, and
 // every name used twice. An owner of "" claims all parts but Create and Delete.
-func CheckOwnership(all ...Reconciler) error {
+func CheckOwnership(all ...Owner) error {
 	var errs []error
 	names := map[string]bool{}
 	owners := map[schema.GroupVersionResource]map[string]string{}

@@ -63,12 +63,17 @@ func (i *Informer[T]) apply(e watch.Event) (string, error) {
 	rev := obj.GetResourceVersion()
 	switch e.Type {
 	case watch.Added, watch.Modified:
-		i.tell(i.mirror.put(obj))
+		change := i.mirror.put(obj)
+		i.reached(rev)
+		i.tell(change)
 	case watch.Deleted:
-		if gone, ok := i.mirror.remove(obj); ok {
+		gone, known := i.mirror.remove(obj)
+		i.reached(rev)
+		if known {
 			i.tell(gone)
 		}
 	case watch.Bookmark:
+		i.reached(rev)
 	default:
 		return "", fmt.Errorf("watch %s: unknown event type %q", i.resource.GroupResource(), e.Type)
 	}

@@ -7,6 +7,8 @@ package informer
 import (
 	"context"
 	"log/slog"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -55,6 +57,7 @@ type Informer[T client.Object] struct {
 	retry     backoff.Policy
 
 	mirror      mirror[T]
+	revision    atomic.Int64
 	subscribers []func(Event[T])
 	synced      chan struct{}
 	done        bool // synced is closed; only Run's goroutine looks
@@ -108,6 +111,19 @@ func (i *Informer[T]) List() []T { return i.mirror.list() }
 // order, shared and read-only. It panics when there is no such index.
 func (i *Informer[T]) ByIndex(name, value string) []T { return i.mirror.byIndex(name, value) }
 
+// Revision is the resourceVersion up to which the mirror is complete, as a number;
+// 0 before the first list. An object that was written at a revision no greater
+// than this is in the mirror, or has been there and gone.
+func (i *Informer[T]) Revision() int64 { return i.revision.Load() }
+
+// reached notes that everything up to rev is in the mirror. A revision that is
+// no number (no Kubernetes server sends one) leaves it as it was.
+func (i *Informer[T]) reached(rev string) {
+	if n, err := strconv.ParseInt(rev, 10, 64); err == nil {
+		i.revision.Store(n)
+	}
+}
+
 // Run mirrors until ctx ends. Errors of the server are retried for ever.
 func (i *Informer[T]) Run(ctx context.Context) error {
 	rev, failures := "", 0
@@ -146,7 +162,9 @@ func (i *Informer[T]) relist(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, e := range i.mirror.replace(objects) {
+	events := i.mirror.replace(objects)
+	i.reached(rev)
+	for _, e := range events {
 		i.tell(e)
 	}
 	if !i.done {
