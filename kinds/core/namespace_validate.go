@@ -1,0 +1,55 @@
+package core
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+func validateNamespace(n *corev1.Namespace) field.ErrorList {
+	var errs field.ErrorList
+	for i := range n.Spec.Finalizers {
+		errs = append(errs, validateFinalizer(string(n.Spec.Finalizers[i]), field.NewPath("spec", "finalizers"))...)
+	}
+	return errs
+}
+
+func validateNamespaceUpdate(n, _ *corev1.Namespace) field.ErrorList { return validateNamespace(n) }
+
+// validateFinalizer wants a qualified name, with a domain unless it is one of
+// Kubernetes' own.
+func validateFinalizer(name string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for _, msg := range validation.IsQualifiedName(name) {
+		errs = append(errs, field.Invalid(path, name, msg))
+	}
+	if !strings.Contains(name, "/") && name != string(corev1.FinalizerKubernetes) {
+		errs = append(errs, field.Invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified"))
+	}
+	return errs
+}
+
+// validateNamespaceStatus: a namespace is Terminating exactly when it is being
+// deleted.
+func validateNamespaceStatus(n, _ *corev1.Namespace) field.ErrorList {
+	path := field.NewPath("status", "phase")
+	deleting := n.DeletionTimestamp != nil
+	if !deleting && n.Status.Phase != corev1.NamespaceActive {
+		return field.ErrorList{field.Invalid(path, n.Status.Phase, "may only be 'Active' if `deletionTimestamp` is empty")}
+	}
+	if deleting && n.Status.Phase != corev1.NamespaceTerminating {
+		return field.ErrorList{field.Invalid(path, n.Status.Phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")}
+	}
+	return nil
+}
+
+func validateNamespaceFinalize(n, _ *corev1.Namespace) field.ErrorList {
+	var errs field.ErrorList
+	for i := range n.Spec.Finalizers {
+		path := field.NewPath("spec", "finalizers").Index(i)
+		errs = append(errs, validateFinalizer(string(n.Spec.Finalizers[i]), path)...)
+	}
+	return errs
+}

@@ -1,0 +1,137 @@
+package core
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// Node is the kind for a machine that runs pods.
+func Node() *kinds.Kind {
+	return &kinds.Kind{
+		GVK:      gvk("Node"),
+		Resource: "nodes",
+		Singular: "node",
+		Short:    []string{"no"},
+		Storage:  "minions",
+		New:      func() kinds.Object { return &corev1.Node{} },
+		NewList:  func() runtime.Object { return &corev1.NodeList{} },
+		Strategy: kinds.Strategy{
+			Default:        kinds.Each(defaultNode),
+			PrepareUpdate:  kinds.Pair(func(n, old *corev1.Node) { n.Status = old.Status }),
+			Validate:       kinds.Check(validateNode),
+			ValidateUpdate: kinds.CheckUpdate(validateNodeUpdate),
+		},
+		Table: kinds.Table{
+			Columns: kinds.Columns("Name", "Status", "Roles", "Age", "Version", "Internal-IP|wide",
+				"External-IP|wide", "OS-Image|wide", "Kernel-Version|wide", "Container-Runtime|wide"),
+			Row: kinds.Row(nodeRow),
+		},
+		FieldLabels: []string{"spec.unschedulable"},
+		Fields: kinds.Fields(func(n *corev1.Node) fields.Set {
+			return fields.Set{"spec.unschedulable": fmt.Sprint(n.Spec.Unschedulable)}
+		}),
+		Subresources: []kinds.Subresource{
+			kinds.StatusRules(func(next, body *corev1.Node) { next.Status = body.Status }, validateNodeUpdate),
+			proxyOf("NodeProxyOptions", func() runtime.Object { return &corev1.NodeProxyOptions{} }),
+		},
+	}
+}
+
+// proxyOf is the subresource through which a client talks HTTP to the object.
+func proxyOf(kind string, options func() runtime.Object) kinds.Subresource {
+	return kinds.Subresource{
+		Name:  "proxy",
+		GVK:   gvk(kind),
+		Verbs: []string{"create", "delete", "get", "patch", "update"},
+		New:   options,
+	}
+}
+
+// defaultNode lets everything be allocatable when a node does not say.
+func defaultNode(n *corev1.Node) {
+	if n.Status.Allocatable != nil || n.Status.Capacity == nil {
+		return
+	}
+	n.Status.Allocatable = make(corev1.ResourceList, len(n.Status.Capacity))
+	for name, quantity := range n.Status.Capacity {
+		n.Status.Allocatable[name] = quantity.DeepCopy()
+	}
+}
+
+func nodeRow(n *corev1.Node, now time.Time) []any {
+	info := n.Status.NodeInfo
+	kernel := orUnknown(info.KernelVersion)
+	if info.Architecture != "" {
+		kernel += " (" + info.Architecture + ")"
+	}
+	return []any{n.Name, nodeStatus(n), nodeRoles(n), kinds.Created(n, now), info.KubeletVersion,
+		nodeAddress(n, corev1.NodeInternalIP), nodeAddress(n, corev1.NodeExternalIP),
+		orUnknown(info.OSImage), kernel, orUnknown(info.ContainerRuntimeVersion)}
+}
+
+func nodeStatus(n *corev1.Node) string {
+	status := "Unknown"
+	for _, condition := range n.Status.Conditions {
+		if condition.Type != corev1.NodeReady {
+			continue
+		}
+		status = "NotReady"
+		if condition.Status == corev1.ConditionTrue {
+			status = "Ready"
+		}
+	}
+	if n.Spec.Unschedulable {
+		status += ",SchedulingDisabled"
+	}
+	return status
+}
+
+const (
+	roleLabelPrefix = "node-role.kubernetes.io/"
+	roleLabel       = "kubernetes.io/role"
+)
+
+func nodeRoles(n *corev1.Node) string {
+	seen := map[string]bool{}
+	for key, value := range n.Labels {
+		if role, ok := strings.CutPrefix(key, roleLabelPrefix); ok && role != "" {
+			seen[role] = true
+		}
+		if key == roleLabel && value != "" {
+			seen[value] = true
+		}
+	}
+	if len(seen) == 0 {
+		return kinds.None
+	}
+	roles := make([]string, 0, len(seen))
+	for role := range seen {
+		roles = append(roles, role)
+	}
+	sort.Strings(roles)
+	return strings.Join(roles, ",")
+}
+
+func nodeAddress(n *corev1.Node, kind corev1.NodeAddressType) string {
+	for _, address := range n.Status.Addresses {
+		if address.Type == kind {
+			return address.Address
+		}
+	}
+	return kinds.None
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return kinds.Unknown
+	}
+	return s
+}

@@ -1,0 +1,88 @@
+package core
+
+import (
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// ReplicationController is the kind that ReplicaSet superseded.
+func ReplicationController() *kinds.Kind {
+	return &kinds.Kind{
+		GVK:        gvk("ReplicationController"),
+		Resource:   "replicationcontrollers",
+		Singular:   "replicationcontroller",
+		Short:      []string{"rc"},
+		Categories: []string{"all"},
+		Namespaced: true,
+		Storage:    "controllers",
+		New:        func() kinds.Object { return &corev1.ReplicationController{} },
+		NewList:    func() runtime.Object { return &corev1.ReplicationControllerList{} },
+		Strategy: kinds.Strategy{
+			Default:       kinds.Each(defaultReplicationController),
+			PrepareCreate: kinds.Each(prepareReplicationController),
+			PrepareUpdate: kinds.Pair(prepareReplicationControllerUpdate),
+			Generation:    true,
+		},
+		Table: kinds.Table{
+			Columns: kinds.Columns("Name", "Desired|integer", "Current|integer", "Ready|integer", "Age",
+				"Containers|wide", "Images|wide", "Selector|wide"),
+			Row: kinds.Row(replicationControllerRow),
+		},
+		FieldLabels: []string{"status.replicas"},
+		Fields: kinds.Fields(func(c *corev1.ReplicationController) fields.Set {
+			return fields.Set{"status.replicas": strconv.Itoa(int(c.Status.Replicas))}
+		}),
+		Subresources: []kinds.Subresource{
+			kinds.Status(func(next, body *corev1.ReplicationController) { next.Status = body.Status }),
+			kinds.ScaleOf(kinds.Scaled[*corev1.ReplicationController]{
+				Replicas: func(c *corev1.ReplicationController) **int32 { return &c.Spec.Replicas },
+				Current:  func(c *corev1.ReplicationController) int32 { return c.Status.Replicas },
+				Selector: func(c *corev1.ReplicationController) string { return labels.SelectorFromSet(c.Spec.Selector).String() },
+			}),
+		},
+	}
+}
+
+// defaultReplicationController lets the template's labels stand for labels and
+// selector that were left out.
+func defaultReplicationController(c *corev1.ReplicationController) {
+	if c.Spec.Template != nil && len(c.Spec.Template.Labels) > 0 {
+		if len(c.Spec.Selector) == 0 {
+			c.Spec.Selector = c.Spec.Template.Labels
+		}
+		if len(c.Labels) == 0 {
+			c.Labels = c.Spec.Template.Labels
+		}
+	}
+	if c.Spec.Replicas == nil {
+		one := int32(1)
+		c.Spec.Replicas = &one
+	}
+}
+
+func prepareReplicationController(c *corev1.ReplicationController) {
+	c.Status = corev1.ReplicationControllerStatus{}
+	kinds.FirstGeneration(c)
+}
+
+func prepareReplicationControllerUpdate(c, old *corev1.ReplicationController) {
+	c.Status = old.Status
+	kinds.NextGeneration(c, old, !kinds.Same(c.Spec, old.Spec))
+}
+
+func replicationControllerRow(c *corev1.ReplicationController, now time.Time) []any {
+	var containers []corev1.Container
+	if c.Spec.Template != nil {
+		containers = c.Spec.Template.Spec.Containers
+	}
+	names, images := kinds.ContainerCells(containers)
+	return []any{c.Name, int64(kinds.Deref(c.Spec.Replicas)), int64(c.Status.Replicas), int64(c.Status.ReadyReplicas),
+		kinds.Created(c, now), names, images, labels.FormatLabels(c.Spec.Selector)}
+}

@@ -1,0 +1,70 @@
+package networking
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// NetworkPolicy is the kind that says which pods may talk to which.
+func NetworkPolicy() *kinds.Kind {
+	return &kinds.Kind{
+		GVK:        gvk("NetworkPolicy"),
+		Resource:   "networkpolicies",
+		Singular:   "networkpolicy",
+		Short:      []string{"netpol"},
+		Namespaced: true,
+		Storage:    "networkpolicies",
+		New:        func() kinds.Object { return &networkingv1.NetworkPolicy{} },
+		NewList:    func() runtime.Object { return &networkingv1.NetworkPolicyList{} },
+		Strategy: kinds.Strategy{
+			Default:       kinds.Each(defaultNetworkPolicy),
+			PrepareCreate: kinds.Each(func(p *networkingv1.NetworkPolicy) { kinds.FirstGeneration(p) }),
+			PrepareUpdate: kinds.Pair(func(p, old *networkingv1.NetworkPolicy) {
+				kinds.NextGeneration(p, old, !kinds.Same(p.Spec, old.Spec))
+			}),
+			Validate:       kinds.Check(validateNetworkPolicy),
+			ValidateUpdate: kinds.CheckUpdate(func(p, _ *networkingv1.NetworkPolicy) field.ErrorList { return validateNetworkPolicy(p) }),
+			Generation:     true,
+		},
+		Table: kinds.Table{
+			Columns: kinds.Columns("Name", "Pod-Selector", "Age"),
+			Row: kinds.Row(func(p *networkingv1.NetworkPolicy, now time.Time) []any {
+				return []any{p.Name, metav1.FormatLabelSelector(&p.Spec.PodSelector), kinds.Created(p, now)}
+			}),
+		},
+	}
+}
+
+// defaultNetworkPolicy: every policy is about ingress unless it says otherwise,
+// and about egress if it has such rules.
+func defaultNetworkPolicy(p *networkingv1.NetworkPolicy) {
+	for i := range p.Spec.Ingress {
+		defaultPorts(p.Spec.Ingress[i].Ports)
+	}
+	for i := range p.Spec.Egress {
+		defaultPorts(p.Spec.Egress[i].Ports)
+	}
+	if len(p.Spec.PolicyTypes) > 0 {
+		return
+	}
+	p.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
+	if len(p.Spec.Egress) > 0 {
+		p.Spec.PolicyTypes = append(p.Spec.PolicyTypes, networkingv1.PolicyTypeEgress)
+	}
+}
+
+func defaultPorts(ports []networkingv1.NetworkPolicyPort) {
+	for i := range ports {
+		if ports[i].Protocol == nil {
+			tcp := corev1.ProtocolTCP
+			ports[i].Protocol = &tcp
+		}
+	}
+}
