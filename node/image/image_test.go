@@ -86,7 +86,7 @@ func build(t *testing.T, s *Store, ref string, layers ...io.Reader) Image {
 		Platform: ocispec.Platform{OS: "linux", Architecture: architecture("")},
 		Config:   ocispec.ImageConfig{Entrypoint: []string{"/hello"}},
 	}
-	img, err := b.Commit(t.Context(), config, made, ref, nil)
+	img, err := b.Commit(t.Context(), config, made, Naming{Ref: ref})
 	if err != nil {
 		t.Fatal(err)
 	}

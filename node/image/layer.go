@@ -102,11 +102,18 @@ func (b *Build) Base(ref string) (Image, []Layer, error) {
 	return img, layers, nil
 }
 
+// Naming is how a built image is to be known.
+type Naming struct {
+	// Ref is the reference that will lead to it.
+	Ref string
+	// Extra are keys for the config's "config" object that the OCI type lacks
+	// and engines know all the same (Healthcheck, OnBuild, Shell).
+	Extra map[string]any
+}
+
 // Commit writes config and manifest over layers, unpacks what is not, and names
-// the image ref. Config's RootFS is set from layers. rawConfig
-// lets a builder keep fields that the OCI type lacks (Healthcheck): it is merged
-// over the config's own JSON.
-func (b *Build) Commit(ctx context.Context, config ocispec.Image, layers []Layer, ref string, rawConfig map[string]any) (Image, error) {
+// the image. Config's RootFS is set from layers.
+func (b *Build) Commit(ctx context.Context, config ocispec.Image, layers []Layer, as Naming) (Image, error) {
 	config.RootFS = ocispec.RootFS{Type: "layers"}
 	manifest := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
@@ -119,7 +126,7 @@ func (b *Build) Commit(ctx context.Context, config ocispec.Image, layers []Layer
 	if _, err := b.Unpack(ctx, layers); err != nil {
 		return Image{}, err
 	}
-	raw, err := mergeConfig(config, rawConfig)
+	raw, err := mergeConfig(config, as.Extra)
 	if err != nil {
 		return Image{}, err
 	}
@@ -136,7 +143,7 @@ func (b *Build) Commit(ctx context.Context, config ocispec.Image, layers []Layer
 	if err != nil {
 		return Image{}, err
 	}
-	full, err := Normalise(ref)
+	full, err := Normalise(as.Ref)
 	if err != nil {
 		return Image{}, err
 	}

@@ -96,7 +96,7 @@ func publish(tmp, final string) error {
 // unpackStream writes a possibly compressed tar below dir and returns the digest
 // of the uncompressed stream.
 func unpackStream(ctx context.Context, r io.Reader, size int64, dir string, below []string) (digest.Digest, error) {
-	plain, done, err := decompress(r)
+	plain, done, err := Decompress(r)
 	if err != nil {
 		return "", err
 	}
@@ -122,8 +122,9 @@ func unpackStream(ctx context.Context, r io.Reader, size int64, dir string, belo
 	return counted.hash.Digest(), nil
 }
 
-// decompress looks at the first bytes and undoes gzip or zstd.
-func decompress(r io.Reader) (io.Reader, func(), error) {
+// Decompress looks at the first bytes and undoes gzip or zstd; anything else it
+// passes on. Call done when the reader is no longer used.
+func Decompress(r io.Reader) (plain io.Reader, done func(), err error) {
 	buffered := bufio.NewReaderSize(r, 1<<16)
 	magic, err := buffered.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {

@@ -1,0 +1,193 @@
+package build
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/moby/patternmatcher"
+	"github.com/moby/patternmatcher/ignorefile"
+
+	"github.com/sampan-dev/sampan/node/image"
+)
+
+// tree is a directory that files are copied from. All access goes through an
+// os.Root: a symlink in it cannot lead outside.
+type tree struct {
+	*os.Root
+	// name is what errors call it.
+	name    string
+	ignored *patternmatcher.PatternMatcher
+}
+
+// buildContext is the tree that the person gave.
+type buildContext struct{ tree }
+
+// source is one file, directory or link of a tree.
+type source struct {
+	tree *tree
+	// path is relative to the tree, below to what was copied ("" for itself).
+	path, below string
+	info        fs.FileInfo
+}
+
+// openContext opens the context directory with its .dockerignore; a file
+// Dockerfile.dockerignore beside the Dockerfile comes before it.
+func openContext(dir, dockerfile string) (*buildContext, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("build context %q: %w", dir, err)
+	}
+	c := &buildContext{tree{Root: root, name: "the build context (" + dir + ")"}}
+	for _, name := range []string{dockerfile + ".dockerignore", filepath.Join(dir, ".dockerignore")} {
+		f, err := os.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, errors.Join(err, root.Close())
+		}
+		patterns, err := ignorefile.ReadAll(f)
+		f.Close()
+		if err == nil {
+			c.ignored, err = patternmatcher.New(patterns)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w: %w", name, image.ErrInvalid, err), root.Close())
+		}
+		break
+	}
+	return c, nil
+}
+
+// ignores says whether .dockerignore hides a path.
+func (t *tree) ignores(p string) (bool, error) {
+	if t.ignored == nil || p == "." {
+		return false, nil
+	}
+	return t.ignored.MatchesOrParentMatches(p)
+}
+
+// find expands one source argument of COPY or ADD to the paths that it names.
+func (t *tree) find(pattern string) ([]string, error) {
+	clean := strings.TrimPrefix(path.Clean("/"+pattern), "/")
+	if clean == "" {
+		return []string{"."}, nil
+	}
+	matches, err := fs.Glob(t.FS(), clean)
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w: %w", pattern, image.ErrInvalid, err)
+	}
+	var kept []string
+	for _, m := range matches {
+		hidden, err := t.ignores(m)
+		if err != nil {
+			return nil, err
+		}
+		info, err := t.Stat(m)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", m, err)
+		}
+		// A hidden directory may hold files that an exception shows again.
+		if !hidden || info.IsDir() && t.ignored.Exclusions() {
+			kept = append(kept, m)
+		}
+	}
+	if len(kept) == 0 {
+		return nil, fmt.Errorf("%q is not in %s%s: %w", pattern, t.name, hint(len(matches)), image.ErrNotFound)
+	}
+	return kept, nil
+}
+
+// hint explains why something that is there is not.
+func hint(matches int) string {
+	if matches > 0 {
+		return " (.dockerignore hides it)"
+	}
+	return ""
+}
+
+// walk lists what is at from: the thing itself and, for a directory, everything
+// below it in lexical order.
+func (t *tree) walk(from string, excluded *patternmatcher.PatternMatcher) ([]source, error) {
+	info, err := t.Stat(from) // what was named is followed, what is below is not
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return []source{{tree: t, path: from, info: info}}, nil
+	}
+	var all []source
+	err = fs.WalkDir(t.FS(), from, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		below := strings.TrimPrefix(strings.TrimPrefix(p, from), "/")
+		if from == "." {
+			below = strings.TrimPrefix(p, ".")
+			if p != "." {
+				below = p
+			}
+		}
+		hidden, err := t.hides(p, below, excluded)
+		if err != nil || hidden {
+			return err
+		}
+		info, err := t.Lstat(p)
+		if err != nil {
+			return err
+		}
+		if all = append(all, source{tree: t, path: p, below: below, info: info}); len(all) > MaxContextFiles {
+			return fmt.Errorf("more than %d files in %s: %w", MaxContextFiles, t.name, image.ErrTooLarge)
+		}
+		return nil
+	})
+	return all, err
+}
+
+// hides asks .dockerignore and --exclude about a path.
+func (t *tree) hides(p, below string, excluded *patternmatcher.PatternMatcher) (bool, error) {
+	if below == "" {
+		return false, nil
+	}
+	hidden, err := t.ignores(p)
+	if err != nil || hidden || excluded == nil {
+		return hidden, err
+	}
+	return excluded.MatchesOrParentMatches(below)
+}
+
+// checksum stands for the content of sources: names, permissions and bytes, but
+// not times, which a checkout changes.
+func checksum(sources []source) (string, error) {
+	h := sha256.New()
+	for _, s := range sources {
+		fmt.Fprintf(h, "%d:%s %o %d\n", len(s.below), s.below, s.info.Mode(), s.info.Size())
+		switch {
+		case s.info.Mode()&os.ModeSymlink != 0:
+			target, err := s.tree.Readlink(s.path)
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprintf(h, "%d:%s\n", len(target), target)
+		case s.info.Mode().IsRegular():
+			f, err := s.tree.Open(s.path)
+			if err != nil {
+				return "", err
+			}
+			_, err = io.Copy(h, f)
+			f.Close()
+			if err != nil {
+				return "", err
+			}
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}

@@ -1,0 +1,142 @@
+package build
+
+import (
+	"archive/tar"
+	"context"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"time"
+)
+
+// layerWriter writes the tar of one layer, each path once.
+type layerWriter struct {
+	ctx   context.Context
+	tar   *tar.Writer
+	epoch *time.Time
+	made  map[string]bool
+}
+
+func newLayerWriter(ctx context.Context, w io.Writer, epoch *time.Time) *layerWriter {
+	return &layerWriter{ctx: ctx, tar: tar.NewWriter(w), epoch: epoch, made: map[string]bool{}}
+}
+
+// finish ends the tar, unless writing it failed with err.
+func (w *layerWriter) finish(err error) error {
+	if err != nil {
+		return err
+	}
+	return w.tar.Close()
+}
+
+// owner is whom a copied file belongs to, and with which permissions.
+type owner struct {
+	uid, gid int
+	// mode replaces the source's permissions; nil keeps them.
+	mode *os.FileMode
+}
+
+// dirs writes the directory p and nothing above it: what a layer leaves out
+// keeps the owner and mode that it has below.
+func (w *layerWriter) dirs(p string) error {
+	return w.header(&tar.Header{Typeflag: tar.TypeDir, Name: entryName(p) + "/", Mode: 0o755, ModTime: w.now()})
+}
+
+// now is the time of entries that have no source.
+func (w *layerWriter) now() time.Time {
+	if w.epoch != nil {
+		return *w.epoch
+	}
+	return time.Unix(0, 0)
+}
+
+// header writes an entry's header, with its time not after the epoch.
+func (w *layerWriter) header(h *tar.Header) error {
+	if err := w.ctx.Err(); err != nil {
+		return context.Cause(w.ctx)
+	}
+	h.ModTime = h.ModTime.Truncate(time.Second)
+	if w.epoch != nil && h.ModTime.After(*w.epoch) {
+		h.ModTime = *w.epoch
+	}
+	h.Format = tar.FormatPAX
+	h.AccessTime, h.ChangeTime = time.Time{}, time.Time{}
+	h.Uname, h.Gname = "", ""
+	w.made[strings.TrimSuffix(h.Name, "/")] = true
+	return w.tar.WriteHeader(h)
+}
+
+// file writes one regular file with the given content.
+func (w *layerWriter) file(to string, content []byte, o owner) error {
+	mode := os.FileMode(0o644)
+	if o.mode != nil {
+		mode = *o.mode
+	}
+	h := &tar.Header{
+		Typeflag: tar.TypeReg, Name: entryName(to), Size: int64(len(content)),
+		Mode: unixMode(mode), Uid: o.uid, Gid: o.gid, ModTime: w.now(),
+	}
+	if err := w.header(h); err != nil {
+		return err
+	}
+	_, err := w.tar.Write(content)
+	return err
+}
+
+// copy writes one file, directory or link of a source tree.
+func (w *layerWriter) copy(src source, to string, o owner) error {
+	info := src.info
+	h := &tar.Header{Name: entryName(to), Mode: unixMode(info.Mode()), Uid: o.uid, Gid: o.gid, ModTime: info.ModTime()}
+	if o.mode != nil && info.Mode()&os.ModeSymlink == 0 {
+		h.Mode = unixMode(*o.mode)
+	}
+	switch {
+	case info.IsDir():
+		h.Typeflag, h.Name = tar.TypeDir, h.Name+"/"
+		return w.header(h)
+	case info.Mode()&os.ModeSymlink != 0:
+		target, err := src.tree.Readlink(src.path)
+		if err != nil {
+			return err
+		}
+		h.Typeflag, h.Linkname = tar.TypeSymlink, target
+		return w.header(h)
+	case info.Mode().IsRegular():
+		return w.regular(src, h)
+	}
+	return nil // sockets and devices have no place in a layer
+}
+
+// regular writes a file's content; a file that changes its size meanwhile fails.
+func (w *layerWriter) regular(src source, h *tar.Header) error {
+	f, err := src.tree.Open(src.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h.Typeflag, h.Size = tar.TypeReg, src.info.Size()
+	if err := w.header(h); err != nil {
+		return err
+	}
+	_, err = io.CopyN(w.tar, f, h.Size)
+	return err
+}
+
+// entryName is a tar entry's name for an absolute path.
+func entryName(p string) string { return strings.TrimPrefix(path.Clean(p), "/") }
+
+// unixMode is a mode's permission and set-id bits as tar has them.
+func unixMode(m os.FileMode) int64 {
+	mode := int64(m.Perm())
+	if m&os.ModeSetuid != 0 {
+		mode |= 0o4000
+	}
+	if m&os.ModeSetgid != 0 {
+		mode |= 0o2000
+	}
+	if m&os.ModeSticky != 0 {
+		mode |= 0o1000
+	}
+	return mode
+}

@@ -1,0 +1,185 @@
+package build
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/node/image"
+)
+
+// maxUserFile bounds what is read of an image's /etc/passwd and /etc/group.
+const maxUserFile = 1 << 20
+
+// view shows the files of an image's layers, read-only.
+type view struct {
+	tree
+	// dir is where they can be seen; "" when there are no layers.
+	dir     string
+	mounted bool
+}
+
+// view opens a view of layers: one layer as it lies, several through overlayfs.
+func (b *builder) view(ctx context.Context, layers []image.Layer) (*view, error) {
+	lower, err := b.content.Unpack(ctx, layers)
+	if err != nil {
+		return nil, err
+	}
+	v := &view{}
+	switch len(lower) {
+	case 0:
+		return v, nil
+	case 1:
+		v.dir = lower[0]
+	default:
+		if err := v.mount(lower); err != nil {
+			return nil, err
+		}
+	}
+	if v.Root, err = os.OpenRoot(v.dir); err != nil {
+		return nil, errors.Join(err, v.Close())
+	}
+	return v, nil
+}
+
+// mount joins layers with overlayfs at a directory of its own.
+func (v *view) mount(lower []string) error {
+	dir, err := os.MkdirTemp("", "sampan-build-*")
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount("overlay", dir, "overlay", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID, "lowerdir="+strings.Join(lower, ":")); err != nil {
+		return errors.Join(fmt.Errorf("overlay of %d layers: %w", len(lower), err), os.Remove(dir))
+	}
+	v.dir, v.mounted = dir, true
+	return nil
+}
+
+// stageView opens a view of what COPY --from names.
+func (b *builder) stageView(ctx context.Context, from string) (*view, error) {
+	var layers []image.Layer
+	if i := b.stageBefore(from, len(b.done)); i >= 0 && b.done[i] != nil {
+		layers = b.done[i].layers
+	} else {
+		_, found, err := b.base(ctx, from)
+		if err != nil {
+			return nil, err
+		}
+		layers = found
+	}
+	v, err := b.view(ctx, layers)
+	if err != nil {
+		return nil, err
+	}
+	v.name = "the stage or image " + strconv.Quote(from)
+	if v.Root == nil {
+		return nil, fmt.Errorf("%s is empty: %w", v.name, image.ErrNotFound)
+	}
+	return v, nil
+}
+
+// Close unmounts.
+func (v *view) Close() error {
+	var err error
+	if v.Root != nil {
+		err = v.Root.Close()
+	}
+	if v.mounted {
+		err = errors.Join(err, unix.Unmount(v.dir, unix.MNT_DETACH), os.Remove(v.dir))
+	}
+	return err
+}
+
+// destination follows the symlinks of the image on the way to p, so that a copy
+// to /lib/x lands in /usr/lib where /lib is a link to it.
+func (v *view) destination(p string) (string, error) {
+	if v.dir == "" {
+		return p, nil
+	}
+	real, err := securejoin.SecureJoin(v.dir, p)
+	if err != nil {
+		return "", fmt.Errorf("destination %q: %w", p, err)
+	}
+	return "/" + strings.TrimPrefix(strings.TrimPrefix(real, v.dir), "/"), nil
+}
+
+// isDir says whether p, resolved, is a directory of the image.
+func (v *view) isDir(p string) bool {
+	if p == "/" {
+		return true
+	}
+	if v.dir == "" {
+		return false
+	}
+	info, err := os.Lstat(filepath.Join(v.dir, p))
+	return err == nil && info.IsDir()
+}
+
+// user is a user's IDs: a number as it is, a name from the image's /etc/passwd.
+func (v *view) user(name string) (uid, gid int, err error) {
+	if n, err := strconv.Atoi(name); err == nil {
+		return n, n, nil
+	}
+	fields, err := v.account("/etc/passwd", name, 4)
+	if err != nil {
+		return 0, 0, err
+	}
+	uid, err1 := strconv.Atoi(fields[2])
+	gid, err2 := strconv.Atoi(fields[3])
+	return uid, gid, errors.Join(err1, err2)
+}
+
+// group is a group's ID, like user.
+func (v *view) group(name string) (int, error) {
+	if n, err := strconv.Atoi(name); err == nil {
+		return n, nil
+	}
+	fields, err := v.account("/etc/group", name, 3)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(fields[2])
+}
+
+// account finds a name's line in one of the image's account files.
+func (v *view) account(file, name string, least int) ([]string, error) {
+	missing := fmt.Errorf("%q is not in the image's %s: %w", name, file, image.ErrNotFound)
+	if v.dir == "" {
+		return nil, missing
+	}
+	real, err := securejoin.SecureJoin(v.dir, file)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(real)
+	if err != nil {
+		return nil, missing
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(io.LimitReader(f, maxUserFile)); lines.Scan(); {
+		fields := strings.Split(lines.Text(), ":")
+		if len(fields) >= least && slices.Index(fields, name) == 0 {
+			return fields, nil
+		}
+	}
+	return nil, missing
+}
+
+// portNumber reads a TCP or UDP port.
+func portNumber(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > 65535 {
+		return 0, fmt.Errorf("port %q: %w", s, image.ErrInvalid)
+	}
+	return n, nil
+}
