@@ -1,0 +1,168 @@
+// Package serviceip gives services their addresses and node ports: no two
+// services ever hold the same one. What is taken is known in memory only and is
+// read from the services themselves when it is first needed, so that nothing on
+// disk can disagree with them.
+//
+// One process allocates. Facts: the Service API of Kubernetes v1.37, its IP
+// families and its messages.
+package serviceip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Config is what an Allocator needs.
+type Config struct {
+	// Ranges hold the service addresses: one, or two of different families, of
+	// which the first is the default.
+	Ranges []netip.Prefix
+	// FirstPort and LastPort bound the node ports; zero means 30000-32767.
+	FirstPort, LastPort int32
+	// List gives all services that exist; it is called once, before the first
+	// allocation.
+	List func(ctx context.Context) ([]*corev1.Service, error)
+}
+
+// Allocator is safe for concurrent use.
+type Allocator struct {
+	cfg    Config
+	ranges map[corev1.IPFamily]netip.Prefix
+	prime  corev1.IPFamily
+
+	mu     sync.Mutex // guards what follows
+	loaded bool
+	addrs  map[netip.Addr]struct{}
+	ports  map[int32]struct{}
+}
+
+// New checks cfg. The Allocator reads the services when it is first used.
+func New(cfg Config) (*Allocator, error) {
+	if len(cfg.Ranges) == 0 || len(cfg.Ranges) > 2 {
+		return nil, fmt.Errorf("service ranges %v: one or two are needed", cfg.Ranges)
+	}
+	if cfg.FirstPort == 0 && cfg.LastPort == 0 {
+		cfg.FirstPort, cfg.LastPort = 30000, 32767
+	}
+	if cfg.FirstPort < 1 || cfg.LastPort > 65535 || cfg.FirstPort > cfg.LastPort {
+		return nil, fmt.Errorf("node ports %d-%d are no range", cfg.FirstPort, cfg.LastPort)
+	}
+	a := &Allocator{cfg: cfg, ranges: map[corev1.IPFamily]netip.Prefix{},
+		addrs: map[netip.Addr]struct{}{}, ports: map[int32]struct{}{}}
+	for _, r := range cfg.Ranges {
+		r = r.Masked()
+		f := familyOf(r.Addr())
+		if _, twice := a.ranges[f]; twice {
+			return nil, fmt.Errorf("service ranges %v are of one family", cfg.Ranges)
+		}
+		if hostBits(r) < 3 {
+			return nil, fmt.Errorf("service range %s is too small: at least 8 addresses are needed", r)
+		}
+		a.ranges[f] = r
+	}
+	a.prime = familyOf(cfg.Ranges[0].Addr())
+	return a, nil
+}
+
+// First is the first address of the default range: that of the API server's own
+// service.
+func (a *Allocator) First() netip.Addr { return a.ranges[a.prime].Addr().Next() }
+
+// BeginCreate completes svc's addresses, families and ports and reserves them.
+// The caller calls finish once, with whether svc was stored: if not, everything
+// is free again.
+func (a *Allocator) BeginCreate(ctx context.Context, svc *corev1.Service, dryRun bool) (finish func(stored bool), err error) {
+	plural(svc, nil)
+	return a.begin(ctx, svc, nil, dryRun)
+}
+
+// BeginUpdate is BeginCreate for a change of old, which is not touched. What old
+// held and svc does not is freed when svc was stored.
+func (a *Allocator) BeginUpdate(ctx context.Context, svc, old *corev1.Service, dryRun bool) (finish func(stored bool), err error) {
+	adopt(svc, old)
+	plural(svc, old)
+	return a.begin(ctx, svc, old, dryRun)
+}
+
+// AfterDelete frees what svc held.
+func (a *Allocator) AfterDelete(svc *corev1.Service, dryRun bool) {
+	if dryRun {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.free(holdings(svc))
+}
+
+func (a *Allocator) begin(ctx context.Context, svc, old *corev1.Service, dryRun bool) (func(bool), error) {
+	if errs := a.families(svc, old); len(errs) > 0 {
+		return nil, invalid(svc, errs)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.load(ctx); err != nil {
+		return nil, err
+	}
+	c := &claim{a: a, svc: svc}
+	if old != nil {
+		c.had = holdings(old)
+	}
+	err := errors.Join(c.addresses(), c.nodePorts())
+	if err != nil {
+		a.free(c.took)
+		return nil, single(err)
+	}
+	return func(stored bool) { c.finish(stored && !dryRun) }, nil
+}
+
+// single takes the first of joined errors: clients are told one thing at a time.
+func single(err error) error {
+	var status *apierrors.StatusError
+	if errors.As(err, &status) {
+		return status
+	}
+	return err
+}
+
+// load fills the books from the services that exist. The caller holds mu.
+func (a *Allocator) load(ctx context.Context) error {
+	if a.loaded {
+		return nil
+	}
+	services, err := a.cfg.List(ctx)
+	if err != nil {
+		return apierrors.NewInternalError(fmt.Errorf("read the services for their addresses: %w", err))
+	}
+	for _, s := range services {
+		h := holdings(s)
+		for addr := range h.addrs {
+			a.addrs[addr] = struct{}{}
+		}
+		for port := range h.ports {
+			a.ports[port] = struct{}{}
+		}
+	}
+	a.loaded = true
+	return nil
+}
+
+// free gives back. The caller holds mu.
+func (a *Allocator) free(h holding) {
+	for addr := range h.addrs {
+		delete(a.addrs, addr)
+	}
+	for port := range h.ports {
+		delete(a.ports, port)
+	}
+}
+
+func invalid(svc *corev1.Service, errs field.ErrorList) error {
+	return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Service").GroupKind(), svc.Name, errs)
+}
