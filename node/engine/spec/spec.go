@@ -1,0 +1,193 @@
+// Package spec turns what the CRI asks for into an OCI runtime specification: a
+// pure decision, made of a container's and a sandbox's configuration, the
+// image's configuration and a few facts about the host. Nothing of an image's
+// configuration reaches a host path or an annotation.
+package spec
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// ErrInvalid says that the request itself cannot be met, whatever the host.
+var ErrInvalid = errors.New("invalid container configuration")
+
+// Files are a sandbox's files that its containers see, by host path. An empty
+// path leaves the image's own.
+type Files struct {
+	Hostname, Hosts, ResolvConf string
+	// Shm is the directory that is /dev/shm.
+	Shm string
+}
+
+// Input is everything a specification is made of.
+type Input struct {
+	Container *rt.ContainerConfig
+	Sandbox   *rt.PodSandboxConfig
+	Image     ocispec.ImageConfig
+	User      User
+	Files     Files
+	// ImageMounts are the lower directories, topmost first, of each mount of
+	// Container.Mounts that names an image, by its index.
+	ImageMounts map[int][]string
+	Namespaces  []specs.LinuxNamespace
+	CgroupsPath string
+	// Hostname is what HOSTNAME holds.
+	Hostname string
+	// HostCaps are the capabilities that there are to give, CAP_ names.
+	HostCaps []string
+	// PidsLimit bounds the container's processes; 0 is no limit.
+	PidsLimit int64
+}
+
+// Build makes the specification. An error that wraps ErrInvalid is the
+// caller's fault; any other is the host's.
+func Build(in Input) (*specs.Spec, error) {
+	if len(in.Container.GetCDIDevices()) > 0 {
+		return nil, fmt.Errorf("CDI device %q: CDI devices are not supported: %w", in.Container.CDIDevices[0].GetName(), ErrInvalid)
+	}
+	sc := in.Container.GetLinux().GetSecurityContext()
+	process, err := process(in)
+	if err != nil {
+		return nil, err
+	}
+	s := &specs.Spec{
+		Version: specs.Version,
+		Process: process,
+		Root:    &specs.Root{Path: "rootfs", Readonly: sc.GetReadonlyRootfs()},
+		Linux: &specs.Linux{
+			Namespaces:  in.Namespaces,
+			CgroupsPath: in.CgroupsPath,
+			Resources:   Resources(in.Container.GetLinux().GetResources()),
+		},
+	}
+	if in.PidsLimit > 0 && s.Linux.Resources.Pids == nil {
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &in.PidsLimit}
+	}
+	if err := mounts(in, s); err != nil {
+		return nil, err
+	}
+	if err := devices(in, s); err != nil {
+		return nil, err
+	}
+	if sc.GetPrivileged() {
+		return s, nil
+	}
+	s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = hiddenPaths(sc)
+	s.Linux.Seccomp, err = seccompOf(sc, s)
+	return s, err
+}
+
+func process(in Input) (*specs.Process, error) {
+	c := in.Container
+	sc := c.GetLinux().GetSecurityContext()
+	args, err := arguments(c, in.Image)
+	if err != nil {
+		return nil, err
+	}
+	cwd := c.GetWorkingDir()
+	if cwd == "" {
+		cwd = in.Image.WorkingDir
+	}
+	cwd = path.Join("/", cwd)
+	caps, err := capabilities(sc, in.HostCaps)
+	if err != nil {
+		return nil, err
+	}
+	p := &specs.Process{
+		Terminal:        c.GetTty(),
+		User:            specs.User{UID: in.User.UID, GID: in.User.GID, AdditionalGids: in.User.Groups},
+		Args:            args,
+		Env:             environment(in),
+		Cwd:             cwd,
+		Capabilities:    caps,
+		NoNewPrivileges: sc.GetNoNewPrivs(),
+	}
+	if r := c.GetLinux().GetResources(); r != nil {
+		adj := int(r.GetOomScoreAdj())
+		p.OOMScoreAdj = &adj
+	}
+	return p, nil
+}
+
+// arguments follow Docker: a command of the pod's own replaces both entry point
+// and arguments of the image.
+func arguments(c *rt.ContainerConfig, img ocispec.ImageConfig) ([]string, error) {
+	command, args := c.GetCommand(), c.GetArgs()
+	if len(command) == 0 {
+		command = img.Entrypoint
+		if len(args) == 0 {
+			args = img.Cmd
+		}
+	}
+	all := append(append([]string{}, command...), args...)
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no command specified, and image %q has none: %w", c.GetImage().GetImage(), ErrInvalid)
+	}
+	return all, nil
+}
+
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// environment is in rising order of precedence: defaults, image, pod. HOME
+// follows the user unless somebody said otherwise.
+func environment(in Input) []string {
+	env := variables{index: map[string]int{}}
+	env.set(defaultPath)
+	if in.Container.GetTty() {
+		env.set("TERM=xterm")
+	}
+	if in.Hostname != "" {
+		env.set("HOSTNAME=" + in.Hostname)
+	}
+	for _, kv := range in.Image.Env {
+		env.set(kv)
+	}
+	for _, kv := range in.Container.GetEnvs() {
+		env.set(kv.GetKey() + "=" + string(kv.GetValue()))
+	}
+	if _, ok := env.index["HOME"]; !ok && in.User.Home != "" {
+		env.set("HOME=" + in.User.Home)
+	}
+	return env.list
+}
+
+// variables are an environment in which the last value of a name wins.
+type variables struct {
+	list  []string
+	index map[string]int
+}
+
+func (v *variables) set(kv string) {
+	name, _, ok := strings.Cut(kv, "=")
+	if !ok || name == "" {
+		return
+	}
+	if i, known := v.index[name]; known {
+		v.list[i] = kv
+		return
+	}
+	v.index[name] = len(v.list)
+	v.list = append(v.list, kv)
+}
+
+// hiddenPaths are the pod's; a request without any security context at all gets
+// the defaults.
+func hiddenPaths(sc *rt.LinuxContainerSecurityContext) (masked, readonly []string) {
+	if sc != nil {
+		return sc.GetMaskedPaths(), sc.GetReadonlyPaths()
+	}
+	return []string{
+			"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+			"/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi",
+			"/sys/firmware", "/sys/devices/virtual/powercap",
+		}, []string{
+			"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+		}
+}
