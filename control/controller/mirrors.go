@@ -93,7 +93,7 @@ func IndexOwners[T client.Object](i *informer.Informer[T]) {
 }
 
 // Owned returns what owner controls, in no order. See IndexOwners.
-func Owned[T client.Object](i *informer.Informer[T], owner client.Object) []T {
+func Owned[T client.Object](i *informer.Informer[T], owner metav1.Object) []T {
 	return i.ByIndex(byController, string(owner.GetUID()))
 }
 
