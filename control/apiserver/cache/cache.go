@@ -56,6 +56,9 @@ type Config struct {
 	// Decode makes an object of stored bytes, without setting its
 	// resourceVersion. It is called concurrently and must not keep the bytes.
 	Decode func(value []byte) (runtime.Object, error)
+	// Open makes what Decode understands of the bytes stored under key
+	// (decryption at rest); nil: they are stored as they are.
+	Open func(key string, value []byte) ([]byte, error)
 	// Window is how many events are kept at least; zero means DefaultWindow.
 	// It is also how far a watcher may fall behind before it is closed.
 	Window int

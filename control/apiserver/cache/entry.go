@@ -78,7 +78,7 @@ func (e *Entry) Decode() (runtime.Object, error) {
 	if obj := e.object.get(); obj != nil {
 		return obj, nil
 	}
-	obj, err := e.cfg.Decode(e.raw)
+	obj, err := e.decode()
 	if err != nil {
 		return nil, fmt.Errorf("decode %q at revision %d: %w", e.cfg.Prefix+e.key, e.revision, err)
 	}
@@ -89,6 +89,17 @@ func (e *Entry) Decode() (runtime.Object, error) {
 	accessor.SetResourceVersion(strconv.FormatInt(e.revision, 10))
 	e.object = weakly(obj)
 	return obj, nil
+}
+
+func (e *Entry) decode() (runtime.Object, error) {
+	plain := e.raw
+	if e.cfg.Open != nil {
+		var err error
+		if plain, err = e.cfg.Open(e.cfg.Prefix+e.key, e.raw); err != nil {
+			return nil, err
+		}
+	}
+	return e.cfg.Decode(plain)
 }
 
 // Labels are the object's labels; none when it cannot be decoded.

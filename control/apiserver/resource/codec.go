@@ -1,0 +1,120 @@
+package resource
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// protoPrefix precedes every stored or sent protobuf object.
+var protoPrefix = []byte("k8s\x00")
+
+// codec turns objects into bytes and back, for the wire and for the store.
+type codec struct {
+	scheme           *runtime.Scheme
+	json, jsonStrict *json.Serializer
+	jsonPretty       *json.Serializer
+	yaml, yamlStrict *json.Serializer
+	proto            *protobuf.Serializer
+}
+
+func newCodec(s *runtime.Scheme) *codec {
+	build := func(o json.SerializerOptions) *json.Serializer {
+		return json.NewSerializerWithOptions(json.DefaultMetaFactory, s, s, o)
+	}
+	return &codec{
+		scheme:     s,
+		json:       build(json.SerializerOptions{}),
+		jsonStrict: build(json.SerializerOptions{Strict: true}),
+		jsonPretty: build(json.SerializerOptions{Pretty: true}),
+		yaml:       build(json.SerializerOptions{Yaml: true}),
+		yamlStrict: build(json.SerializerOptions{Yaml: true, Strict: true}),
+		proto:      protobuf.NewSerializer(s, s),
+	}
+}
+
+// store gives the bytes that are stored for obj: protobuf in upstream's envelope,
+// JSON for kinds without a Go type. The object's resourceVersion is not stored.
+func (c *codec) store(obj kinds.Object) ([]byte, error) {
+	revision := obj.GetResourceVersion()
+	obj.SetResourceVersion("")
+	defer obj.SetResourceVersion(revision)
+	if _, ok := obj.(runtime.Unstructured); ok {
+		return encode(c.json, obj)
+	}
+	return encode(c.proto, obj)
+}
+
+// load makes an object of kind k from its stored bytes.
+func (c *codec) load(data []byte, k *kinds.Kind) (kinds.Object, error) {
+	obj := k.New()
+	if !bytes.HasPrefix(data, protoPrefix) {
+		if _, _, err := c.json.Decode(data, &k.GVK, obj); err != nil {
+			return nil, fmt.Errorf("decode stored %q: %w", k.GVK.Kind, err)
+		}
+		obj.GetObjectKind().SetGroupVersionKind(k.GVK)
+		return obj, nil
+	}
+	var envelope runtime.Unknown
+	if err := envelope.Unmarshal(data[len(protoPrefix):]); err != nil {
+		return nil, fmt.Errorf("decode stored %q: envelope: %w", k.GVK.Kind, err)
+	}
+	message, ok := obj.(interface{ Unmarshal([]byte) error })
+	if !ok {
+		return nil, fmt.Errorf("decode stored %q: %T has no protobuf form", k.GVK.Kind, obj)
+	}
+	if err := message.Unmarshal(envelope.Raw); err != nil {
+		return nil, fmt.Errorf("decode stored %q: %w", k.GVK.Kind, err)
+	}
+	obj.GetObjectKind().SetGroupVersionKind(k.GVK)
+	return obj, nil
+}
+
+func encode(e runtime.Encoder, obj runtime.Object) ([]byte, error) {
+	var b bytes.Buffer
+	if err := e.Encode(obj, &b); err != nil {
+		return nil, fmt.Errorf("encode %T: %w", obj, err)
+	}
+	return b.Bytes(), nil
+}
+
+// decode reads a request's body into into. Strict mistakes (unknown or duplicate
+// fields) are returned apart from err: the caller refuses, warns or ignores.
+func (c *codec) decode(data []byte, m mediaType, want schema.GroupVersionKind, into runtime.Object, strict bool) (runtime.Object, *schema.GroupVersionKind, []error, error) {
+	var d runtime.Decoder
+	switch {
+	case m == mediaProtobuf:
+		d = c.proto
+	case m == mediaYAML && strict:
+		d = c.yamlStrict
+	case m == mediaYAML:
+		d = c.yaml
+	case strict:
+		d = c.jsonStrict
+	default:
+		d = c.json
+	}
+	obj, got, err := d.Decode(data, &want, into)
+	if wrong, ok := runtime.AsStrictDecodingError(err); ok && obj != nil {
+		return obj, got, wrong.Errors(), nil
+	}
+	return obj, got, nil, err
+}
+
+// toMap gives an object's JSON form as maps, for patches.
+func toMap(obj runtime.Object) (map[string]any, error) {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		return u.DeepCopy().Object, nil
+	}
+	return runtime.DefaultUnstructuredConverter.ToUnstructured(obj)
+}
+
+var errNotObject = errors.New("body is not an object of the API")

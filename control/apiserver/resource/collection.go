@@ -1,0 +1,214 @@
+package resource
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation/path"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sampan-dev/sampan/control/apiserver/cache"
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// collection is one resource in one version, as it is served.
+type collection struct {
+	server  *Server
+	kind    *kinds.Kind
+	gvr     schema.GroupVersionResource
+	storage *storage // nil for kinds that are never stored
+}
+
+// show turns what is stored into the collection's kind; stored is left alone.
+func (c *collection) show(stored kinds.Object) kinds.Object {
+	if c.kind.View == nil || stored == nil {
+		return stored
+	}
+	obj := c.kind.View.FromStored(stored)
+	obj.GetObjectKind().SetGroupVersionKind(c.kind.GVK)
+	return obj
+}
+
+// stored turns an object of the collection's kind into the one that is stored.
+func (c *collection) stored(obj kinds.Object) kinds.Object {
+	if c.kind.View == nil {
+		return obj
+	}
+	out := c.kind.View.ToStored(obj)
+	out.GetObjectKind().SetGroupVersionKind(c.kind.View.Stored)
+	return out
+}
+
+func (c *collection) listGVK() schema.GroupVersionKind {
+	gvk := c.kind.GVK
+	gvk.Kind += "List"
+	return gvk
+}
+
+func (c *collection) hook() Hook { return c.server.cfg.Hooks[c.gvr.GroupResource()] }
+
+// fieldSet gives the selectable fields of obj.
+func fieldSet(k *kinds.Kind, obj kinds.Object) fields.Set {
+	set := fields.Set{}
+	if k.Fields != nil {
+		for name, value := range k.Fields(obj) {
+			set[name] = value
+		}
+	}
+	set["metadata.name"] = obj.GetName()
+	if k.Namespaced {
+		set["metadata.namespace"] = obj.GetNamespace()
+	}
+	return set
+}
+
+// call is one request on its way through the server.
+type call struct {
+	*collection
+	req *Request
+	sub *kinds.Subresource // nil: the object itself
+	// trusted calls are the server's own, in passing of a judged request.
+	trusted bool
+}
+
+// answer is what a call comes to; exactly one of object, page and stream is set.
+type answer struct {
+	code   int
+	object runtime.Object
+	entry  *cache.Entry // set when object is just what this entry shows
+	page   *page
+	stream *stream
+}
+
+// begin finds what the request is about and asks whether its user may do it.
+func (s *Server) begin(ctx context.Context, r *Request) (*call, error) {
+	col, ok := s.table.Load().byResource[r.Target.Resource]
+	if !ok {
+		return nil, unknownPath()
+	}
+	if err := col.fits(r); err != nil {
+		return nil, err
+	}
+	c := &call{collection: col, req: r}
+	if err := c.authorize(ctx, r.Verb); err != nil {
+		return nil, err
+	}
+	verbs := col.kind.Verbs
+	if name := r.Target.Subresource; name != "" {
+		i := slices.IndexFunc(col.kind.Subresources, func(sub kinds.Subresource) bool { return sub.Name == name })
+		if i < 0 {
+			return nil, unknownPath()
+		}
+		c.sub = &col.kind.Subresources[i]
+		verbs = c.sub.Verbs
+	} else if col.storage == nil {
+		verbs = []string{verbCreate}
+	}
+	if verbs != nil && !slices.Contains(verbs, r.Verb) {
+		return nil, apierrors.NewMethodNotSupported(col.gvr.GroupResource(), r.Verb)
+	}
+	return c, nil
+}
+
+// fits checks the target's namespace and name against the collection.
+func (c *collection) fits(r *Request) error {
+	t := r.Target
+	if !c.kind.Namespaced && t.Namespace != "" {
+		return unknownPath()
+	}
+	if c.kind.Namespaced && t.Namespace == "" && (t.Name != "" || r.Verb == verbCreate) {
+		return apierrors.NewBadRequest("namespace is required on a request for one object")
+	}
+	if bad := path.IsValidPathSegmentName(t.Name); len(bad) > 0 {
+		return apierrors.NewBadRequest(fmt.Sprintf("Name parameter invalid: %q: %s", t.Name, bad[0]))
+	}
+	if bad := path.IsValidPathSegmentName(t.Namespace); len(bad) > 0 {
+		return apierrors.NewBadRequest(fmt.Sprintf("Namespace parameter invalid: %q: %s", t.Namespace, bad[0]))
+	}
+	onOne := r.Verb == verbGet || r.Verb == verbUpdate || r.Verb == verbPatch || r.Verb == verbDelete
+	if onOne && t.Name == "" {
+		return apierrors.NewBadRequest("Name parameter required.")
+	}
+	return nil
+}
+
+// run does the call's verb.
+func (c *call) run(ctx context.Context) (*answer, error) {
+	switch c.req.Verb {
+	case verbGet:
+		return c.get(ctx)
+	case verbList:
+		return c.list(ctx)
+	case verbWatch:
+		return c.watch(ctx)
+	case verbCreate:
+		return c.create(ctx)
+	case verbUpdate:
+		return c.update(ctx)
+	case verbPatch:
+		return c.patch(ctx)
+	case verbDelete:
+		return c.delete(ctx)
+	case verbDeleteCollection:
+		return c.deleteCollection(ctx)
+	}
+	return nil, apierrors.NewMethodNotSupported(c.gvr.GroupResource(), c.req.Verb)
+}
+
+// gvk is the kind that the request speaks of: the subresource's or the object's.
+func (c *call) gvk() schema.GroupVersionKind {
+	if c.sub != nil && !c.sub.GVK.Empty() {
+		return c.sub.GVK
+	}
+	return c.kind.GVK
+}
+
+// newBody makes an empty object for a request's body.
+func (c *call) newBody() runtime.Object {
+	if c.sub != nil && c.sub.New != nil {
+		return c.sub.New()
+	}
+	return c.kind.New()
+}
+
+// foreign says that the subresource speaks another kind than its parent (scale).
+func (c *call) foreign() bool {
+	return c.sub != nil && !c.sub.GVK.Empty() && c.sub.GVK != c.kind.GVK
+}
+
+// done answers with an object of the collection's kind, or with what the
+// subresource shows of it.
+func (c *call) done(code int, obj kinds.Object) *answer {
+	if c.sub != nil && c.sub.Show != nil {
+		return &answer{code: code, object: c.sub.Show(obj)}
+	}
+	return &answer{code: code, object: obj}
+}
+
+func (c *call) gr() schema.GroupResource { return c.gvr.GroupResource() }
+
+// failed turns an error of the store into what the client is told.
+func (c *call) failed(err error) error {
+	return interpret(err, c.gr(), c.req.Target.Name)
+}
+
+func unknownPath() error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status:  metav1.StatusFailure,
+		Code:    http.StatusNotFound,
+		Reason:  metav1.StatusReasonNotFound,
+		Message: "the server could not find the requested resource",
+		Details: &metav1.StatusDetails{},
+	}}
+}
+
+func compareGVR(a, b schema.GroupVersionResource) int {
+	return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Resource, b.Resource))
+}

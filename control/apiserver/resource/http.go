@@ -1,0 +1,349 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sampan-dev/sampan/internal/identity"
+)
+
+// exchange is one HTTP request and its answer.
+type exchange struct {
+	server *Server
+	w      http.ResponseWriter
+	r      *http.Request
+	req    *Request
+	call   *call
+	form   form // what the client accepts; JSON until negotiated
+	wrote  bool
+}
+
+// ServeHTTP serves /api/<version>/… and /apis/<group>/<version>/…. Who asks is
+// taken from the context (identity.With); nobody is anonymous.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{server: s, w: w, r: r}
+	defer x.recover()
+	at, ok := parsePath(r.URL.Path)
+	if ok {
+		_, ok = s.table.Load().byResource[at.target.Resource]
+	}
+	if !ok {
+		if s.cfg.Fallback != nil {
+			s.cfg.Fallback.ServeHTTP(w, r)
+			return
+		}
+		x.fail(unknownPath())
+		return
+	}
+	x.serve(at)
+}
+
+// recover turns a panic into 500: one request must not end the server.
+func (x *exchange) recover() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	x.server.cfg.Log.Error("request panicked", "method", x.r.Method, "path", x.r.URL.Path,
+		"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	if !x.wrote {
+		x.fail(apierrors.NewInternalError(errors.New("this request caused a panic; it is in the server's log")))
+	}
+}
+
+func (x *exchange) serve(at route) {
+	who, ok := identity.From(x.r.Context())
+	if !ok {
+		who = identity.Identity{Name: identity.Anonymous, Groups: []string{identity.Unauthenticated}}
+	}
+	query := x.r.URL.Query()
+	x.req = &Request{
+		Target: at.target, User: who, Path: at.rest,
+		Agent: x.r.UserAgent(), Received: x.server.cfg.Now(), Warn: x.warn,
+	}
+	connect := x.server.connect(x.req)
+	x.req.Verb = at.verb(x.r.Method, connect == nil && wantsWatch(query))
+	if connect != nil {
+		x.connect(connect)
+		return
+	}
+	if x.req.Verb == "" || at.rest != "" {
+		x.fail(apierrors.NewMethodNotSupported(at.target.Resource.GroupResource(), strings.ToLower(x.r.Method)))
+		return
+	}
+	if err := x.options(query); err != nil {
+		x.fail(err)
+		return
+	}
+	release, err := x.admitLoad()
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	defer release()
+	ctx := x.r.Context()
+	if x.req.Verb != verbWatch {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, RequestTimeout)
+		defer cancel()
+	}
+	x.run(ctx)
+}
+
+// run takes the request through the server and writes the answer.
+func (x *exchange) run(ctx context.Context) {
+	out, err := x.answer(ctx)
+	x.server.audit(ctx, x.req, out, err)
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	x.respond(out)
+}
+
+func (x *exchange) answer(ctx context.Context) (*answer, error) {
+	c, err := x.server.begin(ctx, x.req)
+	if err != nil {
+		return nil, err
+	}
+	x.call = c
+	if x.form, err = c.negotiate(x.r, x.req.Verb == verbWatch); err != nil {
+		return nil, err
+	}
+	if err := x.readBody(); err != nil {
+		return nil, err
+	}
+	return c.run(ctx)
+}
+
+func wantsWatch(q url.Values) bool {
+	v, ok := q["watch"]
+	return ok && len(v) > 0 && v[0] != "false" && v[0] != "0"
+}
+
+// options reads the query into the options of the request's verb.
+func (x *exchange) options(q url.Values) error {
+	var err error
+	switch x.req.Verb {
+	case verbGet:
+		err = metav1.Convert_url_Values_To_v1_GetOptions(&q, &x.req.Get, nil)
+	case verbList, verbWatch:
+		err = metav1.Convert_url_Values_To_v1_ListOptions(&q, &x.req.List, nil)
+	case verbCreate:
+		err = metav1.Convert_url_Values_To_v1_CreateOptions(&q, &x.req.Create, nil)
+	case verbUpdate:
+		err = metav1.Convert_url_Values_To_v1_UpdateOptions(&q, &x.req.Update, nil)
+	case verbPatch:
+		err = metav1.Convert_url_Values_To_v1_PatchOptions(&q, &x.req.Patch, nil)
+	case verbDelete:
+		err = metav1.Convert_url_Values_To_v1_DeleteOptions(&q, &x.req.Delete, nil)
+	case verbDeleteCollection:
+		if err = metav1.Convert_url_Values_To_v1_DeleteOptions(&q, &x.req.Delete, nil); err == nil {
+			err = metav1.Convert_url_Values_To_v1_ListOptions(&q, &x.req.List, nil)
+		}
+	}
+	if err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	return nil
+}
+
+// admitLoad takes a place among the requests in flight; watches need none, and
+// administrators are never turned away.
+func (x *exchange) admitLoad() (release func(), err error) {
+	places := x.server.writes
+	switch x.req.Verb {
+	case verbWatch:
+		return func() {}, nil
+	case verbGet, verbList:
+		places = x.server.reads
+	}
+	if x.req.User.In(identity.Masters) {
+		return func() {}, nil
+	}
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	default:
+		x.w.Header().Set("Retry-After", "1")
+		return nil, apierrors.NewTooManyRequests("too many requests, please try again later", 1)
+	}
+}
+
+// readBody reads and decodes what the verb carries.
+func (x *exchange) readBody() error {
+	switch x.req.Verb {
+	case verbCreate, verbUpdate, verbPatch, verbDelete, verbDeleteCollection:
+	default:
+		return nil
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, MaxBody))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", MaxBody))
+	case err != nil:
+		return apierrors.NewBadRequest(fmt.Sprintf("read the request's body: %v", err))
+	}
+	contentType := x.r.Header.Get("Content-Type")
+	if x.req.Verb == verbPatch {
+		kind, _, _ := strings.Cut(contentType, ";")
+		x.req.PatchType, x.req.PatchData = types.PatchType(strings.TrimSpace(kind)), data
+		if !slices.Contains(strings.Split(patchTypes(x.call.kind), ", "), string(x.req.PatchType)) {
+			return unsupported(patchTypes(x.call.kind))
+		}
+		return nil
+	}
+	m, ok := mediaOf(contentType)
+	if !ok {
+		return unsupported(acceptedMedia)
+	}
+	if x.req.Verb == verbCreate || x.req.Verb == verbUpdate {
+		return x.decodeBody(data, m)
+	}
+	return x.decodeDeleteOptions(data, m)
+}
+
+// decodeDeleteOptions reads the options that a DELETE may carry in its body.
+func (x *exchange) decodeDeleteOptions(data []byte, m mediaType) error {
+	if len(data) == 0 {
+		return nil
+	}
+	want := schema.GroupVersionKind{Version: "v1", Kind: "DeleteOptions"}
+	opts := &metav1.DeleteOptions{}
+	obj, _, _, err := x.server.codec.decode(data, m, want, opts, false)
+	if err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	read, ok := obj.(*metav1.DeleteOptions)
+	if !ok {
+		return apierrors.NewBadRequest("decoded object cannot be converted to DeleteOptions")
+	}
+	read.TypeMeta = metav1.TypeMeta{}
+	x.req.Delete = *read
+	return nil
+}
+
+// decodeBody reads the object of a create or update.
+func (x *exchange) decodeBody(data []byte, m mediaType) error {
+	c := x.call
+	want := c.gvk()
+	into := c.newBody()
+	strictness := c.strictness()
+	obj, got, strict, err := x.server.codec.decode(data, m, want, into, strictness != metav1.FieldValidationIgnore)
+	if err == nil && got != nil && got.GroupVersion() != want.GroupVersion() {
+		return apierrors.NewBadRequest(fmt.Sprintf(
+			"the API version in the data (%s) does not match the expected API version (%s)", got.GroupVersion(), want.GroupVersion()))
+	}
+	if err == nil && got != nil && got.Kind != want.Kind {
+		err = fmt.Errorf("no kind %q is served here", got.Kind)
+	}
+	if err == nil && len(strict) > 0 && strictness == metav1.FieldValidationStrict {
+		err = runtime.NewStrictDecodingError(strict)
+	}
+	if err != nil {
+		return undecodable(want, got, err)
+	}
+	if strictness == metav1.FieldValidationWarn {
+		for _, e := range strict {
+			x.warn(e.Error())
+		}
+	}
+	x.req.Body = obj
+	return nil
+}
+
+// undecodable is 400 in upstream's words.
+func undecodable(want schema.GroupVersionKind, got *schema.GroupVersionKind, err error) error {
+	if got != nil && got.Kind != "" {
+		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v",
+			got.Kind, got.Version, want.Kind, err))
+	}
+	return apierrors.NewBadRequest(fmt.Sprintf(
+		"the object provided is unrecognized (must be of type %s): %v", want.Kind, err))
+}
+
+// connect finds the handler of a subresource that is a connection.
+func (s *Server) connect(r *Request) http.Handler {
+	if r.Target.Subresource == "" {
+		return nil
+	}
+	return s.cfg.Connect[r.Target.Resource.Resource+"/"+r.Target.Subresource]
+}
+
+// connect authorises and hands over a connection.
+func (x *exchange) connect(h http.Handler) {
+	name := x.req.Target.Resource.Resource + "/" + x.req.Target.Subresource
+	if x.req.Verb == "" {
+		x.req.Verb = verbCreate
+	}
+	if slices.Contains(upgrades, name) {
+		x.req.Verb = verbCreate
+	}
+	ctx := x.r.Context()
+	col := x.server.table.Load().byResource[x.req.Target.Resource]
+	c := &call{collection: col, req: x.req}
+	err := col.fits(x.req)
+	if err == nil {
+		err = c.authorize(ctx, x.req.Verb)
+	}
+	if err == nil {
+		a := c.attributes(OpConnect, nil, nil)
+		if err = c.admit(ctx, a); err == nil {
+			err = c.validate(ctx, a)
+		}
+	}
+	x.server.audit(ctx, x.req, &answer{code: http.StatusOK}, err)
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	h.ServeHTTP(x.w, x.r.WithContext(context.WithValue(ctx, requestKey{}, x.req)))
+}
+
+// maxWarnings bounds the Warning headers of one answer, in bytes; upstream's is 4 KiB.
+const maxWarnings = 4 << 10
+
+// warn adds a Warning header, once for each text.
+func (x *exchange) warn(text string) {
+	if x.wrote {
+		return
+	}
+	value := fmt.Sprintf(`299 - %q`, text)
+	have := x.w.Header().Values("Warning")
+	total := len(value)
+	for _, h := range have {
+		if h == value {
+			return
+		}
+		total += len(h)
+	}
+	if total <= maxWarnings {
+		x.w.Header().Add("Warning", value)
+	}
+}
+
+// writeWait is how long a client may take to accept one piece of an answer.
+const writeWait = time.Minute
+
+// extendDeadline gives a slow client another while. Not every writer has deadlines.
+func (x *exchange) extendDeadline() {
+	_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(writeWait))
+}

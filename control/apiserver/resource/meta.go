@@ -1,0 +1,214 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/api/validation/path"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// Lengths of generated names: the prefix is cut so that the name stays a label.
+const (
+	maxGeneratedName = 63
+	randomSuffix     = 5
+)
+
+// object returns the request's body as an object with metadata.
+func (c *call) object() (kinds.Object, error) {
+	obj, ok := c.req.Body.(kinds.Object)
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("%v: %T", errNotObject, c.req.Body))
+	}
+	obj.GetObjectKind().SetGroupVersionKind(c.gvk())
+	return obj, nil
+}
+
+// matchNamespace puts obj into the request's namespace, or refuses.
+func (c *call) matchNamespace(obj metav1.Object) error {
+	want := c.req.Target.Namespace
+	if obj.GetNamespace() == want {
+		return nil
+	}
+	if obj.GetNamespace() == "" || !c.kind.Namespaced && want == "" && obj.GetNamespace() == metav1.NamespaceNone {
+		obj.SetNamespace(want)
+		return nil
+	}
+	return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+}
+
+// matchName refuses a body that names another object than the URL.
+func (c *call) matchName(obj metav1.Object) error {
+	want := c.req.Target.Name
+	switch obj.GetName() {
+	case want:
+		return nil
+	case "":
+		obj.SetName(want)
+		return nil
+	}
+	return apierrors.NewBadRequest(fmt.Sprintf(
+		"the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), want))
+}
+
+// wipe drops what only the server may say of a new object.
+func wipe(obj metav1.Object) {
+	obj.SetUID("")
+	obj.SetCreationTimestamp(metav1.Time{})
+	obj.SetDeletionTimestamp(nil)
+	obj.SetDeletionGracePeriodSeconds(nil)
+	obj.SetSelfLink("")
+}
+
+// birth fills in what the server says of a new object.
+func (c *call) birth(obj metav1.Object) {
+	wipe(obj)
+	obj.SetUID(uuid.NewUUID())
+	obj.SetCreationTimestamp(c.server.now())
+}
+
+// now is the wall clock in the API's precision, one second.
+func (s *Server) now() metav1.Time {
+	return metav1.NewTime(s.cfg.Now()).Rfc3339Copy()
+}
+
+// generateName makes a name from a prefix, as upstream does.
+func generateName(base string) string {
+	if len(base) > maxGeneratedName-randomSuffix {
+		base = base[:maxGeneratedName-randomSuffix]
+	}
+	return base + rand.String(randomSuffix)
+}
+
+// keepIdentity restores in next what an update can never change.
+func keepIdentity(next, old metav1.Object) {
+	next.SetGeneration(old.GetGeneration())
+	if next.GetUID() == "" {
+		next.SetUID(old.GetUID())
+	}
+	if born := old.GetCreationTimestamp(); !born.IsZero() {
+		next.SetCreationTimestamp(born)
+	}
+	if dying := old.GetDeletionTimestamp(); !dying.IsZero() {
+		next.SetDeletionTimestamp(dying)
+	}
+	if old.GetDeletionGracePeriodSeconds() != nil && next.GetDeletionGracePeriodSeconds() == nil {
+		next.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
+	}
+	next.SetSelfLink("")
+}
+
+// dedupOwners drops owner references whose UID occurs twice, with a warning.
+func (c *call) dedupOwners(obj metav1.Object, text string) {
+	owners := obj.GetOwnerReferences()
+	seen := make(map[types.UID]bool, len(owners))
+	kept := slices.DeleteFunc(slices.Clone(owners), func(o metav1.OwnerReference) bool {
+		twice := seen[o.UID]
+		seen[o.UID] = true
+		if twice {
+			c.req.warn(fmt.Sprintf(text, o.UID))
+		}
+		return twice
+	})
+	if len(kept) != len(owners) {
+		obj.SetOwnerReferences(kept)
+	}
+}
+
+const (
+	dedupRequest  = ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %v"
+	dedupAdmitted = ".metadata.ownerReferences contains duplicate entries after mutating admission happens; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %v"
+)
+
+// checkNew validates an object that is to be created: its metadata, then all
+// that its kind says.
+func (c *call) checkNew(obj kinds.Object) error {
+	name := validation.NameIsDNSSubdomain
+	if f := c.kind.Strategy.ValidateName; f != nil {
+		name = f
+	}
+	errs := validation.ValidateObjectMetaAccessor(obj, c.kind.Namespaced, name, field.NewPath("metadata"))
+	if c.kind.Strategy.Validate != nil {
+		errs = append(errs, c.kind.Strategy.Validate(obj)...)
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(c.kind.GVK.GroupKind(), obj.GetName(), errs)
+	}
+	c.warnings(obj, nil)
+	return nil
+}
+
+// checkChange validates an update.
+func (c *call) checkChange(next, old kinds.Object) error {
+	at := field.NewPath("metadata")
+	errs := validation.ValidateObjectMetaAccessor(next, c.kind.Namespaced, anyName, at)
+	errs = append(errs, validation.ValidateObjectMetaAccessorUpdate(next, old, at)...)
+	rules := c.kind.Strategy.ValidateUpdate
+	if c.sub != nil && c.sub.ValidateUpdate != nil {
+		rules = c.sub.ValidateUpdate
+	}
+	if rules != nil {
+		errs = append(errs, rules(next, old)...)
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(c.kind.GVK.GroupKind(), next.GetName(), errs)
+	}
+	if c.sub == nil {
+		c.warnings(next, old)
+	}
+	return nil
+}
+
+// anyName is the rule for names of objects that exist already.
+func anyName(name string, prefix bool) []string {
+	if prefix {
+		return path.IsValidPathSegmentPrefix(name)
+	}
+	return path.IsValidPathSegmentName(name)
+}
+
+func (c *call) warnings(obj, old kinds.Object) {
+	if c.kind.Strategy.Warnings == nil {
+		return
+	}
+	for _, text := range c.kind.Strategy.Warnings(obj, old) {
+		c.req.warn(text)
+	}
+}
+
+// checkRevision is the optimistic lock: next must name the revision it is made
+// from, or none where the kind allows that. Its UID, if any, must be old's.
+func (c *call) checkRevision(next, old kinds.Object) error {
+	if uid := next.GetUID(); uid != "" && uid != old.GetUID() {
+		return apierrors.NewConflict(c.gr(), old.GetName(), fmt.Errorf(
+			"Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID())) //nolint:staticcheck // upstream's words
+	}
+	switch next.GetResourceVersion() {
+	case old.GetResourceVersion():
+		return nil
+	case "", "0":
+		if !c.kind.Strategy.ForbidUnconditionalUpdate {
+			return nil
+		}
+		gk := c.kind.GVK.GroupKind()
+		gk.Kind = c.kind.Resource
+		return apierrors.NewInvalid(gk, old.GetName(), field.ErrorList{field.Invalid(
+			field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update")})
+	}
+	return apierrors.NewConflict(c.gr(), old.GetName(), errors.New(modified))
+}
+
+func (c *call) setDefaults(obj kinds.Object) {
+	if c.kind.Strategy.Default != nil {
+		c.kind.Strategy.Default(obj)
+	}
+}

@@ -1,0 +1,175 @@
+package resource
+
+import (
+	"cmp"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// mediaType is how objects are written.
+type mediaType int
+
+// The media types that are served.
+const (
+	mediaJSON mediaType = iota
+	mediaYAML
+	mediaProtobuf
+)
+
+const (
+	acceptedMedia = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+	// maxClauses bounds an Accept header; kubectl sends three.
+	maxClauses = 32
+)
+
+func (m mediaType) String() string {
+	return [...]string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}[m]
+}
+
+// mediaOf reads a Content-Type; none means JSON.
+func mediaOf(contentType string) (mediaType, bool) {
+	if contentType == "" {
+		return mediaJSON, true
+	}
+	name, _, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return 0, false
+	}
+	return mediaNamed(name)
+}
+
+func mediaNamed(name string) (mediaType, bool) {
+	switch name {
+	case "application/json":
+		return mediaJSON, true
+	case "application/yaml":
+		return mediaYAML, true
+	case "application/vnd.kubernetes.protobuf":
+		return mediaProtobuf, true
+	}
+	return 0, false
+}
+
+// shape is what an object is turned into before it is written.
+type shape int
+
+const (
+	asIs shape = iota
+	asTable
+	asPartial
+)
+
+// form is how one client wants its answers.
+type form struct {
+	media  mediaType
+	pretty bool
+	shape  shape
+	// version is that of a table or partial metadata: "v1" or "v1beta1".
+	version string
+	// include is which object a table's rows carry.
+	include metav1.IncludeObjectPolicy
+}
+
+func (f form) contentType(watch bool) string {
+	t := f.media.String()
+	if watch && f.media == mediaProtobuf {
+		t += ";stream=watch"
+	}
+	return t
+}
+
+// clause is one alternative of an Accept header.
+type clause struct {
+	name   string
+	params map[string]string
+	q      float64
+}
+
+func clauses(header string) []clause {
+	var out []clause
+	for _, text := range strings.Split(header, ",") {
+		if len(out) >= maxClauses {
+			break
+		}
+		name, params, err := mime.ParseMediaType(strings.TrimSpace(text))
+		if err != nil {
+			continue
+		}
+		c := clause{name: name, params: params, q: 1}
+		if q, err := strconv.ParseFloat(params["q"], 64); err == nil {
+			c.q = q
+		}
+		out = append(out, c)
+	}
+	slices.SortStableFunc(out, func(a, b clause) int { return -cmp.Compare(a.q, b.q) })
+	return out
+}
+
+// negotiate chooses the first thing that the client accepts and the server has.
+func (c *call) negotiate(r *http.Request, watch bool) (form, error) {
+	header := strings.Join(r.Header.Values("Accept"), ",")
+	if header == "" {
+		header = "*/*"
+	}
+	_, untyped := c.newBody().(runtime.Unstructured)
+	for _, cl := range clauses(header) {
+		f, ok := cl.form()
+		if !ok || untyped && f.media == mediaProtobuf && f.shape == asIs || watch && f.media == mediaYAML {
+			continue
+		}
+		if cl.params["pretty"] == "1" || prettyWanted(r) {
+			f.pretty = true
+		}
+		if f.shape == asTable {
+			f.include = metav1.IncludeObjectPolicy(cmp.Or(r.URL.Query().Get("includeObject"), string(metav1.IncludeMetadata)))
+		}
+		return f, nil
+	}
+	return form{}, notAcceptable(acceptedMedia)
+}
+
+// form is what one clause asks for, if the server has it.
+func (cl clause) form() (form, bool) {
+	var f form
+	switch cl.name {
+	case "*/*", "application/*":
+		f.media = mediaJSON
+	default:
+		m, ok := mediaNamed(cl.name)
+		if !ok {
+			return f, false
+		}
+		f.media = m
+	}
+	as := cl.params["as"]
+	if as == "" {
+		return f, true
+	}
+	f.version = cl.params["v"]
+	if cl.params["g"] != metav1.GroupName || f.version != "v1" && f.version != "v1beta1" {
+		return f, false
+	}
+	switch as {
+	case "Table":
+		f.shape = asTable
+		return f, f.media != mediaProtobuf
+	case "PartialObjectMetadata", "PartialObjectMetadataList":
+		f.shape = asPartial
+		return f, true
+	}
+	return f, false
+}
+
+func prettyWanted(r *http.Request) bool {
+	if p, ok := r.URL.Query()["pretty"]; ok {
+		return p[0] != "0" && p[0] != "false"
+	}
+	agent := r.UserAgent()
+	return strings.HasPrefix(agent, "curl") || strings.HasPrefix(agent, "Wget") || strings.HasPrefix(agent, "Mozilla/5.0")
+}

@@ -1,0 +1,208 @@
+package resource
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"reflect"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/sampan-dev/sampan/control/apiserver/cache"
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// The encodings of an entry that the cache shares. A view's have the view's kind
+// in front, since the entry is the stored kind's.
+const (
+	formJSON  = "json"
+	formProto = "protobuf"
+)
+
+func (c *collection) formName(name string) string {
+	if c.kind.View == nil {
+		return name
+	}
+	return c.kind.GVK.String() + " " + name
+}
+
+// shown is an entry's stored object as the collection shows it.
+func (c *collection) shown(stored runtime.Object) (kinds.Object, error) {
+	obj, ok := stored.(kinds.Object)
+	if !ok {
+		return nil, fmt.Errorf("stored object is a %T", stored)
+	}
+	return c.show(obj), nil
+}
+
+// jsonBytes is an item's JSON, shared.
+func (c *collection) jsonBytes(it item) ([]byte, error) {
+	return it.entry.Encoded(c.formName(formJSON), func(stored runtime.Object) ([]byte, error) {
+		obj, err := c.shown(stored)
+		if err != nil {
+			return nil, err
+		}
+		return encode(c.server.codec.json, obj)
+	})
+}
+
+// protoBytes is an item's protobuf message without envelope, shared.
+func (c *collection) protoBytes(it item) ([]byte, error) {
+	return it.entry.Encoded(c.formName(formProto), func(stored runtime.Object) ([]byte, error) {
+		obj, err := c.shown(stored)
+		if err != nil {
+			return nil, err
+		}
+		m, ok := obj.(interface{ Marshal() ([]byte, error) })
+		if !ok {
+			return nil, fmt.Errorf("%T has no protobuf form", obj)
+		}
+		data, err := m.Marshal()
+		if data == nil {
+			data = []byte{}
+		}
+		return data, err
+	})
+}
+
+// itemBytes is one whole object in JSON or protobuf.
+func (c *collection) itemBytes(it item, m mediaType, newline bool) ([][]byte, error) {
+	if m == mediaProtobuf {
+		raw, err := c.protoBytes(it)
+		if err != nil {
+			return nil, err
+		}
+		return [][]byte{c.envelope(c.kind.GVK.Kind, len(raw)), raw}, nil
+	}
+	data, err := c.jsonBytes(it)
+	if !newline {
+		data = bytes.TrimSuffix(data, []byte("\n"))
+	}
+	return [][]byte{data}, err
+}
+
+// envelope is what precedes size bytes of a protobuf message: the prefix, the
+// kind and the length (runtime.Unknown's fields 1 and 2).
+func (c *collection) envelope(kind string, size int) []byte {
+	version := c.kind.GVK.GroupVersion().String()
+	meta := appendField(nil, 1, []byte(version))
+	meta = appendField(meta, 2, []byte(kind))
+	head := appendField(bytes.Clone(protoPrefix), 1, meta)
+	head = append(head, 2<<3|2)
+	return binary.AppendUvarint(head, uint64(size))
+}
+
+// appendField appends a length-delimited protobuf field.
+func appendField(to []byte, number byte, data []byte) []byte {
+	to = append(to, number<<3|2)
+	to = binary.AppendUvarint(to, uint64(len(data)))
+	return append(to, data...)
+}
+
+// jsonList puts a JSON list together of its items' shared encodings. Items do
+// not repeat kind and version, as upstream.
+func (c *call) jsonList(p *page) ([][]byte, error) {
+	gvk := c.listGVK()
+	meta, err := json.Marshal(p.meta())
+	if err != nil {
+		return nil, fmt.Errorf("encode list metadata: %w", err)
+	}
+	head := fmt.Sprintf(`{"kind":%q,"apiVersion":%q,"metadata":%s,"items":[`, gvk.Kind, gvk.GroupVersion(), meta)
+	typed := fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,`, c.kind.GVK.Kind, c.kind.GVK.GroupVersion())
+	pieces := make([][]byte, 0, 3*len(p.items)+2)
+	pieces = append(pieces, []byte(head))
+	for i, it := range p.items {
+		data, err := c.jsonBytes(it)
+		if err != nil {
+			return nil, err
+		}
+		data = bytes.TrimSuffix(data, []byte("\n"))
+		if i > 0 {
+			pieces = append(pieces, []byte{','})
+		}
+		if rest, ok := bytes.CutPrefix(data, typed); ok {
+			pieces = append(pieces, []byte{'{'})
+			data = rest
+		}
+		pieces = append(pieces, data)
+	}
+	return append(pieces, []byte("]}\n")), nil
+}
+
+// protobufList puts a protobuf list together: every list type of the API has its
+// metadata as field 1 and its items as field 2.
+func (c *call) protobufList(p *page) ([][]byte, error) {
+	lm := p.meta()
+	meta, err := lm.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("encode list metadata: %w", err)
+	}
+	pieces := [][]byte{nil, appendField(nil, 1, meta)}
+	size := len(pieces[1])
+	for _, it := range p.items {
+		raw, err := c.protoBytes(it)
+		if err != nil {
+			return nil, err
+		}
+		head := binary.AppendUvarint([]byte{2<<3 | 2}, uint64(len(raw)))
+		pieces = append(pieces, head, raw)
+		size += len(head) + len(raw)
+	}
+	pieces[0] = c.envelope(c.listGVK().Kind, size)
+	return pieces, nil
+}
+
+// stripItems takes kind and version from a list's items, which are the list's
+// own copies.
+func stripItems(list runtime.Object) {
+	items := reflect.ValueOf(list).Elem().FieldByName("Items")
+	if !items.IsValid() || items.Kind() != reflect.Slice {
+		return
+	}
+	for i := range items.Len() {
+		if it := items.Index(i); it.Kind() == reflect.Struct {
+			if meta := it.FieldByName("TypeMeta"); meta.IsValid() && meta.CanSet() {
+				meta.SetZero()
+			}
+		}
+	}
+}
+
+// frame is one watch event about an entry, as it goes over the wire: shared by
+// all watchers that see the same.
+func (c *collection) frame(e cache.Event, m mediaType) ([]byte, error) {
+	name := c.formName(fmt.Sprintf("watch/%s/%d", e.Type, m))
+	return e.Entry.Encoded(name, func(stored runtime.Object) ([]byte, error) {
+		obj, err := c.shown(stored)
+		if err != nil {
+			return nil, err
+		}
+		data, err := c.server.codec.encodeAs(m, false, obj)
+		if err != nil {
+			return nil, err
+		}
+		return frameOf(e.Type.String(), data, m)
+	})
+}
+
+// frameOf wraps an encoded object as a watch event: a line of JSON, or protobuf
+// with its length in front.
+func frameOf(event string, object []byte, m mediaType) ([]byte, error) {
+	if m != mediaProtobuf {
+		object = bytes.TrimSuffix(object, []byte("\n"))
+		line := make([]byte, 0, len(object)+len(event)+24)
+		line = append(line, `{"type":"`...)
+		line = append(line, event...)
+		line = append(line, `","object":`...)
+		line = append(line, object...)
+		return append(line, "}\n"...), nil
+	}
+	message := metav1.WatchEvent{Type: event, Object: runtime.RawExtension{Raw: object}}
+	data, err := message.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("encode watch event: %w", err)
+	}
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(data))), data...), nil
+}

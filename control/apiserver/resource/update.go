@@ -1,0 +1,328 @@
+package resource
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+
+	"github.com/sampan-dev/sampan/control/store"
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// maxEdits bounds how often one write is tried again because others were faster.
+// Each lost round is a round somebody won.
+const maxEdits = 1000
+
+// edit is how an object is to change.
+type edit struct {
+	// next makes the wanted object from old, which is shared and nil when there
+	// is none; the result is the edit's own. It is called again for each try.
+	next func(ctx context.Context, old kinds.Object) (kinds.Object, error)
+	// create allows next to make an object that is not there yet.
+	create bool
+	// tracked says that next has written down the owners of the fields itself.
+	tracked bool
+}
+
+// errAgain says that a try was made from an object that is no longer the latest.
+var errAgain = errors.New("try again from the latest version")
+
+// update replaces an object, or the part of it that a subresource is.
+func (c *call) update(ctx context.Context) (*answer, error) {
+	if errs := validation.ValidateUpdateOptions(&c.req.Update); len(errs) > 0 {
+		return nil, badOptions("UpdateOptions", errs)
+	}
+	body, err := c.object()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.matchNamespace(body); err != nil {
+		return nil, err
+	}
+	if err := c.matchName(body); err != nil {
+		return nil, err
+	}
+	if c.sub == nil {
+		c.dedupOwners(body, dedupRequest)
+	}
+	return c.edit(ctx, edit{
+		create: c.kind.Strategy.CreateOnUpdate && c.sub == nil,
+		next: func(ctx context.Context, old kinds.Object) (kinds.Object, error) {
+			return c.merge(ctx, old, body.DeepCopyObject().(kinds.Object))
+		},
+	})
+}
+
+// merge takes the body over into what is stored: all of it, or the part that the
+// subresource is. body is changed.
+func (c *call) merge(ctx context.Context, old, body kinds.Object) (kinds.Object, error) {
+	if c.sub == nil {
+		return body, nil
+	}
+	if c.sub.Copy == nil {
+		return nil, apierrors.NewMethodNotSupported(c.gr(), c.req.Verb)
+	}
+	if c.foreign() {
+		a := c.attributes(OpUpdate, body, nil)
+		if c.sub.Show != nil {
+			a.Old = c.sub.Show(old)
+		}
+		if err := c.admit(ctx, a); err != nil {
+			return nil, err
+		}
+	} else {
+		c.setDefaults(body)
+	}
+	next := old.DeepCopyObject().(kinds.Object)
+	if err := c.sub.Copy(next, body); err != nil {
+		return nil, asBadRequest(err)
+	}
+	next.SetResourceVersion(body.GetResourceVersion())
+	next.SetUID(body.GetUID())
+	if !c.foreign() {
+		next.SetManagedFields(body.GetManagedFields())
+	}
+	return next, nil
+}
+
+func asBadRequest(err error) error {
+	var status apierrors.APIStatus
+	if errors.As(err, &status) {
+		return err
+	}
+	return apierrors.NewBadRequest(err.Error())
+}
+
+// edit changes an object by compare-and-swap. The cached copy is tried first; a
+// failure that the latest version may not have is never told.
+func (c *call) edit(ctx context.Context, e edit) (*answer, error) {
+	t := c.req.Target
+	cur, latest := c.storage.peek(t.Namespace, t.Name), false
+	for range maxEdits {
+		if cur == nil {
+			var err error
+			cur, err = c.storage.read(ctx, t.Namespace, t.Name)
+			if err != nil && !missing(err) {
+				return nil, c.failed(err)
+			}
+			latest = true
+		}
+		out, err := c.try(ctx, e, cur, latest)
+		switch {
+		case err == nil:
+			return out, nil
+		case errors.Is(err, errAgain) || !latest && retriable(err):
+			cur = nil
+			if ctx.Err() != nil {
+				return nil, c.failed(context.Cause(ctx))
+			}
+			continue
+		}
+		return nil, c.failed(err)
+	}
+	return nil, c.failed(store.ErrConflict)
+}
+
+// retriable says whether a failure may be due to an old cached copy.
+func retriable(err error) bool {
+	return !errors.Is(err, store.ErrTooLarge) && !errors.Is(err, store.ErrClosed)
+}
+
+// try makes one attempt from cur, which is nil when there is no such object.
+func (c *call) try(ctx context.Context, e edit, cur *record, latest bool) (*answer, error) {
+	if cur == nil {
+		return c.tryCreate(ctx, e)
+	}
+	old := c.show(cur.obj)
+	next, err := e.next(ctx, old)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.checkRevision(next, old); err != nil {
+		return nil, err
+	}
+	finish, err := c.prepareChange(ctx, next, old, !e.tracked)
+	if err != nil {
+		return nil, err
+	}
+	stored := false
+	defer func() { finish(stored) }()
+	if err := c.checkChange(next, old); err != nil {
+		return nil, err
+	}
+	if err := c.validate(ctx, c.attributes(OpUpdate, next, old)); err != nil {
+		return nil, err
+	}
+	if released(c.kind, next, old) {
+		return c.release(ctx, cur, next)
+	}
+	out, err := c.write(ctx, cur, next, latest)
+	stored = err == nil
+	return out, err
+}
+
+// prepareChange takes the wanted object from the client's form to the admitted one.
+func (c *call) prepareChange(ctx context.Context, next, old kinds.Object, track bool) (finish func(bool), err error) {
+	next.SetResourceVersion(old.GetResourceVersion())
+	generation := next.GetGeneration()
+	keepIdentity(next, old)
+	if c.sub == nil {
+		c.setDefaults(next)
+		if prepare := c.kind.Strategy.PrepareUpdate; prepare != nil {
+			prepare(next, old)
+		}
+	} else {
+		next.SetGeneration(generation) // Copy's word: it started from old
+	}
+	if track {
+		c.track(next, old)
+	}
+	if !c.foreign() {
+		if err := c.admit(ctx, c.attributes(OpUpdate, next, old)); err != nil {
+			return nil, err
+		}
+		c.dedupOwners(next, dedupAdmitted)
+		c.setDefaults(next)
+	}
+	finish = func(bool) {}
+	if begin := c.hook().BeginUpdate; begin != nil && c.sub == nil {
+		f, err := begin(ctx, next, old, c.req.dryRun())
+		if err != nil {
+			return nil, err
+		}
+		if f != nil {
+			finish = f
+		}
+	}
+	return finish, nil
+}
+
+// tryCreate lets a PUT or an apply make the object.
+func (c *call) tryCreate(ctx context.Context, e edit) (*answer, error) {
+	if !e.create {
+		return nil, apierrors.NewNotFound(c.gr(), c.req.Target.Name)
+	}
+	next, err := e.next(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.authorize(ctx, verbCreate); err != nil {
+		return nil, err
+	}
+	if uid := next.GetUID(); uid != "" {
+		return nil, apierrors.NewConflict(c.gr(), next.GetName(), errors.New(
+			"uid mismatch: the provided object specified uid "+string(uid)+", and no existing object was found"))
+	}
+	if rv := next.GetResourceVersion(); rv != "" && rv != "0" {
+		return nil, apierrors.NewConflict(c.gr(), next.GetName(), errors.New(modified))
+	}
+	next.SetResourceVersion("")
+	if err := c.prepareNew(ctx, next, !e.tracked); err != nil {
+		return nil, err
+	}
+	if err := c.bear(ctx, next); err != nil {
+		if apierrors.IsAlreadyExists(err) {
+			return nil, errAgain
+		}
+		return nil, err
+	}
+	return c.done(http.StatusCreated, next), nil
+}
+
+// write swaps cur for next unless they are the same.
+func (c *call) write(ctx context.Context, cur *record, next kinds.Object, latest bool) (*answer, error) {
+	held := c.stored(next)
+	before, stale, err := c.storage.bytes(cur)
+	if err != nil {
+		return nil, err
+	}
+	after, err := c.changed(held, cur.obj, before)
+	if err != nil {
+		return nil, err
+	}
+	if after == nil && !stale {
+		if !latest {
+			return nil, errAgain // the cache may be behind: only the store knows that nothing changes
+		}
+		setRevision(next, cur.revision)
+		next.SetManagedFields(held.GetManagedFields())
+		return c.done(http.StatusOK, next), nil
+	}
+	if after == nil {
+		after = before
+	}
+	next.SetManagedFields(held.GetManagedFields())
+	if c.req.dryRun() {
+		setRevision(next, cur.revision)
+		return c.done(http.StatusOK, next), nil
+	}
+	revision, err := c.swap(ctx, cur, held, after)
+	if errors.Is(err, store.ErrConflict) || missing(err) {
+		return nil, errAgain
+	}
+	if err != nil {
+		return nil, err
+	}
+	setRevision(next, revision)
+	return c.done(http.StatusOK, next), nil
+}
+
+// changed gives the bytes of next, or nil when they are those of old. Times in
+// the record of field owners alone are no change: next then keeps old's.
+func (c *call) changed(next, old kinds.Object, before []byte) ([]byte, error) {
+	after, err := c.server.codec.store(next)
+	if err != nil || bytes.Equal(after, before) {
+		return nil, err
+	}
+	owners := next.GetManagedFields()
+	if !sameOwners(owners, old.GetManagedFields()) {
+		return after, nil
+	}
+	next.SetManagedFields(old.GetManagedFields())
+	same, err := c.server.codec.store(next)
+	if err != nil || bytes.Equal(same, before) {
+		return nil, err
+	}
+	next.SetManagedFields(owners)
+	return after, nil
+}
+
+func (c *call) swap(ctx context.Context, cur *record, held kinds.Object, plain []byte) (int64, error) {
+	key := c.storage.key(held.GetNamespace(), held.GetName())
+	value, err := c.storage.sealBytes(key, plain)
+	if errors.Is(err, store.ErrTooLarge) && len(held.GetManagedFields()) > 0 {
+		held.SetManagedFields(nil)
+		value, err = c.storage.sealed(key, held)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return c.server.cfg.Store.Update(ctx, key, value, cur.revision, c.storage.ttl(held))
+}
+
+// sameOwners compares records of field owners, times aside.
+func sameOwners(a, b []metav1.ManagedFieldsEntry) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		x, y := a[i], b[i]
+		var fx, fy []byte
+		if x.FieldsV1 != nil {
+			fx = x.FieldsV1.GetRawBytes()
+		}
+		if y.FieldsV1 != nil {
+			fy = y.FieldsV1.GetRawBytes()
+		}
+		if x.Manager != y.Manager || x.Operation != y.Operation || x.APIVersion != y.APIVersion ||
+			x.Subresource != y.Subresource || x.FieldsType != y.FieldsType || !bytes.Equal(fx, fy) {
+			return false
+		}
+	}
+	return true
+}
