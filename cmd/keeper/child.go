@@ -1,0 +1,308 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+// drainWait is how long an exit waits for output that is still in the pipes. With
+// a pid namespace of its own a container's pipes are closed by then, and the
+// wait is nothing; without one, a grandchild may hold them as long as it likes.
+const drainWait = 200 * time.Millisecond
+
+// child is a container's first process.
+type child struct {
+	id      string
+	c       plan.Child
+	pid     int
+	started uint64
+	pidfd   *os.File
+	// control leads to the stage until it has executed the program.
+	control *conn
+	created atomic.Bool
+	out     *output
+	exit    *plan.Exit // guarded by keeper.mu
+}
+
+func (ch *child) answer() plan.Answer {
+	return plan.Answer{ID: ch.id, PID: ch.pid, Started: ch.started, Created: ch.created.Load(), Exit: ch.exit}
+}
+
+// create forks a stage and waits until it is ready to be started.
+func (k *keeper) create(r *plan.Request, fds []int) (plan.Answer, error) {
+	if r.Child == nil || len(fds) != 1 {
+		return plan.Answer{}, errors.New("create takes a child and the descriptor of its plan")
+	}
+	ch := &child{id: r.ID, c: *r.Child}
+	if err := k.add(ch); err != nil {
+		return plan.Answer{}, err
+	}
+	a, err := k.launch(ch, fds[0])
+	if err != nil {
+		k.drop(ch)
+		ch.release()
+	}
+	return a, err
+}
+
+func (k *keeper) launch(ch *child, planFD int) (plan.Answer, error) {
+	out, stdio, err := openOutput(&ch.c)
+	ch.out = out
+	defer func() { closeFiles(stdio) }()
+	if err != nil {
+		return plan.Answer{}, err
+	}
+	control, theirs, err := pair()
+	if err != nil {
+		return plan.Answer{}, err
+	}
+	ch.control = control
+	files := []uintptr{stdio[0].Fd(), stdio[1].Fd(), stdio[2].Fd(), uintptr(planFD), theirs.Fd()}
+	pid, pidfd, err := fork(&ch.c, ch.id, files)
+	theirs.Close()
+	if err != nil {
+		return plan.Answer{}, err
+	}
+	ch.pid, ch.started, ch.pidfd = pid, startTime(pid), pidfd
+	var rep plan.Report
+	got, err := control.recv(&rep)
+	if err == nil && rep.Error == "" && rep.Ready {
+		if len(got) == 1 {
+			ch.out.setMaster(got[0])
+		}
+		ch.created.Store(true)
+		ch.out.pump()
+		go k.wait(ch)
+		a := ch.answer()
+		a.Notes = rep.Notes
+		return a, nil
+	}
+	closeAll(got)
+	pidfdKill(int(pidfd.Fd()), syscall.SIGKILL)
+	reapNow(pidfd)
+	pidfd.Close()
+	if rep.Error == "" {
+		return plan.Answer{}, fmt.Errorf("container %q ended before it was ready: %w%s", ch.id, err, ch.out.lastWords())
+	}
+	return plan.Answer{Code: rep.Code, Notes: rep.Notes}, errors.New(rep.Error)
+}
+
+// fork starts this very program as a stage in the namespaces that must exist
+// before it does.
+func fork(c *plan.Child, name string, files []uintptr) (pid int, pidfd *os.File, err error) {
+	fd := -1
+	attr := &syscall.ProcAttr{
+		// A stage lives for a millisecond: it need not collect garbage.
+		Env:   []string{"GOGC=off", "GOMAXPROCS=1"},
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Cloneflags: c.Flags, Setsid: true, PidFD: &fd},
+	}
+	if c.Flags&syscall.CLONE_NEWUSER != 0 {
+		attr.Sys.UidMappings, attr.Sys.GidMappings = idMap(c.UIDMap), idMap(c.GIDMap)
+		attr.Sys.GidMappingsEnableSetgroups = true
+	}
+	if c.UserNS != "" {
+		return 0, nil, fmt.Errorf("join user namespace %q: not possible for a program with threads", c.UserNS)
+	}
+	start := func() (err error) {
+		pid, err = syscall.ForkExec("/proc/self/exe", []string{"keeper", "stage", name}, attr)
+		return err
+	}
+	if c.PIDNS != "" {
+		err = onLostThread(func() error {
+			if err := enter(c.PIDNS, syscall.CLONE_NEWPID); err != nil {
+				return err
+			}
+			return start()
+		})
+	} else {
+		err = start()
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("fork: %w", err)
+	}
+	if fd < 0 {
+		if fd, err = pidfdOpen(pid); err != nil {
+			return 0, nil, fmt.Errorf("pidfd of %d: %w", pid, err)
+		}
+	}
+	return pid, pollFile(fd, "pidfd"), nil
+}
+
+// enter joins the namespace behind path with the calling thread.
+func enter(path string, flag uintptr) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := setns(int(f.Fd()), flag); err != nil {
+		return &os.PathError{Op: "setns", Path: path, Err: err}
+	}
+	return nil
+}
+
+func idMap(in []plan.IDMap) []syscall.SysProcIDMap {
+	out := make([]syscall.SysProcIDMap, len(in))
+	for i, m := range in {
+		out[i] = syscall.SysProcIDMap{ContainerID: m.Container, HostID: m.Host, Size: m.Size}
+	}
+	return out
+}
+
+// pollFile makes a file of fd that waits in the runtime's poller instead of a thread.
+func pollFile(fd int, name string) *os.File {
+	syscall.CloseOnExec(fd)
+	syscall.SetNonblock(fd, true)
+	return os.NewFile(uintptr(fd), name)
+}
+
+// start lets a created container execute its program.
+func (ch *child) start() (plan.Answer, error) {
+	if !ch.created.CompareAndSwap(true, false) {
+		return plan.Answer{}, fmt.Errorf("container %q is not in the created state", ch.id)
+	}
+	defer ch.control.close()
+	if err := ch.control.send(plan.Report{Ready: true}); err != nil {
+		return plan.Answer{}, fmt.Errorf("container %q ended before it was started: %w", ch.id, err)
+	}
+	var rep plan.Report
+	_, err := ch.control.recv(&rep)
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		return plan.Answer{PID: ch.pid, Started: ch.started}, nil // close-on-exec: the program runs
+	}
+	if err != nil {
+		return plan.Answer{}, err
+	}
+	return plan.Answer{Code: rep.Code}, errors.New(rep.Error)
+}
+
+// adopt takes over a container whose keeper has died.
+func (k *keeper) adopt(r *plan.Request) (plan.Answer, error) {
+	if r.Child == nil || r.Child.PID <= 0 {
+		return plan.Answer{}, errors.New("adopt takes a child with a pid")
+	}
+	fd, err := pidfdOpen(r.Child.PID)
+	if err != nil {
+		return plan.Answer{}, fmt.Errorf("pidfd of %d: %w", r.Child.PID, err)
+	}
+	ch := &child{id: r.ID, c: *r.Child, pid: r.Child.PID, started: startTime(r.Child.PID), pidfd: pollFile(fd, "pidfd")}
+	if ch.started != r.Child.Started {
+		ch.pidfd.Close()
+		return plan.Answer{}, fmt.Errorf("process %d is another one now", ch.pid)
+	}
+	if err := k.add(ch); err != nil {
+		ch.pidfd.Close()
+		return plan.Answer{}, err
+	}
+	if ch.out, err = reopenOutput(&ch.c); err != nil {
+		note("adopt "+ch.id, err.Error())
+	}
+	ch.out.pump()
+	go k.wait(ch)
+	return ch.answer(), nil
+}
+
+// wait records the end of a child before it is reaped, and then tells it.
+func (k *keeper) wait(ch *child) {
+	status, known := awaitExit(ch.pidfd)
+	e := plan.Exit{ID: ch.id, Code: exitCode(status), At: time.Now().UnixNano()}
+	if !known {
+		e.Code, e.Unknown = 255, true
+	}
+	if err := record(ch.c.ExitFile, e); err != nil {
+		note("record exit of "+ch.id, err.Error())
+	}
+	reapNow(ch.pidfd)
+	ch.pidfd.Close()
+	ch.created.Store(false)
+	ch.out.drained(drainWait)
+	k.tell(ch, e)
+}
+
+// awaitExit waits until the process behind pidfd has ended and tells how. A child
+// stays a zombie for its record to be written.
+func awaitExit(pidfd *os.File) (syscall.WaitStatus, bool) {
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	reaped := false
+	raw.Read(func(fd uintptr) bool {
+		var ended bool
+		ended, reaped = pidfdState(int(fd))
+		return ended
+	})
+	fd := int(pidfd.Fd())
+	if code, status, err := waitPidfd(fd, waitNowait); err == nil {
+		const exited, dumped = 1, 3
+		switch code {
+		case exited:
+			return syscall.WaitStatus(status << 8), true
+		case dumped:
+			return syscall.WaitStatus(status | 0x80), true
+		}
+		return syscall.WaitStatus(status), true
+	}
+	return adoptedExit(fd, reaped)
+}
+
+// adoptedExit reads the status of a process that is not our child. The kernel
+// gives it away once its parent has reaped it, which a healthy init does at
+// once; meanwhile its zombie shows it.
+func adoptedExit(fd int, reaped bool) (syscall.WaitStatus, bool) {
+	for try := 0; ; try++ {
+		if status, ok := pidfdExit(fd); ok || reaped || try == 20 {
+			return status, ok
+		}
+		time.Sleep(10 * time.Millisecond)
+		_, reaped = pidfdState(fd)
+	}
+}
+
+func reapNow(pidfd *os.File) {
+	waitPidfd(int(pidfd.Fd()), 0)
+}
+
+// exitCode follows the shell: 128 and the signal for one that was killed.
+func exitCode(s syscall.WaitStatus) int {
+	if s.Signaled() {
+		return 128 + int(s.Signal())
+	}
+	return s.ExitStatus()
+}
+
+// release lets go of everything that belongs to the child, which goes on living.
+func (ch *child) release() {
+	if ch.control != nil {
+		ch.control.close()
+	}
+	if ch.out != nil {
+		ch.out.close()
+	}
+}
+
+// startTime is field 22 of /proc/PID/stat: with the pid it names a process for
+// as long as the machine is up. Zero when there is none.
+func startTime(pid int) uint64 {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	s := string(b)
+	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
+	if len(fields) < 20 {
+		return 0
+	}
+	n, _ := strconv.ParseUint(fields[19], 10, 64)
+	return n
+}

@@ -1,0 +1,37 @@
+// Command keeper is the small program that parents containers, so that Sampan
+// itself may crash, restart or be upgraded while they run. One process of it a
+// node forks containers, records each exit on disk before anyone hears of it,
+// and writes what they print into log files. The same program, started again in
+// the namespaces of a container, is that container's first process until it
+// executes the container's own.
+//
+// It is run from a sealed memfd with a listening SOCK_SEQPACKET socket as
+// descriptor 3, and imports the standard library only. It decides nothing: see
+// package plan.
+package main
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	"time"
+)
+
+func main() {
+	runtime.LockOSThread() // a stage enters namespaces with its first thread
+	if len(os.Args) > 1 && os.Args[1] == "stage" {
+		stage()
+	}
+	runtime.UnlockOSThread()
+	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(25)
+	if err := newKeeper().serve(3); err != nil {
+		note("keeper ends", err.Error())
+		os.Exit(1)
+	}
+}
+
+// note writes a line to the keeper's log.
+func note(what, detail string) {
+	os.Stderr.WriteString(time.Now().UTC().Format(time.RFC3339Nano) + " " + what + ": " + detail + "\n")
+}

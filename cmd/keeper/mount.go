@@ -1,0 +1,306 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+const inRoot = resolveInRoot | resolveNoMagiclinks
+
+// buildRoot mounts the root and everything in it. Each target is found from the
+// root's descriptor, never by a path of the host, and each mount is made
+// detached and then moved onto the descriptor of its target.
+func (s *stager) buildRoot() error {
+	r := &s.p.Root
+	propagation := r.Propagation
+	if propagation == 0 {
+		propagation = syscall.MS_SLAVE | syscall.MS_REC
+	}
+	if err := syscall.Mount("", "/", "", propagation, ""); err != nil {
+		return fmt.Errorf("set the propagation of /: %w", err)
+	}
+	if err := privateParent(r.Mountpoint); err != nil {
+		return err
+	}
+	fd, err := s.rootMount()
+	if err != nil {
+		return fmt.Errorf("mount rootfs: %w", err)
+	}
+	at, err := syscall.Open(r.Mountpoint, oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: r.Mountpoint, Err: err}
+	}
+	if err := attach(fd, at); err != nil {
+		return fmt.Errorf("attach rootfs at %q: %w", r.Mountpoint, err)
+	}
+	syscall.Close(at)
+	s.root = fd
+	for i := range s.p.Mounts {
+		m := &s.p.Mounts[i]
+		if err := s.mount(m); err != nil {
+			return fmt.Errorf("mount %q on %q: %w", m.Source, m.Target, err)
+		}
+	}
+	if err := s.devices(); err != nil {
+		return err
+	}
+	return s.makeCwd()
+}
+
+// privateParent keeps the root mount from spreading to the host: it finds the
+// mount that holds path and makes it private.
+func privateParent(path string) error {
+	for p := path; ; p = p[:max(strings.LastIndexByte(p, '/'), 1)] {
+		err := syscall.Mount("", p, "", syscall.MS_PRIVATE, "")
+		if err == nil || err != syscall.EINVAL || p == "/" {
+			return err
+		}
+		if strings.LastIndexByte(p, '/') == 0 && len(p) > 1 {
+			p = "/x" // the next turn is "/"
+		}
+	}
+}
+
+// rootMount makes the root detached.
+func (s *stager) rootMount() (int, error) {
+	r := &s.p.Root
+	if r.Path != "" {
+		return openTree(atFdcwd, r.Path, openTreeClone|atRecursive)
+	}
+	var options []string
+	if r.Upper != "" {
+		options = append(options, "upperdir="+r.Upper, "workdir="+r.Work)
+	}
+	// One option a layer lifts the limit of a page for all of them (Linux 6.5).
+	layers := make([]string, len(r.Lower))
+	for i, l := range r.Lower {
+		layers[i] = "lowerdir+=" + l
+	}
+	fd, err := newMountOptions("overlay", "overlay", append(layers, options...), 0)
+	if err == nil {
+		return fd, nil
+	}
+	escaped := make([]string, len(r.Lower))
+	for i, l := range r.Lower {
+		escaped[i] = strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(l)
+	}
+	one := "lowerdir=" + strings.Join(escaped, ":")
+	old, err2 := newMountOptions("overlay", "overlay", append([]string{one}, options...), 0)
+	if err2 != nil {
+		return -1, err
+	}
+	return old, nil
+}
+
+func newMount(fstype, source, data string, attrs uint64) (int, error) {
+	var options []string
+	if data != "" {
+		options = strings.Split(data, ",")
+	}
+	return newMountOptions(fstype, source, options, attrs)
+}
+
+// newMountOptions makes a detached mount of a filesystem. The kernel's own words
+// about what is wrong with an option become part of the error.
+func newMountOptions(fstype, source string, options []string, attrs uint64) (int, error) {
+	ctx, _, e := syscall.Syscall(sysFsopen, cstr(fstype), fsopenCloexec, 0)
+	if e != 0 {
+		return -1, fmt.Errorf("filesystem %q: %w", fstype, e)
+	}
+	defer syscall.Close(int(ctx))
+	if source == "" {
+		source = fstype
+	}
+	for _, o := range append([]string{"source=" + source}, options...) {
+		key, value, has := strings.Cut(o, "=")
+		if strings.HasPrefix(o, "lowerdir+=") {
+			key, value = "lowerdir+", o[len("lowerdir+="):]
+		}
+		cmd, val := uintptr(fsconfigSetString), cstr(value)
+		if !has {
+			cmd, val = fsconfigSetFlag, 0
+		}
+		if _, _, e := syscall.Syscall6(sysFsconfig, ctx, cmd, cstr(key), val, 0, 0); e != 0 {
+			return -1, fmt.Errorf("filesystem %q: option %q: %w%s", fstype, o, e, reasons(int(ctx)))
+		}
+	}
+	if _, _, e := syscall.Syscall6(sysFsconfig, ctx, fsconfigCreate, 0, 0, 0, 0); e != 0 {
+		return -1, fmt.Errorf("filesystem %q: %w%s", fstype, e, reasons(int(ctx)))
+	}
+	fd, _, e := syscall.Syscall(sysFsmount, ctx, fsmountCloexec, uintptr(attrs))
+	if e != 0 {
+		return -1, fmt.Errorf("filesystem %q: fsmount: %w%s", fstype, e, reasons(int(ctx)))
+	}
+	return int(fd), nil
+}
+
+// reasons reads the messages of a filesystem context.
+func reasons(ctx int) string {
+	var out strings.Builder
+	var b [512]byte
+	for range 8 {
+		n, err := syscall.Read(ctx, b[:])
+		if err != nil || n <= 2 {
+			break
+		}
+		out.WriteString(" (" + strings.TrimSpace(string(b[2:n])) + ")")
+	}
+	return out.String()
+}
+
+// mount makes one mount of the list.
+func (s *stager) mount(m *plan.Mount) error {
+	from, dir, err := s.source(m)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(from)
+	to, err := s.target(m.Target, dir)
+	if err != nil {
+		return fmt.Errorf("target: %w", err)
+	}
+	defer syscall.Close(to)
+	if err := attach(from, to); err != nil {
+		return fmt.Errorf("attach: %w", err)
+	}
+	for _, p := range m.Propagation {
+		attr := mountAttr{Propagation: uint64(p &^ syscall.MS_REC)}
+		if err := mountSetattr(from, p&syscall.MS_REC != 0, attr); err != nil {
+			return fmt.Errorf("propagation %#x: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// source makes the detached mount and tells whether it is a directory.
+func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
+	if !m.Bind {
+		if m.Type == "proc" {
+			fd, err = newMount("proc", "proc", m.Data, attrsOf(m.Flags))
+		} else {
+			fd, err = newMount(m.Type, m.Source, m.Data, attrsOf(m.Flags))
+		}
+		return fd, true, err
+	}
+	flags := uint(openTreeClone)
+	if m.Recursive {
+		flags |= atRecursive
+	}
+	if fd, err = openTree(atFdcwd, m.Source, flags); err != nil {
+		return -1, false, err
+	}
+	var st syscall.Stat_t
+	if err := syscall.Fstat(fd, &st); err != nil {
+		return -1, false, err
+	}
+	attr := mountAttr{Set: attrsOf(m.Flags), Clear: attrsOf(m.Clear)}
+	if attr.Set&attrAtime != 0 {
+		attr.Clear |= attrAtime
+	}
+	if attr.Set|attr.Clear != 0 {
+		if err := mountSetattr(fd, false, attr); err != nil {
+			return -1, false, fmt.Errorf("attributes: %w", err)
+		}
+	}
+	if m.SetAll != 0 {
+		if err := mountSetattr(fd, true, mountAttr{Set: m.SetAll}); err != nil {
+			return -1, false, fmt.Errorf("recursive attributes: %w", err)
+		}
+	}
+	return fd, st.Mode&syscall.S_IFMT == syscall.S_IFDIR, nil
+}
+
+// Mount attributes of the new interface.
+const (
+	attrRdonly     = 0x01
+	attrNosuid     = 0x02
+	attrNodev      = 0x04
+	attrNoexec     = 0x08
+	attrAtime      = 0x70
+	attrNoatime    = 0x10
+	attrStrict     = 0x20
+	attrNodiratime = 0x80
+	attrNosymfollw = 0x200000
+)
+
+// attrsOf translates MS_* to MOUNT_ATTR_*.
+func attrsOf(ms uintptr) uint64 {
+	const msNosymfollow = 256
+	var out uint64
+	for _, p := range []struct {
+		ms   uintptr
+		attr uint64
+	}{
+		{syscall.MS_RDONLY, attrRdonly}, {syscall.MS_NOSUID, attrNosuid}, {syscall.MS_NODEV, attrNodev},
+		{syscall.MS_NOEXEC, attrNoexec}, {syscall.MS_NOATIME, attrNoatime}, {syscall.MS_STRICTATIME, attrStrict},
+		{syscall.MS_NODIRATIME, attrNodiratime}, {msNosymfollow, attrNosymfollw},
+	} {
+		if ms&p.ms != 0 {
+			out |= p.attr
+		}
+	}
+	return out
+}
+
+// target opens, or makes, what a mount goes onto. It cannot leave the root.
+func (s *stager) target(name string, dir bool) (int, error) {
+	fd, err := openat2(s.root, name, oPath, 0, inRoot)
+	if err == nil || !errors.Is(err, syscall.ENOENT) {
+		return fd, err
+	}
+	parent, err := s.mkdirs(path.Dir("/" + name))
+	if err != nil {
+		return -1, err
+	}
+	defer syscall.Close(parent)
+	base := path.Base(name)
+	if dir {
+		err = syscall.Mkdirat(parent, base, 0o755)
+	} else {
+		var f int
+		f, err = openat2(parent, base, syscall.O_CREAT|syscall.O_EXCL|syscall.O_WRONLY, 0o644, resolveBeneath|resolveNoSymlinks)
+		if err == nil {
+			syscall.Close(f)
+		}
+	}
+	if err != nil && !errors.Is(err, syscall.EEXIST) {
+		return -1, fmt.Errorf("make %q: %w", name, err)
+	}
+	return openat2(s.root, name, oPath, 0, inRoot)
+}
+
+// mkdirs opens a directory inside the root and makes what is missing of it.
+func (s *stager) mkdirs(name string) (int, error) {
+	fd, err := openat2(s.root, name, oPath|syscall.O_DIRECTORY, 0, inRoot)
+	if err == nil || !errors.Is(err, syscall.ENOENT) || name == "/" {
+		return fd, err
+	}
+	parent, err := s.mkdirs(path.Dir(name))
+	if err != nil {
+		return -1, err
+	}
+	defer syscall.Close(parent)
+	if err := syscall.Mkdirat(parent, path.Base(name), 0o755); err != nil && err != syscall.EEXIST {
+		return -1, &os.PathError{Op: "mkdir", Path: name, Err: err}
+	}
+	return openat2(s.root, name, oPath|syscall.O_DIRECTORY, 0, inRoot)
+}
+
+// ignoreChildren makes the kernel reap our children.
+func ignoreChildren() {
+	const sigIgn = 1
+	act := struct {
+		handler  uintptr
+		flags    uint64
+		restorer uintptr
+		mask     uint64
+	}{handler: sigIgn}
+	syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGCHLD), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
+}

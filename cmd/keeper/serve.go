@@ -1,0 +1,190 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+// maxBacklog is how many exits a watcher may fall behind before it is cut off
+// and must watch again.
+const maxBacklog = 256
+
+// keeper holds the children. The mutex guards both maps and nothing that waits.
+type keeper struct {
+	mu       sync.Mutex
+	children map[string]*child
+	watchers map[chan plan.Exit]struct{}
+}
+
+func newKeeper() *keeper {
+	return &keeper{children: map[string]*child{}, watchers: map[chan plan.Exit]struct{}{}}
+}
+
+// serve answers requests on the listening socket fd until Shutdown.
+func (k *keeper) serve(fd int) error {
+	syscall.CloseOnExec(fd)
+	l, err := newConn(fd)
+	if err != nil {
+		return err
+	}
+	for {
+		c, err := l.accept()
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EINTR) {
+			note("accept", err.Error())
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		go k.answer(c)
+	}
+}
+
+func (k *keeper) answer(c *conn) {
+	defer c.close()
+	var r plan.Request
+	fds, err := c.recv(&r)
+	defer closeAll(fds)
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			note("request", err.Error())
+		}
+		return
+	}
+	if r.Version != plan.Version {
+		c.send(plan.Answer{Version: plan.Version, Error: plan.ErrVersion.Error()})
+		return
+	}
+	switch r.Op {
+	case plan.Watch:
+		k.watch(c)
+	case plan.ExecIn:
+		k.exec(c, &r, fds)
+	case plan.Attach:
+		k.attach(c, r.ID)
+	default:
+		a, err := k.do(&r, fds)
+		if err != nil {
+			a.Error = err.Error()
+		}
+		a.Version = plan.Version
+		if err := c.send(a); err != nil {
+			note("answer "+r.ID, err.Error())
+		}
+		if r.Op == plan.Shutdown {
+			os.Exit(0)
+		}
+	}
+}
+
+// do answers the requests that take one answer.
+func (k *keeper) do(r *plan.Request, fds []int) (plan.Answer, error) {
+	switch r.Op {
+	case plan.Hello, plan.Shutdown:
+		return plan.Answer{PID: os.Getpid()}, nil
+	case plan.Create:
+		return k.create(r, fds)
+	case plan.Adopt:
+		return k.adopt(r)
+	}
+	ch := k.find(r.ID)
+	if ch == nil {
+		return plan.Answer{}, fmt.Errorf("container %q is not known to the keeper", r.ID)
+	}
+	switch r.Op {
+	case plan.Start:
+		return ch.start()
+	case plan.Forget:
+		k.mu.Lock()
+		delete(k.children, r.ID)
+		k.mu.Unlock()
+		ch.release()
+		return plan.Answer{}, nil
+	case plan.Reopen:
+		return plan.Answer{}, ch.out.reopen()
+	}
+	return plan.Answer{}, fmt.Errorf("operation %q is not known to the keeper", r.Op)
+}
+
+func (k *keeper) find(id string) *child {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.children[id]
+}
+
+// add claims an id.
+func (k *keeper) add(ch *child) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.children[ch.id] != nil {
+		return fmt.Errorf("container %q exists already", ch.id)
+	}
+	k.children[ch.id] = ch
+	return nil
+}
+
+func (k *keeper) drop(ch *child) {
+	k.mu.Lock()
+	delete(k.children, ch.id)
+	k.mu.Unlock()
+}
+
+// watch sends what is known, then every exit. Subscribing and listing are one
+// step, so that no exit falls between.
+func (k *keeper) watch(c *conn) {
+	exits := make(chan plan.Exit, maxBacklog)
+	k.mu.Lock()
+	known := make([]plan.Answer, 0, len(k.children))
+	for _, ch := range k.children {
+		known = append(known, ch.answer())
+	}
+	k.watchers[exits] = struct{}{}
+	k.mu.Unlock()
+	defer func() {
+		k.mu.Lock()
+		delete(k.watchers, exits)
+		k.mu.Unlock()
+	}()
+	for _, a := range append(known, plan.Answer{Version: plan.Version, Done: true, PID: os.Getpid()}) {
+		if c.send(a) != nil {
+			return
+		}
+	}
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		var r plan.Request
+		c.recv(&r) // nothing more is expected: this returns when the other side is gone
+	}()
+	for {
+		select {
+		case <-gone:
+			return
+		case e, ok := <-exits:
+			if !ok || c.send(plan.Answer{ID: e.ID, Exit: &e}) != nil {
+				return
+			}
+		}
+	}
+}
+
+// tell hands an exit to every watcher; one that is too slow loses its connection.
+func (k *keeper) tell(ch *child, e plan.Exit) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ch.exit = &e
+	for w := range k.watchers {
+		select {
+		case w <- e:
+		default:
+			close(w)
+			delete(k.watchers, w)
+		}
+	}
+}

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+// The descriptors of a stage besides its stdio.
+const (
+	planFD    = 3
+	controlFD = 4
+	targetFD  = 5 // exec: the pidfd of the container's first process
+)
+
+// maxPlan bounds a plan: a container may have thousands of mounts, no more.
+const maxPlan = 8 << 20
+
+// stager turns this process into a container's. Everything happens on the first
+// thread, which is the one that executes the program in the end: namespaces,
+// credentials and filters of other threads die with them.
+type stager struct {
+	p     *plan.Plan
+	notes []string
+	proc  int // a private procfs, verified and detached, for writes below /proc
+	root  int // the new root
+	// path is the program, looked up.
+	path string
+}
+
+// failure is an error with the exit code that a shell would give.
+type failure struct {
+	code int
+	err  error
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+// stage never returns: it becomes the program or says why it cannot.
+func stage() {
+	runtime.LockOSThread()
+	prctl(prSetDumpable, 0, 0)
+	cloexecFrom(planFD)
+	s := &stager{proc: -1, root: -1}
+	err := s.run()
+	rep := plan.Report{Error: err.Error(), Code: 128, Notes: s.notes}
+	var f *failure
+	if errors.As(err, &f) {
+		rep.Code = f.code
+	}
+	tell(rep)
+	os.Exit(rep.Code)
+}
+
+func (s *stager) run() error {
+	b, err := io.ReadAll(io.LimitReader(os.NewFile(planFD, "plan"), maxPlan))
+	if err != nil {
+		return fmt.Errorf("read plan: %w", err)
+	}
+	if err := json.Unmarshal(b, &s.p); err != nil {
+		return fmt.Errorf("read plan: %w", err)
+	}
+	if s.p.Version != plan.Version {
+		return plan.ErrVersion
+	}
+	s.oomScore()
+	if err := s.joinCgroups(); err != nil {
+		return err
+	}
+	switch s.p.Kind {
+	case plan.Exec:
+		return s.exec()
+	case plan.Pause:
+		return s.pause()
+	}
+	return s.init()
+}
+
+// init builds the container's world, waits to be started and becomes its program.
+func (s *stager) init() error {
+	if err := s.namespaces(); err != nil {
+		return err
+	}
+	if err := s.buildRoot(); err != nil {
+		return err
+	}
+	master, err := s.console()
+	if err != nil {
+		return err
+	}
+	if err := s.enterRoot(); err != nil {
+		return err
+	}
+	if err := tell(plan.Report{Ready: true, Notes: s.notes}, master...); err != nil {
+		return err
+	}
+	closeAll(master)
+	if err := awaitStart(); err != nil {
+		os.Exit(1) // the keeper is gone, and with it whoever would have started us
+	}
+	return s.become()
+}
+
+// exec joins a running container.
+func (s *stager) exec() error {
+	if err := check(rawUnshare(cloneFs)); err != nil {
+		return fmt.Errorf("unshare fs: %w", err)
+	}
+	const all = syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWNS | cloneNewcgroup
+	if err := setns(targetFD, all); err != nil {
+		return fmt.Errorf("join the container's namespaces: %w", err)
+	}
+	if err := syscall.Chdir("/"); err != nil {
+		return err
+	}
+	if s.p.Process.TTY {
+		root, err := syscall.Open("/", oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		s.root = root
+		master, err := s.openConsole(false)
+		if err != nil {
+			return err
+		}
+		if err := tell(plan.Report{Ready: true}, master...); err != nil {
+			return err
+		}
+		closeAll(master)
+	}
+	return s.become()
+}
+
+// pause is pid 1 of a shared pid namespace. The kernel reaps its children.
+func (s *stager) pause() error {
+	if err := s.namespaces(); err != nil {
+		return err
+	}
+	ignoreChildren()
+	if err := tell(plan.Report{Ready: true, Notes: s.notes}); err != nil {
+		return err
+	}
+	if err := awaitStart(); err != nil {
+		os.Exit(1)
+	}
+	syscall.Close(controlFD) // the sign that the program runs
+	for {
+		syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
+	}
+}
+
+func (s *stager) oomScore() {
+	adj := s.p.Process.OOMScoreAdj
+	if adj == nil {
+		return
+	}
+	if err := writeFile("/proc/self/oom_score_adj", fmt.Sprint(*adj)); err != nil {
+		s.tolerate("oom_score_adj %d refused: %v", *adj, err)
+	}
+}
+
+// tolerate notes a refusal of the kernel that does not stop the container.
+func (s *stager) tolerate(format string, args ...any) {
+	s.notes = append(s.notes, fmt.Sprintf(format, args...))
+}
+
+func (s *stager) joinCgroups() error {
+	for _, path := range s.p.CgroupProcs {
+		if err := writeFile(path, "0"); err != nil {
+			return fmt.Errorf("join cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// namespaces joins those that exist and makes those that the fork could not.
+func (s *stager) namespaces() error {
+	for _, j := range s.p.Joins {
+		if err := enter(j.Path, j.Flag); err != nil {
+			return fmt.Errorf("join namespace: %w", err)
+		}
+	}
+	if s.p.Unshare != 0 {
+		if err := check(rawUnshare(s.p.Unshare)); err != nil {
+			return fmt.Errorf("unshare namespaces %#x: %w", s.p.Unshare, err)
+		}
+	}
+	if h := s.p.Hostname; h != "" {
+		if err := syscall.Sethostname([]byte(h)); err != nil {
+			return fmt.Errorf("set hostname %q: %w", h, err)
+		}
+	}
+	if d := s.p.Domainname; d != "" {
+		if err := syscall.Setdomainname([]byte(d)); err != nil {
+			return fmt.Errorf("set domainname %q: %w", d, err)
+		}
+	}
+	return nil
+}
+
+// sysctls are written through a procfs of our own that is attached nowhere, so
+// that nothing in the image can be in the way.
+func (s *stager) sysctls() error {
+	if len(s.p.Sysctls) == 0 {
+		return nil
+	}
+	proc, err := s.procfs()
+	if err != nil {
+		return err
+	}
+	for name, value := range s.p.Sysctls {
+		path := name
+		if !strings.Contains(name, "/") {
+			path = strings.ReplaceAll(name, ".", "/")
+		}
+		fd, err := openat2(proc, "sys/"+path, syscall.O_WRONLY, 0, resolveBeneath|resolveNoSymlinks|resolveNoXdev)
+		if err != nil {
+			return fmt.Errorf("sysctl %q: %w", name, err)
+		}
+		_, err = syscall.Write(fd, []byte(value))
+		syscall.Close(fd)
+		if err != nil {
+			return fmt.Errorf("sysctl %q: write %q: %w", name, value, err)
+		}
+	}
+	return nil
+}
+
+func (s *stager) procfs() (int, error) {
+	if s.proc >= 0 {
+		return s.proc, nil
+	}
+	fd, err := newMount("proc", "proc", "", 0)
+	if err != nil {
+		return -1, err
+	}
+	if m, err := fsMagic(fd); err != nil || m != magicProc {
+		return -1, fmt.Errorf("procfs has magic %#x: %w", m, errors.Join(err, syscall.EINVAL))
+	}
+	s.proc = fd
+	return fd, nil
+}
+
+// tell sends a report to the keeper.
+func tell(r plan.Report, fds ...int) error {
+	b, err := plan.Encode(r)
+	if err != nil {
+		return err
+	}
+	var oob []byte
+	if len(fds) > 0 {
+		oob = syscall.UnixRights(fds...)
+	}
+	return syscall.Sendmsg(controlFD, b, oob, nil, syscall.MSG_NOSIGNAL)
+}
+
+// awaitStart blocks until the keeper says go.
+func awaitStart() error {
+	var b [256]byte
+	for {
+		n, err := syscall.Read(controlFD, b[:])
+		if err == syscall.EINTR {
+			continue
+		}
+		if err == nil && n == 0 {
+			err = io.EOF
+		}
+		return err
+	}
+}
+
+func writeFile(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString(text)
+	return err
+}
+
+func rawUnshare(flags uintptr) syscall.Errno {
+	_, _, e := syscall.RawSyscall(syscall.SYS_UNSHARE, flags, 0, 0)
+	return e
+}

@@ -1,0 +1,293 @@
+// Package cgroup gives a container its resource limits: one interface over the
+// mounted controllers of cgroup v1 and over the unified hierarchy of v2, chosen
+// by what the machine has at /sys/fs/cgroup.
+//
+// Limits that the machine has no controller for are left out, and said so.
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/cgroups"
+	_ "github.com/opencontainers/cgroups/devices" // the library's own switch for its device rules
+	"github.com/opencontainers/cgroups/fs"
+	"github.com/opencontainers/cgroups/fs2"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Group is a control group of one container. Methods may be called concurrently
+// with each other, Remove excepted.
+type Group struct {
+	path string
+	res  *cgroups.Resources
+	m    cgroups.Manager
+	log  *slog.Logger
+}
+
+// Usage is what a group has used. Memory is in bytes, CPU in nanoseconds.
+type Usage struct {
+	CPU uint64
+	// Memory is everything charged; WorkingSet leaves out the file pages that
+	// could go at once; RSS is anonymous memory.
+	Memory, WorkingSet, RSS uint64
+	// Limit is the memory limit, 0 when there is none.
+	Limit               uint64
+	PageFaults          uint64
+	MajorFaults         uint64
+	Swap                uint64
+	Pids, PidsLimit     uint64
+	ThrottledPeriods    uint64
+	ThrottledTime       uint64
+	ReadBytes, WrittenB uint64
+}
+
+// Open describes the group at path, an absolute path below the root of every
+// hierarchy. It makes nothing: Create does.
+func Open(path string, r *specs.LinuxResources, log *slog.Logger) (*Group, error) {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
+		return nil, fmt.Errorf("cgroup path %q: must be absolute, clean and below the root", path)
+	}
+	unified := cgroups.IsCgroup2UnifiedMode()
+	res, err := convert(r, unified, log)
+	if err != nil {
+		return nil, fmt.Errorf("cgroup %q: %w", path, err)
+	}
+	cfg := &cgroups.Cgroup{Path: path, Resources: res}
+	g := &Group{path: path, res: res, log: log}
+	if unified {
+		g.m, err = fs2.NewManager(cfg, filepath.Join("/sys/fs/cgroup", path))
+	} else {
+		g.m, err = fs.NewManager(cfg, nil)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cgroup %q: %w", path, err)
+	}
+	return g, nil
+}
+
+// Path is the group's path below the root of each hierarchy.
+func (g *Group) Path() string { return g.path }
+
+// Create makes the group and applies every limit but the CPU quota: a container
+// must not be throttled while it is still being put together.
+func (g *Group) Create() error {
+	if err := g.m.Apply(-1); err != nil {
+		return fmt.Errorf("create cgroup %q: %w", g.path, err)
+	}
+	first := *g.res
+	first.CpuQuota, first.CpuPeriod, first.CpuBurst = 0, 0, nil
+	if err := g.m.Set(&first); err != nil {
+		return fmt.Errorf("limit cgroup %q: %w", g.path, err)
+	}
+	return nil
+}
+
+// Throttle applies the CPU quota that Create has left out.
+func (g *Group) Throttle() error {
+	if g.res.CpuQuota <= 0 {
+		return nil
+	}
+	return g.set(&cgroups.Resources{
+		CpuQuota: g.res.CpuQuota, CpuPeriod: g.res.CpuPeriod, CpuBurst: g.res.CpuBurst, SkipDevices: true,
+	})
+}
+
+// Update applies the limits in r that are set, and leaves the others alone.
+func (g *Group) Update(r *specs.LinuxResources) error {
+	res, err := convert(r, cgroups.IsCgroup2UnifiedMode(), g.log)
+	if err != nil {
+		return fmt.Errorf("cgroup %q: %w", g.path, err)
+	}
+	res.SkipDevices, res.Devices = true, nil
+	return g.set(res)
+}
+
+func (g *Group) set(r *cgroups.Resources) error {
+	if err := g.m.Set(r); err != nil {
+		return fmt.Errorf("limit cgroup %q: %w", g.path, err)
+	}
+	return nil
+}
+
+// Procs are the files that a process joins the group through by writing "0".
+func (g *Group) Procs() []string {
+	var out []string
+	for _, dir := range g.m.GetPaths() {
+		if dir != "" {
+			out = append(out, filepath.Join(dir, cgroups.CgroupProcesses))
+		}
+	}
+	return out
+}
+
+// Add moves a process into the group.
+func (g *Group) Add(pid int) error { return g.m.AddPid("", pid) }
+
+// Pids are the processes in the group and below.
+func (g *Group) Pids() ([]int, error) {
+	pids, err := g.m.GetAllPids()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return pids, err
+}
+
+// OOMKills is how many processes the kernel has killed for want of memory.
+func (g *Group) OOMKills() uint64 {
+	n, err := g.m.OOMKillCount()
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// Freeze stops (or with false continues) every process of the group.
+func (g *Group) Freeze(frozen bool) error {
+	state := cgroups.Thawed
+	if frozen {
+		state = cgroups.Frozen
+	}
+	return g.m.Freeze(state)
+}
+
+// Signal sends sig to every process of the group. For SIGKILL the group is
+// frozen first (or killed by the kernel, where it can), so that no fork escapes.
+func (g *Group) Signal(sig syscall.Signal) error {
+	if sig == syscall.SIGKILL && g.killAll() == nil {
+		return nil
+	}
+	if sig == syscall.SIGKILL {
+		if err := g.Freeze(true); err == nil {
+			defer g.Freeze(false)
+		}
+	}
+	pids, err := g.Pids()
+	if err != nil {
+		return fmt.Errorf("processes of cgroup %q: %w", g.path, err)
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, sig); err != nil && err != syscall.ESRCH {
+			return fmt.Errorf("signal process %d of cgroup %q: %w", pid, g.path, err)
+		}
+	}
+	return nil
+}
+
+// killAll uses cgroup.kill (v2, Linux 5.14).
+func (g *Group) killAll() error {
+	if !cgroups.IsCgroup2UnifiedMode() {
+		return errors.ErrUnsupported
+	}
+	return os.WriteFile(filepath.Join(g.m.Path(""), "cgroup.kill"), []byte("1"), 0)
+}
+
+// Usage reads the counters.
+func (g *Group) Usage() (Usage, error) {
+	st, err := g.m.GetStats()
+	if err != nil {
+		return Usage{}, fmt.Errorf("usage of cgroup %q: %w", g.path, err)
+	}
+	m := st.MemoryStats
+	u := Usage{
+		CPU:    st.CpuStats.CpuUsage.TotalUsage,
+		Memory: m.Usage.Usage, Swap: m.SwapOnlyUsage.Usage, Limit: m.Usage.Limit,
+		PageFaults: m.Stats["pgfault"], MajorFaults: m.Stats["pgmajfault"],
+		Pids: st.PidsStats.Current, PidsLimit: st.PidsStats.Limit,
+		ThrottledPeriods: st.CpuStats.ThrottlingData.ThrottledPeriods,
+		ThrottledTime:    st.CpuStats.ThrottlingData.ThrottledTime,
+	}
+	inactive := m.Stats["total_inactive_file"]
+	u.RSS = m.Stats["total_rss"]
+	if cgroups.IsCgroup2UnifiedMode() {
+		inactive, u.RSS = m.Stats["inactive_file"], m.Stats["anon"]
+	}
+	u.WorkingSet = u.Memory - min(inactive, u.Memory)
+	if u.Limit >= 1<<62 {
+		u.Limit = 0 // the kernel's way to say "none"
+	}
+	for _, e := range st.BlkioStats.IoServiceBytesRecursive {
+		switch strings.ToLower(e.Op) {
+		case "read":
+			u.ReadBytes += e.Value
+		case "write":
+			u.WrittenB += e.Value
+		}
+	}
+	return u, nil
+}
+
+// removePause is how long Remove waits between tries: the kernel lets a group go
+// a moment after its last process.
+const removePause = 2 * time.Millisecond
+
+// Remove removes the group, which must have no processes any more, and everything
+// below it. A group that is gone already is no error.
+func (g *Group) Remove(ctx context.Context) error {
+	for {
+		err := errors.Join(removeTrees(g.m.GetPaths()))
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("remove cgroup %q: %w", g.path, err)
+		case <-time.After(removePause):
+		}
+	}
+}
+
+func removeTrees(paths map[string]string) error {
+	var all error
+	for _, dir := range paths {
+		if dir != "" {
+			all = errors.Join(all, removeTree(dir))
+		}
+	}
+	return all
+}
+
+// removeTree removes directories only: a cgroup's files go with it.
+func removeTree(dir string) error {
+	err := syscall.Rmdir(dir)
+	if err == nil || errors.Is(err, syscall.ENOENT) {
+		return nil
+	}
+	entries, rerr := os.ReadDir(dir)
+	if rerr != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			removeTree(filepath.Join(dir, e.Name()))
+		}
+	}
+	if err := syscall.Rmdir(dir); err != nil && !errors.Is(err, syscall.ENOENT) {
+		return &os.PathError{Op: "rmdir", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// RemoveEmpty removes the group at path in every hierarchy where it is empty.
+func RemoveEmpty(path string) {
+	if filepath.Clean(path) == "/" || !filepath.IsAbs(path) {
+		return
+	}
+	syscall.Rmdir(filepath.Join("/sys/fs/cgroup", path))
+	controllers, err := os.ReadDir("/sys/fs/cgroup")
+	if err != nil || cgroups.IsCgroup2UnifiedMode() {
+		return
+	}
+	for _, c := range controllers {
+		if c.IsDir() {
+			syscall.Rmdir(filepath.Join("/sys/fs/cgroup", c.Name(), path))
+		}
+	}
+}

@@ -1,0 +1,190 @@
+package cgroup
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+
+	"github.com/opencontainers/cgroups"
+	devices "github.com/opencontainers/cgroups/devices/config"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// convert translates the resources of a runtime spec.
+func convert(r *specs.LinuxResources, unified bool, log *slog.Logger) (*cgroups.Resources, error) {
+	out := &cgroups.Resources{}
+	if r == nil {
+		r = &specs.LinuxResources{}
+	}
+	rules, err := deviceRules(r.Devices)
+	if err != nil {
+		return nil, err
+	}
+	out.Devices = rules
+	convertMemory(out, r.Memory)
+	convertCPU(out, r.CPU, unified)
+	if r.Pids != nil && r.Pids.Limit != nil {
+		out.PidsLimit = r.Pids.Limit
+	}
+	if err := convertBlockIO(out, r.BlockIO); err != nil {
+		return nil, err
+	}
+	if len(r.HugepageLimits) > 0 && !unified && !mounted("hugetlb") {
+		log.Warn("huge page limits are left out: the hugetlb controller is not mounted")
+	} else {
+		for _, h := range r.HugepageLimits {
+			out.HugetlbLimit = append(out.HugetlbLimit, &cgroups.HugepageLimit{Pagesize: h.Pagesize, Limit: h.Limit})
+		}
+	}
+	if len(r.Unified) > 0 {
+		if !unified {
+			log.Warn("unified resources are left out: this machine has cgroup v1")
+		} else {
+			out.Unified = r.Unified
+		}
+	}
+	return out, nil
+}
+
+func mounted(controller string) bool {
+	_, err := os.Stat("/sys/fs/cgroup/" + controller)
+	return err == nil
+}
+
+func convertMemory(out *cgroups.Resources, m *specs.LinuxMemory) {
+	if m == nil {
+		return
+	}
+	set(&out.Memory, m.Limit)
+	set(&out.MemoryReservation, m.Reservation)
+	set(&out.MemorySwap, m.Swap)
+	set(&out.OomKillDisable, m.DisableOOMKiller)
+	out.MemorySwappiness = m.Swappiness
+	set(&out.MemoryCheckBeforeUpdate, m.CheckBeforeUpdate)
+}
+
+func convertCPU(out *cgroups.Resources, c *specs.LinuxCPU, unified bool) {
+	if c == nil {
+		return
+	}
+	set(&out.CpuShares, c.Shares)
+	if unified {
+		out.CpuWeight = cgroups.ConvertCPUSharesToCgroupV2Value(out.CpuShares)
+	}
+	set(&out.CpuQuota, c.Quota)
+	set(&out.CpuPeriod, c.Period)
+	out.CpuBurst = c.Burst
+	set(&out.CpuRtRuntime, c.RealtimeRuntime)
+	set(&out.CpuRtPeriod, c.RealtimePeriod)
+	out.CpusetCpus, out.CpusetMems = c.Cpus, c.Mems
+	out.CPUIdle = c.Idle
+}
+
+func convertBlockIO(out *cgroups.Resources, b *specs.LinuxBlockIO) error {
+	if b == nil {
+		return nil
+	}
+	set(&out.BlkioWeight, b.Weight)
+	set(&out.BlkioLeafWeight, b.LeafWeight)
+	for _, w := range b.WeightDevice {
+		var weight, leaf uint16
+		set(&weight, w.Weight)
+		set(&leaf, w.LeafWeight)
+		out.BlkioWeightDevice = append(out.BlkioWeightDevice, cgroups.NewWeightDevice(w.Major, w.Minor, weight, leaf))
+	}
+	for _, t := range []struct {
+		in  []specs.LinuxThrottleDevice
+		out *[]*cgroups.ThrottleDevice
+	}{
+		{b.ThrottleReadBpsDevice, &out.BlkioThrottleReadBpsDevice},
+		{b.ThrottleWriteBpsDevice, &out.BlkioThrottleWriteBpsDevice},
+		{b.ThrottleReadIOPSDevice, &out.BlkioThrottleReadIOPSDevice},
+		{b.ThrottleWriteIOPSDevice, &out.BlkioThrottleWriteIOPSDevice},
+	} {
+		for _, d := range t.in {
+			*t.out = append(*t.out, cgroups.NewThrottleDevice(d.Major, d.Minor, d.Rate))
+		}
+	}
+	return nil
+}
+
+func set[T any](to *T, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// deviceRules are the spec's rules and then those that every container needs.
+// Without any rule of the spec everything else is denied.
+func deviceRules(in []specs.LinuxDeviceCgroup) ([]*devices.Rule, error) {
+	if len(in) == 0 {
+		in = []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
+	}
+	var out []*devices.Rule
+	all := false
+	for _, d := range in {
+		r, err := deviceRule(d)
+		if err != nil {
+			return nil, err
+		}
+		all = r.Type == devices.WildcardDevice && r.Allow
+		out = append(out, r)
+	}
+	if all {
+		return out, nil
+	}
+	for _, a := range always() {
+		r, err := deviceRule(a)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func deviceRule(d specs.LinuxDeviceCgroup) (*devices.Rule, error) {
+	r := &devices.Rule{
+		Type: devices.WildcardDevice, Major: devices.Wildcard, Minor: devices.Wildcard,
+		Permissions: devices.Permissions(d.Access), Allow: d.Allow,
+	}
+	if d.Type != "" && d.Type != "a" {
+		r.Type = devices.Type(d.Type[0])
+	}
+	if !r.Type.CanCgroup() {
+		return nil, fmt.Errorf("device rule %q: type must be a, b or c", d.Type)
+	}
+	if d.Major != nil {
+		r.Major = *d.Major
+	}
+	if d.Minor != nil {
+		r.Minor = *d.Minor
+	}
+	if r.Type == devices.WildcardDevice {
+		r.Major, r.Minor, r.Permissions = devices.Wildcard, devices.Wildcard, "rwm"
+	}
+	if r.Permissions == "" {
+		r.Permissions = "rwm"
+	}
+	if !r.Permissions.IsValid() {
+		return nil, fmt.Errorf("device rule: access %q", strconv.Quote(d.Access))
+	}
+	return r, nil
+}
+
+// always lists the devices that a container may use whatever its rules say, and
+// that it may make nodes of any device that it then cannot open.
+func always() []specs.LinuxDeviceCgroup {
+	rule := func(kind string, major, minor int64, access string) specs.LinuxDeviceCgroup {
+		return specs.LinuxDeviceCgroup{Allow: true, Type: kind, Major: &major, Minor: &minor, Access: access}
+	}
+	const any = -1
+	return []specs.LinuxDeviceCgroup{
+		rule("c", any, any, "m"), rule("b", any, any, "m"),
+		rule("c", 1, 3, "rwm"), rule("c", 1, 5, "rwm"), rule("c", 1, 7, "rwm"),
+		rule("c", 1, 8, "rwm"), rule("c", 1, 9, "rwm"),
+		rule("c", 5, 0, "rwm"), rule("c", 5, 1, "rwm"), rule("c", 5, 2, "rwm"),
+		rule("c", 136, any, "rwm"),
+	}
+}

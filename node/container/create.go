@@ -1,0 +1,249 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/internal/atomicfile"
+	"github.com/sampan-dev/sampan/node/container/cgroup"
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+// startFailed is the exit code of a container whose program never ran, as
+// containerd reports it.
+const startFailed = 128
+
+// Rootfs is a container's root: an overlay of Lower (topmost first) with Upper and
+// Work, or the plain directory Path. Without Upper it is read-only.
+type Rootfs struct {
+	Lower       []string
+	Upper, Work string
+	Path        string
+	ReadOnly    bool
+}
+
+// CreateConfig describes a container.
+type CreateConfig struct {
+	ID string
+	// SandboxID names the sandbox whose namespaces it joins; empty means that the
+	// spec alone decides.
+	SandboxID string
+	Spec      *specs.Spec
+	Rootfs    Rootfs
+	// LogPath is the CRI log file, whose directory must exist; empty for none.
+	LogPath string
+	// TTY gives it a terminal; Stdin keeps its input open; StdinOnce closes that
+	// when the first attached client ends its own.
+	TTY, Stdin, StdinOnce bool
+}
+
+// Create puts a container together up to the moment before its program runs:
+// cgroup, namespaces, mounts. On an error nothing is left.
+func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) error {
+	free, err := r.reserve(cfg.ID)
+	if err != nil {
+		return fmt.Errorf("create container: %w", err)
+	}
+	defer free()
+	c, err := r.create(ctx, &cfg)
+	if err != nil {
+		return fmt.Errorf("create container %q: %w", cfg.ID, err)
+	}
+	r.mu.Lock()
+	r.containers[cfg.ID] = c
+	r.mu.Unlock()
+	// An exit may have come before the container was known.
+	if e, err := r.readExit(cfg.ID); err == nil {
+		c.finish(e)
+	}
+	return nil
+}
+
+func (r *Runtime) create(ctx context.Context, cfg *CreateConfig) (_ *container, err error) {
+	var sb *Sandbox
+	if cfg.SandboxID != "" {
+		if sb, err = r.Sandbox(cfg.SandboxID); err != nil {
+			return nil, err
+		}
+	}
+	p, child, err := r.translate(cfg, sb)
+	if err != nil {
+		return nil, err
+	}
+	if err := bindSourcesExist(p); err != nil {
+		return nil, err
+	}
+	path, err := r.cgroupPath(cfg, sb)
+	if err != nil {
+		return nil, err
+	}
+	c := &container{r: r, ended: make(chan struct{}), filePlan: r.file(cfg.ID, planFile)}
+	c.rec = record{
+		ID: cfg.ID, SandboxID: cfg.SandboxID, State: Created, CreatedAt: now(), Boot: bootID(),
+		Cgroup: path, Resources: cfg.Spec.Linux.Resources, SharedPID: child.Flags&unix.CLONE_NEWPID == 0,
+	}
+	if c.group, err = cgroup.Open(path, c.rec.Resources, r.log); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			r.discard(context.WithoutCancel(ctx), c)
+		}
+	}()
+	if err := c.group.Create(); err != nil {
+		return nil, err
+	}
+	p.CgroupProcs = c.group.Procs()
+	if err := r.directories(cfg, p, child); err != nil {
+		return nil, err
+	}
+	c.rec.Child = *child
+	return c, r.launch(ctx, c, p)
+}
+
+// launch writes the plan and the record and has the keeper fork.
+func (r *Runtime) launch(ctx context.Context, c *container, p *plan.Plan) error {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.WriteVolatile(c.filePlan, b, 0o600); err != nil {
+		return err
+	}
+	if err := c.save(); err != nil {
+		return err
+	}
+	f, err := os.Open(c.filePlan)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	a, err := r.keeper.call(ctx, plan.Request{Op: plan.Create, ID: c.rec.ID, Child: &c.rec.Child}, int(f.Fd()))
+	if err != nil {
+		return err
+	}
+	c.rec.PID, c.rec.Ticks = a.PID, a.Started
+	return c.save()
+}
+
+// cgroupPath is where the container's cgroup goes.
+func (r *Runtime) cgroupPath(cfg *CreateConfig, sb *Sandbox) (string, error) {
+	path := cfg.Spec.Linux.CgroupsPath
+	switch {
+	case path == "" && sb != nil && sb.Config.CgroupParent != "":
+		return filepath.Join(sb.Config.CgroupParent, cfg.ID), nil
+	case path == "":
+		return filepath.Join(r.cfg.Cgroup, cfg.ID), nil
+	case !filepath.IsAbs(path):
+		return "", fmt.Errorf("cgroupsPath %q: must be absolute (systemd's slice:prefix:name is not supported)", path)
+	}
+	return filepath.Clean(path), nil
+}
+
+// directories makes the container's directories and FIFOs. The FIFOs belong to
+// its user, so that a program may open /dev/stdout.
+func (r *Runtime) directories(cfg *CreateConfig, p *plan.Plan, child *plan.Child) error {
+	if err := os.MkdirAll(r.dir(cfg.ID), 0o700); err != nil {
+		return err
+	}
+	run := r.runDir(cfg.ID)
+	if err := os.MkdirAll(filepath.Join(run, "rootfs"), 0o700); err != nil {
+		return err
+	}
+	child.ExitFile = r.file(cfg.ID, exitFile)
+	if cfg.TTY {
+		return nil
+	}
+	want := map[string]*string{"stdout": &child.Stdout, "stderr": &child.Stderr}
+	if cfg.Stdin {
+		want["stdin"] = &child.Stdin
+	}
+	for name, field := range want {
+		path := filepath.Join(run, name)
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			return &os.PathError{Op: "mkfifo", Path: path, Err: err}
+		}
+		uid, gid := hostIDs(cfg.Spec, p.Process.UID, p.Process.GID)
+		if err := os.Chown(path, uid, gid); err != nil {
+			return err
+		}
+		*field = path
+	}
+	return nil
+}
+
+// hostIDs maps ids of the container to the host's.
+func hostIDs(spec *specs.Spec, uid, gid int) (int, int) {
+	return hostID(spec.Linux.UIDMappings, uid), hostID(spec.Linux.GIDMappings, gid)
+}
+
+func hostID(maps []specs.LinuxIDMapping, id int) int {
+	for _, m := range maps {
+		if uint32(id) >= m.ContainerID && uint32(id) < m.ContainerID+m.Size {
+			return int(m.HostID) + id - int(m.ContainerID)
+		}
+	}
+	return id
+}
+
+// Start lets a created container run its program. When that cannot be executed the
+// error says why, and the container has exited with code 128.
+func (r *Runtime) Start(ctx context.Context, id string) error {
+	c, err := r.find(id)
+	if err != nil {
+		return err
+	}
+	if s := c.status(); s.State != Created {
+		return fmt.Errorf("start container %q: is %s: %w", id, s.State, ErrState)
+	}
+	if err := c.group.Throttle(); err != nil {
+		return fmt.Errorf("start container %q: %w", id, err)
+	}
+	_, err = r.keeper.call(ctx, plan.Request{Op: plan.Start, ID: id})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.rec.Error = err.Error()
+		if c.rec.State == Exited { // the exit was quicker than the answer
+			c.rec.ExitCode = startFailed
+			err = errors.Join(err, c.save())
+		}
+		return fmt.Errorf("start container %q: %w", id, err)
+	}
+	c.rec.StartedAt = now()
+	if c.rec.State == Exited {
+		c.rec.StartedAt = earlier(c.rec.StartedAt, c.rec.FinishedAt)
+		return c.save()
+	}
+	c.rec.State = Running
+	return c.save()
+}
+
+// planFileFor puts a plan into an unnamed file.
+func planFileFor(p *plan.Plan) (*os.File, error) {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.MemfdCreate("plan", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memfd: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "plan")
+	if _, err := f.Write(b); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if _, err := f.Seek(0, 0); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}

@@ -1,0 +1,363 @@
+package container
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/internal/atomicfile"
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+// Size of a terminal in characters.
+type Size struct{ Rows, Cols uint16 }
+
+// ExecConfig describes a process to run in a container. Nil streams are /dev/null.
+type ExecConfig struct {
+	// Process says what to run. Capabilities left nil are the container's.
+	Process *specs.Process
+	TTY     bool
+	Stdin   io.Reader
+	Stdout  io.Writer
+	Stderr  io.Writer
+	Resize  <-chan Size
+	// Timeout kills the process; zero means none. ErrTimeout is returned then.
+	Timeout time.Duration
+}
+
+// ErrTimeout says that a process was killed because its time was over.
+var ErrTimeout = errors.New("time is over")
+
+// execDrain is how long output is still read when the process has ended but a
+// child of its own holds the pipe.
+const execDrain = 2 * time.Second
+
+// Exec runs a process in a running container and returns its exit code. When it
+// cannot be executed the error says why, and the code is 126 or 127.
+func (r *Runtime) Exec(ctx context.Context, id string, cfg ExecConfig) (int, error) {
+	c, err := r.find(id)
+	if err != nil {
+		return -1, err
+	}
+	if s := c.status().State; s != Running {
+		return -1, fmt.Errorf("exec in container %q: is %s: %w", id, s, ErrState)
+	}
+	if cfg.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, cfg.Timeout, ErrTimeout)
+		defer cancel()
+	}
+	code, err := r.exec(ctx, c, cfg)
+	if err != nil {
+		return code, fmt.Errorf("exec in container %q: %w", id, err)
+	}
+	return code, nil
+}
+
+func (r *Runtime) exec(ctx context.Context, c *container, cfg ExecConfig) (int, error) {
+	p, err := c.execPlan(cfg)
+	if err != nil {
+		return -1, err
+	}
+	file, err := planFileFor(p)
+	if err != nil {
+		return -1, err
+	}
+	defer file.Close()
+	target, err := c.pidfd()
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(target)
+	fds := []int{int(file.Fd()), target}
+	var streams *stdio
+	if !cfg.TTY {
+		if streams, err = openStdio(cfg); err != nil {
+			return -1, err
+		}
+		defer streams.close()
+		for _, f := range streams.theirs {
+			fds = append(fds, int(f.Fd()))
+		}
+	}
+	child := &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", c.status().PID)}
+	conn, err := r.keeper.request(plan.Request{Op: plan.ExecIn, ID: c.rec.ID, Child: child}, fds...)
+	if err != nil {
+		return -1, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() }) // the keeper kills it then
+	defer stop()
+	code, err := r.converse(conn, cfg, streams)
+	if ctx.Err() != nil {
+		return -1, context.Cause(ctx)
+	}
+	return code, err
+}
+
+// execPlan is the container's plan with another process.
+func (c *container) execPlan(cfg ExecConfig) (*plan.Plan, error) {
+	var base plan.Plan
+	if err := atomicfile.ReadJSON(c.filePlan, &base); err != nil {
+		return nil, err
+	}
+	proc, err := c.r.planProcess(cfg.Process, nil)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Process.Capabilities == nil {
+		proc.Caps = base.Process.Caps
+	}
+	proc.Seccomp, proc.SeccompFlags = base.Process.Seccomp, base.Process.SeccompFlags
+	proc.TTY = cfg.TTY
+	if proc.OOMScoreAdj == nil {
+		proc.OOMScoreAdj = base.Process.OOMScoreAdj
+	}
+	return &plan.Plan{Version: plan.Version, Kind: plan.Exec, CgroupProcs: base.CgroupProcs, Process: *proc}, nil
+}
+
+// converse follows an exec from its start to its end.
+func (r *Runtime) converse(conn *net.UnixConn, cfg ExecConfig, streams *stdio) (int, error) {
+	var a plan.Answer
+	master, err := recvMessage(conn, &a)
+	if err != nil {
+		return -1, fmt.Errorf("keeper: %w", err)
+	}
+	if a.Error != "" {
+		return a.Code, errors.New(a.Error)
+	}
+	finish := func() {}
+	if streams != nil {
+		finish = streams.run(cfg)
+	} else if master >= 0 {
+		finish = runTTY(master, cfg)
+	}
+	var end plan.Answer
+	_, err = recvMessage(conn, &end)
+	if err == nil && end.Exit == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	finish()
+	if err != nil {
+		return -1, fmt.Errorf("keeper: %w", err)
+	}
+	return end.Exit.Code, nil
+}
+
+// stdio are the pipes of an exec: ours and the process's.
+type stdio struct {
+	theirs []*os.File
+	ours   [3]*os.File
+}
+
+func openStdio(cfg ExecConfig) (*stdio, error) {
+	s := &stdio{}
+	for i, wanted := range []bool{cfg.Stdin != nil, cfg.Stdout != nil, cfg.Stderr != nil} {
+		if !wanted {
+			null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+			if err != nil {
+				s.close()
+				return nil, err
+			}
+			s.theirs = append(s.theirs, null)
+			continue
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		if i == 0 {
+			s.theirs, s.ours[i] = append(s.theirs, r), w
+		} else {
+			s.theirs, s.ours[i] = append(s.theirs, w), r
+		}
+	}
+	return s, nil
+}
+
+// run copies the streams; the returned function waits for the output to end.
+func (s *stdio) run(cfg ExecConfig) func() {
+	for _, f := range s.theirs {
+		f.Close()
+	}
+	s.theirs = nil
+	if in := s.ours[0]; in != nil {
+		go func() {
+			io.Copy(in, cfg.Stdin)
+			in.Close()
+		}()
+	}
+	var out sync.WaitGroup
+	for i, w := range []io.Writer{nil, cfg.Stdout, cfg.Stderr} {
+		if f := s.ours[i]; i > 0 && f != nil {
+			out.Go(func() { io.Copy(w, f) })
+		}
+	}
+	return func() {
+		deadline := time.Now().Add(execDrain)
+		for _, f := range s.ours[1:] {
+			if f != nil {
+				f.SetReadDeadline(deadline)
+			}
+		}
+		out.Wait()
+	}
+}
+
+func (s *stdio) close() {
+	for _, f := range s.theirs {
+		f.Close()
+	}
+	for _, f := range s.ours {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// runTTY copies between the master and the streams.
+func runTTY(fd int, cfg ExecConfig) func() {
+	unix.SetNonblock(fd, true)
+	m := os.NewFile(uintptr(fd), "tty")
+	over := make(chan struct{})
+	if cfg.Stdin != nil {
+		go io.Copy(m, cfg.Stdin)
+	}
+	go func() {
+		for {
+			select {
+			case size, ok := <-cfg.Resize:
+				if !ok {
+					return
+				}
+				setSize(m, size)
+			case <-over:
+				return
+			}
+		}
+	}()
+	var out sync.WaitGroup
+	out.Go(func() {
+		w := cfg.Stdout
+		if w == nil {
+			w = io.Discard
+		}
+		io.Copy(w, m)
+	})
+	return func() {
+		m.SetReadDeadline(time.Now().Add(execDrain))
+		out.Wait()
+		close(over)
+		m.Close()
+	}
+}
+
+func setSize(m *os.File, s Size) {
+	raw, err := m.SyscallConn()
+	if err != nil {
+		return
+	}
+	raw.Control(func(fd uintptr) {
+		unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: s.Rows, Col: s.Cols})
+	})
+}
+
+// Attach joins the streams to those of the container until it ends, the client's
+// context does, or writing to the client fails. With a tty stderr gets nothing.
+func (r *Runtime) Attach(ctx context.Context, id string, stdin io.Reader, stdout, stderr io.Writer, resize <-chan Size) error {
+	if _, err := r.find(id); err != nil {
+		return err
+	}
+	conn, err := r.keeper.request(plan.Request{Op: plan.Attach, ID: id})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	var a plan.Answer
+	if _, err := recvMessage(conn, &a); err != nil {
+		return fmt.Errorf("attach to container %q: %w", id, err)
+	}
+	if a.Error != "" {
+		return fmt.Errorf("attach to container %q: %s", id, a.Error)
+	}
+	over := make(chan struct{})
+	defer close(over)
+	if stdin != nil {
+		go sendStdin(conn, stdin)
+	}
+	if resize != nil {
+		go sendSizes(conn, resize, over)
+	}
+	return receive(conn, stdout, stderr)
+}
+
+func sendStdin(conn *net.UnixConn, stdin io.Reader) {
+	b := make([]byte, plan.MaxFrame+1)
+	b[0] = byte(plan.Stdin)
+	for {
+		n, err := stdin.Read(b[1:])
+		if n > 0 {
+			if _, err := conn.Write(b[:1+n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			conn.Write([]byte{byte(plan.StdinEOF)})
+			return
+		}
+	}
+}
+
+func sendSizes(conn *net.UnixConn, resize <-chan Size, over <-chan struct{}) {
+	for {
+		select {
+		case s, ok := <-resize:
+			if !ok {
+				return
+			}
+			b := binary.BigEndian.AppendUint16([]byte{byte(plan.Resize)}, s.Rows)
+			if _, err := conn.Write(binary.BigEndian.AppendUint16(b, s.Cols)); err != nil {
+				return
+			}
+		case <-over:
+			return
+		}
+	}
+}
+
+// receive copies frames to the writers until the keeper hangs up.
+func receive(conn *net.UnixConn, stdout, stderr io.Writer) error {
+	b := make([]byte, plan.MaxFrame+1)
+	reset := false
+	for {
+		n, err := conn.Read(b)
+		if errors.Is(err, unix.ECONNRESET) && !reset {
+			reset = true // input that the container never read; its last output is still here
+			continue
+		}
+		if err != nil || n == 0 {
+			return nil
+		}
+		w := stdout
+		if plan.Stream(b[0]) == plan.Stderr {
+			w = stderr
+		}
+		if w == nil {
+			continue
+		}
+		if _, err := w.Write(b[1:n]); err != nil {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package container
+
+import (
+	"fmt"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+// option is what a mount option means: a flag to set or clear, a propagation, or
+// an attribute of a whole tree.
+type option struct {
+	set, clear  uintptr
+	propagation uintptr
+	all         uint64
+}
+
+// mountOptions are the options of fstab that are flags to the kernel. Everything
+// else belongs to the filesystem.
+func mountOption(name string) (option, bool) {
+	const msNosymfollow = 256
+	o, ok := map[string]option{
+		"defaults": {}, "ro": {set: unix.MS_RDONLY}, "rw": {clear: unix.MS_RDONLY},
+		"nosuid": {set: unix.MS_NOSUID}, "suid": {clear: unix.MS_NOSUID},
+		"nodev": {set: unix.MS_NODEV}, "dev": {clear: unix.MS_NODEV},
+		"noexec": {set: unix.MS_NOEXEC}, "exec": {clear: unix.MS_NOEXEC},
+		"noatime": {set: unix.MS_NOATIME}, "atime": {clear: unix.MS_NOATIME},
+		"nodiratime": {set: unix.MS_NODIRATIME}, "diratime": {clear: unix.MS_NODIRATIME},
+		"relatime": {clear: unix.MS_NOATIME}, "norelatime": {},
+		"strictatime": {set: unix.MS_STRICTATIME}, "nostrictatime": {clear: unix.MS_STRICTATIME},
+		"nosymfollow": {set: msNosymfollow}, "symfollow": {clear: msNosymfollow},
+		"sync": {}, "async": {}, "remount": {},
+		"shared": {propagation: unix.MS_SHARED}, "rshared": {propagation: unix.MS_SHARED | unix.MS_REC},
+		"slave": {propagation: unix.MS_SLAVE}, "rslave": {propagation: unix.MS_SLAVE | unix.MS_REC},
+		"private": {propagation: unix.MS_PRIVATE}, "rprivate": {propagation: unix.MS_PRIVATE | unix.MS_REC},
+		"unbindable": {propagation: unix.MS_UNBINDABLE}, "runbindable": {propagation: unix.MS_UNBINDABLE | unix.MS_REC},
+		"rro": {all: unix.MOUNT_ATTR_RDONLY}, "rnosuid": {all: unix.MOUNT_ATTR_NOSUID},
+		"rnodev": {all: unix.MOUNT_ATTR_NODEV}, "rnoexec": {all: unix.MOUNT_ATTR_NOEXEC},
+		"rnosymfollow": {all: unix.MOUNT_ATTR_NOSYMFOLLOW},
+	}[name]
+	return o, ok
+}
+
+// planMount translates one mount of a runtime spec.
+func planMount(in specs.Mount) (plan.Mount, error) {
+	out := plan.Mount{Source: in.Source, Target: in.Destination, Type: in.Type}
+	var data []string
+	for _, name := range in.Options {
+		switch name {
+		case "bind":
+			out.Bind = true
+			continue
+		case "rbind":
+			out.Bind, out.Recursive = true, true
+			continue
+		case "idmap", "ridmap", "tmpcopyup":
+			return out, fmt.Errorf("mount on %q: option %q is not supported", in.Destination, name)
+		}
+		o, ok := mountOption(name)
+		if !ok {
+			data = append(data, name)
+			continue
+		}
+		out.Flags = out.Flags&^o.clear | o.set
+		out.Clear = out.Clear&^o.set | o.clear
+		out.SetAll |= o.all
+		if o.propagation != 0 {
+			out.Propagation = append(out.Propagation, o.propagation)
+		}
+	}
+	out.Data = strings.Join(data, ",")
+	if in.Type == "bind" && !out.Bind {
+		out.Bind = true
+	}
+	if len(in.UIDMappings)+len(in.GIDMappings) > 0 {
+		return out, fmt.Errorf("mount on %q: id-mapped mounts are not supported", in.Destination)
+	}
+	return out, nil
+}
+
+// propagationFlag translates linux.rootfsPropagation.
+func propagationFlag(name string) (uintptr, error) {
+	if name == "" {
+		return 0, nil
+	}
+	o, ok := mountOption(name)
+	if !ok || o.propagation == 0 {
+		return 0, fmt.Errorf("rootfs propagation %q is not known", name)
+	}
+	return o.propagation, nil
+}
+
+// capability names in the order of their numbers.
+var capabilityNames = strings.Fields(`
+CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
+NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN
+SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
+MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE`)
+
+// AllCapabilities are the names of every capability, with their CAP_.
+func AllCapabilities() []string {
+	out := make([]string, len(capabilityNames))
+	for i, n := range capabilityNames {
+		out[i] = "CAP_" + n
+	}
+	return out
+}
+
+func capMask(names []string) (uint64, error) {
+	var mask uint64
+next:
+	for _, n := range names {
+		short := strings.TrimPrefix(strings.ToUpper(n), "CAP_")
+		for i, known := range capabilityNames {
+			if short == known {
+				mask |= 1 << i
+				continue next
+			}
+		}
+		return 0, fmt.Errorf("capability %q is not known", n)
+	}
+	return mask, nil
+}
+
+func planCaps(c *specs.LinuxCapabilities) (*plan.Caps, error) {
+	if c == nil {
+		return &plan.Caps{}, nil
+	}
+	out := &plan.Caps{}
+	for _, set := range []struct {
+		in  []string
+		out *uint64
+	}{
+		{c.Bounding, &out.Bounding}, {c.Effective, &out.Effective}, {c.Permitted, &out.Permitted},
+		{c.Inheritable, &out.Inheritable}, {c.Ambient, &out.Ambient},
+	} {
+		mask, err := capMask(set.in)
+		if err != nil {
+			return nil, err
+		}
+		*set.out = mask
+	}
+	return out, nil
+}
+
+// rlimitNames in the order of their numbers.
+var rlimitNames = strings.Fields(`CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE
+NICE RTPRIO RTTIME`)
+
+func planRlimits(in []specs.POSIXRlimit) ([]plan.Rlimit, error) {
+	var out []plan.Rlimit
+next:
+	for _, l := range in {
+		for i, known := range rlimitNames {
+			if strings.TrimPrefix(l.Type, "RLIMIT_") == known {
+				out = append(out, plan.Rlimit{Type: i, Soft: l.Soft, Hard: l.Hard})
+				continue next
+			}
+		}
+		return nil, fmt.Errorf("rlimit %q is not known", l.Type)
+	}
+	return out, nil
+}

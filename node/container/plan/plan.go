@@ -1,0 +1,133 @@
+// Package plan is the contract between the container runtime and the keeper,
+// the tiny program that parents containers. The runtime decides everything and
+// writes it down as a Plan; the keeper has no choices left and does what it says.
+//
+// The package imports the standard library only and little of it, because the
+// keeper is started once per container and its size is its start-up time.
+package plan
+
+// Version of the protocol and of the Plan. A runtime refuses a keeper with
+// another version and replaces it once the last container that it parents is gone.
+const Version = 1
+
+// Plan is everything that the first process of a container, or an exec into a
+// running one, needs to know. Kind chooses which of the two.
+type Plan struct {
+	Version int
+	Kind    Kind
+	// CgroupProcs are the cgroup.procs files to join, first thing, by host path.
+	CgroupProcs []string
+	// Joins are namespaces entered by path, in order. Pid and user namespaces
+	// are never here: those must be entered before the fork (see Child).
+	Joins []Join
+	// Unshare are CLONE_NEW* flags of namespaces made after the cgroup was
+	// joined (net, ipc, uts, cgroup; mount and pid are made by the fork).
+	Unshare uintptr
+	// Hostname and Domainname are set when not empty.
+	Hostname, Domainname string
+	// Sysctls are namespaced kernel parameters, in dotted or slashed form.
+	Sysctls map[string]string
+	Root    Root
+	Mounts  []Mount
+	// Devices are made on the fresh /dev when it is a tmpfs of ours.
+	Devices []Device
+	// Masked paths are hidden, Readonly paths lose their write access. A path
+	// that the image has not got is skipped.
+	Masked, Readonly []string
+	Process          Process
+}
+
+// Kind of a plan.
+type Kind string
+
+// The three things that a keeper's child can be.
+const (
+	// Init is the first process of a container: it builds its own world.
+	Init Kind = "init"
+	// Exec is a further process in a running container.
+	Exec Kind = "exec"
+	// Pause is the pid 1 of a sandbox whose containers share one pid namespace:
+	// it reaps orphans and does nothing else.
+	Pause Kind = "pause"
+)
+
+// Join is a namespace entered through a file.
+type Join struct {
+	Path string
+	// Flag is the CLONE_NEW* flag that the file must be a namespace of.
+	Flag uintptr
+}
+
+// Root is the root filesystem: an overlay of Lower (topmost first) and Upper, or
+// the directory Path. The overlay is mounted in the container's own mount
+// namespace, so that nothing of it is ever to be cleaned up on the host.
+type Root struct {
+	Lower       []string
+	Upper, Work string
+	Path        string
+	// Mountpoint is an existing empty directory on the host that the root is
+	// attached to for the moment before the pivot.
+	Mountpoint string
+	Readonly   bool
+	// Propagation of the root mount, as MS_* flags.
+	Propagation uintptr
+}
+
+// Mount is one entry of the mount list, already translated to kernel flags.
+type Mount struct {
+	Source, Target, Type string
+	// Flags are MS_* flags without propagation and without MS_REC.
+	Flags uintptr
+	// Clear are MS_* flags that the options take away from a bind mount's source.
+	Clear uintptr
+	// Bind and Recursive say bind and rbind.
+	Bind, Recursive bool
+	// SetAll are mount attributes (MOUNT_ATTR_*) for the whole tree of a bind
+	// mount (rro, rnosuid ...).
+	SetAll uint64
+	// Propagation are MS_SHARED, MS_SLAVE ... with or without MS_REC, one mount
+	// call each.
+	Propagation []uintptr
+	// Data are the filesystem's own options, comma separated.
+	Data string
+}
+
+// Device is a device node.
+type Device struct {
+	Path         string
+	Mode         uint32
+	Major, Minor uint32
+	UID, GID     int
+}
+
+// Process is what is executed at last.
+type Process struct {
+	Args, Env []string
+	Cwd       string
+	UID, GID  int
+	Groups    []int
+	Umask     *int
+	// Caps are the five capability sets as bit masks; nil keeps the keeper's.
+	Caps *Caps
+	// NoNewPrivs keeps setuid programs from gaining anything.
+	NoNewPrivs bool
+	// Seccomp is a ready classic BPF program, 8 bytes an instruction.
+	Seccomp []byte
+	// SeccompFlags are SECCOMP_FILTER_FLAG_*.
+	SeccompFlags uintptr
+	Rlimits      []Rlimit
+	OOMScoreAdj  *int
+	TTY          bool
+	Rows, Cols   uint16
+}
+
+// Caps are capability sets, one bit a capability.
+type Caps struct {
+	Bounding, Effective, Inheritable, Permitted, Ambient uint64
+}
+
+// Rlimit is one resource limit by the kernel's number.
+type Rlimit struct {
+	Type       int
+	Soft, Hard uint64
+}

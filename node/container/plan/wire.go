@@ -1,0 +1,156 @@
+package plan
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// MaxMessage is the largest message on the keeper's socket. Plans do not travel
+// in messages but as files whose descriptors do.
+const MaxMessage = 32 << 10
+
+// MaxFrame is the largest piece of a stream in one attach frame, header excluded.
+const MaxFrame = 32 << 10
+
+// Op is what a request asks for. One connection carries one request; the answers
+// of Watch, Exec and Attach go on until either side closes.
+type Op string
+
+// The operations of the keeper.
+const (
+	// Hello answers with the keeper's version and pid.
+	Hello Op = "hello"
+	// Watch answers with every entry known, a Done, and then each exit as it happens.
+	Watch Op = "watch"
+	// Create forks a container's first process and answers when it is ready to
+	// start. Descriptor 0 of the request is the plan.
+	Create Op = "create"
+	// Start lets a created container go on and answers when it has executed.
+	Start Op = "start"
+	// Forget drops an entry; an entry that still lives is let go, not killed.
+	Forget Op = "forget"
+	// Adopt takes over a container that another keeper had started.
+	Adopt Op = "adopt"
+	// ExecIn forks a process into a container. Descriptors of the request: plan,
+	// pidfd of the container, then stdin, stdout, stderr (without tty). The first answer
+	// has the pid and with a tty its master; the second has the exit code.
+	ExecIn Op = "exec"
+	// Reopen opens the log file anew, after a rotation.
+	Reopen Op = "reopen"
+	// Attach answers once and then carries frames.
+	Attach Op = "attach"
+	// Shutdown makes the keeper leave. Containers live on.
+	Shutdown Op = "shutdown"
+)
+
+// Request is the first message on a connection to the keeper.
+type Request struct {
+	Version int
+	Op      Op
+	ID      string
+	Child   *Child `json:",omitempty"`
+}
+
+// Child describes a process that the keeper parents: what it must know to fork
+// it, to log it and to tell its end.
+type Child struct {
+	// Flags are CLONE_NEW* flags for the fork.
+	Flags uintptr
+	// PIDNS is a pid namespace to fork into, by path.
+	PIDNS string
+	// UserNS is a user namespace to fork into, by path.
+	UserNS string
+	// UIDMap and GIDMap are written when Flags asks for a user namespace.
+	UIDMap, GIDMap []IDMap
+	// Stdin, Stdout and Stderr are FIFOs, or empty: the process then has /dev/null.
+	Stdin, Stdout, Stderr string
+	// StdinOnce closes stdin when the first attached client ends its own.
+	StdinOnce bool
+	TTY       bool
+	// Log is the CRI log file; empty means that output is only for attached clients.
+	Log string
+	// ExitFile is where the exit is recorded before anyone is told.
+	ExitFile string
+	// PID and Started identify the process (Adopt only); Started is field 22 of
+	// /proc/PID/stat.
+	PID     int
+	Started uint64
+}
+
+// IDMap is one line of a user namespace's id mapping.
+type IDMap struct{ Container, Host, Size int }
+
+// Answer is what the keeper sends.
+type Answer struct {
+	Version int    `json:",omitempty"`
+	Error   string `json:",omitempty"`
+	// Code goes with Error: 126 or 127 when the program could not be executed.
+	Code int  `json:",omitempty"`
+	Done bool `json:",omitempty"`
+	// Notes are refusals of the kernel that were tolerated.
+	Notes []string `json:",omitempty"`
+	PID   int      `json:",omitempty"`
+	Exit  *Exit    `json:",omitempty"`
+	ID    string   `json:",omitempty"`
+	// Started is field 22 of /proc/PID/stat.
+	Started uint64 `json:",omitempty"`
+	// Created says that the process is ready but has not been started.
+	Created bool `json:",omitempty"`
+}
+
+// Exit is the end of a container, recorded on disk before anything else happens.
+type Exit struct {
+	ID   string
+	Code int
+	// Unknown says that nobody could read the status: Code is 255 then.
+	Unknown bool `json:",omitempty"`
+	// At is the wall clock in nanoseconds.
+	At int64
+}
+
+// Report is what a stage tells the keeper: it is ready, or why it cannot be.
+type Report struct {
+	Ready bool   `json:",omitempty"`
+	Error string `json:",omitempty"`
+	Code  int    `json:",omitempty"`
+	// Notes are refusals that were tolerated, one line each for the log.
+	Notes []string `json:",omitempty"`
+}
+
+// Stream says what an attach frame carries; it is the frame's first byte.
+type Stream byte
+
+// The streams of an attachment.
+const (
+	Stdin    Stream = 0
+	Stdout   Stream = 1
+	Stderr   Stream = 2
+	StdinEOF Stream = 3
+	// Resize carries rows and columns, two big-endian uint16.
+	Resize Stream = 4
+)
+
+// ErrVersion says that the other side speaks another protocol.
+var ErrVersion = errors.New("keeper protocol version mismatch")
+
+// Encode returns v as one message.
+func Encode(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encode keeper message: %w", err)
+	}
+	if len(b) > MaxMessage {
+		return nil, fmt.Errorf("encode keeper message: %d bytes are more than %d", len(b), MaxMessage)
+	}
+	return b, nil
+}
+
+// Decode reads one message.
+func Decode(b []byte, v any) error {
+	if err := json.NewDecoder(bytes.NewReader(b)).Decode(v); err != nil {
+		return fmt.Errorf("decode keeper message: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package container
+
+import (
+	"context"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+// adoptWait bounds the hand-over of one container to a new keeper.
+const adoptWait = 10 * time.Second
+
+// exited handles an exit that the keeper has told.
+func (r *Runtime) exited(e plan.Exit) {
+	if c, err := r.find(e.ID); err == nil {
+		c.finish(e)
+	}
+}
+
+// reconcile compares the records with what the keeper knows. Everything that
+// has happened while nobody watched is found out here.
+func (r *Runtime) reconcile(known map[string]plan.Answer) {
+	r.mu.Lock()
+	all := make([]*container, 0, len(r.containers))
+	for _, c := range r.containers {
+		all = append(all, c)
+	}
+	pauses := map[string]bool{}
+	for _, sb := range r.sandboxes {
+		pauses[sb.pauseID()] = true
+	}
+	r.mu.Unlock()
+	for _, c := range all {
+		a, ok := known[c.rec.ID]
+		delete(known, c.rec.ID)
+		if err := r.settle(c, a, ok); err != nil {
+			r.log.Error("container not recovered", "id", c.rec.ID, "err", err)
+		}
+	}
+	for id := range known {
+		if !pauses[id] && !r.isCreating(id) {
+			r.log.Warn("keeper has a container that no record names", "id", id)
+		}
+	}
+}
+
+func (r *Runtime) isCreating(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.creating[id]
+}
+
+// settle brings one container up to date.
+func (r *Runtime) settle(c *container, a plan.Answer, known bool) error {
+	c.mu.Lock()
+	rec := c.rec
+	c.mu.Unlock()
+	if rec.State == Exited {
+		return nil
+	}
+	if known {
+		if a.Exit != nil {
+			c.finish(*a.Exit)
+			return nil
+		}
+		return c.observe(a)
+	}
+	if e, err := r.readExit(rec.ID); err == nil {
+		c.finish(e)
+		return nil
+	}
+	if !rec.alive() || rec.State == Created {
+		// A created container ends with its keeper: nobody could start it.
+		c.finish(plan.Exit{ID: rec.ID, Code: 255, Unknown: true, At: time.Now().UnixNano()})
+		return nil
+	}
+	child := rec.Child
+	child.PID, child.Started = rec.PID, rec.Ticks
+	ctx, cancel := context.WithTimeout(context.Background(), adoptWait)
+	defer cancel()
+	_, err := r.keeper.call(ctx, plan.Request{Op: plan.Adopt, ID: rec.ID, Child: &child})
+	if err != nil && !rec.alive() {
+		c.finish(plan.Exit{ID: rec.ID, Code: 255, Unknown: true, At: time.Now().UnixNano()})
+		return nil
+	}
+	return err
+}
+
+// observe takes over what the keeper knows about a living container: this process
+// may have died between asking and writing down.
+func (c *container) observe(a plan.Answer) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	state := Running
+	if a.Created {
+		state = Created
+	}
+	if c.rec.State == state && c.rec.PID == a.PID {
+		return nil
+	}
+	c.rec.State, c.rec.PID, c.rec.Ticks, c.rec.Boot = state, a.PID, a.Started, bootID()
+	if state == Running && c.rec.StartedAt.IsZero() {
+		c.rec.StartedAt = now()
+	}
+	return c.save()
+}
+
+// allDevices are resources without a device restriction, for our own groups.
+func allDevices() *specs.LinuxResources {
+	return &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}
+}

@@ -1,0 +1,141 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/node/container/cgroup"
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+// removeWait bounds how long Remove waits for the kernel to let go of a cgroup.
+const removeWait = 10 * time.Second
+
+// Signal sends sig to the container's first process, or with all to every process
+// in its cgroup. A container that has ended is no error for SIGKILL.
+func (r *Runtime) Signal(ctx context.Context, id string, sig syscall.Signal, all bool) error {
+	c, err := r.find(id)
+	if err != nil {
+		return err
+	}
+	if all {
+		if err := c.group.Signal(sig); err != nil {
+			return fmt.Errorf("signal container %q: %w", id, err)
+		}
+		return nil
+	}
+	fd, err := c.pidfd()
+	if errors.Is(err, ErrState) && sig == syscall.SIGKILL {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("signal container %q: %w", id, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("signal container %q: %w", id, err)
+	}
+	return nil
+}
+
+// pidfd opens the first process, and makes sure that it is still that one.
+func (c *container) pidfd() (int, error) {
+	c.mu.Lock()
+	rec := c.rec
+	c.mu.Unlock()
+	if rec.State == Exited || rec.PID == 0 {
+		return -1, fmt.Errorf("has exited: %w", ErrState)
+	}
+	fd, err := unix.PidfdOpen(rec.PID, 0)
+	if err != nil {
+		return -1, fmt.Errorf("has exited (%w): %w", err, ErrState)
+	}
+	if !rec.alive() {
+		unix.Close(fd)
+		return -1, fmt.Errorf("has exited: %w", ErrState)
+	}
+	return fd, nil
+}
+
+// Remove removes a container, killing it if it runs: its cgroup, its directories.
+// Mounts die with its mount namespace. The log file stays. A container that is
+// not there is no error.
+func (r *Runtime) Remove(ctx context.Context, id string) error {
+	c, err := r.find(id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if c.status().State != Exited {
+		if err := r.Signal(ctx, id, syscall.SIGKILL, false); err != nil {
+			return err
+		}
+		select {
+		case <-c.ended:
+		case <-ctx.Done():
+			return fmt.Errorf("remove container %q: %w", id, context.Cause(ctx))
+		}
+	}
+	if err := r.discard(ctx, c); err != nil {
+		return fmt.Errorf("remove container %q: %w", id, err)
+	}
+	r.mu.Lock()
+	delete(r.containers, id)
+	r.mu.Unlock()
+	return nil
+}
+
+// discard removes everything of a container that has no first process any more.
+func (r *Runtime) discard(ctx context.Context, c *container) error {
+	id := c.rec.ID
+	if _, err := r.keeper.call(ctx, plan.Request{Op: plan.Forget, ID: id}); err != nil {
+		r.log.Debug("keeper did not know a container", "id", id, "err", err)
+	}
+	killed := c.group.Signal(syscall.SIGKILL) // what it has left behind
+	ctx, cancel := context.WithTimeout(ctx, removeWait)
+	defer cancel()
+	if err := c.group.Remove(ctx); err != nil {
+		return errors.Join(err, killed)
+	}
+	return errors.Join(os.RemoveAll(r.runDir(id)), os.RemoveAll(r.dir(id)))
+}
+
+// Update changes the limits that are set in res while the container runs.
+func (r *Runtime) Update(ctx context.Context, id string, res *specs.LinuxResources) error {
+	c, err := r.find(id)
+	if err != nil {
+		return err
+	}
+	if err := c.group.Update(res); err != nil {
+		return fmt.Errorf("update container %q: %w", id, err)
+	}
+	return nil
+}
+
+// Usage is what a container has used; see package cgroup.
+type Usage = cgroup.Usage
+
+// Stats reads what the container's cgroup has counted.
+func (r *Runtime) Stats(id string) (Usage, error) {
+	c, err := r.find(id)
+	if err != nil {
+		return Usage{}, err
+	}
+	return c.group.Usage()
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}

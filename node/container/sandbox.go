@@ -1,0 +1,364 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/internal/atomicfile"
+	"github.com/sampan-dev/sampan/node/container/cgroup"
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+// shmSize is how big a sandbox's shared memory may grow, as everywhere.
+const shmSize = "65536k"
+
+// IDMappings are the mappings of a user namespace.
+type IDMappings struct {
+	UID, GID []specs.LinuxIDMapping
+}
+
+// SandboxConfig describes the namespaces that the containers of a group share.
+type SandboxConfig struct {
+	ID, Hostname string
+	// HostNetwork, HostIPC and HostPID leave out the namespace: containers are in
+	// the host's.
+	HostNetwork, HostIPC, HostPID bool
+	// SharePID gives the sandbox a pid namespace with a tiny pid 1.
+	SharePID bool
+	// UserNS asks for a user namespace.
+	UserNS *IDMappings
+	// Sysctls are set in the new network and IPC namespaces.
+	Sysctls map[string]string
+	// CgroupParent is where the sandbox's containers go when they name no cgroup;
+	// empty means Config.Cgroup.
+	CgroupParent string
+}
+
+// Sandbox is a set of namespaces that exist without a process: they are pinned
+// by bind mounts below the run directory. Containers come and go in it.
+type Sandbox struct {
+	Config SandboxConfig
+	dir    string
+	// pausePID is the pid 1 of a shared pid namespace, 0 without.
+	PausePID   int
+	PauseTicks uint64 // tells it from another process with its number
+}
+
+const sandboxFile = "sandbox.json"
+
+// NetNS is the path of the network namespace; empty with HostNetwork.
+func (s *Sandbox) NetNS() string {
+	if s.Config.HostNetwork {
+		return ""
+	}
+	return filepath.Join(s.dir, "net")
+}
+
+// Shm is the directory to mount on /dev/shm in every container of the sandbox.
+func (s *Sandbox) Shm() string {
+	if s.Config.HostIPC {
+		return "/dev/shm"
+	}
+	return filepath.Join(s.dir, "shm")
+}
+
+func (s *Sandbox) pauseID() string { return s.Config.ID + ".pause" }
+
+// pinned are the namespaces that this sandbox has pinned, by file name.
+func (s *Sandbox) pinned() map[string]uintptr {
+	out := map[string]uintptr{}
+	if !s.Config.HostNetwork {
+		out["net"] = unix.CLONE_NEWNET
+		out["uts"] = unix.CLONE_NEWUTS // a host-network pod has the host's name
+	}
+	if !s.Config.HostIPC {
+		out["ipc"] = unix.CLONE_NEWIPC
+	}
+	return out
+}
+
+// impose puts the sandbox's namespaces into what a container asked for.
+func (s *Sandbox) impose(want map[uintptr]string) {
+	for _, flag := range []uintptr{unix.CLONE_NEWNET, unix.CLONE_NEWUTS, unix.CLONE_NEWIPC} {
+		delete(want, flag)
+	}
+	for name, flag := range s.pinned() {
+		want[flag] = filepath.Join(s.dir, name)
+	}
+	switch {
+	case want[unix.CLONE_NEWPID] != "": // a target container's
+	case s.Config.HostPID:
+		delete(want, unix.CLONE_NEWPID)
+	case s.Config.SharePID:
+		want[unix.CLONE_NEWPID] = filepath.Join(s.dir, "pid")
+	default:
+		want[unix.CLONE_NEWPID] = ""
+	}
+}
+
+// CreateSandbox makes and pins the namespaces. On an error nothing is left.
+func (r *Runtime) CreateSandbox(ctx context.Context, cfg SandboxConfig) (*Sandbox, error) {
+	if cfg.UserNS != nil {
+		return nil, fmt.Errorf("sandbox %q: user namespaces of a sandbox are not supported: %w", cfg.ID, errors.ErrUnsupported)
+	}
+	free, err := r.reserve(cfg.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	s := &Sandbox{Config: cfg, dir: filepath.Join(r.sandboxRoot(), cfg.ID)}
+	if err := r.makeSandbox(ctx, s); err != nil {
+		r.dismantle(context.WithoutCancel(ctx), s)
+		return nil, fmt.Errorf("sandbox %q: %w", cfg.ID, err)
+	}
+	r.mu.Lock()
+	r.sandboxes[cfg.ID] = s
+	r.mu.Unlock()
+	return s, nil
+}
+
+func (r *Runtime) makeSandbox(ctx context.Context, s *Sandbox) error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	if err := r.saveSandbox(s); err != nil {
+		return err
+	}
+	if err := onLostThread(func() error { return s.pin() }); err != nil {
+		return err
+	}
+	if !s.Config.HostIPC {
+		if err := os.MkdirAll(s.Shm(), 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount("shm", s.Shm(), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=1777,size="+shmSize); err != nil {
+			return fmt.Errorf("mount shared memory: %w", err)
+		}
+	}
+	if s.Config.SharePID && !s.Config.HostPID {
+		if err := r.startPause(ctx, s); err != nil {
+			return err
+		}
+	}
+	return r.saveSandbox(s)
+}
+
+func (r *Runtime) saveSandbox(s *Sandbox) error {
+	return atomicfile.WriteJSON(filepath.Join(s.dir, sandboxFile), s)
+}
+
+// pin makes the namespaces with the calling thread, which ends with it, and
+// binds each to its file.
+func (s *Sandbox) pin() error {
+	var flags uintptr
+	for _, f := range s.pinned() {
+		flags |= f
+	}
+	if flags != 0 {
+		if err := unix.Unshare(int(flags)); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+	}
+	if flags&unix.CLONE_NEWUTS != 0 && s.Config.Hostname != "" {
+		if err := unix.Sethostname([]byte(s.Config.Hostname)); err != nil {
+			return fmt.Errorf("set hostname %q: %w", s.Config.Hostname, err)
+		}
+	}
+	if flags&unix.CLONE_NEWNET != 0 {
+		if err := loopbackUp(); err != nil {
+			return fmt.Errorf("bring up lo: %w", err)
+		}
+	}
+	for name, value := range s.Config.Sysctls {
+		if err := s.sysctl(name, value); err != nil {
+			return err
+		}
+	}
+	for name := range s.pinned() {
+		target := filepath.Join(s.dir, name)
+		if err := os.WriteFile(target, nil, 0o400); err != nil {
+			return err
+		}
+		if err := unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/%s", unix.Gettid(), name), target, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("pin %s namespace: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// sysctl writes a parameter of a namespace that the thread has made. One of the
+// host's is refused: it would change every pod.
+func (s *Sandbox) sysctl(name, value string) error {
+	path := strings.ReplaceAll(name, ".", "/")
+	net := strings.HasPrefix(path, "net/") && !s.Config.HostNetwork
+	ipc := !s.Config.HostIPC && (strings.HasPrefix(path, "kernel/shm") || strings.HasPrefix(path, "kernel/msg") ||
+		path == "kernel/sem" || strings.HasPrefix(path, "fs/mqueue/"))
+	if !net && !ipc || strings.Contains(path, "..") {
+		return fmt.Errorf("sysctl %q is not one of the sandbox's own namespaces", name)
+	}
+	f, err := os.OpenFile("/proc/sys/"+path, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("sysctl %q: %w", name, err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(value); err != nil {
+		return fmt.Errorf("sysctl %q to %q: %w", name, value, err)
+	}
+	return nil
+}
+
+// loopbackUp brings lo up in the thread's network namespace.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, req); err != nil {
+		return err
+	}
+	req.SetUint16(req.Uint16() | unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req)
+}
+
+// startPause starts the pid 1 of a shared pid namespace and pins the namespace.
+func (r *Runtime) startPause(ctx context.Context, s *Sandbox) error {
+	p := &plan.Plan{Version: plan.Version, Kind: plan.Pause}
+	for name, flag := range s.pinned() {
+		p.Joins = append(p.Joins, plan.Join{Path: filepath.Join(s.dir, name), Flag: flag})
+	}
+	child := &plan.Child{Flags: unix.CLONE_NEWPID}
+	f, err := planFileFor(p)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	id := s.pauseID()
+	a, err := r.keeper.call(ctx, plan.Request{Op: plan.Create, ID: id, Child: child}, int(f.Fd()))
+	if err != nil {
+		return fmt.Errorf("start pid 1: %w", err)
+	}
+	s.PausePID, s.PauseTicks = a.PID, a.Started
+	if _, err := r.keeper.call(ctx, plan.Request{Op: plan.Start, ID: id}); err != nil {
+		return fmt.Errorf("start pid 1: %w", err)
+	}
+	target := filepath.Join(s.dir, "pid")
+	if err := os.WriteFile(target, nil, 0o400); err != nil {
+		return err
+	}
+	if err := unix.Mount(fmt.Sprintf("/proc/%d/ns/pid", a.PID), target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("pin pid namespace: %w", err)
+	}
+	return nil
+}
+
+// RemoveSandbox takes a sandbox apart. Its containers should be gone already; one
+// that is not keeps its namespaces alive. A sandbox that is not there is no error.
+func (r *Runtime) RemoveSandbox(ctx context.Context, id string) error {
+	r.mu.Lock()
+	s := r.sandboxes[id]
+	r.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	if err := r.dismantle(ctx, s); err != nil {
+		return fmt.Errorf("sandbox %q: %w", id, err)
+	}
+	r.mu.Lock()
+	delete(r.sandboxes, id)
+	r.mu.Unlock()
+	return nil
+}
+
+// dismantle undoes makeSandbox, as far as it got.
+func (r *Runtime) dismantle(ctx context.Context, s *Sandbox) error {
+	if s.PausePID != 0 {
+		if startTicks(s.PausePID) == s.PauseTicks {
+			unix.Kill(s.PausePID, unix.SIGKILL)
+		}
+		if r.keeper != nil {
+			if _, err := r.keeper.call(ctx, plan.Request{Op: plan.Forget, ID: s.pauseID()}); err != nil {
+				r.log.Debug("keeper did not know the pid 1 of a sandbox", "id", s.Config.ID, "err", err)
+			}
+		}
+	}
+	for _, name := range []string{"net", "uts", "ipc", "pid", "shm"} {
+		err := unix.Unmount(filepath.Join(s.dir, name), unix.MNT_DETACH)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("unpin %s: %w", name, err)
+		}
+	}
+	if parent := s.Config.CgroupParent; parent != "" && parent != r.cfg.Cgroup {
+		cgroup.RemoveEmpty(parent)
+	}
+	return os.RemoveAll(s.dir)
+}
+
+// Sandbox returns a sandbox by id.
+func (r *Runtime) Sandbox(id string) (*Sandbox, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.sandboxes[id]
+	if s == nil {
+		return nil, fmt.Errorf("sandbox %q: %w", id, ErrNotFound)
+	}
+	return s, nil
+}
+
+// loadSandboxes finds the sandboxes of an earlier Runtime. One whose pins are
+// gone, or were never finished, is taken apart.
+func (r *Runtime) loadSandboxes() error {
+	entries, err := os.ReadDir(r.sandboxRoot())
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		s := &Sandbox{}
+		dir := filepath.Join(r.sandboxRoot(), e.Name())
+		err := atomicfile.ReadJSON(filepath.Join(dir, sandboxFile), s)
+		s.dir = dir
+		if err == nil && s.Config.ID == e.Name() && s.whole() {
+			r.sandboxes[s.Config.ID] = s
+			continue
+		}
+		r.log.Warn("sandbox is not whole and is taken apart", "id", e.Name(), "err", err)
+		s.Config.ID = e.Name()
+		if err := r.dismantle(context.Background(), s); err != nil {
+			r.log.Error("sandbox not taken apart", "id", e.Name(), "err", err)
+		}
+	}
+	return nil
+}
+
+// whole reports whether every pin still holds a namespace.
+func (s *Sandbox) whole() bool {
+	for name := range s.pinned() {
+		var st unix.Statfs_t
+		if err := unix.Statfs(filepath.Join(s.dir, name), &st); err != nil || st.Type != unix.NSFS_MAGIC {
+			return false
+		}
+	}
+	return true
+}
+
+// onLostThread runs f on an operating system thread that ends with it.
+func onLostThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		done <- f()
+	}()
+	return <-done
+}

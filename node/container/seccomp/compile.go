@@ -1,0 +1,408 @@
+// Package seccomp compiles the seccomp section of an OCI runtime spec to the
+// classic BPF program that seccomp(2) loads. System calls are found by binary
+// search, so that a profile of four hundred names costs ten comparisons.
+//
+// Where a profile refuses by default, system calls younger than every one that
+// it names fail with ENOSYS, as runc has it: programs then fall back to an older
+// call instead of failing for good.
+package seccomp
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Offsets in struct seccomp_data.
+const (
+	dataNr   = 0
+	dataArch = 4
+	dataArgs = 16
+)
+
+// Return values of a filter.
+const (
+	retKillThread  = 0x00000000
+	retKillProcess = 0x80000000
+	retTrap        = 0x00030000
+	retErrno       = 0x00050000
+	retTrace       = 0x7ff00000
+	retLog         = 0x7ffc0000
+	retAllow       = 0x7fff0000
+	retData        = 0x0000ffff
+)
+
+// Program is a compiled filter.
+type Program struct {
+	// Code is the BPF program, eight bytes an instruction.
+	Code []byte
+	// Flags are SECCOMP_FILTER_FLAG_* for seccomp(2).
+	Flags uint32
+}
+
+// Compile compiles a profile. A profile that is empty, or asks for something that
+// cannot be done (notification to a listener), is refused: never half a filter.
+func Compile(p *specs.LinuxSeccomp) (*Program, error) {
+	prog, err := compile(p)
+	if err != nil {
+		return nil, fmt.Errorf("seccomp profile: %w", err)
+	}
+	return prog, nil
+}
+
+func compile(p *specs.LinuxSeccomp) (*Program, error) {
+	if p == nil || p.DefaultAction == "" {
+		return nil, errors.New("no default action")
+	}
+	fallback, err := action(p.DefaultAction, p.DefaultErrnoRet)
+	if err != nil {
+		return nil, err
+	}
+	flags, err := filterFlags(p.Flags)
+	if err != nil {
+		return nil, err
+	}
+	wanted := append(native()[:1:1], p.Architectures...)
+	a := &assembler{rets: map[uint32]label{}}
+	next := a.ret(retKillProcess) // an architecture that the profile does not know
+	for _, name := range native() {
+		ar, ok := arches[name]
+		if !ok || !slices.Contains(wanted, name) {
+			continue
+		}
+		rules, err := collect(p.Syscalls, numbers()[ar.column])
+		if err != nil {
+			return nil, err
+		}
+		segments := segmentsOf(rules, fallback, 0)
+		switch {
+		case name != specs.ArchX86_64:
+		case slices.Contains(wanted, specs.ArchX32):
+			segments = append(segments, segmentsOf(rules, fallback, x32Bit)...)
+		default: // a second set of numbers must not be a way around the first
+			segments = append(segments, segment{start: x32Bit, ret: retErrno | uint32(syscall.ENOSYS)})
+		}
+		body := a.body(segments)
+		next = a.jump(opJeq, ar.audit, body, next)
+	}
+	a.load(dataArch)
+	code, err := a.code()
+	if err != nil {
+		return nil, err
+	}
+	return &Program{Code: code, Flags: flags}, nil
+}
+
+func filterFlags(in []specs.LinuxSeccompFlag) (uint32, error) {
+	const tsync, log, specAllow, waitKillable = 1, 2, 4, 32
+	if in == nil {
+		return specAllow, nil
+	}
+	var out uint32
+	for _, f := range in {
+		switch f {
+		case specs.LinuxSeccompFlagLog:
+			out |= log
+		case specs.LinuxSeccompFlagSpecAllow:
+			out |= specAllow
+		case specs.LinuxSeccompFlagWaitKillableRecv:
+			out |= waitKillable
+		case "SECCOMP_FILTER_FLAG_TSYNC": // one thread is all there is when the filter is loaded
+		default:
+			return 0, fmt.Errorf("flag %q is not known", f)
+		}
+	}
+	return out &^ tsync, nil
+}
+
+func action(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
+	data := uint32(syscall.EPERM)
+	if errno != nil {
+		data = uint32(*errno) & retData
+	}
+	switch a {
+	case specs.ActAllow:
+		return retAllow, nil
+	case specs.ActErrno:
+		return retErrno | data, nil
+	case specs.ActKill, specs.ActKillThread:
+		return retKillThread, nil
+	case specs.ActKillProcess:
+		return retKillProcess, nil
+	case specs.ActTrap:
+		return retTrap, nil
+	case specs.ActTrace:
+		return retTrace | data, nil
+	case specs.ActLog:
+		return retLog, nil
+	}
+	return 0, fmt.Errorf("action %q is not supported", a)
+}
+
+// rule is what happens to a system call when all args match; none always match.
+type rule struct {
+	ret  uint32
+	args []specs.LinuxSeccompArg
+}
+
+// collect sorts the rules by system call number. Names that this architecture has
+// not got are left out.
+func collect(in []specs.LinuxSyscall, numbers map[string]uint32) (map[uint32][]rule, error) {
+	out := map[uint32][]rule{}
+	for _, s := range in {
+		ret, err := action(s.Action, s.ErrnoRet)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range s.Args {
+			if a.Index > 5 {
+				return nil, fmt.Errorf("argument %d of %q: a system call has six", a.Index, s.Names)
+			}
+			if _, err := compareOf(a.Op); err != nil {
+				return nil, err
+			}
+		}
+		for _, name := range s.Names {
+			nr, ok := numbers[name]
+			if !ok {
+				continue
+			}
+			for _, args := range alternatives(s.Args) {
+				out[nr] = append(out[nr], rule{ret, args})
+			}
+		}
+	}
+	return out, nil
+}
+
+// alternatives are the argument lists of a rule: all must match, except that two
+// conditions on one argument are two ways to match (runc's reading of the spec).
+func alternatives(args []specs.LinuxSeccompArg) [][]specs.LinuxSeccompArg {
+	var seen [6]bool
+	for _, a := range args {
+		if seen[a.Index] {
+			var out [][]specs.LinuxSeccompArg
+			for _, one := range args {
+				out = append(out, []specs.LinuxSeccompArg{one})
+			}
+			return out
+		}
+		seen[a.Index] = true
+	}
+	return [][]specs.LinuxSeccompArg{args}
+}
+
+// segment is a run of system call numbers, from start to the next segment, that
+// are all decided alike.
+type segment struct {
+	start uint32
+	ret   uint32
+	rules []rule // conditional: decided by arguments
+}
+
+// body emits the part for one architecture.
+func (a *assembler) body(segments []segment) label {
+	labels := make([]label, len(segments))
+	for i, s := range segments {
+		labels[i] = -1
+		if s.rules != nil {
+			labels[i] = a.conditional(s.rules, s.ret)
+		}
+	}
+	root := a.search(segments, labels)
+	if n := len(a.rev); int(root) != n-1 {
+		a.emit(instruction{op: opJa, k: uint32(n - int(root) - 1)})
+	}
+	return a.load(dataNr)
+}
+
+// segmentsOf cuts the numbers into runs.
+func segmentsOf(rules map[uint32][]rule, fallback, offset uint32) []segment {
+	out := []segment{{start: offset, ret: fallback}}
+	add := func(s segment) {
+		last := &out[len(out)-1]
+		if s.rules == nil && last.rules == nil && last.ret == s.ret {
+			return
+		}
+		if last.start == s.start {
+			*last = s
+			return
+		}
+		out = append(out, s)
+	}
+	nrs := slices.Sorted(maps.Keys(rules))
+	for _, nr := range nrs {
+		s := segment{start: offset + nr, ret: fallback}
+		for _, r := range rules[nr] {
+			if len(r.args) == 0 { // unconditional: what comes after has no say
+				s.ret = r.ret
+				break
+			}
+			s.rules = append(s.rules, r)
+		}
+		add(s)
+		add(segment{start: offset + nr + 1, ret: fallback})
+	}
+	if len(nrs) > 0 {
+		add(segment{start: offset + nrs[len(nrs)-1] + 1, ret: unknown(fallback)})
+	}
+	return out
+}
+
+// unknown is what happens to system calls younger than the profile.
+func unknown(fallback uint32) uint32 {
+	switch fallback &^ retData {
+	case retErrno, retKillThread, retKillProcess:
+		return retErrno | uint32(syscall.ENOSYS)
+	}
+	return fallback
+}
+
+// search emits a binary search over the segments.
+func (a *assembler) search(s []segment, labels []label) label {
+	if len(s) == 1 {
+		if labels[0] >= 0 {
+			return labels[0]
+		}
+		return a.ret(s[0].ret)
+	}
+	mid := len(s) / 2
+	high := a.search(s[mid:], labels[mid:])
+	low := a.search(s[:mid], labels[:mid])
+	return a.jump(opJge, s[mid].start, high, low)
+}
+
+// conditional emits the rules of one system call; otherwise is for no match.
+func (a *assembler) conditional(rules []rule, otherwise uint32) label {
+	next := a.ret(otherwise)
+	for _, r := range slices.Backward(rules) {
+		match := a.ret(r.ret)
+		for _, arg := range slices.Backward(r.args) {
+			match = a.compare(arg, match, next)
+		}
+		next = match
+	}
+	return next
+}
+
+// comparison of 64 bits as two of 32.
+type comparison struct {
+	low     uint16 // of the low words when the high words are equal
+	greater bool   // a greater high word decides
+	negate  bool
+}
+
+func compareOf(op specs.LinuxSeccompOperator) (comparison, error) {
+	switch op {
+	case specs.OpEqualTo, specs.OpMaskedEqual:
+		return comparison{low: opJeq}, nil
+	case specs.OpNotEqual:
+		return comparison{low: opJeq, negate: true}, nil
+	case specs.OpGreaterEqual:
+		return comparison{low: opJge, greater: true}, nil
+	case specs.OpGreaterThan:
+		return comparison{low: opJgt, greater: true}, nil
+	case specs.OpLessThan:
+		return comparison{low: opJge, greater: true, negate: true}, nil
+	case specs.OpLessEqual:
+		return comparison{low: opJgt, greater: true, negate: true}, nil
+	}
+	return comparison{}, fmt.Errorf("operator %q is not known", op)
+}
+
+func (a *assembler) compare(arg specs.LinuxSeccompArg, yes, no label) label {
+	c, err := compareOf(arg.Op)
+	if err != nil {
+		return no // collect has refused it
+	}
+	if c.negate {
+		yes, no = no, yes
+	}
+	value, mask := arg.Value, ^uint64(0)
+	if arg.Op == specs.OpMaskedEqual {
+		value, mask = arg.ValueTwo, arg.Value
+	}
+	low := uint32(dataArgs + 8*arg.Index)
+	a.jump(c.low, uint32(value), yes, no)
+	a.mask(uint32(mask))
+	lowTest := a.load(low)
+	high := a.jump(opJeq, uint32(value>>32), lowTest, no)
+	if c.greater {
+		a.jump(opJgt, uint32(value>>32), yes, high)
+	}
+	a.mask(uint32(mask >> 32))
+	return a.load(low + 4)
+}
+
+func (a *assembler) mask(m uint32) {
+	if m != ^uint32(0) {
+		a.emit(instruction{op: opAnd, k: m})
+	}
+}
+
+// maxPrograms is how many compiled profiles a Cache keeps; a node has a handful.
+const maxPrograms = 64
+
+// Cache compiles each profile once. The zero value is ready, and safe for
+// concurrent use.
+type Cache struct {
+	mu    sync.Mutex
+	progs map[[sha256.Size]byte]*Program
+}
+
+// Compile is Compile, remembered.
+func (c *Cache) Compile(p *specs.LinuxSeccomp) (*Program, error) {
+	key := fingerprint(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if prog, ok := c.progs[key]; ok {
+		return prog, nil
+	}
+	prog, err := Compile(p)
+	if err != nil {
+		return nil, err
+	}
+	if c.progs == nil || len(c.progs) >= maxPrograms {
+		c.progs = map[[sha256.Size]byte]*Program{}
+	}
+	c.progs[key] = prog
+	return prog, nil
+}
+
+func fingerprint(p *specs.LinuxSeccomp) (sum [sha256.Size]byte) {
+	h := sha256.New()
+	fmt.Fprintln(h, p.DefaultAction, number(p.DefaultErrnoRet), p.Architectures, p.Flags, p.Flags == nil)
+	for i := range p.Syscalls {
+		s := &p.Syscalls[i]
+		io.WriteString(h, string(s.Action)+" "+number(s.ErrnoRet))
+		for _, n := range s.Names {
+			io.WriteString(h, " "+n)
+		}
+		for _, a := range s.Args {
+			io.WriteString(h, "\t"+string(a.Op))
+			var b [24]byte
+			binary.LittleEndian.PutUint64(b[:], uint64(a.Index))
+			binary.LittleEndian.PutUint64(b[8:], a.Value)
+			binary.LittleEndian.PutUint64(b[16:], a.ValueTwo)
+			h.Write(b[:])
+		}
+		io.WriteString(h, "\n")
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+func number(n *uint) string {
+	if n == nil {
+		return "-"
+	}
+	return fmt.Sprint(*n)
+}

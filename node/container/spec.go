@@ -1,0 +1,265 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+// maxMounts bounds what a spec may ask for, so that a plan stays readable in one go.
+const maxMounts = 10000
+
+// translate turns a spec into a plan for the keeper and the fork flags for its
+// child. It decides everything; what it returns has no choices left.
+func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.Child, error) {
+	spec := cfg.Spec
+	if spec == nil || spec.Process == nil || spec.Linux == nil {
+		return nil, nil, errors.New("spec has no process or no linux section")
+	}
+	if len(spec.Mounts) > maxMounts {
+		return nil, nil, fmt.Errorf("spec has %d mounts, more than %d", len(spec.Mounts), maxMounts)
+	}
+	p := &plan.Plan{
+		Version: plan.Version, Kind: plan.Init,
+		Hostname: spec.Hostname, Domainname: spec.Domainname,
+		Sysctls: spec.Linux.Sysctl,
+		Masked:  spec.Linux.MaskedPaths, Readonly: spec.Linux.ReadonlyPaths,
+	}
+	child := &plan.Child{TTY: cfg.TTY, StdinOnce: cfg.StdinOnce, Log: cfg.LogPath}
+	if err := planNamespaces(p, child, spec, sb); err != nil {
+		return nil, nil, err
+	}
+	if err := r.planRoot(p, cfg); err != nil {
+		return nil, nil, err
+	}
+	if err := r.planMounts(p, spec); err != nil {
+		return nil, nil, err
+	}
+	planDevices(p, spec.Linux.Devices)
+	proc, err := r.planProcess(spec.Process, spec.Linux.Seccomp)
+	if err != nil {
+		return nil, nil, err
+	}
+	p.Process = *proc
+	p.Process.TTY = cfg.TTY
+	return p, child, nil
+}
+
+var namespaceFlags = map[specs.LinuxNamespaceType]uintptr{
+	specs.PIDNamespace: unix.CLONE_NEWPID, specs.NetworkNamespace: unix.CLONE_NEWNET,
+	specs.MountNamespace: unix.CLONE_NEWNS, specs.IPCNamespace: unix.CLONE_NEWIPC,
+	specs.UTSNamespace: unix.CLONE_NEWUTS, specs.UserNamespace: unix.CLONE_NEWUSER,
+	specs.CgroupNamespace: unix.CLONE_NEWCGROUP,
+}
+
+// planNamespaces sorts the namespaces into those the fork makes or enters, those
+// the first process joins, and those it makes. A sandbox's go before the spec's.
+func planNamespaces(p *plan.Plan, child *plan.Child, spec *specs.Spec, sb *Sandbox) error {
+	want := map[uintptr]string{unix.CLONE_NEWNS: ""}
+	for _, ns := range spec.Linux.Namespaces {
+		flag, ok := namespaceFlags[ns.Type]
+		if !ok {
+			return fmt.Errorf("namespace %q is not supported", ns.Type)
+		}
+		if flag == unix.CLONE_NEWNS && ns.Path != "" {
+			return errors.New("joining a mount namespace is not supported")
+		}
+		want[flag] = ns.Path
+	}
+	if sb != nil {
+		sb.impose(want)
+		p.Hostname, p.Domainname = "", "" // the sandbox has it
+	}
+	for flag, path := range want {
+		switch {
+		case flag == unix.CLONE_NEWPID && path != "":
+			child.PIDNS = path
+		case flag == unix.CLONE_NEWUSER && path != "":
+			child.UserNS = path
+		case flag == unix.CLONE_NEWPID || flag == unix.CLONE_NEWNS || flag == unix.CLONE_NEWUSER:
+			child.Flags |= flag
+		case path != "":
+			p.Joins = append(p.Joins, plan.Join{Path: path, Flag: flag})
+		default:
+			p.Unshare |= flag
+		}
+	}
+	if child.Flags&unix.CLONE_NEWUSER != 0 {
+		child.UIDMap, child.GIDMap = idMaps(spec.Linux.UIDMappings), idMaps(spec.Linux.GIDMappings)
+	}
+	if _, own := want[unix.CLONE_NEWUTS]; !own {
+		p.Hostname, p.Domainname = "", ""
+	}
+	return nil
+}
+
+func idMaps(in []specs.LinuxIDMapping) []plan.IDMap {
+	out := make([]plan.IDMap, len(in))
+	for i, m := range in {
+		out[i] = plan.IDMap{Container: int(m.ContainerID), Host: int(m.HostID), Size: int(m.Size)}
+	}
+	return out
+}
+
+func (r *Runtime) planRoot(p *plan.Plan, cfg *CreateConfig) error {
+	propagation, err := propagationFlag(cfg.Spec.Linux.RootfsPropagation)
+	if err != nil {
+		return err
+	}
+	f := cfg.Rootfs
+	if f.Path == "" && len(f.Lower) == 0 {
+		return errors.New("rootfs has neither a path nor layers")
+	}
+	if f.Path != "" && len(f.Lower) > 0 {
+		return errors.New("rootfs has both a path and layers")
+	}
+	ro := f.ReadOnly || cfg.Spec.Root != nil && cfg.Spec.Root.Readonly
+	p.Root = plan.Root{
+		Lower: f.Lower, Upper: f.Upper, Work: f.Work, Path: f.Path, Readonly: ro,
+		Mountpoint: filepath.Join(r.runDir(cfg.ID), "rootfs"), Propagation: propagation,
+	}
+	if f.Path == "" && f.Upper == "" {
+		// An overlay wants an upper directory or two lower ones.
+		if len(f.Lower) == 1 {
+			p.Root.Path, p.Root.Lower = f.Lower[0], nil
+		}
+		p.Root.Readonly = true
+	}
+	return nil
+}
+
+// planMounts keeps the spec's order, makes sure that /dev is a fresh tmpfs, and
+// spells out what "cgroup" means on this machine.
+func (r *Runtime) planMounts(p *plan.Plan, spec *specs.Spec) error {
+	hasDev := slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool { return filepath.Clean(m.Destination) == "/dev" })
+	if !hasDev {
+		p.Mounts = append(p.Mounts, plan.Mount{
+			Source: "tmpfs", Target: "/dev", Type: "tmpfs", Flags: unix.MS_NOSUID | unix.MS_STRICTATIME, Data: "mode=755,size=65536k",
+		})
+	}
+	for _, m := range spec.Mounts {
+		pm, err := planMount(m)
+		if err != nil {
+			return err
+		}
+		if pm.Type == "cgroup" && !pm.Bind {
+			p.Mounts = append(p.Mounts, cgroupMounts(pm)...)
+			continue
+		}
+		p.Mounts = append(p.Mounts, pm)
+	}
+	return nil
+}
+
+// cgroupMounts are the mounts that a container sees its own cgroup through: the
+// unified hierarchy, or a tmpfs with one directory a v1 controller.
+func cgroupMounts(m plan.Mount) []plan.Mount {
+	if unifiedCgroups() {
+		m.Type, m.Source, m.Data = "cgroup2", "cgroup", ""
+		return []plan.Mount{m}
+	}
+	out := []plan.Mount{{
+		Source: "tmpfs", Target: m.Target, Type: "tmpfs", Data: "mode=755",
+		Flags: m.Flags &^ unix.MS_RDONLY,
+	}}
+	for _, c := range v1Controllers() {
+		one := m
+		one.Target, one.Source, one.Data = filepath.Join(m.Target, c.dir), "cgroup", c.options
+		out = append(out, one)
+	}
+	return out
+}
+
+// devices that every container has.
+func planDevices(p *plan.Plan, extra []specs.LinuxDevice) {
+	for _, d := range []struct {
+		path         string
+		major, minor uint32
+	}{
+		{"/dev/null", 1, 3}, {"/dev/zero", 1, 5}, {"/dev/full", 1, 7}, {"/dev/random", 1, 8},
+		{"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0},
+	} {
+		p.Devices = append(p.Devices, plan.Device{Path: d.path, Mode: unix.S_IFCHR | 0o666, Major: d.major, Minor: d.minor})
+	}
+	for _, d := range extra {
+		mode := uint32(0o666)
+		if d.FileMode != nil {
+			mode = uint32(d.FileMode.Perm())
+		}
+		pd := plan.Device{Path: d.Path, Mode: deviceType(d.Type) | mode, Major: uint32(d.Major), Minor: uint32(d.Minor)}
+		if d.UID != nil {
+			pd.UID = int(*d.UID)
+		}
+		if d.GID != nil {
+			pd.GID = int(*d.GID)
+		}
+		p.Devices = append(p.Devices, pd)
+	}
+}
+
+func deviceType(t string) uint32 {
+	switch t {
+	case "b":
+		return unix.S_IFBLK
+	case "p":
+		return unix.S_IFIFO
+	}
+	return unix.S_IFCHR
+}
+
+// planProcess translates what is executed.
+func (r *Runtime) planProcess(in *specs.Process, filter *specs.LinuxSeccomp) (*plan.Process, error) {
+	caps, err := planCaps(in.Capabilities)
+	if err != nil {
+		return nil, err
+	}
+	limits, err := planRlimits(in.Rlimits)
+	if err != nil {
+		return nil, err
+	}
+	out := &plan.Process{
+		Args: in.Args, Env: in.Env, Cwd: in.Cwd,
+		UID: int(in.User.UID), GID: int(in.User.GID), Caps: caps,
+		NoNewPrivs: in.NoNewPrivileges, Rlimits: limits, OOMScoreAdj: in.OOMScoreAdj, TTY: in.Terminal,
+	}
+	out.Env = slices.Clone(in.Env)
+	for _, g := range in.User.AdditionalGids {
+		out.Groups = append(out.Groups, int(g))
+	}
+	if in.User.Umask != nil {
+		mask := int(*in.User.Umask)
+		out.Umask = &mask
+	}
+	if s := in.ConsoleSize; s != nil {
+		out.Rows, out.Cols = uint16(s.Height), uint16(s.Width)
+	}
+	if filter != nil {
+		prog, err := r.filters.Compile(filter)
+		if err != nil {
+			return nil, err
+		}
+		out.Seccomp, out.SeccompFlags = prog.Code, uintptr(prog.Flags)
+	}
+	return out, nil
+}
+
+// bindSourcesExist says early, and by name, what a bind mount has not got.
+func bindSourcesExist(p *plan.Plan) error {
+	for i := range p.Mounts {
+		m := &p.Mounts[i]
+		if !m.Bind {
+			continue
+		}
+		if _, err := os.Stat(m.Source); err != nil {
+			return fmt.Errorf("mount on %q: source: %w", m.Target, err)
+		}
+	}
+	return nil
+}
