@@ -117,7 +117,7 @@ func compact(e *exam) {
 	for i := range 5 {
 		x = e.update("/a/x", fmt.Sprint(i+1), x)
 	}
-	quiet := e.watch("/quiet/", 1)
+	quiet := e.watch("/quiet/", x)
 	if err := e.s.Compact(e.ctx, 5); err != nil {
 		e.Fatal(err)
 	}

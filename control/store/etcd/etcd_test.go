@@ -1,0 +1,176 @@
+package etcd_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sampan-dev/sampan/control/store"
+	"github.com/sampan-dev/sampan/control/store/etcd"
+	"github.com/sampan-dev/sampan/control/store/storetest"
+)
+
+func start(t testing.TB, cfg etcd.EmbedConfig) *etcd.Server {
+	t.Helper()
+	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	server, err := etcd.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return server
+}
+
+func TestExamEmbedded(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store {
+		return start(t, etcd.EmbedConfig{Dir: t.TempDir()}).Store()
+	})
+}
+
+// The same exam over a connection, under a prefix of its own.
+func TestExamExternal(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store {
+		dir, err := os.MkdirTemp("", "etcd") // short: a socket's path has 107 bytes
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		socket := filepath.Join(dir, "socket")
+		start(t, etcd.EmbedConfig{Dir: filepath.Join(dir, "data"), Socket: socket})
+		s, err := etcd.Open(etcd.Config{Endpoints: []string{"unix://" + socket}, Prefix: "/tenant"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	})
+}
+
+// What was written is there after a restart, at the same revisions.
+func TestRestart(t *testing.T) {
+	cfg := etcd.EmbedConfig{Dir: t.TempDir()}
+	server := start(t, cfg)
+	rev, err := server.Store().Create(t.Context(), "/a/x", []byte("1"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	entry, now, err := start(t, cfg).Store().Get(t.Context(), "/a/x")
+	if err != nil || string(entry.Value) != "1" || entry.Revision != rev || now != rev {
+		t.Fatalf("after a restart: %+v at %d, %v", entry, now, err)
+	}
+}
+
+func TestLocked(t *testing.T) {
+	cfg := etcd.EmbedConfig{Dir: t.TempDir()}
+	start(t, cfg)
+	begin := time.Now()
+	_, err := etcd.Start(t.Context(), cfg)
+	if !errors.Is(err, etcd.ErrLocked) || !strings.Contains(err.Error(), "process "+strconv.Itoa(os.Getpid())+" ") {
+		t.Errorf("second server: %v", err)
+	}
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("refused after %v", took)
+	}
+}
+
+// Bytes that changed in the middle of the log are refused with one sentence.
+func TestDamagedLog(t *testing.T) {
+	cfg := etcd.EmbedConfig{Dir: t.TempDir()}
+	server := start(t, cfg)
+	const mark = "a value that is easy to find in the log"
+	if _, err := server.Store().Create(t.Context(), "/a/x", []byte(mark), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	logs, err := filepath.Glob(filepath.Join(cfg.Dir, "member", "wal", "*.wal"))
+	if err != nil || len(logs) != 1 {
+		t.Fatal(logs, err)
+	}
+	content, err := os.ReadFile(logs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := strings.Index(string(content), mark)
+	if at < 0 {
+		t.Fatal("the write is not in the log")
+	}
+	content[at] ^= 1
+	if err := os.WriteFile(logs[0], content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = etcd.Start(t.Context(), cfg)
+	if err == nil {
+		t.Fatal("started on a damaged log")
+	}
+	for _, word := range []string{cfg.Dir, "crc mismatch", "restore a backup"} {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("the error does not tell %q: %v", word, err)
+		}
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("more than a sentence: %v", err)
+	}
+}
+
+// Keys of one life share leases: many events cost few writes beyond their own.
+func TestLeasesAreShared(t *testing.T) {
+	s := start(t, etcd.EmbedConfig{Dir: t.TempDir()}).Store()
+	const events = 50
+	for i := range events {
+		if _, err := s.Create(t.Context(), fmt.Sprintf("/events/%d", i), nil, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := s.LeaseCount(context.Background()); err != nil || n != 1 {
+		t.Errorf("%d events take %d leases, %v", events, n, err)
+	}
+}
+
+func BenchmarkStart(b *testing.B) {
+	b.Run("Cold", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			dir := b.TempDir()
+			b.StartTimer()
+			server, err := etcd.Start(b.Context(), etcd.EmbedConfig{Dir: dir})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.StopTimer()
+			if err := server.Close(); err != nil {
+				b.Fatal(err)
+			}
+			b.StartTimer()
+		}
+	})
+	b.Run("Again", func(b *testing.B) {
+		dir := b.TempDir()
+		for b.Loop() {
+			server, err := etcd.Start(b.Context(), etcd.EmbedConfig{Dir: dir})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.StopTimer()
+			if err := server.Close(); err != nil {
+				b.Fatal(err)
+			}
+			b.StartTimer()
+		}
+	})
+}
