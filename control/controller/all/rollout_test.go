@@ -140,7 +140,11 @@ func (b *bench) show() string {
 func (b *bench) expect(want string) {
 	b.Helper()
 	b.settle()
-	if got := b.show(); got != want {
+	got := b.show()
+	if begin, open := strings.CutSuffix(want, "…"); open && strings.HasPrefix(got, begin) {
+		return
+	}
+	if got != want {
 		b.Errorf("\n got %s\nwant %s", got, want)
 	}
 }
@@ -257,7 +261,7 @@ func TestRecreate(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.change(image("b"))
-		b.expect("a#1 0/1/1, " + unavailable + ", NewReplicaSetAvailable=True")
+		b.expect("a#1 0/1/1, " + unavailable + ", …") // the reason depends on which status the deployment saw
 		slow, err := client.Pods.Get(t.Context(), b.server, slow.Namespace, slow.Name)
 		if err != nil {
 			t.Fatal(err)

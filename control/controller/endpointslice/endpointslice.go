@@ -1,0 +1,236 @@
+// Package endpointslice keeps a promise: the EndpointSlices of a Service name
+// the pods behind it, in slices of bounded size that change as little as
+// possible. It follows upstream's k8s.io/endpointslice in labels, conditions and
+// hints.
+package endpointslice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/client/informer"
+	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/reconcile"
+)
+
+const (
+	// component is the user and the source of events, as upstream's.
+	component = "endpointslice-controller"
+	byService = "service" // index of slices: "namespace/name" of their service
+	// unseen is how long to wait for one's own writes to show up when no event
+	// brings the key back.
+	unseen = 30 * time.Second
+)
+
+// Controller keeps the slices of every service.
+type Controller struct {
+	transport client.Transport
+	events    *client.Recorder
+	loop      *reconcile.Loop
+	services  *informer.Informer[*corev1.Service]
+	pods      *informer.Informer[*corev1.Pod]
+	nodes     *informer.Informer[*corev1.Node]
+	slices    *informer.Informer[*discoveryv1.EndpointSlice]
+	backends  *controller.Backends
+	own       *controller.Own[*discoveryv1.EndpointSlice]
+
+	mu    sync.Mutex
+	shown map[reconcile.Key]time.Time // the latest change that a slice was written for
+}
+
+// New makes the controller.
+func New(cfg controller.Config) (*Controller, error) {
+	if err := cfg.Valid(); err != nil {
+		return nil, err
+	}
+	c := &Controller{
+		transport: cfg.Transport(component),
+		services:  controller.Mirror(cfg.Mirrors, client.Services),
+		pods:      controller.Mirror(cfg.Mirrors, client.Pods),
+		nodes:     controller.Mirror(cfg.Mirrors, client.Nodes),
+		slices:    controller.Mirror(cfg.Mirrors, client.EndpointSlices),
+		shown:     map[reconcile.Key]time.Time{},
+	}
+	c.events = client.NewRecorder(c.transport, component, "")
+	c.own = controller.NewOwn(c.slices)
+	c.backends = controller.NewBackends(c.services, c.pods)
+	c.loop = reconcile.NewLoop(c, reconcile.Config{Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
+	controller.IndexNodes(c.pods)
+	c.slices.AddIndex(byService, func(s *discoveryv1.EndpointSlice) []string {
+		if key, ok := serviceOf(s); ok {
+			return []string{key.String()}
+		}
+		return nil
+	})
+	c.services.Subscribe(func(e informer.Event[*corev1.Service]) { c.loop.Enqueue(controller.KeyOf(e.Object())) })
+	c.pods.Subscribe(c.backends.Subscriber(c.loop.Enqueue))
+	c.slices.Subscribe(func(e informer.Event[*discoveryv1.EndpointSlice]) {
+		for _, s := range []*discoveryv1.EndpointSlice{e.Old, e.New} {
+			if key, ok := serviceOf(s); ok {
+				c.loop.Enqueue(key)
+			}
+		}
+	})
+	c.nodes.Subscribe(c.enqueueMoved)
+	return c, nil
+}
+
+// Name implements reconcile.Reconciler.
+func (*Controller) Name() string { return "endpointslice" }
+
+// Reads implements reconcile.Reconciler.
+func (*Controller) Reads() []schema.GroupVersionResource {
+	return []schema.GroupVersionResource{
+		client.Services.GroupVersionResource, client.Pods.GroupVersionResource,
+		client.Nodes.GroupVersionResource, client.EndpointSlices.GroupVersionResource,
+	}
+}
+
+// Writes implements reconcile.Reconciler.
+func (*Controller) Writes() []reconcile.Write {
+	return []reconcile.Write{{Resource: client.EndpointSlices.GroupVersionResource}}
+}
+
+// Run implements controller.Controller.
+func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
+
+// serviceOf names the service of a slice of ours.
+func serviceOf(s *discoveryv1.EndpointSlice) (reconcile.Key, bool) {
+	if s == nil || s.Labels[discoveryv1.LabelManagedBy] != managedBy || s.Labels[discoveryv1.LabelServiceName] == "" {
+		return reconcile.Key{}, false
+	}
+	return reconcile.Key{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}, true
+}
+
+// enqueueMoved looks at the services of a node's pods when its zone is known or
+// has changed.
+func (c *Controller) enqueueMoved(e informer.Event[*corev1.Node]) {
+	if e.New == nil || e.Old != nil && e.Old.Labels[corev1.LabelTopologyZone] == e.New.Labels[corev1.LabelTopologyZone] {
+		return
+	}
+	for _, pod := range controller.OnNode(c.pods, e.New.Name) {
+		for _, key := range c.backends.Before(pod) {
+			c.loop.Enqueue(key)
+		}
+	}
+}
+
+// Reconcile implements reconcile.Reconciler.
+func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Duration, error) {
+	svc, ok := c.services.Get(key.Namespace, key.Name)
+	if !ok {
+		c.own.Forget(key)
+		c.mu.Lock()
+		delete(c.shown, key)
+		c.mu.Unlock()
+		return 0, nil // the collector removes the slices with their owner
+	}
+	if svc.DeletionTimestamp != nil || len(svc.Spec.Selector) == 0 {
+		return 0, nil // somebody else names the endpoints
+	}
+	if !c.own.Seen(key) {
+		return unseen, nil
+	}
+	var pods []*corev1.Pod
+	have := c.slices.ByIndex(byService, key.String())
+	p := plan{remove: have}
+	if svc.Spec.Type != corev1.ServiceTypeExternalName {
+		pods = c.backends.Of(svc)
+		p = decide(svc, pods, have, c.zone, "")
+		if len(p.create)+len(p.update) > 0 {
+			trigger := c.trigger(key, svc, pods)
+			p = decide(svc, pods, have, c.zone, trigger)
+		}
+	}
+	if err := c.do(ctx, key, p); err != nil {
+		c.events.Eventf(svc, corev1.EventTypeWarning, "FailedToUpdateEndpointSlices",
+			"Error updating Endpoint Slices for Service %s/%s: %v", svc.Namespace, svc.Name, err)
+		return 0, err
+	}
+	return 0, nil
+}
+
+func (c *Controller) zone(node string) string {
+	n, ok := c.nodes.Get("", node)
+	if !ok {
+		return ""
+	}
+	return n.Labels[corev1.LabelTopologyZone]
+}
+
+// trigger is when the earliest change happened that no slice has been written
+// for: proxies measure from it how late they are.
+func (c *Controller) trigger(key reconcile.Key, svc *corev1.Service, pods []*corev1.Pod) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	last := c.shown[key]
+	var earliest, latest time.Time
+	consider := func(t time.Time) {
+		if !t.After(last) {
+			return
+		}
+		if earliest.IsZero() || t.Before(earliest) {
+			earliest = t
+		}
+		if t.After(latest) {
+			latest = t
+		}
+	}
+	consider(svc.CreationTimestamp.Time)
+	for _, pod := range pods {
+		if _, since := controller.Ready(pod); !since.IsZero() {
+			consider(since.Time)
+		}
+	}
+	if earliest.IsZero() {
+		return ""
+	}
+	c.shown[key] = latest
+	return earliest.UTC().Format(time.RFC3339Nano)
+}
+
+// do carries out p: new slices first, so that no endpoint is missing meanwhile.
+func (c *Controller) do(ctx context.Context, key reconcile.Key, p plan) error {
+	var errs []error
+	for _, s := range p.create {
+		made, err := client.EndpointSlices.Create(ctx, c.transport, s)
+		if err != nil {
+			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+				return nil
+			}
+			errs = append(errs, fmt.Errorf("create endpoint slice of service %q: %w", key, err))
+			continue
+		}
+		c.own.Created(key, made)
+	}
+	for _, s := range p.update {
+		made, err := client.EndpointSlices.Update(ctx, c.transport, s)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("update endpoint slice %q: %w", s.Name, err))
+			continue
+		}
+		c.own.Created(key, made)
+	}
+	for _, s := range p.remove {
+		err := client.EndpointSlices.Delete(ctx, c.transport, s.Namespace, s.Name,
+			metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID}})
+		switch {
+		case apierrors.IsNotFound(err):
+		case err != nil:
+			errs = append(errs, fmt.Errorf("delete endpoint slice %q: %w", s.Name, err))
+		default:
+			c.own.Deleted(key, s)
+		}
+	}
+	return errors.Join(errs...)
+}
