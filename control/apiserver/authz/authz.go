@@ -7,6 +7,7 @@
 package authz
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -52,7 +53,7 @@ type Policy interface {
 // Another is a further authorizer that may allow what roles do not: the node
 // authorizer.
 type Another interface {
-	Allows(q Attributes) (allowed bool, reason string)
+	Allows(ctx context.Context, q Attributes) (allowed bool, reason string)
 }
 
 // Authorizer decides. It is safe for concurrent use.
@@ -69,13 +70,13 @@ func New(policy Policy, others ...Another) *Authorizer {
 
 // Authorize decides one question. The reason says why it is allowed, or which
 // roles could not be found when it is not; it is often empty then.
-func (a *Authorizer) Authorize(q Attributes) (allowed bool, reason string) {
+func (a *Authorizer) Authorize(ctx context.Context, q Attributes) (allowed bool, reason string) {
 	if q.User.In(identity.Masters) {
 		return true, ""
 	}
 	var reasons []string
 	for _, other := range a.others {
-		allowed, why := other.Allows(q)
+		allowed, why := other.Allows(ctx, q)
 		if allowed {
 			return true, why
 		}

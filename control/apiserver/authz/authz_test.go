@@ -77,7 +77,7 @@ func TestAuthorize(t *testing.T) {
 	var got strings.Builder
 	for line := range strings.Lines(questions) {
 		question, _, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " = ")
-		allowed, reason := a.Authorize(ask(question))
+		allowed, reason := a.Authorize(t.Context(), ask(question))
 		answer := map[bool]string{true: "yes", false: "no"}[allowed]
 		fmt.Fprintln(&got, strings.TrimSpace(question+" = "+answer+" "+reason))
 	}
@@ -122,7 +122,7 @@ func TestDefaults(t *testing.T) {
 			q.Group = strings.Fields(group + "k8s.io")[2]
 			q.Resource = strings.Fields(resource)[0]
 		}
-		if got, reason := a.Authorize(q); got != want {
+		if got, reason := a.Authorize(t.Context(), q); got != want {
 			t.Errorf("%s: %v (%s), want %v", question, got, reason, want)
 		}
 	}
@@ -175,7 +175,7 @@ clusterbinding c everything user:root`)
 		{"which an administrator has", "root", gathering, nil, ""},
 	}
 	for _, c := range cases {
-		err := a.CheckEscalation(who(c.user), c.obj, c.old)
+		err := a.CheckEscalation(t.Context(), who(c.user), c.obj, c.old)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
@@ -199,19 +199,19 @@ func TestForbidden(t *testing.T) {
 func TestReviews(t *testing.T) {
 	a := New(policy(t, "clusterrole pods\n\tget core pods\nclusterbinding a pods user:alice"))
 	attrs := &authorizationv1.ResourceAttributes{Verb: "get", Resource: "pods", Namespace: "x"}
-	self, err := a.Review(who("alice"), "", &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: attrs}})
+	self, err := a.Review(t.Context(), who("alice"), "", &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: attrs}})
 	if err != nil || !self.(*authorizationv1.SelfSubjectAccessReview).Status.Allowed {
 		t.Errorf("self review: %v %v", self, err)
 	}
-	other, err := a.Review(who("alice"), "", &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: "bob", ResourceAttributes: attrs}})
+	other, err := a.Review(t.Context(), who("alice"), "", &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: "bob", ResourceAttributes: attrs}})
 	if err != nil || other.(*authorizationv1.SubjectAccessReview).Status.Allowed {
 		t.Errorf("subject review: %v %v", other, err)
 	}
-	_, err = a.Review(who("alice"), "y", &authorizationv1.LocalSubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: "bob", ResourceAttributes: attrs}})
+	_, err = a.Review(t.Context(), who("alice"), "y", &authorizationv1.LocalSubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: "bob", ResourceAttributes: attrs}})
 	if !apierrors.IsInvalid(err) {
 		t.Errorf("local review of another namespace: %v", err)
 	}
-	rules, err := a.Review(who("alice"), "", &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: "x"}})
+	rules, err := a.Review(t.Context(), who("alice"), "", &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: "x"}})
 	if err != nil || len(rules.(*authorizationv1.SelfSubjectRulesReview).Status.ResourceRules) != 1 {
 		t.Errorf("rules review: %v %v", rules, err)
 	}

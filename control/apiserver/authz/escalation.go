@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -22,20 +23,20 @@ import (
 // hands out, more than the writer holds; old is nil on create. Other objects
 // pass. The verbs "escalate" on the role and "bind" on the role referred to are
 // the ways around, as upstream has them.
-func (a *Authorizer) CheckEscalation(user identity.Identity, obj, old runtime.Object) error {
+func (a *Authorizer) CheckEscalation(ctx context.Context, user identity.Identity, obj, old runtime.Object) error {
 	if user.In(identity.Masters) || onlyForCollector(obj, old) {
 		return nil
 	}
 	switch o := obj.(type) {
 	case *rbacv1.ClusterRole:
 		was, _ := old.(*rbacv1.ClusterRole)
-		return a.checkClusterRole(user, o, was)
+		return a.checkClusterRole(ctx, user, o, was)
 	case *rbacv1.Role:
-		return a.checkRules(user, write{"roles", o.Namespace, o.Name}, o.Rules)
+		return a.checkRules(ctx, user, write{"roles", o.Namespace, o.Name}, o.Rules)
 	case *rbacv1.ClusterRoleBinding:
-		return a.checkBinding(user, write{"clusterrolebindings", "", o.Name}, o.RoleRef)
+		return a.checkBinding(ctx, user, write{"clusterrolebindings", "", o.Name}, o.RoleRef)
 	case *rbacv1.RoleBinding:
-		return a.checkBinding(user, write{"rolebindings", o.Namespace, o.Name}, o.RoleRef)
+		return a.checkBinding(ctx, user, write{"rolebindings", o.Namespace, o.Name}, o.RoleRef)
 	}
 	return nil
 }
@@ -47,15 +48,15 @@ func (w write) forbidden(err error) error {
 	return apierrors.NewForbidden(schema.GroupResource{Group: rbacv1.GroupName, Resource: w.resource}, w.name, err)
 }
 
-func (a *Authorizer) checkClusterRole(user identity.Identity, now, was *rbacv1.ClusterRole) error {
+func (a *Authorizer) checkClusterRole(ctx context.Context, user identity.Identity, now, was *rbacv1.ClusterRole) error {
 	w := write{"clusterroles", "", now.Name}
-	if err := a.checkRules(user, w, now.Rules); err != nil {
+	if err := a.checkRules(ctx, user, w, now.Rules); err != nil {
 		return err
 	}
 	if !aggregates(now) && (was == nil || !aggregates(was)) {
 		return nil
 	}
-	if a.checkRules(user, w, fullAuthority()) != nil {
+	if a.checkRules(ctx, user, w, fullAuthority()) != nil {
 		return w.forbidden(errors.New("must have cluster-admin privileges to use the aggregationRule"))
 	}
 	return nil
@@ -66,8 +67,8 @@ func aggregates(r *rbacv1.ClusterRole) bool {
 }
 
 // checkRules lets pass who may escalate, or already holds all of the rules.
-func (a *Authorizer) checkRules(user identity.Identity, w write, rules []rbacv1.PolicyRule) error {
-	may, _ := a.Authorize(Attributes{User: user, Verb: "escalate", Group: rbacv1.GroupName, Version: "*",
+func (a *Authorizer) checkRules(ctx context.Context, user identity.Identity, w write, rules []rbacv1.PolicyRule) error {
+	may, _ := a.Authorize(ctx, Attributes{User: user, Verb: "escalate", Group: rbacv1.GroupName, Version: "*",
 		Resource: w.resource, Namespace: w.namespace, Name: w.name})
 	if may {
 		return nil
@@ -76,13 +77,13 @@ func (a *Authorizer) checkRules(user identity.Identity, w write, rules []rbacv1.
 }
 
 // checkBinding lets pass who may bind the role, or already holds all it grants.
-func (a *Authorizer) checkBinding(user identity.Identity, w write, ref rbacv1.RoleRef) error {
+func (a *Authorizer) checkBinding(ctx context.Context, user identity.Identity, w write, ref rbacv1.RoleRef) error {
 	q := Attributes{User: user, Verb: "bind", Group: ref.APIGroup, Version: "*", Namespace: w.namespace, Name: ref.Name}
 	q.Resource = "roles"
 	if ref.Kind == "ClusterRole" {
 		q.Resource = "clusterroles"
 	}
-	if may, _ := a.Authorize(q); may {
+	if may, _ := a.Authorize(ctx, q); may {
 		return nil
 	}
 	var g grant

@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"context"
 	"fmt"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -16,30 +17,30 @@ import (
 // Review answers the four kinds of question that authorization.k8s.io knows, by
 // returning a copy of the question with its status filled. namespace is that of
 // the request's path, for the local review.
-func (a *Authorizer) Review(caller identity.Identity, namespace string, question runtime.Object) (runtime.Object, error) {
+func (a *Authorizer) Review(ctx context.Context, caller identity.Identity, namespace string, question runtime.Object) (runtime.Object, error) {
 	switch q := question.(type) {
 	case *authorizationv1.SubjectAccessReview:
-		return a.subjectReview(q.DeepCopy())
+		return a.subjectReview(ctx, q.DeepCopy())
 	case *authorizationv1.LocalSubjectAccessReview:
-		return a.localReview(q.DeepCopy(), namespace)
+		return a.localReview(ctx, q.DeepCopy(), namespace)
 	case *authorizationv1.SelfSubjectAccessReview:
-		return a.selfReview(caller, q.DeepCopy())
+		return a.selfReview(ctx, caller, q.DeepCopy())
 	case *authorizationv1.SelfSubjectRulesReview:
 		return a.rulesReview(caller, q.DeepCopy())
 	}
 	return nil, apierrors.NewBadRequest(fmt.Sprintf("not an access review: %T", question))
 }
 
-func (a *Authorizer) subjectReview(r *authorizationv1.SubjectAccessReview) (runtime.Object, error) {
+func (a *Authorizer) subjectReview(ctx context.Context, r *authorizationv1.SubjectAccessReview) (runtime.Object, error) {
 	errs := wrongSubject(r.Spec)
 	if len(errs) > 0 {
 		return nil, invalid("SubjectAccessReview", errs)
 	}
-	r.Status = a.answer(r.Spec)
+	r.Status = a.answer(ctx, r.Spec)
 	return r, nil
 }
 
-func (a *Authorizer) localReview(r *authorizationv1.LocalSubjectAccessReview, namespace string) (runtime.Object, error) {
+func (a *Authorizer) localReview(ctx context.Context, r *authorizationv1.LocalSubjectAccessReview, namespace string) (runtime.Object, error) {
 	errs := wrongSubject(r.Spec)
 	attrs := r.Spec.ResourceAttributes
 	if r.Spec.NonResourceAttributes != nil {
@@ -51,25 +52,25 @@ func (a *Authorizer) localReview(r *authorizationv1.LocalSubjectAccessReview, na
 	if len(errs) > 0 {
 		return nil, invalid("LocalSubjectAccessReview", errs)
 	}
-	r.Status = a.answer(r.Spec)
+	r.Status = a.answer(ctx, r.Spec)
 	return r, nil
 }
 
-func (a *Authorizer) selfReview(caller identity.Identity, r *authorizationv1.SelfSubjectAccessReview) (runtime.Object, error) {
+func (a *Authorizer) selfReview(ctx context.Context, caller identity.Identity, r *authorizationv1.SelfSubjectAccessReview) (runtime.Object, error) {
 	errs := wrongQuestion(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
 	if len(errs) > 0 {
 		return nil, invalid("SelfSubjectAccessReview", errs)
 	}
-	r.Status = status(a.Authorize(question(caller, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)))
+	r.Status = status(a.Authorize(ctx, question(caller, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)))
 	return r, nil
 }
 
-func (a *Authorizer) answer(spec authorizationv1.SubjectAccessReviewSpec) authorizationv1.SubjectAccessReviewStatus {
+func (a *Authorizer) answer(ctx context.Context, spec authorizationv1.SubjectAccessReviewSpec) authorizationv1.SubjectAccessReviewStatus {
 	who := identity.Identity{Name: spec.User, UID: spec.UID, Groups: spec.Groups, Extra: map[string][]string{}}
 	for k, v := range spec.Extra {
 		who.Extra[k] = v
 	}
-	return status(a.Authorize(question(who, spec.ResourceAttributes, spec.NonResourceAttributes)))
+	return status(a.Authorize(ctx, question(who, spec.ResourceAttributes, spec.NonResourceAttributes)))
 }
 
 func status(allowed bool, reason string) authorizationv1.SubjectAccessReviewStatus {

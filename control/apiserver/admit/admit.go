@@ -1,0 +1,150 @@
+// Package admit is the last word on a write: it completes objects with what only
+// the cluster knows (a pod's service account, its priority) and refuses what the
+// cluster's state forbids (a namespace that is going away). A file is a rule;
+// Default lists them in the order in which they speak.
+//
+// Facts: the admission controllers that Kubernetes v1.37 enables by default, and
+// their messages.
+package admit
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sampan-dev/sampan/control/apiserver/authz"
+	"github.com/sampan-dev/sampan/control/apiserver/resource"
+	"github.com/sampan-dev/sampan/internal/target"
+)
+
+// Reader reads objects as the server itself; ResourceVersion "0" answers from
+// the cache.
+type Reader interface {
+	Get(ctx context.Context, t target.Target, opts metav1.GetOptions) (runtime.Object, error)
+	List(ctx context.Context, t target.Target, opts metav1.ListOptions) (runtime.Object, error)
+}
+
+// Rule is one admission rule. A rule that only changes, or only judges, embeds
+// Neither for the other half.
+type Rule interface {
+	Admit(ctx context.Context, a *resource.Attributes) error
+	Validate(ctx context.Context, a *resource.Attributes) error
+}
+
+// Neither changes nothing and refuses nothing.
+type Neither struct{}
+
+// Admit does nothing.
+func (Neither) Admit(context.Context, *resource.Attributes) error { return nil }
+
+// Validate does nothing.
+func (Neither) Validate(context.Context, *resource.Attributes) error { return nil }
+
+// Chain is an ordered list of rules; the first that refuses ends it.
+type Chain []Rule
+
+// Admit lets every rule change the object in turn.
+func (c Chain) Admit(ctx context.Context, a *resource.Attributes) error {
+	for _, rule := range c {
+		if err := rule.Admit(ctx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Validate lets every rule judge the object as it will be stored.
+func (c Chain) Validate(ctx context.Context, a *resource.Attributes) error {
+	for _, rule := range c {
+		if err := rule.Validate(ctx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Config is what the default rules need.
+type Config struct {
+	Objects Reader
+	Authz   *authz.Authorizer
+	// ResourceOf maps a kind to its resource; ok is false for kinds not served.
+	ResourceOf func(gvk schema.GroupVersionKind) (gvr schema.GroupVersionResource, namespaced, ok bool)
+	// Now is the wall clock.
+	Now func() time.Time
+}
+
+// Default are the rules of a cluster that nobody configured.
+func Default(cfg Config) Chain {
+	return Chain{
+		namespaces{objects: cfg.Objects},
+		limits{objects: cfg.Objects},
+		serviceAccounts{objects: cfg.Objects},
+		nodeRestriction{objects: cfg.Objects},
+		freshNodes{},
+		priorities{objects: cfg.Objects},
+		tolerations{},
+		storageClasses{objects: cfg.Objects},
+		storageInUse{},
+		runtimeClasses{objects: cfg.Objects},
+		ingressClasses{objects: cfg.Objects},
+		ownerReferences{authz: cfg.Authz, resourceOf: cfg.ResourceOf},
+		externalIPs{},
+		escalation{authz: cfg.Authz},
+	}
+}
+
+// cached asks the cache, and the store when the cache has not got it: an object
+// made a moment ago must be seen.
+func cached(ctx context.Context, r Reader, t target.Target) (runtime.Object, error) {
+	obj, err := r.Get(ctx, t, metav1.GetOptions{ResourceVersion: "0"})
+	if apierrors.IsNotFound(err) {
+		return r.Get(ctx, t, metav1.GetOptions{})
+	}
+	return obj, err
+}
+
+// listed gives a list's items from the cache.
+func listed[T runtime.Object](ctx context.Context, r Reader, t target.Target) ([]T, error) {
+	list, err := r.List(ctx, t, metav1.ListOptions{ResourceVersion: "0"})
+	if err != nil {
+		return nil, err
+	}
+	var items []T
+	err = meta.EachListItem(list, func(obj runtime.Object) error {
+		if item, ok := obj.(T); ok {
+			items = append(items, item)
+		}
+		return nil
+	})
+	return items, err
+}
+
+// newPod is the pod that a request creates.
+func newPod(a *resource.Attributes) (*corev1.Pod, bool) {
+	if a.Operation != resource.OpCreate || a.Target.Subresource != "" || !is(a, "", "pods") {
+		return nil, false
+	}
+	pod, ok := a.Object.(*corev1.Pod)
+	return pod, ok
+}
+
+// is says whether the request is about the resource or one of its subresources.
+func is(a *resource.Attributes, group, res string) bool {
+	return a.Target.Resource.Group == group && a.Target.Resource.Resource == res
+}
+
+// core names an object of the core group.
+func core(res, namespace, name string) target.Target {
+	return target.Of(corev1.SchemeGroupVersion.WithResource(res), namespace).Object(name)
+}
+
+// group names a collection of another group.
+func group(gv schema.GroupVersion, res, namespace string) target.Target {
+	return target.Of(gv.WithResource(res), namespace)
+}

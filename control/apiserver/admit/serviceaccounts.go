@@ -1,0 +1,234 @@
+package admit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/rand"
+
+	"github.com/sampan-dev/sampan/control/apiserver/resource"
+)
+
+// Facts that clients and images rely on.
+const (
+	tokenMountPath    = "/var/run/secrets/kubernetes.io/serviceaccount"
+	tokenVolumePrefix = "kube-api-access-"
+	tokenSeconds      = 3607 // an odd number, by which upstream tells its own tokens
+	rootCAConfigMap   = "kube-root-ca.crt"
+)
+
+// How long a pod waits for the default account of a namespace made a moment ago.
+const (
+	defaultAccountTries = 10
+	defaultAccountWait  = 150 * time.Millisecond
+)
+
+// serviceAccounts gives every pod its account, the account's token and its pull
+// secrets.
+type serviceAccounts struct {
+	objects Reader
+}
+
+func (r serviceAccounts) Admit(ctx context.Context, a *resource.Attributes) error {
+	pod, ok := newPod(a)
+	if !ok || mirror(pod) {
+		return nil
+	}
+	if pod.Spec.ServiceAccountName == "" {
+		pod.Spec.ServiceAccountName = pod.Spec.DeprecatedServiceAccount
+	}
+	if pod.Spec.ServiceAccountName == "" {
+		pod.Spec.ServiceAccountName = "default"
+	}
+	pod.Spec.DeprecatedServiceAccount = pod.Spec.ServiceAccountName
+	account, err := r.account(ctx, a.Target.Namespace, pod.Spec.ServiceAccountName)
+	if err != nil {
+		return err
+	}
+	if automounts(account, pod) {
+		mountToken(pod)
+	}
+	if len(pod.Spec.ImagePullSecrets) == 0 {
+		pod.Spec.ImagePullSecrets = slices.Clone(account.ImagePullSecrets)
+	}
+	return nil
+}
+
+func (r serviceAccounts) Validate(ctx context.Context, a *resource.Attributes) error {
+	pod, ok := newPod(a)
+	if !ok {
+		return nil
+	}
+	if mirror(pod) {
+		return validMirror(pod)
+	}
+	if pod.Spec.ServiceAccountName == "" {
+		return fmt.Errorf("no service account specified for pod %s/%s", a.Target.Namespace, pod.Name)
+	}
+	_, err := r.account(ctx, a.Target.Namespace, pod.Spec.ServiceAccountName)
+	return err
+}
+
+// account finds the account; the default one of a new namespace is made by a
+// controller, for which it waits a little.
+func (r serviceAccounts) account(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
+	tries := 1
+	if name == "default" {
+		tries = defaultAccountTries
+	}
+	for try := 1; ; try++ {
+		obj, err := cached(ctx, r.objects, core("serviceaccounts", namespace, name))
+		if account, ok := obj.(*corev1.ServiceAccount); ok && err == nil {
+			return account, nil
+		}
+		if !apierrors.IsNotFound(err) || try == tries {
+			return nil, refuse("error looking up service account %s/%s: %w", namespace, name, err)
+		}
+		timer := time.NewTimer(defaultAccountWait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, context.Cause(ctx)
+		case <-timer.C:
+		}
+	}
+}
+
+// refuse makes a plain error, which the handler turns into 403: the cause's own
+// status must not become the answer's.
+func refuse(format string, args ...any) error {
+	return errors.New(fmt.Errorf(format, args...).Error())
+}
+
+func automounts(account *corev1.ServiceAccount, pod *corev1.Pod) bool {
+	switch {
+	case pod.Spec.AutomountServiceAccountToken != nil:
+		return *pod.Spec.AutomountServiceAccountToken
+	case account.AutomountServiceAccountToken != nil:
+		return *account.AutomountServiceAccountToken
+	}
+	return true
+}
+
+// mountToken mounts the token in every container that has nothing there yet.
+func mountToken(pod *corev1.Pod) {
+	volume, exists := tokenVolumePrefix+rand.String(5), false
+	for _, v := range pod.Spec.Volumes {
+		if strings.HasPrefix(v.Name, tokenVolumePrefix) {
+			volume, exists = v.Name, true
+			break
+		}
+	}
+	mount := corev1.VolumeMount{Name: volume, ReadOnly: true, MountPath: tokenMountPath}
+	needed := false
+	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range containers {
+			c := &containers[i]
+			if !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == tokenMountPath }) {
+				c.VolumeMounts = append(c.VolumeMounts, mount)
+				needed = true
+			}
+		}
+	}
+	if needed && !exists {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: volume, VolumeSource: corev1.VolumeSource{Projected: tokenSources()}})
+	}
+}
+
+// tokenSources is what client libraries look for: token, ca.crt, namespace.
+func tokenSources() *corev1.ProjectedVolumeSource {
+	mode, seconds := corev1.ProjectedVolumeSourceDefaultMode, int64(tokenSeconds)
+	return &corev1.ProjectedVolumeSource{DefaultMode: &mode, Sources: []corev1.VolumeProjection{
+		{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: &seconds}},
+		{ConfigMap: &corev1.ConfigMapProjection{
+			LocalObjectReference: corev1.LocalObjectReference{Name: rootCAConfigMap},
+			Items:                []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}},
+		}},
+		{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{
+			Path:     "namespace",
+			FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.namespace"},
+		}}}},
+	}}
+}
+
+// mirror: the pod shows what a node runs by itself.
+func mirror(pod *corev1.Pod) bool {
+	_, ok := pod.Annotations[corev1.MirrorPodAnnotationKey]
+	return ok
+}
+
+// validMirror: what a node runs by itself must not reach for the cluster's
+// secrets.
+func validMirror(pod *corev1.Pod) error {
+	if pod.Spec.ServiceAccountName != "" {
+		return errors.New("a mirror pod may not reference service accounts")
+	}
+	if refersTo(pod).secrets {
+		return errors.New("a mirror pod may not reference secrets")
+	}
+	for _, v := range pod.Spec.Volumes {
+		if v.Projected == nil {
+			continue
+		}
+		for _, s := range v.Projected.Sources {
+			if s.ServiceAccountToken != nil {
+				return errors.New("a mirror pod may not use ServiceAccountToken volume projections")
+			}
+		}
+	}
+	return nil
+}
+
+// references say what kinds of object a pod names.
+type references struct{ secrets, configMaps, claims bool }
+
+func refersTo(pod *corev1.Pod) (r references) {
+	r.secrets = len(pod.Spec.ImagePullSecrets) > 0
+	for _, v := range pod.Spec.Volumes {
+		r.add(&v)
+	}
+	see := func(env []corev1.EnvVar, from []corev1.EnvFromSource) {
+		for _, e := range env {
+			if e.ValueFrom != nil {
+				r.secrets = r.secrets || e.ValueFrom.SecretKeyRef != nil
+				r.configMaps = r.configMaps || e.ValueFrom.ConfigMapKeyRef != nil
+			}
+		}
+		for _, e := range from {
+			r.secrets = r.secrets || e.SecretRef != nil
+			r.configMaps = r.configMaps || e.ConfigMapRef != nil
+		}
+	}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		see(c.Env, c.EnvFrom)
+	}
+	for _, c := range pod.Spec.EphemeralContainers {
+		see(c.Env, c.EnvFrom)
+	}
+	return r
+}
+
+func (r *references) add(v *corev1.Volume) {
+	s := &v.VolumeSource
+	r.claims = r.claims || s.PersistentVolumeClaim != nil || s.Ephemeral != nil
+	r.configMaps = r.configMaps || s.ConfigMap != nil
+	r.secrets = r.secrets || s.Secret != nil ||
+		s.AzureFile != nil || s.CephFS != nil && s.CephFS.SecretRef != nil ||
+		s.Cinder != nil && s.Cinder.SecretRef != nil || s.FlexVolume != nil && s.FlexVolume.SecretRef != nil ||
+		s.RBD != nil && s.RBD.SecretRef != nil || s.ScaleIO != nil && s.ScaleIO.SecretRef != nil ||
+		s.ISCSI != nil && s.ISCSI.SecretRef != nil || s.StorageOS != nil && s.StorageOS.SecretRef != nil ||
+		s.CSI != nil && s.CSI.NodePublishSecretRef != nil
+	if s.Projected == nil {
+		return
+	}
+	for _, p := range s.Projected.Sources {
+		r.secrets = r.secrets || p.Secret != nil
+		r.configMaps = r.configMaps || p.ConfigMap != nil
+	}
+}
