@@ -144,3 +144,21 @@ func podSettings() error {
 	}
 	return nil
 }
+
+// Usage counts what went through a pod's interface since it was attached, as
+// the pod sees it.
+type Usage struct {
+	Interface                            string
+	RxBytes, RxErrors, TxBytes, TxErrors uint64
+}
+
+// Usage tells what the pod with that ID has sent and received; false when it is
+// not on the bridge.
+func (n *Net) Usage(id string) (Usage, bool) {
+	link, err := n.nl.LinkByName(vethName(id))
+	if err != nil || link.Attrs().Statistics == nil {
+		return Usage{}, false
+	}
+	s := link.Attrs().Statistics // of the host's end: the other way round
+	return Usage{Interface: podInterface, RxBytes: s.TxBytes, RxErrors: s.TxErrors, TxBytes: s.RxBytes, TxErrors: s.RxErrors}, true
+}

@@ -1,0 +1,131 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/node/engine/spec"
+)
+
+const (
+	// maxAccountFile bounds an image's /etc/passwd and /etc/group, in bytes.
+	maxAccountFile = 1 << 20
+	// maxAccounts is how many images' accounts are remembered.
+	maxAccounts = 128
+)
+
+// accounts remembers the users and groups of images: an image's content never
+// changes, and its ID names its content.
+type accounts struct {
+	mu    sync.Mutex
+	known map[string]spec.Accounts
+}
+
+func (a *accounts) of(imageID string, lower []string) (spec.Accounts, error) {
+	a.mu.Lock()
+	got, ok := a.known[imageID]
+	a.mu.Unlock()
+	if ok {
+		return got, nil
+	}
+	got, err := readAccounts(lower)
+	if err != nil {
+		return spec.Accounts{}, fmt.Errorf("read the accounts of image %q: %w", imageID, err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.known == nil || len(a.known) >= maxAccounts {
+		a.known = map[string]spec.Accounts{}
+	}
+	a.known[imageID] = got
+	return got, nil
+}
+
+// readAccounts looks at the united layers through a mount that is attached
+// nowhere, and resolves every path within it: a symbolic link in an image must
+// not lead to the host's files.
+func readAccounts(lower []string) (spec.Accounts, error) {
+	root, err := openLayers(lower)
+	if err != nil {
+		return spec.Accounts{}, err
+	}
+	defer unix.Close(root)
+	passwd, err := readWithin(root, "etc/passwd")
+	if err != nil {
+		return spec.Accounts{}, err
+	}
+	group, err := readWithin(root, "etc/group")
+	return spec.ParseAccounts(passwd, group), err
+}
+
+// openLayers opens a single layer as it is. Its whiteouts are no matter: they
+// cannot be followed.
+func openLayers(lower []string) (int, error) {
+	if len(lower) == 1 {
+		return unix.Open(lower[0], unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("open overlay: %w", err)
+	}
+	defer unix.Close(fs)
+	if err := setLayers(fs, lower); err != nil {
+		return -1, fmt.Errorf("set the layers of an overlay: %w", err)
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fmt.Errorf("make overlay: %w", err)
+	}
+	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("mount overlay: %w", err)
+	}
+	return root, nil
+}
+
+// setLayers names them one by one, and in one string to kernels before 6.5.
+func setLayers(fs int, lower []string) error {
+	for _, dir := range lower {
+		err := unix.FsconfigSetString(fs, "lowerdir+", dir)
+		if errors.Is(err, unix.EINVAL) {
+			return unix.FsconfigSetString(fs, "lowerdir", strings.Join(lower, ":"))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readWithin reads a regular file below root; nil when there is none.
+func readWithin(root int, path string) ([]byte, error) {
+	fd, err := unix.Openat2(root, path, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("open %q: %w", path, err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		return nil, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, maxAccountFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %q: %w", path, err)
+	}
+	if len(raw) > maxAccountFile {
+		return nil, fmt.Errorf("read %q: it has more than %d bytes: %w", path, maxAccountFile, spec.ErrInvalid)
+	}
+	return raw, nil
+}

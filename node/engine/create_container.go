@@ -1,0 +1,167 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sync/errgroup"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/node/container"
+	"github.com/sampan-dev/sampan/node/engine/spec"
+	"github.com/sampan-dev/sampan/node/image"
+)
+
+// CreateContainer makes a container, ready to start. On failure nothing is left.
+func (e *Engine) CreateContainer(ctx context.Context, r *rt.CreateContainerRequest) (*rt.CreateContainerResponse, error) {
+	cfg := r.GetConfig()
+	if cfg.GetMetadata().GetName() == "" {
+		return nil, invalid("container has no metadata or no name")
+	}
+	s := e.records.sandbox(r.GetPodSandboxId())
+	if s == nil {
+		return nil, notFound("sandbox %q is not found", r.GetPodSandboxId())
+	}
+	img, err := e.images.Get(cfg.GetImage().GetImage())
+	if err != nil {
+		return nil, coded(fmt.Errorf("container %q: %w", cfg.GetMetadata().GetName(), err))
+	}
+	c := &ctr{
+		ID: newID(), SandboxID: s.ID, Config: cfg, ImageID: img.ID, ImageRef: digested(img), CreatedAt: time.Now().UnixNano(),
+		LogPath: logPath(s.Config, cfg), StopSignal: int(spec.StopSignal(cfg, img.Config.Config.StopSignal)),
+	}
+	defer e.busy.Lock(c.ID)()
+	if err := e.records.reserveContainer(c); err != nil {
+		return nil, err
+	}
+	if err := e.makeContainer(ctx, s, c, img); err != nil {
+		if undo := e.unmakeContainer(context.WithoutCancel(ctx), c); undo != nil {
+			e.log.Warn("failed container is not undone", "container", c.ID, "pod", podName(s.Config), "error", undo)
+		}
+		return nil, coded(fmt.Errorf("create container %q of pod %q: %w", cfg.GetMetadata().GetName(), podName(s.Config), err))
+	}
+	e.announce(s.ID, c.ID, rt.ContainerEventType_CONTAINER_CREATED_EVENT)
+	return &rt.CreateContainerResponse{ContainerId: c.ID}, nil
+}
+
+func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img image.Image) error {
+	shared, err := e.runtime.Sandbox(s.ID)
+	if err != nil {
+		return err
+	}
+	root, volumes, err := e.prepareSnapshots(c, img)
+	if err != nil {
+		return err
+	}
+	users, err := e.accounts.of(img.ID, root.Lower)
+	if err != nil {
+		return err
+	}
+	if c.User, err = users.Resolve(c.Config.GetLinux().GetSecurityContext(), img.Config.Config.User); err != nil {
+		return err
+	}
+	ns, err := e.namespaces(c.Config)
+	if err != nil {
+		return err
+	}
+	in := spec.Input{Container: c.Config, Sandbox: s.Config, Image: img.Config.Config, User: c.User, Files: e.files(s.ID).visible(s, shared.Shm()),
+		ImageMounts: volumes, Namespaces: ns, CgroupsPath: path.Join(e.cgroupParent(s.Config), c.ID), Hostname: hostname(s.Config),
+		HostCaps: e.hostCaps, PidsLimit: max(0, e.cfg.PidsLimit)}
+	oci, err := spec.Build(in)
+	if err != nil {
+		return err
+	}
+	c.Env, c.Cwd = oci.Process.Env, oci.Process.Cwd
+	if c.LogPath != "" {
+		if err := os.MkdirAll(filepath.Dir(c.LogPath), 0o755); err != nil {
+			return fmt.Errorf("make log directory: %w", err)
+		}
+	}
+	var g errgroup.Group
+	g.Go(func() error { return e.records.putContainer(c) })
+	g.Go(func() error {
+		return e.runtime.Create(ctx, container.CreateConfig{ID: c.ID, SandboxID: s.ID, Spec: oci, LogPath: c.LogPath,
+			Rootfs: container.Rootfs{Lower: root.Lower, Upper: root.Upper, Work: root.Work, ReadOnly: oci.Root.Readonly},
+			TTY:    c.Config.GetTty(), Stdin: c.Config.GetStdin(), StdinOnce: c.Config.GetStdinOnce()})
+	})
+	return g.Wait()
+}
+
+// prepareSnapshots makes the container's own snapshot, and one of each image
+// that it mounts as a volume, so that no layer goes while it is in use.
+func (e *Engine) prepareSnapshots(c *ctr, img image.Image) (image.Rootfs, map[int][]string, error) {
+	volumes := map[int][]string{}
+	for i, m := range c.Config.GetMounts() {
+		ref := m.GetImage().GetImage()
+		if ref == "" {
+			continue
+		}
+		root, err := e.images.Prepare(volumeSnapshot(c.ID, c.Volumes), ref)
+		if err != nil {
+			return image.Rootfs{}, nil, fmt.Errorf("image volume %q: %w", ref, err)
+		}
+		c.Volumes++
+		volumes[i] = root.Lower
+	}
+	root, err := e.images.Prepare(c.ID, img.ID)
+	return root, volumes, err
+}
+
+const volumeInfix = ".volume-"
+
+func volumeSnapshot(id string, i int) string { return fmt.Sprintf("%s%s%d", id, volumeInfix, i) }
+
+// cutSnapshot finds the container that a snapshot belongs to.
+func cutSnapshot(key string) (id, volume string, isVolume bool) { return strings.Cut(key, volumeInfix) }
+
+// namespaces are those that a container has of its own. Those of the sandbox
+// are the runtime's business.
+func (e *Engine) namespaces(c *rt.ContainerConfig) ([]specs.LinuxNamespace, error) {
+	out := []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.NetworkNamespace}}
+	sc := c.GetLinux().GetSecurityContext()
+	if !sc.GetPrivileged() {
+		out = append(out, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}
+	pid := specs.LinuxNamespace{Type: specs.PIDNamespace}
+	switch sc.GetNamespaceOptions().GetPid() {
+	case rt.NamespaceMode_NODE:
+		return out, nil
+	case rt.NamespaceMode_TARGET:
+		target := e.records.container(sc.GetNamespaceOptions().GetTargetId())
+		if target == nil {
+			return nil, invalid("target container %q is not found", sc.GetNamespaceOptions().GetTargetId())
+		}
+		st, err := e.runtime.Status(target.ID)
+		if err != nil {
+			return nil, err
+		}
+		if st.State != container.Running {
+			return nil, precondition("target container %q is %s, not running", target.ID, st.State)
+		}
+		pid.Path = fmt.Sprintf("/proc/%d/ns/pid", st.PID)
+	}
+	return append(out, pid), nil
+}
+
+// logPath is empty when the pod wants no log files.
+func logPath(s *rt.PodSandboxConfig, c *rt.ContainerConfig) string {
+	if s.GetLogDirectory() == "" || c.GetLogPath() == "" {
+		return ""
+	}
+	return filepath.Join(s.GetLogDirectory(), filepath.Join("/", c.GetLogPath()))
+}
+
+// digested is the reference by which an image can be pulled again, or its ID
+// where it came from no registry.
+func digested(img image.Image) string {
+	if len(img.Digests) > 0 {
+		return img.Digests[0]
+	}
+	return img.ID
+}

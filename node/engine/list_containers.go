@@ -1,0 +1,29 @@
+package engine
+
+import (
+	"context"
+	"strings"
+
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// ListContainers lists containers, newest first.
+func (e *Engine) ListContainers(_ context.Context, r *rt.ListContainersRequest) (*rt.ListContainersResponse, error) {
+	f := r.GetFilter()
+	out := &rt.ListContainersResponse{}
+	for _, c := range e.records.allContainers() {
+		if !strings.HasPrefix(c.ID, f.GetId()) || !strings.HasPrefix(c.SandboxID, f.GetPodSandboxId()) ||
+			!selected(f.GetLabelSelector(), c.Config.GetLabels()) {
+			continue
+		}
+		state := e.stateOf(c).state
+		if f.GetState() != nil && f.GetState().GetState() != state {
+			continue
+		}
+		out.Containers = append(out.Containers, &rt.Container{
+			Id: c.ID, PodSandboxId: c.SandboxID, Metadata: c.Config.GetMetadata(), Image: c.Config.GetImage(), ImageRef: c.ImageRef,
+			ImageId: c.ImageID, State: state, CreatedAt: c.CreatedAt, Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations(),
+		})
+	}
+	return out, nil
+}

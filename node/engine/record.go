@@ -1,0 +1,302 @@
+package engine
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/internal/atomicfile"
+	"github.com/sampan-dev/sampan/node/engine/spec"
+)
+
+// sandbox is what the engine knows of a pod sandbox. A value in the records is
+// never changed: a change makes a copy.
+type sandbox struct {
+	ID        string
+	Config    *rt.PodSandboxConfig `json:"-"`
+	Handler   string
+	CreatedAt int64 // nanoseconds
+	// Ready is false while it is made, and from StopPodSandbox on.
+	Ready bool
+	IPs   []netip.Addr
+	// NetNS is the path of its network namespace; empty means the host's.
+	NetNS string
+}
+
+// ctr is what the engine knows of a container beyond what the runtime does.
+type ctr struct {
+	ID, SandboxID string
+	Config        *rt.ContainerConfig `json:"-"`
+	// ImageID is the image's ID, ImageRef one of its digest references.
+	ImageID, ImageRef string
+	CreatedAt         int64 // nanoseconds
+	LogPath           string
+	StopSignal        int
+	User              spec.User
+	// Env and Cwd are those of its process, and of every exec in it.
+	Env []string
+	Cwd string
+	// Volumes are how many snapshots of images it has mounted as volumes.
+	Volumes int
+}
+
+// stored is a record's file: the engine's own fields and the CRI's message.
+type stored[T any] struct {
+	Record T               `json:"record"`
+	Config json.RawMessage `json:"config"`
+}
+
+// records are all sandboxes and containers, in memory and on disk. The names
+// that the CRI gives (pod, container, attempt) are unique among them.
+type records struct {
+	log                   *slog.Logger
+	sandboxDir, ctrDir    string
+	mu                    sync.RWMutex
+	sandboxes             map[string]*sandbox
+	ctrs                  map[string]*ctr
+	sandboxName, ctrNames map[string]string // name to ID
+}
+
+func openRecords(root string, log *slog.Logger) (*records, error) {
+	r := &records{log: log, sandboxDir: filepath.Join(root, "sandboxes"), ctrDir: filepath.Join(root, "containers"),
+		sandboxes: map[string]*sandbox{}, ctrs: map[string]*ctr{}, sandboxName: map[string]string{}, ctrNames: map[string]string{}}
+	err := load(r.sandboxDir, func(id string, s *sandbox, config []byte) error {
+		s.ID, s.Config = id, &rt.PodSandboxConfig{}
+		if err := protojson.Unmarshal(config, s.Config); err != nil {
+			return err
+		}
+		r.sandboxes[id], r.sandboxName[sandboxName(s.Config)] = s, id
+		return nil
+	}, log)
+	if err != nil {
+		return nil, err
+	}
+	return r, load(r.ctrDir, func(id string, c *ctr, config []byte) error {
+		c.ID, c.Config = id, &rt.ContainerConfig{}
+		if err := protojson.Unmarshal(config, c.Config); err != nil {
+			return err
+		}
+		r.ctrs[id], r.ctrNames[containerName(c.SandboxID, c.Config)] = c, id
+		return nil
+	}, log)
+}
+
+// load reads every record of a directory. One that cannot be read is forgotten:
+// the thing it stood for is then unknown, and cleared away as such.
+func load[T any](dir string, take func(id string, v *T, config []byte) error, log *slog.Logger) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make engine state: %w", err)
+	}
+	if err := atomicfile.Clean(dir); err != nil {
+		return fmt.Errorf("clean engine state: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("read engine state: %w", err)
+	}
+	for _, e := range entries {
+		id, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok || !idForm.MatchString(id) {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		var v stored[T]
+		err := atomicfile.ReadJSON(path, &v)
+		if err == nil {
+			err = take(id, &v.Record, v.Config)
+		}
+		if err != nil {
+			log.Warn("engine record is unreadable, forgetting it", "file", path, "error", err)
+			if err := atomicfile.Remove(path); err != nil {
+				return fmt.Errorf("forget an unreadable record: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func save(dir, id string, record any, config proto.Message, durable bool) error {
+	raw, err := protojson.Marshal(config)
+	if err != nil {
+		return fmt.Errorf("encode record %q: %w", id, err)
+	}
+	data, err := json.Marshal(stored[any]{record, raw})
+	if err != nil {
+		return fmt.Errorf("encode record %q: %w", id, err)
+	}
+	write := atomicfile.WriteVolatile
+	if durable {
+		write = atomicfile.Write
+	}
+	if err := write(filepath.Join(dir, id+".json"), data, 0o600); err != nil {
+		return fmt.Errorf("write record %q: %w", id, err)
+	}
+	return nil
+}
+
+// reserveSandbox makes s known under its name, in memory only.
+func (r *records) reserveSandbox(s *sandbox) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	name := sandboxName(s.Config)
+	if id, taken := r.sandboxName[name]; taken {
+		return exists("sandbox name %q is taken by %q", name, id)
+	}
+	r.sandboxName[name], r.sandboxes[s.ID] = s.ID, s
+	return nil
+}
+
+// createSandbox writes a reserved sandbox so that it is found after a crash.
+func (r *records) createSandbox(s *sandbox) error {
+	return save(r.sandboxDir, s.ID, s, s.Config, true)
+}
+
+// putSandbox replaces a sandbox's record. It does not wait for the disk: after
+// a power cut no sandbox is ready, whatever its record says.
+func (r *records) putSandbox(s *sandbox) error {
+	if err := save(r.sandboxDir, s.ID, s, s.Config, false); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sandboxes[s.ID] = s
+	return nil
+}
+
+func (r *records) dropSandbox(s *sandbox) error {
+	if err := atomicfile.Remove(filepath.Join(r.sandboxDir, s.ID+".json")); err != nil {
+		return fmt.Errorf("forget sandbox %q: %w", s.ID, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.sandboxes, s.ID)
+	delete(r.sandboxName, sandboxName(s.Config))
+	return nil
+}
+
+// reserveContainer makes c known under its name, in memory only, if its sandbox
+// is ready.
+func (r *records) reserveContainer(c *ctr) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.sandboxes[c.SandboxID]; s == nil || !s.Ready {
+		return precondition("sandbox %q is not ready", c.SandboxID)
+	}
+	name := containerName(c.SandboxID, c.Config)
+	if id, taken := r.ctrNames[name]; taken {
+		return exists("container name %q is taken by %q", name, id)
+	}
+	r.ctrNames[name], r.ctrs[c.ID] = c.ID, c
+	return nil
+}
+
+// putContainer writes a container's record durably.
+func (r *records) putContainer(c *ctr) error {
+	if err := save(r.ctrDir, c.ID, c, c.Config, true); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ctrs[c.ID] = c
+	return nil
+}
+
+func (r *records) dropContainer(c *ctr) error {
+	if err := atomicfile.Remove(filepath.Join(r.ctrDir, c.ID+".json")); err != nil {
+		return fmt.Errorf("forget container %q: %w", c.ID, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.ctrs, c.ID)
+	delete(r.ctrNames, containerName(c.SandboxID, c.Config))
+	return nil
+}
+
+// sandbox finds by ID or by an unambiguous beginning of one; nil is "none".
+func (r *records) sandbox(id string) *sandbox {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return lookup(r.sandboxes, id)
+}
+
+// container finds like sandbox.
+func (r *records) container(id string) *ctr {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return lookup(r.ctrs, id)
+}
+
+func lookup[T any](m map[string]*T, id string) *T {
+	if v := m[id]; v != nil || id == "" || len(id) >= idLength {
+		return v
+	}
+	var found *T
+	for full, v := range m {
+		if !strings.HasPrefix(full, id) {
+			continue
+		}
+		if found != nil {
+			return nil
+		}
+		found = v
+	}
+	return found
+}
+
+func (r *records) allSandboxes() []*sandbox {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(r.sandboxes), func(a, b *sandbox) int { return newest(a.CreatedAt, b.CreatedAt, a.ID, b.ID) })
+}
+
+func (r *records) allContainers() []*ctr {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(r.ctrs), func(a, b *ctr) int { return newest(a.CreatedAt, b.CreatedAt, a.ID, b.ID) })
+}
+
+// containersOf are the containers of a sandbox, newest first.
+func (r *records) containersOf(sandboxID string) []*ctr {
+	return slices.DeleteFunc(r.allContainers(), func(c *ctr) bool { return c.SandboxID != sandboxID })
+}
+
+func newest(a, b int64, idA, idB string) int {
+	if a != b {
+		return int(min(1, max(-1, b-a)))
+	}
+	return strings.Compare(idA, idB)
+}
+
+const idLength = 64
+
+func newID() string {
+	b := make([]byte, idLength/2)
+	rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+func sandboxName(c *rt.PodSandboxConfig) string {
+	m := c.GetMetadata()
+	return fmt.Sprintf("%s_%s_%s_%d", m.GetNamespace(), m.GetName(), m.GetUid(), m.GetAttempt())
+}
+
+func containerName(sandboxID string, c *rt.ContainerConfig) string {
+	return fmt.Sprintf("%s_%s_%d", sandboxID, c.GetMetadata().GetName(), c.GetMetadata().GetAttempt())
+}
+
+func podName(c *rt.PodSandboxConfig) string {
+	return c.GetMetadata().GetNamespace() + "/" + c.GetMetadata().GetName()
+}

@@ -1,0 +1,155 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"path"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/node/container"
+	"github.com/sampan-dev/sampan/node/network"
+)
+
+// RunPodSandbox makes a sandbox: pinned namespaces, its files, its network. When
+// any of that fails, all of it is undone; what cannot be undone is kept as a
+// sandbox that is not ready, for the caller to remove.
+func (e *Engine) RunPodSandbox(ctx context.Context, r *rt.RunPodSandboxRequest) (*rt.RunPodSandboxResponse, error) {
+	if err := checkSandbox(r); err != nil {
+		return nil, err
+	}
+	s := &sandbox{ID: newID(), Config: r.GetConfig(), Handler: r.GetRuntimeHandler(), CreatedAt: time.Now().UnixNano()}
+	defer e.busy.Lock(s.ID)()
+	if err := e.records.reserveSandbox(s); err != nil {
+		return nil, err
+	}
+	ready, err := e.makeSandbox(ctx, s)
+	if err != nil {
+		undo := e.unmakeSandbox(context.WithoutCancel(ctx), s)
+		if undo == nil {
+			undo = e.records.dropSandbox(s)
+		}
+		if undo != nil {
+			e.log.Warn("failed sandbox is not undone", "sandbox", s.ID, "pod", podName(s.Config), "error", undo)
+		}
+		return nil, coded(err)
+	}
+	e.announce(ready.ID, ready.ID, rt.ContainerEventType_CONTAINER_CREATED_EVENT)
+	e.announce(ready.ID, ready.ID, rt.ContainerEventType_CONTAINER_STARTED_EVENT)
+	return &rt.RunPodSandboxResponse{PodSandboxId: ready.ID}, nil
+}
+
+// makeSandbox does at once what does not wait for each other: the record's way
+// to the disk, the files, and the namespaces with the network after them.
+func (e *Engine) makeSandbox(ctx context.Context, s *sandbox) (*sandbox, error) {
+	ready := *s
+	var g errgroup.Group
+	g.Go(func() error { return e.records.createSandbox(s) })
+	g.Go(func() error { return e.files(s.ID).make(s.Config) })
+	g.Go(func() error {
+		made, err := e.runtime.CreateSandbox(ctx, e.sandboxConfig(s))
+		if err != nil {
+			return err
+		}
+		ready.NetNS = made.NetNS()
+		if hostNetwork(s.Config) {
+			return nil
+		}
+		res, err := e.network.Attach(ctx, attachment(s, ready.NetNS))
+		ready.IPs = res.IPs
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if err := e.files(s.ID).makeHosts(s.Config, ready.IPs); err != nil {
+		return nil, err
+	}
+	ready.Ready = true
+	return &ready, e.records.putSandbox(&ready)
+}
+
+// unmakeSandbox gives back everything but the record.
+func (e *Engine) unmakeSandbox(ctx context.Context, s *sandbox) error {
+	if err := e.network.Detach(ctx, attachment(s, s.NetNS)); err != nil {
+		return err
+	}
+	return errors.Join(e.runtime.RemoveSandbox(ctx, s.ID), e.files(s.ID).remove())
+}
+
+func (e *Engine) sandboxConfig(s *sandbox) container.SandboxConfig {
+	c := s.Config
+	cfg := container.SandboxConfig{
+		ID:           s.ID,
+		Hostname:     c.GetHostname(),
+		HostNetwork:  hostNetwork(c),
+		HostIPC:      hostIPC(c),
+		HostPID:      hostPID(c),
+		SharePID:     namespaces(c).GetPid() == rt.NamespaceMode_POD && namespaces(c) != nil,
+		Sysctls:      c.GetLinux().GetSysctls(),
+		CgroupParent: e.cgroupParent(c),
+	}
+	return cfg
+}
+
+// cgroupParent is the pod's, or one of the engine's own with the pod's name.
+func (e *Engine) cgroupParent(c *rt.PodSandboxConfig) string {
+	if parent := c.GetLinux().GetCgroupParent(); parent != "" {
+		return path.Join("/", parent)
+	}
+	return path.Join(e.cfg.Cgroup, "pod"+path.Base(path.Join("/", c.GetMetadata().GetUid())))
+}
+
+func attachment(s *sandbox, netns string) network.Attachment {
+	m := s.Config.GetMetadata()
+	a := network.Attachment{ID: s.ID, NetNS: netns, PodNamespace: m.GetNamespace(), PodName: m.GetName(), PodUID: m.GetUid()}
+	for _, p := range s.Config.GetPortMappings() {
+		if p.GetHostPort() == 0 {
+			continue
+		}
+		ip, _ := netip.ParseAddr(p.GetHostIp()) // checked before
+		a.Ports = append(a.Ports, network.PortMapping{Protocol: p.GetProtocol().String(),
+			ContainerPort: uint16(p.GetContainerPort()), HostPort: uint16(p.GetHostPort()), HostIP: ip})
+	}
+	return a
+}
+
+const maxPort = 1<<16 - 1
+
+func checkSandbox(r *rt.RunPodSandboxRequest) error {
+	c := r.GetConfig()
+	m := c.GetMetadata()
+	switch {
+	case c == nil || m == nil:
+		return invalid("sandbox has no metadata")
+	case m.GetName() == "" || m.GetUid() == "":
+		return invalid("sandbox metadata has no name or no uid: %v", m)
+	case !knownHandler(r.GetRuntimeHandler()):
+		return invalid("runtime handler %q is unknown; there is %q", r.GetRuntimeHandler(), Name)
+	case c.GetHostname() == "" && !hostNetwork(c):
+		return invalid("sandbox %q has no hostname", podName(c))
+	}
+	if u := namespaces(c).GetUsernsOptions(); u.GetMode() == rt.NamespaceMode_POD && len(u.GetUids())+len(u.GetGids()) > 0 {
+		return invalid("sandbox %q wants a user namespace, which is not supported", podName(c))
+	}
+	if sc := c.GetLinux().GetSecurityContext(); sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil {
+		return invalid("sandbox %q has a group to run as but no user", podName(c))
+	}
+	for _, p := range c.GetPortMappings() {
+		if p.GetHostPort() == 0 {
+			continue
+		}
+		if p.GetHostPort() < 0 || p.GetHostPort() > maxPort || p.GetContainerPort() <= 0 || p.GetContainerPort() > maxPort {
+			return invalid("sandbox %q: port mapping %v is out of range", podName(c), p)
+		}
+		if _, err := netip.ParseAddr(p.GetHostIp()); p.GetHostIp() != "" && err != nil {
+			return invalid("sandbox %q: host address of a port mapping: %w", podName(c), err)
+		}
+	}
+	return nil
+}
+
+func knownHandler(name string) bool { return name == "" || name == Name }

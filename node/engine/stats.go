@@ -1,0 +1,155 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/node/container"
+)
+
+// ContainerStats tells what one container uses. One that does not run uses
+// nothing but its writable layer.
+func (e *Engine) ContainerStats(_ context.Context, r *rt.ContainerStatsRequest) (*rt.ContainerStatsResponse, error) {
+	c, err := e.container(r.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	s, err := e.statsOf(c)
+	if err != nil {
+		return nil, coded(err)
+	}
+	return &rt.ContainerStatsResponse{Stats: s}, nil
+}
+
+// ListContainerStats tells what the containers of the filter use that run.
+func (e *Engine) ListContainerStats(_ context.Context, r *rt.ListContainerStatsRequest) (*rt.ListContainerStatsResponse, error) {
+	f := r.GetFilter()
+	out := &rt.ListContainerStatsResponse{}
+	for _, c := range e.records.allContainers() {
+		if !strings.HasPrefix(c.ID, f.GetId()) || !strings.HasPrefix(c.SandboxID, f.GetPodSandboxId()) ||
+			!selected(f.GetLabelSelector(), c.Config.GetLabels()) {
+			continue
+		}
+		s, err := e.runningStats(c)
+		if err != nil {
+			return nil, coded(err)
+		}
+		if s != nil {
+			out.Stats = append(out.Stats, s)
+		}
+	}
+	return out, nil
+}
+
+// runningStats is nil for a container that does not run, or ends meanwhile.
+func (e *Engine) runningStats(c *ctr) (*rt.ContainerStats, error) {
+	running, err := e.isRunning(c.ID)
+	if err != nil || !running {
+		return nil, err
+	}
+	s, err := e.statsOf(c)
+	if err != nil {
+		if running, again := e.isRunning(c.ID); again == nil && !running {
+			return nil, nil
+		}
+	}
+	return s, err
+}
+
+func (e *Engine) statsOf(c *ctr) (*rt.ContainerStats, error) {
+	out := &rt.ContainerStats{Attributes: &rt.ContainerAttributes{Id: c.ID, Metadata: c.Config.GetMetadata(),
+		Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations()}}
+	now := time.Now().UnixNano()
+	if disk, err := e.images.SnapshotUsage(c.ID); err == nil {
+		out.WritableLayer = &rt.FilesystemUsage{Timestamp: now, UsedBytes: value(uint64(disk.Bytes)), InodesUsed: value(uint64(disk.Inodes))}
+	}
+	u, err := e.runtime.Stats(c.ID)
+	if errors.Is(err, container.ErrNotFound) {
+		return out, nil
+	}
+	if err != nil {
+		if running, again := e.isRunning(c.ID); again == nil && !running {
+			return out, nil // its cgroup went with it
+		}
+		return nil, err
+	}
+	out.Cpu = &rt.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: value(u.CPU)}
+	out.Memory = &rt.MemoryUsage{Timestamp: now, WorkingSetBytes: value(u.WorkingSet), UsageBytes: value(u.Memory), RssBytes: value(u.RSS),
+		PageFaults: value(u.PageFaults), MajorPageFaults: value(u.MajorFaults)}
+	if u.Limit > u.WorkingSet {
+		out.Memory.AvailableBytes = value(u.Limit - u.WorkingSet)
+	}
+	out.Swap = &rt.SwapUsage{Timestamp: now, SwapUsageBytes: value(u.Swap)}
+	return out, nil
+}
+
+// PodSandboxStats tells what a sandbox's containers use together, and what went
+// over its network interface.
+func (e *Engine) PodSandboxStats(_ context.Context, r *rt.PodSandboxStatsRequest) (*rt.PodSandboxStatsResponse, error) {
+	s := e.records.sandbox(r.GetPodSandboxId())
+	if s == nil {
+		return nil, notFound("sandbox %q is not found", r.GetPodSandboxId())
+	}
+	out, err := e.sandboxStats(s)
+	if err != nil {
+		return nil, coded(err)
+	}
+	return &rt.PodSandboxStatsResponse{Stats: out}, nil
+}
+
+// ListPodSandboxStats tells what the ready sandboxes of the filter use.
+func (e *Engine) ListPodSandboxStats(_ context.Context, r *rt.ListPodSandboxStatsRequest) (*rt.ListPodSandboxStatsResponse, error) {
+	f := r.GetFilter()
+	out := &rt.ListPodSandboxStatsResponse{}
+	for _, s := range e.records.allSandboxes() {
+		if !s.Ready || !strings.HasPrefix(s.ID, f.GetId()) || !selected(f.GetLabelSelector(), s.Config.GetLabels()) {
+			continue
+		}
+		st, err := e.sandboxStats(s)
+		if err != nil {
+			return nil, coded(err)
+		}
+		out.Stats = append(out.Stats, st)
+	}
+	return out, nil
+}
+
+func (e *Engine) sandboxStats(s *sandbox) (*rt.PodSandboxStats, error) {
+	now := time.Now().UnixNano()
+	linux := &rt.LinuxPodSandboxStats{
+		Cpu:     &rt.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: value(0)},
+		Memory:  &rt.MemoryUsage{Timestamp: now, WorkingSetBytes: value(0), UsageBytes: value(0), RssBytes: value(0), PageFaults: value(0), MajorPageFaults: value(0)},
+		Process: &rt.ProcessUsage{Timestamp: now, ProcessCount: value(0)},
+	}
+	for _, c := range e.records.containersOf(s.ID) {
+		st, err := e.runningStats(c)
+		if err != nil {
+			return nil, err
+		}
+		if st == nil || st.Cpu == nil {
+			continue
+		}
+		linux.Containers = append(linux.Containers, st)
+		linux.Cpu.UsageCoreNanoSeconds.Value += st.Cpu.UsageCoreNanoSeconds.GetValue()
+		linux.Memory.WorkingSetBytes.Value += st.Memory.WorkingSetBytes.GetValue()
+		linux.Memory.UsageBytes.Value += st.Memory.UsageBytes.GetValue()
+		linux.Memory.RssBytes.Value += st.Memory.RssBytes.GetValue()
+		linux.Memory.PageFaults.Value += st.Memory.PageFaults.GetValue()
+		linux.Memory.MajorPageFaults.Value += st.Memory.MajorPageFaults.GetValue()
+		if u, err := e.runtime.Stats(c.ID); err == nil {
+			linux.Process.ProcessCount.Value += u.Pids
+		}
+	}
+	if u, ok := e.network.Usage(s.ID); ok {
+		linux.Network = &rt.NetworkUsage{Timestamp: now, DefaultInterface: &rt.NetworkInterfaceUsage{Name: u.Interface,
+			RxBytes: value(u.RxBytes), RxErrors: value(u.RxErrors), TxBytes: value(u.TxBytes), TxErrors: value(u.TxErrors)}}
+	}
+	return &rt.PodSandboxStats{Linux: linux, Attributes: &rt.PodSandboxAttributes{Id: s.ID, Metadata: s.Config.GetMetadata(),
+		Labels: s.Config.GetLabels(), Annotations: s.Config.GetAnnotations()}}, nil
+}
+
+func value(n uint64) *rt.UInt64Value { return &rt.UInt64Value{Value: n} }
