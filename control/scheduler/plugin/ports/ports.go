@@ -1,0 +1,46 @@
+// Package ports keeps two pods from claiming one port of a node.
+package ports
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/control/scheduler"
+)
+
+// Filter is upstream's NodePorts.
+type Filter struct{}
+
+// Name implements scheduler.Filter.
+func (Filter) Name() string { return "NodePorts" }
+
+// For implements scheduler.Filter.
+func (Filter) For(pod *corev1.Pod, _ scheduler.View) scheduler.Fit {
+	wanted := scheduler.PodHostPorts(pod)
+	if len(wanted) == 0 {
+		return nil
+	}
+	return func(n *scheduler.Node) scheduler.Reason {
+		for _, w := range wanted {
+			for taken := range n.HostPorts {
+				if clash(w, taken) {
+					return scheduler.Reason{Text: "node(s) didn't have free ports for the requested pod ports"}
+				}
+			}
+		}
+		return scheduler.OK
+	}
+}
+
+// clash says whether two claims are for the same port: the wildcard address
+// overlaps every other.
+func clash(a, b scheduler.HostPort) bool {
+	return a.Port == b.Port && a.Protocol == b.Protocol &&
+		(a.IP == b.IP || wildcard(a.IP) || wildcard(b.IP))
+}
+
+func wildcard(ip string) bool { return ip == "0.0.0.0" || ip == "::" }
+
+// Helps implements scheduler.Filter.
+func (Filter) Helps(_ *corev1.Pod, c scheduler.Change) bool {
+	return c.Kind == scheduler.NodeAdded || c.Kind == scheduler.PodRemoved && len(scheduler.PodHostPorts(c.Pod)) > 0
+}

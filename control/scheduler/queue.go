@@ -1,0 +1,207 @@
+package scheduler
+
+import (
+	"container/heap"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sampan-dev/sampan/internal/backoff"
+)
+
+// Delays of pods that did not fit; upstream's defaults.
+const (
+	backoffMin = time.Second
+	backoffMax = 10 * time.Second
+	// maxUnschedulable is after what time a pod is tried again though nothing
+	// happened that should help it: an insurance against a missed event.
+	maxUnschedulable = 5 * time.Minute
+)
+
+// waiting is a pod that has no node.
+type waiting struct {
+	pod     *corev1.Pod
+	since   time.Time
+	attempt int
+	// refused are the filters that said no the last time.
+	refused map[string]bool
+	// gated: scheduling gates keep it from being looked at.
+	gated bool
+	// binding: it has been placed, and the API server is being told.
+	binding bool
+	// ready is when it may be tried again; only counts in the delayed heap.
+	ready time.Time
+	// helped: something that may let it in happened while it was being decided.
+	helped bool
+	at     int // position in its heap, -1 in none
+	heap   *podHeap
+}
+
+// queue holds the pods without a node: active ones ordered by priority and age,
+// delayed ones by time, and those that wait for a change. One goroutine owns it.
+type queue struct {
+	pods    map[types.UID]*waiting
+	active  podHeap
+	delayed podHeap
+	retry   backoff.Policy
+}
+
+func newQueue() *queue {
+	q := &queue{pods: map[types.UID]*waiting{}, retry: backoff.Policy{Min: backoffMin, Max: backoffMax}}
+	q.active.less = func(a, b *waiting) bool {
+		if pa, pb := priority(a.pod), priority(b.pod); pa != pb {
+			return pa > pb
+		}
+		return a.since.Before(b.since)
+	}
+	q.delayed.less = func(a, b *waiting) bool { return a.ready.Before(b.ready) }
+	return q
+}
+
+// put takes in a new pod, or the new state of a known one. A changed spec is a
+// reason to try again.
+func (q *queue) put(pod *corev1.Pod, now time.Time) {
+	w, known := q.pods[pod.UID]
+	if !known {
+		w = &waiting{since: now, at: -1}
+		q.pods[pod.UID] = w
+	}
+	changed := !known || w.pod.Generation != pod.Generation || len(w.pod.Spec.SchedulingGates) != len(pod.Spec.SchedulingGates) ||
+		!equalLabels(w.pod.Labels, pod.Labels)
+	w.pod = pod
+	w.gated = len(pod.Spec.SchedulingGates) > 0
+	switch {
+	case w.gated:
+		q.leave(w)
+	case changed && !w.binding:
+		q.activate(w)
+	}
+}
+
+// drop forgets a pod that has a node or is gone.
+func (q *queue) drop(uid types.UID) {
+	if w, ok := q.pods[uid]; ok {
+		q.leave(w)
+		delete(q.pods, uid)
+	}
+}
+
+// pop takes the most important active pod; it stays known.
+func (q *queue) pop() *waiting {
+	if q.active.Len() == 0 {
+		return nil
+	}
+	w := heap.Pop(&q.active).(*waiting)
+	w.attempt++
+	w.helped = false
+	return w
+}
+
+// refuse puts a pod back that did not fit. It waits for a change that can help,
+// or, when one has come meanwhile, for its back-off.
+func (q *queue) refuse(w *waiting, now time.Time) {
+	delay := maxUnschedulable
+	if w.helped {
+		delay = q.retry.After(w.attempt)
+	}
+	q.delay(w, now.Add(delay))
+}
+
+// again puts a pod back for which something failed that is not its fault.
+func (q *queue) again(w *waiting, now time.Time) { q.delay(w, now.Add(q.retry.After(w.attempt))) }
+
+// help moves the pods that a change may let in out of the waiting room; may says
+// whether it can.
+func (q *queue) help(now time.Time, may func(*waiting) bool) {
+	for _, w := range q.pods {
+		if w.gated || w.binding || w.heap == &q.active || !may(w) {
+			continue
+		}
+		w.helped = true
+		if ready := now.Add(q.retry.After(w.attempt)); w.heap == &q.delayed && w.ready.After(ready) {
+			q.delay(w, ready)
+		}
+	}
+}
+
+// wake activates every pod whose time has come and returns when the next will.
+func (q *queue) wake(now time.Time) (next time.Time, ok bool) {
+	for q.delayed.Len() > 0 && !q.delayed.items[0].ready.After(now) {
+		q.activate(q.delayed.items[0])
+	}
+	if q.delayed.Len() == 0 {
+		return time.Time{}, false
+	}
+	return q.delayed.items[0].ready, true
+}
+
+func (q *queue) activate(w *waiting) {
+	q.leave(w)
+	w.heap = &q.active
+	heap.Push(w.heap, w)
+}
+
+func (q *queue) delay(w *waiting, until time.Time) {
+	q.leave(w)
+	if _, known := q.pods[w.pod.UID]; !known {
+		return
+	}
+	w.ready = until
+	w.heap = &q.delayed
+	heap.Push(w.heap, w)
+}
+
+func (q *queue) leave(w *waiting) {
+	if w.heap != nil && w.at >= 0 {
+		heap.Remove(w.heap, w.at)
+	}
+	w.heap = nil
+}
+
+func equalLabels(a, b map[string]string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, v := range a {
+		if b[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+// podHeap is a heap whose items know where they are.
+type podHeap struct {
+	items []*waiting
+	less  func(a, b *waiting) bool
+}
+
+// Len implements heap.Interface.
+func (h *podHeap) Len() int { return len(h.items) }
+
+// Less implements heap.Interface.
+func (h *podHeap) Less(i, j int) bool { return h.less(h.items[i], h.items[j]) }
+
+// Swap implements heap.Interface.
+func (h *podHeap) Swap(i, j int) {
+	h.items[i], h.items[j] = h.items[j], h.items[i]
+	h.items[i].at, h.items[j].at = i, j
+}
+
+// Push implements heap.Interface.
+func (h *podHeap) Push(x any) {
+	w := x.(*waiting)
+	w.at = len(h.items)
+	h.items = append(h.items, w)
+}
+
+// Pop implements heap.Interface.
+func (h *podHeap) Pop() any {
+	last := len(h.items) - 1
+	w := h.items[last]
+	h.items[last] = nil
+	h.items = h.items[:last]
+	w.at = -1
+	return w
+}
