@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"fmt"
-	"sort"
 	"strings"
 	"time"
 
@@ -55,6 +54,8 @@ func (c *Cache) Snapshot() Snapshot {
 // case until it is filled. When ctx ends before, the error is store.ErrFuture
 // and the context's cause; when the cache stops running, store.ErrClosed.
 func (c *Cache) WaitFor(ctx context.Context, rev int64) error {
+	var retry *time.Ticker // nil until there is something to wait for
+	asked := false
 	for {
 		c.mu.RLock()
 		have, changed := c.current.revision, c.changed
@@ -62,39 +63,41 @@ func (c *Cache) WaitFor(ctx context.Context, rev int64) error {
 		if have >= max(rev, 1) {
 			return nil
 		}
-		if err := c.waitChange(ctx, changed); err != nil {
+		if retry == nil {
+			retry = time.NewTicker(askEvery)
+			defer retry.Stop()
+		}
+		if !asked {
+			asked = c.askProgress(ctx)
+		}
+		var err error
+		select {
+		case <-changed:
+		case <-retry.C:
+			asked = false
+		case <-c.done:
+			err = store.ErrClosed
+		case <-ctx.Done():
+			err = fmt.Errorf("%w: %w", store.ErrFuture, context.Cause(ctx))
+		}
+		if err != nil {
 			return fmt.Errorf("watch cache of %q is at revision %d, wanted %d: %w", c.cfg.Prefix, have, rev, err)
 		}
 	}
 }
 
-// waitChange asks the store for progress and waits for any.
-func (c *Cache) waitChange(ctx context.Context, changed <-chan struct{}) error {
-	c.askProgress(ctx)
-	retry := time.NewTimer(askEvery)
-	defer retry.Stop()
-	select {
-	case <-changed:
-		return nil
-	case <-retry.C:
-		return nil
-	case <-c.done:
-		return store.ErrClosed
-	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", store.ErrFuture, context.Cause(ctx))
-	}
-}
-
-// askProgress makes the store say how far it is, if there is a watch to say it
-// on. A failure shows on the watch itself, or is healed by asking again.
-func (c *Cache) askProgress(ctx context.Context) {
+// askProgress makes the store say how far it is, and reports whether there was a
+// watch to say it on. A failure shows on the watch itself, or is healed by asking
+// again.
+func (c *Cache) askProgress(ctx context.Context) bool {
 	watcher := c.following.Load()
 	if watcher == nil {
-		return
+		return false
 	}
 	if err := (*watcher).RequestProgress(ctx); err != nil {
 		c.cfg.Log.DebugContext(ctx, "watch cache cannot ask for progress", "prefix", c.cfg.Prefix, "error", err)
 	}
+	return true
 }
 
 // Fresh is a snapshot that shows every write acknowledged before the call.
@@ -139,7 +142,7 @@ func (c *Cache) undo(rev int64) (Snapshot, bool) {
 		c.mu.Unlock()
 		return Snapshot{}, false
 	}
-	from := sort.Search(len(c.window), func(i int) bool { return c.window[i].revision > rev })
+	from := c.placeAfter(rev)
 	later := c.window[from:]
 	past := Snapshot{tree: c.current.tree, revision: rev, next: c.first + uint64(from)}
 	if len(later) > 0 {

@@ -107,7 +107,7 @@ func (c *Cache) Watch(opts WatchOptions) (*Watcher, error) {
 	case opts.After < c.floor:
 		return nil, fmt.Errorf("watch %q after %d, kept since %d: %w", c.cfg.Prefix, opts.After, c.floor, store.ErrCompacted)
 	default:
-		w.next, w.sent = c.first, opts.After
+		w.next, w.sent = c.first+uint64(c.placeAfter(opts.After)), opts.After
 	}
 	go w.run()
 	return w, nil

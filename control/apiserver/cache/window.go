@@ -2,6 +2,7 @@ package cache
 
 import (
 	"fmt"
+	"sort"
 	"sync"
 
 	"github.com/sampan-dev/sampan/control/store"
@@ -48,6 +49,9 @@ func (c *Cache) publish(changes []*change, revision int64) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(changes) == 0 && revision <= c.current.revision {
+		return // nobody is woken for no news
+	}
 	if len(changes) > 0 {
 		c.window = append(c.window, changes...)
 		c.current.tree = c.work.IsoCopy()
@@ -125,4 +129,10 @@ func (c *Cache) since(next uint64) (view, error) {
 		return view{}, fmt.Errorf("watch of %q fell more than %d events behind: %w", c.cfg.Prefix, c.cfg.Window, store.ErrCompacted)
 	}
 	return view{changes: c.window[next-c.first:], revision: c.current.revision, changed: c.changed}, nil
+}
+
+// placeAfter is the index in the window of the first change above rev. The lock
+// is held.
+func (c *Cache) placeAfter(rev int64) int {
+	return sort.Search(len(c.window), func(i int) bool { return c.window[i].revision > rev })
 }
