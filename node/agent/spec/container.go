@@ -102,9 +102,9 @@ func expandAll(list []string, vars func(string) (string, bool)) []string {
 
 func stopSignal(c *corev1.Container) rt.Signal {
 	if c.Lifecycle == nil || c.Lifecycle.StopSignal == nil {
-		return rt.Signal_RUNTIME_DEFAULT
+		return rt.Signal_SIGNAL_RUNTIME_DEFAULT
 	}
-	return rt.Signal(rt.Signal_value[string(*c.Lifecycle.StopSignal)])
+	return rt.Signal(rt.Signal_value["SIGNAL_"+string(*c.Lifecycle.StopSignal)])
 }
 
 // Propagation is the CRI's word for a mount's propagation.

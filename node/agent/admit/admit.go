@@ -1,0 +1,192 @@
+// Package admit decides whether a node takes a pod that has been bound to it:
+// the last look before it runs, since the scheduler may have been wrong or
+// somebody may have bound it by hand. Pure. Reasons and texts are upstream's.
+package admit
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/resource"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+)
+
+// Refusal is why a pod may not run here; it becomes the pod's reason and message.
+type Refusal struct{ Reason, Message string }
+
+// Node is what the decision is made against.
+type Node struct {
+	Node        *corev1.Node
+	Allocatable corev1.ResourceList
+	// Pods are the ones that already have their place here.
+	Pods []*corev1.Pod
+}
+
+// Pod returns nil when the node takes the pod.
+func Pod(pod *corev1.Pod, node Node) *Refusal {
+	checks := []func(*corev1.Pod, Node) *Refusal{operatingSystem, sysctls, userNamespace, resources, affinity, hostPorts, taints}
+	for _, check := range checks {
+		if r := check(pod, node); r != nil {
+			r.Message = "Pod was rejected: " + r.Message
+			return r
+		}
+	}
+	return nil
+}
+
+func operatingSystem(pod *corev1.Pod, _ Node) *Refusal {
+	if pod.Spec.OS != nil && pod.Spec.OS.Name != corev1.Linux {
+		return &Refusal{"PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"}
+	}
+	return nil
+}
+
+// safeSysctls are namespaced and harmless to others; all else is forbidden.
+var safeSysctls = []string{
+	"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range",
+	"net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports", "net.ipv4.tcp_keepalive_time",
+	"net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes",
+	"net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
+}
+
+func sysctls(pod *corev1.Pod, _ Node) *Refusal {
+	if pod.Spec.SecurityContext == nil {
+		return nil
+	}
+	for _, s := range pod.Spec.SecurityContext.Sysctls {
+		name := strings.ReplaceAll(s.Name, "/", ".")
+		switch {
+		case !slices.Contains(safeSysctls, name):
+			return &Refusal{"SysctlForbidden", fmt.Sprintf("forbidden sysctl: %q not allowlisted", name)}
+		case strings.HasPrefix(name, "net.") && pod.Spec.HostNetwork:
+			return &Refusal{"SysctlForbidden", fmt.Sprintf("forbidden sysctl: %q not allowed with host net enabled", name)}
+		case strings.HasPrefix(name, "kernel.shm") && pod.Spec.HostIPC:
+			return &Refusal{"SysctlForbidden", fmt.Sprintf("forbidden sysctl: %q not allowed with host ipc enabled", name)}
+		}
+	}
+	return nil
+}
+
+// userNamespace: a pod that wants to be locked away from the host's root isn't
+// run without that.
+func userNamespace(pod *corev1.Pod, _ Node) *Refusal {
+	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
+		return &Refusal{"PodFeatureUnsupported", "this node does not support user namespaces"}
+	}
+	return nil
+}
+
+func resources(pod *corev1.Pod, node Node) *Refusal {
+	if limit := node.Allocatable.Pods().Value(); limit > 0 && int64(len(node.Pods))+1 > limit {
+		return insufficient("pods", 1, int64(len(node.Pods)), limit)
+	}
+	used := map[corev1.ResourceName]int64{}
+	for _, other := range node.Pods {
+		for name, q := range resource.PodRequests(other, resource.PodResourcesOptions{}) {
+			used[name] += amount(name, q.MilliValue(), q.Value())
+		}
+	}
+	wants := resource.PodRequests(pod, resource.PodResourcesOptions{})
+	var names []corev1.ResourceName
+	for name := range wants {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		q, have := wants[name], node.Allocatable[name]
+		want, capacity := amount(name, q.MilliValue(), q.Value()), amount(name, have.MilliValue(), have.Value())
+		if want > 0 && want > capacity-used[name] {
+			return insufficient(name, want, used[name], capacity)
+		}
+	}
+	return nil
+}
+
+// amount counts CPU in thousandths and everything else in units.
+func amount(name corev1.ResourceName, milli, units int64) int64 {
+	if name == corev1.ResourceCPU {
+		return milli
+	}
+	return units
+}
+
+func insufficient(name corev1.ResourceName, want, used, capacity int64) *Refusal {
+	return &Refusal{"OutOf" + string(name), fmt.Sprintf(
+		"Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, want, used, capacity)}
+}
+
+func affinity(pod *corev1.Pod, node Node) *Refusal {
+	ok, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(node.Node)
+	if err != nil || !ok {
+		return &Refusal{"NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
+	}
+	return nil
+}
+
+type port struct {
+	number   int32
+	protocol corev1.Protocol
+}
+
+func hostPorts(pod *corev1.Pod, node Node) *Refusal {
+	taken := map[port][]string{}
+	for _, other := range node.Pods {
+		eachHostPort(other, func(p port, ip string) { taken[p] = append(taken[p], ip) })
+	}
+	clash := false
+	eachHostPort(pod, func(p port, ip string) {
+		for _, have := range taken[p] {
+			clash = clash || have == ip || have == "" || ip == ""
+		}
+	})
+	if clash {
+		return &Refusal{"NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"}
+	}
+	return nil
+}
+
+func eachHostPort(pod *corev1.Pod, fn func(p port, ip string)) {
+	for i := range pod.Spec.Containers {
+		for _, p := range pod.Spec.Containers[i].Ports {
+			if p.HostPort == 0 {
+				continue
+			}
+			ip := p.HostIP
+			if ip == "0.0.0.0" || ip == "::" {
+				ip = ""
+			}
+			protocol := p.Protocol
+			if protocol == "" {
+				protocol = corev1.ProtocolTCP
+			}
+			fn(port{p.HostPort, protocol}, ip)
+		}
+	}
+}
+
+func taints(pod *corev1.Pod, node Node) *Refusal {
+	for _, t := range node.Node.Spec.Taints {
+		if t.Effect != corev1.TaintEffectNoExecute {
+			continue
+		}
+		if !slices.ContainsFunc(pod.Spec.Tolerations, func(tol corev1.Toleration) bool { return tolerates(tol, t) }) {
+			return &Refusal{"TaintToleration", "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate"}
+		}
+	}
+	return nil
+}
+
+func tolerates(tol corev1.Toleration, t corev1.Taint) bool {
+	if tol.Effect != "" && tol.Effect != t.Effect {
+		return false
+	}
+	if tol.Key != "" && tol.Key != t.Key {
+		return false
+	}
+	if tol.Operator == corev1.TolerationOpExists {
+		return true
+	}
+	return tol.Key != "" && tol.Value == t.Value
+}

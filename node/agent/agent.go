@@ -1,0 +1,177 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/client/informer"
+	"github.com/sampan-dev/sampan/internal/timeline"
+	"github.com/sampan-dev/sampan/node/agent/probe"
+	"github.com/sampan-dev/sampan/node/agent/register"
+	"github.com/sampan-dev/sampan/node/agent/rotate"
+	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/volume"
+)
+
+// Agent runs one node's pods. Make it with New; call Run once.
+type Agent struct {
+	cfg      Config
+	node     spec.Node
+	runtime  atomic.Pointer[string]
+	events   *client.Recorder
+	pods     *informer.Informer[*corev1.Pod]
+	services *informer.Informer[*corev1.Service]
+	nodes    *informer.Informer[*corev1.Node]
+	refs     *references
+	volumes  *volume.Volumes
+	images   *puller
+	doer     *probe.Doer
+	registry *register.Registrar
+	logs     *rotate.Rotator
+
+	inbox inbox
+
+	mu       sync.Mutex
+	machines map[types.UID]*machine
+	wg       sync.WaitGroup
+}
+
+// New checks the configuration and builds an Agent; nothing happens before Run.
+func New(cfg Config) (*Agent, error) {
+	cfg, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{cfg: cfg, machines: map[types.UID]*machine{}, inbox: newInbox()}
+	a.setRuntime("sampan")
+	a.registry, err = register.New(register.Config{
+		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, Transport: cfg.Transport, Engine: cfg.Engine, Disk: cfg.Root,
+		MaxPods: cfg.MaxPods, Labels: cfg.Labels, Taints: cfg.Taints, Reserved: cfg.Reserved, Capacity: cfg.Capacity,
+		Port: cfg.Port, Version: cfg.Version, PodCIDR: cfg.PodCIDR, Log: cfg.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	capacity := a.registry.Capacity()
+	a.node = spec.Node{
+		Name: cfg.NodeName, IPs: cfg.NodeIPs, ClusterDNS: cfg.ClusterDNS, ClusterDomain: cfg.ClusterDomain,
+		Resolver: hostResolver(), Allocatable: a.registry.Allocatable(), Memory: capacity.Memory().Value(),
+		CgroupRoot: cfg.CgroupRoot, PidsLimit: cfg.PidsLimit, LogRoot: cfg.LogRoot, SeccompRoot: cfg.SeccompRoot,
+	}
+	a.events = client.NewRecorder(cfg.Transport, "kubelet", cfg.NodeName)
+	a.pods = informer.New(cfg.Transport, client.Pods, informer.Options{FieldSelector: "spec.nodeName=" + cfg.NodeName, Log: cfg.Log})
+	a.services = informer.New(cfg.Transport, client.Services, informer.Options{Log: cfg.Log})
+	a.nodes = informer.New(cfg.Transport, client.Nodes, informer.Options{FieldSelector: "metadata.name=" + cfg.NodeName, Log: cfg.Log})
+	a.pods.Subscribe(func(e informer.Event[*corev1.Pod]) { a.inbox.put(e.Old, e.New) })
+	a.nodes.Subscribe(func(e informer.Event[*corev1.Node]) {
+		if e.New != nil {
+			a.registry.Seen(e.New)
+		}
+	})
+	a.refs = newReferences(cfg.Transport, cfg.Log, a.wakeNamed)
+	a.volumes = volume.New(volume.Config{Root: cfg.Root, Source: a.refs, Tokens: a.mintToken, Log: cfg.Log})
+	a.images = newPuller(cfg.Engine, a.refs, cfg.ParallelPulls)
+	a.doer = &probe.Doer{Engine: cfg.Engine, PodIPs: a.podIPs}
+	a.logs = rotate.New(rotate.Config{Engine: cfg.Engine, MaxSize: cfg.LogMaxSize, MaxFiles: cfg.LogMaxFiles, Log: cfg.Log})
+	return a, nil
+}
+
+// hostResolver reads the host's resolv.conf, past systemd-resolved's stub, which
+// pods can't reach.
+func hostResolver() spec.Resolver {
+	for _, path := range []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"} {
+		f, err := os.Open(path)
+		if err != nil {
+			continue
+		}
+		r, err := spec.ParseResolver(f)
+		f.Close()
+		if err == nil && !(len(r.Servers) == 1 && strings.HasPrefix(r.Servers[0], "127.0.0.5")) {
+			return r
+		}
+	}
+	return spec.Resolver{}
+}
+
+// Run runs the node until ctx ends. Containers stay: a later Run adopts them.
+// It fails only when it can't begin; everything after is retried.
+func (a *Agent) Run(ctx context.Context) error {
+	for _, dir := range []string{a.cfg.Root, a.cfg.LogRoot} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("agent: create state directory: %w", err)
+		}
+	}
+	if err := os.Chmod(a.cfg.Root, 0o711); err != nil {
+		return fmt.Errorf("agent: close state directory: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	// Operations in flight are cancelled, waited for, and resumed by the next Run.
+	defer a.wg.Wait()
+	defer cancel()
+	if v, err := a.cfg.Engine.Version(ctx, &rt.VersionRequest{}); err == nil && v.GetRuntimeName() != "" {
+		a.setRuntime(v.GetRuntimeName())
+	}
+	serveErr := a.serve(ctx)
+	a.spawn(func() { a.run(ctx, "log rotation", a.logs.Run) })
+	a.spawn(func() { a.run(ctx, "services", a.services.Run) })
+	a.spawn(func() { a.run(ctx, "registration", a.registry.Run) })
+	a.spawn(func() { a.run(ctx, "node", a.nodes.Run) })
+	a.spawn(func() { a.run(ctx, "pods", a.pods.Run) })
+	a.spawn(func() { a.refs.run(ctx) })
+	for _, synced := range []<-chan struct{}{a.registry.Registered(), a.services.Synced(), a.nodes.Synced(), a.pods.Synced()} {
+		select {
+		case <-synced:
+		case err := <-serveErr:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	a.spawn(func() { a.follow(ctx) })
+	a.adopt(ctx)
+	a.dispatch(ctx, serveErr)
+	return nil
+}
+
+func (a *Agent) spawn(fn func()) { a.wg.Go(fn) }
+
+// run keeps one part going and says when it ends before its time.
+func (a *Agent) run(ctx context.Context, part string, fn func(context.Context) error) {
+	if err := fn(ctx); err != nil && ctx.Err() == nil {
+		a.cfg.Log.Error("a part of the agent ended", "part", part, "err", err)
+	}
+}
+
+func (a *Agent) setRuntime(name string) { a.runtime.Store(&name) }
+
+// podIPs are a pod's addresses as last seen.
+func (a *Agent) podIPs(pod *corev1.Pod) []string {
+	if pod.Spec.HostNetwork {
+		return a.cfg.NodeIPs
+	}
+	if m := a.machine(pod.UID); m != nil {
+		return m.ips()
+	}
+	return nil
+}
+
+func (a *Agent) machine(uid types.UID) *machine {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.machines[uid]
+}
+
+// mark puts one step of the run station on a pod's timeline.
+func (a *Agent) mark(uid types.UID, name, detail string, start time.Time) {
+	a.cfg.Timeline.Mark(string(uid), timeline.Mark{Step: timeline.Run, Name: name, Detail: detail, Start: start, End: time.Now()})
+}

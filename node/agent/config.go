@@ -1,0 +1,150 @@
+// Package agent is the node's agent: it runs the pods that are bound to its
+// node, reports how they are, registers the node and keeps its lease, and
+// serves the kubelet's HTTPS API.
+//
+// One goroutine owns a pod (machine.go). It is woken by changes of the pod, by
+// the engine's events, by probes and by the end of its own operations; it looks
+// at what is (actual), decides (plan) and begins what may begin now. What it
+// reports is computed (status) and written when it differs. The decisions are
+// pure packages of their own; here is only the doing.
+//
+// The agent speaks to the engine through cri.Engine and to the API server
+// through client.Transport, and to nothing else.
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/timeline"
+	"github.com/sampan-dev/sampan/node/cri"
+)
+
+// Defaults of Config.
+const (
+	defaultData      = "/var/lib/sampan"
+	defaultDomain    = "cluster.local"
+	defaultMaxPods   = 110  // upstream's
+	defaultPids      = 4096 // per pod: a fork bomb stops here
+	defaultPort      = 10250
+	defaultLogSize   = 10 << 20 // upstream's containerLogMaxSize
+	defaultLogFiles  = 5        // upstream's containerLogMaxFiles
+	defaultResync    = 90 * time.Second
+	defaultPulls     = 4
+	defaultCgroup    = "sampan"
+	defaultVersion   = "v1.37.1"
+	defaultHostsFile = "/etc/hosts"
+)
+
+// Config is all that New needs. NodeName, NodeIPs, Transport and Engine are
+// required; the zero value of every other field has a default.
+type Config struct {
+	// NodeName is the Node object's name; it must be a DNS subdomain.
+	NodeName string
+	// NodeIPs are the node's addresses, the primary one first.
+	NodeIPs []string
+	// Transport carries the requests of system:node:<NodeName>.
+	Transport client.Transport
+	// Engine runs sandboxes and containers.
+	Engine cri.Engine
+	// Root holds pods' directories, by default /var/lib/sampan/pods.
+	Root string
+	// LogRoot holds container logs, by default logs/pods beside Root.
+	LogRoot string
+	// SeccompRoot is where Localhost profiles are, by default seccomp beside Root.
+	SeccompRoot string
+	// CgroupRoot is the cgroup that holds "kubepods", by default "sampan".
+	CgroupRoot string
+	// ClusterDNS are the name servers of pods with dnsPolicy ClusterFirst; if
+	// there are none such pods get the host's.
+	ClusterDNS []string
+	// ClusterDomain defaults to cluster.local.
+	ClusterDomain string
+	// PodCIDR is announced to the engine when the Node has none; usually the
+	// Node's own, which a controller gives it, is used.
+	PodCIDR string
+	// MaxPods is the node's capacity for pods: 110.
+	MaxPods int64
+	// PidsLimit bounds the processes of one pod: 4096.
+	PidsLimit int64
+	// Labels and Taints are given to the Node when it is registered.
+	Labels map[string]string
+	Taints []corev1.Taint
+	// Reserved is withheld from pods: allocatable is capacity less this.
+	Reserved corev1.ResourceList
+	// Capacity replaces what the machine has, for tests and simulation.
+	Capacity corev1.ResourceList
+	// Port is where the kubelet API is found, as the Node announces it: 10250.
+	Port int32
+	// TLS serves the kubelet API; when nil nothing listens, and only Handler
+	// offers it.
+	TLS *tls.Config
+	// Authn says who makes a request to the kubelet API; nil refuses everybody.
+	Authn func(*http.Request) (identity.Identity, bool)
+	// Authz says whether an identity may use a part of it: verb is get, create or
+	// so, subresource is proxy, log, exec, stats, metrics, pods, healthz or
+	// configz. Nil refuses everything.
+	Authz func(ctx context.Context, who identity.Identity, verb, subresource string) bool
+	// LogMaxSize and LogMaxFiles bound a container's logs: 10 MiB times 5.
+	LogMaxSize  int64
+	LogMaxFiles int
+	// ParallelPulls is how many images are pulled at a time: 4.
+	ParallelPulls int
+	// Resync is how often a pod is looked at though nothing has happened: 90 s.
+	// Events make it superfluous; it heals a lost one.
+	Resync time.Duration
+	// Version is what the Node announces as its kubelet's: v1.37.1.
+	Version string
+	// HostsFile is the host's own, for pods in the host's network: /etc/hosts.
+	HostsFile string
+	// Timeline receives the marks of the run step; it may be nil.
+	Timeline *timeline.Recorder
+	// Log may be nil.
+	Log *slog.Logger
+}
+
+// complete checks cfg and fills its defaults in.
+func (cfg Config) complete() (Config, error) {
+	switch {
+	case cfg.NodeName == "":
+		return cfg, errors.New("agent: config has no node name")
+	case len(cfg.NodeIPs) == 0:
+		return cfg, errors.New("agent: config has no node address")
+	case cfg.Transport == nil || cfg.Engine == nil:
+		return cfg, errors.New("agent: config has no transport or no engine")
+	}
+	or(&cfg.Root, filepath.Join(defaultData, "pods"))
+	or(&cfg.LogRoot, filepath.Join(filepath.Dir(cfg.Root), "logs", "pods"))
+	or(&cfg.SeccompRoot, filepath.Join(filepath.Dir(cfg.Root), "seccomp"))
+	or(&cfg.CgroupRoot, defaultCgroup)
+	or(&cfg.ClusterDomain, defaultDomain)
+	or(&cfg.MaxPods, defaultMaxPods)
+	or(&cfg.PidsLimit, defaultPids)
+	or(&cfg.Port, defaultPort)
+	or(&cfg.LogMaxSize, defaultLogSize)
+	or(&cfg.LogMaxFiles, defaultLogFiles)
+	or(&cfg.ParallelPulls, defaultPulls)
+	or(&cfg.Resync, defaultResync)
+	or(&cfg.Version, defaultVersion)
+	or(&cfg.HostsFile, defaultHostsFile)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return cfg, nil
+}
+
+func or[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

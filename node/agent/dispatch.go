@@ -1,0 +1,255 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/node/agent/actual"
+	"github.com/sampan-dev/sampan/node/agent/admit"
+)
+
+// inbox collects the pods that changed until the dispatcher takes them. It
+// holds at most one entry a pod, so it needs no other bound.
+type inbox struct {
+	mu      *sync.Mutex
+	changed map[types.UID]change
+	bell    chan struct{}
+}
+
+// change is a pod's newest state; gone when the API has it no more.
+type change struct {
+	pod  *corev1.Pod
+	gone bool
+}
+
+func newInbox() inbox {
+	return inbox{mu: &sync.Mutex{}, changed: map[types.UID]change{}, bell: make(chan struct{}, 1)}
+}
+
+func (b *inbox) put(old, pod *corev1.Pod) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	// A pod that was replaced under its name between two looks is two pods.
+	if old != nil && (pod == nil || pod.UID != old.UID) {
+		b.changed[old.UID] = change{pod: old, gone: true}
+	}
+	if pod != nil {
+		b.changed[pod.UID] = change{pod: pod}
+	}
+	b.ring()
+}
+
+func (b *inbox) ring() {
+	select {
+	case b.bell <- struct{}{}:
+	default:
+	}
+}
+
+// take empties the inbox, the oldest pods first, so that admission is fair.
+func (b *inbox) take() []change {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var list []change
+	for _, c := range b.changed {
+		list = append(list, c)
+	}
+	clear(b.changed)
+	slices.SortFunc(list, func(x, y change) int {
+		return cmp.Or(x.pod.CreationTimestamp.Compare(y.pod.CreationTimestamp.Time), cmp.Compare(x.pod.UID, y.pod.UID))
+	})
+	return list
+}
+
+// dispatch hands every change to the owner of its pod, making owners for new
+// pods, until ctx ends or serving fails.
+func (a *Agent) dispatch(ctx context.Context, serveErr <-chan error) {
+	for {
+		select {
+		case <-a.inbox.bell:
+			for _, c := range a.inbox.take() {
+				a.deliver(ctx, c)
+			}
+		case err := <-serveErr:
+			a.cfg.Log.Error("the kubelet API stopped listening", "err", err)
+			serveErr = nil
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (a *Agent) deliver(ctx context.Context, c change) {
+	if m := a.machine(c.pod.UID); m != nil {
+		m.want(c.pod, c.gone)
+		return
+	}
+	if c.gone {
+		return
+	}
+	if a.nameTaken(c.pod) {
+		// The pod that had this name is still being brought down here: two pods
+		// of one name must never run at once. Its end rings the bell again.
+		a.inbox.mu.Lock()
+		if _, newer := a.inbox.changed[c.pod.UID]; !newer {
+			a.inbox.changed[c.pod.UID] = c
+		}
+		a.inbox.mu.Unlock()
+		return
+	}
+	m := newMachine(a, c.pod)
+	if !settledBefore(c.pod) {
+		m.verdict = a.admit(c.pod)
+	}
+	a.start(ctx, m)
+}
+
+// settledBefore: a pod that has run here was admitted then, and isn't judged
+// again after a restart of the agent.
+func settledBefore(pod *corev1.Pod) bool {
+	return pod.Status.StartTime != nil || pod.DeletionTimestamp != nil ||
+		pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+func (a *Agent) nameTaken(pod *corev1.Pod) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range a.machines {
+		if m.namespace == pod.Namespace && m.name == pod.Name {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *Agent) start(ctx context.Context, m *machine) {
+	a.mu.Lock()
+	a.machines[m.uid] = m
+	a.mu.Unlock()
+	a.spawn(func() {
+		m.run(ctx)
+		a.mu.Lock()
+		delete(a.machines, m.uid)
+		a.mu.Unlock()
+		// Whoever waited for the name may come in.
+		a.inbox.ring()
+	})
+}
+
+// admit decides whether the node takes a pod that it was given.
+func (a *Agent) admit(pod *corev1.Pod) *admit.Refusal {
+	node, ok := a.nodes.Get("", a.cfg.NodeName)
+	if !ok {
+		return nil
+	}
+	a.mu.Lock()
+	var others []*corev1.Pod
+	for _, m := range a.machines {
+		if p := m.admitted(); p != nil {
+			others = append(others, p)
+		}
+	}
+	a.mu.Unlock()
+	return admit.Pod(pod, admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: others})
+}
+
+// adopt makes owners for sandboxes of pods that the API doesn't know, so that
+// they are brought down, and removes directories of pods that nobody knows.
+func (a *Agent) adopt(ctx context.Context) {
+	known := map[string]bool{}
+	for _, p := range a.pods.List() {
+		known[string(p.UID)] = true
+	}
+	boxes, err := a.cfg.Engine.ListPodSandbox(ctx, &rt.ListPodSandboxRequest{})
+	if err != nil {
+		a.cfg.Log.Error("can't list sandboxes; orphans stay until the next start", "err", err)
+		return
+	}
+	for _, b := range boxes.GetItems() {
+		uid := b.GetLabels()[actual.LabelPodUID]
+		if uid == "" || known[uid] {
+			continue
+		}
+		known[uid] = true
+		a.cfg.Log.Info("bringing an orphaned pod down", "pod", b.GetMetadata().GetName(), "namespace", b.GetMetadata().GetNamespace(), "uid", uid)
+		a.start(ctx, orphan(a, b))
+	}
+	orphans, err := a.volumes.Orphans(func(uid string) bool { return known[uid] })
+	if err != nil {
+		a.cfg.Log.Error("can't look for orphaned volumes", "err", err)
+	}
+	for _, uid := range orphans {
+		if err := a.volumes.Remove(uid); err != nil {
+			a.cfg.Log.Error("can't remove orphaned volumes", "uid", uid, "err", err)
+		}
+	}
+}
+
+// orphan makes an owner from what a sandbox says about its pod.
+func orphan(a *Agent, b *rt.PodSandbox) *machine {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Name: b.GetMetadata().GetName(), Namespace: b.GetMetadata().GetNamespace(), UID: types.UID(b.GetLabels()[actual.LabelPodUID]),
+	}}
+	m := newMachine(a, pod)
+	m.want(pod, true)
+	return m
+}
+
+// follow turns the engine's events into wake-ups. When the stream breaks every
+// pod is looked at once.
+func (a *Agent) follow(ctx context.Context) {
+	const pause = 2 * time.Second
+	for ctx.Err() == nil {
+		events, err := a.cfg.Engine.Events(ctx)
+		if err != nil {
+			a.cfg.Log.Warn("can't follow the engine's events", "err", err)
+		}
+		a.wakeAll()
+		for e := range events {
+			a.wakeFor(e)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (a *Agent) wakeFor(e *rt.ContainerEventResponse) {
+	uid := e.GetPodSandboxStatus().GetMetadata().GetUid()
+	if uid == "" {
+		uid = e.GetPodSandboxStatus().GetLabels()[actual.LabelPodUID]
+	}
+	if uid == "" {
+		a.wakeAll()
+		return
+	}
+	if m := a.machine(types.UID(uid)); m != nil {
+		m.wake()
+	}
+}
+
+func (a *Agent) wakeAll() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range a.machines {
+		m.wake()
+	}
+}
+
+// wakeNamed tells the pods that use a ConfigMap or Secret that it has changed.
+func (a *Agent) wakeNamed(users []types.UID) {
+	for _, uid := range users {
+		if m := a.machine(uid); m != nil {
+			m.refsChanged()
+		}
+	}
+}

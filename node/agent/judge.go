@@ -1,0 +1,168 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/node/agent/plan"
+	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/status"
+)
+
+// reject ends a pod that the node didn't take, before anything was made for it.
+func (m *machine) reject() {
+	m.fatal = &status.Verdict{Reason: m.verdict.Reason, Message: m.verdict.Message}
+	m.event(corev1.EventTypeWarning, m.verdict.Reason, m.verdict.Message[len("Pod was rejected: "):])
+	m.leave()
+}
+
+// leave gives the pod's room on the node back and begins to stop it.
+func (m *machine) leave() {
+	m.mu.Lock()
+	m.holds = nil
+	m.mu.Unlock()
+	if m.stage < stopping {
+		m.stage = stopping
+	}
+	if m.stop == nil {
+		m.grace = spec.Grace(m.pod)
+		m.stop = &plan.Stop{Deadline: time.Now().Add(time.Duration(m.grace) * time.Second)}
+	}
+	m.cancelStarts()
+}
+
+// judge finds reasons to bring the pod down, or to do it faster.
+func (m *machine) judge(again *alarm) {
+	if m.stop != nil {
+		m.hasten()
+		return
+	}
+	phase := m.pod.Status.Phase
+	if m.gone || m.pod.DeletionTimestamp != nil || phase == corev1.PodSucceeded || phase == corev1.PodFailed {
+		m.leave()
+		return
+	}
+	if limit := m.pod.Spec.ActiveDeadlineSeconds; limit != nil && m.status.StartTime != nil {
+		end := m.status.StartTime.Add(time.Duration(*limit) * time.Second)
+		if time.Now().Before(end) {
+			again.by(end)
+			return
+		}
+		m.fatal = &status.Verdict{Reason: "DeadlineExceeded", Message: "Pod was active on the node longer than the specified deadline"}
+		m.event(corev1.EventTypeNormal, m.fatal.Reason, m.fatal.Message)
+		m.leave()
+	}
+}
+
+// hasten shortens the time to stop when the API does; it never lengthens it.
+func (m *machine) hasten() {
+	grace := spec.Grace(m.pod)
+	if m.pod.DeletionTimestamp == nil || grace >= m.grace {
+		return
+	}
+	m.grace = grace
+	if end := time.Now().Add(time.Duration(grace) * time.Second); end.Before(m.stop.Deadline) {
+		m.stop.Deadline = end
+		for _, o := range m.ops {
+			if o.step.Kind == plan.KillContainer {
+				o.cancel()
+			}
+		}
+	}
+}
+
+// decide asks plan what may begin now, and begins it.
+func (m *machine) decide(ctx context.Context, again *alarm, waiting map[string]plan.Waiting) {
+	if m.stage == serving {
+		m.a.refs.acquire(m.pod)
+	}
+	now := time.Now()
+	d := plan.Next(plan.Input{
+		Pod: m.pod, Actual: m.now, Now: now, Stop: m.stop, Mounted: m.mounted, Busy: m.busy(now),
+		Images: m.imagesReady(), Failures: m.failures, Crashes: m.crashes, Verdicts: m.verdicts(), HoldSandbox: m.holdBox,
+	})
+	clear(waiting)
+	for name, f := range m.failures {
+		waiting[name] = f.Waiting
+	}
+	maps.Copy(waiting, d.Waiting)
+	m.tellBackOff(d.Waiting)
+	again.by(d.Again)
+	again.by(m.holdMount)
+	for _, s := range d.Steps {
+		m.begin(ctx, s)
+	}
+	switch {
+	case d.Stopped:
+		m.ended = true
+		m.stage = releasing
+	case d.Finished && len(m.ops) == 0:
+		m.leave()
+	}
+	if m.stage == serving {
+		m.refresh(ctx, again)
+	}
+}
+
+// busy are the keys of operations under way, and of the mount that must wait.
+func (m *machine) busy(now time.Time) map[string]bool {
+	keys := make(map[string]bool, len(m.ops)+1)
+	for k := range m.ops {
+		keys[k] = true
+	}
+	if m.stage == serving && now.Before(m.holdMount) {
+		keys[string(plan.MountVolumes)] = true
+	}
+	delete(keys, opReport)
+	return keys
+}
+
+func (m *machine) imagesReady() map[string]bool {
+	ready := make(map[string]bool, len(m.images))
+	for name := range m.images {
+		ready[name] = true
+	}
+	return ready
+}
+
+func (m *machine) verdicts() map[string]plan.Verdict {
+	all := map[string]plan.Verdict{}
+	for _, c := range spec.Containers(m.pod) {
+		now := m.now.Latest(c.Name)
+		if now == nil {
+			continue
+		}
+		failed, grace := m.probes.Failed(c, now.ID)
+		all[now.ID] = plan.Verdict{Started: m.probes.Started(c, now.ID), Failed: string(failed), Grace: grace}
+	}
+	return all
+}
+
+// tellBackOff announces a crash loop once for each time a container is held.
+func (m *machine) tellBackOff(waiting map[string]plan.Waiting) {
+	for name, w := range waiting {
+		last := m.now.Latest(name)
+		if w.Reason != "CrashLoopBackOff" || last == nil || m.told[name].Equal(last.Finished) {
+			continue
+		}
+		m.told[name] = last.Finished
+		m.containerEvent(name, corev1.EventTypeWarning, "BackOff",
+			"Back-off restarting failed container "+name+" in pod "+spec.FullName(m.pod))
+	}
+}
+
+// older reports whether resource version a came before b.
+func older(a, b string) bool {
+	x, errA := strconv.ParseUint(a, 10, 64)
+	y, errB := strconv.ParseUint(b, 10, 64)
+	return errA == nil && errB == nil && x < y
+}
+
+// metaChanged reports whether something changed that volumes may show.
+func metaChanged(a, b *corev1.Pod) bool {
+	return !maps.Equal(a.Labels, b.Labels) || !maps.Equal(a.Annotations, b.Annotations)
+}

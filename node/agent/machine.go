@@ -1,0 +1,322 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sampan-dev/sampan/node/agent/actual"
+	"github.com/sampan-dev/sampan/node/agent/admit"
+	"github.com/sampan-dev/sampan/node/agent/plan"
+	"github.com/sampan-dev/sampan/node/agent/probe"
+	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/status"
+	"github.com/sampan-dev/sampan/node/volume"
+)
+
+// stage is where a pod is in its life on this node. It only moves forward.
+type stage int
+
+const (
+	// serving: the pod should run; plan says what is missing.
+	serving stage = iota
+	// stopping: its containers and sandboxes are being brought down.
+	stopping
+	// releasing: nothing runs; its volumes and, when it is being deleted, the
+	// remains in the engine are being removed.
+	releasing
+	// ended: only the API's word is awaited: that the status has arrived, and for
+	// a pod being deleted that the object is gone.
+	ended
+	// burying: the API has it no more; the last traces are being removed.
+	burying
+	// buried: nothing is left; the owner goes.
+	buried
+)
+
+// observeRetry is the delay after the engine could not be asked.
+const observeRetry = 2 * time.Second
+
+// machine owns one pod: only its goroutine (run) changes the fields below
+// "owned". Others leave word in the mailbox and ring.
+type machine struct {
+	a               *Agent
+	uid             types.UID
+	namespace, name string
+	log             *slog.Logger
+	bell            chan struct{}
+
+	mu      sync.Mutex // guards the mailbox and what others read
+	mail    change
+	refs    bool
+	results []func(*machine)
+	seenIPs []string
+	holds   *corev1.Pod // the admitted pod, nil when it needs no room any more
+
+	// owned
+	life     context.Context // the owner's; operations that follow others begin under it
+	stage    stage
+	pod      *corev1.Pod
+	gone     bool
+	verdict  *admit.Refusal
+	fatal    *status.Verdict
+	reader   *actual.Reader
+	now      *actual.Pod
+	messages map[string]string
+	ops      map[string]*op
+	stop     *plan.Stop
+	grace    int64
+	ended    bool
+	frozen   bool
+
+	mounted   bool
+	set       volume.Set
+	stale     bool
+	holdMount time.Time
+	mountFail int
+	holdBox   time.Time
+	boxFail   int
+
+	images   map[string]spec.Image
+	pulls    map[string]pullHistory
+	failures map[string]plan.Failure
+	crashes  map[string]plan.Crash
+	told     map[string]time.Time
+	hooked   map[string]bool
+
+	probes   *probe.Set
+	adopted  bool
+	status   corev1.PodStatus
+	written  bool
+	holdSend time.Time
+	sendFail int
+	wasReady bool
+}
+
+func newMachine(a *Agent, pod *corev1.Pod) *machine {
+	m := &machine{
+		a: a, uid: pod.UID, namespace: pod.Namespace, name: pod.Name,
+		log:  a.cfg.Log.With("pod", pod.Name, "namespace", pod.Namespace, "uid", pod.UID),
+		bell: make(chan struct{}, 1), mail: change{pod: pod}, pod: pod, holds: pod,
+		reader: actual.NewReader(a.cfg.Engine), now: &actual.Pod{UID: string(pod.UID)},
+		messages: map[string]string{}, ops: map[string]*op{}, images: map[string]spec.Image{},
+		pulls: map[string]pullHistory{}, failures: map[string]plan.Failure{}, crashes: map[string]plan.Crash{},
+		told: map[string]time.Time{}, hooked: map[string]bool{}, status: pod.Status,
+	}
+	m.probes = probe.NewSet(a.doer.Probe, m.wake, func(container string, kind probe.Kind, output string) {
+		m.unhealthy(pod, container, kind.Title(), output)
+	})
+	return m
+}
+
+// wake makes the owner look again; it never blocks and may be called by anyone.
+func (m *machine) wake() {
+	select {
+	case m.bell <- struct{}{}:
+	default:
+	}
+}
+
+// want leaves the pod's newest state for the owner.
+func (m *machine) want(pod *corev1.Pod, gone bool) {
+	m.mu.Lock()
+	m.mail = change{pod: pod, gone: gone || m.mail.gone}
+	m.mu.Unlock()
+	m.wake()
+}
+
+// refsChanged says that an object which the pod uses has changed.
+func (m *machine) refsChanged() {
+	m.mu.Lock()
+	m.refs = true
+	m.mu.Unlock()
+	m.wake()
+}
+
+func (m *machine) ips() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.seenIPs
+}
+
+// admitted is the pod as admission counts it, nil when it takes no room.
+func (m *machine) admitted() *corev1.Pod {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.holds
+}
+
+// run is the owner's life.
+func (m *machine) run(ctx context.Context) {
+	defer m.probes.Stop()
+	defer m.a.refs.release(m.uid)
+	m.life = ctx
+	if m.verdict != nil {
+		m.reject()
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for m.stage != buried {
+		select {
+		case <-m.bell:
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+		timer.Reset(m.step(ctx))
+	}
+}
+
+// step looks, decides and begins; it returns when to look again at the latest.
+func (m *machine) step(ctx context.Context) time.Duration {
+	m.collect()
+	if err := m.observe(ctx); err != nil {
+		if ctx.Err() == nil {
+			m.log.Warn("can't see the pod's containers", "err", err)
+		}
+		return observeRetry
+	}
+	again := newest(m.a.cfg.Resync)
+	waiting := map[string]plan.Waiting{}
+	for moved := true; moved; {
+		moved = m.advance(ctx, again, waiting)
+	}
+	m.probe(ctx)
+	m.report(ctx, again, waiting)
+	return again.in()
+}
+
+// advance does what the stage asks for and reports whether the next one began.
+func (m *machine) advance(ctx context.Context, again *alarm, waiting map[string]plan.Waiting) bool {
+	before := m.stage
+	switch m.stage {
+	case serving:
+		m.judge(again)
+		if m.stage == serving {
+			m.decide(ctx, again, waiting)
+		}
+	case stopping:
+		m.judge(again)
+		m.decide(ctx, again, waiting)
+	case releasing:
+		m.release(ctx)
+	case ended:
+		m.finish(ctx, again)
+	case burying:
+		m.bury(ctx)
+	}
+	return m.stage != before
+}
+
+// collect takes what others have left.
+func (m *machine) collect() {
+	m.mu.Lock()
+	mail, refs, results := m.mail, m.refs, m.results
+	m.refs, m.results = false, nil
+	m.mu.Unlock()
+	m.accept(mail)
+	for _, apply := range results {
+		apply(m)
+	}
+	if refs {
+		// Whatever failed for want of an object may work now.
+		m.stale, m.holdMount = true, time.Time{}
+		for name, f := range m.failures {
+			if f.Reason == errConfig {
+				delete(m.failures, name)
+			}
+		}
+	}
+}
+
+// accept takes a newer version of the pod.
+func (m *machine) accept(c change) {
+	m.gone = m.gone || c.gone
+	if c.pod == m.pod || older(c.pod.ResourceVersion, m.pod.ResourceVersion) {
+		return
+	}
+	m.stale = m.stale || metaChanged(m.pod, c.pod)
+	m.pod = c.pod
+}
+
+// observe reads the engine and fills in what containers said when they ended.
+func (m *machine) observe(ctx context.Context) error {
+	if m.frozen {
+		return nil
+	}
+	now, err := m.reader.Read(ctx, string(m.uid))
+	if err != nil {
+		return err
+	}
+	for i := range now.Containers {
+		c := &now.Containers[i]
+		if c.State == actual.Running {
+			m.a.logs.Watch(c.ID, c.LogPath)
+		}
+		if c.State != actual.Exited {
+			continue
+		}
+		if _, known := m.messages[c.ID]; !known {
+			m.messages[c.ID] = terminationMessage(c)
+		}
+		if c.Message == "" {
+			c.Message = m.messages[c.ID]
+		}
+	}
+	m.now = now
+	if box := now.Ready(); box != nil {
+		m.mu.Lock()
+		m.seenIPs = box.IPs
+		m.mu.Unlock()
+	}
+	m.assume()
+	return nil
+}
+
+// assume takes over, once, what the last agent knew of running containers.
+func (m *machine) assume() {
+	if m.adopted {
+		return
+	}
+	m.adopted = true
+	lists := [][]corev1.ContainerStatus{m.pod.Status.InitContainerStatuses, m.pod.Status.ContainerStatuses}
+	for _, list := range lists {
+		for _, st := range list {
+			c := m.now.Latest(st.Name)
+			if c != nil && c.State == actual.Running && st.ContainerID == m.a.runtimeName()+"://"+c.ID {
+				m.probes.Assume(c.ID, st.Started != nil && *st.Started, st.Ready)
+			}
+		}
+	}
+}
+
+func (a *Agent) runtimeName() string { return *a.runtime.Load() }
+
+// probe keeps the right probes going.
+func (m *machine) probe(ctx context.Context) {
+	if m.stage > stopping {
+		m.probes.Stop()
+		return
+	}
+	m.probes.Update(ctx, m.pod, m.now, m.stage == stopping)
+}
+
+// alarm is the earliest of several times to look again.
+type alarm struct{ at time.Time }
+
+func newest(d time.Duration) *alarm { return &alarm{at: time.Now().Add(d)} }
+
+func (a *alarm) by(t time.Time) {
+	if !t.IsZero() && t.Before(a.at) {
+		a.at = t
+	}
+}
+
+// minLook keeps a timer from spinning: time alone never changes anything faster.
+const minLook = 10 * time.Millisecond
+
+func (a *alarm) in() time.Duration { return max(time.Until(a.at), minLook) }

@@ -1,0 +1,77 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/node/agent/plan"
+	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/cri"
+)
+
+// minKill is what a container gets after TERM even when its preStop hook has
+// used the whole grace period up.
+const minKill = 2 * time.Second
+
+// killSlack is how much longer than the grace period the engine may take.
+const killSlack = time.Minute
+
+// prepareKill notes, on the owner's goroutine, that the hook won't run again.
+func (m *machine) prepareKill(s plan.Step) func(context.Context, *corev1.Pod, plan.Step) func(*machine) {
+	hooked := m.hooked[s.ID]
+	if s.Kind == plan.KillContainer {
+		m.hooked[s.ID] = true
+	}
+	return func(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
+		return m.kill(ctx, pod, s, hooked)
+	}
+}
+
+// kill runs the preStop hook and stops the container within its grace period.
+func (m *machine) kill(ctx context.Context, pod *corev1.Pod, s plan.Step, hooked bool) func(*machine) {
+	begin := time.Now()
+	message := s.Message
+	if message == "" {
+		message = "Stopping container " + s.Container
+	}
+	if !hooked {
+		m.a.containerEvent(pod, s.Container, corev1.EventTypeNormal, "Killing", message)
+		m.preStop(ctx, pod, s)
+	}
+	left := max(s.Grace-time.Since(begin), minKill)
+	callCtx, cancel := context.WithTimeout(ctx, left+killSlack)
+	defer cancel()
+	seconds := int64((left + time.Second - 1) / time.Second)
+	_, err := m.a.cfg.Engine.StopContainer(callCtx, &rt.StopContainerRequest{ContainerId: s.ID, Timeout: seconds})
+	if err != nil && ctx.Err() == nil {
+		m.a.events.Event(pod, corev1.EventTypeWarning, "FailedKillPod", "error killing pod: "+cri.Message(err))
+		pause(ctx, boxRetry.Min)
+	}
+	return nil
+}
+
+func (m *machine) preStop(ctx context.Context, pod *corev1.Pod, s plan.Step) {
+	c := spec.Container(pod, s.Container)
+	if c == nil || c.Lifecycle == nil || c.Lifecycle.PreStop == nil || s.Grace <= 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.Grace)
+	defer cancel()
+	if err := m.a.doer.Hook(ctx, pod, s.Container, s.ID, c.Lifecycle.PreStop); err != nil {
+		m.log.Info("a preStop hook failed", "container", s.Container, "err", err)
+		m.a.containerEvent(pod, s.Container, corev1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed")
+	}
+}
+
+func (m *machine) removeContainer(ctx context.Context, _ *corev1.Pod, s plan.Step) func(*machine) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := m.a.cfg.Engine.RemoveContainer(ctx, &rt.RemoveContainerRequest{ContainerId: s.ID}); err != nil {
+		m.log.Warn("can't remove an old container", "container", s.ID, "err", err)
+		pause(ctx, boxRetry.Max)
+	}
+	return nil
+}

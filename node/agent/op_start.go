@@ -1,0 +1,168 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/node/agent/actual"
+	"github.com/sampan-dev/sampan/node/agent/plan"
+	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/cri"
+)
+
+// Waiting reasons of containers that couldn't be started, upstream's words.
+const (
+	errConfig = "CreateContainerConfigError"
+	errCreate = "CreateContainerError"
+	errRun    = "RunContainerError"
+	errHook   = "PostStartHookError"
+)
+
+// startRetry is the delay after a container couldn't be started.
+const startRetry = 10 * time.Second
+
+// starter starts one container; its fields are what the owner knew when the
+// operation began.
+type starter struct {
+	m       *machine
+	pod     *corev1.Pod
+	c       *corev1.Container
+	attempt int32
+	image   spec.Image
+	set     map[string]string
+	box     string
+	now     *actual.Pod
+}
+
+// prepareStart takes what an operation needs from the owner's fields.
+func (m *machine) prepareStart() func(context.Context, *corev1.Pod, plan.Step) func(*machine) {
+	images, paths, now := m.images, m.set.Paths, m.now
+	box := ""
+	if b := now.Ready(); b != nil {
+		box = b.ID
+	}
+	ready := make(map[string]spec.Image, len(images))
+	for name, img := range images {
+		ready[name] = img
+	}
+	return func(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
+		st := &starter{
+			m: m, pod: pod, c: spec.Container(pod, s.Container), attempt: s.Attempt,
+			image: ready[s.Container], set: paths, box: box, now: now,
+		}
+		return st.start(ctx)
+	}
+}
+
+// start makes the container, starts it and runs its postStart hook.
+func (st *starter) start(ctx context.Context) func(*machine) {
+	st.clear(ctx)
+	begin := time.Now()
+	cfg, err := st.config(ctx)
+	if err != nil {
+		return st.fail(ctx, errConfig, err)
+	}
+	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	made, err := st.m.a.cfg.Engine.CreateContainer(callCtx, &rt.CreateContainerRequest{
+		PodSandboxId: st.box, Config: cfg, SandboxConfig: spec.Sandbox(st.pod, 0, st.m.a.node),
+	})
+	if err != nil {
+		return st.fail(ctx, errCreate, err)
+	}
+	st.m.a.mark(st.m.uid, "create container", st.c.Name, begin)
+	st.event(corev1.EventTypeNormal, "Created", "Container created")
+	begin = time.Now()
+	if _, err := st.m.a.cfg.Engine.StartContainer(callCtx, &rt.StartContainerRequest{ContainerId: made.GetContainerId()}); err != nil {
+		return st.fail(ctx, errRun, err)
+	}
+	st.m.a.mark(st.m.uid, "start container", st.c.Name, begin)
+	st.event(corev1.EventTypeNormal, "Started", "Container started")
+	return st.postStart(ctx, made.GetContainerId())
+}
+
+func (st *starter) event(eventtype, reason, message string) {
+	st.m.a.containerEvent(st.pod, st.c.Name, eventtype, reason, message)
+}
+
+// clear removes containers of this name that were made and never started.
+func (st *starter) clear(ctx context.Context) {
+	for i := range st.now.Containers {
+		c := &st.now.Containers[i]
+		if c.Name != st.c.Name || c.State != actual.Created {
+			continue
+		}
+		if _, err := st.m.a.cfg.Engine.RemoveContainer(ctx, &rt.RemoveContainerRequest{ContainerId: c.ID}); err != nil {
+			st.m.log.Warn("can't remove a container that never started", "container", c.ID, "err", err)
+		}
+	}
+}
+
+// postStart runs the hook; when it fails the container is brought down again.
+func (st *starter) postStart(ctx context.Context, id string) func(*machine) {
+	if st.c.Lifecycle == nil || st.c.Lifecycle.PostStart == nil {
+		return st.done()
+	}
+	// The hook may ask to see the container running.
+	st.m.wake()
+	err := st.m.a.doer.Hook(ctx, st.pod, st.c.Name, id, st.c.Lifecycle.PostStart)
+	if err == nil {
+		return st.done()
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	st.event(corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
+	st.event(corev1.EventTypeNormal, "Killing", "FailedPostStartHook")
+	timeout := spec.Grace(st.pod)
+	if _, err := st.m.a.cfg.Engine.StopContainer(ctx, &rt.StopContainerRequest{ContainerId: id, Timeout: timeout}); err != nil {
+		st.m.log.Warn("can't stop a container whose postStart hook failed", "container", id, "err", err)
+	}
+	return st.hold(errHook, err.Error())
+}
+
+// fail tells of a start that failed and holds the container back.
+func (st *starter) fail(ctx context.Context, reason string, err error) func(*machine) {
+	if ctx.Err() != nil {
+		return nil
+	}
+	st.event(corev1.EventTypeWarning, "Failed", "Error: "+cri.Message(err))
+	return st.hold(reason, cri.Message(err))
+}
+
+func (st *starter) hold(reason, message string) func(*machine) {
+	name, last := st.c.Name, st.last()
+	return func(m *machine) {
+		m.failures[name] = plan.Failure{Waiting: plan.Waiting{Reason: reason, Message: message}, Until: time.Now().Add(startRetry)}
+		delete(m.images, name)
+		m.restarted(name, last)
+	}
+}
+
+// done notes the success.
+func (st *starter) done() func(*machine) {
+	name, last := st.c.Name, st.last()
+	return func(m *machine) {
+		delete(m.images, name)
+		delete(m.failures, name)
+		m.restarted(name, last)
+	}
+}
+
+// last is when the container's predecessor ended, zero if it had none.
+func (st *starter) last() time.Time {
+	if c := st.now.Latest(st.c.Name); c != nil && c.State == actual.Exited {
+		return c.Finished
+	}
+	return time.Time{}
+}
+
+// restarted lengthens the back-off of a container that had to be started again.
+func (m *machine) restarted(name string, finished time.Time) {
+	if !finished.IsZero() {
+		m.crashes[name] = m.crashes[name].Restarted(time.Now(), finished)
+	}
+}

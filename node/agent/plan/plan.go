@@ -1,0 +1,309 @@
+// Package plan decides what to do next for one pod: given what the API wants,
+// what the engine has and what is under way, Next lists the steps that may begin
+// now. It is pure: no I/O, no clock; the same input gives the same steps. The
+// pod's owner takes the steps and asks again whenever anything has changed.
+package plan
+
+import (
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/node/agent/actual"
+	"github.com/sampan-dev/sampan/node/agent/spec"
+)
+
+// Kind is what a Step does.
+type Kind string
+
+// The kinds of steps.
+const (
+	MountVolumes    Kind = "mount volumes"
+	RunSandbox      Kind = "run sandbox"
+	StopSandbox     Kind = "stop sandbox"
+	PullImage       Kind = "pull image"
+	StartContainer  Kind = "start"
+	KillContainer   Kind = "kill"
+	RemoveContainer Kind = "remove"
+	RemoveSandbox   Kind = "remove sandbox"
+)
+
+// Step is one thing to do. Steps with different Keys may run side by side.
+type Step struct {
+	Kind      Kind
+	Container string
+	// ID is the container or sandbox to kill, stop or remove.
+	ID string
+	// Attempt is the number of the sandbox or container to make.
+	Attempt int32
+	// Message is why a container is killed, for the event; Grace is how long it
+	// has to stop.
+	Message string
+	Grace   time.Duration
+}
+
+// Key names what the step works on: one step of a key at a time.
+func (s Step) Key() string {
+	switch s.Kind {
+	case MountVolumes, RunSandbox:
+		return string(s.Kind)
+	case PullImage, StartContainer:
+		return string(s.Kind) + "/" + s.Container
+	}
+	return string(s.Kind) + "/" + s.ID
+}
+
+// Waiting is why a container isn't running, as its status says it.
+type Waiting struct{ Reason, Message string }
+
+// Failure keeps a container from being started for a while.
+type Failure struct {
+	Waiting
+	Until time.Time
+}
+
+// Verdict is what a running container's probes say.
+type Verdict struct {
+	// Started is true once the startup probe has succeeded, or at once when
+	// there is none.
+	Started bool
+	// Failed names the probe ("liveness", "startup") that wants the container
+	// killed, "" for none; Grace then replaces the pod's when not nil.
+	Failed string
+	Grace  *int64
+}
+
+// Stop asks that the pod be brought down, by Deadline at the latest.
+type Stop struct {
+	Deadline time.Time
+	// Message is the Killing event's text; empty for the usual one.
+	Message string
+}
+
+// Input is all that a decision depends on.
+type Input struct {
+	Pod    *corev1.Pod
+	Actual *actual.Pod
+	Now    time.Time
+	// Stop is nil while the pod should run.
+	Stop *Stop
+	// Mounted says that the volumes are ready.
+	Mounted bool
+	// Busy holds the Keys of the steps under way.
+	Busy map[string]bool
+	// Images holds the containers whose image is at hand for the next start.
+	Images map[string]bool
+	// Failures and Crashes are the past of containers, by name.
+	Failures map[string]Failure
+	Crashes  map[string]Crash
+	// Verdicts are by container id.
+	Verdicts map[string]Verdict
+	// HoldSandbox keeps a sandbox from being made before that time.
+	HoldSandbox time.Time
+}
+
+// Decision is what Next came to.
+type Decision struct {
+	Steps []Step
+	// Waiting tells of containers that are held back, by name.
+	Waiting map[string]Waiting
+	// Finished: no container runs or will run again; the pod should stop.
+	Finished bool
+	// Stopped (only when asked to stop): nothing of the pod runs any more.
+	Stopped bool
+	// Again is when time alone changes the decision; zero for never.
+	Again time.Time
+}
+
+// planner builds a Decision.
+type planner struct {
+	Input
+	box *actual.Sandbox
+	out Decision
+	// due are the containers to start, in order.
+	due []*corev1.Container
+}
+
+// Next decides.
+func Next(in Input) Decision {
+	p := &planner{Input: in, box: in.Actual.Ready(), out: Decision{Waiting: map[string]Waiting{}}}
+	if in.Stop != nil {
+		p.stop()
+		return p.out
+	}
+	p.run()
+	return p.out
+}
+
+func (p *planner) run() {
+	if !p.Mounted {
+		p.add(Step{Kind: MountVolumes})
+	}
+	if p.box == nil {
+		p.withoutSandbox()
+		return
+	}
+	p.ephemeral()
+	ready := p.inits()
+	if p.out.Finished {
+		return
+	}
+	if ready {
+		p.regular()
+	}
+	p.start()
+	p.tidy()
+}
+
+// add proposes a step unless one of its key is under way.
+func (p *planner) add(s Step) {
+	if !p.Busy[s.Key()] {
+		p.out.Steps = append(p.out.Steps, s)
+	}
+}
+
+// at asks to be called again at t.
+func (p *planner) at(t time.Time) {
+	if p.out.Again.IsZero() || t.Before(p.out.Again) {
+		p.out.Again = t
+	}
+}
+
+// withoutSandbox makes the first sandbox, or a new one after the old has died;
+// then everything starts over, init containers included.
+func (p *planner) withoutSandbox() {
+	if p.leftovers() {
+		return
+	}
+	if p.overWithoutSandbox() {
+		p.out.Finished = true
+		return
+	}
+	attempt := int32(0)
+	if len(p.Actual.Sandboxes) > 0 {
+		attempt = int32(p.Actual.Sandboxes[0].Attempt) + 1
+	}
+	if p.Now.Before(p.HoldSandbox) {
+		p.at(p.HoldSandbox)
+	} else {
+		p.add(Step{Kind: RunSandbox, Attempt: attempt})
+	}
+	p.due = p.first()
+	p.start()
+}
+
+// overWithoutSandbox: a pod that ran and may not run again gets no new sandbox.
+func (p *planner) overWithoutSandbox() bool {
+	if len(p.Actual.Sandboxes) == 0 || len(p.Actual.Containers) == 0 {
+		return false
+	}
+	if p.Pod.Spec.RestartPolicy == corev1.RestartPolicyNever {
+		return true
+	}
+	for i := range p.Pod.Spec.InitContainers {
+		c := &p.Pod.Spec.InitContainers[i]
+		last := p.Actual.Latest(c.Name)
+		if !spec.Sidecar(c) && last != nil && last.State == actual.Exited && last.ExitCode != 0 && !Restarts(p.Pod, c, last.ExitCode) {
+			return true
+		}
+	}
+	for i := range p.Pod.Spec.Containers {
+		c := &p.Pod.Spec.Containers[i]
+		last := p.Actual.Latest(c.Name)
+		if last == nil || last.State != actual.Exited || Restarts(p.Pod, c, last.ExitCode) {
+			return false
+		}
+	}
+	return true
+}
+
+// leftovers brings down what the dead sandbox left running.
+func (p *planner) leftovers() bool {
+	for i := range p.Actual.Containers {
+		c := &p.Actual.Containers[i]
+		if c.State == actual.Running || c.State == actual.Unknown {
+			p.kill(c, "Pod sandbox changed, it will be killed and re-created.", p.grace(nil))
+		}
+	}
+	return p.Actual.Live()
+}
+
+// first are the containers that a fresh sandbox starts with: the first init
+// container, or all regular ones that are still to run.
+func (p *planner) first() []*corev1.Container {
+	if len(p.Pod.Spec.InitContainers) > 0 {
+		return []*corev1.Container{&p.Pod.Spec.InitContainers[0]}
+	}
+	var list []*corev1.Container
+	for i := range p.Pod.Spec.Containers {
+		c := &p.Pod.Spec.Containers[i]
+		last := p.Actual.Latest(c.Name)
+		if last == nil || last.State != actual.Exited || Restarts(p.Pod, c, last.ExitCode) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+func (p *planner) grace(own *int64) time.Duration {
+	if own != nil {
+		return time.Duration(*own) * time.Second
+	}
+	return time.Duration(spec.Grace(p.Pod)) * time.Second
+}
+
+func (p *planner) kill(c *actual.Container, message string, grace time.Duration) {
+	p.add(Step{Kind: KillContainer, Container: c.Name, ID: c.ID, Message: message, Grace: grace})
+}
+
+// unfit says why a running container must be replaced, "" when it is fine.
+func (p *planner) unfit(c *corev1.Container, now *actual.Container) (why string, grace *int64) {
+	if now.State == actual.Unknown {
+		return fmt.Sprintf("Container is in %q state, try killing it before restart", now.State), nil
+	}
+	if now.Hash != "" && now.Hash != spec.Hash(c) {
+		return fmt.Sprintf("Container %s definition changed", c.Name), nil
+	}
+	if v := p.Verdicts[now.ID]; v.Failed != "" {
+		return fmt.Sprintf("Container %s failed %s probe", c.Name, v.Failed), v.Grace
+	}
+	return "", nil
+}
+
+// keep looks after one running container: it is killed when unfit.
+func (p *planner) keep(c *corev1.Container, now *actual.Container) {
+	why, grace := p.unfit(c, now)
+	if why == "" {
+		return
+	}
+	if mayRestart(p.Pod, c) {
+		why += ", will be restarted"
+	}
+	p.kill(now, why, p.grace(grace))
+}
+
+// tidy removes what only the past needed: all but the newest two containers of
+// a name, and dead sandboxes that hold none.
+func (p *planner) tidy() {
+	seen := map[string]int{}
+	used := map[string]bool{}
+	for i := range p.Actual.Containers {
+		c := &p.Actual.Containers[i]
+		seen[c.Name]++
+		if seen[c.Name] > keepDead+1 && c.State == actual.Exited {
+			p.add(Step{Kind: RemoveContainer, Container: c.Name, ID: c.ID})
+			continue
+		}
+		used[c.SandboxID] = true
+	}
+	for i := range p.Actual.Sandboxes {
+		if b := &p.Actual.Sandboxes[i]; i > 0 && !b.Ready && !used[b.ID] {
+			p.add(Step{Kind: RemoveSandbox, ID: b.ID})
+		}
+	}
+}
+
+// keepDead is how many dead containers of a name are kept beside the newest, so
+// that "logs --previous" works.
+const keepDead = 1

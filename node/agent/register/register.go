@@ -1,0 +1,349 @@
+// Package register keeps a node's Node object and its lease: it registers the
+// node, renews the lease every ten seconds and writes the status when it has
+// changed, else every five minutes. Nobody else writes a Node's status, except
+// that controllers own spec.podCIDR, taints and conditions of their own.
+package register
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/internal/backoff"
+	"github.com/sampan-dev/sampan/internal/target"
+	"github.com/sampan-dev/sampan/node/cri"
+)
+
+// Rhythm of a node's signs of life; upstream's numbers, on which the node
+// controller's patience is built.
+const (
+	renewEvery  = 10 * time.Second
+	leaseLength = 40
+	reportEvery = 5 * time.Minute
+	callTimeout = 10 * time.Second
+)
+
+// registerRetry spaces attempts to register.
+var registerRetry = backoff.Policy{Min: 200 * time.Millisecond, Max: 10 * time.Second}
+
+// Config is what New needs; see agent.Config for the fields of the same name.
+type Config struct {
+	NodeName  string
+	NodeIPs   []string
+	Transport client.Transport
+	Engine    cri.Engine
+	// Disk is a path on the file system that pods use.
+	Disk     string
+	MaxPods  int64
+	Labels   map[string]string
+	Taints   []corev1.Taint
+	Reserved corev1.ResourceList
+	Capacity corev1.ResourceList
+	Port     int32
+	Version  string
+	PodCIDR  string
+	Log      *slog.Logger
+}
+
+// Registrar keeps one node registered.
+type Registrar struct {
+	cfg        Config
+	machine    machine
+	registered chan struct{}
+	kick       chan struct{}
+
+	mu   sync.Mutex
+	seen *corev1.Node
+	cidr string
+
+	// owned by Run
+	reported time.Time
+	lease    lease
+	ready    *bool
+	events   *client.Recorder
+}
+
+// New reads what the machine has; it fails when even that can't be read.
+func New(cfg Config) (*Registrar, error) {
+	m, err := inspect(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("look at the machine: %w", err)
+	}
+	return &Registrar{
+		cfg: cfg, machine: m, registered: make(chan struct{}), kick: make(chan struct{}, 1),
+		events: client.NewRecorder(cfg.Transport, "kubelet", cfg.NodeName),
+	}, nil
+}
+
+// Capacity is what the machine has.
+func (r *Registrar) Capacity() corev1.ResourceList { return r.machine.capacity.DeepCopy() }
+
+// Allocatable is what pods may use of it.
+func (r *Registrar) Allocatable() corev1.ResourceList { return r.machine.allocatable.DeepCopy() }
+
+// Registered closes when the API server has the Node.
+func (r *Registrar) Registered() <-chan struct{} { return r.registered }
+
+// Seen tells of the Node as the API has it, so that a pod CIDR reaches the
+// engine at once. It never blocks.
+func (r *Registrar) Seen(node *corev1.Node) {
+	r.mu.Lock()
+	first := r.seen == nil
+	news := first || r.seen.Spec.PodCIDR != node.Spec.PodCIDR
+	r.seen = node
+	r.mu.Unlock()
+	if news {
+		r.Kick()
+	}
+}
+
+// Kick has the status looked at now, since something may have changed.
+func (r *Registrar) Kick() {
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps the node registered until ctx ends.
+func (r *Registrar) Run(ctx context.Context) error {
+	if !r.register(ctx) {
+		return nil
+	}
+	close(r.registered)
+	r.events.EventRef(r.reference(), corev1.EventTypeNormal, "Starting", "Starting kubelet.")
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.kick:
+			r.beat(ctx, false)
+		case <-timer.C:
+			timer.Reset(renewEvery)
+			r.beat(ctx, true)
+		}
+	}
+}
+
+// reference is how events name the node: upstream uses the name as its uid.
+func (r *Registrar) reference() corev1.ObjectReference {
+	return corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: r.cfg.NodeName, UID: types.UID(r.cfg.NodeName)}
+}
+
+// register creates the Node or brings labels of the one that is there up to date.
+func (r *Registrar) register(ctx context.Context) bool {
+	for failures := 1; ; failures++ {
+		err := r.ensure(ctx)
+		if err == nil {
+			return true
+		}
+		if failures%10 == 1 {
+			r.cfg.Log.Warn("can't register the node; trying again", "node", r.cfg.NodeName, "err", err)
+		}
+		select {
+		case <-time.After(registerRetry.After(failures)):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func (r *Registrar) ensure(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	fresh := r.object(ctx)
+	made, err := client.Nodes.Create(ctx, r.cfg.Transport, fresh)
+	if err == nil {
+		r.saw(made)
+		return nil
+	}
+	if !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create node: %w", err)
+	}
+	have, err := client.Nodes.Get(ctx, r.cfg.Transport, "", r.cfg.NodeName)
+	if err != nil {
+		return fmt.Errorf("get node: %w", err)
+	}
+	r.saw(have)
+	return r.relabel(ctx, have, fresh.Labels)
+}
+
+func (r *Registrar) saw(node *corev1.Node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen = node
+}
+
+func (r *Registrar) relabel(ctx context.Context, have *corev1.Node, want map[string]string) error {
+	missing := map[string]string{}
+	for k, v := range want {
+		if have.Labels[k] != v {
+			missing[k] = v
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": missing}})
+	if err != nil {
+		return fmt.Errorf("encode labels: %w", err)
+	}
+	at := target.Of(client.Nodes.GroupVersionResource, "").Object(r.cfg.NodeName)
+	if _, err := client.Nodes.Patch(ctx, r.cfg.Transport, at, client.Patch{Type: types.StrategicMergePatchType, Data: data}); err != nil {
+		return fmt.Errorf("label node: %w", err)
+	}
+	return nil
+}
+
+// object is the Node as it is created.
+func (r *Registrar) object(ctx context.Context) *corev1.Node {
+	labels := map[string]string{
+		corev1.LabelHostname: r.cfg.NodeName, corev1.LabelOSStable: r.machine.info.OperatingSystem,
+		corev1.LabelArchStable:  r.machine.info.Architecture,
+		"beta.kubernetes.io/os": r.machine.info.OperatingSystem, "beta.kubernetes.io/arch": r.machine.info.Architecture,
+	}
+	for k, v := range r.cfg.Labels {
+		labels[k] = v
+	}
+	node := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: r.cfg.NodeName, Labels: labels,
+			Annotations: map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+		},
+		Spec: corev1.NodeSpec{Taints: r.cfg.Taints},
+	}
+	node.Status = r.status(ctx, corev1.NodeStatus{})
+	return node
+}
+
+// beat is one heartbeat: the lease, and the status when it is due.
+func (r *Registrar) beat(ctx context.Context, renew bool) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	r.network(ctx)
+	if renew {
+		if err := r.renew(ctx); err != nil {
+			r.cfg.Log.Warn("can't renew the node's lease", "err", err)
+		}
+	}
+	if err := r.report(ctx); err != nil {
+		r.cfg.Log.Warn("can't write the node's status", "err", err)
+	}
+}
+
+// network tells the engine the pods' addresses as soon as they are known.
+func (r *Registrar) network(ctx context.Context) {
+	r.mu.Lock()
+	cidr := r.cfg.PodCIDR
+	if r.seen != nil && r.seen.Spec.PodCIDR != "" {
+		cidr = r.seen.Spec.PodCIDR
+	}
+	told := r.cidr
+	r.mu.Unlock()
+	if cidr == "" || cidr == told {
+		return
+	}
+	_, err := r.cfg.Engine.UpdateRuntimeConfig(ctx, &rt.UpdateRuntimeConfigRequest{
+		RuntimeConfig: &rt.RuntimeConfig{NetworkConfig: &rt.NetworkConfig{PodCidr: cidr}},
+	})
+	if err != nil {
+		r.cfg.Log.Warn("the engine refuses the pods' network", "cidr", cidr, "err", err)
+		return
+	}
+	r.mu.Lock()
+	r.cidr = cidr
+	r.mu.Unlock()
+}
+
+// report writes the status when it has changed, or when five minutes have gone.
+func (r *Registrar) report(ctx context.Context) error {
+	r.mu.Lock()
+	have := r.seen
+	r.mu.Unlock()
+	if have == nil {
+		return nil
+	}
+	next := r.status(ctx, have.Status)
+	if !changed(have.Status, next) && time.Since(r.reported) < reportEvery {
+		return nil
+	}
+	data, err := statusPatch(have.Status, next)
+	if err != nil {
+		return err
+	}
+	at := target.Of(client.Nodes.GroupVersionResource, "").Object(r.cfg.NodeName).Sub("status")
+	got, err := client.Nodes.Patch(ctx, r.cfg.Transport, at, client.Patch{Type: types.StrategicMergePatchType, Data: data})
+	if apierrors.IsNotFound(err) {
+		// Somebody deleted the Node while it lives: it registers again.
+		return r.ensure(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	r.saw(got)
+	r.reported = time.Now()
+	r.tell(next)
+	return nil
+}
+
+// tell records an event when readiness has changed.
+func (r *Registrar) tell(s corev1.NodeStatus) {
+	for _, c := range s.Conditions {
+		if c.Type != corev1.NodeReady {
+			continue
+		}
+		ready := c.Status == corev1.ConditionTrue
+		if r.ready != nil && *r.ready == ready {
+			return
+		}
+		r.ready = &ready
+		reason := "NodeNotReady"
+		if ready {
+			reason = "NodeReady"
+		}
+		r.events.EventRef(r.reference(), corev1.EventTypeNormal, reason, fmt.Sprintf("Node %s status is now: %s", r.cfg.NodeName, reason))
+	}
+}
+
+// changed compares statuses without the heartbeat times.
+func changed(a, b corev1.NodeStatus) bool {
+	return !equality.Semantic.DeepEqual(still(a), still(b))
+}
+
+func still(s corev1.NodeStatus) corev1.NodeStatus {
+	s = *s.DeepCopy()
+	for i := range s.Conditions {
+		s.Conditions[i].LastHeartbeatTime = metav1.Time{}
+	}
+	return s
+}
+
+func statusPatch(before, after corev1.NodeStatus) ([]byte, error) {
+	a, err := json.Marshal(corev1.Node{Status: before})
+	if err != nil {
+		return nil, fmt.Errorf("encode node status: %w", err)
+	}
+	b, err := json.Marshal(corev1.Node{Status: after})
+	if err != nil {
+		return nil, fmt.Errorf("encode node status: %w", err)
+	}
+	data, err := strategicpatch.CreateTwoWayMergePatch(a, b, corev1.Node{})
+	if err != nil {
+		return nil, fmt.Errorf("compare node statuses: %w", err)
+	}
+	return data, nil
+}

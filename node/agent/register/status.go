@@ -1,0 +1,152 @@
+package register
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/node/cri"
+)
+
+// Thresholds of pressure, upstream's eviction defaults.
+const (
+	memoryLow   = 100 << 20
+	diskLowPart = 0.10
+	maxImages   = 50
+	maxNames    = 5
+)
+
+// status is the node's status now; old gives the conditions' history and what
+// others own in it.
+func (r *Registrar) status(ctx context.Context, old corev1.NodeStatus) corev1.NodeStatus {
+	s := *old.DeepCopy()
+	s.Capacity, s.Allocatable = r.machine.capacity.DeepCopy(), r.machine.allocatable.DeepCopy()
+	s.NodeInfo = r.machine.info
+	s.DaemonEndpoints.KubeletEndpoint.Port = r.cfg.Port
+	s.Addresses = nil
+	for _, ip := range r.cfg.NodeIPs {
+		s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})
+	}
+	s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: r.cfg.NodeName})
+	policy := true
+	s.Features = &corev1.NodeFeatures{SupplementalGroupsPolicy: &policy}
+	fault := r.engine(ctx, &s)
+	r.images(ctx, &s)
+	r.conditions(&s, fault)
+	return s
+}
+
+// engine asks the engine what it is and returns what is wrong with it.
+func (r *Registrar) engine(ctx context.Context, s *corev1.NodeStatus) string {
+	v, err := r.cfg.Engine.Version(ctx, &rt.VersionRequest{})
+	if err != nil {
+		return "container runtime is down: " + cri.Message(err)
+	}
+	s.NodeInfo.ContainerRuntimeVersion = v.GetRuntimeName() + "://" + v.GetRuntimeVersion()
+	got, err := r.cfg.Engine.Status(ctx, &rt.StatusRequest{})
+	if err != nil {
+		return "container runtime status check may not have completed yet: " + cri.Message(err)
+	}
+	s.RuntimeHandlers = handlers(got.GetRuntimeHandlers())
+	var faults []string
+	for _, c := range got.GetStatus().GetConditions() {
+		if c.GetStatus() {
+			continue
+		}
+		switch c.GetType() {
+		case "RuntimeReady":
+			faults = append(faults, "container runtime not ready: "+text(c))
+		case "NetworkReady":
+			faults = append(faults, "container runtime network not ready: "+text(c))
+		}
+	}
+	return strings.Join(faults, ", ")
+}
+
+func text(c *rt.RuntimeCondition) string {
+	return fmt.Sprintf("%s=%t reason:%s message:%s", c.GetType(), c.GetStatus(), c.GetReason(), c.GetMessage())
+}
+
+func handlers(list []*rt.RuntimeHandler) []corev1.NodeRuntimeHandler {
+	var out []corev1.NodeRuntimeHandler
+	for _, h := range list {
+		readonly, users := h.GetFeatures().GetRecursiveReadOnlyMounts(), h.GetFeatures().GetUserNamespaces()
+		out = append(out, corev1.NodeRuntimeHandler{
+			Name:     h.GetName(),
+			Features: &corev1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: &readonly, UserNamespaces: &users},
+		})
+	}
+	slices.SortFunc(out, func(a, b corev1.NodeRuntimeHandler) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// images lists the largest images, for the scheduler's sake.
+func (r *Registrar) images(ctx context.Context, s *corev1.NodeStatus) {
+	got, err := r.cfg.Engine.ListImages(ctx, &rt.ListImagesRequest{})
+	if err != nil {
+		return
+	}
+	s.Images = nil
+	for _, i := range got.GetImages() {
+		names := append(slices.Clone(i.GetRepoDigests()), i.GetRepoTags()...)
+		if len(names) == 0 {
+			continue
+		}
+		s.Images = append(s.Images, corev1.ContainerImage{Names: names[:min(len(names), maxNames)], SizeBytes: int64(i.GetSize())})
+	}
+	slices.SortFunc(s.Images, func(a, b corev1.ContainerImage) int {
+		return cmp.Or(cmp.Compare(b.SizeBytes, a.SizeBytes), slices.Compare(a.Names, b.Names))
+	})
+	s.Images = s.Images[:min(len(s.Images), maxImages)]
+}
+
+func (r *Registrar) conditions(s *corev1.NodeStatus, fault string) {
+	available, err := meminfo("MemAvailable")
+	pressure(s, corev1.NodeMemoryPressure, err == nil && available < memoryLow,
+		"KubeletHasSufficientMemory", "kubelet has sufficient memory available",
+		"KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
+	size, free, err := disk(r.cfg.Disk)
+	pressure(s, corev1.NodeDiskPressure, err == nil && float64(free) < diskLowPart*float64(size),
+		"KubeletHasNoDiskPressure", "kubelet has no disk pressure",
+		"KubeletHasDiskPressure", "kubelet has disk pressure")
+	pressure(s, corev1.NodePIDPressure, false,
+		"KubeletHasSufficientPID", "kubelet has sufficient PID available", "", "")
+	ready := corev1.NodeCondition{
+		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status",
+	}
+	if fault != "" {
+		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", fault
+	}
+	set(s, ready)
+}
+
+//nolint:revive // the six words of a pressure are a table row
+func pressure(s *corev1.NodeStatus, t corev1.NodeConditionType, high bool, okReason, okMessage, highReason, highMessage string) {
+	c := corev1.NodeCondition{Type: t, Status: corev1.ConditionFalse, Reason: okReason, Message: okMessage}
+	if high {
+		c.Status, c.Reason, c.Message = corev1.ConditionTrue, highReason, highMessage
+	}
+	set(s, c)
+}
+
+// set replaces a condition; its transition time moves only with its status.
+func set(s *corev1.NodeStatus, c corev1.NodeCondition) {
+	now := metav1.NewTime(time.Now().Truncate(time.Second))
+	c.LastHeartbeatTime, c.LastTransitionTime = now, now
+	i := slices.IndexFunc(s.Conditions, func(have corev1.NodeCondition) bool { return have.Type == c.Type })
+	if i < 0 {
+		s.Conditions = append(s.Conditions, c)
+		return
+	}
+	if s.Conditions[i].Status == c.Status {
+		c.LastTransitionTime = s.Conditions[i].LastTransitionTime
+	}
+	s.Conditions[i] = c
+}

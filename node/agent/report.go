@@ -1,0 +1,132 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/internal/backoff"
+	"github.com/sampan-dev/sampan/internal/target"
+	"github.com/sampan-dev/sampan/node/agent/plan"
+	"github.com/sampan-dev/sampan/node/agent/status"
+)
+
+// sendRetry spaces attempts to write a status that the API server refused.
+var sendRetry = backoff.Policy{Min: time.Second, Max: 30 * time.Second}
+
+// sendTimeout bounds one write.
+const sendTimeout = 30 * time.Second
+
+// report computes the status and writes it when it differs from what the API
+// has. One write is under way at a time, and it always carries the newest
+// status: so a burst of changes becomes few writes, without any delay.
+func (m *machine) report(ctx context.Context, again *alarm, waiting map[string]plan.Waiting) {
+	if m.gone {
+		m.written = true
+		return
+	}
+	if !m.frozen {
+		m.status = m.compute(waiting)
+	}
+	m.markReady()
+	m.written = equality.Semantic.DeepEqual(m.status, m.pod.Status)
+	if m.written || m.ops[opReport] != nil {
+		return
+	}
+	if time.Now().Before(m.holdSend) {
+		again.by(m.holdSend)
+		return
+	}
+	base, next := m.pod, m.status
+	m.launch(ctx, opReport, plan.Step{}, func(ctx context.Context) func(*machine) {
+		got, err := m.a.sendStatus(ctx, base, next)
+		return func(m *machine) { m.sent(got, err) }
+	})
+}
+
+func (m *machine) compute(waiting map[string]plan.Waiting) corev1.PodStatus {
+	return status.Compute(status.Input{
+		Pod: m.pod, Old: m.status, Actual: m.now, Waiting: waiting, Ready: m.probes.Ready, Started: m.probes.Started,
+		Ended: m.ended, Failed: m.fatal, HostIPs: m.a.cfg.NodeIPs, Runtime: m.a.runtimeName(), Now: time.Now(),
+	})
+}
+
+// sent takes the API server's answer in.
+func (m *machine) sent(got *corev1.Pod, err error) {
+	if err == nil {
+		m.sendFail, m.holdSend = 0, time.Time{}
+		if !older(got.ResourceVersion, m.pod.ResourceVersion) {
+			m.pod = got
+		}
+		return
+	}
+	m.sendFail++
+	m.holdSend = time.Now().Add(sendRetry.After(m.sendFail))
+	if apierrors.IsNotFound(err) {
+		// The watch will say so too; a pod that another has replaced is as gone.
+		m.log.Debug("the pod whose status was to be written is gone")
+		return
+	}
+	if m.sendFail > 1 {
+		m.log.Warn("can't write the pod's status", "err", err)
+	}
+}
+
+// sendStatus writes the difference between two statuses; the uid in the patch
+// makes the API server refuse it for another pod of the name.
+func (a *Agent) sendStatus(ctx context.Context, base *corev1.Pod, next corev1.PodStatus) (*corev1.Pod, error) {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	patch, err := statusPatch(base, next)
+	if err != nil {
+		return nil, err
+	}
+	at := target.Of(client.Pods.GroupVersionResource, base.Namespace).Object(base.Name).Sub("status")
+	return client.Pods.Patch(ctx, a.cfg.Transport, at, client.Patch{Type: types.StrategicMergePatchType, Data: patch})
+}
+
+func statusPatch(base *corev1.Pod, next corev1.PodStatus) ([]byte, error) {
+	before, err := json.Marshal(corev1.Pod{Status: base.Status})
+	if err != nil {
+		return nil, fmt.Errorf("encode the pod's status: %w", err)
+	}
+	after, err := json.Marshal(corev1.Pod{Status: next})
+	if err != nil {
+		return nil, fmt.Errorf("encode the pod's status: %w", err)
+	}
+	diff, err := strategicpatch.CreateTwoWayMergePatch(before, after, corev1.Pod{})
+	if err != nil {
+		return nil, fmt.Errorf("compare the pod's statuses: %w", err)
+	}
+	var patch map[string]any
+	if err := json.Unmarshal(diff, &patch); err != nil {
+		return nil, fmt.Errorf("read the status patch back: %w", err)
+	}
+	patch["metadata"] = map[string]any{"uid": base.UID}
+	return json.Marshal(patch)
+}
+
+// markReady puts the moment of readiness on the timeline.
+func (m *machine) markReady() {
+	ready := false
+	for _, c := range m.status.Conditions {
+		ready = ready || (c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue)
+	}
+	if ready && !m.wasReady {
+		m.a.mark(m.uid, "ready", "", time.Now())
+	}
+	m.wasReady = ready
+}
+
+// unhealthy tells of one failed probe.
+func (m *machine) unhealthy(pod *corev1.Pod, container, kind, output string) {
+	m.a.containerEvent(pod, container, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe failed: %s", kind, output))
+}

@@ -1,0 +1,150 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/node/agent/actual"
+	"github.com/sampan-dev/sampan/node/agent/server"
+	"github.com/sampan-dev/sampan/node/agent/spec"
+)
+
+// Handler is the kubelet API, for whoever serves it in the process itself.
+func (a *Agent) Handler() http.Handler {
+	return server.New(server.Config{
+		Node: view{a}, NodeName: a.cfg.NodeName, Engine: a.cfg.Engine, Authn: a.cfg.Authn, Authz: a.cfg.Authz, Log: a.cfg.Log,
+		Settings: map[string]any{
+			"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
+			"clusterDomain": a.cfg.ClusterDomain, "clusterDNS": a.cfg.ClusterDNS, "maxPods": a.cfg.MaxPods,
+			"podPidsLimit": a.cfg.PidsLimit, "cgroupDriver": "cgroupfs", "containerLogMaxSize": strconv.FormatInt(a.cfg.LogMaxSize, 10),
+			"containerLogMaxFiles": a.cfg.LogMaxFiles, "seccompDefault": true, "serializeImagePulls": false,
+			"maxParallelImagePulls": a.cfg.ParallelPulls,
+		},
+	})
+}
+
+// serve listens for the kubelet API until ctx ends, if there is a TLS
+// configuration. The channel tells when it could not, or stopped.
+func (a *Agent) serve(ctx context.Context) <-chan error {
+	failed := make(chan error, 1)
+	if a.cfg.TLS == nil {
+		return failed
+	}
+	address := net.JoinHostPort("", strconv.Itoa(int(a.cfg.Port)))
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		failed <- fmt.Errorf("serve the kubelet API: %w", err)
+		return failed
+	}
+	srv := server.HTTP(a.Handler(), a.cfg.Log)
+	// Streams outlive no agent: their contexts end with it.
+	srv.BaseContext = func(net.Listener) context.Context { return ctx }
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	a.spawn(func() {
+		defer stop()
+		err := srv.Serve(tls.NewListener(listener, a.cfg.TLS))
+		if ctx.Err() == nil {
+			failed <- fmt.Errorf("serve the kubelet API: %w", err)
+		}
+	})
+	return failed
+}
+
+// view is the agent as the kubelet API sees it.
+type view struct{ a *Agent }
+
+// Pods implements server.Node.
+func (v view) Pods() []*corev1.Pod { return v.a.pods.List() }
+
+// Sandbox implements server.Node.
+func (v view) Sandbox(ctx context.Context, namespace, name string) (string, error) {
+	pod, ok := v.a.pods.Get(namespace, name)
+	if !ok {
+		return "", fmt.Errorf("pod does not exist")
+	}
+	now, err := actual.NewReader(v.a.cfg.Engine).Read(ctx, string(pod.UID))
+	if err != nil {
+		return "", err
+	}
+	box := now.Ready()
+	if box == nil {
+		return "", fmt.Errorf("failed to find sandbox for pod %q", spec.FullName(pod))
+	}
+	return box.ID, nil
+}
+
+// Container implements server.Node.
+func (v view) Container(ctx context.Context, namespace, name, container string, previous bool) (server.Container, error) {
+	pod, ok := v.a.pods.Get(namespace, name)
+	if !ok {
+		return server.Container{}, fmt.Errorf("pod %q does not exist", namespace+"/"+name)
+	}
+	if spec.Container(pod, container) == nil {
+		return server.Container{}, fmt.Errorf("container %q not found in pod %q", container, name)
+	}
+	now, err := actual.NewReader(v.a.cfg.Engine).Read(ctx, string(pod.UID))
+	if err != nil {
+		return server.Container{}, err
+	}
+	var found []*actual.Container
+	for i := range now.Containers {
+		if c := &now.Containers[i]; c.Name == container && (c.State != actual.Created || !previous) {
+			found = append(found, c)
+		}
+	}
+	index := 0
+	if previous {
+		index = 1
+	}
+	if index < len(found) {
+		return v.found(pod, found[index]), nil
+	}
+	if previous {
+		return server.Container{}, fmt.Errorf("previous terminated container %q in pod %q not found", container, name)
+	}
+	return v.remembered(pod, container)
+}
+
+func (v view) found(pod *corev1.Pod, c *actual.Container) server.Container {
+	path := c.LogPath
+	if path == "" {
+		path = filepath.Join(v.a.node.LogDirectory(pod), spec.LogPath(c.Name, c.Attempt))
+	}
+	return server.Container{ID: c.ID, LogPath: path, Running: c.State == actual.Running}
+}
+
+// remembered finds the log of a container that the engine has given up already.
+func (v view) remembered(pod *corev1.Pod, container string) (server.Container, error) {
+	lists := [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses}
+	for _, list := range lists {
+		for _, st := range list {
+			if st.Name != container {
+				continue
+			}
+			if w := st.State.Waiting; w != nil {
+				return server.Container{}, fmt.Errorf("container %q in pod %q is waiting to start: %s", container, pod.Name, waitingText(w))
+			}
+			if st.State.Terminated != nil {
+				return server.Container{LogPath: filepath.Join(v.a.node.LogDirectory(pod), spec.LogPath(container, st.RestartCount))}, nil
+			}
+		}
+	}
+	return server.Container{}, fmt.Errorf("container %q in pod %q is not available", container, pod.Name)
+}
+
+func waitingText(w *corev1.ContainerStateWaiting) string {
+	switch w.Reason {
+	case errPull, errPullWait:
+		return "trying and failing to pull image"
+	case "":
+		return "no reason given"
+	}
+	return w.Reason
+}

@@ -1,0 +1,164 @@
+// Package server is the kubelet's HTTPS API: what the API server asks a node
+// for on behalf of kubectl logs, exec, attach and port-forward, and what
+// monitoring scrapes. Every request is authenticated and authorised by the
+// functions that the wiring gives; nothing but /healthz is open to everybody.
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/node/cri"
+)
+
+// Container is where one container of a pod is to be found.
+type Container struct {
+	// ID is the engine's, "" when the engine doesn't have it any more.
+	ID string
+	// LogPath is the log's place, "" when there never was one.
+	LogPath string
+	// Running tells whether more may come.
+	Running bool
+}
+
+// Node is what the server knows about the node's pods; the agent implements it.
+type Node interface {
+	// Pods are the pods bound to the node, as the API has them.
+	Pods() []*corev1.Pod
+	// Container finds a pod's container, or the one before it. The error is for
+	// the caller to read.
+	Container(ctx context.Context, namespace, pod, container string, previous bool) (Container, error)
+	// Sandbox is the id of a pod's running sandbox.
+	Sandbox(ctx context.Context, namespace, pod string) (string, error)
+}
+
+// Config is what New needs; Authn and Authz may be nil, and then refuse.
+type Config struct {
+	Node     Node
+	NodeName string
+	Engine   cri.Engine
+	Authn    func(*http.Request) (identity.Identity, bool)
+	// Authz judges verb on a node's subresource.
+	Authz func(ctx context.Context, who identity.Identity, verb, subresource string) bool
+	// Settings is what /configz shows.
+	Settings any
+	Log      *slog.Logger
+}
+
+// Server answers the kubelet API.
+type Server struct {
+	cfg   Config
+	start time.Time
+}
+
+// Limits of the server.
+const (
+	headerTimeout = 10 * time.Second
+	maxHeader     = 64 << 10
+)
+
+// New returns the API as a handler.
+func New(cfg Config) http.Handler {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg, start: time.Now()}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", s.healthz)
+	mux.HandleFunc("GET /healthz/{rest...}", s.healthz)
+	get := func(pattern, subresource string, h http.HandlerFunc) {
+		mux.HandleFunc("GET "+pattern, s.guard("get", subresource, h))
+	}
+	get("/pods", "pods", s.pods)
+	get("/pods/", "pods", s.pods)
+	get("/runningpods", "pods", s.runningPods)
+	get("/runningpods/", "pods", s.runningPods)
+	get("/containerLogs/{namespace}/{pod}/{container}", "log", s.logs)
+	get("/stats/summary", "stats", s.summary)
+	get("/metrics", "metrics", s.metrics())
+	get("/metrics/resource", "metrics", s.resourceMetrics)
+	get("/configz", "configz", s.configz)
+	// These change what runs whatever their HTTP method, which clients choose:
+	// an upgrade to a websocket must be a GET. So they are "create" always.
+	change := func(path, subresource string, h http.HandlerFunc) {
+		guarded := s.guard("create", subresource, h)
+		mux.HandleFunc("GET "+path, guarded)
+		mux.HandleFunc("POST "+path, guarded)
+	}
+	change("/exec/{namespace}/{pod}/{container}", "exec", s.exec)
+	change("/exec/{namespace}/{pod}/{uid}/{container}", "exec", s.exec)
+	change("/attach/{namespace}/{pod}/{container}", "attach", s.attach)
+	change("/attach/{namespace}/{pod}/{uid}/{container}", "attach", s.attach)
+	change("/portForward/{namespace}/{pod}", "portforward", s.portForward)
+	change("/portForward/{namespace}/{pod}/{uid}", "portforward", s.portForward)
+	return mux
+}
+
+// HTTP is a server for h with the limits that an open port needs.
+func HTTP(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// guard lets a request through that may do verb on the node's subresource. The
+// right to create nodes/proxy, which upstream's roles grant, includes it.
+func (s *Server) guard(verb, subresource string, h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if s.cfg.Authn == nil || s.cfg.Authz == nil {
+			http.Error(w, "Unauthorized", http.StatusUnauthorized)
+			return
+		}
+		who, ok := s.cfg.Authn(r)
+		if !ok {
+			http.Error(w, "Unauthorized", http.StatusUnauthorized)
+			return
+		}
+		if !s.cfg.Authz(r.Context(), who, verb, subresource) && !s.cfg.Authz(r.Context(), who, verb, "proxy") {
+			msg := fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=[%s proxy])", who.Name, verb, subresource)
+			http.Error(w, msg, http.StatusForbidden)
+			return
+		}
+		h(w, r)
+	}
+}
+
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
+
+func (s *Server) configz(w http.ResponseWriter, _ *http.Request) {
+	s.json(w, map[string]any{"kubeletconfig": s.cfg.Settings})
+}
+
+func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {
+	s.podList(w, func(*corev1.Pod) bool { return true })
+}
+
+func (s *Server) runningPods(w http.ResponseWriter, _ *http.Request) {
+	s.podList(w, func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning })
+}
+
+func (s *Server) podList(w http.ResponseWriter, keep func(*corev1.Pod) bool) {
+	list := corev1.PodList{}
+	list.Kind, list.APIVersion = "PodList", "v1"
+	for _, p := range s.cfg.Node.Pods() {
+		if keep(p) {
+			list.Items = append(list.Items, *p)
+		}
+	}
+	s.json(w, list)
+}
+
+func (s *Server) json(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		s.cfg.Log.Debug("an answer was cut off", "err", err)
+	}
+}

@@ -1,0 +1,155 @@
+package status
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/node/agent/spec"
+)
+
+// The conditions that the node's agent owns; all others are kept as they are.
+var owned = []corev1.PodConditionType{
+	corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
+}
+
+// Reasons of conditions, as upstream spells them.
+const (
+	podCompleted   = "PodCompleted"
+	podFailed      = "PodFailed"
+	notReady       = "ContainersNotReady"
+	notInitialized = "ContainersNotInitialized"
+	gatesNotReady  = "ReadinessGatesNotReady"
+)
+
+type finding struct {
+	status          bool
+	reason, message string
+}
+
+// conditions appends the owned conditions to the foreign ones.
+func conditions(s *corev1.PodStatus, in Input) {
+	for _, c := range in.Pod.Status.Conditions {
+		if !slices.Contains(owned, c.Type) {
+			s.Conditions = append(s.Conditions, c)
+		}
+	}
+	containers := containersReady(in, s)
+	set(s, in, corev1.PodReadyToStartContainers, sandboxReady(in))
+	set(s, in, corev1.PodInitialized, initialized(in, s))
+	set(s, in, corev1.PodReady, ready(in, s, containers))
+	set(s, in, corev1.ContainersReady, containers)
+	set(s, in, corev1.PodScheduled, finding{status: true})
+}
+
+// set appends one condition; its transition time moves only with its status.
+func set(s *corev1.PodStatus, in Input, t corev1.PodConditionType, f finding) {
+	c := corev1.PodCondition{
+		Type: t, Status: corev1.ConditionFalse, Reason: f.reason, Message: f.message,
+		ObservedGeneration: in.Pod.Generation, LastTransitionTime: stamp(in.Now),
+	}
+	if f.status {
+		c.Status = corev1.ConditionTrue
+	}
+	for _, old := range in.Old.Conditions {
+		if old.Type != t {
+			continue
+		}
+		c.LastProbeTime = old.LastProbeTime
+		if old.Status == c.Status {
+			c.LastTransitionTime = old.LastTransitionTime
+		}
+	}
+	s.Conditions = append(s.Conditions, c)
+}
+
+func sandboxReady(in Input) finding {
+	if box := in.Actual.Ready(); box != nil && (box.HostNet || len(box.IPs) > 0) {
+		return finding{status: true}
+	}
+	return finding{}
+}
+
+func initialized(in Input, s *corev1.PodStatus) finding {
+	if len(in.Pod.Spec.InitContainers) == 0 {
+		return finding{status: true}
+	}
+	if s.Phase == corev1.PodSucceeded {
+		return finding{status: true, reason: podCompleted}
+	}
+	if mainBegan(in) {
+		return finding{status: true}
+	}
+	var open []string
+	for i := range in.Pod.Spec.InitContainers {
+		c := &in.Pod.Spec.InitContainers[i]
+		st := find(s.InitContainerStatuses, c.Name)
+		if spec.Sidecar(c) && st.Started != nil && *st.Started {
+			continue
+		}
+		if !spec.Sidecar(c) && st.Ready {
+			continue
+		}
+		open = append(open, c.Name)
+	}
+	if len(open) == 0 {
+		return finding{status: true}
+	}
+	return finding{reason: notInitialized, message: fmt.Sprintf("containers with incomplete status: %s", open)}
+}
+
+func terminalFinding(phase corev1.PodPhase) (finding, bool) {
+	switch phase {
+	case corev1.PodSucceeded:
+		return finding{reason: podCompleted}, true
+	case corev1.PodFailed:
+		return finding{reason: podFailed}, true
+	}
+	return finding{}, false
+}
+
+func containersReady(in Input, s *corev1.PodStatus) finding {
+	if f, ok := terminalFinding(s.Phase); ok {
+		return f
+	}
+	var unready []string
+	for i := range in.Pod.Spec.InitContainers {
+		c := &in.Pod.Spec.InitContainers[i]
+		if st := find(s.InitContainerStatuses, c.Name); spec.Sidecar(c) && !st.Ready {
+			unready = append(unready, c.Name)
+		}
+	}
+	for i := range in.Pod.Spec.Containers {
+		if st := find(s.ContainerStatuses, in.Pod.Spec.Containers[i].Name); !st.Ready {
+			unready = append(unready, st.Name)
+		}
+	}
+	if len(unready) == 0 {
+		return finding{status: true}
+	}
+	return finding{reason: notReady, message: fmt.Sprintf("containers with unready status: %s", unready)}
+}
+
+// ready is containersReady and the readiness gates.
+func ready(in Input, s *corev1.PodStatus, containers finding) finding {
+	if !containers.status {
+		return containers
+	}
+	var open []string
+	for _, gate := range in.Pod.Spec.ReadinessGates {
+		i := slices.IndexFunc(in.Pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == gate.ConditionType })
+		switch {
+		case i < 0:
+			open = append(open, fmt.Sprintf("corresponding condition of pod readiness gate %q does not exist.", gate.ConditionType))
+		case in.Pod.Status.Conditions[i].Status != corev1.ConditionTrue:
+			open = append(open, fmt.Sprintf("the status of pod readiness gate %q is not \"True\", but %v",
+				gate.ConditionType, in.Pod.Status.Conditions[i].Status))
+		}
+	}
+	if len(open) == 0 {
+		return finding{status: true}
+	}
+	return finding{reason: gatesNotReady, message: strings.Join(open, ", ")}
+}

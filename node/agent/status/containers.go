@@ -1,0 +1,200 @@
+package status
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/node/agent/actual"
+	"github.com/sampan-dev/sampan/node/agent/plan"
+	"github.com/sampan-dev/sampan/node/agent/spec"
+)
+
+// What is said of a container that was running and of which the engine knows
+// nothing any more; texts and code are upstream's.
+const (
+	lostReason  = "ContainerStatusUnknown"
+	lostMessage = "The container could not be located when the pod was terminated"
+	lostCode    = 137
+)
+
+// containers fills the three lists of container statuses.
+func containers(s *corev1.PodStatus, in Input) {
+	waiting := "ContainerCreating"
+	if len(in.Pod.Spec.InitContainers) > 0 {
+		waiting = "PodInitializing"
+	}
+	one := func(c *corev1.Container, old []corev1.ContainerStatus) corev1.ContainerStatus {
+		b := builder{in: in, c: c, old: find(old, c.Name), waiting: waiting}
+		return b.build()
+	}
+	for i := range in.Pod.Spec.InitContainers {
+		s.InitContainerStatuses = append(s.InitContainerStatuses, one(&in.Pod.Spec.InitContainers[i], in.Old.InitContainerStatuses))
+	}
+	for i := range in.Pod.Spec.Containers {
+		s.ContainerStatuses = append(s.ContainerStatuses, one(&in.Pod.Spec.Containers[i], in.Old.ContainerStatuses))
+	}
+	for i := range in.Pod.Spec.EphemeralContainers {
+		c := (*corev1.Container)(&in.Pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+		st := one(c, in.Old.EphemeralContainerStatuses)
+		st.Ready = false
+		s.EphemeralContainerStatuses = append(s.EphemeralContainerStatuses, st)
+	}
+	slices.SortFunc(s.ContainerStatuses, func(a, b corev1.ContainerStatus) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// builder makes one container's status.
+type builder struct {
+	in      Input
+	c       *corev1.Container
+	old     *corev1.ContainerStatus
+	waiting string
+}
+
+func (b *builder) build() corev1.ContainerStatus {
+	now := b.in.Actual.Latest(b.c.Name)
+	st := corev1.ContainerStatus{Name: b.c.Name, Image: b.c.Image}
+	if now == nil {
+		b.absent(&st)
+	} else {
+		b.present(&st, now)
+	}
+	b.held(&st)
+	b.probed(&st, now)
+	b.mounts(&st)
+	return st
+}
+
+// absent: the engine has no such container (yet, or any more).
+func (b *builder) absent(st *corev1.ContainerStatus) {
+	st.State.Waiting = &corev1.ContainerStateWaiting{Reason: b.waiting}
+	if b.old == nil {
+		return
+	}
+	st.RestartCount, st.LastTerminationState = b.old.RestartCount, b.old.LastTerminationState
+	switch {
+	case b.old.State.Terminated != nil:
+		st.State, st.ContainerID, st.ImageID, st.Image = b.old.State, b.old.ContainerID, b.old.ImageID, b.old.Image
+	case b.old.State.Running != nil:
+		lost := &corev1.ContainerStateTerminated{
+			Reason: lostReason, Message: lostMessage, ExitCode: lostCode,
+			StartedAt: b.old.State.Running.StartedAt, FinishedAt: stamp(b.in.Now), ContainerID: b.old.ContainerID,
+		}
+		st.ContainerID, st.ImageID = b.old.ContainerID, b.old.ImageID
+		if b.in.Ended {
+			st.State = corev1.ContainerState{Terminated: lost}
+			return
+		}
+		st.LastTerminationState = corev1.ContainerState{Terminated: lost}
+		st.RestartCount++
+	}
+}
+
+// present: the newest container gives the state, the one before it the last.
+func (b *builder) present(st *corev1.ContainerStatus, now *actual.Container) {
+	st.RestartCount = now.Attempt
+	st.ContainerID = b.id(now)
+	st.ImageID = now.ImageID
+	if now.Image != "" {
+		st.Image = now.Image
+	}
+	st.State = b.state(now)
+	st.Resources = b.c.Resources.DeepCopy()
+	st.AllocatedResources = b.c.Resources.DeepCopy().Requests
+	if now.User != nil {
+		st.User = &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{
+			UID: now.User.UID, GID: now.User.GID, SupplementalGroups: now.User.Supplemental,
+		}}
+	}
+	if before := b.before(now); before != nil {
+		st.LastTerminationState = b.state(before)
+	} else if b.old != nil && now.Attempt > 0 {
+		st.LastTerminationState = b.old.LastTerminationState
+	}
+}
+
+func (b *builder) id(c *actual.Container) string { return b.in.Runtime + "://" + c.ID }
+
+func (b *builder) before(now *actual.Container) *actual.Container {
+	for i := range b.in.Actual.Containers {
+		c := &b.in.Actual.Containers[i]
+		if c.Name == now.Name && c.ID != now.ID && c.State == actual.Exited {
+			return c
+		}
+	}
+	return nil
+}
+
+func (b *builder) state(c *actual.Container) corev1.ContainerState {
+	switch c.State {
+	case actual.Running:
+		return corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: stamp(c.Started)}}
+	case actual.Exited:
+		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+			ExitCode: c.ExitCode, Reason: exitReason(c), Message: c.Message,
+			StartedAt: stamp(c.Started), FinishedAt: stamp(c.Finished), ContainerID: b.id(c),
+		}}
+	}
+	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: b.waiting}}
+}
+
+func exitReason(c *actual.Container) string {
+	switch {
+	case c.Reason != "":
+		return c.Reason
+	case c.ExitCode == 0:
+		return "Completed"
+	}
+	return "Error"
+}
+
+// held turns the state into Waiting for a container that is kept from starting;
+// what it ended with becomes its last state.
+func (b *builder) held(st *corev1.ContainerStatus) {
+	w, ok := b.in.Waiting[b.c.Name]
+	if !ok || b.in.Ended || st.State.Running != nil {
+		return
+	}
+	if ended := st.State.Terminated; ended != nil {
+		if !b.toRestart(ended.ExitCode) {
+			return
+		}
+		st.LastTerminationState = st.State
+	}
+	st.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: w.Reason, Message: w.Message}}
+}
+
+func (b *builder) toRestart(code int32) bool { return plan.Restarts(b.in.Pod, b.c, code) }
+
+// probed sets ready and started.
+func (b *builder) probed(st *corev1.ContainerStatus, now *actual.Container) {
+	running := st.State.Running != nil && now != nil
+	started := running && b.in.Started(b.c, now.ID)
+	st.Started = &started
+	st.Ready = running && started && b.in.Ready(b.c, now.ID)
+	if ended := st.State.Terminated; b.plainInit() {
+		// An init container is ready when it has done its work.
+		st.Ready = ended != nil && ended.ExitCode == 0
+		st.Started = new(bool)
+		*st.Started = running
+	}
+}
+
+func (b *builder) plainInit() bool {
+	if spec.Sidecar(b.c) {
+		return false
+	}
+	return slices.ContainsFunc(b.in.Pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == b.c.Name })
+}
+
+func (b *builder) mounts(st *corev1.ContainerStatus) {
+	for _, m := range b.c.VolumeMounts {
+		v := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
+		if m.ReadOnly {
+			mode := corev1.RecursiveReadOnlyDisabled
+			v.RecursiveReadOnly = &mode
+		}
+		st.VolumeMounts = append(st.VolumeMounts, v)
+	}
+}

@@ -1,0 +1,262 @@
+// Package status computes a pod's status, exactly as clients of Kubernetes
+// expect it, from the spec, what the engine has and what the probes say. It is
+// pure: the same input gives the same status, so that a write is needed only
+// when the outcome differs.
+package status
+
+import (
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/node/agent/actual"
+	"github.com/sampan-dev/sampan/node/agent/plan"
+	"github.com/sampan-dev/sampan/node/agent/spec"
+)
+
+// Verdict decides a whole pod's end: it was rejected, evicted or out of time.
+type Verdict struct{ Reason, Message string }
+
+// Input is all that a status depends on.
+type Input struct {
+	Pod *corev1.Pod
+	// Old is the status last written, or the API's when none was.
+	Old    corev1.PodStatus
+	Actual *actual.Pod
+	// Waiting says why containers are held back, by name.
+	Waiting map[string]plan.Waiting
+	// Ready and Started are what the probes say of a container id.
+	Ready, Started func(c *corev1.Container, id string) bool
+	// Ended: no container runs or will run again.
+	Ended bool
+	// Failed, when not nil, makes the phase Failed.
+	Failed *Verdict
+	// HostIPs are the node's addresses; Runtime is the engine's name, the
+	// scheme of container ids.
+	HostIPs []string
+	Runtime string
+	Now     time.Time
+}
+
+// Compute returns the pod's status.
+func Compute(in Input) corev1.PodStatus {
+	s := corev1.PodStatus{
+		NominatedNodeName:           "",
+		QOSClass:                    spec.QoS(in.Pod),
+		StartTime:                   in.Old.StartTime,
+		Resize:                      in.Old.Resize,
+		ResourceClaimStatuses:       in.Old.ResourceClaimStatuses,
+		ObservedGeneration:          in.Pod.Generation,
+		HostIP:                      first(in.HostIPs),
+		ExtendedResourceClaimStatus: in.Old.ExtendedResourceClaimStatus,
+	}
+	if s.StartTime == nil {
+		now := stamp(in.Now)
+		s.StartTime = &now
+	}
+	for _, ip := range in.HostIPs {
+		s.HostIPs = append(s.HostIPs, corev1.HostIP{IP: ip})
+	}
+	podIPs(&s, in)
+	containers(&s, in)
+	s.Phase = phase(in, &s)
+	reason(&s, in)
+	conditions(&s, in)
+	return s
+}
+
+func first(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
+}
+
+// podIPs are the sandbox's addresses, or the node's for a pod in its network.
+// They outlive the sandbox: an ended pod still shows where it was.
+func podIPs(s *corev1.PodStatus, in Input) {
+	ips := []string(nil)
+	if in.Pod.Spec.HostNetwork {
+		ips = in.HostIPs
+	} else if box := in.Actual.Ready(); box != nil {
+		ips = box.IPs
+	}
+	if len(ips) == 0 {
+		s.PodIP, s.PodIPs = in.Old.PodIP, in.Old.PodIPs
+		return
+	}
+	s.PodIP = ips[0]
+	for _, ip := range ips {
+		s.PodIPs = append(s.PodIPs, corev1.PodIP{IP: ip})
+	}
+}
+
+// reason keeps the words that came with the phase, and brings those of a verdict.
+func reason(s *corev1.PodStatus, in Input) {
+	if in.Failed != nil {
+		s.Reason, s.Message = in.Failed.Reason, in.Failed.Message
+		return
+	}
+	if s.Phase == in.Old.Phase {
+		s.Reason, s.Message = in.Old.Reason, in.Old.Message
+	}
+}
+
+// phase sums the containers up. A terminal phase is final, and it is not shown
+// while a container may still run.
+func phase(in Input, s *corev1.PodStatus) corev1.PodPhase {
+	old := in.Old.Phase
+	if old == corev1.PodSucceeded || old == corev1.PodFailed {
+		return old
+	}
+	p := summary(in, s)
+	if in.Failed != nil {
+		p = corev1.PodFailed
+	}
+	if (p == corev1.PodSucceeded || p == corev1.PodFailed) && in.Actual.Live() {
+		if old == "" {
+			return corev1.PodPending
+		}
+		return old
+	}
+	return p
+}
+
+// tally counts containers by where they are.
+type tally struct{ waiting, running, ended, succeeded, again int }
+
+func summary(in Input, s *corev1.PodStatus) corev1.PodPhase {
+	pending, failed := initsPending(in, s)
+	if failed {
+		return corev1.PodFailed
+	}
+	var t tally
+	for i := range in.Pod.Spec.Containers {
+		c := &in.Pod.Spec.Containers[i]
+		t.count(in.Pod, c, find(s.ContainerStatuses, c.Name))
+	}
+	sidecars := runningSidecars(in.Pod, s)
+	total := len(in.Pod.Spec.Containers)
+	switch {
+	case in.Ended && !in.Actual.Live() && t.ended == 0 && t.running == 0 && in.Pod.DeletionTimestamp == nil:
+		return corev1.PodFailed
+	case pending || t.waiting > 0:
+		if in.Ended && !in.Actual.Live() && t.ended > 0 {
+			return corev1.PodFailed
+		}
+		return corev1.PodPending
+	case t.running > 0 || sidecars > 0:
+		return corev1.PodRunning
+	case t.ended < total:
+		return corev1.PodPending
+	case t.again > 0 && !in.Ended:
+		return corev1.PodRunning
+	case t.succeeded == total:
+		return corev1.PodSucceeded
+	}
+	return corev1.PodFailed
+}
+
+func (t *tally) count(pod *corev1.Pod, c *corev1.Container, st *corev1.ContainerStatus) {
+	ended := (*corev1.ContainerStateTerminated)(nil)
+	switch {
+	case st == nil:
+		t.waiting++
+	case st.State.Running != nil:
+		t.running++
+	case st.State.Terminated != nil:
+		ended = st.State.Terminated
+	case st.LastTerminationState.Terminated != nil:
+		ended = st.LastTerminationState.Terminated
+	default:
+		t.waiting++
+	}
+	if ended == nil {
+		return
+	}
+	t.ended++
+	if ended.ExitCode == 0 {
+		t.succeeded++
+	}
+	if plan.Restarts(pod, c, ended.ExitCode) {
+		t.again++
+	}
+}
+
+// initsPending reports whether initialisation goes on, or has failed for good.
+func initsPending(in Input, s *corev1.PodStatus) (pending, failed bool) {
+	began := mainBegan(in)
+	for i := range in.Pod.Spec.InitContainers {
+		c := &in.Pod.Spec.InitContainers[i]
+		st := find(s.InitContainerStatuses, c.Name)
+		if spec.Sidecar(c) {
+			up := st != nil && st.Started != nil && *st.Started
+			pending = pending || (!up && !began)
+			continue
+		}
+		ended := terminated(st)
+		switch {
+		case ended == nil:
+			pending = pending || !began
+		case ended.ExitCode == 0:
+		case !plan.Restarts(in.Pod, c, ended.ExitCode):
+			return pending, true
+		default:
+			pending = true
+		}
+	}
+	return pending, false
+}
+
+// mainBegan: once a regular container exists initialisation is over.
+func mainBegan(in Input) bool {
+	for i := range in.Pod.Spec.Containers {
+		if in.Actual.Latest(in.Pod.Spec.Containers[i].Name) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func terminated(st *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
+	if st == nil {
+		return nil
+	}
+	if st.State.Terminated != nil {
+		return st.State.Terminated
+	}
+	if st.State.Waiting != nil {
+		return st.LastTerminationState.Terminated
+	}
+	return nil
+}
+
+func runningSidecars(pod *corev1.Pod, s *corev1.PodStatus) int {
+	n := 0
+	for i := range pod.Spec.InitContainers {
+		c := &pod.Spec.InitContainers[i]
+		if st := find(s.InitContainerStatuses, c.Name); spec.Sidecar(c) && st != nil && st.State.Running != nil {
+			n++
+		}
+	}
+	return n
+}
+
+func find(list []corev1.ContainerStatus, name string) *corev1.ContainerStatus {
+	i := slices.IndexFunc(list, func(s corev1.ContainerStatus) bool { return s.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &list[i]
+}
+
+// stamp cuts a time to what the API keeps, so that a status read back compares
+// equal to the one computed.
+func stamp(t time.Time) metav1.Time {
+	if t.IsZero() {
+		return metav1.Time{}
+	}
+	return metav1.NewTime(t.Truncate(time.Second))
+}
