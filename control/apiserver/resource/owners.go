@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
@@ -143,6 +144,16 @@ func (r kindRules) ConvertToVersion(in runtime.Object, gv runtime.GroupVersioner
 	want, ok := gv.KindForGroupVersionKinds([]schema.GroupVersionKind{r.kind.GVK})
 	if !ok || want != r.kind.GVK {
 		return nil, runtime.NewNotRegisteredGVKErrForTarget(r.kind.GVK.Kind, r.kind.GVK, gv)
+	}
+	// A merged configuration comes out of the typed schema as maps.
+	if u, ok := in.(*unstructured.Unstructured); ok {
+		typed := r.kind.New()
+		if _, same := typed.(*unstructured.Unstructured); !same {
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, typed); err != nil {
+				return nil, fmt.Errorf("convert to %q: %w", r.kind.GVK, err)
+			}
+			in = typed
+		}
 	}
 	in.GetObjectKind().SetGroupVersionKind(r.kind.GVK)
 	return in, nil
