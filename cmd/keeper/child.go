@@ -87,9 +87,7 @@ func (k *keeper) launch(ch *child, planFD int) (plan.Answer, error) {
 		return a, nil
 	}
 	closeAll(got)
-	pidfdKill(int(pidfd.Fd()), syscall.SIGKILL)
-	reapNow(pidfd)
-	pidfd.Close()
+	killAndReap(pidfd)
 	if rep.Error == "" {
 		return plan.Answer{}, fmt.Errorf("container %q ended before it was ready: %w%s", ch.id, err, ch.out.lastWords())
 	}
@@ -102,7 +100,7 @@ func fork(c *plan.Child, name string, files []uintptr) (pid int, pidfd *os.File,
 	fd := -1
 	attr := &syscall.ProcAttr{
 		// A stage lives for a millisecond: it need not collect garbage.
-		Env:   []string{"GOGC=off", "GOMAXPROCS=1"},
+		Env:   []string{"GOGC=off", "GOMAXPROCS=1", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Cloneflags: c.Flags, Setsid: true, PidFD: &fd},
 	}
@@ -267,6 +265,15 @@ func adoptedExit(fd int, reaped bool) (syscall.WaitStatus, bool) {
 		time.Sleep(10 * time.Millisecond)
 		_, reaped = pidfdState(fd)
 	}
+}
+
+// killAndReap ends a stage that has failed. A zombie left behind would keep its
+// pid namespace, and so the container's first process, from ever ending.
+func killAndReap(pidfd *os.File) {
+	pidfdKill(int(pidfd.Fd()), syscall.SIGKILL)
+	awaitExit(pidfd)
+	reapNow(pidfd)
+	pidfd.Close()
 }
 
 func reapNow(pidfd *os.File) {

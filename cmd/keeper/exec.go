@@ -78,9 +78,7 @@ func launchExec(r *plan.Request, fds []int) (*os.File, plan.Answer, int, error) 
 	}
 	master, notes, code, err := execReports(control)
 	if err != nil {
-		pidfdKill(int(pidfd.Fd()), syscall.SIGKILL)
-		reapNow(pidfd)
-		pidfd.Close()
+		killAndReap(pidfd)
 		return nil, plan.Answer{Code: code}, -1, err
 	}
 	return pidfd, plan.Answer{PID: pid, Notes: notes}, master, nil

@@ -22,13 +22,15 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "stage" {
 		stage()
 	}
-	runtime.UnlockOSThread()
+	closeFrom(4) // whatever our starter has inherited and forgotten
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(25)
-	if err := newKeeper().serve(3); err != nil {
+	go func() {
+		err := newKeeper().serve(3)
 		note("keeper ends", err.Error())
 		os.Exit(1)
-	}
+	}()
+	select {} // the first thread must not be lost to a goroutine that enters namespaces
 }
 
 // note writes a line to the keeper's log.

@@ -157,6 +157,9 @@ func reasons(ctx int) string {
 
 // mount makes one mount of the list.
 func (s *stager) mount(m *plan.Mount) error {
+	if m.Remount {
+		return s.remount(m)
+	}
 	from, dir, err := s.source(m)
 	if err != nil {
 		return err
@@ -177,6 +180,15 @@ func (s *stager) mount(m *plan.Mount) error {
 		}
 	}
 	return nil
+}
+
+func (s *stager) remount(m *plan.Mount) error {
+	fd, err := openat2(s.root, m.Target, oPath, 0, inRoot)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(fd)
+	return mountSetattr(fd, false, mountAttr{Set: attrsOf(m.Flags)})
 }
 
 // source makes the detached mount and tells whether it is a directory.

@@ -150,14 +150,16 @@ func prctl(op, a, b uintptr) error {
 	return check(e)
 }
 
+// maxFD is the largest number that a descriptor can have.
+const maxFD = 1<<31 - 1
+
 func cloexecFrom(fd uintptr) {
-	_, _, e := syscall.RawSyscall(sysCloseRange, fd, ^uintptr(0)>>33, closeRangeCloexec)
-	if e == 0 {
-		return
-	}
-	for n := fd; n < 1024; n++ { // before Linux 5.11
-		syscall.CloseOnExec(int(n))
-	}
+	syscall.RawSyscall(sysCloseRange, fd, maxFD, closeRangeCloexec)
+}
+
+// closeFrom must come before the runtime opens descriptors of its own.
+func closeFrom(fd uintptr) {
+	syscall.RawSyscall(sysCloseRange, fd, maxFD, 0)
 }
 
 // ioctl passes a number or the address of something on the heap.

@@ -145,17 +145,38 @@ func (l *keeperLink) close() {
 	<-l.done
 }
 
-// awaitEnd waits for the keeper to hang up after Shutdown.
-func (l *keeperLink) awaitEnd(ctx context.Context) error {
-	l.mu.Lock()
-	l.closed = true
-	l.mu.Unlock()
-	select {
-	case <-l.done:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+// shutdown asks the keeper to leave and waits until its process has ended, so
+// that its cgroup can be removed.
+func (l *keeperLink) shutdown(ctx context.Context) error {
+	hello, err := l.call(ctx, plan.Request{Op: plan.Hello})
+	if err != nil {
+		return err
 	}
+	fd, err := unix.PidfdOpen(hello.PID, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("keeper: pidfd: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	defer f.Close()
+	l.mu.Lock()
+	l.closed = true // its end is no reason to start another
+	l.mu.Unlock()
+	if _, err := l.call(ctx, plan.Request{Op: plan.Shutdown}); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { f.Close() })()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if err := raw.Read(func(fd uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, 0)
+		return err == nil && n > 0
+	}); err != nil {
+		return fmt.Errorf("keeper: wait for its end: %w", errors.Join(err, ctx.Err()))
+	}
+	return nil
 }
 
 // call makes a request that takes one answer.
@@ -245,7 +266,7 @@ func (r *Runtime) spawn() error {
 	}
 	defer log.Close()
 	p, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), []string{"sampan-keeper"}, &os.ProcAttr{
-		Dir: "/", Env: []string{"GOMAXPROCS=1"},
+		Dir: "/", Env: []string{"GOMAXPROCS=1", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
 		Files: []*os.File{null, null, log, socket},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})

@@ -138,6 +138,9 @@ func (h *home) clean() {
 			h.t.Error(err)
 		}
 	}
+	if log, err := os.ReadFile(filepath.Join(h.cfg.Run, "keeper.log")); err == nil && len(log) > 0 {
+		h.t.Logf("the keeper's log:\n%s", log)
+	}
 	if err := r.Shutdown(ctx); err != nil {
 		h.t.Error(err)
 	}

@@ -105,16 +105,15 @@ func (r *Runtime) Close() error {
 // Shutdown stops the keeper itself. Containers that still run are left alone:
 // remove them first.
 func (r *Runtime) Shutdown(ctx context.Context) error {
-	_, err := r.keeper.call(ctx, plan.Request{Op: plan.Shutdown})
-	if err == nil {
-		err = r.keeper.awaitEnd(ctx)
-	}
+	err := r.keeper.shutdown(ctx)
 	r.Close()
 	os.Remove(r.socketPath())
 	os.Remove(filepath.Join(r.cfg.Run, "keeper.lock"))
 	os.Remove(filepath.Join(r.cfg.Run, "keeper.log"))
 	os.Remove(r.sandboxRoot())
-	cgroup.RemoveEmpty(filepath.Join(r.cfg.Cgroup, keeperGroup))
+	if g, gerr := cgroup.Open(filepath.Join(r.cfg.Cgroup, keeperGroup), nil, r.log); gerr == nil {
+		err = errors.Join(err, g.Remove(ctx))
+	}
 	cgroup.RemoveEmpty(r.cfg.Cgroup)
 	return err
 }

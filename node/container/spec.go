@@ -174,7 +174,7 @@ func cgroupMounts(m plan.Mount) []plan.Mount {
 		one.Target, one.Source, one.Data = filepath.Join(m.Target, c.dir), "cgroup", c.options
 		out = append(out, one)
 	}
-	return out
+	return append(out, plan.Mount{Target: m.Target, Flags: m.Flags, Remount: true})
 }
 
 // devices that every container has.

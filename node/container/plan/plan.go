@@ -82,6 +82,8 @@ type Mount struct {
 	Clear uintptr
 	// Bind and Recursive say bind and rbind.
 	Bind, Recursive bool
+	// Remount gives what is mounted at Target already the Flags, and does no more.
+	Remount bool
 	// SetAll are mount attributes (MOUNT_ATTR_*) for the whole tree of a bind
 	// mount (rro, rnosuid ...).
 	SetAll uint64

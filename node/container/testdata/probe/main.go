@@ -93,7 +93,8 @@ func run(verb string, a []string) {
 		var out []string
 		for _, l := range links {
 			to, err := os.Readlink(l)
-			if err == nil && !strings.HasPrefix(to, "anon_inode") && !strings.HasSuffix(to, "/fd") {
+			// The Go runtime of this probe has an epoll and its cgroup's files open.
+			if err == nil && !strings.HasPrefix(to, "anon_inode") && !strings.HasPrefix(to, "/sys/fs/cgroup/") && !strings.HasSuffix(to, "/fd") {
 				out = append(out, filepath.Base(l))
 			}
 		}
@@ -110,6 +111,7 @@ func run(verb string, a []string) {
 		fmt.Println("host", h, "pid", os.Getpid())
 	case "status":
 		f, _ := os.Open("/proc/self/status")
+		defer f.Close()
 		s := bufio.NewScanner(f)
 		for s.Scan() {
 			for _, p := range a {
@@ -204,5 +206,5 @@ func short(err error) string {
 		return "ok"
 	}
 	s := err.Error()
-	return s[strings.LastIndex(s, ": ")+1:]
+	return strings.TrimSpace(s[strings.LastIndex(s, ": ")+1:])
 }
