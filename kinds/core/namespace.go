@@ -24,12 +24,15 @@ func Namespace() *kinds.Kind {
 		New:      func() kinds.Object { return &corev1.Namespace{} },
 		NewList:  func() runtime.Object { return &corev1.NamespaceList{} },
 		Strategy: kinds.Strategy{
+			ReturnsDeleted: true,
 			Default:        kinds.Each(defaultNamespace),
 			PrepareCreate:  kinds.Each(prepareNamespace),
 			PrepareUpdate:  kinds.Pair(prepareNamespaceUpdate),
 			Validate:       kinds.Check(validateNamespace),
 			ValidateUpdate: kinds.CheckUpdate(validateNamespaceUpdate),
 			ValidateName:   apivalidation.ValidateNamespaceName,
+			Deleting:       kinds.Each(func(n *corev1.Namespace) { n.Status.Phase = corev1.NamespaceTerminating }),
+			Holds:          func(obj kinds.Object) bool { return len(obj.(*corev1.Namespace).Spec.Finalizers) > 0 },
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Status", "Age"),

@@ -28,6 +28,7 @@ func Service() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.Service{} },
 		NewList:    func() runtime.Object { return &corev1.ServiceList{} },
 		Strategy: kinds.Strategy{
+			ReturnsDeleted: true,
 			Default:        kinds.Each(defaultService),
 			PrepareCreate:  kinds.Each(func(s *corev1.Service) { s.Status = corev1.ServiceStatus{} }),
 			PrepareUpdate:  kinds.Pair(prepareServiceUpdate),

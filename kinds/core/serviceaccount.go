@@ -22,7 +22,7 @@ func ServiceAccount() *kinds.Kind {
 		Storage:    "serviceaccounts",
 		New:        func() kinds.Object { return &corev1.ServiceAccount{} },
 		NewList:    func() runtime.Object { return &corev1.ServiceAccountList{} },
-		Strategy:   kinds.Strategy{ValidateName: apivalidation.ValidateServiceAccountName},
+		Strategy:   kinds.Strategy{ValidateName: apivalidation.ValidateServiceAccountName, ReturnsDeleted: true},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Age"),
 			Row: kinds.Row(func(a *corev1.ServiceAccount, now time.Time) []any {

@@ -30,6 +30,7 @@ func Event() *kinds.Kind {
 		NewList:    func() runtime.Object { return &eventsv1.EventList{} },
 		TTL:        func(kinds.Object) time.Duration { return core.EventTTL },
 		Strategy: kinds.Strategy{
+			NoDependents:   true,
 			Validate:       kinds.Check(validate),
 			ValidateUpdate: kinds.CheckUpdate(validateUpdate),
 			ValidateName:   kinds.PathName,
