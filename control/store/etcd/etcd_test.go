@@ -87,47 +87,6 @@ func TestLocked(t *testing.T) {
 	}
 }
 
-// Bytes that changed in the middle of the log are refused with one sentence.
-func TestDamagedLog(t *testing.T) {
-	cfg := etcd.EmbedConfig{Dir: t.TempDir()}
-	server := start(t, cfg)
-	const mark = "a value that is easy to find in the log"
-	if _, err := server.Store().Create(t.Context(), "/a/x", []byte(mark), 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Close(); err != nil {
-		t.Fatal(err)
-	}
-	logs, err := filepath.Glob(filepath.Join(cfg.Dir, "member", "wal", "*.wal"))
-	if err != nil || len(logs) != 1 {
-		t.Fatal(logs, err)
-	}
-	content, err := os.ReadFile(logs[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := strings.Index(string(content), mark)
-	if at < 0 {
-		t.Fatal("the write is not in the log")
-	}
-	content[at] ^= 1
-	if err := os.WriteFile(logs[0], content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err = etcd.Start(t.Context(), cfg)
-	if err == nil {
-		t.Fatal("started on a damaged log")
-	}
-	for _, word := range []string{cfg.Dir, "crc mismatch", "restore a backup"} {
-		if !strings.Contains(err.Error(), word) {
-			t.Errorf("the error does not tell %q: %v", word, err)
-		}
-	}
-	if strings.Contains(err.Error(), "\n") {
-		t.Errorf("more than a sentence: %v", err)
-	}
-}
-
 // Keys of one life share leases: many events cost few writes beyond their own.
 func TestLeasesAreShared(t *testing.T) {
 	s := start(t, etcd.EmbedConfig{Dir: t.TempDir()}).Store()
