@@ -5,6 +5,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -32,7 +33,7 @@ func DaemonSet() *kinds.Kind {
 			PrepareUpdate:  kinds.Pair(prepareDaemonSetUpdate),
 			Validate:       kinds.Check(validateDaemonSet),
 			ValidateUpdate: kinds.CheckUpdate(validateDaemonSetUpdate),
-			Warnings:       kinds.Warn(func(d, _ *appsv1.DaemonSet) []string { return core.TemplateWarnings(&d.Spec.Template) }),
+			Warnings:       core.TemplateWarnings(func(d *appsv1.DaemonSet) *corev1.PodTemplateSpec { return &d.Spec.Template }, "spec", "template"),
 			Generation:     true,
 		},
 		Table: kinds.Table{

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -29,7 +30,7 @@ func Deployment() *kinds.Kind {
 			PrepareUpdate:  kinds.Pair(prepareDeploymentUpdate),
 			Validate:       kinds.Check(validateDeployment),
 			ValidateUpdate: kinds.CheckUpdate(validateDeploymentUpdate),
-			Warnings:       kinds.Warn(func(d, _ *appsv1.Deployment) []string { return core.TemplateWarnings(&d.Spec.Template) }),
+			Warnings:       core.TemplateWarnings(func(d *appsv1.Deployment) *corev1.PodTemplateSpec { return &d.Spec.Template }, "spec", "template"),
 			Generation:     true,
 		},
 		Table: kinds.Table{

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -31,7 +32,7 @@ func ReplicaSet() *kinds.Kind {
 			PrepareUpdate:  kinds.Pair(prepareReplicaSetUpdate),
 			Validate:       kinds.Check(validateReplicaSet),
 			ValidateUpdate: kinds.CheckUpdate(validateReplicaSetUpdate),
-			Warnings:       kinds.Warn(func(r, _ *appsv1.ReplicaSet) []string { return core.TemplateWarnings(&r.Spec.Template) }),
+			Warnings:       core.TemplateWarnings(func(r *appsv1.ReplicaSet) *corev1.PodTemplateSpec { return &r.Spec.Template }, "spec", "template"),
 			Generation:     true,
 		},
 		Table: kinds.Table{

@@ -30,7 +30,7 @@ func StatefulSet() *kinds.Kind {
 			PrepareUpdate:  kinds.Pair(prepareStatefulSetUpdate),
 			Validate:       kinds.Check(validateStatefulSet),
 			ValidateUpdate: kinds.CheckUpdate(validateStatefulSetUpdate),
-			Warnings:       kinds.Warn(func(s, _ *appsv1.StatefulSet) []string { return core.TemplateWarnings(&s.Spec.Template) }),
+			Warnings:       core.TemplateWarnings(func(s *appsv1.StatefulSet) *corev1.PodTemplateSpec { return &s.Spec.Template }, "spec", "template"),
 			Generation:     true,
 		},
 		Table: kinds.Table{

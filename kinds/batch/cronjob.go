@@ -4,6 +4,7 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -29,9 +30,9 @@ func CronJob() *kinds.Kind {
 			PrepareUpdate:  kinds.Pair(prepareCronJobUpdate),
 			Validate:       kinds.Check(validateCronJob),
 			ValidateUpdate: kinds.CheckUpdate(validateCronJobUpdate),
-			Warnings: kinds.Warn(func(c, _ *batchv1.CronJob) []string {
-				return core.TemplateWarnings(&c.Spec.JobTemplate.Spec.Template)
-			}),
+			Warnings: core.TemplateWarnings(func(c *batchv1.CronJob) *corev1.PodTemplateSpec {
+				return &c.Spec.JobTemplate.Spec.Template
+			}, "spec", "jobTemplate", "spec", "template"),
 			Generation: true,
 		},
 		Table: kinds.Table{

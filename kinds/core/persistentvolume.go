@@ -21,7 +21,8 @@ func PersistentVolume() *kinds.Kind {
 		New:      func() kinds.Object { return &corev1.PersistentVolume{} },
 		NewList:  func() runtime.Object { return &corev1.PersistentVolumeList{} },
 		Strategy: kinds.Strategy{
-			Default: kinds.Each(defaultPersistentVolume),
+			ReturnsDeleted: true,
+			Default:        kinds.Each(defaultPersistentVolume),
 			PrepareCreate: kinds.Each(func(v *corev1.PersistentVolume) {
 				v.Status = corev1.PersistentVolumeStatus{Phase: corev1.VolumePending}
 			}),

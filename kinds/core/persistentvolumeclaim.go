@@ -21,9 +21,12 @@ func PersistentVolumeClaim() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.PersistentVolumeClaim{} },
 		NewList:    func() runtime.Object { return &corev1.PersistentVolumeClaimList{} },
 		Strategy: kinds.Strategy{
-			Default:       kinds.Each(DefaultClaim),
-			PrepareCreate: kinds.Each(prepareClaim),
-			PrepareUpdate: kinds.Pair(func(c, old *corev1.PersistentVolumeClaim) { c.Status = old.Status }),
+			ReturnsDeleted: true,
+			Default:        kinds.Each(DefaultClaim),
+			PrepareCreate:  kinds.Each(prepareClaim),
+			PrepareUpdate:  kinds.Pair(prepareClaimUpdate),
+			Validate:       kinds.Check(validateClaim),
+			ValidateUpdate: kinds.CheckUpdate(validateClaimUpdate),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Status", "Volume", "Capacity", "Access Modes", "StorageClass",
@@ -31,7 +34,7 @@ func PersistentVolumeClaim() *kinds.Kind {
 			Row: kinds.Row(claimRow),
 		},
 		Subresources: []kinds.Subresource{
-			kinds.Status(func(next, body *corev1.PersistentVolumeClaim) { next.Status = body.Status }),
+			kinds.StatusRules(func(next, body *corev1.PersistentVolumeClaim) { next.Status = body.Status }, validateClaimStatusUpdate),
 		},
 	}
 }
@@ -49,10 +52,18 @@ func defaultClaimSpec(spec *corev1.PersistentVolumeClaimSpec) {
 		mode := corev1.PersistentVolumeFilesystem
 		spec.VolumeMode = &mode
 	}
+	roundResources(spec.Resources.Requests)
+	roundResources(spec.Resources.Limits)
 }
 
 func prepareClaim(c *corev1.PersistentVolumeClaim) {
+	pairDataSources(&c.Spec)
 	c.Status = corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}
+}
+
+func prepareClaimUpdate(c, old *corev1.PersistentVolumeClaim) {
+	pairDataSources(&c.Spec)
+	c.Status = old.Status
 }
 
 func claimRow(c *corev1.PersistentVolumeClaim, now time.Time) []any {

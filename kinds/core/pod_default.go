@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -14,8 +15,8 @@ func DefaultPod(p *corev1.Pod) {
 	DefaultPodSpec(&p.Spec)
 	spec := &p.Spec
 	if grace := spec.TerminationGracePeriodSeconds; grace != nil && *grace < 0 {
-		orDefault(&spec.TerminationGracePeriodSeconds, 1)
-		*spec.TerminationGracePeriodSeconds = 1
+		one := int64(1)
+		spec.TerminationGracePeriodSeconds = &one
 	}
 	for _, containers := range [][]corev1.Container{spec.Containers, spec.InitContainers} {
 		for i := range containers {
@@ -27,7 +28,28 @@ func DefaultPod(p *corev1.Pod) {
 	}
 	defaultPodResources(p)
 	orDefault(&spec.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
+	eachHTTPGet(spec, func(a *corev1.HTTPGetAction) { orDefault(&a.Protocol, corev1.HTTPProtocolHTTP1) })
 	defaultPodStatus(&p.Status)
+	p.Status.QOSClass = QOSClass(p)
+}
+
+// eachHTTPGet visits the HTTP requests of all probes and hooks.
+func eachHTTPGet(spec *corev1.PodSpec, visit func(*corev1.HTTPGetAction)) {
+	eachContainer(spec, nil, func(c *corev1.Container, _ *field.Path) {
+		for _, probe := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
+			if probe != nil && probe.HTTPGet != nil {
+				visit(probe.HTTPGet)
+			}
+		}
+		if c.Lifecycle == nil {
+			return
+		}
+		for _, hook := range []*corev1.LifecycleHandler{c.Lifecycle.PostStart, c.Lifecycle.PreStop} {
+			if hook != nil && hook.HTTPGet != nil {
+				visit(hook.HTTPGet)
+			}
+		}
+	})
 }
 
 // DefaultPodTemplate fills a pod template in a workload. Less is filled than in

@@ -10,8 +10,9 @@ import (
 	"github.com/sampan-dev/sampan/kinds"
 )
 
-// preparePod is how every pod begins: pending, its first generation, with the
-// service class that its resources earn it.
+// preparePod is how every pod begins: pending, in its first generation. Its
+// service class is set by Default, which also runs after admission has had its
+// say about resources.
 func preparePod(p *corev1.Pod) {
 	p.Status = corev1.PodStatus{Phase: corev1.PodPending}
 	kinds.FirstGeneration(p)
@@ -24,7 +25,6 @@ func preparePod(p *corev1.Pod) {
 		}}
 	}
 	mergeLabelKeys(p)
-	p.Status.QOSClass = QOSClass(p)
 }
 
 func preparePodUpdate(p, old *corev1.Pod) {

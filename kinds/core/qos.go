@@ -5,14 +5,20 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// QOSClass is the service class that a pod's resources earn it: Guaranteed when
-// cpu and memory are limited everywhere and requested in full, BestEffort when
-// neither is mentioned, Burstable otherwise. Pod-level resources, where given,
-// decide alone.
+// QOSClass is the pod's service class: the one in its status, or else the one
+// that its resources earn it.
 func QOSClass(p *corev1.Pod) corev1.PodQOSClass {
 	if p.Status.QOSClass != "" {
 		return p.Status.QOSClass
 	}
+	return ComputeQOSClass(p)
+}
+
+// ComputeQOSClass is the service class that a pod's resources earn it: Guaranteed when
+// cpu and memory are limited everywhere and requested in full, BestEffort when
+// neither is mentioned, Burstable otherwise. Pod-level resources, where given,
+// decide alone.
+func ComputeQOSClass(p *corev1.Pod) corev1.PodQOSClass {
 	asked, limited := corev1.ResourceList{}, corev1.ResourceList{}
 	full := true
 	add := func(r corev1.ResourceRequirements) {

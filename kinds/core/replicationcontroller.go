@@ -25,10 +25,11 @@ func ReplicationController() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.ReplicationController{} },
 		NewList:    func() runtime.Object { return &corev1.ReplicationControllerList{} },
 		Strategy: kinds.Strategy{
-			Default:       kinds.Each(defaultReplicationController),
-			PrepareCreate: kinds.Each(prepareReplicationController),
-			PrepareUpdate: kinds.Pair(prepareReplicationControllerUpdate),
-			Generation:    true,
+			OrphansDependents: true,
+			Default:           kinds.Each(defaultReplicationController),
+			PrepareCreate:     kinds.Each(prepareReplicationController),
+			PrepareUpdate:     kinds.Pair(prepareReplicationControllerUpdate),
+			Generation:        true,
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Desired|integer", "Current|integer", "Ready|integer", "Age",

@@ -24,8 +24,9 @@ func ResourceQuota() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.ResourceQuota{} },
 		NewList:    func() runtime.Object { return &corev1.ResourceQuotaList{} },
 		Strategy: kinds.Strategy{
-			PrepareCreate: kinds.Each(func(q *corev1.ResourceQuota) { q.Status = corev1.ResourceQuotaStatus{} }),
-			PrepareUpdate: kinds.Pair(func(q, old *corev1.ResourceQuota) { q.Status = old.Status }),
+			ReturnsDeleted: true,
+			PrepareCreate:  kinds.Each(func(q *corev1.ResourceQuota) { q.Status = corev1.ResourceQuotaStatus{} }),
+			PrepareUpdate:  kinds.Pair(func(q, old *corev1.ResourceQuota) { q.Status = old.Status }),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Request", "Limit", "Age"),

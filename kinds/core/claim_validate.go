@@ -1,0 +1,203 @@
+package core
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/diff"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+func validateClaim(c *corev1.PersistentVolumeClaim) field.ErrorList {
+	return ValidateClaimSpec(&c.Spec, field.NewPath("spec"))
+}
+
+// ValidateClaimSpec checks what a claim asks for.
+func ValidateClaimSpec(spec *corev1.PersistentVolumeClaimSpec, at *field.Path) field.ErrorList {
+	var f kinds.Faults
+	if len(spec.AccessModes) == 0 {
+		f.Required(at.Child("accessModes"), "at least 1 access mode is required")
+	}
+	validateAccessModes(&f, spec.AccessModes, at.Child("accessModes"))
+	f.Join(metavalidation.ValidateLabelSelector(spec.Selector, metavalidation.LabelSelectorValidationOptions{}, at.Child("selector")))
+	size := at.Child("resources").Key(string(corev1.ResourceStorage))
+	amount, ok := spec.Resources.Requests[corev1.ResourceStorage]
+	switch {
+	case !ok:
+		f.Required(size, "")
+	case amount.Sign() <= 0:
+		f.Invalid(size, amount.String(), positiveText)
+	}
+	optionalClass(&f, spec.StorageClassName, at.Child("storageClassName"))
+	optionalClass(&f, spec.VolumeAttributesClassName, at.Child("volumeAttributesClassName"))
+	if spec.VolumeMode != nil {
+		kinds.OneOf(&f, at.Child("volumeMode"), *spec.VolumeMode, corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)
+	}
+	validateDataSources(&f, spec, at)
+	return f.List()
+}
+
+func validateAccessModes(f *kinds.Faults, modes []corev1.PersistentVolumeAccessMode, at *field.Path) {
+	alone, others := false, false
+	for _, mode := range modes {
+		kinds.OneOf(f, at, mode, corev1.ReadWriteOnce, corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOncePod)
+		alone = alone || mode == corev1.ReadWriteOncePod
+		others = others || mode != corev1.ReadWriteOncePod
+	}
+	if alone && others {
+		f.Forbidden(at, "may not use ReadWriteOncePod with other access modes")
+	}
+}
+
+func optionalClass(f *kinds.Faults, name *string, at *field.Path) {
+	if name != nil && *name != "" {
+		f.Each(at, *name, apivalidation.NameIsDNSSubdomain(*name, false))
+	}
+}
+
+// validateDataSources: dataSource is the older spelling of dataSourceRef; where
+// both are given they agree.
+func validateDataSources(f *kinds.Faults, spec *corev1.PersistentVolumeClaimSpec, at *field.Path) {
+	source, ref := spec.DataSource, spec.DataSourceRef
+	if source != nil {
+		validateSource(f, kinds.Deref(source.APIGroup), source.Kind, source.Name, at.Child("dataSource"))
+	}
+	if ref == nil {
+		return
+	}
+	validateSource(f, kinds.Deref(ref.APIGroup), ref.Kind, ref.Name, at.Child("dataSourceRef"))
+	namespace := kinds.Deref(ref.Namespace)
+	if namespace != "" {
+		f.Each(at.Child("dataSourceRef", "namespace"), namespace, apivalidation.ValidateNamespaceName(namespace, false))
+	}
+	switch {
+	case source == nil:
+	case namespace != "":
+		f.Invalid(at, at.Child("dataSource"), "may not be specified when dataSourceRef.namespace is specified")
+	case !kinds.Same(source.APIGroup, ref.APIGroup) || source.Kind != ref.Kind || source.Name != ref.Name:
+		f.Invalid(at, at.Child("dataSource"), "must match dataSourceRef")
+	}
+}
+
+func validateSource(f *kinds.Faults, group, kind, name string, at *field.Path) {
+	f.NonEmpty(at.Child("name"), name)
+	f.NonEmpty(at.Child("kind"), kind)
+	if group == "" && kind != "PersistentVolumeClaim" {
+		f.Invalid(at, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup")
+	}
+	if group != "" {
+		f.Each(at.Child("apiGroup"), group, validation.IsDNS1123Subdomain(group))
+	}
+}
+
+// validateClaimTemplate checks the template of an ephemeral volume's claim: of
+// its metadata only labels and annotations are taken over.
+func validateClaimTemplate(t *corev1.PersistentVolumeClaimTemplate, at *field.Path) field.ErrorList {
+	c := &podCheck{}
+	meta := at.Child("metadata")
+	c.Join(apivalidation.ValidateAnnotations(t.Annotations, meta.Child("annotations")))
+	c.Join(metavalidation.ValidateLabels(t.Labels, meta.Child("labels")))
+	c.onlyFields(t.ObjectMeta, sets.New("Annotations", "Labels"), "cannot be set", meta)
+	c.Join(ValidateClaimSpec(&t.Spec, at.Child("spec")))
+	return c.List()
+}
+
+// validateClaimUpdate: a claim is what was bound. The volume is named once; a
+// bound claim may ask for more, and for another attributes class.
+func validateClaimUpdate(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
+	var f kinds.Faults
+	f.Join(validateClaim(c))
+	spec := field.NewPath("spec")
+	now, was := c.Spec.DeepCopy(), old.Spec.DeepCopy()
+	if was.VolumeName == "" {
+		was.VolumeName = now.VolumeName
+	}
+	annotation := corev1.BetaStorageClassAnnotation
+	class, annotated := old.Annotations[annotation]
+	if classMayAppear(now.StorageClassName, was.StorageClassName, class, annotated) {
+		now.StorageClassName = was.StorageClassName
+	}
+	if value, kept := c.Annotations[annotation]; annotated != kept || value != class {
+		if !annotated || kept || kinds.Deref(c.Spec.StorageClassName) != class {
+			f.Immutable(field.NewPath("metadata", "annotations").Key(annotation), value, class)
+		}
+	}
+	if c.Status.Phase == corev1.ClaimBound {
+		if now.Resources.Requests != nil {
+			now.Resources.Requests[corev1.ResourceStorage] = was.Resources.Requests[corev1.ResourceStorage]
+		}
+		now.VolumeAttributesClassName = was.VolumeAttributesClassName
+	}
+	if !kinds.Same(now, was) {
+		f.Forbidden(spec, "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n"+
+			diff.Diff(was, now))
+	}
+	size, before := c.Spec.Resources.Requests[corev1.ResourceStorage], old.Spec.Resources.Requests[corev1.ResourceStorage]
+	actual := old.Status.Capacity[corev1.ResourceStorage]
+	if size.Cmp(before) < 0 && size.Cmp(actual) <= 0 {
+		f.Forbidden(spec.Child("resources", "requests", "storage"), "field can not be less than status.capacity")
+	}
+	f.Immutable(field.NewPath("volumeMode"), c.Spec.VolumeMode, old.Spec.VolumeMode)
+	attributes := spec.Child("volumeAttributesClassName")
+	if old.Status.CurrentVolumeAttributesClassName != nil && !kinds.Same(c.Spec.VolumeAttributesClassName, old.Spec.VolumeAttributesClassName) {
+		switch {
+		case c.Spec.VolumeAttributesClassName == nil:
+			f.Forbidden(attributes, "update to nil is forbidden when status.currentVolumeAttributesClassName is not nil")
+		case *c.Spec.VolumeAttributesClassName == "":
+			f.Forbidden(attributes, "update to empty string is forbidden when status.currentVolumeAttributesClassName is not nil")
+		}
+	}
+	return f.List()
+}
+
+// classMayAppear: a claim without a class may get one, that of its old
+// annotation if it has that.
+func classMayAppear(now, was *string, annotation string, annotated bool) bool {
+	return now != nil && was == nil && (!annotated || *now == annotation)
+}
+
+func validateClaimStatusUpdate(c, _ *corev1.PersistentVolumeClaim) field.ErrorList {
+	var f kinds.Faults
+	status := field.NewPath("status")
+	for name, amount := range c.Status.Capacity {
+		if amount.Value() < 0 {
+			f.Invalid(status.Child("capacity").Key(string(name)), amount.Value(), "must be a valid resource quantity")
+		}
+	}
+	for name, phase := range c.Status.AllocatedResourceStatuses {
+		at := status.Child("allocatedResourceStatuses")
+		claimResource(&f, name, at)
+		kinds.OneOf(&f, at, phase, corev1.PersistentVolumeClaimControllerResizeInProgress,
+			corev1.PersistentVolumeClaimControllerResizeInfeasible, corev1.PersistentVolumeClaimNodeResizePending,
+			corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizeInfeasible)
+	}
+	for name, amount := range c.Status.AllocatedResources {
+		at := status.Child("allocatedResources")
+		claimResource(&f, name, at)
+		f.Join(validateQuantity(corev1.ResourceStorage, amount, at.Key(string(name))))
+	}
+	return f.List()
+}
+
+func claimResource(f *kinds.Faults, name corev1.ResourceName, at *field.Path) {
+	messages := validation.IsQualifiedName(string(name))
+	f.Each(at, string(name), messages)
+	if len(messages) == 0 && isNative(name) && name != corev1.ResourceStorage {
+		kinds.OneOf(f, at, name, corev1.ResourceStorage)
+	}
+}
+
+// pairDataSources writes the one spelling of a data source into the other.
+func pairDataSources(spec *corev1.PersistentVolumeClaimSpec) {
+	source, ref := spec.DataSource, spec.DataSourceRef
+	switch {
+	case source != nil && ref == nil:
+		spec.DataSourceRef = &corev1.TypedObjectReference{APIGroup: source.APIGroup, Kind: source.Kind, Name: source.Name}
+	case source == nil && ref != nil && kinds.Deref(ref.Namespace) == "":
+		spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: ref.APIGroup, Kind: ref.Kind, Name: ref.Name}
+	}
+}

@@ -1,0 +1,194 @@
+package core
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// warnings collects what is allowed but hardly meant.
+type warnings []string
+
+func (w *warnings) add(at *field.Path, format string, args ...any) {
+	*w = append(*w, at.String()+": "+fmt.Sprintf(format, args...))
+}
+
+// podWarnings warns on create only: people create pods, programs update them.
+func podWarnings(p, old *corev1.Pod) []string {
+	if old != nil {
+		return nil
+	}
+	var w warnings
+	if messages := validation.IsDNS1123Label(p.Name); len(messages) > 0 {
+		w.add(field.NewPath("metadata", "name"),
+			"this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: %v", messages)
+	}
+	w.template(&p.ObjectMeta, &p.Spec, nil)
+	return w
+}
+
+// TemplateWarnings makes the warnings of a kind with a pod template, which lies
+// at a path: they come on create and when the template has changed.
+func TemplateWarnings[T kinds.Object](template func(T) *corev1.PodTemplateSpec, path ...string) func(obj, old kinds.Object) []string {
+	return func(obj, old kinds.Object) []string {
+		t := template(obj.(T))
+		if old != nil && kinds.Same(t, template(old.(T))) {
+			return nil
+		}
+		var w warnings
+		w.template(&t.ObjectMeta, &t.Spec, field.NewPath(path[0], path[1:]...))
+		return w
+	}
+}
+
+func (w *warnings) template(meta *metav1.ObjectMeta, spec *corev1.PodSpec, at *field.Path) {
+	path := func(names ...string) *field.Path {
+		if at == nil {
+			return field.NewPath(names[0], names[1:]...)
+		}
+		return at.Child(names[0], names[1:]...)
+	}
+	w.labels(spec, path("spec"))
+	for key, message := range map[string]string{
+		"scheduler.alpha.kubernetes.io/critical-pod":  `non-functional in v1.16+; use the "priorityClassName" field instead`,
+		"security.alpha.kubernetes.io/sysctls":        `non-functional in v1.11+; use the "sysctls" field instead`,
+		"security.alpha.kubernetes.io/unsafe-sysctls": `non-functional in v1.11+; use the "sysctls" field instead`,
+		"seccomp.security.alpha.kubernetes.io/pod":    `non-functional in v1.27+; use the "seccompProfile" field instead`,
+	} {
+		if _, ok := meta.Annotations[key]; ok {
+			w.add(path("metadata", "annotations").Key(key), "%s", message)
+		}
+	}
+	w.volumes(spec.Volumes, path("spec", "volumes"))
+	w.lists(spec, path("spec"))
+	eachContainer(spec, path("spec"), w.container)
+	w.ports(spec, path("spec"))
+}
+
+// renamedLabels are the node labels that have a successor.
+var renamedLabels = map[string]string{
+	"beta.kubernetes.io/arch":                  `deprecated since v1.14; use "kubernetes.io/arch" instead`,
+	"beta.kubernetes.io/os":                    `deprecated since v1.14; use "kubernetes.io/os" instead`,
+	"failure-domain.beta.kubernetes.io/region": `deprecated since v1.17; use "topology.kubernetes.io/region" instead`,
+	"failure-domain.beta.kubernetes.io/zone":   `deprecated since v1.17; use "topology.kubernetes.io/zone" instead`,
+	"beta.kubernetes.io/instance-type":         `deprecated since v1.17; use "node.kubernetes.io/instance-type" instead`,
+}
+
+func (w *warnings) labels(spec *corev1.PodSpec, at *field.Path) {
+	for key := range spec.NodeSelector {
+		if message, ok := renamedLabels[key]; ok {
+			w.add(at.Child("nodeSelector").Key(key), "%s", message)
+		}
+	}
+	for i, s := range spec.TopologySpreadConstraints {
+		here := at.Child("topologySpreadConstraints").Index(i)
+		if message, ok := renamedLabels[s.TopologyKey]; ok {
+			w.add(here.Child("topologyKey"), "%s is %s", s.TopologyKey, message)
+		}
+		if s.LabelSelector == nil {
+			w.add(here.Child("labelSelector"), "a null labelSelector results in matching no pod")
+		}
+	}
+}
+
+func (w *warnings) volumes(volumes []corev1.Volume, at *field.Path) {
+	for i := range volumes {
+		v := &volumes[i]
+		for _, gone := range []struct {
+			field, message string
+			set            bool
+		}{
+			{"photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+", v.PhotonPersistentDisk != nil},
+			{"gitRepo", "deprecated in v1.11, and disabled by default in v1.33+", v.GitRepo != nil},
+			{"scaleIO", "deprecated in v1.16, non-functional in v1.22+", v.ScaleIO != nil},
+			{"flocker", "deprecated in v1.22, non-functional in v1.25+", v.Flocker != nil},
+			{"storageOS", "deprecated in v1.22, non-functional in v1.25+", v.StorageOS != nil},
+			{"quobyte", "deprecated in v1.22, non-functional in v1.25+", v.Quobyte != nil},
+			{"glusterfs", "deprecated in v1.25, non-functional in v1.26+", v.Glusterfs != nil},
+			{"cephfs", "deprecated in v1.28, non-functional in v1.31+", v.CephFS != nil},
+			{"rbd", "deprecated in v1.28, non-functional in v1.31+", v.RBD != nil},
+		} {
+			if gone.set {
+				w.add(at.Index(i).Child(gone.field), "%s", gone.message)
+			}
+		}
+	}
+}
+
+func (w *warnings) lists(spec *corev1.PodSpec, at *field.Path) {
+	seen := map[string]bool{}
+	for i, alias := range spec.HostAliases {
+		if seen[alias.IP] {
+			w.add(at.Child("hostAliases").Index(i).Child("ip"), "duplicate ip %q", alias.IP)
+		}
+		seen[alias.IP] = true
+	}
+	seen = map[string]bool{}
+	for i, secret := range spec.ImagePullSecrets {
+		here := at.Child("imagePullSecrets").Index(i).Child("name")
+		if seen[secret.Name] {
+			w.add(here, "duplicate name %q", secret.Name)
+		}
+		if secret.Name == "" {
+			w.add(here, "invalid empty name %q", secret.Name)
+		}
+		seen[secret.Name] = true
+	}
+}
+
+func (w *warnings) container(c *corev1.Container, at *field.Path) {
+	for _, list := range []struct {
+		field string
+		list  corev1.ResourceList
+	}{{"limits", c.Resources.Limits}, {"requests", c.Resources.Requests}} {
+		for _, name := range []corev1.ResourceName{corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
+			if amount, ok := list.list[name]; ok && amount.MilliValue()%1000 != 0 {
+				w.add(at.Child("resources", list.field).Key(string(name)), "fractional byte value %q is invalid, must be an integer", amount.String())
+			}
+		}
+	}
+	seen := map[string]bool{}
+	for i, v := range c.Env {
+		// X=$(X):more is how one appends to a variable.
+		reference := "$(" + v.Name + ")"
+		appends := v.ValueFrom == nil && v.Value != reference && strings.Contains(v.Value, reference)
+		if seen[v.Name] && !appends {
+			w.add(at.Child("env").Index(i), "hides previous definition of %q, which may be dropped when using apply", v.Name)
+		}
+		seen[v.Name] = true
+	}
+}
+
+func (w *warnings) ports(spec *corev1.PodSpec, at *field.Path) {
+	type place struct {
+		at   *field.Path
+		port corev1.ContainerPort
+	}
+	taken := map[string][]place{}
+	eachContainer(spec, at, func(c *corev1.Container, at *field.Path) {
+		for i, port := range c.Ports {
+			here := at.Child("ports").Index(i)
+			if port.HostIP != "" && port.HostPort == 0 {
+				w.add(here, "hostIP set without hostPort: %+v", port)
+			}
+			key := fmt.Sprintf("%d/%s", port.ContainerPort, port.Protocol)
+			for _, other := range taken[key] {
+				switch {
+				case port.HostIP == other.port.HostIP && port.HostPort == other.port.HostPort:
+					w.add(here, "duplicate port definition with %s", other.at)
+				case port.HostPort == 0 || other.port.HostPort == 0:
+					w.add(here, "overlapping port definition with %s", other.at)
+				case port.HostPort == other.port.HostPort && (port.HostIP == "") != (other.port.HostIP == ""):
+					w.add(here, "dangerously ambiguous port definition with %s", other.at)
+				}
+			}
+			taken[key] = append(taken[key], place{here, port})
+		}
+	})
+}

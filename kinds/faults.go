@@ -1,0 +1,103 @@
+package kinds
+
+import (
+	"sort"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Faults collects what is wrong with an object. The zero value is ready; it is
+// for one goroutine. Messages are upstream's, word for word: clients parse them.
+type Faults struct{ list field.ErrorList }
+
+// List is everything found so far, nil if that is nothing.
+func (f *Faults) List() field.ErrorList { return f.list }
+
+// None says that nothing has been found.
+func (f *Faults) None() bool { return len(f.list) == 0 }
+
+// Count is how many faults there are; comparing two counts tells whether a
+// check in between found something.
+func (f *Faults) Count() int { return len(f.list) }
+
+// Join adds the findings of a check made elsewhere.
+func (f *Faults) Join(errs field.ErrorList) { f.list = append(f.list, errs...) }
+
+// Invalid says that the value at a path is wrong.
+func (f *Faults) Invalid(at *field.Path, value any, detail string) {
+	f.list = append(f.list, field.Invalid(at, value, detail))
+}
+
+// Required says that a value is missing.
+func (f *Faults) Required(at *field.Path, detail string) {
+	f.list = append(f.list, field.Required(at, detail))
+}
+
+// Forbidden says that a value may not be there, or not change.
+func (f *Faults) Forbidden(at *field.Path, detail string) {
+	f.list = append(f.list, field.Forbidden(at, detail))
+}
+
+// Duplicate says that a value is there already.
+func (f *Faults) Duplicate(at *field.Path, value any) {
+	f.list = append(f.list, field.Duplicate(at, value))
+}
+
+// NotFound says that a value refers to something that is not there.
+func (f *Faults) NotFound(at *field.Path, value any) {
+	f.list = append(f.list, field.NotFound(at, value))
+}
+
+// TooLong says that a string has more than limit characters.
+func (f *Faults) TooLong(at *field.Path, limit int) {
+	f.list = append(f.list, field.TooLong(at, "", limit))
+}
+
+// TooMany says that a list has more than limit elements.
+func (f *Faults) TooMany(at *field.Path, count, limit int) {
+	f.list = append(f.list, field.TooMany(at, count, limit))
+}
+
+// Each adds one Invalid per message: what the name and format checks of
+// apimachinery return.
+func (f *Faults) Each(at *field.Path, value any, messages []string) {
+	for _, message := range messages {
+		f.Invalid(at, value, message)
+	}
+}
+
+// NonEmpty requires a string, and reports whether it is there.
+func (f *Faults) NonEmpty(at *field.Path, value string) bool {
+	if value == "" {
+		f.Required(at, "")
+		return false
+	}
+	return true
+}
+
+// NonNegative refuses a number below zero.
+func (f *Faults) NonNegative(at *field.Path, value int64) { f.Join(NonNegative(value, at)) }
+
+// Immutable refuses a value that is not what it was.
+func (f *Faults) Immutable(at *field.Path, value, old any) { f.Join(Immutable(value, old, at)) }
+
+// OneOf wants one of the allowed values and lists them, sorted, if it is not.
+func OneOf[T ~string](f *Faults, at *field.Path, value T, allowed ...T) {
+	for _, a := range allowed {
+		if value == a {
+			return
+		}
+	}
+	sorted := append([]T(nil), allowed...)
+	sort.Slice(sorted, func(i, j int) bool { return sorted[i] < sorted[j] })
+	f.list = append(f.list, field.NotSupported(at, value, sorted))
+}
+
+// RequiredOneOf is OneOf for values that are also required.
+func RequiredOneOf[T ~string](f *Faults, at *field.Path, value T, allowed ...T) {
+	if value == "" {
+		f.Required(at, "")
+		return
+	}
+	OneOf(f, at, value, allowed...)
+}
