@@ -25,7 +25,7 @@ func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
 	d.Attempt = w.attempt
 	s.cfg.Timeline.Mark(d.UID, timeline.Mark{
 		Step: timeline.Schedule, Name: "filter and score", Start: d.At, End: d.At.Add(d.Took),
-		Detail: fmt.Sprintf("%d of %d nodes fit", d.Nodes-refusing(d), d.Nodes),
+		Detail: fmt.Sprintf("%d of %d nodes fit", d.Nodes-d.Refused(), d.Nodes),
 	})
 	if d.Node == "" {
 		s.refuse(ctx, w, d)
@@ -39,13 +39,6 @@ func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
 	s.cluster.place(assumed, d.Node)
 	w.binding = true
 	s.work(func() { s.bind(ctx, w, d) })
-}
-
-func refusing(d Decision) (count int) {
-	for _, r := range d.Refusals {
-		count += r.Nodes
-	}
-	return count
 }
 
 // work runs a write beside the loop; the loop waits when too many are under way.
@@ -103,9 +96,9 @@ func (s *Scheduler) refuse(ctx context.Context, w *waiting, d Decision) {
 			s.work(func() { s.evict(ctx, w.pod, p) })
 		}
 	}
-	d.Message = d.sentence(how)
+	d.Message = d.Sentence(how)
 	s.records.put(d)
-	w.refused = d.filters()
+	w.refused = d.Filters()
 	s.queue.refuse(w, time.Now())
 	s.work(func() { s.report(ctx, w.pod, d) })
 }

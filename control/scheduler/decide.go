@@ -6,6 +6,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/client/explain"
 )
 
 // rules are the filters and scores of a profile.
@@ -61,7 +63,7 @@ func (r *rules) decide(pod *corev1.Pod, c *cluster) Decision {
 			filter, why = r.withNominated(pod, n, c)
 		}
 		if why.Refuses() {
-			d.refuse(n.Name, filter, why)
+			d.Refuse(explain.Refusal{Filter: filter, Reason: why.Text, Example: n.Name, Final: why.Final})
 			continue
 		}
 		feasible = append(feasible, n)
@@ -154,4 +156,3 @@ func (r *rules) helps(pod *corev1.Pod, refused map[string]bool, c Change) bool {
 		return refused[f.Name()] && f.Helps(pod, c)
 	})
 }
-

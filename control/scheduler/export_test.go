@@ -33,5 +33,3 @@ func (w *World) Preempt(p *corev1.Pod, d *Decision, budgets []*policyv1.PodDisru
 	}
 	return found.node, victims, ""
 }
-
-func (d *Decision) Sentence(preemption string) string { return d.sentence(preemption) }

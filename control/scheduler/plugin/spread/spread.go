@@ -195,7 +195,9 @@ func hasLabels(n *scheduler.Node, all []constraint) bool {
 }
 
 // Helps implements scheduler.Filter.
-func (Filter) Helps(_ *corev1.Pod, c scheduler.Change) bool { return c.Kind != scheduler.NodeAllocatable }
+func (Filter) Helps(_ *corev1.Pod, c scheduler.Change) bool {
+	return c.Kind != scheduler.NodeAllocatable
+}
 
 // Score is the part that should hold.
 type Score struct{ Plugin }
