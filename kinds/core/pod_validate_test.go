@@ -235,7 +235,8 @@ func TestPodNetwork(t *testing.T) {
 spec.dnsConfig.nameservers: Invalid value: ["x","1.1.1.1","1.1.1.2","1.1.1.3"]: must not have more than 3 nameservers
 spec.dnsConfig.nameservers[0]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)
 spec.dnsConfig.options[0]: Required value: must not be empty
-spec.dnsConfig.searches[0]: Invalid value: "A b": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, X, `spec: {hostNetwork: true, containers: [{name: a, image: i, ports: [{containerPort: 80, hostPort: 81}, {containerPort: 90}]}]}`,
+spec.dnsConfig.searches[0]: Invalid value: "A b": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')`},
+		{"host network", `spec: {hostNetwork: true, containers: [{name: a, image: i, ports: [{containerPort: 80, hostPort: 81}, {containerPort: 90}]}]}`,
 			"spec.containers[0].ports[0].hostPort: Invalid value: 81: must match `containerPort` when `hostNetwork` is true"},
 		{"names", `spec: {hostname: A.b, hostAliases: [{ip: 300.1.1.1, hostnames: [_x]}], activeDeadlineSeconds: 0, restartPolicy: Odd, containers: [{name: a, image: i}]}`, `
 spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive
