@@ -212,7 +212,7 @@ func (k *keeper) adopt(r *plan.Request) (plan.Answer, error) {
 
 // wait records the end of a child before it is reaped, and then tells it.
 func (k *keeper) wait(ch *child) {
-	status, known := awaitExit(ch.pidfd)
+	status, known := awaitExit(ch.pidfd, ch.pid)
 	e := plan.Exit{ID: ch.id, Code: exitCode(status), At: time.Now().UnixNano()}
 	if !known {
 		e.Code, e.Unknown = 255, true
@@ -229,7 +229,7 @@ func (k *keeper) wait(ch *child) {
 
 // awaitExit waits until the process behind pidfd has ended and tells how. A child
 // stays a zombie for its record to be written.
-func awaitExit(pidfd *os.File) (syscall.WaitStatus, bool) {
+func awaitExit(pidfd *os.File, pid int) (syscall.WaitStatus, bool) {
 	raw, err := pidfd.SyscallConn()
 	if err != nil {
 		return 0, false
@@ -251,27 +251,45 @@ func awaitExit(pidfd *os.File) (syscall.WaitStatus, bool) {
 		}
 		return syscall.WaitStatus(status), true
 	}
-	return adoptedExit(fd, reaped)
+	return adoptedExit(fd, pid, reaped)
 }
 
-// adoptedExit reads the status of a process that is not our child. The kernel
-// gives it away once its parent has reaped it, which a healthy init does at
-// once; meanwhile its zombie shows it.
-func adoptedExit(fd int, reaped bool) (syscall.WaitStatus, bool) {
-	for try := 0; ; try++ {
-		if status, ok := pidfdExit(fd); ok || reaped || try == 20 {
+// adoptedExit reads the status of a process that is not our child: from its
+// zombie, and when its new parent was quicker, from what the kernel remembers
+// for the sake of our pidfd (Linux 6.15).
+func adoptedExit(fd, pid int, reaped bool) (syscall.WaitStatus, bool) {
+	const tries, pause = 20, 5 * time.Millisecond
+	for range tries {
+		if !reaped {
+			if status, ok := zombieStatus(pid); ok {
+				return status, true
+			}
+		}
+		if status, ok := pidfdExit(fd); ok || reaped {
 			return status, ok
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(pause)
 		_, reaped = pidfdState(fd)
 	}
+	return 0, false
+}
+
+// zombieStatus is the last field of a zombie's /proc/PID/stat. The process is not
+// reaped, so the pid is still its own.
+func zombieStatus(pid int) (syscall.WaitStatus, bool) {
+	f := statFields(pid)
+	if len(f) < 50 || f[0] != "Z" {
+		return 0, false
+	}
+	n, err := strconv.Atoi(f[49])
+	return syscall.WaitStatus(n), err == nil
 }
 
 // killAndReap ends a stage that has failed. A zombie left behind would keep its
 // pid namespace, and so the container's first process, from ever ending.
 func killAndReap(pidfd *os.File) {
 	pidfdKill(int(pidfd.Fd()), syscall.SIGKILL)
-	awaitExit(pidfd)
+	awaitExit(pidfd, 0)
 	reapNow(pidfd)
 	pidfd.Close()
 }
@@ -301,15 +319,20 @@ func (ch *child) release() {
 // startTime is field 22 of /proc/PID/stat: with the pid it names a process for
 // as long as the machine is up. Zero when there is none.
 func startTime(pid int) uint64 {
+	f := statFields(pid)
+	if len(f) < 20 {
+		return 0
+	}
+	n, _ := strconv.ParseUint(f[19], 10, 64)
+	return n
+}
+
+// statFields are the fields of /proc/PID/stat from the third, the state, on.
+func statFields(pid int) []string {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0
+		return nil
 	}
 	s := string(b)
-	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
-	if len(fields) < 20 {
-		return 0
-	}
-	n, _ := strconv.ParseUint(fields[19], 10, 64)
-	return n
+	return strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
 }

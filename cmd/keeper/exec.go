@@ -34,7 +34,7 @@ func (k *keeper) exec(c *conn, r *plan.Request, fds []int) {
 		defer close(gone)
 		killWhenGone(c, p)
 	}()
-	status, _ := awaitExit(p)
+	status, _ := awaitExit(p, a.PID)
 	reapNow(p)
 	// p stays open until killWhenGone has come back: its number must not be reused.
 	c.send(plan.Answer{Exit: &plan.Exit{ID: r.ID, Code: exitCode(status)}})

@@ -53,14 +53,9 @@ func (r *Runtime) connect() (*keeperLink, error) {
 
 // open establishes the watch and brings the containers up to date.
 func (l *keeperLink) open() error {
-	c, err := l.r.dialOrSpawn()
+	c, known, err := l.r.watchKeeper()
 	if err != nil {
 		return fmt.Errorf("keeper: %w", err)
-	}
-	known, err := watchList(c)
-	if err != nil {
-		c.Close()
-		return fmt.Errorf("keeper: watch: %w", err)
 	}
 	l.mu.Lock()
 	l.watch = c
@@ -71,6 +66,24 @@ func (l *keeperLink) open() error {
 	}
 	l.r.reconcile(known)
 	return nil
+}
+
+// watchKeeper watches a keeper. One that dies while we speak to it is replaced.
+func (r *Runtime) watchKeeper() (*net.UnixConn, map[string]plan.Answer, error) {
+	for try := 1; ; try++ {
+		c, err := r.dialOrSpawn()
+		if err != nil {
+			return nil, nil, err
+		}
+		known, err := watchList(c)
+		if err == nil {
+			return c, known, nil
+		}
+		c.Close()
+		if gone := errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE); !gone || try == maxRespawn {
+			return nil, nil, fmt.Errorf("watch: %w", err)
+		}
+	}
 }
 
 // watchList subscribes and reads what the keeper knows.

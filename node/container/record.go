@@ -117,13 +117,18 @@ func (c *container) save() error {
 // finish notes an exit, once, and tells it. It survives this process: the
 // keeper has recorded the exit, the cgroup remembers the OOM kill.
 func (c *container) finish(e plan.Exit) {
+	if c.rec.SharedPID { // what has outlived the first process goes before that is told
+		if err := c.group.Signal(syscall.SIGKILL); err != nil {
+			c.r.log.Warn("processes of an ended container not killed", "id", e.ID, "err", err)
+		}
+	}
 	oom := c.group.OOMKills() > 0
 	c.mu.Lock()
 	if c.rec.State == Exited {
 		c.mu.Unlock()
 		return
 	}
-	c.rec.State, c.rec.FinishedAt = Exited, time.Unix(0, e.At)
+	c.rec.State, c.rec.FinishedAt = Exited, time.Unix(0, e.At).UTC()
 	c.rec.ExitCode, c.rec.Unknown, c.rec.OOMKilled = e.Code, e.Unknown, oom
 	if c.rec.Error != "" {
 		c.rec.ExitCode = startFailed
@@ -132,14 +137,8 @@ func (c *container) finish(e plan.Exit) {
 		c.r.log.Error("container record not written", "id", e.ID, "err", err)
 	}
 	exit := Exit{ID: e.ID, ExitCode: c.rec.ExitCode, OOMKilled: oom, At: c.rec.FinishedAt}
-	shared := c.rec.SharedPID
 	close(c.ended)
 	c.mu.Unlock()
-	if shared {
-		if err := c.group.Signal(syscall.SIGKILL); err != nil {
-			c.r.log.Warn("processes of an ended container not killed", "id", e.ID, "err", err)
-		}
-	}
 	c.r.exits.publish(exit)
 }
 

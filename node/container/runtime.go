@@ -249,5 +249,5 @@ func (r *Runtime) ReopenLog(ctx context.Context, id string) error {
 	return err
 }
 
-// now is the wall clock, without the monotonic reading that files do not keep.
-func now() time.Time { return time.Now().Round(0) }
+// now is the wall clock as files keep it: UTC, without a monotonic reading.
+func now() time.Time { return time.Now().UTC().Round(0) }
