@@ -61,6 +61,7 @@ func (i *Informer[T]) apply(e watch.Event) (string, error) {
 		return "", fmt.Errorf("watch %s: got %T", i.resource.GroupResource(), e.Object)
 	}
 	rev := obj.GetResourceVersion()
+	obj = i.strip(obj)
 	switch e.Type {
 	case watch.Added, watch.Modified:
 		change := i.mirror.put(obj)

@@ -31,6 +31,10 @@ type Options struct {
 	Namespace     string
 	LabelSelector string
 	FieldSelector string
+	// Strip, when set, makes of each object what is kept of it: less, or another
+	// type that the informer's type parameter allows. Name, namespace, uid and
+	// resourceVersion must survive it.
+	Strip func(client.Object) client.Object
 	// Log defaults to slog.Default().
 	Log *slog.Logger
 }
@@ -162,6 +166,9 @@ func (i *Informer[T]) relist(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	for n := range objects {
+		objects[n] = i.strip(objects[n])
+	}
 	events := i.mirror.replace(objects)
 	i.reached(rev)
 	for _, e := range events {
@@ -172,6 +179,13 @@ func (i *Informer[T]) relist(ctx context.Context) (string, error) {
 		close(i.synced)
 	}
 	return rev, nil
+}
+
+func (i *Informer[T]) strip(obj T) T {
+	if i.opts.Strip == nil {
+		return obj
+	}
+	return i.opts.Strip(obj).(T)
 }
 
 func (i *Informer[T]) options() metav1.ListOptions {
