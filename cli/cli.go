@@ -1,0 +1,135 @@
+// Package cli is what a person types: one file a verb. It knows images, builds
+// and the API; the parts of the cluster itself reach it as functions of Program,
+// so that asking a question never starts more than is needed to answer it.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/sampan-dev/sampan/node/build"
+	"github.com/sampan-dev/sampan/node/image"
+)
+
+// Program is what the verbs that run things need from the wiring.
+type Program struct {
+	// Version is shown by sampan version.
+	Version string
+	// Up runs a cluster until ctx ends; ready is called once it can be used.
+	Up func(ctx context.Context, o UpOptions, report Report) error
+	// Down removes what a cluster has left on the machine: processes, mounts,
+	// namespaces, cgroups, interfaces, tables. It is idempotent.
+	Down func(ctx context.Context, o DownOptions) error
+	// Runner executes the RUN of a build in dir; close ends it.
+	Runner func(dir string) (runner build.Runner, close func() error, err error)
+	// Kubectl is the kubectl program, zstd-compressed.
+	Kubectl []byte
+}
+
+// Settings are the flags that every verb has.
+type Settings struct {
+	// DataDir holds the state of the cluster; RunDir what a reboot voids.
+	DataDir, RunDir string
+	// Kubeconfig is the file that says how to reach the API server.
+	Kubeconfig string
+}
+
+// DefaultDataDir is where state lives unless --data-dir says otherwise.
+const DefaultDataDir = "/var/lib/sampan"
+
+// DefaultRunDir is where sockets and pinned namespaces live.
+const DefaultRunDir = "/run/sampan"
+
+// ImageDir is the image store's directory.
+func (s Settings) ImageDir() string { return filepath.Join(s.DataDir, "images") }
+
+// AdminKubeconfig is the file that up writes.
+func (s Settings) AdminKubeconfig() string { return filepath.Join(s.DataDir, "kubeconfig") }
+
+// images opens the image store.
+func (s Settings) images() (*image.Store, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("images belong to root: run this with sudo")
+	}
+	return image.Open(image.Config{Root: s.ImageDir()})
+}
+
+// New is the command line of sampan.
+func New(p Program) *cobra.Command {
+	s := &Settings{}
+	root := &cobra.Command{
+		Use:   "sampan",
+		Short: "The whole of Kubernetes in one program",
+		Long: `Sampan is the whole of Kubernetes in one program: API server, store, scheduler,
+controllers, node agent, container runtime, image builder, network, DNS and kubectl.
+
+  sampan up                      start a cluster here
+  sampan build -t app:v1 .       build an image from a Dockerfile
+  sampan kubectl apply -f x.yaml use it as any Kubernetes
+  sampan why pod/x               why is it as it is?
+  sampan down                    stop, and leave nothing behind`,
+		SilenceUsage: true, SilenceErrors: true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	flags := root.PersistentFlags()
+	flags.StringVar(&s.DataDir, "data-dir", DefaultDataDir, "directory of the cluster's state")
+	flags.StringVar(&s.RunDir, "run-dir", "", "directory of sockets and namespaces (default "+DefaultRunDir+", or one of its own for another --data-dir)")
+	flags.StringVar(&s.Kubeconfig, "kubeconfig", "", "how to reach the API server (default: $KUBECONFIG, else that of --data-dir)")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return s.complete() }
+	root.AddCommand(
+		upCommand(p, s), downCommand(p, s), kubectlCommand(p, s), whyCommand(s), traceCommand(s),
+		buildCommand(p, s), imagesCommand(s), pullCommand(s), pushCommand(s), tagCommand(s), rmiCommand(s),
+		saveCommand(s), loadCommand(s), inspectCommand(s), versionCommand(p),
+	)
+	return root
+}
+
+// complete fills the settings that follow from others.
+func (s *Settings) complete() error {
+	dir, err := filepath.Abs(s.DataDir)
+	if err != nil {
+		return err
+	}
+	s.DataDir = dir
+	if s.RunDir == "" {
+		s.RunDir = runDirOf(dir)
+	}
+	if s.Kubeconfig == "" {
+		s.Kubeconfig = os.Getenv("KUBECONFIG")
+	}
+	if s.Kubeconfig == "" {
+		s.Kubeconfig = s.AdminKubeconfig()
+	}
+	return nil
+}
+
+// runDirOf keeps two clusters on one machine apart.
+func runDirOf(dataDir string) string {
+	if dataDir == DefaultDataDir {
+		return DefaultRunDir
+	}
+	return DefaultRunDir + "-" + shortHash(dataDir)
+}
+
+// terminal says whether w is one, so that progress may be drawn.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+func versionCommand(p Program) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Show the version", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), p.Version)
+			return err
+		},
+	}
+}

@@ -1,0 +1,76 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/client/explain"
+)
+
+// server is an API server that can be asked, in objects and in records.
+type server struct {
+	client.Transport
+	records explain.Server
+	// namespace is the context's default.
+	namespace string
+}
+
+// connect reads the kubeconfig and makes a client of it.
+func (s *Settings) connect() (*server, error) {
+	if _, err := os.Stat(s.Kubeconfig); err != nil {
+		return nil, fmt.Errorf("no cluster is known here: %w; start one with sampan up", err)
+	}
+	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+		&clientcmd.ClientConfigLoadingRules{Precedence: strings.Split(s.Kubeconfig, ":")}, nil)
+	cfg, err := loaded.ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %q: %w", s.Kubeconfig, err)
+	}
+	namespace, _, err := loaded.Namespace()
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %q: %w", s.Kubeconfig, err)
+	}
+	transport, err := client.NewHTTP(cfg)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &server{
+		Transport: transport, namespace: namespace,
+		records: explain.Server{URL: strings.TrimSuffix(cfg.Host, "/"), Client: plain},
+	}, nil
+}
+
+// object is what a person names on the command line: "pod/web", "pod web".
+type object struct {
+	kind, namespace, name string
+}
+
+// parseObject reads TYPE/NAME or TYPE NAME.
+func parseObject(args []string, namespace string) (object, error) {
+	kind, name, ok := strings.Cut(args[0], "/")
+	if !ok && len(args) == 2 {
+		name, ok = args[1], true
+	}
+	if !ok || kind == "" || name == "" {
+		return object{}, fmt.Errorf("%q: name an object as TYPE/NAME, for example pod/web", strings.Join(args, " "))
+	}
+	kinds := map[string]string{
+		"po": "pod", "pods": "pod", "deploy": "deployment", "deployments": "deployment",
+		"no": "node", "nodes": "node", "rs": "replicaset", "replicasets": "replicaset",
+		"svc": "service", "services": "service",
+	}
+	kind = strings.ToLower(strings.SplitN(kind, ".", 2)[0])
+	if full, ok := kinds[kind]; ok {
+		kind = full
+	}
+	return object{kind: kind, namespace: namespace, name: name}, nil
+}

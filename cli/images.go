@@ -1,0 +1,252 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sampan-dev/sampan/node/image"
+)
+
+func imagesCommand(s *Settings) *cobra.Command {
+	output := ""
+	cmd := &cobra.Command{
+		Use: "images", Short: "List the images on this machine", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			store, err := s.images()
+			if err != nil {
+				return err
+			}
+			list, err := store.List()
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return printJSON(cmd.OutOrStdout(), list)
+			}
+			return printImages(cmd.OutOrStdout(), list)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json, for machines")
+	return cmd
+}
+
+func printImages(out io.Writer, list []image.Image) error {
+	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
+	fmt.Fprintln(w, "REPOSITORY\tTAG\tIMAGE ID\tAGE\tSIZE")
+	for _, img := range list {
+		names := img.Tags
+		if len(names) == 0 {
+			names = []string{"<none>:<none>"}
+		}
+		for _, n := range names {
+			repo, tag := n[:strings.LastIndexByte(n, ':')], n[strings.LastIndexByte(n, ':')+1:]
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", repo, tag, shortID(img.ID), age(img.Created), size(img.Size))
+		}
+	}
+	return w.Flush()
+}
+
+func pullCommand(s *Settings) *cobra.Command {
+	return &cobra.Command{
+		Use: "pull IMAGE", Short: "Fetch an image from a registry", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			store, err := s.images()
+			if err != nil {
+				return err
+			}
+			img, err := store.Pull(cmd.Context(), args[0], image.TransferOptions{Progress: layersTo(cmd.ErrOrStderr())})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  %s\n", args[0], img.ID, size(img.Size))
+			return err
+		},
+	}
+}
+
+// layersTo prints a line for each layer that has arrived.
+func layersTo(out io.Writer) func(image.Progress) {
+	return func(p image.Progress) {
+		switch {
+		case p.Present:
+			fmt.Fprintf(out, "%s  is here already\n", shortID(p.Layer.String()))
+		case p.Done == p.Total:
+			fmt.Fprintf(out, "%s  %s\n", shortID(p.Layer.String()), size(p.Total))
+		}
+	}
+}
+
+func pushCommand(s *Settings) *cobra.Command {
+	return &cobra.Command{
+		Use: "push IMAGE", Short: "Send an image to the registry in its name", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			store, err := s.images()
+			if err != nil {
+				return err
+			}
+			digest, err := store.Push(cmd.Context(), args[0], image.TransferOptions{})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", args[0], digest)
+			return err
+		},
+	}
+}
+
+func tagCommand(s *Settings) *cobra.Command {
+	return &cobra.Command{
+		Use: "tag IMAGE NAME[:TAG]", Short: "Give an image one more name", Args: cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			store, err := s.images()
+			if err != nil {
+				return err
+			}
+			return store.Tag(args[0], args[1])
+		},
+	}
+}
+
+func rmiCommand(s *Settings) *cobra.Command {
+	return &cobra.Command{
+		Use: "rmi IMAGE...", Short: "Remove images", Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			store, err := s.images()
+			if err != nil {
+				return err
+			}
+			for _, ref := range args {
+				if err := store.Remove(ref); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func saveCommand(s *Settings) *cobra.Command {
+	output := ""
+	cmd := &cobra.Command{
+		Use: "save -o FILE IMAGE...", Short: "Write images to an archive", Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			store, err := s.images()
+			if err != nil {
+				return err
+			}
+			if output == "" {
+				if terminal(cmd.OutOrStdout()) {
+					return fmt.Errorf("an archive would fill your terminal: say where it goes with -o FILE")
+				}
+				return store.Save(cmd.OutOrStdout(), args...)
+			}
+			f, err := os.OpenFile(output, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+			if err != nil {
+				return err
+			}
+			if err := store.Save(f, args...); err != nil {
+				f.Close()
+				os.Remove(output)
+				return err
+			}
+			return f.Close()
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write")
+	return cmd
+}
+
+func loadCommand(s *Settings) *cobra.Command {
+	input := ""
+	cmd := &cobra.Command{
+		Use: "load -i FILE", Short: "Take in images from an archive", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			store, err := s.images()
+			if err != nil {
+				return err
+			}
+			from := cmd.InOrStdin()
+			if input != "" {
+				f, err := os.Open(input)
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				from = f
+			}
+			loaded, err := store.Load(cmd.Context(), from)
+			for _, img := range loaded {
+				fmt.Fprintf(cmd.OutOrStdout(), "loaded %s  %s\n", strings.Join(img.Tags, ", "), shortID(img.ID))
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&input, "input", "i", "", "file to read (default: standard input)")
+	return cmd
+}
+
+func inspectCommand(s *Settings) *cobra.Command {
+	return &cobra.Command{
+		Use: "inspect IMAGE", Short: "Show all that is known of an image, as JSON", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			store, err := s.images()
+			if err != nil {
+				return err
+			}
+			img, err := store.Get(args[0])
+			if err != nil {
+				return err
+			}
+			return printJSON(cmd.OutOrStdout(), img)
+		},
+	}
+}
+
+func printJSON(out io.Writer, v any) error {
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// shortID is the first twelve digits of a digest.
+func shortID(id string) string {
+	id = strings.TrimPrefix(id, "sha256:")
+	return id[:min(12, len(id))]
+}
+
+// size is a number of bytes for a person.
+func size(n int64) string {
+	const unit = 1000
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, i := float64(n), -1
+	for ; value >= unit && i < 3; i++ {
+		value /= unit
+	}
+	return fmt.Sprintf("%.1f %cB", value, "kMGT"[i])
+}
+
+// age is how long ago something was, for a person.
+func age(t time.Time) string {
+	if t.IsZero() || t.Unix() <= 0 {
+		return "-"
+	}
+	d := time.Since(t)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}

@@ -1,0 +1,203 @@
+package cli
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// UpOptions shape a cluster.
+type UpOptions struct {
+	Settings
+	// NodeName is the node's name; the host's when empty.
+	NodeName string
+	// Port is where the API server listens on all addresses.
+	Port int
+	// PodCIDR, ServiceCIDR and Domain are the cluster's ranges and DNS domain.
+	PodCIDR, ServiceCIDR, Domain string
+	// EtcdServers are external etcd members; none means the embedded one.
+	EtcdServers []string
+	// ContainerRuntime is the CRI socket of a foreign engine; "" means our own.
+	ContainerRuntime string
+	// Verbose logs everything.
+	Verbose bool
+}
+
+// Report is told of each step that has been reached.
+type Report func(step string)
+
+// Ready is the last step that Up reports.
+const Ready = "ready"
+
+// readyTimeout bounds how long --detach waits.
+const readyTimeout = time.Minute
+
+func upCommand(p Program, s *Settings) *cobra.Command {
+	o := UpOptions{}
+	detach := false
+	cmd := &cobra.Command{
+		Use: "up", Short: "Start a cluster on this machine", Args: cobra.NoArgs,
+		Long: `Start a cluster on this machine and keep it running until Ctrl-C, or with --detach
+in the background. Containers keep running while sampan restarts; sampan down
+stops everything and leaves nothing behind.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if os.Geteuid() != 0 {
+				return errors.New("a cluster needs namespaces, mounts and cgroups, which only root may make: run sudo sampan up")
+			}
+			o.Settings = *s
+			if detach {
+				return upDetached(cmd, o)
+			}
+			return upForeground(cmd, p, o)
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVarP(&detach, "detach", "d", false, "return once the cluster is ready and leave it running")
+	flags.StringVar(&o.NodeName, "node-name", "", "name of this node (default: the host's)")
+	flags.IntVar(&o.Port, "port", 6443, "port of the API server")
+	flags.StringVar(&o.PodCIDR, "pod-cidr", "10.42.0.0/24", "addresses of this node's pods")
+	flags.StringVar(&o.ServiceCIDR, "service-cidr", "10.96.0.0/16", "addresses of services")
+	flags.StringVar(&o.Domain, "cluster-domain", "cluster.local", "DNS domain of the cluster")
+	flags.StringSliceVar(&o.EtcdServers, "etcd-servers", nil, "URLs of an external etcd cluster (default: embedded)")
+	flags.StringVar(&o.ContainerRuntime, "container-runtime-endpoint", "", "CRI socket of another container engine (default: built in)")
+	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "log what happens")
+	return cmd
+}
+
+// upForeground runs the cluster here, telling of each step as it is reached.
+func upForeground(cmd *cobra.Command, p Program, o UpOptions) error {
+	lock, err := takeLock(o.DataDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	start := time.Now()
+	out := cmd.OutOrStdout()
+	return p.Up(cmd.Context(), o, func(step string) {
+		fmt.Fprintf(out, "%6d ms  %s\n", time.Since(start).Milliseconds(), step)
+		if step == Ready && os.Getenv(detachedEnv) == "" {
+			fmt.Fprintf(out, "\nUse it: sampan kubectl get nodes\n    or: export KUBECONFIG=%s\nCtrl-C stops sampan; containers run on until sampan down.\n", o.AdminKubeconfig())
+		}
+	})
+}
+
+// detachedEnv marks the background process, whose output is a log.
+const detachedEnv = "SAMPAN_DETACHED"
+
+// upDetached starts this program again in a session of its own and repeats its
+// progress until the cluster is ready.
+func upDetached(cmd *cobra.Command, o UpOptions) error {
+	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(o.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	at, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	progress, theirs, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer progress.Close()
+	child := exec.Command("/proc/self/exe", withoutDetach(os.Args[1:])...)
+	child.Stdout, child.Stderr = theirs, log
+	child.Env = append(os.Environ(), detachedEnv+"=1")
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = child.Start()
+	theirs.Close()
+	if err != nil {
+		return fmt.Errorf("start in the background: %w", err)
+	}
+	if awaitReady(progress, cmd.OutOrStdout()) {
+		return child.Process.Release()
+	}
+	return failure(child, o.logFile(), at)
+}
+
+// awaitReady copies progress lines until the last one; false means that there is
+// none to come.
+func awaitReady(progress *os.File, out io.Writer) bool {
+	_ = progress.SetReadDeadline(time.Now().Add(readyTimeout)) // a pipe; without a deadline we wait longer
+	lines := bufio.NewScanner(progress)
+	for lines.Scan() {
+		fmt.Fprintln(out, lines.Text())
+		if strings.HasSuffix(lines.Text(), "  "+Ready) {
+			return true
+		}
+	}
+	return false
+}
+
+// failure says why the background process did not get ready: the end of what it
+// wrote to its log.
+func failure(child *exec.Cmd, path string, from int64) error {
+	if child.ProcessState == nil {
+		_ = child.Process.Signal(syscall.SIGTERM) // gone already, usually
+		_ = child.Wait()
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil || int64(len(raw)) <= from {
+		return fmt.Errorf("the cluster did not get ready; its log is %s", path)
+	}
+	lines := strings.Split(strings.TrimSpace(string(raw[from:])), "\n")
+	return errors.New(strings.TrimPrefix(lines[len(lines)-1], "sampan: "))
+}
+
+func (s Settings) logFile() string { return filepath.Join(s.DataDir, "sampan.log") }
+
+func withoutDetach(args []string) []string {
+	var kept []string
+	for _, a := range args {
+		if a != "-d" && a != "--detach" && a != "--detach=true" {
+			kept = append(kept, a)
+		}
+	}
+	return kept
+}
+
+// takeLock makes sure that one process at a time runs on a data directory.
+func takeLock(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	f, err := os.OpenFile(lockPath(dir), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		holder, _ := os.ReadFile(lockPath(dir))
+		f.Close()
+		return nil, fmt.Errorf("sampan is already running on %s (pid %s): stop it with sampan down, or choose another --data-dir",
+			dir, strings.TrimSpace(string(holder)))
+	}
+	if err := f.Truncate(0); err != nil {
+		return nil, err
+	}
+	_, err = fmt.Fprintf(f, "%d\n", os.Getpid())
+	return f, err
+}
+
+func lockPath(dir string) string { return filepath.Join(dir, "sampan.lock") }
+
+// shortHash tells directories apart in eight letters.
+func shortHash(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:4])
+}
+
