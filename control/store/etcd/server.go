@@ -44,10 +44,12 @@ const (
 
 	// snapshotCount is how many writes lie between two snapshots of the log: it
 	// bounds what a start has to read again. While more than 5,000 of them wait
-	// to be looked at, etcd takes no write and spins, so it stays below. catchUp
-	// is how many a follower could ask for after one; there is no follower.
-	snapshotCount = 4_000
-	catchUp       = 100
+	// to be looked at, etcd takes no write and spins, so it stays well below.
+	snapshotCount = 2_000
+	// catchUp is how many writes stay in memory for followers. There are none, but
+	// it has to be more than a start reads again: a member that elects itself
+	// looks through those, and panics if they have been let go meanwhile.
+	catchUp = 5_000
 	// keepFiles is how many old snapshots and logs are kept for the unlucky.
 	keepFiles = 2
 
@@ -233,6 +235,7 @@ func newServer(cfg EmbedConfig) (server *etcdserver.EtcdServer, err error) {
 // writes. Raft would get there alone, after an election timeout.
 func lead(ctx context.Context, server *etcdserver.EtcdServer) error {
 	self := uint64(server.MemberID())
+	settled := 0 // how often in a row nothing was left to apply
 	retry := time.NewTicker(campaignEvery)
 	defer retry.Stop()
 	for {
@@ -245,7 +248,10 @@ func lead(ctx context.Context, server *etcdserver.EtcdServer) error {
 			return context.Cause(ctx)
 		case <-retry.C:
 		}
-		if server.Leader() != 0 || server.AppliedIndex() == 0 || server.AppliedIndex() < server.CommittedIndex() {
+		if settled++; server.AppliedIndex() == 0 || server.AppliedIndex() < server.CommittedIndex() {
+			settled = 0
+		}
+		if settled < 2 || server.Leader() != 0 {
 			continue
 		}
 		campaign := &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: &self, From: &self}
