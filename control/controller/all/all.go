@@ -11,7 +11,16 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/controller"
 	"github.com/sampan-dev/sampan/control/controller/deployment"
+	"github.com/sampan-dev/sampan/control/controller/endpoints"
+	"github.com/sampan-dev/sampan/control/controller/endpointslice"
+	"github.com/sampan-dev/sampan/control/controller/gc"
+	"github.com/sampan-dev/sampan/control/controller/namespace"
+	"github.com/sampan-dev/sampan/control/controller/node"
+	"github.com/sampan-dev/sampan/control/controller/podgc"
 	"github.com/sampan-dev/sampan/control/controller/replicaset"
+	"github.com/sampan-dev/sampan/control/controller/rootca"
+	"github.com/sampan-dev/sampan/control/controller/serviceaccount"
+	"github.com/sampan-dev/sampan/control/controller/taint"
 	"github.com/sampan-dev/sampan/reconcile"
 )
 
@@ -19,6 +28,12 @@ import (
 type Config struct {
 	// Transport gives a component's own connection: see controller.Config.
 	Transport func(component string) client.Transport
+	// Kinds are the kinds that the API server serves, for the collector and the
+	// end of namespaces.
+	Kinds *controller.Kinds
+	// RootCA is the certificate of the API server's authority as PEM, which
+	// every namespace gets.
+	RootCA []byte
 	// Log defaults to slog.Default().
 	Log *slog.Logger
 }
@@ -42,16 +57,11 @@ func New(cfg Config) (*Set, error) {
 	mirrors := controller.NewMirrors(cfg.Transport(""), cfg.Log)
 	shared := controller.Config{Transport: cfg.Transport, Mirrors: mirrors, Log: cfg.Log}
 	s := &Set{mirrors: mirrors, log: cfg.Log}
-	for _, build := range []func() (controller.Controller, error){
-		func() (controller.Controller, error) { return deployment.New(shared) },
-		func() (controller.Controller, error) { return replicaset.New(shared) },
-	} {
-		made, err := build()
-		if err != nil {
-			return nil, fmt.Errorf("make controller: %w", err)
-		}
-		s.Controllers = append(s.Controllers, made)
+	made, err := build(shared, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make controllers: %w", err)
 	}
+	s.Controllers = made
 	owners := make([]reconcile.Owner, len(s.Controllers))
 	for i, c := range s.Controllers {
 		owners[i] = c
@@ -61,6 +71,30 @@ func New(cfg Config) (*Set, error) {
 	}
 	return s, nil
 }
+
+// build is the list.
+func build(shared controller.Config, cfg Config) ([]controller.Controller, error) {
+	var made []controller.Controller
+	var errs []error
+	add := func(c controller.Controller, err error) {
+		made, errs = append(made, c), append(errs, err)
+	}
+	add(as(deployment.New(shared)))
+	add(as(replicaset.New(shared)))
+	add(as(endpointslice.New(shared)))
+	add(as(endpoints.New(shared)))
+	add(as(serviceaccount.New(shared)))
+	add(as(rootca.New(shared, cfg.RootCA)))
+	add(as(namespace.New(shared, cfg.Kinds)))
+	add(as(node.New(shared)))
+	add(as(taint.New(shared)))
+	add(as(podgc.New(shared)))
+	add(as(gc.New(shared, cfg.Kinds)))
+	return made, errors.Join(errs...)
+}
+
+// as forgets which controller it is.
+func as[C controller.Controller](c C, err error) (controller.Controller, error) { return c, err }
 
 // Run runs them until ctx ends and all have returned.
 func (s *Set) Run(ctx context.Context) error {

@@ -15,8 +15,20 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/clienttest"
+	"github.com/sampan-dev/sampan/control/controller"
 	"github.com/sampan-dev/sampan/control/controller/all"
 )
+
+// kinds are those that the tests use.
+var kinds = []controller.Kind{
+	kind(client.Pods), kind(client.Services), kind(client.ConfigMaps), kind(client.Secrets), kind(client.ServiceAccounts),
+	kind(client.ReplicaSets), kind(client.Deployments), kind(client.EndpointSlices), kind(client.Endpoints),
+	kind(client.Namespaces), kind(client.Nodes), kind(client.Leases),
+}
+
+func kind[T client.Object](r client.Resource[T]) controller.Kind {
+	return controller.Kind{GroupVersionResource: r.GroupVersionResource, Kind: r.Kind, Namespaced: r.Namespaced}
+}
 
 // bench is a control plane with a memory for a server and a hand for a kubelet.
 type bench struct {
@@ -30,6 +42,8 @@ func start(t *testing.T, seed ...client.Object) *bench {
 	go func() {
 		err := all.Start(t.Context(), all.Config{
 			Transport: func(string) client.Transport { return b.server },
+			Kinds:     controller.NewKinds(kinds...),
+			RootCA:    []byte("PEM"),
 			Log:       slog.New(slog.DiscardHandler),
 		})
 		if t.Context().Err() == nil {
