@@ -5,6 +5,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -30,6 +31,7 @@ func StatefulSet() *kinds.Kind {
 			PrepareUpdate:  kinds.Pair(prepareStatefulSetUpdate),
 			Validate:       kinds.Check(validateStatefulSet),
 			ValidateUpdate: kinds.CheckUpdate(validateStatefulSetUpdate),
+			ValidateName:   apivalidation.NameIsDNSLabel,
 			Warnings:       core.TemplateWarnings(func(s *appsv1.StatefulSet) *corev1.PodTemplateSpec { return &s.Spec.Template }, "spec", "template"),
 			Generation:     true,
 		},
