@@ -24,3 +24,11 @@ func Message(err error) string {
 	}
 	return err.Error()
 }
+
+// NotFound is the error of an engine that doesn't have what was named.
+func NotFound(format string, args ...any) error {
+	return status.Errorf(codes.NotFound, format, args...)
+}
+
+// Unimplemented is the error of an engine that can't do what was asked.
+func Unimplemented(what string) error { return status.Error(codes.Unimplemented, what) }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/node/container"
@@ -20,7 +21,7 @@ import (
 
 // CreateContainer makes a container, ready to start. On failure nothing is left.
 func (e *Engine) CreateContainer(ctx context.Context, r *rt.CreateContainerRequest) (*rt.CreateContainerResponse, error) {
-	cfg := r.GetConfig()
+	cfg := proto.CloneOf(r.GetConfig())
 	if cfg.GetMetadata().GetName() == "" {
 		return nil, invalid("container has no metadata or no name")
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/internal/keylock"
 	"github.com/sampan-dev/sampan/node/container"
+	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/cri"
 	"github.com/sampan-dev/sampan/node/engine/spec"
 	"github.com/sampan-dev/sampan/node/image"
@@ -80,7 +81,9 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Engine is the built-in container engine. It implements cri.Engine.
+// Engine is the built-in container engine. It implements cri.Engine. What a
+// request holds is copied; what a response holds is shared with the engine and
+// must not be changed.
 type Engine struct {
 	cfg      Config
 	log      *slog.Logger
@@ -176,6 +179,7 @@ func (e *Engine) Purge(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("purge: %w", err)
 	}
+	cgroup.RemoveEmpty(e.cfg.Cgroup)
 	return errors.Join(os.RemoveAll(e.cfg.Root), os.RemoveAll(e.cfg.Run))
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/node/container"
@@ -21,7 +22,7 @@ func (e *Engine) RunPodSandbox(ctx context.Context, r *rt.RunPodSandboxRequest) 
 	if err := checkSandbox(r); err != nil {
 		return nil, err
 	}
-	s := &sandbox{ID: newID(), Config: r.GetConfig(), Handler: r.GetRuntimeHandler(), CreatedAt: time.Now().UnixNano()}
+	s := &sandbox{ID: newID(), Config: proto.CloneOf(r.GetConfig()), Handler: r.GetRuntimeHandler(), CreatedAt: time.Now().UnixNano()}
 	defer e.busy.Lock(s.ID)()
 	if err := e.records.reserveSandbox(s); err != nil {
 		return nil, err
