@@ -2,6 +2,8 @@ package clienttest
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -11,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/internal/scheme"
 	"github.com/sampan-dev/sampan/internal/target"
 )
 
@@ -50,7 +53,17 @@ func (m *Memory) Watch(ctx context.Context, t target.Target, opts metav1.ListOpt
 		return nil, apierrors.NewResourceExpired("too old resource version")
 	}
 	s := &stream{events: make(chan watch.Event), stop: make(chan struct{}), hangUp: m.hangUp}
-	go m.stream(ctx, s, t.Resource.GroupResource(), after, match)
+	var initial []watch.Event
+	if opts.SendInitialEvents != nil && *opts.SendInitialEvents {
+		if initial, err = m.initial(t.Resource, match); err != nil {
+			return nil, err
+		}
+		after = m.rev
+	}
+	go m.stream(ctx, s, initial, func() (due []watch.Event, changed chan struct{}) {
+		due, changed, after = m.due(t.Resource.GroupResource(), after, match)
+		return due, changed
+	})
 	return s, nil
 }
 
@@ -70,26 +83,50 @@ func (m *Memory) HangUp() {
 	m.hangUp = make(chan struct{})
 }
 
-func (m *Memory) stream(ctx context.Context, s *stream, r schema.GroupResource, after int64, match func(client.Object) bool) {
+// initial is the present state as events, and the bookmark that ends it. The
+// caller holds the lock.
+func (m *Memory) initial(r schema.GroupVersionResource, match func(client.Object) bool) ([]watch.Event, error) {
+	var events []watch.Event
+	for _, k := range slices.Sorted(maps.Keys(m.objects[r.GroupResource()])) {
+		if obj := m.objects[r.GroupResource()][k]; match(obj) {
+			events = append(events, watch.Event{Type: watch.Added, Object: obj})
+		}
+	}
+	end, err := scheme.Scheme().New(m.kinds[r])
+	if err != nil {
+		return nil, apierrors.NewNotFound(r.GroupResource(), "")
+	}
+	end.(client.Object).SetResourceVersion(strconv.FormatInt(m.rev, 10))
+	end.(client.Object).SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+	return append(events, watch.Event{Type: watch.Bookmark, Object: end}), nil
+}
+
+// due are the changes of a kind after a revision, and what closes at the next.
+func (m *Memory) due(r schema.GroupResource, after int64, match func(client.Object) bool) ([]watch.Event, chan struct{}, int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var events []watch.Event
+	for _, c := range m.history {
+		if c.rev <= after {
+			continue
+		}
+		after = c.rev
+		if c.resource != r {
+			continue
+		}
+		if e, ok := c.seen(match); ok {
+			events = append(events, e)
+		}
+	}
+	return events, m.changed, after
+}
+
+// stream sends events and then what next finds, each time that something changes.
+func (m *Memory) stream(ctx context.Context, s *stream, events []watch.Event, next func() ([]watch.Event, chan struct{})) {
 	defer close(s.events)
 	for {
-		m.mu.Lock()
-		changed := m.changed
-		var due []watch.Event
-		for _, c := range m.history {
-			if c.rev <= after {
-				continue
-			}
-			after = c.rev
-			if c.resource != r {
-				continue
-			}
-			if e, ok := c.seen(match); ok {
-				due = append(due, e)
-			}
-		}
-		m.mu.Unlock()
-		for _, e := range due {
+		due, changed := next()
+		for _, e := range append(events, due...) {
 			select {
 			case s.events <- e:
 			case <-s.stop:
@@ -100,6 +137,7 @@ func (m *Memory) stream(ctx context.Context, s *stream, r schema.GroupResource, 
 				return
 			}
 		}
+		events = nil
 		select {
 		case <-changed:
 		case <-s.hangUp:

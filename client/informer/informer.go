@@ -64,7 +64,9 @@ type Informer[T client.Object] struct {
 	revision    atomic.Int64
 	subscribers []func(Event[T])
 	synced      chan struct{}
-	done        bool // synced is closed; only Run's goroutine looks
+	// Only Run's goroutine looks at these.
+	done  bool // synced is closed
+	plain bool // the server does not stream its initial state: list it
 }
 
 // New makes an Informer of r's objects; nothing happens until Run.
@@ -134,7 +136,7 @@ func (i *Informer[T]) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		began := time.Now()
 		var err error
-		if rev == "" {
+		if rev == "" && i.plain {
 			rev, err = i.relist(ctx)
 		}
 		if err == nil {
@@ -169,6 +171,12 @@ func (i *Informer[T]) relist(ctx context.Context) (string, error) {
 	for n := range objects {
 		objects[n] = i.strip(objects[n])
 	}
+	i.replace(objects, rev)
+	return rev, nil
+}
+
+// replace makes the mirror what objects are at rev.
+func (i *Informer[T]) replace(objects []T, rev string) {
 	events := i.mirror.replace(objects)
 	i.reached(rev)
 	for _, e := range events {
@@ -178,7 +186,6 @@ func (i *Informer[T]) relist(ctx context.Context) (string, error) {
 		i.done = true
 		close(i.synced)
 	}
-	return rev, nil
 }
 
 func (i *Informer[T]) strip(obj T) T {

@@ -1,6 +1,7 @@
 package informer_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,7 +13,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/clienttest"
@@ -34,7 +38,7 @@ type follower struct {
 	log []string
 }
 
-func follow(t *testing.T, m *clienttest.Memory, opts informer.Options) *follower {
+func follow(t *testing.T, m client.Transport, opts informer.Options) *follower {
 	opts.Log = slog.New(slog.DiscardHandler)
 	f := &follower{Informer: informer.New(m, client.ConfigMaps, opts)}
 	f.AddIndex("value", func(c *corev1.ConfigMap) []string { return []string{c.Data["v"]} })
@@ -115,13 +119,13 @@ func TestGap(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, m := t.Context(), clienttest.NewMemory()
 				var down bool
-				var lists int
+				var full int // watches that were answered
 				var mu sync.Mutex
 				m.Before = func(verb string, _ target.Target) error {
 					mu.Lock()
 					defer mu.Unlock()
-					if verb == "list" {
-						lists++
+					if verb == "watch" && !down {
+						full++
 					}
 					if down && (verb == "watch" || verb == "list") {
 						return errors.New("connection refused")
@@ -153,12 +157,36 @@ func TestGap(t *testing.T) {
 				} else {
 					f.expect(t, "a=1 > a=2", "a=2 > a=3", "b=1 > -")
 				}
-				if want := map[bool]int{false: 1, true: 2}[compacted]; lists != want {
-					t.Errorf("%d lists, want %d", lists, want)
+				// The first watch, the one that resumes, and if that cannot, one more.
+				if want := map[bool]int{false: 2, true: 3}[compacted]; full != want {
+					t.Errorf("%d watches, want %d", full, want)
 				}
 			})
 		})
 	}
+}
+
+// A server from before streaming lists is listed.
+func TestPlainList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, m := t.Context(), clienttest.NewMemory()
+		must(client.ConfigMaps.Create(ctx, m, config("n", "a", "1")))
+		f := follow(t, &old{m}, informer.Options{})
+		time.Sleep(time.Second)
+		f.expect(t, "- > a=1")
+		must(client.ConfigMaps.Create(ctx, m, config("n", "b", "1")))
+		f.expect(t, "- > b=1")
+	})
+}
+
+// old refuses to stream the initial state, as Kubernetes did before 1.34.
+type old struct{ client.Transport }
+
+func (o *old) Watch(ctx context.Context, t target.Target, opts metav1.ListOptions) (watch.Interface, error) {
+	if opts.SendInitialEvents != nil {
+		return nil, apierrors.NewInvalid(schema.GroupKind{Group: "meta.k8s.io", Kind: "ListOptions"}, "", nil)
+	}
+	return o.Transport.Watch(ctx, t, opts)
 }
 
 // An object that was deleted and made anew during a gap is another object.
