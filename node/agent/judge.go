@@ -85,11 +85,7 @@ func (m *machine) decide(ctx context.Context, again *alarm, waiting map[string]p
 		Pod: m.pod, Actual: m.now, Now: now, Stop: m.stop, Mounted: m.mounted, Busy: m.busy(now),
 		Images: m.imagesReady(), Failures: m.failures, Crashes: m.crashes, Verdicts: m.verdicts(), HoldSandbox: m.holdBox,
 	})
-	clear(waiting)
-	for name, f := range m.failures {
-		waiting[name] = f.Waiting
-	}
-	maps.Copy(waiting, d.Waiting)
+	m.explain(d.Waiting, waiting)
 	m.tellBackOff(d.Waiting)
 	again.by(d.Again)
 	again.by(m.holdMount)
@@ -106,6 +102,19 @@ func (m *machine) decide(ctx context.Context, again *alarm, waiting map[string]p
 	if m.stage == serving {
 		m.refresh(ctx, again)
 	}
+}
+
+// explain says why containers wait. What was said last stands until the
+// container has been started, so that an attempt that fails again changes
+// nothing.
+func (m *machine) explain(now, waiting map[string]plan.Waiting) {
+	maps.Copy(m.shown, now)
+	for name, f := range m.failures {
+		m.shown[name] = f.Waiting
+	}
+	clear(waiting)
+	maps.Copy(waiting, m.shown)
+	maps.Copy(waiting, now)
 }
 
 // busy are the keys of operations under way, and of the mount that must wait.

@@ -86,6 +86,7 @@ type machine struct {
 	failures map[string]plan.Failure
 	crashes  map[string]plan.Crash
 	told     map[string]time.Time
+	shown    map[string]plan.Waiting
 	hooked   map[string]bool
 
 	probes   *probe.Set
@@ -105,7 +106,7 @@ func newMachine(a *Agent, pod *corev1.Pod) *machine {
 		reader: actual.NewReader(a.cfg.Engine), now: &actual.Pod{UID: string(pod.UID)},
 		messages: map[string]string{}, ops: map[string]*op{}, images: map[string]spec.Image{},
 		pulls: map[string]pullHistory{}, failures: map[string]plan.Failure{}, crashes: map[string]plan.Crash{},
-		told: map[string]time.Time{}, hooked: map[string]bool{}, status: pod.Status,
+		told: map[string]time.Time{}, shown: map[string]plan.Waiting{}, hooked: map[string]bool{}, status: pod.Status,
 	}
 	m.probes = probe.NewSet(a.doer.Probe, m.wake, func(container string, kind probe.Kind, output string) {
 		m.unhealthy(pod, container, kind.Title(), output)

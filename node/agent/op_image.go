@@ -119,6 +119,7 @@ func (m *machine) download(ctx context.Context, pod *corev1.Pod, c *corev1.Conta
 		m.images[c.Name] = img
 		delete(m.pulls, c.Name)
 		delete(m.failures, c.Name)
+		delete(m.shown, c.Name)
 	}
 }
 

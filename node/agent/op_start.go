@@ -148,6 +148,7 @@ func (st *starter) done() func(*machine) {
 	return func(m *machine) {
 		delete(m.images, name)
 		delete(m.failures, name)
+		delete(m.shown, name)
 		m.restarted(name, last)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
@@ -168,9 +169,9 @@ func (r *references) Secret(ctx context.Context, namespace, name string) (*corev
 }
 
 func (r *references) get(ctx context.Context, key refKey) (client.Object, error) {
-	resource, word := client.ConfigMaps.GroupResource(), "configmap"
+	word := "configmap"
 	if key.secret {
-		resource, word = client.Secrets.GroupResource(), "secret"
+		word = "secret"
 	}
 	r.mu.Lock()
 	w := r.known[key]
@@ -189,7 +190,7 @@ func (r *references) get(ctx context.Context, key refKey) (client.Object, error)
 	}
 	obj, ok := w.get()
 	if !ok {
-		return nil, apierrors.NewNotFound(resource, key.name)
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: word}, key.name)
 	}
 	return obj, nil
 }

@@ -86,6 +86,10 @@ func initialized(in Input, s *corev1.PodStatus) finding {
 	for i := range in.Pod.Spec.InitContainers {
 		c := &in.Pod.Spec.InitContainers[i]
 		st := find(s.InitContainerStatuses, c.Name)
+		if st == nil {
+			open = append(open, c.Name)
+			continue
+		}
 		if spec.Sidecar(c) && st.Started != nil && *st.Started {
 			continue
 		}

@@ -60,11 +60,18 @@ func Compute(in Input) corev1.PodStatus {
 		s.HostIPs = append(s.HostIPs, corev1.HostIP{IP: ip})
 	}
 	podIPs(&s, in)
-	containers(&s, in)
+	if !refused(in) {
+		containers(&s, in)
+	}
 	s.Phase = phase(in, &s)
 	reason(&s, in)
 	conditions(&s, in)
 	return s
+}
+
+// refused: the node didn't take the pod, so nothing was ever made for it.
+func refused(in Input) bool {
+	return in.Failed != nil && len(in.Actual.Sandboxes) == 0 && len(in.Actual.Containers) == 0 && len(in.Old.ContainerStatuses) == 0
 }
 
 func first(list []string) string {
@@ -95,7 +102,7 @@ func podIPs(s *corev1.PodStatus, in Input) {
 
 // reason keeps the words that came with the phase, and brings those of a verdict.
 func reason(s *corev1.PodStatus, in Input) {
-	if in.Failed != nil {
+	if in.Failed != nil && s.Phase == corev1.PodFailed {
 		s.Reason, s.Message = in.Failed.Reason, in.Failed.Message
 		return
 	}
