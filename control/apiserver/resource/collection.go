@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/control/apiserver/cache"
+	"github.com/sampan-dev/sampan/control/store"
 	"github.com/sampan-dev/sampan/kinds"
 )
 
@@ -89,6 +90,9 @@ type answer struct {
 
 // begin finds what the request is about and asks whether its user may do it.
 func (s *Server) begin(ctx context.Context, r *Request) (*call, error) {
+	if s.ctx.Err() != nil {
+		return nil, interpret(store.ErrClosed, r.Target.Resource.GroupResource(), r.Target.Name)
+	}
 	col, ok := s.table.Load().byResource[r.Target.Resource]
 	if !ok {
 		return nil, unknownPath()

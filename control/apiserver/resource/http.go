@@ -343,7 +343,11 @@ func (x *exchange) warn(text string) {
 // writeWait is how long a client may take to accept one piece of an answer.
 const writeWait = time.Minute
 
-// extendDeadline gives a slow client another while. Not every writer has deadlines.
-func (x *exchange) extendDeadline() {
-	_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(writeWait))
+// hurry ends the connection of a client that does not accept what is written
+// before done is called. Not every writer has deadlines. One that stays set would
+// end an idle HTTP/2 stream, or the next request on an HTTP/1 connection.
+func (x *exchange) hurry() (done func()) {
+	rc := http.NewResponseController(x.w)
+	_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
+	return func() { _ = rc.SetWriteDeadline(time.Time{}) }
 }

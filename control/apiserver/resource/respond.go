@@ -167,7 +167,7 @@ func (x *exchange) write(code int, contentType string, pieces [][]byte) {
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-cache, private")
 	h.Add("Vary", "Accept-Encoding")
-	x.extendDeadline()
+	defer x.hurry()()
 	if size < gzipFrom || !acceptsGzip(x.r) {
 		h.Set("Content-Length", strconv.Itoa(size))
 		x.w.WriteHeader(code)

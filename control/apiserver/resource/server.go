@@ -208,8 +208,8 @@ func storedFirst(all []*kinds.Kind) []*kinds.Kind {
 }
 
 // Add serves one more kind from now on. A kind that views another must come
-// after it. Adding a resource twice replaces it: its watches go on with the old
-// rules until they end.
+// after it. Adding a resource that is served replaces it: its watches end, and
+// clients that resume are served by the new rules.
 func (s *Server) Add(k *kinds.Kind) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,8 +222,12 @@ func (s *Server) Add(k *kinds.Kind) error {
 		}
 		c.storage = st
 	}
+	old := next.byResource[c.gvr]
 	next.byResource[c.gvr] = c
 	s.table.Store(next)
+	if old != nil && old.storage != c.storage && old.kind.View == nil {
+		old.storage.stop()
+	}
 	return nil
 }
 
@@ -253,8 +257,12 @@ func (s *Server) Remove(gvr schema.GroupVersionResource) {
 		return
 	}
 	delete(next.byResource, gvr)
+	own := c.storage != nil && c.kind.View == nil
+	if own {
+		delete(next.storages, c.kind.Storage)
+	}
 	s.table.Store(next)
-	if c.storage != nil && c.kind.View == nil {
+	if own {
 		c.storage.stop()
 	}
 }

@@ -61,7 +61,12 @@ func newStorage(s *Server, k *kinds.Kind) *storage {
 	}
 }
 
-func (st *storage) stop() { st.cancel() }
+// stop ends the cache, and with it the watches.
+func (st *storage) stop() {
+	if st != nil {
+		st.cancel()
+	}
+}
 
 // key is where an object lives in the store.
 func (st *storage) key(namespace, name string) string {

@@ -16,9 +16,10 @@ func (x *exchange) stream(s *stream) {
 	h := x.w.Header()
 	h.Set("Content-Type", x.form.contentType(true))
 	h.Set("Cache-Control", "no-cache, private")
-	x.extendDeadline()
+	done := x.hurry()
 	x.w.WriteHeader(http.StatusOK)
 	x.flush()
+	done()
 	t := &teller{exchange: x, stream: s}
 	err := s.each(t.batch, t.fault)
 	if err != nil && x.r.Context().Err() == nil {
@@ -41,7 +42,7 @@ type teller struct {
 
 // batch writes events and then flushes once.
 func (t *teller) batch(events []cache.Event) error {
-	t.extendDeadline()
+	defer t.hurry()()
 	for _, e := range events {
 		if !t.stream.wanted(e) {
 			continue

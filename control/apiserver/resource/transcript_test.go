@@ -121,6 +121,7 @@ func split(text string) []step {
 func (f *fixture) answer(t *testing.T, text string) string {
 	t.Helper()
 	lines := strings.Split(text, "\n")
+	synctest.Wait() // what was written has reached the caches
 	method, path, _ := strings.Cut(lines[0], " ")
 	if method == "sleep" {
 		d, err := time.ParseDuration(path)
