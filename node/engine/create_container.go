@@ -41,12 +41,14 @@ func (e *Engine) CreateContainer(ctx context.Context, r *rt.CreateContainerReque
 	if err := e.records.reserveContainer(c); err != nil {
 		return nil, err
 	}
+	defer e.records.made(c.ID)
 	if err := e.makeContainer(ctx, s, c, img); err != nil {
 		if undo := e.unmakeContainer(context.WithoutCancel(ctx), c); undo != nil {
 			e.log.Warn("failed container is not undone", "container", c.ID, "pod", podName(s.Config), "error", undo)
 		}
 		return nil, coded(fmt.Errorf("create container %q of pod %q: %w", cfg.GetMetadata().GetName(), podName(s.Config), err))
 	}
+	e.records.made(c.ID)
 	e.announce(s.ID, c.ID, rt.ContainerEventType_CONTAINER_CREATED_EVENT)
 	return &rt.CreateContainerResponse{ContainerId: c.ID}, nil
 }
@@ -71,7 +73,7 @@ func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img imag
 	if err != nil {
 		return err
 	}
-	in := spec.Input{Container: c.Config, Sandbox: s.Config, Image: img.Config.Config, User: c.User, Files: e.files(s.ID).visible(s, shared.Shm()),
+	in := spec.Input{Container: c.Config, Sandbox: s.Config, Image: img.Config.Config, User: c.User, Files: e.files(s.ID).visible(shared.Shm()),
 		ImageMounts: volumes, Namespaces: ns, CgroupsPath: path.Join(e.cgroupParent(s.Config), c.ID), Hostname: hostname(s.Config),
 		HostCaps: e.hostCaps, PidsLimit: max(0, e.cfg.PidsLimit)}
 	oci, err := spec.Build(in)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -68,11 +67,14 @@ type records struct {
 	sandboxes             map[string]*sandbox
 	ctrs                  map[string]*ctr
 	sandboxName, ctrNames map[string]string // name to ID
+	// making are the IDs of what is being made: it has its name, and is in no list
+	// yet.
+	making map[string]bool
 }
 
 func openRecords(root string, log *slog.Logger) (*records, error) {
 	r := &records{log: log, sandboxDir: filepath.Join(root, "sandboxes"), ctrDir: filepath.Join(root, "containers"),
-		sandboxes: map[string]*sandbox{}, ctrs: map[string]*ctr{}, sandboxName: map[string]string{}, ctrNames: map[string]string{}}
+		sandboxes: map[string]*sandbox{}, ctrs: map[string]*ctr{}, sandboxName: map[string]string{}, ctrNames: map[string]string{}, making: map[string]bool{}}
 	err := load(r.sandboxDir, func(id string, s *sandbox, config []byte) error {
 		s.ID, s.Config = id, &rt.PodSandboxConfig{}
 		if err := protojson.Unmarshal(config, s.Config); err != nil {
@@ -155,7 +157,7 @@ func (r *records) reserveSandbox(s *sandbox) error {
 	if id, taken := r.sandboxName[name]; taken {
 		return exists("sandbox name %q is taken by %q", name, id)
 	}
-	r.sandboxName[name], r.sandboxes[s.ID] = s.ID, s
+	r.sandboxName[name], r.sandboxes[s.ID], r.making[s.ID] = s.ID, s, true
 	return nil
 }
 
@@ -183,6 +185,7 @@ func (r *records) dropSandbox(s *sandbox) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.sandboxes, s.ID)
+	delete(r.making, s.ID)
 	delete(r.sandboxName, sandboxName(s.Config))
 	return nil
 }
@@ -199,7 +202,7 @@ func (r *records) reserveContainer(c *ctr) error {
 	if id, taken := r.ctrNames[name]; taken {
 		return exists("container name %q is taken by %q", name, id)
 	}
-	r.ctrNames[name], r.ctrs[c.ID] = c.ID, c
+	r.ctrNames[name], r.ctrs[c.ID], r.making[c.ID] = c.ID, c, true
 	return nil
 }
 
@@ -221,6 +224,7 @@ func (r *records) dropContainer(c *ctr) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.ctrs, c.ID)
+	delete(r.making, c.ID)
 	delete(r.ctrNames, containerName(c.SandboxID, c.Config))
 	return nil
 }
@@ -256,21 +260,50 @@ func lookup[T any](m map[string]*T, id string) *T {
 	return found
 }
 
+// made ends the time in which id is in no list; whether it is whole or a ruin
+// is for its state to say.
+func (r *records) made(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.making, id)
+}
+
+// allSandboxes lists the newest first.
 func (r *records) allSandboxes() []*sandbox {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(r.sandboxes), func(a, b *sandbox) int { return newest(a.CreatedAt, b.CreatedAt, a.ID, b.ID) })
+	out := make([]*sandbox, 0, len(r.sandboxes))
+	for id, s := range r.sandboxes {
+		if !r.making[id] {
+			out = append(out, s)
+		}
+	}
+	slices.SortFunc(out, func(a, b *sandbox) int { return newest(a.CreatedAt, b.CreatedAt, a.ID, b.ID) })
+	return out
 }
 
-func (r *records) allContainers() []*ctr {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(r.ctrs), func(a, b *ctr) int { return newest(a.CreatedAt, b.CreatedAt, a.ID, b.ID) })
-}
+// allContainers lists the newest first.
+func (r *records) allContainers() []*ctr { return r.containersBut(r.making, "") }
 
 // containersOf are the containers of a sandbox, newest first.
-func (r *records) containersOf(sandboxID string) []*ctr {
-	return slices.DeleteFunc(r.allContainers(), func(c *ctr) bool { return c.SandboxID != sandboxID })
+func (r *records) containersOf(sandboxID string) []*ctr { return r.containersBut(r.making, sandboxID) }
+
+// everyContainerOf has those among them that are being made.
+func (r *records) everyContainerOf(sandboxID string) []*ctr { return r.containersBut(nil, sandboxID) }
+
+// containersBut lists the containers of one sandbox, or of all, that are not in
+// hidden.
+func (r *records) containersBut(hidden map[string]bool, sandboxID string) []*ctr {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []*ctr
+	for id, c := range r.ctrs {
+		if !hidden[id] && (sandboxID == "" || c.SandboxID == sandboxID) {
+			out = append(out, c)
+		}
+	}
+	slices.SortFunc(out, func(a, b *ctr) int { return newest(a.CreatedAt, b.CreatedAt, a.ID, b.ID) })
+	return out
 }
 
 func newest(a, b int64, idA, idB string) int {

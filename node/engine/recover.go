@@ -2,10 +2,13 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
 	"time"
+
+	"github.com/sampan-dev/sampan/node/container"
 )
 
 // recoverTime bounds the clearing away at start.
@@ -43,6 +46,22 @@ func (e *Engine) recover(ctx context.Context) error {
 	if err := e.network.Reconcile(ctx, live); err != nil {
 		e.log.Warn("pod network is not reconciled", "error", err)
 	}
+	e.recoverContainers(ctx)
+	return e.recoverSnapshots()
+}
+
+// recoverContainers removes what only one side knows: a container whose making
+// was cut short, before or after the other side heard of it.
+func (e *Engine) recoverContainers(ctx context.Context) {
+	for _, c := range e.records.allContainers() {
+		if _, err := e.runtime.Status(c.ID); !errors.Is(err, container.ErrNotFound) {
+			continue
+		}
+		e.log.Info("forgetting a container that was never made", "container", c.ID)
+		if err := e.unmakeContainer(ctx, c); err != nil {
+			e.log.Warn("container is not forgotten", "container", c.ID, "error", err)
+		}
+	}
 	for _, st := range e.runtime.List() {
 		if !idForm.MatchString(st.ID) || e.records.container(st.ID) != nil {
 			continue
@@ -52,7 +71,6 @@ func (e *Engine) recover(ctx context.Context) error {
 			e.log.Warn("unknown container is not removed", "container", st.ID, "error", err)
 		}
 	}
-	return e.recoverSnapshots()
 }
 
 func (e *Engine) recoverSnapshots() error {

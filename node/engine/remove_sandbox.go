@@ -28,7 +28,7 @@ func (e *Engine) removeSandbox(ctx context.Context, id string) error {
 		return err
 	}
 	var g errgroup.Group
-	for _, c := range e.records.containersOf(id) {
+	for _, c := range e.records.everyContainerOf(id) {
 		g.Go(func() error { return e.removeContainer(ctx, c.ID) })
 	}
 	if err := g.Wait(); err != nil {

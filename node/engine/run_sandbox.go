@@ -27,6 +27,7 @@ func (e *Engine) RunPodSandbox(ctx context.Context, r *rt.RunPodSandboxRequest) 
 	if err := e.records.reserveSandbox(s); err != nil {
 		return nil, err
 	}
+	defer e.records.made(s.ID)
 	ready, err := e.makeSandbox(ctx, s)
 	if err != nil {
 		undo := e.unmakeSandbox(context.WithoutCancel(ctx), s)
@@ -38,6 +39,7 @@ func (e *Engine) RunPodSandbox(ctx context.Context, r *rt.RunPodSandboxRequest) 
 		}
 		return nil, coded(err)
 	}
+	e.records.made(s.ID)
 	e.announce(ready.ID, ready.ID, rt.ContainerEventType_CONTAINER_CREATED_EVENT)
 	e.announce(ready.ID, ready.ID, rt.ContainerEventType_CONTAINER_STARTED_EVENT)
 	return &rt.RunPodSandboxResponse{PodSandboxId: ready.ID}, nil
@@ -89,7 +91,7 @@ func (e *Engine) sandboxConfig(s *sandbox) container.SandboxConfig {
 		HostNetwork:  hostNetwork(c),
 		HostIPC:      hostIPC(c),
 		HostPID:      hostPID(c),
-		SharePID:     namespaces(c).GetPid() == rt.NamespaceMode_POD && namespaces(c) != nil,
+		SharePID:     namespaces(c).GetPid() == rt.NamespaceMode_POD,
 		Sysctls:      c.GetLinux().GetSysctls(),
 		CgroupParent: e.cgroupParent(c),
 	}

@@ -18,7 +18,8 @@ import (
 const (
 	// maxSearches is glibc's own limit since 2.26 lifted the old one of six.
 	maxSearches = 32
-	maxResolv   = 64 << 10
+	// maxResolv and maxHosts bound what is copied of the host's files, in bytes.
+	maxResolv, maxHosts = 64 << 10, 1 << 20
 )
 
 // files are where a sandbox's files are.
@@ -28,14 +29,9 @@ func (e *Engine) files(id string) files { return files{filepath.Join(e.cfg.Run, 
 
 func (f files) path(name string) string { return filepath.Join(f.dir, name) }
 
-// visible are the files that a sandbox's containers see. In the host's network
-// the host's names hold.
-func (f files) visible(s *sandbox, shm string) spec.Files {
-	out := spec.Files{Hostname: f.path("hostname"), Hosts: f.path("hosts"), ResolvConf: f.path("resolv.conf"), Shm: shm}
-	if hostNetwork(s.Config) {
-		out.Hosts = "/etc/hosts"
-	}
-	return out
+// visible are the files that a sandbox's containers see.
+func (f files) visible(shm string) spec.Files {
+	return spec.Files{Hostname: f.path("hostname"), Hosts: f.path("hosts"), ResolvConf: f.path("resolv.conf"), Shm: shm}
 }
 
 // make writes everything but hosts, which needs the addresses.
@@ -55,10 +51,19 @@ func (f files) make(c *rt.PodSandboxConfig) error {
 	return nil
 }
 
-// makeHosts writes the file for containers whose pod brings none of its own.
+// makeHosts writes the file for containers whose pod brings none of its own. In
+// the host's network the host's names hold: a copy, for it can be written to.
 func (f files) makeHosts(c *rt.PodSandboxConfig, ips []netip.Addr) error {
 	var b strings.Builder
-	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+	if hostNetwork(c) {
+		raw, err := os.ReadFile("/etc/hosts")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("read the host's names: %w", err)
+		}
+		b.Write(raw[:min(len(raw), maxHosts)])
+	} else {
+		b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+	}
 	for _, ip := range ips {
 		fmt.Fprintf(&b, "%s\t%s\n", ip, hostname(c))
 	}

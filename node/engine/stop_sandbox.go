@@ -35,7 +35,7 @@ func (e *Engine) stopSandbox(ctx context.Context, id string) error {
 		}
 	}
 	var g errgroup.Group
-	for _, c := range e.records.containersOf(id) {
+	for _, c := range e.records.everyContainerOf(id) {
 		g.Go(func() error { return e.kill(ctx, c.ID) })
 	}
 	if err := g.Wait(); err != nil {
