@@ -22,6 +22,7 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "stage" {
 		stage()
 	}
+	setName("sampan-keeper")
 	closeFrom(4) // whatever our starter has inherited and forgotten
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(25)

@@ -48,6 +48,7 @@ func (f *failure) Unwrap() error { return f.err }
 func stage() {
 	runtime.LockOSThread()
 	prctl(prSetDumpable, 0, 0)
+	setName("sampan-stage")
 	cloexecFrom(planFD)
 	s := &stager{proc: -1, root: -1}
 	err := s.run()
@@ -144,6 +145,7 @@ func (s *stager) pause() error {
 	if err := s.namespaces(); err != nil {
 		return err
 	}
+	setName("sampan-pause")
 	ignoreChildren()
 	if err := tell(plan.Report{Ready: true, Notes: s.notes}); err != nil {
 		return err
@@ -278,13 +280,15 @@ func awaitStart() error {
 }
 
 func writeFile(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	defer f.Close()
-	_, err = f.WriteString(text)
-	return err
+	defer syscall.Close(fd)
+	if _, err := syscall.Write(fd, []byte(text)); err != nil {
+		return &os.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
 }
 
 func rawUnshare(flags uintptr) syscall.Errno {

@@ -150,6 +150,12 @@ func prctl(op, a, b uintptr) error {
 	return check(e)
 }
 
+// setName is what ps shows instead of the name of a descriptor.
+func setName(name string) {
+	const prSetName = 15
+	prctl(prSetName, cstr(name), 0)
+}
+
 // maxFD is the largest number that a descriptor can have.
 const maxFD = 1<<31 - 1
 

@@ -78,7 +78,11 @@ func DefaultMounts() []specs.Mount {
 // DefaultSeccomp is the RuntimeDefault profile for a process with the spec's
 // capabilities: moby's, which containerd and CRI-O use as well.
 func DefaultSeccomp(spec *specs.Spec) (*specs.LinuxSeccomp, error) {
-	p, err := seccomp.GetDefaultProfile(spec)
+	caps := &specs.LinuxCapabilities{}
+	if spec != nil && spec.Process != nil && spec.Process.Capabilities != nil {
+		caps = spec.Process.Capabilities
+	}
+	p, err := seccomp.GetDefaultProfile(&specs.Spec{Process: &specs.Process{Capabilities: caps}})
 	if err != nil {
 		return nil, fmt.Errorf("default seccomp profile: %w", err)
 	}

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -151,8 +152,13 @@ func (r *Runtime) makeSandbox(ctx context.Context, s *Sandbox) error {
 	return r.saveSandbox(s)
 }
 
+// saveSandbox need not survive a power cut: the namespaces do not either.
 func (r *Runtime) saveSandbox(s *Sandbox) error {
-	return atomicfile.WriteJSON(filepath.Join(s.dir, sandboxFile), s)
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteVolatile(filepath.Join(s.dir, sandboxFile), b, 0o600)
 }
 
 // pin makes the namespaces with the calling thread, which ends with it, and

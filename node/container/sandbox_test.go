@@ -96,7 +96,7 @@ func TestSharedPIDNamespace(t *testing.T) {
 	b := newBox(t)
 	sb := b.sandbox(SandboxConfig{ID: "pod", SharePID: true})
 	_, out := b.run(b.in(sb, "first", "host", ";", "orphan", ";", "read", "/proc/1/comm"))
-	if !strings.HasPrefix(out, "stdout F host ") || strings.Contains(out, "pid 1\n") || !strings.HasSuffix(out, "/proc/1/comm ok exe\n") {
+	if !strings.HasPrefix(out, "stdout F host ") || strings.Contains(out, "pid 1\n") || !strings.HasSuffix(out, "/proc/1/comm ok sampan-pause\n") {
 		t.Errorf("saw %q", out)
 	}
 	c, err := b.find("first")
