@@ -81,3 +81,18 @@ func ServerLeaf(domain string, extra []string) Leaf {
 	}
 	return l
 }
+
+// NodeLeaf is a node's certificate, for both of its parts: with it the agent
+// calls the API server as the node, and serves the API server's own calls. names
+// holds the node's host names and addresses.
+func NodeLeaf(node string, names []string) Leaf {
+	l := Leaf{CommonName: "system:node:" + node, Organizations: []string{"system:nodes"}, Client: true, Server: true, DNSNames: []string{node}}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			l.IPs = append(l.IPs, ip)
+			continue
+		}
+		l.DNSNames = append(l.DNSNames, name)
+	}
+	return l
+}

@@ -1,0 +1,104 @@
+// Package apiserver assembles the API server: it joins the stations of a
+// request's journey (authn, authz, admit, resource) to a listener, and makes the
+// objects that every cluster starts with. It serves; it does not know who asks.
+package apiserver
+
+import (
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/sampan-dev/sampan/control/apiserver/resource"
+	"github.com/sampan-dev/sampan/control/store"
+	"github.com/sampan-dev/sampan/internal/pki"
+	"github.com/sampan-dev/sampan/internal/timeline"
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// Defaults of a Config.
+const (
+	// DefaultServiceRange holds the services' addresses: upstream installers'.
+	DefaultServiceRange = "10.96.0.0/12"
+	// DefaultDomain is the cluster's DNS name.
+	DefaultDomain = "cluster.local"
+)
+
+// Config is all that a Server needs. Fields without a default must be set.
+type Config struct {
+	// Store holds the objects; it stays open when the server ends.
+	Store store.Store
+	// Kinds is the table of what is served.
+	Kinds []*kinds.Kind
+	// Authority issues the server's own certificates and those of its clients.
+	Authority *pki.Authority
+	// TokenKey signs service-account tokens.
+	TokenKey *pki.TokenKey
+	// Listener accepts the TCP connections; the server closes it. Nil serves
+	// only in-process callers.
+	Listener net.Listener
+	// Advertise is where pods and nodes reach this server: the address behind
+	// the service "kubernetes". Its port is the listener's when zero.
+	Advertise netip.AddrPort
+	// Names are further host names and addresses for the server's certificate.
+	Names []string
+	// ServiceRanges hold the services' addresses; nil means DefaultServiceRange.
+	ServiceRanges []netip.Prefix
+	// Domain is the cluster's DNS name; "" means DefaultDomain.
+	Domain string
+	// AuditPath is the file of the audit log; "" keeps none.
+	AuditPath string
+	// Extra serves further paths, authenticated, and authorised as
+	// non-resource URLs. A path ending in "/" serves all below it.
+	Extra map[string]http.Handler
+	// Transformers seal and open stored bytes, by the kind's Storage.
+	Transformers map[string]resource.Transformer
+	// Timeline gets the first marks of each pod; it may be nil.
+	Timeline *timeline.Recorder
+	// Now is the wall clock; nil means time.Now.
+	Now func() time.Time
+	// Log gets what no client is told; nil discards it.
+	Log *slog.Logger
+}
+
+// complete fills the defaults and refuses what is missing.
+func (c *Config) complete() error {
+	if c.Store == nil || c.Authority == nil || c.TokenKey == nil || len(c.Kinds) == 0 {
+		return errors.New("api server config: Store, Kinds, Authority and TokenKey must be set")
+	}
+	if c.ServiceRanges == nil {
+		c.ServiceRanges = []netip.Prefix{netip.MustParsePrefix(DefaultServiceRange)}
+	}
+	if c.Domain == "" {
+		c.Domain = DefaultDomain
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Listener != nil && c.Advertise.Port() == 0 {
+		if at, ok := c.Listener.Addr().(*net.TCPAddr); ok {
+			c.Advertise = netip.AddrPortFrom(c.Advertise.Addr(), uint16(at.Port)) //nolint:gosec // a port
+		}
+	}
+	return nil
+}
+
+// issuer is the name under which tokens are issued.
+func (c *Config) issuer() string { return "https://kubernetes.default.svc." + c.Domain }
+
+// tls is the listener's: everybody may say who they are, and authentication
+// judges it, so that a bad certificate is a readable 401.
+func serverTLS(h *pki.Holder) *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: h.GetCertificate,
+		ClientAuth:     tls.RequestClientCert,
+		NextProtos:     []string{"h2", "http/1.1"},
+	}
+}

@@ -1,0 +1,252 @@
+package connect
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// maxComplaint bounds how much of a node's error is passed on.
+const maxComplaint = 2000
+
+// pod gives the pod of the call.
+func (c *Connector) pod(k call) (*corev1.Pod, error) {
+	t := k.req.Target
+	obj, err := c.cfg.Objects.Get(k.r.Context(), core("pods", t.Namespace, t.Name), metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	pod, ok := obj.(*corev1.Pod)
+	if !ok {
+		return nil, apierrors.NewInternalError(fmt.Errorf("pod %q is a %T", t.Key(), obj))
+	}
+	return pod, nil
+}
+
+// containerOf is the container meant: the named one, or the only one.
+func containerOf(pod *corev1.Pod, name string) (string, error) {
+	var names, inits []string
+	for _, ctr := range pod.Spec.Containers {
+		names = append(names, ctr.Name)
+	}
+	for _, ctr := range pod.Spec.InitContainers {
+		inits = append(inits, ctr.Name)
+	}
+	all := slices.Concat(names, inits)
+	for _, ctr := range pod.Spec.EphemeralContainers {
+		all = append(all, ctr.Name)
+	}
+	if name != "" {
+		if !slices.Contains(all, name) {
+			return "", apierrors.NewBadRequest(fmt.Sprintf("container %s is not valid for pod %s", name, pod.Name))
+		}
+		return name, nil
+	}
+	switch {
+	case len(names) == 1:
+		return names[0], nil
+	case len(names) == 0:
+		return "", apierrors.NewBadRequest(fmt.Sprintf("a container name must be specified for pod %s", pod.Name))
+	case len(inits) > 0:
+		return "", apierrors.NewBadRequest(fmt.Sprintf("a container name must be specified for pod %s, choose one of: %s or one of the init containers: %s", pod.Name, names, inits))
+	}
+	return "", apierrors.NewBadRequest(fmt.Sprintf("a container name must be specified for pod %s, choose one of: %s", pod.Name, names))
+}
+
+// stream connects to one of the node's streaming endpoints.
+func (c *Connector) stream(k call, verb string, options func(pod *corev1.Pod) (container string, query url.Values, err error)) error {
+	pod, err := c.pod(k)
+	if err != nil {
+		return err
+	}
+	container, query, err := options(pod)
+	if err != nil {
+		return err
+	}
+	if pod.Spec.NodeName == "" {
+		return apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", pod.Name))
+	}
+	n, err := c.find(k.r.Context(), pod.Spec.NodeName)
+	if err != nil {
+		return err
+	}
+	path := fmt.Sprintf("/%s/%s/%s", verb, pod.Namespace, pod.Name)
+	if container != "" {
+		path += "/" + container
+	}
+	c.to(k, n.url(path, query), c.transport(n), true)
+	return nil
+}
+
+func (c *Connector) exec(k call) error {
+	return c.stream(k, "exec", func(pod *corev1.Pod) (string, url.Values, error) {
+		q := k.r.URL.Query()
+		query := streams(q)
+		for _, word := range q["command"] {
+			query.Add("command", word)
+		}
+		container, err := containerOf(pod, q.Get("container"))
+		return container, query, err
+	})
+}
+
+func (c *Connector) attach(k call) error {
+	return c.stream(k, "attach", func(pod *corev1.Pod) (string, url.Values, error) {
+		q := k.r.URL.Query()
+		container, err := containerOf(pod, q.Get("container"))
+		return container, streams(q), err
+	})
+}
+
+// streams translates the API's names of the standard streams into the node's.
+func streams(q url.Values) url.Values {
+	out := url.Values{}
+	for from, to := range map[string]string{"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"} {
+		if yes(q, from) {
+			out.Set(to, "1")
+		}
+	}
+	return out
+}
+
+func yes(q url.Values, name string) bool {
+	v := strings.ToLower(q.Get(name))
+	return q.Has(name) && v != "0" && v != "false"
+}
+
+func (c *Connector) portForward(k call) error {
+	return c.stream(k, "portForward", func(*corev1.Pod) (string, url.Values, error) {
+		query := url.Values{}
+		for _, ports := range k.r.URL.Query()["ports"] {
+			for port := range strings.SplitSeq(ports, ",") {
+				query.Add("port", port)
+			}
+		}
+		return "", query, nil
+	})
+}
+
+// log copies a container's log, line by line as the node sends it.
+func (c *Connector) log(k call) error {
+	pod, err := c.pod(k)
+	if err != nil {
+		return err
+	}
+	q := k.r.URL.Query()
+	if errs := wrongLogOptions(q); len(errs) > 0 {
+		return apierrors.NewInvalid(schema.GroupKind{Kind: "PodLogOptions"}, pod.Name, errs)
+	}
+	container, err := containerOf(pod, q.Get("container"))
+	if err != nil {
+		return err
+	}
+	if pod.Spec.NodeName == "" {
+		k.w.WriteHeader(http.StatusOK) // not placed yet: nothing has been said
+		return nil
+	}
+	n, err := c.find(k.r.Context(), pod.Spec.NodeName)
+	if err != nil {
+		return err
+	}
+	where := n.url(fmt.Sprintf("/containerLogs/%s/%s/%s", pod.Namespace, pod.Name, container), logOptions(q))
+	r, err := http.NewRequestWithContext(k.r.Context(), http.MethodGet, where.String(), nil)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	answer, err := c.transport(n).RoundTrip(r)
+	if err != nil {
+		return apierrors.NewInternalError(fmt.Errorf("get logs of pod %q from node %q: %w", pod.Name, n.name, err))
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return complaint(answer, pod.Name)
+	}
+	k.w.Header().Set("Content-Type", "text/plain")
+	k.w.WriteHeader(http.StatusOK)
+	copyFlushing(k.w, answer.Body)
+	return nil
+}
+
+// complaint passes the node's refusal on.
+func complaint(answer *http.Response, pod string) error {
+	raw, _ := io.ReadAll(io.LimitReader(answer.Body, maxComplaint)) // what there is, is what is told
+	text := strings.TrimSpace(string(raw))
+	switch answer.StatusCode {
+	case http.StatusBadRequest:
+		return apierrors.NewBadRequest(text)
+	case http.StatusInternalServerError:
+		return apierrors.NewInternalError(errors.New(text))
+	}
+	return apierrors.NewGenericServerResponse(answer.StatusCode, "", schema.GroupResource{Resource: "pods/log"}, pod, text, 0, false)
+}
+
+// copyFlushing sends each piece on as soon as it is there.
+func copyFlushing(w http.ResponseWriter, from io.Reader) {
+	flush := http.NewResponseController(w)
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			if _, werr := w.Write(buf[:n]); werr != nil {
+				return
+			}
+			if flush.Flush() != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// logParameters are those that the node understands too.
+var logParameters = []string{"follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"}
+
+func logOptions(q url.Values) url.Values {
+	out := url.Values{}
+	for _, name := range logParameters {
+		if q.Has(name) {
+			out.Set(name, q.Get(name))
+		}
+	}
+	return out
+}
+
+func wrongLogOptions(q url.Values) (errs field.ErrorList) {
+	number := func(name string, least int64, text string) {
+		if !q.Has(name) {
+			return
+		}
+		var n int64
+		if _, err := fmt.Sscan(q.Get(name), &n); err != nil || n < least {
+			errs = append(errs, field.Invalid(field.NewPath(name), q.Get(name), text))
+		}
+	}
+	number("tailLines", 0, "must be greater than or equal to 0")
+	number("limitBytes", 1, "must be greater than 0")
+	number("sinceSeconds", 1, "must be greater than 0")
+	if q.Has("sinceSeconds") && q.Has("sinceTime") {
+		errs = append(errs, field.Forbidden(field.NewPath(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"))
+	}
+	if q.Has("sinceTime") {
+		if _, err := time.Parse(time.RFC3339, q.Get("sinceTime")); err != nil {
+			errs = append(errs, field.Invalid(field.NewPath("sinceTime"), q.Get("sinceTime"), "must be an RFC 3339 time"))
+		}
+	}
+	if s := q.Get("stream"); s != "" && s != corev1.LogStreamAll && s != corev1.LogStreamStdout && s != corev1.LogStreamStderr {
+		errs = append(errs, field.NotSupported(field.NewPath("stream"), s, []string{corev1.LogStreamAll, corev1.LogStreamStdout, corev1.LogStreamStderr}))
+	}
+	return errs
+}

@@ -1,0 +1,181 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sampan-dev/sampan/control/apiserver/admit"
+	"github.com/sampan-dev/sampan/control/apiserver/authn"
+	"github.com/sampan-dev/sampan/control/apiserver/authz"
+	"github.com/sampan-dev/sampan/control/apiserver/connect"
+	"github.com/sampan-dev/sampan/control/apiserver/resource"
+	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/target"
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// resourceConfig joins the generic handler to the gates.
+func (s *Server) resourceConfig(reader *ownReader) resource.Config {
+	return resource.Config{
+		Kinds: s.cfg.Kinds, Store: s.cfg.Store, Now: s.cfg.Now, Log: s.cfg.Log,
+		Authorizer: gate{server: s},
+		Admission: admit.Default(admit.Config{
+			Objects: reader, Authz: s.authz, ResourceOf: s.resourceOf, Now: s.cfg.Now}),
+		Audit:        s.finished,
+		Timeline:     s.cfg.Timeline,
+		Transformers: s.cfg.Transformers,
+		Hooks: map[schema.GroupResource]resource.Hook{
+			{Resource: "services"}: {
+				BeginCreate: func(ctx context.Context, obj kinds.Object, dryRun bool) (func(bool), error) {
+					return s.addresses.BeginCreate(ctx, obj.(*corev1.Service), dryRun)
+				},
+				BeginUpdate: func(ctx context.Context, obj, old kinds.Object, dryRun bool) (func(bool), error) {
+					return s.addresses.BeginUpdate(ctx, obj.(*corev1.Service), old.(*corev1.Service), dryRun)
+				},
+				AfterDelete: func(obj kinds.Object, dryRun bool) { s.addresses.AfterDelete(obj.(*corev1.Service), dryRun) },
+			},
+		},
+		Connect:   s.connections(reader),
+		Subcreate: map[string]resource.Subcreate{"serviceaccounts/token": s.requestToken},
+		Virtual:   s.reviews(),
+	}
+}
+
+// ownReader reads as the server itself; it exists before what it reads from.
+type ownReader struct{ server *Server }
+
+func (r *ownReader) Get(ctx context.Context, t target.Target, opts metav1.GetOptions) (runtime.Object, error) {
+	return r.server.own.Get(ctx, t, opts)
+}
+
+func (r *ownReader) List(ctx context.Context, t target.Target, opts metav1.ListOptions) (runtime.Object, error) {
+	return r.server.own.List(ctx, t, opts)
+}
+
+// gate asks the authorizer for the generic handler. Until the policy is known it
+// makes everybody wait whom only the policy can let in: a restart must not look
+// like a loss of rights.
+type gate struct{ server *Server }
+
+func (g gate) Authorize(ctx context.Context, a resource.Access) (bool, string, error) {
+	if err := g.server.policyKnown(ctx, a.User); err != nil {
+		return false, "", err
+	}
+	t := a.Target
+	q := authz.Attributes{User: a.User, Verb: a.Verb, Group: t.Resource.Group, Version: t.Resource.Version,
+		Resource: t.Resource.Resource, Subresource: t.Subresource, Namespace: t.Namespace, Name: t.Name}
+	if q.Name == "" {
+		q.Name = nameIn(a.FieldSelector)
+	}
+	if q.Resource == "namespaces" && q.Group == "" && q.Name != "" {
+		q.Namespace = q.Name // a role in the namespace may be about the namespace itself
+	}
+	allowed, reason := g.server.authz.Authorize(ctx, q)
+	return allowed, reason, nil
+}
+
+// policyKnown waits for the roles, unless who needs none.
+func (s *Server) policyKnown(ctx context.Context, who identity.Identity) error {
+	if who.In(identity.Masters) {
+		return nil
+	}
+	select {
+	case <-s.policy.synced:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// nameIn is the one object that a list's field selector leaves.
+func nameIn(selector string) string {
+	if selector == "" {
+		return ""
+	}
+	parsed, err := fields.ParseSelector(selector)
+	if err != nil {
+		return ""
+	}
+	name, _ := parsed.RequiresExactMatch("metadata.name")
+	return name
+}
+
+func (s *Server) requestToken(ctx context.Context, r *resource.Request) (runtime.Object, error) {
+	body, ok := r.Body.(*authenticationv1.TokenRequest)
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("not a TokenRequest: %T", r.Body))
+	}
+	warn := r.Warn
+	if warn == nil {
+		warn = func(string) {}
+	}
+	return s.tokens.Request(ctx, r.Target, body, warn)
+}
+
+// reviews are the kinds that are answered and not stored.
+func (s *Server) reviews() map[schema.GroupVersionResource]resource.Virtual {
+	out := map[schema.GroupVersionResource]resource.Virtual{}
+	access := func(ctx context.Context, r *resource.Request) (runtime.Object, error) {
+		if err := s.policyKnown(ctx, r.User); err != nil {
+			return nil, err
+		}
+		return s.authz.Review(ctx, r.User, r.Target.Namespace, r.Body)
+	}
+	for _, name := range []string{"subjectaccessreviews", "localsubjectaccessreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"} {
+		out[authorizationv1.SchemeGroupVersion.WithResource(name)] = access
+	}
+	out[authenticationv1.SchemeGroupVersion.WithResource("selfsubjectreviews")] = func(_ context.Context, r *resource.Request) (runtime.Object, error) {
+		return authn.Self(r.User, metav1.NewTime(s.cfg.Now())), nil
+	}
+	out[authenticationv1.SchemeGroupVersion.WithResource("tokenreviews")] = func(ctx context.Context, r *resource.Request) (runtime.Object, error) {
+		body, ok := r.Body.(*authenticationv1.TokenReview)
+		if !ok {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("not a TokenReview: %T", r.Body))
+		}
+		return s.tokens.Review(ctx, body)
+	}
+	return out
+}
+
+// resourceOf finds the resource of a kind that an owner reference names.
+func (s *Server) resourceOf(gvk schema.GroupVersionKind) (schema.GroupVersionResource, bool, bool) {
+	for _, k := range s.resources.Kinds() {
+		if k.GVK == gvk {
+			return k.GVR(), k.Namespaced, true
+		}
+	}
+	return schema.GroupVersionResource{}, false, false
+}
+
+// services gives the address allocator all services there are.
+func (s *Server) services(ctx context.Context) ([]*corev1.Service, error) {
+	list, err := s.own.List(ctx, target.Of(corev1.SchemeGroupVersion.WithResource("services"), ""), metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var out []*corev1.Service
+	err = meta.EachListItem(list, func(obj runtime.Object) error {
+		if svc, ok := obj.(*corev1.Service); ok {
+			out = append(out, svc)
+		}
+		return nil
+	})
+	return slices.Clip(out), err
+}
+
+// connections are served by connect with the server's own certificate.
+func (s *Server) connections(reader *ownReader) map[string]http.Handler {
+	return connect.New(connect.Config{Objects: reader, Client: s.kubelet, Roots: s.cfg.Authority.Pool(), Fail: Fail}).Handlers()
+}

@@ -1,0 +1,109 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/version"
+)
+
+// The version that this server speaks.
+const (
+	major      = "1"
+	minor      = "37"
+	gitVersion = "v1.37.1+sampan"
+)
+
+// healthWait bounds one check: a store that does not answer is not healthy.
+const healthWait = 2 * time.Second
+
+// check is one named thing that must be well.
+type check struct {
+	name string
+	run  func(ctx context.Context) error
+}
+
+// healthRoutes serves /livez, /readyz and /healthz, each check below its path,
+// and all of them at once.
+func (s *Server) healthRoutes(mux *http.ServeMux) {
+	ping := check{"ping", func(context.Context) error { return nil }}
+	etcd := check{"etcd", func(ctx context.Context) error {
+		_, err := s.cfg.Store.Revision(ctx)
+		return err
+	}}
+	started := check{"poststarthook/start-apiserver", func(context.Context) error {
+		select {
+		case <-s.ready:
+			return nil
+		default:
+			return fmt.Errorf("not finished")
+		}
+	}}
+	roles := check{"poststarthook/rbac/bootstrap-roles", started.run}
+	stopping := check{"shutdown", func(context.Context) error {
+		select {
+		case <-s.stopping:
+			return fmt.Errorf("process is shutting down")
+		default:
+			return nil
+		}
+	}}
+	for path, checks := range map[string][]check{
+		"/livez":   {ping, etcd},
+		"/healthz": {ping, etcd, started, roles},
+		"/readyz":  {ping, etcd, started, roles, stopping},
+	} {
+		mux.Handle(path, healthHandler(strings.Trim(path, "/"), checks))
+		for _, c := range checks {
+			mux.Handle(path+"/"+c.name, healthHandler(c.name, []check{c}))
+		}
+	}
+}
+
+func healthHandler(name string, checks []check) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), healthWait)
+		defer cancel()
+		excluded := r.URL.Query()["exclude"]
+		var report strings.Builder
+		failed := false
+		for _, c := range checks {
+			if slices.Contains(excluded, c.name) {
+				fmt.Fprintf(&report, "[+]%s excluded: ok\n", c.name)
+				continue
+			}
+			if err := c.run(ctx); err != nil {
+				failed = true
+				fmt.Fprintf(&report, "[-]%s failed: reason withheld\n", c.name)
+				continue
+			}
+			fmt.Fprintf(&report, "[+]%s ok\n", c.name)
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		_, verbose := r.URL.Query()["verbose"]
+		switch {
+		case failed:
+			w.WriteHeader(http.StatusInternalServerError)
+			fmt.Fprintf(w, "%s%s check failed\n", report.String(), name)
+		case verbose:
+			fmt.Fprintf(w, "%s%s check passed\n", report.String(), name)
+		default:
+			fmt.Fprint(w, "ok")
+		}
+	})
+}
+
+func (s *Server) serveVersion(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, version.Info{
+		Major: major, Minor: minor, EmulationMajor: major, EmulationMinor: minor,
+		MinCompatibilityMajor: major, MinCompatibilityMinor: "36",
+		GitVersion: gitVersion, GitTreeState: "clean", GoVersion: runtime.Version(), Compiler: runtime.Compiler,
+		Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	})
+}

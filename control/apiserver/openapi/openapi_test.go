@@ -1,0 +1,134 @@
+package openapi
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/openapi3"
+	"k8s.io/client-go/rest"
+	"k8s.io/kube-openapi/pkg/util/proto"
+	"k8s.io/kubectl/pkg/util/openapi"
+
+	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/all"
+)
+
+func client(t *testing.T) *discovery.DiscoveryClient {
+	t.Helper()
+	rows := all.Kinds()
+	server := httptest.NewServer(New(func() []*kinds.Kind { return rows }))
+	t.Cleanup(server.Close)
+	c, err := discovery.NewDiscoveryClientForConfig(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+var deployment = schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}
+
+// kubectl finds its schemas in v2, by protobuf.
+func TestV2(t *testing.T) {
+	doc, err := client(t).OpenAPISchema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	resources, err := openapi.NewOpenAPIData(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range all.Kinds() {
+		if resources.LookupResource(k.GVK) == nil {
+			t.Errorf("no schema for %s", k.GVK)
+		}
+	}
+	if media := resources.GetConsumes(deployment, "PATCH"); !slices.Contains(media, "application/strategic-merge-patch+json") {
+		t.Errorf("deployments are patched with %q", media)
+	}
+	kind, ok := resources.LookupResource(deployment).(*proto.Kind)
+	if !ok || kind.Fields["spec"] == nil || kind.GetDescription() == "" {
+		t.Fatalf("deployment is %#v", kind)
+	}
+}
+
+// client-go reads every group's document in v3 and finds how to validate.
+func TestV3(t *testing.T) {
+	root := openapi3.NewRoot(client(t).OpenAPIV3())
+	gvs, err := root.GroupVersions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[schema.GroupVersion]bool{}
+	for _, k := range all.Kinds() {
+		gv := k.GVK.GroupVersion()
+		if seen[gv] {
+			continue
+		}
+		seen[gv] = true
+		if !slices.Contains(gvs, gv) {
+			t.Errorf("%s is not in the index", gv)
+		}
+	}
+	spec, err := root.GVSpec(deployment.GroupVersion())
+	if err != nil {
+		t.Fatal(err)
+	}
+	patch := spec.Paths.Paths["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"].Patch
+	if patch == nil {
+		t.Fatal("deployments cannot be patched")
+	}
+	var names []string
+	for _, p := range patch.Parameters {
+		names = append(names, p.Name)
+	}
+	if !slices.Contains(names, "fieldValidation") || !slices.Contains(names, "dryRun") {
+		t.Errorf("parameters of patch: %q", names)
+	}
+	for name, s := range spec.Components.Schemas {
+		for field, p := range s.Properties {
+			refs := slices.Clone(p.AllOf)
+			refs = append(refs, p)
+			for _, r := range refs {
+				if to := r.Ref.String(); to != "" && spec.Components.Schemas[to[len(refV3):]] == nil {
+					t.Errorf("%s.%s refers to %s, which is not there", name, field, to)
+				}
+			}
+		}
+	}
+	d := spec.Components.Schemas["io.k8s.api.apps.v1.Deployment"]
+	if d == nil || d.Properties["spec"].Description == "" || len(d.Properties["spec"].AllOf) != 1 {
+		t.Errorf("deployment is %+v", d)
+	}
+}
+
+func TestForms(t *testing.T) {
+	rows := all.Kinds()
+	h := New(func() []*kinds.Kind { return rows })
+	get := func(path, accept, encoding, etag string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(http.MethodGet, path, nil)
+		r.Header.Set("Accept", accept)
+		r.Header.Set("Accept-Encoding", encoding)
+		r.Header.Set("If-None-Match", etag)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	plain := get("/openapi/v3/api/v1", jsonType, "", "")
+	packed := get("/openapi/v3/api/v1", jsonType, "gzip", "")
+	if raw, err := unpack(packed.Body.Bytes()); err != nil || string(raw) != plain.Body.String() {
+		t.Errorf("compressed and plain differ: %v", err)
+	}
+	if w := get("/openapi/v3/api/v1", jsonType, "", plain.Header().Get("Etag")); w.Code != http.StatusNotModified {
+		t.Errorf("the same again: %d", w.Code)
+	}
+	if w := get("/openapi/v3/api/v1", protoV3Type, "", ""); w.Code != http.StatusOK || w.Header().Get("Content-Type") != protoV3Type {
+		t.Errorf("protobuf: %d %s", w.Code, w.Body)
+	}
+	if w := get("/openapi/v3/apis/none/v1", jsonType, "", ""); w.Code != http.StatusNotFound {
+		t.Errorf("a group that is not there: %d", w.Code)
+	}
+}

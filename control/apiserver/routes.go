@@ -1,0 +1,223 @@
+package apiserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/control/apiserver/authn"
+	"github.com/sampan-dev/sampan/control/apiserver/authz"
+	"github.com/sampan-dev/sampan/control/apiserver/discovery"
+	"github.com/sampan-dev/sampan/control/apiserver/openapi"
+	"github.com/sampan-dev/sampan/internal/identity"
+)
+
+// routes builds the journey of an HTTP request: contained, named, authenticated,
+// then either a resource (which authorises itself) or another path.
+func (s *Server) routes() (http.Handler, error) {
+	others := http.NewServeMux()
+	found := discovery.New(s.resources.Kinds, s.cfg.Advertise.String())
+	others.Handle("/api", found)
+	others.Handle("/apis", found)
+	others.Handle("/api/", found)
+	others.Handle("/apis/", found)
+	others.HandleFunc("/version", s.serveVersion)
+	others.HandleFunc("/version/", s.serveVersion)
+	others.Handle("/metrics", s.metrics)
+	s.healthRoutes(others)
+	schemas := openapi.New(s.resources.Kinds)
+	others.Handle("/openapi/v2", schemas)
+	others.Handle("/openapi/v3", schemas)
+	others.Handle("/openapi/v3/", schemas)
+	published, err := s.tokens.Discovery("https://" + s.cfg.Advertise.String())
+	if err != nil {
+		return nil, err
+	}
+	for path, h := range published {
+		others.Handle(path, h)
+	}
+	for path, h := range s.cfg.Extra {
+		others.Handle(path, h)
+	}
+	others.HandleFunc("/", s.servePaths)
+	return s.contain(s.authenticate(s.split(others))), nil
+}
+
+// split sends resource paths to the generic handler and authorises all others.
+func (s *Server) split(others http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isResource(r.URL.Path) && !discovery.Serves(r.URL.Path) {
+			s.resources.ServeHTTP(w, r)
+			return
+		}
+		begin := s.cfg.Now()
+		who, _ := identity.From(r.Context())
+		if err := s.mayVisit(r, who); err != nil {
+			s.audit.visit(r, who, http.StatusForbidden, begin, s.cfg.Now())
+			Fail(w, err)
+			return
+		}
+		seen := &statusWriter{ResponseWriter: w, code: http.StatusOK}
+		others.ServeHTTP(seen, r)
+		s.audit.visit(r, who, seen.code, begin, s.cfg.Now())
+	})
+}
+
+func isResource(path string) bool {
+	return strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/apis/")
+}
+
+// mayVisit authorises a path that is no resource. Health is for everybody.
+func (s *Server) mayVisit(r *http.Request, who identity.Identity) error {
+	if who.Name == identity.Anonymous {
+		return nil // authentication lets nobody else in without credentials
+	}
+	if err := s.policyKnown(r.Context(), who); err != nil {
+		return apierrors.NewServiceUnavailable("the policy is not known yet")
+	}
+	q := authz.Attributes{User: who, Verb: strings.ToLower(r.Method), Path: r.URL.Path}
+	if allowed, reason := s.authz.Authorize(r.Context(), q); !allowed {
+		return authz.Forbidden(q, reason)
+	}
+	return nil
+}
+
+// contain keeps a panic to its request and gives the request a name.
+func (s *Server) contain(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := uuid.NewString()
+		w.Header().Set("Audit-Id", id)
+		w.Header().Set("Cache-Control", "no-cache, private")
+		about := &origin{auditID: id, address: peer(r)}
+		r = r.WithContext(context.WithValue(r.Context(), originKey{}, about))
+		begin := time.Now()
+		defer func() {
+			s.metrics.observe(r.Method, time.Since(begin))
+			p := recover()
+			if p == nil {
+				return
+			}
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			s.cfg.Log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			Fail(w, apierrors.NewInternalError(errors.New("this request caused a panic; it is in the server's log")))
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func peer(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// authenticate finds out who asks, and as whom they want to act.
+func (s *Server) authenticate(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, err := s.authn.Authenticate(r)
+		if err != nil {
+			s.cfg.Log.Debug("request refused", "path", r.URL.Path, "error", err)
+			Fail(w, apierrors.NewUnauthorized("Unauthorized"))
+			return
+		}
+		r.Header.Del("Authorization") // no handler behind this, and no one behind a proxy, needs it
+		as, needs, err := authn.Impersonation(r.Header)
+		if err != nil {
+			Fail(w, err)
+			return
+		}
+		if as != nil {
+			if err := s.mayImpersonate(r.Context(), who, needs); err != nil {
+				Fail(w, err)
+				return
+			}
+			if about, ok := originOf(r.Context()); ok {
+				about.impersonator = &who
+			}
+			who = *as
+		}
+		next.ServeHTTP(w, r.WithContext(identity.With(r.Context(), who)))
+	})
+}
+
+func (s *Server) mayImpersonate(ctx context.Context, who identity.Identity, needs []authn.Permission) error {
+	if err := s.policyKnown(ctx, who); err != nil {
+		return apierrors.NewServiceUnavailable("the policy is not known yet")
+	}
+	for _, n := range needs {
+		q := authz.Attributes{User: who, Verb: "impersonate", Group: n.Group, Version: "v1", Resource: n.Resource,
+			Subresource: n.Subresource, Namespace: n.Namespace, Name: n.Name}
+		if allowed, reason := s.authz.Authorize(ctx, q); !allowed {
+			return authz.Forbidden(q, reason)
+		}
+	}
+	return nil
+}
+
+// servePaths lists what there is, for people who open the root; all else is 404.
+func (s *Server) servePaths(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/" && r.URL.Path != "/index.html" {
+		http.NotFound(w, r)
+		return
+	}
+	paths := []string{"/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version",
+		authn.ConfigurationPath, authn.KeysPath}
+	writeJSON(w, http.StatusOK, map[string][]string{"paths": paths})
+}
+
+// Fail answers with an API status.
+func Fail(w http.ResponseWriter, err error) {
+	status := metav1.Status{}
+	var known apierrors.APIStatus
+	if errors.As(err, &known) {
+		status = known.Status()
+	} else {
+		status = apierrors.NewInternalError(err).Status()
+	}
+	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	writeJSON(w, int(status.Code), status)
+}
+
+func writeJSON(w http.ResponseWriter, code int, obj any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(obj) // the client has gone: nobody to tell
+}
+
+// statusWriter remembers the code that was written.
+type statusWriter struct {
+	http.ResponseWriter
+	code int
+}
+
+func (w *statusWriter) WriteHeader(code int) {
+	w.code = code
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap lets http.ResponseController reach flushing and hijacking.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Flush is for handlers that stream.
+func (w *statusWriter) Flush() {
+	if f, ok := w.ResponseWriter.(http.Flusher); ok {
+		f.Flush()
+	}
+}

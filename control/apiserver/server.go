@@ -1,0 +1,203 @@
+package apiserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sampan-dev/sampan/control/apiserver/authn"
+	"github.com/sampan-dev/sampan/control/apiserver/authz"
+	"github.com/sampan-dev/sampan/control/apiserver/resource"
+	"github.com/sampan-dev/sampan/control/apiserver/serviceip"
+	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/pki"
+)
+
+// Limits of the listener; what a request may be is resource's to say.
+const (
+	maxHeader         = 1 << 20
+	readHeaderTimeout = 32 * time.Second
+	idleTimeout       = 90 * time.Second
+	// shutdownWait is how long requests under way may take to finish.
+	shutdownWait = 5 * time.Second
+)
+
+// self is the server as a user of its own API.
+var self = identity.Identity{Name: "system:apiserver", Groups: []string{identity.Masters, identity.Authenticated}}
+
+// kubeletClient is who the server is to nodes: not an administrator, for a node
+// could lead the connection astray.
+const kubeletClient = "kube-apiserver-kubelet-client"
+
+// Server is one API server. All its methods may be called concurrently.
+type Server struct {
+	cfg       Config
+	resources *resource.Server
+	own       *resource.Local
+	tokens    *authn.Tokens
+	authn     *authn.Authenticator
+	authz     *authz.Authorizer
+	defaults  *authz.Defaults
+	policy    *policy
+	addresses *serviceip.Allocator
+	serving   *pki.Holder
+	kubelet   *pki.Holder
+	audit     *auditLog
+	metrics   *metrics
+	handler   http.Handler
+	ready     chan struct{}
+	stopping  chan struct{}
+}
+
+// New checks cfg and puts the parts together; nothing runs yet, but Handler and
+// Local may be given out.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, ready: make(chan struct{}), stopping: make(chan struct{}), metrics: newMetrics()}
+	var err error
+	s.addresses, err = serviceip.New(serviceip.Config{Ranges: cfg.ServiceRanges, List: s.services})
+	if err != nil {
+		return nil, fmt.Errorf("api server: %w", err)
+	}
+	if s.defaults, err = authz.Bootstrap(); err != nil {
+		return nil, fmt.Errorf("api server: %w", err)
+	}
+	if err := s.certificates(); err != nil {
+		return nil, err
+	}
+	if s.audit, err = openAudit(cfg.AuditPath, cfg.Log); err != nil {
+		return nil, fmt.Errorf("api server: %w", err)
+	}
+	reader := &ownReader{server: s}
+	s.policy = newPolicy(cfg.Log)
+	s.authz = authz.New(s.policy, authz.NewNodes(reader, s.defaults))
+	s.tokens = authn.NewTokens(authn.TokensConfig{Issuer: cfg.issuer(), Sign: cfg.TokenKey, Objects: reader, Now: cfg.Now})
+	s.authn = authn.New(authn.Config{ClientCAs: cfg.Authority.Pool(), Tokens: s.tokens, Now: cfg.Now})
+	if s.resources, err = resource.New(s.resourceConfig(reader)); err != nil {
+		return nil, fmt.Errorf("api server: %w", err)
+	}
+	s.own = s.resources.Local(self, "sampan-apiserver")
+	s.policy.objects = s.own
+	if s.handler, err = s.routes(); err != nil {
+		return nil, fmt.Errorf("api server: %w", err)
+	}
+	return s, nil
+}
+
+// certificates issues what the server shows: to clients, and to nodes.
+func (s *Server) certificates() error {
+	names := append([]string{s.addresses.First().String()}, s.cfg.Names...)
+	if a := s.cfg.Advertise.Addr(); a.IsValid() {
+		names = append(names, a.String())
+	}
+	var err error
+	if s.serving, err = s.cfg.Authority.Hold(pki.ServerLeaf(s.cfg.Domain, names)); err != nil {
+		return fmt.Errorf("api server: %w", err)
+	}
+	s.kubelet, err = s.cfg.Authority.Hold(pki.Leaf{CommonName: kubeletClient, Client: true})
+	if err != nil {
+		return fmt.Errorf("api server: %w", err)
+	}
+	return nil
+}
+
+// Local is the transport of one component of the same process.
+func (s *Server) Local(id identity.Identity) *resource.Local {
+	return s.resources.Local(id, id.Name)
+}
+
+// Handler is the whole server as the listener has it: authentication, and all
+// that follows. The caller's certificate is taken from the request's TLS state.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Ready is closed once the objects that every cluster has exist and roles are
+// known: from then on everybody is served.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Tokens issues and checks service-account tokens.
+func (s *Server) Tokens() *authn.Tokens { return s.tokens }
+
+// Run serves until ctx ends or a part fails; then it lets requests under way
+// finish for a moment and frees everything.
+func (s *Server) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.resources.Run(ctx) })
+	g.Go(func() error { return s.policy.run(ctx) })
+	g.Go(func() error { return s.serving.Run(ctx, s.cfg.Log, nil) })
+	g.Go(func() error { return s.kubelet.Run(ctx, s.cfg.Log, nil) })
+	g.Go(func() error { return s.aggregateRoles(ctx) })
+	g.Go(func() error { return s.start(ctx) })
+	if s.cfg.Listener != nil {
+		g.Go(func() error { return s.listen(ctx) })
+	}
+	err := g.Wait()
+	err = errors.Join(err, s.audit.close())
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// start makes what must be there and opens the gate.
+func (s *Server) start(ctx context.Context) error {
+	if err := s.bootstrap(ctx); err != nil {
+		return fmt.Errorf("api server: make the first objects: %w", err)
+	}
+	select {
+	case <-s.policy.synced:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	close(s.ready)
+	s.cfg.Log.Info("api server is ready", "advertise", s.cfg.Advertise.String())
+	return nil
+}
+
+// listen serves the listener until ctx ends.
+func (s *Server) listen(ctx context.Context) error {
+	srv := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		TLSConfig:         serverTLS(s.serving),
+		ErrorLog:          log.New(quiet{s.cfg.Log}, "", 0),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250},
+		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-ctx.Done()
+		close(s.stopping)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			_ = srv.Close() // watches do not end by themselves
+		}
+	}()
+	err := srv.Serve(tls.NewListener(s.cfg.Listener, srv.TLSConfig))
+	if errors.Is(err, http.ErrServerClosed) {
+		<-stopped
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("api server: serve: %w", err)
+}
+
+// quiet turns the HTTP server's complaints about its clients into debug lines.
+type quiet struct{ log *slog.Logger }
+
+func (q quiet) Write(line []byte) (int, error) {
+	q.log.Debug("http", "message", string(line))
+	return len(line), nil
+}
