@@ -104,13 +104,6 @@ func fork(c *plan.Child, name string, files []uintptr) (pid int, pidfd *os.File,
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Cloneflags: c.Flags, Setsid: true, PidFD: &fd},
 	}
-	if c.Flags&syscall.CLONE_NEWUSER != 0 {
-		attr.Sys.UidMappings, attr.Sys.GidMappings = idMap(c.UIDMap), idMap(c.GIDMap)
-		attr.Sys.GidMappingsEnableSetgroups = true
-	}
-	if c.UserNS != "" {
-		return 0, nil, fmt.Errorf("join user namespace %q: not possible for a program with threads", c.UserNS)
-	}
 	start := func() (err error) {
 		pid, err = syscall.ForkExec("/proc/self/exe", []string{"keeper", "stage", name}, attr)
 		return err
@@ -147,14 +140,6 @@ func enter(path string, flag uintptr) error {
 		return &os.PathError{Op: "setns", Path: path, Err: err}
 	}
 	return nil
-}
-
-func idMap(in []plan.IDMap) []syscall.SysProcIDMap {
-	out := make([]syscall.SysProcIDMap, len(in))
-	for i, m := range in {
-		out[i] = syscall.SysProcIDMap{ContainerID: m.Container, HostID: m.Host, Size: m.Size}
-	}
-	return out
 }
 
 // pollFile makes a file of fd that waits in the runtime's poller instead of a thread.

@@ -22,6 +22,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "stage" {
 		stage()
 	}
+	if len(os.Args) > 1 && os.Args[1] == "hold" {
+		hold()
+	}
 	setName("sampan-keeper")
 	closeFrom(4) // whatever our starter has inherited and forgotten
 	runtime.GOMAXPROCS(1)
@@ -32,6 +35,14 @@ func main() {
 		os.Exit(1)
 	}()
 	select {} // the first thread must not be lost to a goroutine that enters namespaces
+}
+
+// hold keeps the namespaces that it was started in until its stdin is closed:
+// meanwhile somebody pins them.
+func hold() {
+	var b [1]byte
+	os.Stdin.Read(b[:])
+	os.Exit(0)
 }
 
 // note writes a line to the keeper's log.

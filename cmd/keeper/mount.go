@@ -29,6 +29,12 @@ func (s *stager) buildRoot() error {
 	if err := privateParent(r.Mountpoint); err != nil {
 		return err
 	}
+	if s.user >= 0 {
+		if err := actAs(s.p.Process.RootUID, s.p.Process.RootGID); err != nil {
+			return fmt.Errorf("act as the container's root: %w", err)
+		}
+		defer actAs(0, 0)
+	}
 	fd, err := s.rootMount()
 	if err != nil {
 		return fmt.Errorf("mount rootfs: %w", err)
@@ -72,8 +78,20 @@ func privateParent(path string) error {
 func (s *stager) rootMount() (int, error) {
 	r := &s.p.Root
 	if r.Path != "" {
-		return openTree(atFdcwd, r.Path, openTreeClone|atRecursive)
+		fd, err := openTree(atFdcwd, r.Path, openTreeClone|atRecursive)
+		if err == nil && s.user >= 0 {
+			err = s.idmap(fd)
+		}
+		return fd, err
 	}
+	if s.user >= 0 {
+		return s.mappedOverlay()
+	}
+	return overlay(r)
+}
+
+// overlay makes a detached overlay mount.
+func overlay(r *plan.Root) (int, error) {
 	var options []string
 	if r.Upper != "" {
 		options = append(options, "upperdir="+r.Upper, "workdir="+r.Work)
@@ -197,7 +215,7 @@ func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
 		if m.Type == "proc" {
 			fd, err = newMount("proc", "proc", m.Data, attrsOf(m.Flags))
 		} else {
-			fd, err = newMount(m.Type, m.Source, m.Data, attrsOf(m.Flags))
+			fd, err = newMount(m.Type, m.Source, s.ownedData(m), attrsOf(m.Flags))
 		}
 		return fd, true, err
 	}
@@ -219,6 +237,11 @@ func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
 	if attr.Set|attr.Clear != 0 {
 		if err := mountSetattr(fd, false, attr); err != nil {
 			return -1, false, fmt.Errorf("attributes: %w", err)
+		}
+	}
+	if m.IDMap && s.user >= 0 {
+		if err := s.idmap(fd); err != nil {
+			return -1, false, err
 		}
 	}
 	if m.SetAll != 0 {

@@ -51,6 +51,9 @@ func (s *stager) become() error {
 	if err != nil {
 		return err
 	}
+	if p.UserNS != "" {
+		return s.becomeMapped()
+	}
 	if p.NoNewPrivs {
 		if err := prctl(prSetNoNewPrivs, 1, 0); err != nil {
 			return fmt.Errorf("no_new_privs: %w", err)

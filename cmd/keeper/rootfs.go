@@ -64,7 +64,8 @@ func (s *stager) device(d *plan.Device) error {
 	if err := syscall.Fchmodat(parent, name, d.Mode&0o7777, 0); err != nil {
 		return err
 	}
-	_, _, e := syscall.Syscall6(syscall.SYS_FCHOWNAT, uintptr(fd), cstr(""), uintptr(d.UID), uintptr(d.GID), atEmptyPath, 0)
+	p := &s.p.Process
+	_, _, e := syscall.Syscall6(syscall.SYS_FCHOWNAT, uintptr(fd), cstr(""), uintptr(p.RootUID+d.UID), uintptr(p.RootGID+d.GID), atEmptyPath, 0)
 	return check(e)
 }
 
@@ -247,7 +248,7 @@ func (s *stager) openConsole(bind bool) ([]int, error) {
 		return nil, fmt.Errorf("console: open peer: %w", err)
 	}
 	p := &s.p.Process
-	if err := syscall.Fchown(int(slave), p.UID, -1); err != nil {
+	if err := syscall.Fchown(int(slave), s.hostUID(p.UID), -1); err != nil {
 		s.tolerate("console: chown to %d: %v", p.UID, err)
 	}
 	if p.Rows != 0 || p.Cols != 0 {

@@ -33,6 +33,7 @@ type stager struct {
 	root  int // the new root
 	// path is the program, looked up.
 	path string
+	user int // the user namespace to enter last, or -1
 }
 
 // failure is an error with the exit code that a shell would give.
@@ -50,7 +51,7 @@ func stage() {
 	prctl(prSetDumpable, 0, 0)
 	setName("sampan-stage")
 	cloexecFrom(planFD)
-	s := &stager{proc: -1, root: -1}
+	s := &stager{proc: -1, root: -1, user: -1}
 	err := s.run()
 	rep := plan.Report{Error: err.Error(), Code: 128, Notes: s.notes}
 	var f *failure
@@ -73,6 +74,11 @@ func (s *stager) run() error {
 		return plan.ErrVersion
 	}
 	s.oomScore()
+	if path := s.p.Process.UserNS; path != "" {
+		if s.user, err = syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0); err != nil {
+			return &os.PathError{Op: "open", Path: path, Err: err}
+		}
+	}
 	if err := s.joinCgroups(); err != nil {
 		return err
 	}

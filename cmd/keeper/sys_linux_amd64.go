@@ -2,6 +2,8 @@ package main
 
 // System call numbers that package syscall does not name.
 const (
-	sysSetns   = 308
-	sysSeccomp = 317
+	sysSetns       = 308
+	sysExecveat    = 322
+	sysMemfdCreate = 319
+	sysSeccomp     = 317
 )

@@ -2,6 +2,8 @@ package main
 
 // System call numbers that package syscall does not name.
 const (
-	sysSetns   = 268
-	sysSeccomp = 277
+	sysSetns       = 268
+	sysExecveat    = 281
+	sysMemfdCreate = 279
+	sysSeccomp     = 277
 )

@@ -101,10 +101,15 @@ func (r *Runtime) create(ctx context.Context, cfg *CreateConfig) (_ *container, 
 		return nil, err
 	}
 	p.CgroupProcs = c.group.Procs()
-	if err := r.directories(cfg, p, child); err != nil {
+	if err := r.directories(cfg, p, child, mappingsOf(cfg.Spec, sb)); err != nil {
 		return nil, err
 	}
 	c.rec.Child = *child
+	if p.Process.UserNS == filepath.Join(r.runDir(cfg.ID), userPin) {
+		if err := r.pinUserNS(mappingsOf(cfg.Spec, sb), p.Process.UserNS); err != nil {
+			return nil, err
+		}
+	}
 	return c, r.launch(ctx, c, p)
 }
 
@@ -149,7 +154,7 @@ func (r *Runtime) cgroupPath(cfg *CreateConfig, sb *Sandbox) (string, error) {
 
 // directories makes the container's directories and FIFOs. The FIFOs belong to
 // its user, so that a program may open /dev/stdout.
-func (r *Runtime) directories(cfg *CreateConfig, p *plan.Plan, child *plan.Child) error {
+func (r *Runtime) directories(cfg *CreateConfig, p *plan.Plan, child *plan.Child, maps *IDMappings) error {
 	if err := os.MkdirAll(r.dir(cfg.ID), 0o700); err != nil {
 		return err
 	}
@@ -170,7 +175,10 @@ func (r *Runtime) directories(cfg *CreateConfig, p *plan.Plan, child *plan.Child
 		if err := unix.Mkfifo(path, 0o600); err != nil {
 			return &os.PathError{Op: "mkfifo", Path: path, Err: err}
 		}
-		uid, gid := hostIDs(cfg.Spec, p.Process.UID, p.Process.GID)
+		uid, gid := p.Process.UID, p.Process.GID
+		if maps != nil {
+			uid, gid = hostID(maps.UID, uid), hostID(maps.GID, gid)
+		}
 		if err := os.Chown(path, uid, gid); err != nil {
 			return err
 		}
@@ -179,11 +187,7 @@ func (r *Runtime) directories(cfg *CreateConfig, p *plan.Plan, child *plan.Child
 	return nil
 }
 
-// hostIDs maps ids of the container to the host's.
-func hostIDs(spec *specs.Spec, uid, gid int) (int, int) {
-	return hostID(spec.Linux.UIDMappings, uid), hostID(spec.Linux.GIDMappings, gid)
-}
-
+// hostID maps an id of the container to the host's.
 func hostID(maps []specs.LinuxIDMapping, id int) int {
 	for _, m := range maps {
 		if uint32(id) >= m.ContainerID && uint32(id) < m.ContainerID+m.Size {

@@ -119,6 +119,7 @@ func (c *container) execPlan(cfg ExecConfig) (*plan.Plan, error) {
 	}
 	proc.Seccomp, proc.SeccompFlags = base.Process.Seccomp, base.Process.SeccompFlags
 	proc.TTY = cfg.TTY
+	proc.UserNS, proc.RootUID, proc.RootGID = base.Process.UserNS, base.Process.RootUID, base.Process.RootGID
 	if proc.OOMScoreAdj == nil {
 		proc.OOMScoreAdj = base.Process.OOMScoreAdj
 	}

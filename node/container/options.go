@@ -56,7 +56,10 @@ func planMount(in specs.Mount) (plan.Mount, error) {
 		case "rbind":
 			out.Bind, out.Recursive = true, true
 			continue
-		case "idmap", "ridmap", "tmpcopyup":
+		case "idmap":
+			out.IDMap = true
+			continue
+		case "ridmap", "tmpcopyup":
 			return out, fmt.Errorf("mount on %q: option %q is not supported", in.Destination, name)
 		}
 		o, ok := mountOption(name)
@@ -76,7 +79,7 @@ func planMount(in specs.Mount) (plan.Mount, error) {
 		out.Bind = true
 	}
 	if len(in.UIDMappings)+len(in.GIDMappings) > 0 {
-		return out, fmt.Errorf("mount on %q: id-mapped mounts are not supported", in.Destination)
+		out.IDMap = true // with the container's own mapping; another makes no sense to it
 	}
 	return out, nil
 }

@@ -83,6 +83,9 @@ func (s *Sandbox) pinned() map[string]uintptr {
 	if !s.Config.HostIPC {
 		out["ipc"] = unix.CLONE_NEWIPC
 	}
+	if s.Config.UserNS != nil {
+		out[userPin] = unix.CLONE_NEWUSER
+	}
 	return out
 }
 
@@ -93,6 +96,9 @@ func (s *Sandbox) impose(want map[uintptr]string) {
 	}
 	for name, flag := range s.pinned() {
 		want[flag] = filepath.Join(s.dir, name)
+	}
+	if s.Config.UserNS == nil {
+		delete(want, unix.CLONE_NEWUSER)
 	}
 	switch {
 	case want[unix.CLONE_NEWPID] != "": // a target container's
@@ -107,8 +113,8 @@ func (s *Sandbox) impose(want map[uintptr]string) {
 
 // CreateSandbox makes and pins the namespaces. On an error nothing is left.
 func (r *Runtime) CreateSandbox(ctx context.Context, cfg SandboxConfig) (*Sandbox, error) {
-	if cfg.UserNS != nil {
-		return nil, fmt.Errorf("sandbox %q: user namespaces of a sandbox are not supported: %w", cfg.ID, errors.ErrUnsupported)
+	if cfg.UserNS != nil && (cfg.HostNetwork || cfg.HostIPC || cfg.HostPID) {
+		return nil, fmt.Errorf("sandbox %q: a user namespace does not go with a namespace of the host", cfg.ID)
 	}
 	free, err := r.reserve(cfg.ID)
 	if err != nil {
@@ -133,14 +139,14 @@ func (r *Runtime) makeSandbox(ctx context.Context, s *Sandbox) error {
 	if err := r.saveSandbox(s); err != nil {
 		return err
 	}
-	if err := onLostThread(func() error { return s.pin() }); err != nil {
+	if err := r.pinNamespaces(s); err != nil {
 		return err
 	}
 	if !s.Config.HostIPC {
 		if err := os.MkdirAll(s.Shm(), 0o755); err != nil {
 			return err
 		}
-		if err := unix.Mount("shm", s.Shm(), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=1777,size="+shmSize); err != nil {
+		if err := unix.Mount("shm", s.Shm(), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=1777,size="+shmSize+s.shmOwner()); err != nil {
 			return fmt.Errorf("mount shared memory: %w", err)
 		}
 	}
@@ -152,6 +158,13 @@ func (r *Runtime) makeSandbox(ctx context.Context, s *Sandbox) error {
 	return r.saveSandbox(s)
 }
 
+func (s *Sandbox) shmOwner() string {
+	if m := s.Config.UserNS; m != nil {
+		return fmt.Sprintf(",uid=%d,gid=%d", hostID(m.UID, 0), hostID(m.GID, 0))
+	}
+	return ""
+}
+
 // saveSandbox need not survive a power cut: the namespaces do not either.
 func (r *Runtime) saveSandbox(s *Sandbox) error {
 	b, err := json.Marshal(s)
@@ -161,18 +174,42 @@ func (r *Runtime) saveSandbox(s *Sandbox) error {
 	return atomicfile.WriteVolatile(filepath.Join(s.dir, sandboxFile), b, 0o600)
 }
 
-// pin makes the namespaces with the calling thread, which ends with it, and
-// binds each to its file.
-func (s *Sandbox) pin() error {
-	var flags uintptr
+// pinNamespaces makes the sandbox's namespaces and pins them. With a user
+// namespace the others must belong to it, so a process is started in all of
+// them; without, a thread makes them that ends when it is done.
+func (r *Runtime) pinNamespaces(s *Sandbox) error {
+	flags := s.flags()
+	if s.Config.UserNS == nil {
+		return onLostThread(func() error {
+			if err := unix.Unshare(int(flags)); err != nil {
+				return fmt.Errorf("unshare: %w", err)
+			}
+			return s.pin(fmt.Sprintf("/proc/self/task/%d/ns", unix.Gettid()))
+		})
+	}
+	return r.holdNamespaces(flags, s.Config.UserNS, func(ns string) error {
+		return onLostThread(func() error {
+			for _, name := range []string{"net", "uts", "ipc"} {
+				if err := enter(filepath.Join(ns, name)); err != nil {
+					return err
+				}
+			}
+			return s.pin(ns)
+		})
+	})
+}
+
+func (s *Sandbox) flags() (flags uintptr) {
 	for _, f := range s.pinned() {
 		flags |= f
 	}
-	if flags != 0 {
-		if err := unix.Unshare(int(flags)); err != nil {
-			return fmt.Errorf("unshare: %w", err)
-		}
-	}
+	return flags
+}
+
+// pin sets up the namespaces that the calling thread is in, and binds those of
+// the directory ns to their files.
+func (s *Sandbox) pin(ns string) error {
+	flags := s.flags()
 	if flags&unix.CLONE_NEWUTS != 0 && s.Config.Hostname != "" {
 		if err := unix.Sethostname([]byte(s.Config.Hostname)); err != nil {
 			return fmt.Errorf("set hostname %q: %w", s.Config.Hostname, err)
@@ -189,12 +226,8 @@ func (s *Sandbox) pin() error {
 		}
 	}
 	for name := range s.pinned() {
-		target := filepath.Join(s.dir, name)
-		if err := os.WriteFile(target, nil, 0o400); err != nil {
+		if err := pinFile(filepath.Join(ns, name), filepath.Join(s.dir, name)); err != nil {
 			return err
-		}
-		if err := unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/%s", unix.Gettid(), name), target, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("pin %s namespace: %w", name, err)
 		}
 	}
 	return nil
@@ -243,6 +276,9 @@ func loopbackUp() error {
 func (r *Runtime) startPause(ctx context.Context, s *Sandbox) error {
 	p := &plan.Plan{Version: plan.Version, Kind: plan.Pause}
 	for name, flag := range s.pinned() {
+		if name == userPin {
+			continue // pid 1 only reaps; it needs no user of the pod
+		}
 		p.Joins = append(p.Joins, plan.Join{Path: filepath.Join(s.dir, name), Flag: flag})
 	}
 	child := &plan.Child{Flags: unix.CLONE_NEWPID}
@@ -260,14 +296,7 @@ func (r *Runtime) startPause(ctx context.Context, s *Sandbox) error {
 	if _, err := r.keeper.call(ctx, plan.Request{Op: plan.Start, ID: id}); err != nil {
 		return fmt.Errorf("start pid 1: %w", err)
 	}
-	target := filepath.Join(s.dir, "pid")
-	if err := os.WriteFile(target, nil, 0o400); err != nil {
-		return err
-	}
-	if err := unix.Mount(fmt.Sprintf("/proc/%d/ns/pid", a.PID), target, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("pin pid namespace: %w", err)
-	}
-	return nil
+	return pinFile(fmt.Sprintf("/proc/%d/ns/pid", a.PID), filepath.Join(s.dir, "pid"))
 }
 
 // RemoveSandbox takes a sandbox apart. Its containers should be gone already; one
@@ -300,7 +329,7 @@ func (r *Runtime) dismantle(ctx context.Context, s *Sandbox) error {
 			}
 		}
 	}
-	for _, name := range []string{"net", "uts", "ipc", "pid", "shm"} {
+	for _, name := range []string{"net", "uts", "ipc", "pid", userPin, "shm"} {
 		err := unix.Unmount(filepath.Join(s.dir, name), unix.MNT_DETACH)
 		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("unpin %s: %w", name, err)

@@ -47,9 +47,30 @@ func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.C
 	if err != nil {
 		return nil, nil, err
 	}
+	proc.UserNS, proc.TTY = p.Process.UserNS, cfg.TTY
 	p.Process = *proc
-	p.Process.TTY = cfg.TTY
+	maps := mappingsOf(spec, sb)
+	if maps != nil {
+		p.Process.RootUID, p.Process.RootGID = hostID(maps.UID, 0), hostID(maps.GID, 0)
+		if p.Process.UserNS == "" {
+			p.Process.UserNS = filepath.Join(r.runDir(cfg.ID), userPin)
+		}
+	}
 	return p, child, nil
+}
+
+// mappingsOf are the mappings of the user namespace that the container is in, its
+// sandbox's or its own; nil when it is the host's.
+func mappingsOf(spec *specs.Spec, sb *Sandbox) *IDMappings {
+	if sb != nil {
+		return sb.Config.UserNS
+	}
+	for _, ns := range spec.Linux.Namespaces {
+		if ns.Type == specs.UserNamespace {
+			return &IDMappings{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings}
+		}
+	}
+	return nil
 }
 
 var namespaceFlags = map[specs.LinuxNamespaceType]uintptr{
@@ -81,9 +102,9 @@ func planNamespaces(p *plan.Plan, child *plan.Child, spec *specs.Spec, sb *Sandb
 		switch {
 		case flag == unix.CLONE_NEWPID && path != "":
 			child.PIDNS = path
-		case flag == unix.CLONE_NEWUSER && path != "":
-			child.UserNS = path
-		case flag == unix.CLONE_NEWPID || flag == unix.CLONE_NEWNS || flag == unix.CLONE_NEWUSER:
+		case flag == unix.CLONE_NEWUSER:
+			p.Process.UserNS = path
+		case flag == unix.CLONE_NEWPID || flag == unix.CLONE_NEWNS:
 			child.Flags |= flag
 		case path != "":
 			p.Joins = append(p.Joins, plan.Join{Path: path, Flag: flag})
@@ -91,21 +112,10 @@ func planNamespaces(p *plan.Plan, child *plan.Child, spec *specs.Spec, sb *Sandb
 			p.Unshare |= flag
 		}
 	}
-	if child.Flags&unix.CLONE_NEWUSER != 0 {
-		child.UIDMap, child.GIDMap = idMaps(spec.Linux.UIDMappings), idMaps(spec.Linux.GIDMappings)
-	}
 	if _, own := want[unix.CLONE_NEWUTS]; !own {
 		p.Hostname, p.Domainname = "", ""
 	}
 	return nil
-}
-
-func idMaps(in []specs.LinuxIDMapping) []plan.IDMap {
-	out := make([]plan.IDMap, len(in))
-	for i, m := range in {
-		out[i] = plan.IDMap{Container: int(m.ContainerID), Host: int(m.HostID), Size: int(m.Size)}
-	}
-	return out
 }
 
 func (r *Runtime) planRoot(p *plan.Plan, cfg *CreateConfig) error {

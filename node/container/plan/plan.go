@@ -84,6 +84,8 @@ type Mount struct {
 	Bind, Recursive bool
 	// Remount gives what is mounted at Target already the Flags, and does no more.
 	Remount bool
+	// IDMap shows the files with the mapping of Process.UserNS.
+	IDMap bool
 	// SetAll are mount attributes (MOUNT_ATTR_*) for the whole tree of a bind
 	// mount (rro, rnosuid ...).
 	SetAll uint64
@@ -111,6 +113,11 @@ type Process struct {
 	Umask     *int
 	// Caps are the five capability sets as bit masks; nil keeps the keeper's.
 	Caps *Caps
+	// UserNS is a user namespace that is entered last of all, by path. The root
+	// and the mounts marked IDMap are then shown with its mapping.
+	UserNS string
+	// RootUID and RootGID are the host's ids of that namespace's root.
+	RootUID, RootGID int
 	// NoNewPrivs keeps setuid programs from gaining anything.
 	NoNewPrivs bool
 	// Seccomp is a ready classic BPF program, 8 bytes an instruction.

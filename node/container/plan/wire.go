@@ -60,10 +60,6 @@ type Child struct {
 	Flags uintptr
 	// PIDNS is a pid namespace to fork into, by path.
 	PIDNS string
-	// UserNS is a user namespace to fork into, by path.
-	UserNS string
-	// UIDMap and GIDMap are written when Flags asks for a user namespace.
-	UIDMap, GIDMap []IDMap
 	// Stdin, Stdout and Stderr are FIFOs, or empty: the process then has /dev/null.
 	Stdin, Stdout, Stderr string
 	// StdinOnce closes stdin when the first attached client ends its own.
@@ -78,9 +74,6 @@ type Child struct {
 	PID     int
 	Started uint64
 }
-
-// IDMap is one line of a user namespace's id mapping.
-type IDMap struct{ Container, Host, Size int }
 
 // Answer is what the keeper sends.
 type Answer struct {

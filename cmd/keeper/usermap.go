@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+// A container with a user namespace is put together by the host's root, and
+// enters the namespace last of all: that needs a process with one thread (see
+// calls.go). Its files are shown to it through id-mapped mounts, so that images
+// and volumes stay as they are on disk.
+
+const attrIdmap = 0x00100000
+
+// idmap gives a detached mount the mapping of the container's user namespace.
+func (s *stager) idmap(fd int) error {
+	if err := mountSetattr(fd, false, mountAttr{Set: attrIdmap, UserNS: uint64(s.user)}); err != nil {
+		return fmt.Errorf("id-mapped mount (the filesystem may not support it): %w", err)
+	}
+	return nil
+}
+
+// actAs makes the files that this thread creates those of the container's root
+// (or with zeros the host's): an id-mapped filesystem has no room for others. The
+// capabilities that go with the change are taken back.
+func actAs(uid, gid int) error {
+	own, err := getCaps()
+	if err != nil {
+		return err
+	}
+	syscall.RawSyscall(syscall.SYS_SETFSGID, uintptr(gid), 0, 0)
+	syscall.RawSyscall(syscall.SYS_SETFSUID, uintptr(uid), 0, 0)
+	return setCaps(own, own, 0)
+}
+
+// hostUID is the host's id of a user of the container. Namespaces of more than
+// one range are taken by their first, which is root's.
+func (s *stager) hostUID(uid int) int { return s.p.Process.RootUID + uid }
+
+// ownedData gives what a mount makes to the container's root instead of the host's.
+func (s *stager) ownedData(m *plan.Mount) string {
+	p := &s.p.Process
+	if p.UserNS == "" || m.Type != "tmpfs" && m.Type != "devpts" {
+		return m.Data
+	}
+	var out []string
+	uid, gid := false, false
+	for _, o := range strings.Split(m.Data, ",") {
+		key, value, _ := strings.Cut(o, "=")
+		n, err := strconv.Atoi(value)
+		switch {
+		case key == "uid" && err == nil:
+			uid, o = true, "uid="+strconv.Itoa(p.RootUID+n)
+		case key == "gid" && err == nil:
+			gid, o = true, "gid="+strconv.Itoa(p.RootGID+n)
+		}
+		if o != "" {
+			out = append(out, o)
+		}
+	}
+	if m.Type == "tmpfs" && !uid {
+		out = append(out, "uid="+strconv.Itoa(p.RootUID))
+	}
+	if m.Type == "tmpfs" && !gid {
+		out = append(out, "gid="+strconv.Itoa(p.RootGID))
+	}
+	return strings.Join(out, ",")
+}
+
+// mappedOverlay makes an overlay of id-mapped layers. They need names for as long
+// as it takes to mount it: on a tmpfs that is gone again before the root is
+// attached in its place.
+func (s *stager) mappedOverlay() (int, error) {
+	r := s.p.Root
+	tmp, err := newMount("tmpfs", "tmpfs", "mode=700", 0)
+	if err != nil {
+		return -1, err
+	}
+	defer syscall.Close(tmp)
+	at, err := syscall.Open(r.Mountpoint, oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: r.Mountpoint, Err: err}
+	}
+	defer syscall.Close(at)
+	if err := attach(tmp, at); err != nil {
+		return -1, err
+	}
+	defer syscall.Unmount(r.Mountpoint, syscall.MNT_DETACH)
+	layers := make([]string, len(r.Lower))
+	for i, l := range r.Lower {
+		if layers[i], err = s.mappedLayer(l, filepath.Join(r.Mountpoint, strconv.Itoa(i))); err != nil {
+			return -1, err
+		}
+	}
+	r.Lower = layers
+	if r.Upper != "" {
+		parent := commonParent(r.Upper, r.Work)
+		top, err := s.mappedLayer(parent, filepath.Join(r.Mountpoint, "top"))
+		if err != nil {
+			return -1, err
+		}
+		r.Upper, r.Work = top+r.Upper[len(parent):], top+r.Work[len(parent):]
+	}
+	return overlay(&r)
+}
+
+func (s *stager) mappedLayer(dir, name string) (string, error) {
+	if err := os.Mkdir(name, 0o700); err != nil {
+		return "", err
+	}
+	fd, err := openTree(atFdcwd, dir, openTreeClone)
+	if err != nil {
+		return "", err
+	}
+	defer syscall.Close(fd)
+	if err := s.idmap(fd); err != nil {
+		return "", fmt.Errorf("layer %q: %w", dir, err)
+	}
+	to, err := syscall.Open(name, oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer syscall.Close(to)
+	return name, attach(fd, to)
+}
+
+// commonParent is the deepest directory above both.
+func commonParent(a, b string) string {
+	dir := filepath.Dir(a)
+	for dir != "/" && !strings.HasPrefix(b, dir+"/") {
+		dir = filepath.Dir(dir)
+	}
+	return strings.TrimSuffix(dir, "/")
+}

@@ -1,0 +1,91 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// userPin is the name of a pinned user namespace.
+const userPin = "user"
+
+// pinUserNS makes a user namespace for one container and pins it at path.
+func (r *Runtime) pinUserNS(maps *IDMappings, path string) error {
+	return r.holdNamespaces(unix.CLONE_NEWUSER, maps, func(ns string) error {
+		return pinFile(ns+"/"+userPin, path)
+	})
+}
+
+// holdNamespaces starts a process in new namespaces, one of them a user namespace
+// that owns the others, and calls f with their directory while it is there.
+func (r *Runtime) holdNamespaces(flags uintptr, maps *IDMappings, f func(ns string) error) error {
+	if len(maps.UID) == 0 || len(maps.GID) == 0 {
+		return errors.New("user namespace has no id mappings")
+	}
+	exe, err := sealed("sampan-keeper", r.cfg.Keeper)
+	if err != nil {
+		return fmt.Errorf("keeper program: %w", err)
+	}
+	defer exe.Close()
+	in, hold, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return errors.Join(err, in.Close(), hold.Close())
+	}
+	defer null.Close()
+	p, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), []string{"sampan-keeper", "hold"}, &os.ProcAttr{
+		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Files: []*os.File{in, null, null},
+		Sys: &syscall.SysProcAttr{
+			Cloneflags: flags, UidMappings: procMaps(maps.UID), GidMappings: procMaps(maps.GID),
+			GidMappingsEnableSetgroups: true,
+		},
+	})
+	in.Close()
+	if err != nil {
+		hold.Close()
+		return fmt.Errorf("start a process in a user namespace: %w", err)
+	}
+	err = f(fmt.Sprintf("/proc/%d/ns", p.Pid))
+	hold.Close()
+	_, werr := p.Wait()
+	return errors.Join(err, werr)
+}
+
+func procMaps(in []specs.LinuxIDMapping) []syscall.SysProcIDMap {
+	out := make([]syscall.SysProcIDMap, len(in))
+	for i, m := range in {
+		out[i] = syscall.SysProcIDMap{ContainerID: int(m.ContainerID), HostID: int(m.HostID), Size: int(m.Size)}
+	}
+	return out
+}
+
+// pinFile keeps a namespace alive by a bind mount.
+func pinFile(ns, path string) error {
+	if err := os.WriteFile(path, nil, 0o400); err != nil {
+		return err
+	}
+	if err := unix.Mount(ns, path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("pin namespace %q: %w", ns, err)
+	}
+	return nil
+}
+
+// enter joins the namespace behind path with the calling thread.
+func enter(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Setns(int(f.Fd()), 0); err != nil {
+		return fmt.Errorf("enter namespace %q: %w", path, err)
+	}
+	return nil
+}
