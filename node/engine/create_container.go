@@ -74,7 +74,7 @@ func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img imag
 		return err
 	}
 	in := spec.Input{Container: c.Config, Sandbox: s.Config, Image: img.Config.Config, User: c.User, Files: e.files(s.ID).visible(shared.Shm()),
-		ImageMounts: volumes, Namespaces: ns, CgroupsPath: path.Join(e.cgroupParent(s.Config), c.ID), Hostname: hostname(s.Config),
+		ImageMounts: volumes, Namespaces: ns, CgroupsPath: path.Join(e.cgroupParent(s.Config), c.ID), Hostname: hostname(s.Config), UserNamespace: userNamespace(s.Config),
 		HostCaps: e.hostCaps, PidsLimit: max(0, e.cfg.PidsLimit)}
 	oci, err := spec.Build(in)
 	if err != nil {

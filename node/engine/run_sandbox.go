@@ -12,6 +12,7 @@ import (
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/node/container"
+	"github.com/sampan-dev/sampan/node/engine/spec"
 	"github.com/sampan-dev/sampan/node/network"
 )
 
@@ -95,7 +96,17 @@ func (e *Engine) sandboxConfig(s *sandbox) container.SandboxConfig {
 		Sysctls:      c.GetLinux().GetSysctls(),
 		CgroupParent: e.cgroupParent(c),
 	}
+	if u := namespaces(c).GetUsernsOptions(); userNamespace(c) {
+		cfg.UserNS = &container.IDMappings{UID: spec.IDMappings(u.GetUids()), GID: spec.IDMappings(u.GetGids())}
+	}
 	return cfg
+}
+
+// userNamespace tells whether the pod's users are others than the host's. The
+// CRI's zero value says so too, but with no mappings.
+func userNamespace(c *rt.PodSandboxConfig) bool {
+	u := namespaces(c).GetUsernsOptions()
+	return u.GetMode() == rt.NamespaceMode_POD && len(u.GetUids())+len(u.GetGids()) > 0
 }
 
 // cgroupParent is the pod's, or one of the engine's own with the pod's name.
@@ -135,8 +146,8 @@ func checkSandbox(r *rt.RunPodSandboxRequest) error {
 	case c.GetHostname() == "" && !hostNetwork(c):
 		return invalid("sandbox %q has no hostname", podName(c))
 	}
-	if u := namespaces(c).GetUsernsOptions(); u.GetMode() == rt.NamespaceMode_POD && len(u.GetUids())+len(u.GetGids()) > 0 {
-		return invalid("sandbox %q wants a user namespace, which is not supported", podName(c))
+	if userNamespace(c) && (hostNetwork(c) || hostIPC(c) || hostPID(c)) {
+		return invalid("sandbox %q wants a user namespace together with a namespace of the host", podName(c))
 	}
 	if sc := c.GetLinux().GetSecurityContext(); sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil {
 		return invalid("sandbox %q has a group to run as but no user", podName(c))

@@ -107,6 +107,7 @@ func Run(t *testing.T, s Subject) {
 		{"container update", containerUpdate},
 		{"container logs", containerLogs},
 		{"namespaces", sharedNamespaces},
+		{"user namespace", userNamespace},
 		{"exec", execSync},
 		{"streams", execStreams},
 		{"attach", attachStreams},

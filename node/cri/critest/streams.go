@@ -9,7 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -47,6 +50,31 @@ func sharedNamespaces(x *exam) {
 	if n := processes(x, id); n < "3" {
 		x.Errorf("%s processes in a shared pid namespace with two containers and an exec", n)
 	}
+}
+
+// userNamespace: root in the pod is nobody on the host, and the pod's volumes
+// and files are root's all the same.
+func userNamespace(x *exam) {
+	for _, h := range must(x.e.Status(x.ctx(), &rt.StatusRequest{}))(x).RuntimeHandlers {
+		if h.GetName() == "" && !h.GetFeatures().GetUserNamespaces() {
+			x.Skip("the engine has no user namespaces")
+		}
+	}
+	const first, size = 300000, 65536
+	maps := []*rt.IDMapping{{HostId: first, ContainerId: 0, Length: size}}
+	p := x.pod(func(c *rt.PodSandboxConfig) {
+		c.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &rt.UserNamespace{Mode: rt.NamespaceMode_POD, Uids: maps, Gids: maps}
+	})
+	dir := x.TempDir()
+	c := p.container("write", "/data/file", "x", "then", "cat", "/proc/self/uid_map", "then", "write", "/etc/hosts", "mine", "then", "wait")
+	c.Mounts = []*rt.Mount{{ContainerPath: "/data", HostPath: dir, UidMappings: maps, GidMappings: maps}}
+	id := p.start(c)
+	x.says(id, "waiting")
+	x.equal("map", strings.Fields(x.log(x.status(id).LogPath))[:3], []int{0, first, size})
+	st := must(os.Stat(filepath.Join(dir, "file")))(x)
+	x.equal("owner of a volume's file", st.Sys().(*syscall.Stat_t).Uid, 0)
+	out, _ := x.run(id, "id")
+	x.equal("an exec's user", out, "0 0 [0]")
 }
 
 func processes(x *exam, id string) string {

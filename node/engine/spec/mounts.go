@@ -65,10 +65,14 @@ func sandboxMounts(in Input) []specs.Mount {
 	if in.Container.GetLinux().GetSecurityContext().GetReadonlyRootfs() {
 		mode = "ro"
 	}
+	options := []string{"rbind", "rprivate", mode}
+	if in.UserNamespace {
+		options = append(options, "idmap") // the files are root's, on either side
+	}
 	var out []specs.Mount
 	for dst, src := range map[string]string{"/etc/hostname": in.Files.Hostname, "/etc/hosts": in.Files.Hosts, "/etc/resolv.conf": in.Files.ResolvConf} {
 		if src != "" {
-			out = append(out, specs.Mount{Destination: dst, Type: "bind", Source: src, Options: []string{"rbind", "rprivate", mode}})
+			out = append(out, specs.Mount{Destination: dst, Type: "bind", Source: src, Options: slices.Clone(options)})
 		}
 	}
 	slices.SortFunc(out, func(a, b specs.Mount) int { return cmp.Compare(a.Destination, b.Destination) })
@@ -108,7 +112,7 @@ func volumes(in Input) (out []specs.Mount, propagation string, err error) {
 			propagation = "rslave"
 		}
 		out = append(out, specs.Mount{Destination: dst, Type: "bind", Source: m.GetHostPath(), Options: options,
-			UIDMappings: idMappings(m.GetUidMappings()), GIDMappings: idMappings(m.GetGidMappings())})
+			UIDMappings: IDMappings(m.GetUidMappings()), GIDMappings: IDMappings(m.GetGidMappings())})
 	}
 	return out, propagation, nil
 }
@@ -158,7 +162,8 @@ func imageVolume(m *rt.Mount, dst string, lower []string) (specs.Mount, error) {
 	return specs.Mount{Destination: dst, Type: "overlay", Source: "overlay", Options: []string{"ro", "lowerdir=" + strings.Join(lower, ":")}}, nil
 }
 
-func idMappings(in []*rt.IDMapping) []specs.LinuxIDMapping {
+// IDMappings are the CRI's in the OCI's words.
+func IDMappings(in []*rt.IDMapping) []specs.LinuxIDMapping {
 	var out []specs.LinuxIDMapping
 	for _, m := range in {
 		out = append(out, specs.LinuxIDMapping{HostID: m.GetHostId(), ContainerID: m.GetContainerId(), Size: m.GetLength()})

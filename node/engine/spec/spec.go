@@ -38,6 +38,8 @@ type Input struct {
 	ImageMounts map[int][]string
 	Namespaces  []specs.LinuxNamespace
 	CgroupsPath string
+	// UserNamespace says that the sandbox's users are others than the host's.
+	UserNamespace bool
 	// Hostname is what HOSTNAME holds.
 	Hostname string
 	// HostCaps are the capabilities that there are to give, CAP_ names.
