@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -46,8 +47,13 @@ func (s *Server) evict(ctx context.Context, r *Request) (runtime.Object, error) 
 	if body.DeleteOptions != nil {
 		e.opts = body.DeleteOptions
 	}
-	if r.dryRun() {
+	switch {
+	case len(e.opts.DryRun) == 0:
 		e.opts.DryRun = r.Create.DryRun
+	case len(r.Create.DryRun) == 0:
+		r.Create.DryRun = e.opts.DryRun
+	case !slices.Equal(e.opts.DryRun, r.Create.DryRun):
+		return nil, apierrors.NewBadRequest("Non-matching dry-run options in request and content")
 	}
 	e.pinned = e.opts.Preconditions != nil && e.opts.Preconditions.ResourceVersion != nil &&
 		*e.opts.Preconditions.ResourceVersion != ""

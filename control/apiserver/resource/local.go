@@ -134,6 +134,7 @@ func (c *call) listObject(p *page) (runtime.Object, error) {
 	if err := meta.SetList(list, objects); err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("list of %q: %w", c.gvr, err))
 	}
+	stripItems(list)
 	list.GetObjectKind().SetGroupVersionKind(c.listGVK())
 	accessor, err := meta.ListAccessor(list)
 	if err != nil {

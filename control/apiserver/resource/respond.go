@@ -98,7 +98,6 @@ func (x *exchange) pageBytes(p *page) ([][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		stripItems(list)
 		data, err := x.encode(x.form, list)
 		return [][]byte{data}, err
 	case x.form.media == mediaProtobuf:
