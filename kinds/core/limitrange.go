@@ -42,6 +42,9 @@ func LimitRange() *kinds.Kind {
 func defaultLimitRange(l *corev1.LimitRange) {
 	for i := range l.Spec.Limits {
 		item := &l.Spec.Limits[i]
+		for _, list := range []corev1.ResourceList{item.Max, item.Min, item.Default, item.DefaultRequest, item.MaxLimitRequestRatio} {
+			roundResources(list)
+		}
 		if item.Type != corev1.LimitTypeContainer {
 			continue
 		}

@@ -55,14 +55,19 @@ func proxyOf(kind string, options func() runtime.Object) kinds.Subresource {
 	}
 }
 
-// defaultNode lets everything be allocatable when a node does not say.
+// defaultNode lets everything be allocatable when a node does not say, and keeps
+// the one pod range and the list of them in step; the one wins.
 func defaultNode(n *corev1.Node) {
-	if n.Status.Allocatable != nil || n.Status.Capacity == nil {
-		return
+	switch one, list := n.Spec.PodCIDR, n.Spec.PodCIDRs; {
+	case one == "" && len(list) > 0:
+		n.Spec.PodCIDR = list[0]
+	case one != "" && (len(list) == 0 || list[0] != one):
+		n.Spec.PodCIDRs = []string{one}
 	}
-	n.Status.Allocatable = make(corev1.ResourceList, len(n.Status.Capacity))
-	for name, quantity := range n.Status.Capacity {
-		n.Status.Allocatable[name] = quantity.DeepCopy()
+	roundResources(n.Status.Capacity)
+	roundResources(n.Status.Allocatable)
+	if n.Status.Allocatable == nil && n.Status.Capacity != nil {
+		n.Status.Allocatable = n.Status.Capacity.DeepCopy()
 	}
 }
 

@@ -26,7 +26,9 @@ func PersistentVolume() *kinds.Kind {
 			PrepareCreate: kinds.Each(func(v *corev1.PersistentVolume) {
 				v.Status = corev1.PersistentVolumeStatus{Phase: corev1.VolumePending}
 			}),
-			PrepareUpdate: kinds.Pair(func(v, old *corev1.PersistentVolume) { v.Status = old.Status }),
+			PrepareUpdate:  kinds.Pair(func(v, old *corev1.PersistentVolume) { v.Status = old.Status }),
+			Validate:       kinds.Check(validatePersistentVolume),
+			ValidateUpdate: kinds.CheckUpdate(validatePersistentVolumeUpdate),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Capacity", "Access Modes", "Reclaim Policy", "Status", "Claim",
@@ -34,12 +36,13 @@ func PersistentVolume() *kinds.Kind {
 			Row: kinds.Row(persistentVolumeRow),
 		},
 		Subresources: []kinds.Subresource{
-			kinds.Status(func(next, body *corev1.PersistentVolume) { next.Status = body.Status }),
+			kinds.StatusRules(takeVolumeStatus, nil),
 		},
 	}
 }
 
 func defaultPersistentVolume(v *corev1.PersistentVolume) {
+	roundResources(v.Spec.Capacity)
 	if v.Status.Phase == "" {
 		v.Status.Phase = corev1.VolumePending
 	}
@@ -49,6 +52,16 @@ func defaultPersistentVolume(v *corev1.PersistentVolume) {
 	if v.Spec.VolumeMode == nil {
 		mode := corev1.PersistentVolumeFilesystem
 		v.Spec.VolumeMode = &mode
+	}
+}
+
+// takeVolumeStatus keeps the time of the last change of phase if the phase has
+// not changed. The writer of a new phase says when that was.
+func takeVolumeStatus(next, body *corev1.PersistentVolume) {
+	before := next.Status
+	next.Status = body.Status
+	if before.Phase == next.Status.Phase && next.Status.LastPhaseTransitionTime == nil {
+		next.Status.LastPhaseTransitionTime = before.LastPhaseTransitionTime
 	}
 }
 

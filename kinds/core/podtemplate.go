@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -20,6 +21,17 @@ func PodTemplate() *kinds.Kind {
 		Storage:    "podtemplates",
 		New:        func() kinds.Object { return &corev1.PodTemplate{} },
 		NewList:    func() runtime.Object { return &corev1.PodTemplateList{} },
+		Strategy: kinds.Strategy{
+			Default:       kinds.Each(func(t *corev1.PodTemplate) { DefaultPodTemplate(&t.Template) }),
+			PrepareCreate: kinds.Each(func(t *corev1.PodTemplate) { kinds.FirstGeneration(t) }),
+			PrepareUpdate: kinds.Pair(func(t, old *corev1.PodTemplate) {
+				kinds.NextGeneration(t, old, !kinds.Same(t.Template, old.Template))
+			}),
+			Validate:       kinds.Check(validatePodTemplateObject),
+			ValidateUpdate: kinds.CheckUpdate(func(t, _ *corev1.PodTemplate) field.ErrorList { return validatePodTemplateObject(t) }),
+			Warnings:       TemplateWarnings(func(t *corev1.PodTemplate) *corev1.PodTemplateSpec { return &t.Template }, "template"),
+			Generation:     true,
+		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Containers", "Images", "Pod Labels"),
 			Row: kinds.Row(func(t *corev1.PodTemplate, _ time.Time) []any {
@@ -28,4 +40,8 @@ func PodTemplate() *kinds.Kind {
 			}),
 		},
 	}
+}
+
+func validatePodTemplateObject(t *corev1.PodTemplate) field.ErrorList {
+	return ValidatePodTemplate(&t.Template, field.NewPath("template"))
 }

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -29,7 +30,11 @@ func ReplicationController() *kinds.Kind {
 			Default:           kinds.Each(defaultReplicationController),
 			PrepareCreate:     kinds.Each(prepareReplicationController),
 			PrepareUpdate:     kinds.Pair(prepareReplicationControllerUpdate),
-			Generation:        true,
+			Validate:          kinds.Check(validateReplicationController),
+			ValidateUpdate: kinds.CheckUpdate(func(c, _ *corev1.ReplicationController) field.ErrorList {
+				return validateReplicationController(c)
+			}),
+			Generation: true,
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Desired|integer", "Current|integer", "Ready|integer", "Age",
@@ -41,7 +46,7 @@ func ReplicationController() *kinds.Kind {
 			return fields.Set{"status.replicas": strconv.Itoa(int(c.Status.Replicas))}
 		}),
 		Subresources: []kinds.Subresource{
-			kinds.Status(func(next, body *corev1.ReplicationController) { next.Status = body.Status }),
+			kinds.StatusRules(func(next, body *corev1.ReplicationController) { next.Status = body.Status }, validateReplicationControllerStatus),
 			kinds.ScaleOf(kinds.Scaled[*corev1.ReplicationController]{
 				Replicas: func(c *corev1.ReplicationController) **int32 { return &c.Spec.Replicas },
 				Current:  func(c *corev1.ReplicationController) int32 { return c.Status.Replicas },
@@ -61,6 +66,9 @@ func defaultReplicationController(c *corev1.ReplicationController) {
 		if len(c.Labels) == 0 {
 			c.Labels = c.Spec.Template.Labels
 		}
+	}
+	if c.Spec.Template != nil {
+		DefaultPodTemplate(c.Spec.Template)
 	}
 	if c.Spec.Replicas == nil {
 		one := int32(1)

@@ -25,16 +25,25 @@ func ResourceQuota() *kinds.Kind {
 		NewList:    func() runtime.Object { return &corev1.ResourceQuotaList{} },
 		Strategy: kinds.Strategy{
 			ReturnsDeleted: true,
+			Default:        kinds.Each(defaultQuota),
 			PrepareCreate:  kinds.Each(func(q *corev1.ResourceQuota) { q.Status = corev1.ResourceQuotaStatus{} }),
 			PrepareUpdate:  kinds.Pair(func(q, old *corev1.ResourceQuota) { q.Status = old.Status }),
+			Validate:       kinds.Check(validateQuota),
+			ValidateUpdate: kinds.CheckUpdate(validateQuotaUpdate),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Request", "Limit", "Age"),
 			Row:     kinds.Row(quotaRow),
 		},
 		Subresources: []kinds.Subresource{
-			kinds.Status(func(next, body *corev1.ResourceQuota) { next.Status = body.Status }),
+			kinds.StatusRules(func(next, body *corev1.ResourceQuota) { next.Status = body.Status }, validateQuotaStatus),
 		},
+	}
+}
+
+func defaultQuota(q *corev1.ResourceQuota) {
+	for _, list := range []corev1.ResourceList{q.Spec.Hard, q.Status.Hard, q.Status.Used} {
+		roundResources(list)
 	}
 }
 

@@ -30,7 +30,7 @@ func Service() *kinds.Kind {
 		Strategy: kinds.Strategy{
 			ReturnsDeleted: true,
 			Default:        kinds.Each(defaultService),
-			PrepareCreate:  kinds.Each(func(s *corev1.Service) { s.Status = corev1.ServiceStatus{} }),
+			PrepareCreate:  kinds.Each(prepareService),
 			PrepareUpdate:  kinds.Pair(prepareServiceUpdate),
 			Validate:       kinds.Check(validateService),
 			ValidateUpdate: kinds.CheckUpdate(validateServiceUpdate),
