@@ -1,0 +1,328 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sampan-dev/sampan/node/volume/downward"
+)
+
+// source is a Source out of two maps.
+type source struct {
+	maps    map[string]map[string]string
+	secrets map[string]map[string][]byte
+}
+
+func (s *source) ConfigMap(_ context.Context, _, name string) (*corev1.ConfigMap, error) {
+	data, ok := s.maps[name]
+	if !ok {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "configmap"}, name)
+	}
+	return &corev1.ConfigMap{Data: data}, nil
+}
+
+func (s *source) Secret(_ context.Context, _, name string) (*corev1.Secret, error) {
+	data, ok := s.secrets[name]
+	if !ok {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "secret"}, name)
+	}
+	return &corev1.Secret{Data: data}, nil
+}
+
+type bench struct {
+	*Volumes
+	src    *source
+	minted int
+	mint   error
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("volumes on tmpfs need root")
+	}
+	b := &bench{src: &source{maps: map[string]map[string]string{}, secrets: map[string]map[string][]byte{}}}
+	b.Volumes = New(Config{Root: t.TempDir(), Source: b.src, Tokens: func(_ context.Context, _ *corev1.Pod, r TokenRequest) (string, time.Time, error) {
+		b.minted++
+		return fmt.Sprintf("%s-%d", r.Audience, b.minted), time.Now().Add(time.Duration(r.Seconds) * time.Second), b.mint
+	}})
+	t.Cleanup(func() {
+		if err := b.Remove("u1"); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func podWith(vols ...corev1.Volume) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "u1", Labels: map[string]string{"b": "2", "a": "1"}},
+		Spec:       corev1.PodSpec{Volumes: vols, Containers: []corev1.Container{{Name: "c"}}},
+	}
+}
+
+func (b *bench) prepare(t *testing.T, pod *corev1.Pod) Set {
+	t.Helper()
+	set, err := b.Prepare(t.Context(), pod, downward.Facts{NodeName: "n", PodIPs: []string{"10.0.0.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func ref(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
+
+func TestConfigMapSwitchesAllFilesAtOnce(t *testing.T) {
+	b := newBench(t)
+	b.src.maps["cm"] = map[string]string{"a": "1", "b": "1"}
+	pod := podWith(corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: ref("cm")}}})
+	dir := b.prepare(t, pod).Paths["v"]
+	if read(t, dir+"/a") != "1" {
+		t.Error("a isn't 1")
+	}
+	before, err := os.Readlink(dir + "/..data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.prepare(t, pod)
+	if same, _ := os.Readlink(dir + "/..data"); same != before {
+		t.Error("unchanged contents were written again")
+	}
+	b.src.maps["cm"] = map[string]string{"a": "2", "c": "2"}
+	// Whoever has the old directory open keeps a consistent view of it.
+	old, err := os.OpenRoot(filepath.Join(dir, "..data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	b.prepare(t, pod)
+	if read(t, dir+"/a") != "2" || read(t, dir+"/c") != "2" {
+		t.Error("new contents aren't there")
+	}
+	if _, err := os.Lstat(dir + "/b"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("b is still there (%v)", err)
+	}
+	if link, _ := os.Readlink(dir + "/a"); link != "..data/a" {
+		t.Errorf("a points at %q", link)
+	}
+	entries, _ := os.ReadDir(dir)
+	if len(entries) != 4 { // ..data, one version, a, c
+		t.Errorf("%d entries remain: %v", len(entries), entries)
+	}
+}
+
+func TestOptionalItemsAndModes(t *testing.T) {
+	b := newBench(t)
+	yes, mode := true, int32(0o400)
+	b.src.secrets["s"] = map[string][]byte{"k": []byte("x")}
+	vol := corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
+		SecretName: "s", Items: []corev1.KeyToPath{{Key: "k", Path: "deep/er/k", Mode: &mode}},
+	}}}
+	none := corev1.Volume{Name: "o", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: ref("no"), Optional: &yes}}}
+	set := b.prepare(t, podWith(vol, none))
+	info, err := os.Stat(set.Paths["v"] + "/deep/er/k")
+	if err != nil || info.Mode().Perm() != 0o400 {
+		t.Errorf("mode %v (%v)", info, err)
+	}
+	if mounted, err := isMount(set.Paths["v"]); err != nil || !mounted {
+		t.Errorf("a secret is on disk (%v)", err)
+	}
+	for name, c := range map[string]struct {
+		vol  corev1.Volume
+		want string
+	}{
+		"missing map": {corev1.Volume{Name: "m", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: ref("no")}}},
+			`MountVolume.SetUp failed for volume "m" : configmap "no" not found`},
+		"missing key": {corev1.Volume{Name: "m", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s", Items: []corev1.KeyToPath{{Key: "z", Path: "z"}}}}},
+			`references non-existent secret key: z`},
+		"climbing path": {corev1.Volume{Name: "m", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s", Items: []corev1.KeyToPath{{Key: "k", Path: "../../k"}}}}},
+			`must not contain '..'`},
+		"claim": {corev1.Volume{Name: "m", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}},
+			`claim "data"`},
+	} {
+		_, err := b.Prepare(t.Context(), podWith(c.vol), downward.Facts{})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %s", name, err, c.want)
+		}
+	}
+}
+
+func TestFSGroupMayReadAndDirIsShared(t *testing.T) {
+	b := newBench(t)
+	gid := int64(4321)
+	b.src.secrets["s"] = map[string][]byte{"k": []byte("x")}
+	mode := int32(0o400)
+	pod := podWith(
+		corev1.Volume{Name: "s", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s", DefaultMode: &mode}}},
+		corev1.Volume{Name: "e", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+	)
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: &gid}
+	set := b.prepare(t, pod)
+	for path, want := range map[string]string{set.Paths["s"] + "/k": "-r--r-----", set.Paths["e"]: "dgrwxrwxrwx"} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().String() != want || groupOf(info) != uint32(gid) {
+			t.Errorf("%s has mode %s and group %d", path, info.Mode(), groupOf(info))
+		}
+	}
+}
+
+func TestMemoryDirHasItsSizeAndRemoveLeavesNothing(t *testing.T) {
+	b := newBench(t)
+	size := resource.MustParse("1Mi")
+	pod := podWith(corev1.Volume{Name: "m", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: &size}}})
+	dir := b.prepare(t, pod).Paths["m"]
+	b.prepare(t, pod)
+	if err := os.WriteFile(dir+"/big", make([]byte, 2<<20), 0o600); err == nil {
+		t.Error("two MiB fit into one")
+	}
+	if err := b.Remove("u1"); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := mountsUnder(b.Dir("u1")); err != nil || len(left) > 0 {
+		t.Errorf("mounts remain: %v (%v)", left, err)
+	}
+	if _, err := os.Stat(b.Dir("u1")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the pod's directory remains (%v)", err)
+	}
+}
+
+func TestDownwardAndProjected(t *testing.T) {
+	b := newBench(t)
+	b.src.maps["cm"] = map[string]string{"k": "v"}
+	pod := podWith(corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+		{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: ref("cm")}},
+		{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{
+			{Path: "labels", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.labels"}},
+			{Path: "ip", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "status.podIP"}},
+		}}},
+		{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", Audience: "aud"}},
+	}}}})
+	set := b.prepare(t, pod)
+	for file, want := range map[string]string{"k": "v", "labels": "a=\"1\"\nb=\"2\"", "ip": "10.0.0.1", "token": "aud-1"} {
+		if got := read(t, filepath.Join(set.Paths["v"], file)); got != want {
+			t.Errorf("%s is %q, want %q", file, got, want)
+		}
+	}
+	if left := time.Until(set.Refresh); left < 47*time.Minute || left > 49*time.Minute {
+		t.Errorf("the token is renewed in %v, want 48m", left)
+	}
+}
+
+func TestTokensRotateAtFourFifthsOfTheirLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		minted := 0
+		var fail error
+		c := newTokenCache(func(_ context.Context, _ *corev1.Pod, r TokenRequest) (string, time.Time, error) {
+			minted++
+			return fmt.Sprint(minted), time.Now().Add(time.Duration(r.Seconds) * time.Second), fail
+		})
+		get := func() string {
+			token, _, err := c.get(t.Context(), podWith(), TokenRequest{Seconds: 1000})
+			if err != nil {
+				return "error"
+			}
+			return token
+		}
+		steps := []struct {
+			after time.Duration
+			want  string
+		}{{0, "1"}, {799 * time.Second, "1"}, {2 * time.Second, "2"}}
+		for _, s := range steps {
+			time.Sleep(s.after)
+			if got := get(); got != s.want {
+				t.Errorf("token %s, want %s", got, s.want)
+			}
+		}
+		fail = errors.New("no server")
+		time.Sleep(900 * time.Second)
+		if got := get(); got != "2" {
+			t.Errorf("while minting fails the token is %s, want the old one", got)
+		}
+		time.Sleep(200 * time.Second)
+		if got := get(); got != "error" {
+			t.Errorf("an expired token was handed out: %s", got)
+		}
+	})
+}
+
+func TestSubPathStaysInsideItsVolume(t *testing.T) {
+	b := newBench(t)
+	pod := podWith(corev1.Volume{Name: "e", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+	root := b.prepare(t, pod).Paths["e"]
+	s := SubPath{PodUID: "u1", Volume: "e", Container: "c", Root: root, Path: "made/here", Writable: true}
+	target, err := b.BindSubPath(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(target+"/f", []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if read(t, root+"/made/here/f") != "x" {
+		t.Error("the subPath isn't the volume's part")
+	}
+	// A container may put a link to the host's root there.
+	if err := os.Symlink("/", root+"/evil"); err != nil {
+		t.Fatal(err)
+	}
+	s.Path = "evil/etc"
+	s.Index = 1
+	target, err = b.BindSubPath(s)
+	if err == nil {
+		if _, err := os.Stat(target + "/passwd"); err == nil {
+			t.Error("a subPath shows the host's /etc")
+		}
+	}
+	s.Path = "../x"
+	if _, err := b.BindSubPath(s); err == nil {
+		t.Error("a subPath with .. is taken")
+	}
+}
+
+func TestHostPathTypes(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "f")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		path string
+		kind corev1.HostPathType
+		ok   bool
+	}{
+		{dir, corev1.HostPathUnset, true}, {dir + "/no", corev1.HostPathUnset, true}, {dir, corev1.HostPathDirectory, true},
+		{file, corev1.HostPathDirectory, false}, {file, corev1.HostPathFile, true}, {dir + "/no", corev1.HostPathFile, false},
+		{dir + "/new", corev1.HostPathDirectoryOrCreate, true}, {dir + "/newf", corev1.HostPathFileOrCreate, true},
+		{"/dev/null", corev1.HostPathCharDev, true}, {"/dev/null", corev1.HostPathBlockDev, false}, {file, corev1.HostPathSocket, false},
+	} {
+		err := hostPath(&corev1.HostPathVolumeSource{Path: c.path, Type: &c.kind})
+		if (err == nil) != c.ok {
+			t.Errorf("%s as %q: %v", c.path, c.kind, err)
+		}
+	}
+}
