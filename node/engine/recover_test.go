@@ -181,3 +181,38 @@ func BenchmarkPod(b *testing.B) {
 		b.ReportMetric(float64(d.Microseconds())/1000/float64(b.N), name+"-ms")
 	}
 }
+
+// TestReboot: when the machine comes back, the pods are there to be looked at
+// and removed, and none of them pretends to run.
+func TestReboot(t *testing.T) {
+	n := newNode(t)
+	sandboxID, id := n.start("before", "wait")
+	pid := n.pid(id)
+	n.close()
+	// What a reboot does: processes and pins go, and everything below Run.
+	p, err := os.FindProcess(pid)
+	n.must(err)
+	n.must(p.Kill())
+	n.must(os.RemoveAll(filepath.Join(n.dir, "sandboxes")))
+	n.open()
+	_, err = n.runtime.Wait(t.Context(), id)
+	n.must(err)
+
+	if st := n.sandbox(sandboxID); st.State != rt.PodSandboxState_SANDBOX_NOTREADY || st.Network.Ip != "" {
+		t.Errorf("the sandbox is %v", st)
+	}
+	if st := n.container(id); st.State != rt.ContainerState_CONTAINER_EXITED {
+		t.Errorf("the container is %v", st)
+	}
+	again := podConfig("before")
+	again.Metadata.Attempt = 1
+	s, err := n.engine.RunPodSandbox(t.Context(), &rt.RunPodSandboxRequest{Config: again})
+	n.must(err)
+	if got := n.sandbox(s.PodSandboxId).Network.Ip; got == "" {
+		t.Error("the next attempt has no address")
+	}
+	for _, id := range []string{sandboxID, s.PodSandboxId} {
+		_, err := n.engine.RemovePodSandbox(t.Context(), &rt.RemovePodSandboxRequest{PodSandboxId: id})
+		n.must(err)
+	}
+}
