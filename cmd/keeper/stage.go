@@ -58,7 +58,9 @@ func stage() {
 	if errors.As(err, &f) {
 		rep.Code = f.code
 	}
-	tell(rep)
+	if tell(rep) != nil { // nobody there: the container's own stderr must do
+		os.Stderr.WriteString(rep.Error + "\n")
+	}
 	os.Exit(rep.Code)
 }
 
@@ -93,6 +95,14 @@ func (s *stager) run() error {
 
 // init builds the container's world, waits to be started and becomes its program.
 func (s *stager) init() error {
+	gate := controlFD
+	if path := s.p.StartFIFO; path != "" {
+		fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		gate = fd
+	}
 	if err := s.namespaces(); err != nil {
 		return err
 	}
@@ -110,7 +120,7 @@ func (s *stager) init() error {
 		return err
 	}
 	closeAll(master)
-	if err := awaitStart(); err != nil {
+	if err := awaitStart(gate); err != nil {
 		os.Exit(1) // the keeper is gone, and with it whoever would have started us
 	}
 	return s.become()
@@ -156,7 +166,7 @@ func (s *stager) pause() error {
 	if err := tell(plan.Report{Ready: true, Notes: s.notes}); err != nil {
 		return err
 	}
-	if err := awaitStart(); err != nil {
+	if err := awaitStart(controlFD); err != nil {
 		os.Exit(1)
 	}
 	syscall.Close(controlFD) // the sign that the program runs
@@ -270,11 +280,11 @@ func tell(r plan.Report, fds ...int) error {
 	return syscall.Sendmsg(controlFD, b, oob, nil, syscall.MSG_NOSIGNAL)
 }
 
-// awaitStart blocks until the keeper says go.
-func awaitStart() error {
+// awaitStart blocks until someone says go.
+func awaitStart(gate int) error {
 	var b [256]byte
 	for {
-		n, err := syscall.Read(controlFD, b[:])
+		n, err := syscall.Read(gate, b[:])
 		if err == syscall.EINTR {
 			continue
 		}

@@ -7,14 +7,11 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
@@ -229,113 +226,6 @@ func (l *keeperLink) request(req plan.Request, fds ...int) (*net.UnixConn, error
 		return nil, fmt.Errorf("keeper: %s %q: %w", req.Op, req.ID, err)
 	}
 	return c, nil
-}
-
-func (r *Runtime) dial() (*net.UnixConn, error) {
-	return net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: r.socketPath(), Net: "unixpacket"})
-}
-
-// dialOrSpawn connects to the keeper and starts one when nobody answers. The lock
-// keeps two Runtimes from starting two.
-func (r *Runtime) dialOrSpawn() (*net.UnixConn, error) {
-	lock, err := os.OpenFile(filepath.Join(r.cfg.Run, "keeper.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return nil, fmt.Errorf("lock %q: %w", lock.Name(), err)
-	}
-	if c, err := r.dial(); err == nil {
-		return c, nil
-	}
-	if err := r.spawn(); err != nil {
-		return nil, err
-	}
-	return r.dial()
-}
-
-// spawn starts the keeper from a sealed memfd, in a session and a cgroup of its
-// own, with its listening socket as descriptor 3: it can be dialled at once.
-func (r *Runtime) spawn() error {
-	exe, err := sealed("sampan-keeper", r.cfg.Keeper)
-	if err != nil {
-		return fmt.Errorf("keeper program: %w", err)
-	}
-	defer exe.Close()
-	socket, err := r.listen()
-	if err != nil {
-		return err
-	}
-	defer socket.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer null.Close()
-	log, err := os.OpenFile(filepath.Join(r.cfg.Run, "keeper.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	p, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), []string{"sampan-keeper"}, &os.ProcAttr{
-		Dir: "/", Env: []string{"GOMAXPROCS=1", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
-		Files: []*os.File{null, null, log, socket},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
-	})
-	if err != nil {
-		return fmt.Errorf("start keeper: %w", err)
-	}
-	if g, err := cgroup.Open(filepath.Join(r.cfg.Cgroup, keeperGroup), allDevices(), r.log); err != nil {
-		r.log.Warn("keeper stays in our cgroup", "err", err)
-	} else if err := errors.Join(g.Create(), g.Add(p.Pid)); err != nil {
-		r.log.Warn("keeper stays in our cgroup", "err", err)
-	}
-	go p.Wait() // nobody else reaps it while we live
-	return nil
-}
-
-// listen binds the socket before the keeper exists.
-func (r *Runtime) listen() (*os.File, error) {
-	if err := os.Remove(r.socketPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: r.socketPath(), Net: "unixpacket"})
-	if err != nil {
-		return nil, err
-	}
-	defer l.Close()
-	l.SetUnlinkOnClose(false)
-	if err := os.Chmod(r.socketPath(), 0o600); err != nil {
-		return nil, err
-	}
-	return l.File()
-}
-
-// sealed puts a program into memory where nobody can write to it any more, so
-// that no container that gets hold of it changes what the host runs.
-func sealed(name string, program []byte) (*os.File, error) {
-	if len(program) == 0 {
-		return nil, errors.New("is empty")
-	}
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
-		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("memfd: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	if _, err := f.Write(program); err != nil {
-		f.Close()
-		return nil, err
-	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("seal: %w", err)
-	}
-	return f, nil
 }
 
 func sendMessage(c *net.UnixConn, v any, fds ...int) error {

@@ -35,6 +35,9 @@ type Plan struct {
 	// that the image has not got is skipped.
 	Masked, Readonly []string
 	Process          Process
+	// StartFIFO, when set, is where the go-ahead comes from instead of the control
+	// socket: whoever created the container need not be there any more.
+	StartFIFO string
 }
 
 // Kind of a plan.

@@ -1,0 +1,163 @@
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sampan-dev/sampan/node/container/cgroup"
+)
+
+// newOCI is an OCI command line with a bundle whose container runs verbs.
+func newOCI(t *testing.T, change func(*specs.Spec), verbs ...string) (*OCI, string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: namespaces, mounts and cgroups")
+	}
+	dir := t.TempDir()
+	o := &OCI{Root: filepath.Join(dir, "state"), Keeper: built.keeper, Cgroup: fmt.Sprintf("/sampan-test-%d-oci-%s", os.Getpid(), filepath.Base(filepath.Dir(dir)))}
+	spec := probeSpec(verbs...)
+	spec.Root = &specs.Root{Path: built.rootfs, Readonly: true}
+	if change != nil {
+		change(spec)
+	}
+	b, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := o.Delete(t.Context(), "c1", true); err != nil && !errors.Is(err, ErrNotFound) {
+			t.Error(err)
+		}
+		cgroup.RemoveEmpty(o.Cgroup)
+		if left, _ := filepath.Glob("/sys/fs/cgroup/*" + o.Cgroup); len(left) > 0 {
+			t.Errorf("cgroups are left: %v", left)
+		}
+	})
+	return o, dir
+}
+
+func (o *OCI) expect(t *testing.T, want specs.ContainerState) specs.State {
+	t.Helper()
+	s, err := o.State("c1")
+	if err != nil || s.Status != want {
+		t.Fatalf("state %+v, %v; want %s", s, err, want)
+	}
+	return s
+}
+
+func TestOCILifecycle(t *testing.T) {
+	hooked := filepath.Join(t.TempDir(), "hooked")
+	o, bundle := newOCI(t, func(s *specs.Spec) {
+		record := func(moment string) []specs.Hook {
+			return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", `echo ` + moment + ` $(grep -o '"status":"[a-z]*"') >> ` + hooked}}}
+		}
+		s.Hooks = &specs.Hooks{CreateRuntime: record("createRuntime"), Poststart: record("poststart"), Poststop: record("poststop")}
+	}, "lines", ";", "exit", "3")
+	ctx := t.Context()
+	in, toC, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromC, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pidFile := filepath.Join(bundle, "pid")
+	if err := o.Create(ctx, "c1", OCICreate{Bundle: bundle, PidFile: pidFile, Stdio: [3]*os.File{in, out, out}}); err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	out.Close()
+	s := o.expect(t, specs.StateCreated)
+	if b, err := os.ReadFile(pidFile); err != nil || string(b) != itoa(s.Pid) || s.Bundle != bundle {
+		t.Errorf("pid file %q, %v; state %+v", b, err, s)
+	}
+	if err := o.Create(ctx, "c1", OCICreate{Bundle: bundle}); !errors.Is(err, ErrExists) {
+		t.Errorf("created twice: %v", err)
+	}
+	if err := o.Delete(ctx, "c1", false); !errors.Is(err, ErrState) {
+		t.Errorf("deleted while created: %v", err)
+	}
+	if err := o.Start(ctx, "c1"); err != nil {
+		t.Fatal(err)
+	}
+	o.expect(t, specs.StateRunning)
+	if err := o.Start(ctx, "c1"); !errors.Is(err, ErrState) {
+		t.Errorf("started twice: %v", err)
+	}
+	if code, err := o.Exec(ctx, "c1", OCIExec{Process: process("probe", "exit", "6")}); code != 6 || err != nil {
+		t.Errorf("exec: %d, %v", code, err)
+	}
+	if code, err := o.Exec(ctx, "c1", OCIExec{Process: process("nothing")}); code != 127 || err == nil || !strings.HasSuffix(err.Error(), "executable file not found in $PATH") {
+		t.Errorf("exec of nothing: %d, %v", code, err)
+	}
+	if _, err := io.WriteString(toC, "hello\nquit\n"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(fromC); err != nil || string(b) != "got hello\ngot quit\n" {
+		t.Errorf("printed %q, %v", b, err)
+	}
+	var ws syscall.WaitStatus
+	if _, err := syscall.Wait4(s.Pid, &ws, 0, nil); err != nil || ws.ExitStatus() != 3 {
+		t.Errorf("the container is our child and exits with 3: %v %v", ws, err)
+	}
+	o.expect(t, specs.StateStopped)
+	if err := o.Delete(ctx, "c1", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.State("c1"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("state after delete: %v", err)
+	}
+	want := "createRuntime \"status\":\"created\"\npoststart \"status\":\"running\"\npoststop \"status\":\"stopped\"\n"
+	if b, err := os.ReadFile(hooked); err != nil || string(b) != want {
+		t.Errorf("hooks saw %q, %v", b, err)
+	}
+}
+
+func TestOCIKill(t *testing.T) {
+	o, bundle := newOCI(t, nil, "sleep")
+	ctx := t.Context()
+	if err := o.Create(ctx, "c1", OCICreate{Bundle: bundle}); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Start(ctx, "c1"); err != nil {
+		t.Fatal(err)
+	}
+	s := o.expect(t, specs.StateRunning)
+	if err := o.Kill(ctx, "c1", syscall.SIGKILL, true); err != nil {
+		t.Fatal(err)
+	}
+	var ws syscall.WaitStatus
+	if _, err := syscall.Wait4(s.Pid, &ws, 0, nil); err != nil || ws.Signal() != syscall.SIGKILL {
+		t.Errorf("%v %v", ws, err)
+	}
+	if err := o.Kill(ctx, "c1", syscall.SIGTERM, false); !errors.Is(err, ErrState) {
+		t.Errorf("killed twice: %v", err)
+	}
+}
+
+func TestOCIRefuses(t *testing.T) {
+	o, bundle := newOCI(t, func(s *specs.Spec) { s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/x"}}} }, "exit", "0")
+	if err := o.Create(t.Context(), "c1", OCICreate{Bundle: bundle}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("hooks inside: %v", err)
+	}
+	if err := o.Create(t.Context(), "../x", OCICreate{Bundle: bundle}); err == nil {
+		t.Error("an id that is a path")
+	}
+	o, bundle = newOCI(t, func(s *specs.Spec) { s.Process.Terminal = true }, "exit", "0")
+	if err := o.Create(t.Context(), "c1", OCICreate{Bundle: bundle}); err == nil || !strings.Contains(err.Error(), "console socket") {
+		t.Errorf("a terminal without a console socket: %v", err)
+	}
+}
