@@ -18,7 +18,7 @@ const slowClient = 5 * time.Second
 type client struct{ c *conn }
 
 // attach joins a connection to a container's stdio until either ends.
-func (k *keeper) attach(c *conn, id string) {
+func (k *keeper) attach(c *conn, id string, stdin bool) {
 	ch := k.find(id)
 	if ch == nil || ch.out == nil {
 		c.send(plan.Answer{Version: plan.Version, Error: "container " + id + " is not known to the keeper"})
@@ -30,12 +30,26 @@ func (k *keeper) attach(c *conn, id string) {
 	cl := &client{c}
 	o := ch.out
 	o.mu.Lock()
+	if o.over {
+		o.mu.Unlock()
+		return
+	}
 	o.clients[cl] = struct{}{}
 	o.mu.Unlock()
 	o.input(c)
+	if stdin {
+		o.endStdin()
+	}
 	o.mu.Lock()
 	delete(o.clients, cl)
 	o.mu.Unlock()
+}
+
+// endStdin closes the container's input when it was for one client only.
+func (o *output) endStdin() {
+	if o.once && !o.tty && o.stdin != nil {
+		o.stdin.Close()
+	}
 }
 
 // input carries a client's frames to the container until the client is gone.
@@ -55,9 +69,7 @@ func (o *output) input(c *conn) {
 				}
 			}
 		case plan.StdinEOF:
-			if o.once && !o.tty && o.stdin != nil {
-				o.stdin.Close()
-			}
+			o.endStdin()
 		case plan.Resize:
 			if o.tty && o.stdout != nil && len(b) == 4 {
 				resize(o.stdout, binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]))

@@ -19,6 +19,7 @@ type output struct {
 	path    string
 	log     *os.File
 	clients map[*client]struct{}
+	over    bool // closed: nobody can attach any more
 
 	stdout, stderr *os.File // read ends; stdout is the master of a tty
 	stdin          *os.File // write end, or nil
@@ -213,11 +214,11 @@ func (o *output) drained(d time.Duration) {
 	done := make(chan struct{})
 	go func() {
 		o.pumps.Wait()
+		o.close()
 		close(done)
 	}()
 	select {
 	case <-done:
-		o.close()
 	case <-time.After(d):
 	}
 }
@@ -231,7 +232,7 @@ func (o *output) close() {
 			f.Close()
 		}
 	}
-	o.log = nil
+	o.log, o.over = nil, true
 	for cl := range o.clients {
 		cl.c.close()
 	}

@@ -57,7 +57,7 @@ func (k *keeper) answer(c *conn) {
 		}
 		return
 	}
-	if r.Version != plan.Version {
+	if r.Version != plan.Version && r.Op != plan.Shutdown { // any version may ask us to leave
 		c.send(plan.Answer{Version: plan.Version, Error: plan.ErrVersion.Error()})
 		return
 	}
@@ -67,7 +67,7 @@ func (k *keeper) answer(c *conn) {
 	case plan.ExecIn:
 		k.exec(c, &r, fds)
 	case plan.Attach:
-		k.attach(c, r.ID)
+		k.attach(c, r.ID, r.Stdin)
 	default:
 		a, err := k.do(&r, fds)
 		if err != nil {

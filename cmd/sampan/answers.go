@@ -1,0 +1,54 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/sampan-dev/sampan/client/explain"
+	"github.com/sampan-dev/sampan/control/scheduler"
+	"github.com/sampan-dev/sampan/internal/timeline"
+)
+
+// answers serves the records that "sampan why" and "sampan trace" read.
+type answers struct {
+	timeline *timeline.Recorder
+	// decisions are there once the scheduler is.
+	decisions atomic.Pointer[scheduler.Records]
+}
+
+func (a *answers) handlers() map[string]http.Handler {
+	return map[string]http.Handler{
+		explain.DecisionPath: http.HandlerFunc(a.decision),
+		explain.TimelinePath: http.HandlerFunc(a.marks),
+	}
+}
+
+func (a *answers) decision(w http.ResponseWriter, r *http.Request) {
+	records := a.decisions.Load()
+	if records == nil {
+		http.Error(w, "the scheduler has not started", http.StatusServiceUnavailable)
+		return
+	}
+	query := r.URL.Query()
+	d, ok := records.Of(query.Get("namespace"), query.Get("name"))
+	if !ok {
+		http.Error(w, "no decision about that pod", http.StatusNotFound)
+		return
+	}
+	answer(w, d)
+}
+
+func (a *answers) marks(w http.ResponseWriter, r *http.Request) {
+	marks := a.timeline.Of(r.URL.Query().Get("uid"))
+	if marks == nil {
+		http.Error(w, "nothing is known of that object", http.StatusNotFound)
+		return
+	}
+	answer(w, marks)
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the client has gone: nobody to tell
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/control/apiserver"
+	"github.com/sampan-dev/sampan/control/apiserver/resource"
+	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/all"
+	"github.com/sampan-dev/sampan/control/scheduler"
+	"github.com/sampan-dev/sampan/control/scheduler/profile"
+	"github.com/sampan-dev/sampan/control/store"
+	"github.com/sampan-dev/sampan/control/store/etcd"
+	"github.com/sampan-dev/sampan/internal/atomicfile"
+	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/pki"
+	"github.com/sampan-dev/sampan/internal/seal"
+	kinds "github.com/sampan-dev/sampan/kinds/all"
+)
+
+// controlPlane is a running control plane.
+type controlPlane struct {
+	server *apiserver.Server
+	close  func()
+}
+
+// component is the in-process connection of a component with its own user.
+func (p *controlPlane) component(id identity.Identity) client.Transport { return p.server.Local(id) }
+
+// controller is the connection of a controller, with upstream's user for it.
+func (p *controlPlane) controller(name string) client.Transport {
+	if name == "" {
+		return p.component(identity.Identity{Name: "system:kube-controller-manager", Groups: []string{identity.Authenticated}})
+	}
+	return p.component(identity.ServiceAccount("kube-system", name, ""))
+}
+
+// startControl starts store, API server, scheduler and controllers, in the order
+// in which they need each other, and returns when the API is ready.
+func (c *cluster) startControl(ctx context.Context, g *errgroup.Group) (*controlPlane, error) {
+	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", c.Port))
+	if err != nil {
+		return nil, fmt.Errorf("listen for the API on port %d: %w; if it is in use, choose another with --port", c.Port, err)
+	}
+	objects, closeStore, err := c.openStore(ctx)
+	if err != nil {
+		listener.Close()
+		return nil, err
+	}
+	c.report("store")
+	records := &answers{timeline: c.timeline}
+	server, err := c.newServer(objects, listener, records.handlers())
+	if err != nil {
+		listener.Close()
+		closeStore()
+		return nil, err
+	}
+	g.Go(func() error { return server.Run(ctx) })
+	plane := &controlPlane{server: server, close: closeStore}
+	select {
+	case <-server.Ready():
+	case <-ctx.Done():
+		closeStore()
+		return nil, errors.Join(g.Wait(), context.Cause(ctx))
+	}
+	if err := c.writeKubeconfig(ctx, g); err != nil {
+		return nil, err
+	}
+	c.report("API server on " + listener.Addr().String())
+	placing, err := scheduler.New(scheduler.Config{
+		Transport: plane.component(identity.Identity{Name: "system:kube-scheduler", Groups: []string{identity.Authenticated}}),
+		Filters:   profile.Filters(), Scores: profile.Scores(), Seed: uint64(time.Now().UnixNano()),
+		Timeline: c.timeline, Log: c.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	records.decisions.Store(placing.Records())
+	g.Go(func() error { return placing.Run(ctx) })
+	g.Go(func() error {
+		return all.Start(ctx, all.Config{
+			Transport: plane.controller, Kinds: controller.NewKinds(stored(kinds.Kinds())...), RootCA: c.authority.PEM(), Log: c.log,
+		})
+	})
+	return plane, nil
+}
+
+// newServer assembles the API server.
+func (c *cluster) newServer(objects store.Store, l net.Listener, extra map[string]http.Handler) (*apiserver.Server, error) {
+	tokens, err := pki.OpenTokenKey(filepath.Join(c.DataDir, "pki", "service-account.key"))
+	if err != nil {
+		return nil, err
+	}
+	sealer, err := openSealer(filepath.Join(c.DataDir, "pki", "secrets.key"))
+	if err != nil {
+		return nil, err
+	}
+	return apiserver.New(apiserver.Config{
+		Store: objects, Kinds: kinds.Kinds(), Authority: c.authority, TokenKey: tokens, Listener: l,
+		Advertise: netip.AddrPortFrom(c.address, uint16(c.Port)), Names: []string{c.NodeName, "127.0.0.1", "::1", c.pods.Masked().Addr().Next().String()},
+		ServiceRanges: []netip.Prefix{c.services}, Domain: c.Domain,
+		AuditPath: filepath.Join(c.DataDir, "audit.log"), Extra: extra,
+		Transformers: map[string]resource.Transformer{"secrets": sealer},
+		Timeline:     c.timeline, Log: c.log,
+	})
+}
+
+// openStore opens the external etcd, or starts the embedded one.
+func (c *cluster) openStore(ctx context.Context) (store.Store, func(), error) {
+	if len(c.EtcdServers) > 0 {
+		s, err := etcd.Open(etcd.Config{Endpoints: c.EtcdServers, Log: c.log})
+		if err != nil {
+			return nil, nil, err
+		}
+		return s, func() { _ = s.Close() }, nil
+	}
+	s, err := etcd.Start(ctx, etcd.EmbedConfig{Dir: filepath.Join(c.DataDir, "etcd"), Log: c.log})
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.Store(), func() { _ = s.Close() }, nil
+}
+
+// openSealer reads the key that secrets are encrypted with, or makes one.
+func openSealer(path string) (*seal.Sealer, error) {
+	key, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		key = make([]byte, 32)
+		if _, err := rand.Read(key); err != nil {
+			return nil, err
+		}
+		err = atomicfile.Write(path, key, 0o400)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("key of the secrets: %w", err)
+	}
+	return seal.New(seal.Key{Name: "key1", Secret: key})
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/cli"
+	"github.com/sampan-dev/sampan/node/engine"
+)
+
+// down removes what a cluster has left on the machine: containers, network,
+// mounts, cgroups and everything that a reboot would void. It wants the process
+// that ran the cluster gone, and succeeds when there was none.
+func down(ctx context.Context, o cli.DownOptions) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	var errs []error
+	if _, err := os.Stat(filepath.Join(o.DataDir, "engine")); err == nil {
+		errs = append(errs, removePods(ctx, o.Settings, log))
+	}
+	errs = append(errs, unmountBelow(o.DataDir, o.RunDir))
+	errs = append(errs, removeCgroups())
+	for _, dir := range []string{o.RunDir, filepath.Join(o.DataDir, "pods"), filepath.Join(o.DataDir, "engine")} {
+		errs = append(errs, os.RemoveAll(dir))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("something could not be removed: %w", err)
+	}
+	return nil
+}
+
+// removePods opens the engine once more to end every container and free what
+// each has.
+func removePods(ctx context.Context, s cli.Settings, log *slog.Logger) error {
+	p, err := openParts(partsConfig{Settings: s, log: log})
+	if err != nil {
+		return errors.Join(err, p.close())
+	}
+	e, err := engine.New(p.cfg)
+	if err != nil {
+		return errors.Join(err, p.cfg.Runtime.Shutdown(ctx), p.close())
+	}
+	return errors.Join(e.Purge(ctx), e.Close(), p.cfg.Runtime.Shutdown(ctx), p.close())
+}
+
+// unmountBelow detaches every mount below the directories, the last made first.
+func unmountBelow(dirs ...string) error {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var points []string
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		point := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\134`, `\`).Replace(fields[4])
+		if slices.ContainsFunc(dirs, func(d string) bool { return strings.HasPrefix(point, d+"/") }) {
+			points = append(points, point)
+		}
+	}
+	var errs []error
+	for _, point := range slices.Backward(points) {
+		if err := unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+			errs = append(errs, fmt.Errorf("unmount %q: %w", point, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeCgroups removes the empty groups that pods have left, in every hierarchy.
+func removeCgroups() error {
+	roots, err := filepath.Glob("/sys/fs/cgroup/*" + cgroup)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, root := range append(roots, "/sys/fs/cgroup"+cgroup) {
+		var groups []string
+		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				groups = append(groups, path)
+			}
+			return nil // gone meanwhile, or never there
+		})
+		for _, g := range slices.Backward(groups) {
+			if err := unix.Rmdir(g); err != nil && !errors.Is(err, unix.ENOENT) {
+				errs = append(errs, fmt.Errorf("remove cgroup %q: %w", g, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,35 @@
+// Command sampan is the whole of Kubernetes in one program. This package joins
+// the parts and holds no logic of its own: what a cluster is made of, and in
+// which order it starts, can be read here from the top.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/sampan-dev/sampan/cli"
+)
+
+// version is set by the linker for releases.
+var version = "v0.1.0-dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	program := cli.Program{
+		Version: "sampan " + version + " (Kubernetes v1.37)",
+		Up:      up,
+		Down:    down,
+		Kubectl: kubectl(),
+	}
+	err := cli.New(program).ExecuteContext(ctx)
+	if err == nil || errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "sampan:", err)
+	os.Exit(1)
+}

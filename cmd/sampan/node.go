@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/control/apiserver/authn"
+	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/pki"
+	"github.com/sampan-dev/sampan/internal/target"
+	"github.com/sampan-dev/sampan/node/agent"
+	"github.com/sampan-dev/sampan/node/cri"
+	"github.com/sampan-dev/sampan/node/engine"
+)
+
+// started is a container engine, or why there is none.
+type started struct {
+	cri.Engine
+	err     error
+	closers []func() error
+}
+
+func (s started) close() error {
+	var err error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		err = errors.Join(err, s.closers[i]())
+	}
+	return err
+}
+
+// startEngine connects to another engine, or opens our own with what it is made of.
+func (c *cluster) startEngine(ctx context.Context) started {
+	if c.ContainerRuntime != "" {
+		foreign, err := cri.Dial(ctx, c.ContainerRuntime)
+		if err != nil {
+			return started{err: err}
+		}
+		return started{Engine: foreign, closers: []func() error{foreign.Close}}
+	}
+	parts, err := openParts(partsConfig{Settings: c.Settings, log: c.log, local: []netip.Addr{c.dns}, forwarding: true})
+	if err != nil {
+		return started{err: errors.Join(err, parts.close())}
+	}
+	own, err := engine.New(parts.cfg)
+	if err != nil {
+		return started{err: errors.Join(err, parts.close())}
+	}
+	return started{Engine: own, closers: append(parts.closers, own.Close)}
+}
+
+// nodeParts are what the node stands on.
+type nodeParts struct {
+	control *controlPlane
+	engine  started
+}
+
+// startNode starts the agent, the service proxy and the DNS server.
+func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts) error {
+	self := p.control.component(identity.Identity{
+		Name: "system:node:" + c.NodeName, Groups: []string{"system:nodes", identity.Authenticated},
+	})
+	serving, err := c.authority.Hold(pki.Leaf{
+		CommonName: "system:node:" + c.NodeName, Organizations: []string{"system:nodes"}, Server: true,
+		DNSNames: []string{c.NodeName, "localhost"}, IPs: []net.IP{c.address.AsSlice(), net.IPv4(127, 0, 0, 1)},
+	})
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { return serving.Run(ctx, c.log, nil) })
+	callers := authn.New(authn.Config{ClientCAs: c.authority.Pool(), Tokens: p.control.server.Tokens()})
+	kubelet, err := agent.New(agent.Config{
+		NodeName: c.NodeName, NodeIPs: []string{c.address.String()}, Transport: self, Engine: p.engine.Engine,
+		Root: filepath.Join(c.DataDir, "pods"), LogRoot: filepath.Join(c.DataDir, "logs", "pods"),
+		SeccompRoot: filepath.Join(c.DataDir, "seccomp"),
+		ClusterDNS:  []string{c.dns.String()}, ClusterDomain: c.Domain, PodCIDR: c.PodCIDR,
+		TLS: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: serving.GetCertificate, ClientAuth: tls.RequestClientCert},
+		Authn: func(r *http.Request) (identity.Identity, bool) {
+			who, err := callers.Authenticate(r)
+			return who, err == nil && who.In(identity.Authenticated)
+		},
+		Authz:    mayUseNode(self, c.NodeName),
+		Timeline: c.timeline, Log: c.log,
+	})
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { return kubelet.Run(ctx) })
+	if c.ContainerRuntime == "" {
+		g.Go(func() error { return cri.Serve(ctx, filepath.Join(c.RunDir, "cri.sock"), p.engine) })
+	}
+	return c.startServices(ctx, g, p.control)
+}
+
+// mayUseNode asks the API server whether somebody may use a part of the kubelet
+// API, as the fine-grained kubelet authorisation has it (KEP-2862).
+func mayUseNode(t client.Transport, node string) func(context.Context, identity.Identity, string, string) bool {
+	return func(ctx context.Context, who identity.Identity, verb, subresource string) bool {
+		if who.In(identity.Masters) {
+			return true
+		}
+		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+			User: who.Name, Groups: who.Groups, UID: who.UID,
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: verb, Resource: "nodes", Subresource: subresource, Name: node, Version: "v1"},
+		}}
+		at := target.Of(authorizationv1.SchemeGroupVersion.WithResource("subjectaccessreviews"), "")
+		answer, err := t.Create(ctx, at, review, metav1.CreateOptions{})
+		verdict, ok := answer.(*authorizationv1.SubjectAccessReview)
+		return err == nil && ok && verdict.Status.Allowed
+	}
+}
+
+// awaitNode returns once the node says that it is ready.
+func (c *cluster) awaitNode(ctx context.Context, p *controlPlane) error {
+	admin := p.component(identity.Identity{Name: "system:apiserver", Groups: []string{identity.Masters, identity.Authenticated}})
+	sendInitial := true
+	w, err := client.Nodes.Watch(ctx, admin, "", metav1.ListOptions{
+		FieldSelector:     fields.OneTermEqualSelector("metadata.name", c.NodeName).String(),
+		SendInitialEvents: &sendInitial, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan, AllowWatchBookmarks: true,
+	})
+	if err != nil {
+		return err
+	}
+	defer w.Stop()
+	for {
+		select {
+		case e, ok := <-w.ResultChan():
+			if !ok {
+				return errors.New("the watch for the node ended before it was ready")
+			}
+			if n, is := e.Object.(*corev1.Node); is && e.Type != watch.Deleted && nodeReady(n) {
+				c.report("node " + n.Name)
+				return nil
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func nodeReady(n *corev1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
