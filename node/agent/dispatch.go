@@ -3,7 +3,12 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,6 +108,9 @@ func (a *Agent) deliver(ctx context.Context, c change) {
 			a.inbox.changed[c.pod.UID] = c
 		}
 		a.inbox.mu.Unlock()
+		if !a.nameTaken(c.pod) {
+			a.inbox.ring() // it ended before it could see that somebody waits
+		}
 		return
 	}
 	m := newMachine(a, c.pod)
@@ -182,14 +190,25 @@ func (a *Agent) adopt(ctx context.Context) {
 		a.cfg.Log.Info("bringing an orphaned pod down", "pod", b.GetMetadata().GetName(), "namespace", b.GetMetadata().GetNamespace(), "uid", uid)
 		a.start(ctx, orphan(a, b))
 	}
+	a.sweep(known)
+}
+
+// sweep removes the directories of pods that nobody knows.
+func (a *Agent) sweep(known map[string]bool) {
 	orphans, err := a.volumes.Orphans(func(uid string) bool { return known[uid] })
-	if err != nil {
-		a.cfg.Log.Error("can't look for orphaned volumes", "err", err)
-	}
 	for _, uid := range orphans {
-		if err := a.volumes.Remove(uid); err != nil {
-			a.cfg.Log.Error("can't remove orphaned volumes", "uid", uid, "err", err)
+		err = errors.Join(err, a.volumes.Remove(uid))
+	}
+	logs, readErr := os.ReadDir(a.cfg.LogRoot)
+	err = errors.Join(err, readErr)
+	for _, dir := range logs {
+		// Named namespace_name_uid; neither of the former has an underscore.
+		if parts := strings.Split(dir.Name(), "_"); len(parts) == 3 && !known[parts[2]] {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(a.cfg.LogRoot, dir.Name())))
 		}
+	}
+	if err != nil {
+		a.cfg.Log.Error("can't remove everything that forgotten pods left", "err", err)
 	}
 }
 
@@ -198,6 +217,9 @@ func orphan(a *Agent, b *rt.PodSandbox) *machine {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Name: b.GetMetadata().GetName(), Namespace: b.GetMetadata().GetNamespace(), UID: types.UID(b.GetLabels()[actual.LabelPodUID]),
 	}}
+	if grace, err := strconv.ParseInt(b.GetAnnotations()[actual.AnnotationGracePeriod], 10, 64); err == nil {
+		pod.Spec.TerminationGracePeriodSeconds = &grace
+	}
 	m := newMachine(a, pod)
 	m.want(pod, true)
 	return m

@@ -33,6 +33,7 @@ func (m *machine) leave() {
 		m.stop = &plan.Stop{Deadline: time.Now().Add(time.Duration(m.grace) * time.Second)}
 	}
 	m.cancelStarts()
+	m.a.refs.release(m.uid)
 }
 
 // judge finds reasons to bring the pod down, or to do it faster.

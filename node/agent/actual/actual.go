@@ -33,14 +33,13 @@ type Pod struct {
 
 // Sandbox is one pod sandbox, running or not.
 type Sandbox struct {
-	ID        string
-	Attempt   uint32
-	Created   time.Time
-	Ready     bool
-	IPs       []string
-	HostNet   bool
-	Labels    map[string]string
-	GraceHint int64
+	ID      string
+	Attempt uint32
+	Created time.Time
+	Ready   bool
+	IPs     []string
+	HostNet bool
+	Labels  map[string]string
 }
 
 // Container is one container, in whatever state.

@@ -94,7 +94,6 @@ func fromSandbox(s *rt.PodSandboxStatus) Sandbox {
 		Labels: s.GetLabels(),
 	}
 	b.HostNet = s.GetLinux().GetNamespaces().GetOptions().GetNetwork() == rt.NamespaceMode_NODE
-	b.GraceHint, _ = strconv.ParseInt(s.GetAnnotations()[AnnotationGracePeriod], 10, 64)
 	if b.HostNet {
 		return b
 	}

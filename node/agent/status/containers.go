@@ -132,11 +132,25 @@ func (b *builder) state(c *actual.Container) corev1.ContainerState {
 		return corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: stamp(c.Started)}}
 	case actual.Exited:
 		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
-			ExitCode: c.ExitCode, Reason: exitReason(c), Message: c.Message,
+			ExitCode: c.ExitCode, Reason: exitReason(c), Message: b.message(c),
 			StartedAt: stamp(c.Started), FinishedAt: stamp(c.Finished), ContainerID: b.id(c),
 		}}
 	}
 	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: b.waiting}}
+}
+
+// message is what the container left to be said. Its file goes with the pod's
+// volumes; what was told then still stands.
+func (b *builder) message(c *actual.Container) string {
+	if c.Message != "" || b.old == nil {
+		return c.Message
+	}
+	for _, told := range []*corev1.ContainerStateTerminated{b.old.State.Terminated, b.old.LastTerminationState.Terminated} {
+		if told != nil && told.ContainerID == b.id(c) {
+			return told.Message
+		}
+	}
+	return ""
 }
 
 func exitReason(c *actual.Container) string {

@@ -1,0 +1,173 @@
+package probe
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/sampan-dev/sampan/node/agent/actual"
+)
+
+// TestJudge reads each case as a row of results (s, f, ? for unknown) and the
+// verdict after each (S, F, - for the first).
+func TestJudge(t *testing.T) {
+	for _, c := range []struct {
+		kind              Kind
+		success, failure  int32
+		results, verdicts string
+	}{
+		{Readiness, 1, 3, "sffsfffs", "SSSSSSFS"},
+		{Readiness, 2, 1, "ssfss", "FSFFS"},
+		{Liveness, 1, 3, "ff?fs", "SSSFS"},
+		{Startup, 1, 3, "ffs", "--S"},
+		{Startup, 1, 2, "ff", "-F"},
+	} {
+		j := NewJudge(c.kind, &corev1.Probe{SuccessThreshold: c.success, FailureThreshold: c.failure})
+		got := ""
+		for _, r := range c.results {
+			v, _ := j.Add(map[rune]Result{'s': Success, 'f': Failure, '?': Unknown}[r])
+			got += map[Result]string{Success: "S", Failure: "F", Unknown: "-"}[v]
+		}
+		if got != c.verdicts {
+			t.Errorf("%s %d/%d %s: %s, want %s", c.kind, c.success, c.failure, c.results, got, c.verdicts)
+		}
+	}
+}
+
+// TestSchedule checks when probes are asked, in false time.
+func TestSchedule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		var asked []string
+		ask := func(_ context.Context, _ *corev1.Pod, _ *actual.Container, p *corev1.Probe) (Result, string) {
+			asked = append(asked, fmt.Sprintf("%s@%s", p.Exec.Command[0], time.Since(begin)))
+			if p.Exec.Command[0] == "startup" && time.Since(begin) < 12*time.Second {
+				return Failure, ""
+			}
+			return Success, ""
+		}
+		probe := func(name string, delay, period int32) *corev1.Probe {
+			return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{name}}},
+				InitialDelaySeconds: delay, PeriodSeconds: period, FailureThreshold: 10, SuccessThreshold: 1, TimeoutSeconds: 1}
+		}
+		pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{
+			Name: "c", StartupProbe: probe("startup", 5, 5), LivenessProbe: probe("live", 0, 10),
+		}}}}
+		now := &actual.Pod{Containers: []actual.Container{{ID: "1", Name: "c", State: actual.Running, Started: begin}}}
+		bell := make(chan struct{}, 1)
+		s := NewSet(ask, func() { bell <- struct{}{} }, func(string, Kind, string) {})
+		s.Update(t.Context(), pod, now, false)
+		<-bell // the startup probe has succeeded
+		if !s.Started(&pod.Spec.Containers[0], "1") {
+			t.Error("not started")
+		}
+		s.Update(t.Context(), pod, now, false)
+		time.Sleep(12 * time.Second)
+		s.Stop()
+		if got := strings.Join(asked, " "); got != "startup@5s startup@10s startup@15s live@15s live@25s" {
+			t.Error(got)
+		}
+	})
+}
+
+func doer(pod string) *Doer {
+	return &Doer{PodIPs: func(*corev1.Pod) []string { return []string{pod} }}
+}
+
+func TestHTTP(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/bad":
+			w.WriteHeader(500)
+		case "/away":
+			http.Redirect(w, r, "http://example.invalid/", http.StatusFound)
+		case "/agent":
+			if r.Header.Get("User-Agent") != "kube-probe/1.37" || r.Header.Get("X-A") != "b" || r.Host != "me" {
+				w.WriteHeader(400)
+			}
+		case "/slow":
+			<-r.Context().Done()
+		}
+	}))
+	defer srv.Close()
+	host, port, _ := net.SplitHostPort(srv.Listener.Addr().String())
+	n, _ := strconv.Atoi(port)
+	c := &corev1.Container{Name: "c", Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: int32(n)}}}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: corev1.PodSpec{Containers: []corev1.Container{*c}}}
+	for path, want := range map[string]Result{"/": Success, "/bad": Failure, "/away": Success, "/agent": Success, "/slow": Failure} {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		got, output := doer(host).Probe(ctx, pod, &actual.Container{Name: "c"}, &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
+			Path: path, Port: intstr.FromString("web"), HTTPHeaders: []corev1.HTTPHeader{{Name: "X-A", Value: "b"}, {Name: "Host", Value: "me"}},
+		}}})
+		cancel()
+		if got != want {
+			t.Errorf("%s: %v %s", path, got, output)
+		}
+		if path == "/bad" && output != "HTTP probe failed with statuscode: 500" {
+			t.Errorf("%s", output)
+		}
+	}
+	tcp := func(port int) Result {
+		r, _ := doer(host).Probe(t.Context(), pod, &actual.Container{Name: "c"}, &corev1.Probe{ProbeHandler: corev1.ProbeHandler{
+			TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(int32(port))}}})
+		return r
+	}
+	if tcp(n) != Success {
+		t.Error("an open port isn't open")
+	}
+	srv.Close()
+	if tcp(n) != Failure {
+		t.Error("a closed port is open")
+	}
+}
+
+// TestGRPC asks a health service made by hand, since the message is two bytes.
+func TestGRPC(t *testing.T) {
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		status := uint64(healthServing)
+		if strings.Contains(string(body), "sick") {
+			status = 2
+		}
+		w.Header().Set("Trailer", "Grpc-Status")
+		w.Header().Set("Content-Type", "application/grpc")
+		message := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), status)
+		w.Write(append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...))
+		w.Header().Set("Grpc-Status", "0")
+		if strings.Contains(string(body), "none") {
+			w.Header().Set("Grpc-Status", "12")
+		}
+	}))
+	srv.Config.Protocols = &protocols
+	srv.Start()
+	defer srv.Close()
+	host, port, _ := net.SplitHostPort(srv.Listener.Addr().String())
+	n, _ := strconv.Atoi(port)
+	for service, want := range map[string]string{
+		"": "service healthy", "sick": `service unhealthy (responded with "NOT_SERVING")`,
+		"none": "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): ",
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		_, output := doer(host).grpc(ctx, &corev1.Pod{}, &corev1.GRPCAction{Port: int32(n), Service: &service})
+		cancel()
+		if output != want {
+			t.Errorf("%q: %s", service, output)
+		}
+	}
+}

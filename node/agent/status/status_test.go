@@ -1,0 +1,173 @@
+package status
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/node/agent/actual"
+	"github.com/sampan-dev/sampan/node/agent/plan"
+)
+
+var now = time.Date(2026, 1, 1, 12, 0, 0, 123456789, time.UTC)
+
+func input(change func(*Input)) Input {
+	in := Input{
+		Pod: &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", Generation: 3},
+			Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyAlways, Containers: []corev1.Container{{Name: "b"}, {Name: "a"}}},
+		},
+		Actual: &actual.Pod{
+			Sandboxes: []actual.Sandbox{{ID: "box", Ready: true, IPs: []string{"10.0.0.1", "fd00::1"}}},
+			Containers: []actual.Container{
+				{ID: "a1", Name: "a", State: actual.Running, Started: now},
+				{ID: "b1", Name: "b", State: actual.Running, Started: now},
+			},
+		},
+		Ready: func(*corev1.Container, string) bool { return true }, Started: func(*corev1.Container, string) bool { return true },
+		HostIPs: []string{"192.0.2.1"}, Runtime: "sampan", Now: now,
+	}
+	change(&in)
+	return in
+}
+
+func condition(s corev1.PodStatus, t corev1.PodConditionType) corev1.PodCondition {
+	for _, c := range s.Conditions {
+		if c.Type == t {
+			return c
+		}
+	}
+	return corev1.PodCondition{}
+}
+
+func TestRunningPod(t *testing.T) {
+	in := input(func(*Input) {})
+	s := Compute(in)
+	if s.Phase != corev1.PodRunning || s.PodIP != "10.0.0.1" || len(s.PodIPs) != 2 || s.HostIP != "192.0.2.1" || s.QOSClass != corev1.PodQOSBestEffort {
+		t.Errorf("%+v", s)
+	}
+	if s.ContainerStatuses[0].Name != "a" || s.ContainerStatuses[0].ContainerID != "sampan://a1" || !*s.ContainerStatuses[0].Started {
+		t.Errorf("first container %+v", s.ContainerStatuses[0])
+	}
+	if c := condition(s, corev1.PodReady); c.Status != corev1.ConditionTrue || c.ObservedGeneration != 3 {
+		t.Errorf("ready condition %+v", c)
+	}
+	in.Old, in.Now = s, now.Add(time.Hour)
+	if again := Compute(in); !equality.Semantic.DeepEqual(again, s) {
+		t.Error("an hour later, with nothing changed, the status differs")
+	}
+}
+
+func TestUnreadyContainersAreNamed(t *testing.T) {
+	s := Compute(input(func(in *Input) {
+		in.Ready = func(c *corev1.Container, _ string) bool { return c.Name != "b" }
+		in.Pod.Status.Conditions = []corev1.PodCondition{{Type: "example.com/mine", Status: corev1.ConditionTrue}}
+	}))
+	c := condition(s, corev1.PodReady)
+	if c.Reason != "ContainersNotReady" || c.Message != "containers with unready status: [b]" {
+		t.Errorf("%+v", c)
+	}
+	if condition(s, "example.com/mine").Status != corev1.ConditionTrue {
+		t.Error("somebody else's condition is lost")
+	}
+}
+
+func TestReadinessGates(t *testing.T) {
+	gate := func(have ...corev1.PodCondition) corev1.PodCondition {
+		return condition(Compute(input(func(in *Input) {
+			in.Pod.Spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: "g"}}
+			in.Pod.Status.Conditions = have
+		})), corev1.PodReady)
+	}
+	if c := gate(); c.Message != `corresponding condition of pod readiness gate "g" does not exist.` || c.Reason != "ReadinessGatesNotReady" {
+		t.Errorf("%+v", c)
+	}
+	if c := gate(corev1.PodCondition{Type: "g", Status: corev1.ConditionFalse}); c.Message != `the status of pod readiness gate "g" is not "True", but False` {
+		t.Errorf("%+v", c)
+	}
+	if c := gate(corev1.PodCondition{Type: "g", Status: corev1.ConditionTrue}); c.Status != corev1.ConditionTrue {
+		t.Errorf("%+v", c)
+	}
+}
+
+func exited(id, name string, attempt, code int32) actual.Container {
+	return actual.Container{ID: id, Name: name, State: actual.Exited, ExitCode: code, Attempt: attempt, Started: now, Finished: now}
+}
+
+func TestPhases(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Input)
+		want   corev1.PodPhase
+	}{
+		"nothing yet": {func(in *Input) { in.Actual = &actual.Pod{} }, corev1.PodPending},
+		"one of two":  {func(in *Input) { in.Actual.Containers = in.Actual.Containers[:1] }, corev1.PodPending},
+		"crashing": {func(in *Input) {
+			in.Actual.Containers = []actual.Container{exited("a1", "a", 0, 1), exited("b1", "b", 0, 1)}
+		}, corev1.PodRunning},
+		"never, one failed": {func(in *Input) { never(in, 0, 1) }, corev1.PodFailed},
+		"never, both well":  {func(in *Input) { never(in, 0, 0) }, corev1.PodSucceeded},
+		"on failure, one failed": {func(in *Input) {
+			never(in, 0, 1)
+			in.Pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
+		}, corev1.PodRunning},
+		"deleted, brought down": {func(in *Input) {
+			never(in, 143, 0)
+			in.Pod.Spec.RestartPolicy, in.Ended = corev1.RestartPolicyAlways, true
+		}, corev1.PodFailed},
+		"failed for good, one still runs": {func(in *Input) {
+			in.Failed = &Verdict{Reason: "DeadlineExceeded"}
+			in.Old.Phase = corev1.PodRunning
+		}, corev1.PodRunning},
+		"once succeeded": {func(in *Input) { in.Old.Phase = corev1.PodSucceeded }, corev1.PodSucceeded},
+		"init failed": {func(in *Input) {
+			in.Pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+			in.Pod.Spec.InitContainers = []corev1.Container{{Name: "i"}}
+			in.Actual.Containers = []actual.Container{exited("i1", "i", 0, 2)}
+		}, corev1.PodFailed},
+		"init goes on": {func(in *Input) {
+			in.Pod.Spec.InitContainers = []corev1.Container{{Name: "i"}}
+			in.Actual.Containers = []actual.Container{{ID: "i1", Name: "i", State: actual.Running}}
+		}, corev1.PodPending},
+	} {
+		if got := Compute(input(c.change)).Phase; got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+func never(in *Input, a, b int32) {
+	in.Pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+	in.Actual.Containers = []actual.Container{exited("a1", "a", 0, a), exited("b1", "b", 0, b)}
+}
+
+func TestCrashLoopShowsTheLastEnd(t *testing.T) {
+	s := Compute(input(func(in *Input) {
+		in.Actual.Containers = append([]actual.Container{exited("a3", "a", 2, 7)}, exited("a2", "a", 1, 3), in.Actual.Containers[1])
+		in.Waiting = map[string]plan.Waiting{"a": {Reason: "CrashLoopBackOff", Message: "m"}}
+	}))
+	a := s.ContainerStatuses[0]
+	if a.State.Waiting == nil || a.State.Waiting.Reason != "CrashLoopBackOff" || a.RestartCount != 2 || a.LastTerminationState.Terminated.ExitCode != 7 {
+		t.Errorf("%+v", a)
+	}
+	if s.Phase != corev1.PodRunning {
+		t.Errorf("phase %s", s.Phase)
+	}
+}
+
+func TestLostContainerIsSaidToBeLost(t *testing.T) {
+	s := Compute(input(func(in *Input) {
+		in.Ended = true
+		in.Actual = &actual.Pod{}
+		in.Old.ContainerStatuses = []corev1.ContainerStatus{
+			{Name: "a", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, ContainerID: "sampan://a1"},
+			{Name: "b", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 0, Message: "bye"}}},
+		}
+	}))
+	a, b := s.ContainerStatuses[0].State.Terminated, s.ContainerStatuses[1].State.Terminated
+	if a == nil || a.Reason != "ContainerStatusUnknown" || a.ExitCode != 137 || b == nil || b.Message != "bye" {
+		t.Errorf("a %+v b %+v", a, b)
+	}
+}
