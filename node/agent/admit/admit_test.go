@@ -1,0 +1,77 @@
+package admit
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func podWith(change func(*corev1.PodSpec)) *corev1.Pod {
+	p := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}}}}
+	change(&p.Spec)
+	return p
+}
+
+func requests(name corev1.ResourceName, q string) func(*corev1.PodSpec) {
+	return func(s *corev1.PodSpec) {
+		s.Containers[0].Resources.Requests = corev1.ResourceList{name: resource.MustParse(q)}
+	}
+}
+
+func hostPort(p corev1.ContainerPort) func(*corev1.PodSpec) {
+	return func(s *corev1.PodSpec) { s.Containers[0].Ports = []corev1.ContainerPort{p} }
+}
+
+func TestPod(t *testing.T) {
+	node := Node{
+		Node: &corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"zone": "a"}},
+			Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: "t", Value: "v", Effect: corev1.TaintEffectNoExecute}, {Key: "s", Effect: corev1.TaintEffectNoSchedule}}},
+		},
+		Allocatable: corev1.ResourceList{"cpu": resource.MustParse("2"), "memory": resource.MustParse("1Gi"), "pods": resource.MustParse("3")},
+		Pods: []*corev1.Pod{podWith(requests("cpu", "1500m")),
+			podWith(hostPort(corev1.ContainerPort{HostPort: 80, HostIP: "10.0.0.1", Protocol: corev1.ProtocolTCP}))},
+	}
+	tolerate := func(more func(*corev1.PodSpec)) *corev1.Pod {
+		return podWith(func(s *corev1.PodSpec) {
+			s.Tolerations = []corev1.Toleration{{Key: "t", Value: "v", Effect: corev1.TaintEffectNoExecute}}
+			more(s)
+		})
+	}
+	no := false
+	for name, c := range map[string]struct {
+		pod             *corev1.Pod
+		reason, message string
+	}{
+		"fits":       {tolerate(requests("cpu", "500m")), "", ""},
+		"too much":   {tolerate(requests("cpu", "501m")), "OutOfcpu", "Pod was rejected: Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"},
+		"no such":    {tolerate(requests("example.com/gpu", "1")), "OutOfexample.com/gpu", "Pod was rejected: Node didn't have enough resource: example.com/gpu, requested: 1, used: 0, capacity: 0"},
+		"elsewhere":  {tolerate(func(s *corev1.PodSpec) { s.NodeSelector = map[string]string{"zone": "b"} }), "NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"},
+		"here":       {tolerate(func(s *corev1.PodSpec) { s.NodeSelector = map[string]string{"zone": "a"} }), "", ""},
+		"port taken": {tolerate(hostPort(corev1.ContainerPort{HostPort: 80})), "NodePorts", "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"},
+		"other addr": {tolerate(hostPort(corev1.ContainerPort{HostPort: 80, HostIP: "10.0.0.2"})), "", ""},
+		"udp":        {tolerate(hostPort(corev1.ContainerPort{HostPort: 80, Protocol: corev1.ProtocolUDP})), "", ""},
+		"tainted":    {podWith(func(*corev1.PodSpec) {}), "TaintToleration", "Pod was rejected: Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate"},
+		"bad sysctl": {tolerate(func(s *corev1.PodSpec) {
+			s.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: "kernel.panic", Value: "1"}}}
+		}), "SysctlForbidden", `Pod was rejected: forbidden sysctl: "kernel.panic" not allowlisted`},
+		"good sysctl": {tolerate(func(s *corev1.PodSpec) {
+			s.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: "net/ipv4/tcp_syncookies", Value: "1"}}}
+		}), "", ""},
+		"user ns": {tolerate(func(s *corev1.PodSpec) { s.HostUsers = &no }), "PodFeatureUnsupported", "Pod was rejected: this node does not support user namespaces"},
+	} {
+		got := Pod(c.pod, node)
+		if got == nil {
+			got = &Refusal{}
+		}
+		if got.Reason != c.reason || got.Message != c.message {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	node.Pods = append(node.Pods, podWith(func(*corev1.PodSpec) {}))
+	if got := Pod(tolerate(func(*corev1.PodSpec) {}), node); got == nil || got.Reason != "OutOfpods" {
+		t.Errorf("a fourth pod of three: %+v", got)
+	}
+}
