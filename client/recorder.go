@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,6 +50,7 @@ type Recorder struct {
 	series  map[seriesKey]*corev1.Event // touched by the sender only
 	order   []seriesKey
 	buckets map[types.UID]*bucket
+	stamp   int64 // in the name of the last event
 }
 
 type seriesKey struct {
@@ -93,7 +95,7 @@ func (r *Recorder) EventRef(ref corev1.ObjectReference, eventtype, reason, messa
 		return
 	}
 	if len(message) > maxMessage {
-		message = message[:maxMessage-3] + "..."
+		message = strings.ToValidUTF8(message[:maxMessage-3], "") + "..."
 	}
 	namespace := ref.Namespace
 	if namespace == "" {
@@ -102,7 +104,6 @@ func (r *Recorder) EventRef(ref corev1.ObjectReference, eventtype, reason, messa
 	now := time.Now()
 	e := &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:      fmt.Sprintf("%s.%x", ref.Name, now.UnixNano()),
 			Namespace: namespace,
 		},
 		InvolvedObject:      ref,
@@ -142,11 +143,19 @@ func (r *Recorder) enqueue(e *corev1.Event, now time.Time) {
 	if len(r.queue) >= maxQueued || !r.allow(e.InvolvedObject.UID, now) {
 		return
 	}
+	r.name(e, now)
 	r.queue = append(r.queue, e)
 	if !r.sending {
 		r.sending = true
 		go r.send()
 	}
+}
+
+// name gives e upstream's kind of name, the object's and the time; no two of this
+// recorder are the same. The caller holds the lock.
+func (r *Recorder) name(e *corev1.Event, now time.Time) {
+	r.stamp = max(r.stamp+1, now.UnixNano())
+	e.Name = fmt.Sprintf("%s.%x", e.InvolvedObject.Name, r.stamp)
 }
 
 // allow takes a token from the object's bucket. The caller holds the lock.
@@ -199,6 +208,12 @@ func (r *Recorder) write(e *corev1.Event) error {
 		}
 	}
 	made, err := Events.Create(ctx, r.transport, e)
+	if apierrors.IsAlreadyExists(err) { // another component's, of the same moment
+		r.mu.Lock()
+		r.name(e, time.Now())
+		r.mu.Unlock()
+		made, err = Events.Create(ctx, r.transport, e)
+	}
 	if err != nil {
 		return fmt.Errorf("create event %q: %w", e.Name, err)
 	}

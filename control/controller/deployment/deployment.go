@@ -14,6 +14,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -184,7 +185,7 @@ func (c *Controller) writeStatus(ctx context.Context, d *appsv1.Deployment, stat
 	}
 	next := d.DeepCopy()
 	next.Status = status
-	if _, err := client.Deployments.UpdateStatus(ctx, c.transport, next); err != nil {
+	if _, err := client.Deployments.UpdateStatus(ctx, c.transport, next); err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("update status of deployment %q: %w", d.Name, err)
 	}
 	return nil

@@ -87,8 +87,10 @@ func subsetsOf(svc *corev1.Service, pods []*corev1.Pod) []corev1.EndpointSubset 
 func addressOf(svc *corev1.Service, pod *corev1.Pod, ip string) corev1.EndpointAddress {
 	a := corev1.EndpointAddress{
 		IP:        ip,
-		NodeName:  &pod.Spec.NodeName,
 		TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
+	}
+	if pod.Spec.NodeName != "" {
+		a.NodeName = &pod.Spec.NodeName
 	}
 	if controller.Named(pod, svc) {
 		a.Hostname = pod.Spec.Hostname

@@ -12,6 +12,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -181,7 +182,7 @@ func (c *Controller) writeStatus(ctx context.Context, rs *appsv1.ReplicaSet, sta
 	}
 	next := rs.DeepCopy()
 	next.Status = status
-	if _, err := client.ReplicaSets.UpdateStatus(ctx, c.transport, next); err != nil {
+	if _, err := client.ReplicaSets.UpdateStatus(ctx, c.transport, next); err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("update status of replica set %q: %w", rs.Name, err)
 	}
 	return nil
