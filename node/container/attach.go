@@ -19,7 +19,7 @@ func (r *Runtime) Attach(ctx context.Context, id string, stdin io.Reader, stdout
 	if _, err := r.find(id); err != nil {
 		return err
 	}
-	conn, err := r.keeper.request(plan.Request{Op: plan.Attach, ID: id})
+	conn, err := r.keeper.request(plan.Request{Op: plan.Attach, ID: id, Stdin: stdin != nil})
 	if err != nil {
 		return err
 	}

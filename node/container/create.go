@@ -210,17 +210,12 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 	if err := c.group.Throttle(); err != nil {
 		return fmt.Errorf("start container %q: %w", id, err)
 	}
-	_, err = r.keeper.call(ctx, plan.Request{Op: plan.Start, ID: id})
+	a, err := r.keeper.call(ctx, plan.Request{Op: plan.Start, ID: id})
+	if err != nil {
+		return fmt.Errorf("start container %q: %w", id, c.failed(ctx, a, err))
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil {
-		c.rec.Error = err.Error()
-		if c.rec.State == Exited { // the exit was quicker than the answer
-			c.rec.ExitCode = startFailed
-			err = errors.Join(err, c.save())
-		}
-		return fmt.Errorf("start container %q: %w", id, err)
-	}
 	c.rec.StartedAt = now()
 	if c.rec.State == Exited {
 		c.rec.StartedAt = earlier(c.rec.StartedAt, c.rec.FinishedAt)
@@ -228,6 +223,27 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 	}
 	c.rec.State = Running
 	return c.save()
+}
+
+// failed notes why Start failed. When the program could not be executed it waits
+// for the exit, so that the caller finds the container exited.
+func (c *container) failed(ctx context.Context, a plan.Answer, err error) error {
+	c.mu.Lock()
+	c.rec.Error = err.Error()
+	c.mu.Unlock()
+	if a.Code != 0 {
+		select {
+		case <-c.ended:
+		case <-ctx.Done():
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.rec.State == Exited && c.rec.ExitCode != startFailed { // the exit was quicker than the answer
+		c.rec.ExitCode = startFailed
+		return errors.Join(err, c.save())
+	}
+	return err
 }
 
 // planFileFor puts a plan into an unnamed file.

@@ -77,10 +77,31 @@ func (r *Runtime) watchKeeper() (*net.UnixConn, map[string]plan.Answer, error) {
 			return c, known, nil
 		}
 		c.Close()
+		if errors.Is(err, plan.ErrVersion) {
+			err = r.dismiss()
+		}
 		if gone := errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE); !gone || try == maxRespawn {
 			return nil, nil, fmt.Errorf("watch: %w", err)
 		}
 	}
+}
+
+// dismiss tells a keeper of another version to leave, and returns io.EOF when it
+// has: its containers go on, and the next keeper adopts them.
+func (r *Runtime) dismiss() error {
+	c, err := r.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := sendMessage(c, plan.Request{Version: plan.Version, Op: plan.Shutdown}); err != nil {
+		return err
+	}
+	for err == nil {
+		var a plan.Answer
+		_, err = recvMessage(c, &a)
+	}
+	return err
 }
 
 // watchList subscribes and reads what the keeper knows.
@@ -93,6 +114,9 @@ func watchList(c *net.UnixConn) (map[string]plan.Answer, error) {
 		var a plan.Answer
 		if _, err := recvMessage(c, &a); err != nil {
 			return nil, err
+		}
+		if a.Version != plan.Version && a.ID == "" {
+			return nil, plan.ErrVersion
 		}
 		if a.Error != "" {
 			return nil, errors.New(a.Error)

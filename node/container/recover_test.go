@@ -1,6 +1,7 @@
 package container
 
 import (
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -152,5 +153,44 @@ func TestEverybodyDies(t *testing.T) {
 	defer b.Close()
 	if s, err := b.Wait(b.context(), "c1"); err != nil || s.State != Exited || !s.Unknown {
 		t.Errorf("c1: %+v %v", s, err)
+	}
+}
+
+// A keeper of another version is asked to leave, and a new one takes its place.
+func TestOtherVersion(t *testing.T) {
+	h := newHome(t)
+	if err := os.MkdirAll(h.cfg.Run, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: h.cfg.Run + "/keeper.sock", Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := make(chan plan.Op, 1)
+	go func() {
+		defer close(left)
+		for {
+			c, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			var req plan.Request
+			if _, err := recvMessage(c, &req); err == nil && req.Op == plan.Shutdown {
+				left <- req.Op
+				l.Close()
+				c.Close()
+				return
+			}
+			sendMessage(c, plan.Answer{Version: plan.Version + 1, Error: plan.ErrVersion.Error()})
+			c.Close()
+		}
+	}()
+	b := &box{h.open(), t, strings.TrimSuffix(h.cfg.Run, "/run")}
+	defer b.Close()
+	if op := <-left; op != plan.Shutdown {
+		t.Errorf("the old keeper was not asked to leave: %q", op)
+	}
+	if s, _ := b.run(b.config("c1", probeSpec("exit", "3"))); s.ExitCode != 3 {
+		t.Errorf("%+v", s)
 	}
 }

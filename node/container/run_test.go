@@ -279,10 +279,11 @@ func TestReopenLog(t *testing.T) {
 
 func TestSignals(t *testing.T) {
 	b := newBox(t)
-	cfg := b.config("c1", probeSpec("term"))
+	cfg := b.config("c1", probeSpec("lines", ";", "term"))
 	cfg.Stdin = true
 	b.start(cfg)
-	_, out := newPipe(t, b, "c1")
+	in, out := newPipe(t, b, "c1")
+	in.send("quit\n") // only then: what is printed before the attachment is not seen
 	out.expect("ready\n")
 	if err := b.Signal(b.context(), "c1", syscall.SIGTERM, false); err != nil {
 		t.Fatal(err)

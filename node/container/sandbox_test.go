@@ -43,11 +43,6 @@ func TestSandboxIsShared(t *testing.T) {
 	if want := "stdout F ls /dev/shm ok note\n"; out != want {
 		t.Errorf("second saw %q, want %q", out, want)
 	}
-	attached := newOutput(t)
-	go func() {
-		b.Attach(b.context(), "server", nil, attached, nil, nil)
-		attached.finish()
-	}()
 	var text string
 	for range 200 { // until the server listens
 		c, err := b.DialIn(b.context(), "pod", "localhost:8080")

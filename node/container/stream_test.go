@@ -210,3 +210,38 @@ func TestExecTTY(t *testing.T) {
 		t.Errorf("output %q", got)
 	}
 }
+
+// Who comes too late gets nothing, and is not kept waiting.
+func TestAttachAfterTheEnd(t *testing.T) {
+	b := newBox(t)
+	b.run(b.config("c1", probeSpec("echo", "hello")))
+	var out bytes.Buffer
+	if err := b.Attach(b.context(), "c1", nil, &out, nil, nil); err != nil || out.Len() > 0 {
+		t.Errorf("%v, %q", err, out.String())
+	}
+	if err := b.Attach(b.context(), "c2", nil, &out, nil, nil); !errors.Is(err, ErrNotFound) {
+		t.Errorf("attach to nothing: %v", err)
+	}
+}
+
+// A client with input that goes away ends the input of a container that has it
+// for one client only.
+func TestStdinOnceEndsWithItsClient(t *testing.T) {
+	b := newBox(t)
+	cfg := b.config("c1", probeSpec("lines", ";", "exit", "4"))
+	cfg.Stdin, cfg.StdinOnce = true, true
+	b.start(cfg)
+	r, w := io.Pipe()
+	ctx, cancel := context.WithCancel(b.context())
+	out := newOutput(t)
+	go func() {
+		b.Attach(ctx, "c1", r, out, nil, nil)
+		out.finish()
+	}()
+	input{t, w}.send("hello\n")
+	out.expect("got hello\n")
+	cancel() // the client is gone, and has never said that its input ends
+	if s, err := b.Wait(b.context(), "c1"); err != nil || s.ExitCode != 4 {
+		t.Errorf("%+v %v", s, err)
+	}
+}

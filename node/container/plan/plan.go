@@ -6,8 +6,9 @@
 // keeper is started once per container and its size is its start-up time.
 package plan
 
-// Version of the protocol and of the Plan. A runtime refuses a keeper with
-// another version and replaces it once the last container that it parents is gone.
+// Version of the protocol and of the Plan. A runtime replaces a keeper with
+// another version; the successor adopts its containers. Shutdown keeps its form
+// across versions.
 const Version = 1
 
 // Plan is everything that the first process of a container, or an exec into a

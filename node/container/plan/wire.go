@@ -51,6 +51,9 @@ type Request struct {
 	Op      Op
 	ID      string
 	Child   *Child `json:",omitempty"`
+	// Stdin says that an attached client has input: its end is the end of a
+	// stdin that is for one client only.
+	Stdin bool `json:",omitempty"`
 }
 
 // Child describes a process that the keeper parents: what it must know to fork
