@@ -1,0 +1,91 @@
+package authorization
+
+import (
+	"fmt"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+func validateSubject(r *authorizationv1.SubjectAccessReview) field.ErrorList {
+	var f kinds.Faults
+	checkSubject(&f, &r.Spec)
+	checkMeta(&f, r.ObjectMeta, "must be empty")
+	return f.List()
+}
+
+func validateSelf(r *authorizationv1.SelfSubjectAccessReview) field.ErrorList {
+	var f kinds.Faults
+	checkQuestion(&f, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
+	checkMeta(&f, r.ObjectMeta, "must be empty")
+	return f.List()
+}
+
+// validateLocal: the question is about the namespace it is asked in.
+func validateLocal(r *authorizationv1.LocalSubjectAccessReview) field.ErrorList {
+	var f kinds.Faults
+	checkSubject(&f, &r.Spec)
+	meta := r.ObjectMeta
+	meta.Namespace = ""
+	checkMeta(&f, meta, "must be empty except for namespace")
+	if asked := r.Spec.ResourceAttributes; asked != nil && asked.Namespace != r.Namespace {
+		f.Invalid(field.NewPath("spec.resourceAttributes.namespace"), asked.Namespace, "must match metadata.namespace")
+	}
+	if asked := r.Spec.NonResourceAttributes; asked != nil {
+		f.Invalid(field.NewPath("spec.nonResourceAttributes"), asked, "disallowed on this kind of request")
+	}
+	return f.List()
+}
+
+func checkMeta(f *kinds.Faults, meta metav1.ObjectMeta, detail string) {
+	meta.ManagedFields = nil
+	if !kinds.Same(meta, metav1.ObjectMeta{}) {
+		f.Invalid(field.NewPath("metadata"), meta, detail)
+	}
+}
+
+func checkSubject(f *kinds.Faults, spec *authorizationv1.SubjectAccessReviewSpec) {
+	checkQuestion(f, spec.ResourceAttributes, spec.NonResourceAttributes)
+	if spec.User == "" && len(spec.Groups) == 0 {
+		f.Invalid(field.NewPath("spec", "user"), spec.User, "at least one of user or group must be specified")
+	}
+}
+
+func checkQuestion(f *kinds.Faults, resource *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) {
+	if (resource == nil) == (path == nil) {
+		f.Invalid(field.NewPath("spec"), path, "exactly one of nonResourceAttributes or resourceAttributes must be specified")
+	}
+	if resource == nil {
+		return
+	}
+	at := field.NewPath("spec.resourceAttributes")
+	if s := resource.FieldSelector; s != nil {
+		here := at.Child("fieldSelector")
+		checkSelector(f, s.RawSelector, len(s.Requirements), here)
+		for i, r := range s.Requirements {
+			f.Join(metavalidation.ValidateFieldSelectorRequirement(r,
+				metavalidation.FieldSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, here.Child("requirements").Index(i)))
+		}
+	}
+	if s := resource.LabelSelector; s != nil {
+		here := at.Child("labelSelector")
+		checkSelector(f, s.RawSelector, len(s.Requirements), here)
+		for i, r := range s.Requirements {
+			f.Join(metavalidation.ValidateLabelSelectorRequirement(r,
+				metavalidation.LabelSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, here.Child("requirements").Index(i)))
+		}
+	}
+}
+
+func checkSelector(f *kinds.Faults, raw string, requirements int, at *field.Path) {
+	switch {
+	case raw != "" && requirements > 0:
+		f.Invalid(at.Child("rawSelector"), raw, "may not specified at the same time as requirements")
+	case raw == "" && requirements == 0:
+		f.Required(at.Child("requirements"), fmt.Sprintf("when %s is specified, requirements or rawSelector is required", at))
+	}
+}

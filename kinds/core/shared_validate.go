@@ -1,0 +1,19 @@
+package core
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// ValidateTolerations checks tolerations wherever they stand.
+func ValidateTolerations(list []corev1.Toleration, at *field.Path) field.ErrorList {
+	return validateTolerations(list, at)
+}
+
+// ValidateOverhead checks what a pod costs besides its containers.
+func ValidateOverhead(list corev1.ResourceList, at *field.Path) field.ErrorList {
+	return validateResources(&corev1.ResourceRequirements{Limits: list}, containerResourceName, nil, at)
+}
+
+// ValidateIP checks an address of a field older than strict addresses.
+func ValidateIP(ip string, at *field.Path) field.ErrorList { return validateOldIP(ip, at) }

@@ -1,0 +1,39 @@
+package policy
+
+import (
+	policyv1 "k8s.io/api/policy/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+func validate(b *policyv1.PodDisruptionBudget) field.ErrorList {
+	var f kinds.Faults
+	at, spec := field.NewPath("spec"), &b.Spec
+	if spec.MinAvailable != nil && spec.MaxUnavailable != nil {
+		f.Invalid(at, *spec, "minAvailable and maxUnavailable cannot be both set")
+	}
+	f.Amount(at.Child("minAvailable"), spec.MinAvailable)
+	f.AtMostAll(at.Child("minAvailable"), spec.MinAvailable)
+	f.Amount(at.Child("maxUnavailable"), spec.MaxUnavailable)
+	f.AtMostAll(at.Child("maxUnavailable"), spec.MaxUnavailable)
+	f.Join(metavalidation.ValidateLabelSelector(spec.Selector, metavalidation.LabelSelectorValidationOptions{}, at.Child("selector")))
+	if spec.UnhealthyPodEvictionPolicy != nil {
+		kinds.OneOf(&f, at.Child("unhealthyPodEvictionPolicy"), *spec.UnhealthyPodEvictionPolicy, policyv1.IfHealthyBudget, policyv1.AlwaysAllow)
+	}
+	return f.List()
+}
+
+func validateUpdate(b, _ *policyv1.PodDisruptionBudget) field.ErrorList { return validate(b) }
+
+func validateStatus(b, _ *policyv1.PodDisruptionBudget) field.ErrorList {
+	var f kinds.Faults
+	at, s := field.NewPath("status"), &b.Status
+	f.Join(metavalidation.ValidateConditions(s.Conditions, at.Child("conditions")))
+	f.NonNegative(at.Child("disruptionsAllowed"), int64(s.DisruptionsAllowed))
+	f.NonNegative(at.Child("currentHealthy"), int64(s.CurrentHealthy))
+	f.NonNegative(at.Child("desiredHealthy"), int64(s.DesiredHealthy))
+	f.NonNegative(at.Child("expectedPods"), int64(s.ExpectedPods))
+	return f.List()
+}
