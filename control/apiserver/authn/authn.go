@@ -56,6 +56,9 @@ type Authenticator struct {
 
 // New returns an Authenticator.
 func New(cfg Config) *Authenticator {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	return &Authenticator{cfg: cfg, known: certificates{valid: map[[32]byte]time.Time{}}}
 }
 
