@@ -45,6 +45,12 @@ func (n *Net) ensure() error {
 			return fmt.Errorf("address %s of bridge %q: %w", p.gateway, n.cfg.Bridge, err)
 		}
 	}
+	for _, ip := range n.cfg.Local {
+		addr := &netlink.Addr{IPNet: ipNet(ip, ip.BitLen())}
+		if err := n.nl.AddrReplace(link, addr); err != nil {
+			return fmt.Errorf("address %s of bridge %q: %w", ip, n.cfg.Bridge, err)
+		}
+	}
 	n.bridge = link.Attrs().Index
 	if err := within(n.host, n.hostSettings); err != nil {
 		return err
@@ -136,20 +142,12 @@ func (n *Net) uplinkMTU() int {
 	return defaultMTU
 }
 
-// detachBridge works from the record alone; every step tolerates that it was
-// done before.
-func (n *Net) detachBridge(rec record) error {
-	var errs []error
-	if err := n.nat.del(rec); err != nil {
-		errs = append(errs, err)
-	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = vethName(rec.ID)
-	if err := n.nl.LinkDel(&netlink.Veth{LinkAttrs: attrs}); err != nil && !gone(err) {
-		errs = append(errs, fmt.Errorf("delete interface %q: %w", attrs.Name, err))
-	}
+// isolate keeps traffic from a pod: no translation leads to it, and the host no
+// longer knows its hardware address.
+func (n *Net) isolate(rec record) error {
+	errs := []error{n.nat.del(rec)}
 	n.mu.Lock()
-	pools, bridge := n.pools, n.bridge
+	bridge := n.bridge
 	n.mu.Unlock()
 	for _, ip := range rec.IPs {
 		if bridge == 0 {
@@ -159,9 +157,27 @@ func (n *Net) detachBridge(rec record) error {
 			errs = append(errs, fmt.Errorf("delete neighbour entry of %s: %w", ip, err))
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// detachBridge works from the record alone; every step tolerates that it was
+// done before.
+func (n *Net) detachBridge(rec record) error {
+	var errs []error
+	if !rec.Leaving {
+		errs = append(errs, n.isolate(rec))
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = vethName(rec.ID)
+	if err := n.nl.LinkDel(&netlink.Veth{LinkAttrs: attrs}); err != nil && !gone(err) {
+		errs = append(errs, fmt.Errorf("delete interface %q: %w", attrs.Name, err))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return err // the addresses stay taken: somebody may still use them
 	}
+	n.mu.Lock()
+	pools := n.pools
+	n.mu.Unlock()
 	for _, ip := range rec.IPs {
 		errs = append(errs, n.release(pools, ip, rec.ID))
 	}

@@ -93,7 +93,7 @@ func (n *nat) install(cfg natConfig, records []record) error {
 		return err
 	}
 	for _, rec := range records { // one by one: a stale record must not spoil the others
-		if len(rec.Conflist) > 0 {
+		if len(rec.Conflist) > 0 || rec.Leaving {
 			continue
 		}
 		if err := n.change(rec, n.conn.SetAddElements); err != nil {

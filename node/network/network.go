@@ -19,7 +19,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -65,6 +64,9 @@ type Config struct {
 	// Direct are further prefixes that pods reach under their own address:
 	// the cluster's whole pod range when it has more than one node.
 	Direct []netip.Prefix
+	// Local are addresses that the node itself answers at, on the bridge: that of
+	// the cluster's DNS service, so that each node serves its own pods.
+	Local []netip.Addr
 	// Forwarding switches on IP forwarding in NetNS. It is a setting of the
 	// whole host, so it is off unless asked for; pods reach nothing but the
 	// node without it.
@@ -124,6 +126,7 @@ type Net struct {
 	mtu      int
 	bridge   int           // interface index, 0 while there is none
 	ids      keylock.Locks // serialises what happens to one attachment
+	leaving  sync.WaitGroup
 	recordIn string
 }
 
@@ -172,8 +175,10 @@ func Open(cfg Config) (*Net, error) {
 	return n, nil
 }
 
-// Close lets go of the kernel's handles. The network itself stays.
+// Close finishes the detachments under way and lets go of the kernel's handles.
+// The network itself stays.
 func (n *Net) Close() error {
+	n.leaving.Wait()
 	err := n.nat.close()
 	n.nl.Close()
 	return errors.Join(err, n.host.Close())
@@ -185,6 +190,9 @@ func (n *Net) Close() error {
 func (n *Net) SetPodCIDR(prefixes ...netip.Prefix) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.same(prefixes) && n.intact() {
+		return nil
+	}
 	pools, err := openPools(filepath.Join(n.cfg.State, "addresses"), prefixes)
 	if err != nil {
 		return err
@@ -219,116 +227,6 @@ func (n *Net) Attach(ctx context.Context, a Attachment) (Result, error) {
 		return Result{}, errors.Join(fmt.Errorf("attach sandbox %q: %w", a.ID, err), undo)
 	}
 	return Result{IPs: rec.IPs}, nil
-}
-
-// Detach disconnects a pod and frees its addresses. It succeeds when the pod
-// was never attached, and when its namespace is gone.
-func (n *Net) Detach(ctx context.Context, a Attachment) error {
-	if !validID.MatchString(a.ID) {
-		return fmt.Errorf("sandbox id %q is not a plain name", a.ID)
-	}
-	defer n.ids.Lock(a.ID)()
-	if err := n.detach(ctx, a); err != nil {
-		return fmt.Errorf("detach sandbox %q: %w", a.ID, err)
-	}
-	return nil
-}
-
-func (n *Net) detach(ctx context.Context, a Attachment) error {
-	var rec record
-	err := atomicfile.ReadJSON(n.recordPath(a.ID), &rec)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil { // a torn file after a power cut: what we can derive still goes
-		n.log.Warn("network record is unreadable", "sandbox", a.ID, "error", err)
-		rec = record{Attachment: a}
-	}
-	return n.detachRecord(ctx, rec)
-}
-
-func (n *Net) detachRecord(ctx context.Context, rec record) error {
-	var err error
-	if len(rec.Conflist) > 0 {
-		err = n.detachCNI(ctx, rec)
-	} else {
-		err = n.detachBridge(rec)
-	}
-	if err != nil {
-		return err
-	}
-	if err := os.Remove(n.recordPath(rec.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// Check says whether a pod could be attached now. What it can repair (a bridge
-// or a table that somebody deleted) it repairs.
-func (n *Net) Check(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	list, err := n.conflist()
-	if err != nil || list != nil {
-		return err
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if len(n.pools) == 0 {
-		return ErrNoPodCIDR
-	}
-	link, err := n.nl.LinkByName(n.cfg.Bridge)
-	if err == nil && link.Attrs().Index == n.bridge && n.nat.present(n.families()) {
-		return nil
-	}
-	n.log.Warn("pod network is damaged, repairing it", "bridge", n.cfg.Bridge)
-	return n.ensure()
-}
-
-// Reconcile detaches every attachment whose ID is not live and frees every
-// address that no attachment holds. Call it once at start, before pods are
-// attached.
-func (n *Net) Reconcile(ctx context.Context, live []string) error {
-	keep := make(map[string]bool, len(live))
-	for _, id := range live {
-		keep[id] = true
-	}
-	records, err := n.records()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, rec := range records {
-		if keep[rec.ID] {
-			continue
-		}
-		n.log.Info("freeing a leaked network attachment", "sandbox", rec.ID, "ips", rec.IPs)
-		errs = append(errs, n.Detach(ctx, rec.Attachment))
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, p := range n.pools {
-		errs = append(errs, p.releaseExcept(keep))
-	}
-	return errors.Join(errs...)
-}
-
-// Cleanup removes everything: attachments, bridge, tables, state.
-func (n *Net) Cleanup(ctx context.Context) error {
-	records, err := n.records()
-	errs := []error{err}
-	for _, rec := range records {
-		errs = append(errs, n.Detach(ctx, rec.Attachment))
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	errs = append(errs, n.removeBridge(), n.nat.remove())
-	n.pools = nil
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("clean up the pod network: %w", err)
-	}
-	return os.RemoveAll(n.cfg.State)
 }
 
 var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)

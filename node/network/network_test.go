@@ -214,7 +214,7 @@ func TestHostPortTakenTwice(t *testing.T) {
 		t.Fatal("two pods have one host port")
 	}
 	w.clean("b")
-	w.must(w.net.Detach(t.Context(), Attachment{ID: "a"}))
+	w.must(w.net.Detach(t.Context(), Attachment{ID: "a"})) // its port is free at once
 	_, err := w.net.Attach(t.Context(), second)
 	w.must(err)
 }
@@ -222,6 +222,7 @@ func TestHostPortTakenTwice(t *testing.T) {
 // clean fails unless nothing is left of an attachment.
 func (w *world) clean(id string) {
 	w.t.Helper()
+	w.must(w.net.Detach(w.t.Context(), Attachment{ID: id})) // waits for one under way
 	if _, err := w.net.nl.LinkByName(vethName(id)); !gone(err) {
 		w.t.Errorf("interface of %q: %v, want none", id, err)
 	}

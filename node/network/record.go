@@ -18,6 +18,9 @@ type record struct {
 	// Conflist is the CNI network list that attached the pod; the same one
 	// must detach it. Empty: the bridge did.
 	Conflist []byte `json:"conflist,omitempty"`
+	// Leaving says that traffic no longer gets there, and only the kernel's slow
+	// part of the detachment is left to do.
+	Leaving bool `json:"leaving,omitempty"`
 }
 
 // records are all attachments on file.
