@@ -40,11 +40,17 @@ func dialProxyable(ctx context.Context, network, addr string) (net.Conn, error) 
 	if err != nil {
 		return nil, fmt.Errorf("dial %q: %w", addr, err)
 	}
-	ip := at.Addr().Unmap()
-	if ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast() || ip.IsInterfaceLocalMulticast() || ip.IsMulticast() || ip.IsUnspecified() {
-		return nil, apierrors.NewBadRequest("address not allowed")
+	if !proxyable(at.Addr()) {
+		return nil, errNotAllowed
 	}
 	return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, addr)
+}
+
+var errNotAllowed = apierrors.NewBadRequest("address not allowed")
+
+func proxyable(ip netip.Addr) bool {
+	ip = ip.Unmap()
+	return !ip.IsLoopback() && !ip.IsLinkLocalUnicast() && !ip.IsMulticast() && !ip.IsUnspecified()
 }
 
 // location is where a proxy leads, with the rest of the client's path and query.
@@ -78,8 +84,11 @@ func (c *Connector) podProxy(k call) error {
 		return err
 	}
 	pod, ok := obj.(*corev1.Pod)
-	if !ok || pod.Status.PodIP == "" {
-		return apierrors.NewBadRequest("address not allowed")
+	if !ok {
+		return apierrors.NewInternalError(fmt.Errorf("pod %q is a %T", name, obj))
+	}
+	if ip, err := netip.ParseAddr(pod.Status.PodIP); err != nil || !proxyable(ip) {
+		return errNotAllowed
 	}
 	if port == "" {
 		port = firstPort(pod)
