@@ -32,6 +32,7 @@ type storage struct {
 	kind   *kinds.Kind // the stored one
 	prefix string      // "/registry/pods/"
 	seal   Transformer
+	recent *recent
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -56,6 +57,7 @@ func newStorage(s *Server, k *kinds.Kind) *storage {
 		kind:   k,
 		prefix: s.cfg.Prefix + "/" + k.Storage + "/",
 		seal:   s.cfg.Transformers[k.Storage],
+		recent: newRecent(),
 		ctx:    ctx,
 		cancel: cancel,
 	}
@@ -170,6 +172,16 @@ func (st *storage) peek(namespace, name string) *record {
 	return st.entryRecord(e)
 }
 
+// base returns a cached copy to begin a write from; nil when there is none, or
+// when this server has written since to what may be the same object.
+func (st *storage) base(namespace, name string) *record {
+	c := st.running()
+	if c == nil || st.recent.after(st.key(namespace, name), c.Snapshot().Revision()) {
+		return nil
+	}
+	return st.peek(namespace, name)
+}
+
 // entryRecord gives an entry as a record; nil when its bytes cannot be read.
 func (st *storage) entryRecord(e *cache.Entry) *record {
 	obj, ok := e.Object().(kinds.Object)
@@ -225,6 +237,7 @@ func (st *storage) create(ctx context.Context, obj kinds.Object) error {
 	if err != nil {
 		return err
 	}
+	st.recent.wrote(key, revision)
 	setRevision(obj, revision)
 	return nil
 }

@@ -102,7 +102,7 @@ func asBadRequest(err error) error {
 // failure that the latest version may not have is never told.
 func (c *call) edit(ctx context.Context, e edit) (*answer, error) {
 	t := c.req.Target
-	cur, latest := c.storage.peek(t.Namespace, t.Name), false
+	cur, latest := c.storage.base(t.Namespace, t.Name), false
 	for range maxEdits {
 		if cur == nil {
 			var err error
@@ -302,7 +302,11 @@ func (c *call) swap(ctx context.Context, cur *record, held kinds.Object, plain [
 	if err != nil {
 		return 0, err
 	}
-	return c.server.cfg.Store.Update(ctx, key, value, cur.revision, c.storage.ttl(held))
+	revision, err := c.server.cfg.Store.Update(ctx, key, value, cur.revision, c.storage.ttl(held))
+	if err == nil {
+		c.storage.recent.wrote(key, revision)
+	}
+	return revision, err
 }
 
 // sameOwners compares records of field owners, times aside.
