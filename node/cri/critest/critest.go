@@ -81,9 +81,13 @@ func Layer() (io.Reader, error) {
 	return &buf, w.Close()
 }
 
-// Run holds the exam. Parts are independent of each other and clean up after
-// themselves, also when they fail.
+// Run holds the exam. Parts are independent of each other, run side by side, and
+// clean up after themselves, also when they fail.
 func Run(t *testing.T, s Subject) {
+	t.Run("exam", func(t *testing.T) { run(t, s) }) // ends with the last part
+}
+
+func run(t *testing.T, s Subject) {
 	for _, part := range []struct {
 		name string
 		take func(*exam)
@@ -119,6 +123,7 @@ func Run(t *testing.T, s Subject) {
 		{"many at once", manyAtOnce},
 	} {
 		t.Run(part.name, func(t *testing.T) {
+			t.Parallel()
 			part.take(&exam{T: t, Subject: s, e: s.Engine, logs: t.TempDir()})
 		})
 	}
