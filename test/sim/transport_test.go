@@ -51,6 +51,11 @@ func listen(t *testing.T) (*apiserver.Server, *rest.Config) {
 	go func() { defer close(done); _ = server.Run(t.Context()) }()
 	t.Cleanup(func() { <-done; _ = objects.Close() })
 	<-server.Ready()
+	admin := server.Local(identity.Identity{Name: "admin", Groups: []string{identity.Masters, identity.Authenticated}})
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}} // no pod without one
+	if _, err := client.ServiceAccounts.Create(t.Context(), admin, account); err != nil {
+		t.Fatal(err)
+	}
 	leaf, err := authority.Issue(pki.Leaf{CommonName: "admin", Organizations: []string{identity.Masters}, Client: true})
 	if err != nil {
 		t.Fatal(err)
