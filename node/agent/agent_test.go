@@ -285,7 +285,6 @@ func TestNodeIsRegistered(t *testing.T) {
 		}
 		first := lease.Spec.RenewTime.Time
 		writes := 0
-		s.api.Before = nil
 		before, _ := client.Nodes.Get(s.ctx, s.api, "", "n1")
 		s.pass(2 * time.Minute)
 		after, _ := client.Nodes.Get(s.ctx, s.api, "", "n1")

@@ -115,6 +115,7 @@ func (a *Agent) deliver(ctx context.Context, c change) {
 	}
 	m := newMachine(a, c.pod)
 	if !settledBefore(c.pod) {
+		a.mark(m.uid, "see pod", "on node "+a.cfg.NodeName, time.Now())
 		m.verdict = a.admit(c.pod)
 	}
 	a.start(ctx, m)

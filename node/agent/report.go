@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,7 +48,11 @@ func (m *machine) report(ctx context.Context, again *alarm, waiting map[string]p
 	}
 	base, next := m.pod, m.status
 	m.launch(ctx, opReport, plan.Step{}, func(ctx context.Context) func(*machine) {
+		begin := time.Now()
 		got, err := m.a.sendStatus(ctx, base, next)
+		if err == nil && base.Status.Phase != next.Phase {
+			m.a.mark(m.uid, "report "+strings.ToLower(string(next.Phase)), "", begin)
+		}
 		return func(m *machine) { m.sent(got, err) }
 	})
 }

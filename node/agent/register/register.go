@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -249,7 +250,9 @@ func (r *Registrar) beat(ctx context.Context, renew bool) {
 func (r *Registrar) network(ctx context.Context) {
 	r.mu.Lock()
 	cidr := r.cfg.PodCIDR
-	if r.seen != nil && r.seen.Spec.PodCIDR != "" {
+	if r.seen != nil && len(r.seen.Spec.PodCIDRs) > 0 {
+		cidr = strings.Join(r.seen.Spec.PodCIDRs, ",")
+	} else if r.seen != nil && r.seen.Spec.PodCIDR != "" {
 		cidr = r.seen.Spec.PodCIDR
 	}
 	told := r.cidr

@@ -1,0 +1,60 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/sampan-dev/sampan/node/volume"
+)
+
+// cgroupMount is where cgroup hierarchies are mounted: version 2 itself, or a
+// directory a controller.
+const cgroupMount = "/sys/fs/cgroup"
+
+// Purge removes all that an agent with this configuration keeps on the node:
+// pods' volumes and directories, their logs, and the cgroups above the pods'
+// own. It is for after the engine has removed every container; what is still in
+// use stays, and is told of. No agent may be running.
+func Purge(cfg Config) error {
+	or(&cfg.Root, filepath.Join(defaultData, "pods"))
+	or(&cfg.LogRoot, filepath.Join(filepath.Dir(cfg.Root), "logs", "pods"))
+	or(&cfg.CgroupRoot, defaultCgroup)
+	volumes := volume.New(volume.Config{Root: cfg.Root})
+	uids, err := volumes.Orphans(func(string) bool { return false })
+	for _, uid := range uids {
+		err = errors.Join(err, volumes.Remove(uid))
+	}
+	err = errors.Join(err, purgeCgroups(cfg.CgroupRoot))
+	if err != nil {
+		return fmt.Errorf("purge the agent's state: %w", err)
+	}
+	return errors.Join(removeDir(cfg.Root), os.RemoveAll(cfg.LogRoot))
+}
+
+// removeDir removes a directory that should be empty by now: never what may
+// still be mounted inside.
+func removeDir(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %q: %w", path, err)
+	}
+	return nil
+}
+
+// purgeCgroups removes kubepods and its classes in every hierarchy. A cgroup
+// with processes in it can't be removed: that is the kernel's safeguard.
+func purgeCgroups(root string) error {
+	found, err := filepath.Glob(filepath.Join(cgroupMount, "*", root, "kubepods"))
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, top := range append(found, filepath.Join(cgroupMount, root, "kubepods")) {
+		for _, class := range []string{"burstable", "besteffort", ""} {
+			failed = errors.Join(failed, removeDir(filepath.Join(top, class)))
+		}
+	}
+	return failed
+}
