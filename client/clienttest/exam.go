@@ -144,9 +144,9 @@ func status(t *testing.T, c client.Transport) {
 		t.Fatal(err)
 	}
 	next := made.DeepCopy()
-	next.Status.Message, next.Labels = "told", map[string]string{"not": "here"}
+	next.Status.Message, next.Spec.Containers[0].Image = "told", "other"
 	got, err := client.Pods.UpdateStatus(t.Context(), c, next)
-	if err != nil || got.Status.Message != "told" || got.Labels["not"] != "" {
+	if err != nil || got.Status.Message != "told" || got.Spec.Containers[0].Image != "i" {
 		t.Errorf("update of status: %v, %v", got, err)
 	}
 	next = got.DeepCopy()
