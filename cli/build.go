@@ -63,7 +63,7 @@ func runBuild(cmd *cobra.Command, p Program, s *Settings, f buildFlags, context 
 		return err
 	}
 	if p.Runner != nil {
-		runner, end, err := p.Runner(filepath.Join(s.DataDir, "build"))
+		runner, end, err := p.Runner(*s)
 		if err != nil {
 			return err
 		}

@@ -27,8 +27,8 @@ type Program struct {
 	// Down removes what a cluster has left on the machine: processes, mounts,
 	// namespaces, cgroups, interfaces, tables. It is idempotent.
 	Down func(ctx context.Context, o DownOptions) error
-	// Runner executes the RUN of a build in dir; close ends it.
-	Runner func(dir string) (runner build.Runner, close func() error, err error)
+	// Runner executes the RUNs of a build; close ends what it started.
+	Runner func(s Settings) (runner build.Runner, close func() error, err error)
 	// Kubectl is the kubectl program, zstd-compressed.
 	Kubectl []byte
 }

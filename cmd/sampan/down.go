@@ -28,7 +28,7 @@ func down(ctx context.Context, o cli.DownOptions) error {
 		errs = append(errs, removePods(ctx, o.Settings, log))
 	}
 	errs = append(errs, unmountBelow(o.DataDir, o.RunDir))
-	errs = append(errs, removeCgroups())
+	errs = append(errs, removeCgroups(cgroup))
 	for _, dir := range []string{o.RunDir, filepath.Join(o.DataDir, "pods"), filepath.Join(o.DataDir, "engine")} {
 		errs = append(errs, os.RemoveAll(dir))
 	}
@@ -76,14 +76,14 @@ func unmountBelow(dirs ...string) error {
 	return errors.Join(errs...)
 }
 
-// removeCgroups removes the empty groups that pods have left, in every hierarchy.
-func removeCgroups() error {
-	roots, err := filepath.Glob("/sys/fs/cgroup/*" + cgroup)
+// removeCgroups removes a group and the empty ones below it, in every hierarchy.
+func removeCgroups(below string) error {
+	roots, err := filepath.Glob("/sys/fs/cgroup/*" + below)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, root := range append(roots, "/sys/fs/cgroup"+cgroup) {
+	for _, root := range append(roots, "/sys/fs/cgroup"+below) {
 		var groups []string
 		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() {

@@ -24,6 +24,7 @@ func main() {
 		Version: "sampan " + version + " (Kubernetes v1.37)",
 		Up:      up,
 		Down:    down,
+		Runner:  runner,
 		Kubectl: kubectl(),
 	}
 	err := cli.New(program).ExecuteContext(ctx)

@@ -90,6 +90,7 @@ type Run struct {
 	Args        []string
 	Env         []string
 	WorkingDir  string
+	UID, GID    uint32
 	User        string
 	Lower       []string
 	Upper, Work string

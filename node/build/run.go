@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -77,6 +78,9 @@ func (b *builder) execute(ctx context.Context, st *stage, s step, run Run) (imag
 	if len(lower) == 0 {
 		return image.Layer{}, fmt.Errorf("RUN in an image without files: %w", image.ErrInvalid)
 	}
+	if run.UID, run.GID, err = b.account(ctx, st, run.User); err != nil {
+		return image.Layer{}, err
+	}
 	if err := os.MkdirAll(b.opts.Cache, 0o700); err != nil {
 		return image.Layer{}, err
 	}
@@ -109,6 +113,26 @@ func (b *builder) execute(ctx context.Context, st *stage, s step, run Run) (imag
 		return image.Layer{}, err
 	}
 	return b.pack(ctx, run.Upper)
+}
+
+// account finds the IDs of a USER ("name", "name:group" or numbers) in the image.
+func (b *builder) account(ctx context.Context, st *stage, user string) (uid, gid uint32, err error) {
+	if user == "" {
+		return 0, 0, nil
+	}
+	v, err := b.view(ctx, st.layers)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer v.Close()
+	o, err := transfer{chown: user}.owner(v)
+	if err != nil {
+		return 0, 0, fmt.Errorf("USER %s: %w", user, err)
+	}
+	if _, err := strconv.Atoi(user); err == nil {
+		o.gid = 0 // a bare number says nothing of a group
+	}
+	return uint32(o.uid), uint32(o.gid), nil //nolint:gosec // both come from 32-bit columns or fail in the kernel
 }
 
 // pack turns an overlayfs upper directory into a layer.

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/sampan-dev/sampan/cli"
+	"github.com/sampan-dev/sampan/node/build"
+	"github.com/sampan-dev/sampan/node/container"
+)
+
+// runner executes the RUNs of one build, with a keeper of the build's own: a
+// cluster that runs beside it is not touched, and none is needed. The keeper
+// starts with the first RUN.
+func runner(s cli.Settings) (build.Runner, func() error, error) {
+	l := &lazyRunner{settings: s, name: fmt.Sprint(os.Getpid())}
+	return l, l.close, nil
+}
+
+type lazyRunner struct {
+	settings cli.Settings
+	name     string
+	runtime  *container.Runtime
+}
+
+// Run implements build.Runner. A build runs one instruction at a time.
+func (l *lazyRunner) Run(ctx context.Context, r build.Run) error {
+	if l.runtime == nil {
+		if err := l.open(); err != nil {
+			return err
+		}
+	}
+	return build.Sandbox{Runtime: l.runtime}.Run(ctx, r)
+}
+
+func (l *lazyRunner) dirs() (root, run string) {
+	return filepath.Join(l.settings.DataDir, "build", "run-"+l.name), filepath.Join(l.settings.RunDir, "b"+l.name)
+}
+
+func (l *lazyRunner) open() error {
+	program, err := keeper()
+	if err != nil {
+		return err
+	}
+	root, run := l.dirs()
+	l.runtime, err = container.Open(container.Config{
+		Root: root, Run: run, Keeper: program, Cgroup: cgroup + "/build-" + l.name, Log: slog.New(slog.DiscardHandler),
+	})
+	return err
+}
+
+// close ends the keeper and removes its state.
+func (l *lazyRunner) close() error {
+	if l.runtime == nil {
+		return nil
+	}
+	root, run := l.dirs()
+	return errors.Join(l.runtime.Shutdown(context.Background()), l.runtime.Close(), removeCgroups(cgroup+"/build-"+l.name),
+		os.RemoveAll(root), os.RemoveAll(run))
+}
