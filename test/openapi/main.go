@@ -37,19 +37,18 @@ func main() {
 func write(path string) error {
 	out := map[string]spec.Schema{}
 	ref := func(name string) spec.Ref {
-		return spec.MustCreateRef("#/definitions/" + util.ToRESTFriendlyName(name))
+		return spec.MustCreateRef("#/definitions/" + name)
 	}
 	kinds := kindsByModel()
 	for name, def := range generated.GetOpenAPIDefinitions(ref) {
 		s := def.Schema
-		model := util.ToRESTFriendlyName(name)
-		if gvks := kinds[model]; len(gvks) > 0 {
+		if gvks := kinds[name]; len(gvks) > 0 {
 			if s.Extensions == nil {
 				s.Extensions = spec.Extensions{}
 			}
 			s.Extensions[gvkExtension] = gvks
 		}
-		out[model] = s
+		out[name] = s
 	}
 	raw, err := json.Marshal(out)
 	if err != nil {
@@ -99,4 +98,3 @@ func modelOf(t reflect.Type) string {
 	}
 	return util.ToRESTFriendlyName(t.PkgPath() + "." + t.Name())
 }
-

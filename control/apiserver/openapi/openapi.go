@@ -27,7 +27,6 @@ import (
 const (
 	jsonType    = "application/json"
 	protoV2Type = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
-	protoV2Old  = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 	protoV3Type = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
 )
 
@@ -60,9 +59,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		contentType = protoV3Type
 		if name == "v2" {
 			contentType = protoV2Type
-			if strings.Contains(accept, protoV2Old) && !strings.Contains(accept, protoV2Type) {
-				contentType = protoV2Old
-			}
 		}
 	}
 	doc, err := h.document(name, contentType != jsonType)
