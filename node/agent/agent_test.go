@@ -264,6 +264,37 @@ func TestSameNameWaitsForItsPredecessor(t *testing.T) {
 	})
 }
 
+func TestResizeInPlace(t *testing.T) {
+	tell(t, "resize", func(s *story) {
+		resources := func(cpu, memory string) corev1.ResourceRequirements {
+			return corev1.ResourceRequirements{Requests: corev1.ResourceList{"cpu": quantity(cpu), "memory": quantity(memory)}}
+		}
+		c := container("app", "app")
+		c.Resources = resources("500m", "64Mi")
+		c.ResizePolicy = []corev1.ContainerResizePolicy{{ResourceName: corev1.ResourceMemory, RestartPolicy: corev1.RestartContainer}}
+		s.create(pod("grows", c))
+		s.pass(time.Second)
+		for _, r := range []corev1.ResourceRequirements{resources("1", "64Mi"), resources("5", "64Mi"), resources("1", "128Mi")} {
+			next := s.get("grows").DeepCopy()
+			next.Spec.Containers[0].Resources = r
+			cpu, memory := r.Requests["cpu"], r.Requests["memory"]
+			s.say("> resize to %s cpu, %s memory", cpu.String(), memory.String())
+			if _, err := client.Pods.Update(s.ctx, s.api, next); err != nil {
+				t.Fatal(err)
+			}
+			s.pass(5 * time.Second)
+			got := s.get("grows").Status
+			for _, cond := range got.Conditions {
+				if cond.Type == corev1.PodResizePending {
+					s.say("%s %s: %s", cond.Type, cond.Reason, cond.Message)
+				}
+			}
+			have := got.ContainerStatuses[0].Resources.Requests["cpu"]
+			s.say("has cpu %s, shares %d", have.String(), s.engine.Container("grows", "app").GetLinux().GetResources().GetCpuShares())
+		}
+	})
+}
+
 func TestNodeIsRegistered(t *testing.T) {
 	tell(t, "node", func(s *story) {
 		s.pass(15 * time.Second)

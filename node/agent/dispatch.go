@@ -159,15 +159,25 @@ func (a *Agent) admit(pod *corev1.Pod) *admit.Refusal {
 	if !ok {
 		return nil
 	}
+	return admit.Pod(pod, admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: a.placed(pod.UID)})
+}
+
+// resizable decides whether a pod's changed resources fit.
+func (a *Agent) resizable(m *machine) *admit.Refusal {
+	return admit.Resize(m.pod, admit.Node{Allocatable: a.node.Allocatable, Pods: a.placed(m.uid)})
+}
+
+// placed are the pods that have room here, but for one.
+func (a *Agent) placed(but types.UID) []*corev1.Pod {
 	a.mu.Lock()
-	var others []*corev1.Pod
+	defer a.mu.Unlock()
+	var list []*corev1.Pod
 	for _, m := range a.machines {
-		if p := m.admitted(); p != nil {
-			others = append(others, p)
+		if p := m.admitted(); p != nil && m.uid != but {
+			list = append(list, p)
 		}
 	}
-	a.mu.Unlock()
-	return admit.Pod(pod, admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: others})
+	return list
 }
 
 // adopt makes owners for sandboxes of pods that the API doesn't know, so that

@@ -82,9 +82,11 @@ func (m *machine) decide(ctx context.Context, again *alarm, waiting map[string]p
 		m.a.refs.acquire(m.pod)
 	}
 	now := time.Now()
+	m.makeRoom()
 	d := plan.Next(plan.Input{
 		Pod: m.pod, Actual: m.now, Now: now, Stop: m.stop, Mounted: m.mounted, Busy: m.busy(now),
 		Images: m.imagesReady(), Failures: m.failures, Crashes: m.crashes, Verdicts: m.verdicts(), HoldSandbox: m.holdBox,
+		Applied: m.applied, HoldResize: m.noRoom != nil,
 	})
 	m.explain(d.Waiting, waiting)
 	m.tellBackOff(d.Waiting)

@@ -89,6 +89,9 @@ type machine struct {
 	shown    map[string]plan.Waiting
 	hooked   map[string]bool
 
+	applied map[string]corev1.ResourceRequirements
+	noRoom  *status.Verdict
+
 	probes   *probe.Set
 	adopted  bool
 	status   corev1.PodStatus
@@ -106,7 +109,7 @@ func newMachine(a *Agent, pod *corev1.Pod) *machine {
 		reader: actual.NewReader(a.cfg.Engine), now: &actual.Pod{UID: string(pod.UID)},
 		messages: map[string]string{}, ops: map[string]*op{}, images: map[string]spec.Image{},
 		pulls: map[string]pullHistory{}, failures: map[string]plan.Failure{}, crashes: map[string]plan.Crash{},
-		told: map[string]time.Time{}, shown: map[string]plan.Waiting{}, hooked: map[string]bool{}, status: pod.Status,
+		told: map[string]time.Time{}, shown: map[string]plan.Waiting{}, applied: map[string]corev1.ResourceRequirements{}, hooked: map[string]bool{}, status: pod.Status,
 	}
 	m.probes = probe.NewSet(a.doer.Probe, m.wake, func(container string, kind probe.Kind, output string) {
 		m.unhealthy(pod, container, kind.Title(), output)
@@ -290,6 +293,9 @@ func (m *machine) assume() {
 			c := m.now.Latest(st.Name)
 			if c != nil && c.State == actual.Running && st.ContainerID == m.a.runtimeName()+"://"+c.ID {
 				m.probes.Assume(c.ID, st.Started != nil && *st.Started, st.Ready)
+				if st.Resources != nil {
+					m.applied[c.ID] = *st.Resources.DeepCopy()
+				}
 			}
 		}
 	}

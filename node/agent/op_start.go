@@ -81,7 +81,19 @@ func (st *starter) start(ctx context.Context) func(*machine) {
 	}
 	st.m.a.mark(st.m.uid, "start container", st.c.Name, begin)
 	st.event(corev1.EventTypeNormal, "Started", "Container started")
-	return st.postStart(ctx, made.GetContainerId())
+	return st.started(made.GetContainerId(), st.postStart(ctx, made.GetContainerId()))
+}
+
+// started notes which resources the container was given, whatever else came of
+// its start.
+func (st *starter) started(id string, then func(*machine)) func(*machine) {
+	resources := *st.c.Resources.DeepCopy()
+	return func(m *machine) {
+		m.applied[id] = resources
+		if then != nil {
+			then(m)
+		}
+	}
 }
 
 func (st *starter) event(eventtype, reason, message string) {

@@ -60,7 +60,7 @@ func (m *machine) report(ctx context.Context, again *alarm, waiting map[string]p
 func (m *machine) compute(waiting map[string]plan.Waiting) corev1.PodStatus {
 	return status.Compute(status.Input{
 		Pod: m.pod, Old: m.status, Actual: m.now, Waiting: waiting, Ready: m.probes.Ready, Started: m.probes.Started,
-		Ended: m.ended, Failed: m.fatal, HostIPs: m.a.cfg.NodeIPs, Runtime: m.a.runtimeName(), Now: time.Now(),
+		Applied: m.applied, NoRoom: m.noRoom, Ended: m.ended, Failed: m.fatal, HostIPs: m.a.cfg.NodeIPs, Runtime: m.a.runtimeName(), Now: time.Now(),
 	})
 }
 

@@ -36,6 +36,18 @@ func Pod(pod *corev1.Pod, node Node) *Refusal {
 	return nil
 }
 
+// Resize returns nil when the node has room for the pod as its spec is now.
+// Otherwise the reason is Infeasible, when it can never fit here, or Deferred.
+func Resize(pod *corev1.Pod, node Node) *Refusal {
+	if r := resources(pod, Node{Node: node.Node, Allocatable: node.Allocatable}); r != nil {
+		return &Refusal{corev1.PodReasonInfeasible, r.Message}
+	}
+	if r := resources(pod, node); r != nil {
+		return &Refusal{corev1.PodReasonDeferred, r.Message}
+	}
+	return nil
+}
+
 func operatingSystem(pod *corev1.Pod, _ Node) *Refusal {
 	if pod.Spec.OS != nil && pod.Spec.OS.Name != corev1.Linux {
 		return &Refusal{"PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"}

@@ -27,6 +27,7 @@ const (
 	KillContainer   Kind = "kill"
 	RemoveContainer Kind = "remove"
 	RemoveSandbox   Kind = "remove sandbox"
+	ResizeContainer Kind = "resize"
 )
 
 // Step is one thing to do. Steps with different Keys may run side by side.
@@ -99,6 +100,11 @@ type Input struct {
 	Crashes  map[string]Crash
 	// Verdicts are by container id.
 	Verdicts map[string]Verdict
+	// Applied are the resources that running containers have, by id; a container
+	// whose spec asks for others is resized, unless HoldResize says that the
+	// node has no room.
+	Applied    map[string]corev1.ResourceRequirements
+	HoldResize bool
 	// HoldSandbox keeps a sandbox from being made before that time.
 	HoldSandbox time.Time
 }
@@ -268,6 +274,9 @@ func (p *planner) unfit(c *corev1.Container, now *actual.Container) (why string,
 	if v := p.Verdicts[now.ID]; v.Failed != "" {
 		return fmt.Sprintf("Container %s failed %s probe", c.Name, v.Failed), v.Grace
 	}
+	if p.mustRestartToResize(c, now) {
+		return fmt.Sprintf("Container %s resize requires restart", c.Name), nil
+	}
 	return "", nil
 }
 
@@ -275,6 +284,7 @@ func (p *planner) unfit(c *corev1.Container, now *actual.Container) (why string,
 func (p *planner) keep(c *corev1.Container, now *actual.Container) {
 	why, grace := p.unfit(c, now)
 	if why == "" {
+		p.resize(c, now)
 		return
 	}
 	if mayRestart(p.Pod, c) {

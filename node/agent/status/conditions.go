@@ -7,12 +7,15 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/sampan-dev/sampan/node/agent/actual"
+	"github.com/sampan-dev/sampan/node/agent/plan"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 )
 
 // The conditions that the node's agent owns; all others are kept as they are.
 var owned = []corev1.PodConditionType{
 	corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
+	corev1.PodResizePending, corev1.PodResizeInProgress,
 }
 
 // Reasons of conditions, as upstream spells them.
@@ -36,6 +39,7 @@ func conditions(s *corev1.PodStatus, in Input) {
 			s.Conditions = append(s.Conditions, c)
 		}
 	}
+	resizing(s, in)
 	containers := containersReady(in, s)
 	set(s, in, corev1.PodReadyToStartContainers, sandboxReady(in))
 	set(s, in, corev1.PodInitialized, initialized(in, s))
@@ -63,6 +67,25 @@ func set(s *corev1.PodStatus, in Input, t corev1.PodConditionType, f finding) {
 		}
 	}
 	s.Conditions = append(s.Conditions, c)
+}
+
+// resizing tells of a resize that waits for room, or is under way. There is no
+// such condition otherwise.
+func resizing(s *corev1.PodStatus, in Input) {
+	if in.NoRoom != nil {
+		set(s, in, corev1.PodResizePending, finding{status: true, reason: in.NoRoom.Reason, message: in.NoRoom.Message})
+		return
+	}
+	for _, c := range spec.Containers(in.Pod) {
+		now := in.Actual.Latest(c.Name)
+		if now == nil || now.State != actual.Running {
+			continue
+		}
+		if have, ok := in.Applied[now.ID]; ok && len(plan.Resized(have, c.Resources)) > 0 {
+			set(s, in, corev1.PodResizeInProgress, finding{status: true})
+			return
+		}
+	}
 }
 
 func sandboxReady(in Input) finding {

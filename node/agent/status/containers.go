@@ -101,6 +101,9 @@ func (b *builder) present(st *corev1.ContainerStatus, now *actual.Container) {
 	}
 	st.State = b.state(now)
 	st.Resources = b.c.Resources.DeepCopy()
+	if applied, ok := b.in.Applied[now.ID]; ok && now.State == actual.Running {
+		st.Resources = applied.DeepCopy()
+	}
 	st.AllocatedResources = b.c.Resources.DeepCopy().Requests
 	if now.User != nil {
 		st.User = &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{

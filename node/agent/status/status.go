@@ -29,6 +29,10 @@ type Input struct {
 	Waiting map[string]plan.Waiting
 	// Ready and Started are what the probes say of a container id.
 	Ready, Started func(c *corev1.Container, id string) bool
+	// Applied are the resources that running containers have, by id.
+	Applied map[string]corev1.ResourceRequirements
+	// NoRoom, when not nil, is why a resize has to wait.
+	NoRoom *Verdict
 	// Ended: no container runs or will run again.
 	Ended bool
 	// Failed, when not nil, makes the phase Failed.

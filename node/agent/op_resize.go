@@ -1,0 +1,57 @@
+package agent
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/node/agent/actual"
+	"github.com/sampan-dev/sampan/node/agent/plan"
+	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/status"
+	"github.com/sampan-dev/sampan/node/cri"
+)
+
+// makeRoom finds whether a pod whose resources were changed in place still has
+// its room on the node.
+func (m *machine) makeRoom() {
+	wants := false
+	for _, c := range spec.Containers(m.pod) {
+		now := m.now.Latest(c.Name)
+		if now == nil || now.State != actual.Running {
+			continue
+		}
+		have, known := m.applied[now.ID]
+		wants = wants || (known && len(plan.Resized(have, c.Resources)) > 0)
+	}
+	m.noRoom = nil
+	if !wants || m.stage != serving {
+		return
+	}
+	if r := m.a.resizable(m); r != nil {
+		m.noRoom = &status.Verdict{Reason: r.Reason, Message: r.Message}
+		return
+	}
+	m.mu.Lock()
+	m.holds = m.pod
+	m.mu.Unlock()
+}
+
+// resize gives a running container the resources of its spec.
+func (m *machine) resize(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	c := spec.Container(pod, s.Container)
+	_, err := m.a.cfg.Engine.UpdateContainerResources(ctx, &rt.UpdateContainerResourcesRequest{
+		ContainerId: s.ID, Linux: spec.ContainerResources(pod, c, m.a.node),
+	})
+	if err != nil {
+		m.a.containerEvent(pod, c.Name, corev1.EventTypeWarning, "ResizeError", "Error resizing container: "+cri.Message(err))
+		pause(ctx, startRetry)
+		return nil
+	}
+	m.a.containerEvent(pod, c.Name, corev1.EventTypeNormal, "ResizeCompleted", "Container resize completed")
+	resources := *c.Resources.DeepCopy()
+	return func(m *machine) { m.applied[s.ID] = resources }
+}
