@@ -1,0 +1,159 @@
+package cgroup
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// member is a process in a group of its own, which waits to be told to go on.
+func member(t *testing.T, g *Group) *exec.Cmd {
+	t.Helper()
+	c := exec.Command("sleep", "1000")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Process.Kill()
+		c.Wait()
+	})
+	if err := g.Add(c.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func newGroup(t *testing.T, r *specs.LinuxResources) *Group {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: cgroups")
+	}
+	parent := fmt.Sprintf("/sampan-test-%d-%s", os.Getpid(), filepath.Base(filepath.Dir(t.TempDir())))
+	g, err := Open(parent+"/one", r, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Create(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := g.Remove(ctx); err != nil {
+			t.Error(err)
+		}
+		RemoveEmpty(parent)
+		if left, _ := filepath.Glob("/sys/fs/cgroup/*" + parent); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	})
+	return g
+}
+
+// The exam that the back end of this machine, v1 or v2, must pass.
+func TestGroup(t *testing.T) {
+	g := newGroup(t, &specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20))},
+		CPU:    &specs.LinuxCPU{Shares: ptr(uint64(512)), Quota: ptr(int64(50000)), Period: ptr(uint64(100000))},
+		Pids:   &specs.LinuxPids{Limit: ptr(int64(20))},
+	})
+	c := member(t, g)
+	if pids, err := g.Pids(); err != nil || !slices.Equal(pids, []int{c.Process.Pid}) {
+		t.Errorf("processes %v, %v; want %d", pids, err, c.Process.Pid)
+	}
+	u, err := g.Usage()
+	if err != nil || u.Limit != 64<<20 || u.PidsLimit != 20 || u.Pids != 1 {
+		t.Errorf("usage %+v, %v", u, err)
+	}
+	if quota := readAny(t, g, "cpu.cfs_quota_us", "cpu.max"); quota != "-1\n" && quota != "max 100000\n" {
+		t.Errorf("throttled before it was asked for: %q", quota)
+	}
+	if err := g.Throttle(); err != nil {
+		t.Fatal(err)
+	}
+	if quota := readAny(t, g, "cpu.cfs_quota_us", "cpu.max"); quota != "50000\n" && quota != "50000 100000\n" {
+		t.Errorf("quota %q", quota)
+	}
+	if err := g.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(32 << 20))}}); err != nil {
+		t.Fatal(err)
+	}
+	if u, err = g.Usage(); err != nil || u.Limit != 32<<20 || u.PidsLimit != 20 {
+		t.Errorf("usage after an update %+v, %v", u, err)
+	}
+	if n := g.OOMKills(); n != 0 {
+		t.Errorf("%d OOM kills", n)
+	}
+	if err := g.Freeze(true); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Signal(syscall.SIGTERM); err != nil { // waits for the thaw
+		t.Fatal(err)
+	}
+	if err := g.Freeze(false); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(); err == nil || c.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func readAny(t *testing.T, g *Group, names ...string) string {
+	t.Helper()
+	for _, name := range names {
+		for _, procs := range g.Procs() {
+			if b, err := os.ReadFile(filepath.Join(filepath.Dir(procs), name)); err == nil {
+				return string(b)
+			}
+		}
+	}
+	t.Fatalf("none of %v", names)
+	return ""
+}
+
+func TestKill(t *testing.T) {
+	g := newGroup(t, nil)
+	one, two := member(t, g), member(t, g)
+	if err := g.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*exec.Cmd{one, two} {
+		if err := c.Wait(); err == nil || c.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Errorf("ended with %v", err)
+		}
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	for _, path := range []string{"", "/", "relative", "/a/../b", "/a/"} {
+		if _, err := Open(path, nil, slog.New(slog.DiscardHandler)); err == nil {
+			t.Errorf("path %q was taken", path)
+		}
+	}
+	bad := &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Type: "x", Access: "rwm"}}}
+	if _, err := Open("/sampan-test-never", bad, slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("a device of type x was taken")
+	}
+}
+
+// What the spec says about devices, and what every container has on top.
+func TestDeviceRules(t *testing.T) {
+	rules, err := deviceRules(nil)
+	if err != nil || rules[0].Allow || rules[0].Type != 'a' || len(rules) != 1+len(always()) {
+		t.Errorf("no rules: %+v, %v", rules, err)
+	}
+	rules, err = deviceRules([]specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}, {Allow: true, Access: "rwm"}})
+	if err != nil || len(rules) != 2 || !rules[1].Allow {
+		t.Errorf("a privileged container: %+v, %v", rules, err)
+	}
+}
