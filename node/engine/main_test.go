@@ -90,7 +90,7 @@ func newNode(t testing.TB) *node {
 	n := &node{t: t, dir: dir, cgroup: "/" + filepath.Base(dir), host: newNetNS(t)}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	n.open()
-	n.must(n.addImage())
+	n.must(n.addImage(examImage, built.layer))
 	t.Cleanup(n.purge)
 	return n
 }
@@ -176,19 +176,24 @@ func (n *node) purge() {
 	}
 }
 
-func (n *node) addImage() error {
+// addImage makes an image of layers, each an uncompressed tar.
+func (n *node) addImage(ref string, tars ...[]byte) error {
 	b, err := n.images.NewBuild()
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	layer, err := b.WriteLayer(bytes.NewReader(built.layer))
-	if err != nil {
-		return err
+	var layers []image.Layer
+	for _, tar := range tars {
+		layer, err := b.WriteLayer(bytes.NewReader(tar))
+		if err != nil {
+			return err
+		}
+		layers = append(layers, layer)
 	}
 	config := ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH},
 		Config: ocispec.ImageConfig{Entrypoint: []string{"/probe"}, Cmd: []string{"echo", "from the image"}, Env: []string{"FROM=image"}, WorkingDir: "/work"}}
-	_, err = b.Commit(context.Background(), config, []image.Layer{layer}, image.Naming{Ref: examImage})
+	_, err = b.Commit(context.Background(), config, layers, image.Naming{Ref: ref})
 	return err
 }
 

@@ -246,9 +246,16 @@ func containerMounts(x *exam) {
 	got, _ = p.output(c)
 	x.equal("a device", got, "written")
 
+	c = p.container("cat", "/data/etc/group", "then", "write", "/data/etc/group", "x")
+	c.Mounts = []*rt.Mount{{ContainerPath: "/data", Image: &rt.ImageSpec{Image: x.Image}, Readonly: true}}
+	got, st := p.output(c)
+	if !strings.Contains(got, "root:x:0:") || st.ExitCode != 3 {
+		x.Errorf("an image as a volume shows %q, and writing to it ends with %d", got, st.ExitCode)
+	}
+
 	// What one container wrote is not in the next one's root.
 	p.output(p.container("write", "/tmp/mine", "x"))
-	_, st := p.output(p.container("cat", "/tmp/mine"))
+	_, st = p.output(p.container("cat", "/tmp/mine"))
 	x.equal("reading another container's file", st.ExitCode, 3)
 }
 

@@ -159,7 +159,11 @@ func imageVolume(m *rt.Mount, dst string, lower []string) (specs.Mount, error) {
 	case len(lower) == 1:
 		return specs.Mount{Destination: dst, Type: "bind", Source: lower[0], Options: []string{"bind", "rprivate", "ro"}}, nil
 	}
-	return specs.Mount{Destination: dst, Type: "overlay", Source: "overlay", Options: []string{"ro", "lowerdir=" + strings.Join(lower, ":")}}, nil
+	options := []string{"ro"}
+	for _, dir := range lower { // one by one: a single string has a limit (Linux 6.5)
+		options = append(options, "lowerdir+="+dir)
+	}
+	return specs.Mount{Destination: dst, Type: "overlay", Source: "overlay", Options: options}, nil
 }
 
 // IDMappings are the CRI's in the OCI's words.
