@@ -35,6 +35,7 @@ func (s *stager) become() error {
 	} else {
 		syscall.Umask(0o022)
 	}
+	closeAll([]int{s.root, s.proc}) // no directory of ours may become the working directory
 	denied, err := s.chdir()
 	if err != nil {
 		return err
