@@ -1,0 +1,95 @@
+package batch
+
+import (
+	"regexp"
+	"strings"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// maxCronJobName leaves room for the eleven characters that a job's name adds.
+const maxCronJobName = 52
+
+// zonePart is one element of a time zone's name.
+var zonePart = regexp.MustCompile(`^[A-Za-z0-9_+-]{1,}$`)
+
+func validateCronJob(c *batchv1.CronJob) field.ErrorList {
+	var f kinds.Faults
+	checkCronJob(&f, &c.Spec, nil)
+	if len(c.Name) > maxCronJobName {
+		f.Invalid(field.NewPath("metadata", "name"), c.Name, "must be no more than 52 characters")
+	}
+	return f.List()
+}
+
+func validateCronJobUpdate(c, old *batchv1.CronJob) field.ErrorList {
+	var f kinds.Faults
+	checkCronJob(&f, &c.Spec, &old.Spec)
+	return f.List()
+}
+
+func checkCronJob(f *kinds.Faults, spec, old *batchv1.CronJobSpec) {
+	at := field.NewPath("spec")
+	if f.NonEmpty(at.Child("schedule"), spec.Schedule) {
+		checkSchedule(f, spec, old, at.Child("schedule"))
+	}
+	f.NonNegative(at.Child("startingDeadlineSeconds"), kinds.Deref(spec.StartingDeadlineSeconds))
+	if spec.TimeZone != nil && (old == nil || !kinds.Same(old.TimeZone, spec.TimeZone)) {
+		checkZone(f, *spec.TimeZone, at.Child("timeZone"))
+	}
+	kinds.RequiredOneOf(f, at.Child("concurrencyPolicy"), spec.ConcurrencyPolicy, batchv1.AllowConcurrent,
+		batchv1.ForbidConcurrent, batchv1.ReplaceConcurrent)
+	job, template := &spec.JobTemplate.Spec, at.Child("jobTemplate", "spec")
+	f.Join(validateJobSpec(job, template))
+	if job.Selector != nil {
+		f.Invalid(template.Child("selector"), job.Selector, "`selector` will be auto-generated")
+	}
+	if kinds.Deref(job.ManualSelector) {
+		f.Join(field.ErrorList{field.NotSupported(template.Child("manualSelector"), job.ManualSelector, []string{"nil", "false"})})
+	}
+	f.NonNegative(at.Child("successfulJobsHistoryLimit"), int64(kinds.Deref(spec.SuccessfulJobsHistoryLimit)))
+	f.NonNegative(at.Child("failedJobsHistoryLimit"), int64(kinds.Deref(spec.FailedJobsHistoryLimit)))
+}
+
+// checkSchedule: a zone inside the schedule is only kept where it was before.
+func checkSchedule(f *kinds.Faults, spec, old *batchv1.CronJobSpec, at *field.Path) {
+	zoned := strings.Contains(spec.Schedule, "TZ")
+	kept := old != nil && strings.Contains(old.Schedule, "TZ")
+	text := spec.Schedule
+	if zoned {
+		_, text, _ = strings.Cut(text, " ")
+	}
+	if _, err := ParseSchedule(text); err != nil {
+		f.Invalid(at, spec.Schedule, err.Error())
+	}
+	switch {
+	case zoned && kept && spec.TimeZone != nil:
+		f.Invalid(at, spec.Schedule, "cannot use both timeZone field and TZ or CRON_TZ in schedule")
+	case zoned && !kept:
+		f.Invalid(at, spec.Schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead")
+	}
+}
+
+// checkZone asks the zone database of the machine or of the program.
+func checkZone(f *kinds.Faults, zone string, at *field.Path) {
+	if zone == "" {
+		f.Invalid(at, zone, "timeZone must be nil or non-empty string")
+		return
+	}
+	for _, part := range strings.Split(zone, "/") {
+		if strings.HasPrefix(part, "-") || !zonePart.MatchString(part) {
+			f.Invalid(at, zone, "unknown time zone "+zone)
+			return
+		}
+	}
+	if strings.EqualFold(zone, "Local") {
+		f.Invalid(at, zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones")
+	}
+	if _, err := time.LoadLocation(zone); err != nil {
+		f.Invalid(at, zone, err.Error())
+	}
+}

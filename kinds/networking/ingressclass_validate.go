@@ -1,0 +1,56 @@
+package networking
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// maxController is the longest name of an ingress controller.
+const maxController = 250
+
+func validateIngressClass(c *networkingv1.IngressClass) field.ErrorList {
+	var f kinds.Faults
+	at := field.NewPath("spec")
+	if len(c.Spec.Controller) > maxController {
+		f.TooLong(at.Child("controller"), maxController)
+	}
+	f.Join(validation.IsDomainPrefixedPath(at.Child("controller"), c.Spec.Controller))
+	p := c.Spec.Parameters
+	if p == nil {
+		return f.List()
+	}
+	here := at.Child("parameters")
+	checkReference(&f, &corev1.TypedLocalObjectReference{APIGroup: p.APIGroup, Kind: p.Kind, Name: p.Name}, here)
+	if p.Scope == nil {
+		f.Required(here.Child("scope"), "")
+		return f.List()
+	}
+	kinds.OneOf(&f, here.Child("scope"), *p.Scope, networkingv1.IngressClassParametersReferenceScopeCluster,
+		networkingv1.IngressClassParametersReferenceScopeNamespace)
+	namespace := here.Child("namespace")
+	switch *p.Scope {
+	case networkingv1.IngressClassParametersReferenceScopeNamespace:
+		if p.Namespace == nil || *p.Namespace == "" {
+			f.Required(namespace, "`parameters.scope` is set to 'Namespace'")
+			break
+		}
+		f.Each(namespace, *p.Namespace, apivalidation.ValidateNamespaceName(*p.Namespace, false))
+	case networkingv1.IngressClassParametersReferenceScopeCluster:
+		if p.Namespace != nil {
+			f.Forbidden(namespace, "`parameters.scope` is set to 'Cluster'")
+		}
+	}
+	return f.List()
+}
+
+func validateIngressClassUpdate(c, old *networkingv1.IngressClass) field.ErrorList {
+	var f kinds.Faults
+	f.Immutable(field.NewPath("spec", "controller"), c.Spec.Controller, old.Spec.Controller)
+	f.Join(validateIngressClass(c))
+	return f.List()
+}
