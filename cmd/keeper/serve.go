@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"sync"
 	"syscall"
 
@@ -48,6 +49,11 @@ func (k *keeper) serve(fd int) error {
 
 func (k *keeper) answer(c *conn) {
 	defer c.close()
+	defer func() { // a bug in one answer must not end the parent of every container
+		if p := recover(); p != nil {
+			note("bug", fmt.Sprint(p)+"\n"+string(debug.Stack()))
+		}
+	}()
 	var r plan.Request
 	fds, err := c.recv(&r)
 	defer closeAll(fds)
@@ -107,6 +113,9 @@ func (k *keeper) do(r *plan.Request, fds []int) (plan.Answer, error) {
 		ch.release()
 		return plan.Answer{}, nil
 	case plan.Reopen:
+		if ch.out == nil {
+			return plan.Answer{}, fmt.Errorf("container %q is still being created", r.ID)
+		}
 		return plan.Answer{}, ch.out.reopen()
 	}
 	return plan.Answer{}, fmt.Errorf("operation %q is not known to the keeper", r.Op)

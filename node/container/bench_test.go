@@ -90,3 +90,23 @@ func BenchmarkExec(b *testing.B) {
 	}
 	b.Logf("the keeper:\n%s", status)
 }
+
+// BenchmarkLog is how fast output becomes a log file.
+func BenchmarkLog(b *testing.B) {
+	x := newBox(b)
+	const megabytes = 64
+	b.SetBytes(megabytes << 20)
+	for b.Loop() {
+		cfg := x.config("c1", probeSpec("flood", itoa(megabytes)))
+		x.start(cfg)
+		if _, err := x.Wait(b.Context(), "c1"); err != nil {
+			b.Fatal(err)
+		}
+		if err := x.Remove(b.Context(), "c1"); err != nil {
+			b.Fatal(err)
+		}
+		if err := os.Remove(cfg.LogPath); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

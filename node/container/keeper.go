@@ -28,8 +28,9 @@ const (
 // keeperLink is the way to the keeper: one connection that watches exits, and one
 // more for each call.
 type keeperLink struct {
-	r    *Runtime
-	done chan struct{}
+	r       *Runtime
+	done    chan struct{} // closed when follow has ended
+	closing chan struct{} // closed by close
 
 	mu     sync.Mutex
 	watch  *net.UnixConn
@@ -39,7 +40,7 @@ type keeperLink struct {
 // connect finds or starts the keeper, reconciles what it knows with what the
 // records say, and follows its exits from then on.
 func (r *Runtime) connect() (*keeperLink, error) {
-	l := &keeperLink{r: r, done: make(chan struct{})}
+	l := &keeperLink{r: r, done: make(chan struct{}), closing: make(chan struct{})}
 	r.keeper = l
 	if err := l.open(); err != nil {
 		return nil, err
@@ -148,7 +149,10 @@ func (l *keeperLink) follow() {
 		for err = l.open(); err != nil; err = l.open() {
 			l.r.log.Error("keeper not started", "err", err)
 			if failures++; failures >= maxRespawn {
-				time.Sleep(respawnPause)
+				select {
+				case <-l.closing:
+				case <-time.After(respawnPause):
+				}
 			}
 			if l.isClosed() {
 				return
@@ -171,6 +175,11 @@ func (l *keeperLink) isClosed() bool {
 
 func (l *keeperLink) close() {
 	l.mu.Lock()
+	select {
+	case <-l.closing:
+	default:
+		close(l.closing)
+	}
 	l.closed = true
 	if l.watch != nil {
 		l.watch.Close()

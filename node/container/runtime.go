@@ -50,6 +50,9 @@ type Config struct {
 	Log    *slog.Logger
 }
 
+// maxSocketPath is what the kernel takes for the name of a unix socket.
+const maxSocketPath = 107
+
 // Runtime runs containers. Its methods may be called concurrently.
 type Runtime struct {
 	cfg     Config
@@ -74,6 +77,9 @@ func Open(cfg Config) (*Runtime, error) {
 	}
 	if !filepath.IsAbs(cfg.Root) || !filepath.IsAbs(cfg.Run) || !filepath.IsAbs(cfg.Cgroup) {
 		return nil, fmt.Errorf("container runtime: root %q, run %q and cgroup %q must be absolute paths", cfg.Root, cfg.Run, cfg.Cgroup)
+	}
+	if n := len(filepath.Join(cfg.Run, "keeper.sock")); n > maxSocketPath {
+		return nil, fmt.Errorf("container runtime: run %q is too long for a socket's path of %d bytes", cfg.Run, maxSocketPath)
 	}
 	r := &Runtime{
 		cfg: cfg, log: cfg.Log,

@@ -26,6 +26,9 @@ func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.C
 	if len(spec.Mounts) > maxMounts {
 		return nil, nil, fmt.Errorf("spec has %d mounts, more than %d", len(spec.Mounts), maxMounts)
 	}
+	for _, what := range leftOut(spec) {
+		r.log.Warn("not supported and left out", "id", cfg.ID, "what", what)
+	}
 	p := &plan.Plan{
 		Version: plan.Version, Kind: plan.Init,
 		Hostname: spec.Hostname, Domainname: spec.Domainname,
@@ -57,6 +60,29 @@ func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.C
 		}
 	}
 	return p, child, nil
+}
+
+// leftOut are the parts of a spec that a container runs without.
+func leftOut(spec *specs.Spec) []string {
+	var out []string
+	for _, f := range []struct {
+		has  bool
+		what string
+	}{
+		{spec.Process.ApparmorProfile != "", "AppArmor profile " + spec.Process.ApparmorProfile},
+		{spec.Process.SelinuxLabel != "" || spec.Linux.MountLabel != "", "SELinux label"},
+		{spec.Process.Scheduler != nil, "scheduler"},
+		{spec.Process.IOPriority != nil, "I/O priority"},
+		{spec.Process.ExecCPUAffinity != nil, "CPU affinity of exec"},
+		{spec.Linux.IntelRdt != nil, "Intel RDT"},
+		{spec.Linux.Personality != nil, "personality"},
+		{len(spec.Linux.NetDevices) > 0, "network devices"},
+	} {
+		if f.has {
+			out = append(out, f.what)
+		}
+	}
+	return out
 }
 
 // mappingsOf are the mappings of the user namespace that the container is in, its

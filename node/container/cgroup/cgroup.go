@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 // with each other, Remove excepted.
 type Group struct {
 	path string
+	mu   sync.Mutex // guards the CPU quota in res
 	res  *cgroups.Resources
 	m    cgroups.Manager
 	log  *slog.Logger
@@ -92,12 +94,13 @@ func (g *Group) Create() error {
 
 // Throttle applies the CPU quota that Create has left out.
 func (g *Group) Throttle() error {
-	if g.res.CpuQuota <= 0 {
+	g.mu.Lock()
+	cpu := cgroups.Resources{CpuQuota: g.res.CpuQuota, CpuPeriod: g.res.CpuPeriod, CpuBurst: g.res.CpuBurst, SkipDevices: true}
+	g.mu.Unlock()
+	if cpu.CpuQuota <= 0 {
 		return nil
 	}
-	return g.set(&cgroups.Resources{
-		CpuQuota: g.res.CpuQuota, CpuPeriod: g.res.CpuPeriod, CpuBurst: g.res.CpuBurst, SkipDevices: true,
-	})
+	return g.set(&cpu)
 }
 
 // Update applies the limits in r that are set, and leaves the others alone.
@@ -107,6 +110,14 @@ func (g *Group) Update(r *specs.LinuxResources) error {
 		return fmt.Errorf("cgroup %q: %w", g.path, err)
 	}
 	res.SkipDevices, res.Devices = true, nil
+	if res.CpuQuota != 0 { // also for a Throttle that is still to come
+		g.mu.Lock()
+		g.res.CpuQuota = res.CpuQuota
+		if res.CpuPeriod != 0 {
+			g.res.CpuPeriod = res.CpuPeriod
+		}
+		g.mu.Unlock()
+	}
 	return g.set(res)
 }
 

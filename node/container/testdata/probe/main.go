@@ -44,6 +44,14 @@ func run(verb string, a []string) {
 	case "fill":
 		n, _ := strconv.Atoi(a[0])
 		fmt.Println(strings.Repeat("x", n))
+	case "flood": // megabytes of lines
+		n, _ := strconv.Atoi(a[0])
+		w := bufio.NewWriterSize(os.Stdout, 64<<10)
+		line := strings.Repeat("y", 99) + "\n"
+		for range n << 20 / len(line) {
+			w.WriteString(line)
+		}
+		w.Flush()
 	case "sleep":
 		time.Sleep(time.Hour)
 	case "term":
