@@ -29,6 +29,9 @@ func main() {
 	closeFrom(4) // whatever our starter has inherited and forgotten
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(25)
+	// Of all processes of the node this is the last that should go. Not everyone
+	// may ask for that; then it goes in its turn, and a successor adopts.
+	writeFile("/proc/self/oom_score_adj", "-999")
 	go func() {
 		err := newKeeper().serve(3)
 		note("keeper ends", err.Error())

@@ -101,6 +101,9 @@ func (r *Runtime) create(ctx context.Context, cfg *CreateConfig) (_ *container, 
 		return nil, err
 	}
 	p.CgroupProcs = c.group.Procs()
+	if p.Process.OOMScoreAdj == nil {
+		p.Process.OOMScoreAdj = new(int) // not the keeper's, which is as low as can be
+	}
 	if err := r.directories(cfg, p, child, mappingsOf(cfg.Spec, sb)); err != nil {
 		return nil, err
 	}
