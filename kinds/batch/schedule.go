@@ -25,13 +25,13 @@ type limits struct {
 	names     string
 }
 
-// The fields of a schedule, in their order. Sunday is 0 and 7.
+// The fields of a schedule, in their order. Sunday is 0, and not 7.
 var fieldLimits = [...]limits{
 	{0, 59, ""},
 	{0, 23, ""},
 	{1, 31, ""},
 	{1, 12, " jan feb mar apr may jun jul aug sep oct nov dec"},
-	{0, 7, "sun mon tue wed thu fri sat"},
+	{0, 6, "sun mon tue wed thu fri sat"},
 }
 
 // descriptors are schedules by name.
@@ -74,13 +74,21 @@ func ParseSchedule(text string) (Schedule, error) {
 			bits[i] |= set
 		}
 	}
-	s := Schedule{minute: bits[0], hour: bits[1], day: bits[2], month: bits[3], weekday: bits[4] | bits[4]>>7&1}
+	s := Schedule{minute: bits[0], hour: bits[1], day: bits[2], month: bits[3], weekday: bits[4]}
 	s.anyDay, s.anyWeekday = isAny(fields[2]), isAny(fields[4])
 	return s, nil
 }
 
-// isAny: "*" and "*/2" leave the other of the two day fields in charge.
-func isAny(f string) bool { return strings.HasPrefix(f, "*") || strings.HasPrefix(f, "?") }
+// isAny: the field leaves the other of the two day fields in charge. A step
+// makes it choosy again.
+func isAny(f string) bool {
+	for _, part := range strings.Split(f, ",") {
+		if part = strings.TrimSuffix(part, "/1"); part == "*" || part == "?" {
+			return true
+		}
+	}
+	return false
+}
 
 // parsePart reads "*", "a", "a-b", each with an optional "/step".
 func parsePart(part string, l limits) (uint64, error) {
@@ -104,7 +112,7 @@ func parsePart(part string, l limits) (uint64, error) {
 		return 0, err
 	}
 	if stepped && !strings.Contains(values, "-") {
-		last = l.top()
+		last = l.high
 	}
 	switch {
 	case first < l.low:
@@ -121,17 +129,9 @@ func parsePart(part string, l limits) (uint64, error) {
 	return set, nil
 }
 
-// top is the highest value of "*": a second Sunday would count twice.
-func (l limits) top() int {
-	if l.high == 7 {
-		return 6
-	}
-	return l.high
-}
-
 func parseRange(values, part string, l limits) (first, last int, err error) {
 	if values == "*" || values == "?" {
-		return l.low, l.top(), nil
+		return l.low, l.high, nil
 	}
 	from, to, ranged := strings.Cut(values, "-")
 	if strings.Contains(to, "-") {

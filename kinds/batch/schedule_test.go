@@ -16,7 +16,7 @@ func TestSchedule(t *testing.T) {
 		{"0 12 29 2 *", "2028-02-29 12:00"},
 		{"0 0 13 * fri", "2026-03-06 00:00"},
 		{"0 0 13 * *", "2026-03-13 00:00"},
-		{"5,10 4 * jan 7", "2027-01-03 04:05"},
+		{"5,10 4 * jan 0", "2027-01-03 04:05"},
 		{"@weekly", "2026-03-01 00:00"},
 		{"@hourly", "2026-02-27 23:00"},
 		{"@every 90m", "2026-02-28 00:28"},
@@ -44,6 +44,7 @@ func TestScheduleErrors(t *testing.T) {
 		"1-2-3 * * * *":  "too many hyphens: 1-2-3",
 		"1/2/3 * * * *":  "too many slashes: 1/2/3",
 		"x * * * *":      `failed to parse int from x: strconv.Atoi: parsing "x": invalid syntax`,
+		"* * * * 7":      "end of range (7) above maximum (6): 7",
 		"@never":         "unrecognized descriptor: @never",
 		"@every a while": `failed to parse duration @every a while: time: invalid duration "a while"`,
 	} {

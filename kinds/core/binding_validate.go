@@ -2,6 +2,7 @@ package core
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -13,7 +14,10 @@ func validateBinding(b *corev1.Binding) field.ErrorList {
 		errs = append(errs, field.NotSupported(target.Child("kind"), kind, []string{"Node", "<empty>"}))
 	}
 	if b.Target.Name == "" {
-		errs = append(errs, field.Required(target.Child("name"), ""))
+		return append(errs, field.Required(target.Child("name"), ""))
+	}
+	for _, message := range apivalidation.NameIsDNSSubdomain(b.Target.Name, false) {
+		errs = append(errs, field.Invalid(target.Child("name"), b.Target.Name, message))
 	}
 	return errs
 }
