@@ -110,6 +110,9 @@ func (w *world) do(c *http.Client, method, path string, body, into any, headers 
 	answer, err := c.Do(r)
 	must(w.t, err)
 	defer answer.Body.Close()
+	if answer.ProtoMajor != 2 {
+		w.t.Errorf("%s %s was served over %s", method, path, answer.Proto)
+	}
 	text, err := io.ReadAll(answer.Body)
 	must(w.t, err)
 	if into != nil && answer.StatusCode < 300 {

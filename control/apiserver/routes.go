@@ -100,6 +100,7 @@ func (s *Server) contain(next http.Handler) http.Handler {
 		w.Header().Set("Cache-Control", "no-cache, private")
 		about := &origin{auditID: id, address: peer(r)}
 		r = r.WithContext(context.WithValue(r.Context(), originKey{}, about))
+		boundBody(w, r)
 		begin := time.Now()
 		defer func() {
 			s.metrics.observe(r.Method, time.Since(begin))
@@ -115,6 +116,19 @@ func (s *Server) contain(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(w, r)
 	})
+}
+
+// bodyWait is how long a client may take to send a body: longer than any request
+// may last, and not for ever.
+const bodyWait = time.Minute
+
+// boundBody ends requests whose body does not come. Connections and proxies may
+// take as long as they like.
+func boundBody(w http.ResponseWriter, r *http.Request) {
+	if r.Body == http.NoBody || r.Header.Get("Upgrade") != "" || strings.Contains(r.URL.Path, "/proxy") {
+		return
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWait)) // not every writer has deadlines
 }
 
 func peer(r *http.Request) string {

@@ -44,7 +44,7 @@ type Config struct {
 	ClientCAs *x509.CertPool
 	// Tokens checks bearer tokens; nil refuses them all.
 	Tokens *Tokens
-	// Now is the wall clock.
+	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
 }
 
@@ -56,6 +56,9 @@ type Authenticator struct {
 
 // New returns an Authenticator.
 func New(cfg Config) *Authenticator {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}

@@ -48,11 +48,15 @@ type TokensConfig struct {
 	Old  []*pki.TokenKey
 	// Objects is where accounts, pods, nodes and secrets are looked up.
 	Objects Reader
-	Now     func() time.Time
+	// Now is the wall clock; nil means time.Now.
+	Now func() time.Time
 }
 
 // NewTokens returns Tokens.
 func NewTokens(cfg TokensConfig) *Tokens {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	t := &Tokens{issuer: cfg.Issuer, audiences: []string{cfg.Issuer}, sign: cfg.Sign, objects: cfg.Objects, now: cfg.Now,
 		check: map[string]*ecdsa.PublicKey{}}
 	for _, k := range append(slices.Clone(cfg.Old), cfg.Sign) {
