@@ -249,8 +249,8 @@ func (m *machine) accept(c change) {
 
 // observe reads the engine and fills in what containers said when they ended.
 func (m *machine) observe(ctx context.Context) error {
-	if m.frozen {
-		return nil
+	if m.frozen || m.stage == ended {
+		return nil // nothing of it changes any more
 	}
 	now, err := m.reader.Read(ctx, string(m.uid))
 	if err != nil {

@@ -124,14 +124,15 @@ func (p *Pod) Live() bool {
 	return false
 }
 
-// NextAttempt is the restart count that a new container of that name gets.
+// NextAttempt is the restart count that a new container of that name gets. One
+// that was made and never started doesn't count: it is removed first.
 func (p *Pod) NextAttempt(name string) int32 {
 	next := int32(0)
 	if p == nil {
 		return 0
 	}
 	for i := range p.Containers {
-		if c := &p.Containers[i]; c.Name == name && c.Attempt >= next {
+		if c := &p.Containers[i]; c.Name == name && c.State != Created && c.Attempt >= next {
 			next = c.Attempt + 1
 		}
 	}

@@ -84,6 +84,38 @@ func TestSchedule(t *testing.T) {
 	})
 }
 
+// TestAStartingServerIsAskedMoreOften: at 0, 1, 3, 7 and 10 s, but only the
+// regular failures count.
+func TestAStartingServerIsAskedMoreOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		var asked []string
+		failures := 0
+		ask := func(context.Context, *corev1.Pod, *actual.Container, *corev1.Probe) (Result, string) {
+			asked = append(asked, time.Since(begin).String())
+			if time.Since(begin) < 25*time.Second {
+				return Failure, ""
+			}
+			return Success, ""
+		}
+		pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", ReadinessProbe: &corev1.Probe{
+			ProbeHandler:  corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{}},
+			PeriodSeconds: 10, FailureThreshold: 3, SuccessThreshold: 1, TimeoutSeconds: 1,
+		}}}}}
+		now := &actual.Pod{Containers: []actual.Container{{ID: "1", Name: "c", State: actual.Running, Started: begin}}}
+		s := NewSet(ask, func() {}, func(string, Kind, string) { failures++ })
+		s.Update(t.Context(), pod, now, false)
+		time.Sleep(45 * time.Second)
+		s.Stop()
+		if got := strings.Join(asked, " "); got != "0s 1s 3s 7s 10s 18s 20s 30s 40s" || failures != 3 {
+			t.Errorf("asked at %s; %d failures told", got, failures)
+		}
+		if !s.Ready(&pod.Spec.Containers[0], "1") {
+			t.Error("not ready")
+		}
+	})
+}
+
 func doer(pod string) *Doer {
 	return &Doer{PodIPs: func(*corev1.Pod) []string { return []string{pod} }}
 }

@@ -116,26 +116,47 @@ func (s *Set) launch(ctx context.Context, pod *corev1.Pod, c actual.Container, k
 	})
 }
 
-// work asks again and again until it is told to stop.
+// hurryFirst is the pause after the first failure of a container that is only
+// just starting; it doubles until the probe's own period is reached.
+const hurryFirst = time.Second
+
+// work asks again and again until it is told to stop: once a period, and in
+// between while a starting container isn't ready yet, so that a server that
+// needs a second to listen isn't held back for a period of ten. What fails
+// between the regular times isn't counted. Commands are never asked in between:
+// they may count their calls, and they cost more.
 func (s *Set) work(ctx context.Context, pod *corev1.Pod, c actual.Container, kind Kind, p *corev1.Probe) {
-	first := c.Started.Add(time.Duration(p.InitialDelaySeconds) * time.Second)
-	timer := time.NewTimer(time.Until(first))
-	defer timer.Stop()
 	period := time.Duration(max(p.PeriodSeconds, 1)) * time.Second
+	regular := c.Started.Add(time.Duration(p.InitialDelaySeconds) * time.Second)
+	pause := hurryFirst
+	hurry := kind != Liveness && p.Exec == nil
+	timer := time.NewTimer(time.Until(regular))
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
 		}
-		timer.Reset(period)
+		counted := !time.Now().Before(regular)
+		if counted {
+			regular = time.Now().Add(period)
+		}
 		askCtx, cancel := context.WithTimeout(ctx, time.Duration(max(p.TimeoutSeconds, 1))*time.Second)
 		result, output := s.ask(askCtx, pod, &c, p)
 		cancel()
 		if ctx.Err() != nil {
 			return
 		}
-		s.note(c, kind, result, output)
+		if counted || result == Success {
+			s.note(c, kind, result, output)
+		}
+		hurry = hurry && result != Success
+		next := regular
+		if soon := time.Now().Add(pause); hurry && soon.Before(regular) {
+			next, pause = soon, 2*pause
+		}
+		timer.Reset(time.Until(next))
 	}
 }
 

@@ -123,6 +123,19 @@ func disk(path string) (size, free int64, err error) {
 	}
 }
 
+// pidsScarce reports whether nearly all process numbers are taken. The fourth
+// field of /proc/loadavg is running/all.
+func pidsScarce() bool {
+	fields := strings.Fields(firstLine("/proc/loadavg"))
+	if len(fields) < 4 {
+		return false
+	}
+	_, text, _ := strings.Cut(fields[3], "/")
+	used, err := strconv.ParseInt(text, 10, 64)
+	limit, limitErr := strconv.ParseInt(firstLine("/proc/sys/kernel/pid_max"), 10, 64)
+	return err == nil && limitErr == nil && float64(limit-used) < pidsLowPart*float64(limit)
+}
+
 func hugepages(capacity corev1.ResourceList) {
 	const root = "/sys/kernel/mm/hugepages"
 	entries, err := os.ReadDir(root)

@@ -19,6 +19,7 @@ import (
 const (
 	memoryLow   = 100 << 20
 	diskLowPart = 0.10
+	pidsLowPart = 0.05
 	maxImages   = 50
 	maxNames    = 5
 )
@@ -107,17 +108,35 @@ func (r *Registrar) images(ctx context.Context, s *corev1.NodeStatus) {
 	s.Images = s.Images[:min(len(s.Images), maxImages)]
 }
 
+// pressure is what a condition says when there is none, and when there is.
+type pressure struct {
+	condition               corev1.NodeConditionType
+	reason, message         string
+	highReason, highMessage string
+}
+
+var (
+	memoryPressure = pressure{corev1.NodeMemoryPressure, "KubeletHasSufficientMemory", "kubelet has sufficient memory available",
+		"KubeletHasInsufficientMemory", "kubelet has insufficient memory available"}
+	diskPressure = pressure{corev1.NodeDiskPressure, "KubeletHasNoDiskPressure", "kubelet has no disk pressure",
+		"KubeletHasDiskPressure", "kubelet has disk pressure"}
+	pidPressure = pressure{corev1.NodePIDPressure, "KubeletHasSufficientPID", "kubelet has sufficient PID available",
+		"KubeletHasInsufficientPID", "kubelet has insufficient PID available"}
+)
+
+func (p pressure) is(high bool) corev1.NodeCondition {
+	if high {
+		return corev1.NodeCondition{Type: p.condition, Status: corev1.ConditionTrue, Reason: p.highReason, Message: p.highMessage}
+	}
+	return corev1.NodeCondition{Type: p.condition, Status: corev1.ConditionFalse, Reason: p.reason, Message: p.message}
+}
+
 func (r *Registrar) conditions(s *corev1.NodeStatus, fault string) {
 	available, err := meminfo("MemAvailable")
-	pressure(s, corev1.NodeMemoryPressure, err == nil && available < memoryLow,
-		"KubeletHasSufficientMemory", "kubelet has sufficient memory available",
-		"KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
+	set(s, memoryPressure.is(err == nil && available < memoryLow))
 	size, free, err := disk(r.cfg.Disk)
-	pressure(s, corev1.NodeDiskPressure, err == nil && float64(free) < diskLowPart*float64(size),
-		"KubeletHasNoDiskPressure", "kubelet has no disk pressure",
-		"KubeletHasDiskPressure", "kubelet has disk pressure")
-	pressure(s, corev1.NodePIDPressure, false,
-		"KubeletHasSufficientPID", "kubelet has sufficient PID available", "", "")
+	set(s, diskPressure.is(err == nil && float64(free) < diskLowPart*float64(size)))
+	set(s, pidPressure.is(pidsScarce()))
 	ready := corev1.NodeCondition{
 		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status",
 	}
@@ -125,15 +144,6 @@ func (r *Registrar) conditions(s *corev1.NodeStatus, fault string) {
 		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", fault
 	}
 	set(s, ready)
-}
-
-//nolint:revive // the six words of a pressure are a table row
-func pressure(s *corev1.NodeStatus, t corev1.NodeConditionType, high bool, okReason, okMessage, highReason, highMessage string) {
-	c := corev1.NodeCondition{Type: t, Status: corev1.ConditionFalse, Reason: okReason, Message: okMessage}
-	if high {
-		c.Status, c.Reason, c.Message = corev1.ConditionTrue, highReason, highMessage
-	}
-	set(s, c)
 }
 
 // set replaces a condition; its transition time moves only with its status.

@@ -1,0 +1,97 @@
+package register
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/internal/target"
+)
+
+// report writes the status when it has changed, or when five minutes have gone.
+func (r *Registrar) report(ctx context.Context) error {
+	r.mu.Lock()
+	have := r.seen
+	r.mu.Unlock()
+	if have == nil {
+		return nil
+	}
+	next := r.status(ctx, have.Status)
+	if !changed(have.Status, next) && time.Since(r.reported) < reportEvery {
+		return nil
+	}
+	data, err := statusPatch(have.Status, next)
+	if err != nil {
+		return err
+	}
+	at := target.Of(client.Nodes.GroupVersionResource, "").Object(r.cfg.NodeName).Sub("status")
+	got, err := client.Nodes.Patch(ctx, r.cfg.Transport, at, client.Patch{Type: types.StrategicMergePatchType, Data: data})
+	if apierrors.IsNotFound(err) {
+		// Somebody deleted the Node while it lives: it registers again.
+		return r.ensure(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	r.saw(got)
+	r.reported = time.Now()
+	r.tell(next)
+	return nil
+}
+
+// tell records an event when readiness has changed.
+func (r *Registrar) tell(s corev1.NodeStatus) {
+	for _, c := range s.Conditions {
+		if c.Type != corev1.NodeReady {
+			continue
+		}
+		ready := c.Status == corev1.ConditionTrue
+		if r.ready != nil && *r.ready == ready {
+			return
+		}
+		r.ready = &ready
+		reason := "NodeNotReady"
+		if ready {
+			reason = "NodeReady"
+		}
+		r.events.EventRef(r.reference(), corev1.EventTypeNormal, reason, fmt.Sprintf("Node %s status is now: %s", r.cfg.NodeName, reason))
+	}
+}
+
+// changed compares statuses without the heartbeat times.
+func changed(a, b corev1.NodeStatus) bool {
+	return !equality.Semantic.DeepEqual(still(a), still(b))
+}
+
+func still(s corev1.NodeStatus) corev1.NodeStatus {
+	s = *s.DeepCopy()
+	for i := range s.Conditions {
+		s.Conditions[i].LastHeartbeatTime = metav1.Time{}
+	}
+	return s
+}
+
+func statusPatch(before, after corev1.NodeStatus) ([]byte, error) {
+	a, err := json.Marshal(corev1.Node{Status: before})
+	if err != nil {
+		return nil, fmt.Errorf("encode node status: %w", err)
+	}
+	b, err := json.Marshal(corev1.Node{Status: after})
+	if err != nil {
+		return nil, fmt.Errorf("encode node status: %w", err)
+	}
+	data, err := strategicpatch.CreateTwoWayMergePatch(a, b, corev1.Node{})
+	if err != nil {
+		return nil, fmt.Errorf("compare node statuses: %w", err)
+	}
+	return data, nil
+}
