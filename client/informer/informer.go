@@ -153,10 +153,10 @@ func (i *Informer[T]) Run(ctx context.Context) error {
 		}
 		failures++
 		delay := i.retry.After(failures)
-		if err != nil {
-			i.log.Warn("watch failed", "retry", delay.Round(time.Millisecond), "err", err)
-		}
 		sleep(ctx, delay)
+		if err != nil && ctx.Err() == nil { // told late, since at the end of everything watches fail first
+			i.log.Warn("watch failed", "after", delay.Round(time.Millisecond), "failures", failures, "err", err)
+		}
 	}
 	return context.Cause(ctx)
 }

@@ -4,8 +4,10 @@
 package sim_test
 
 import (
+	"context"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,7 +42,6 @@ func start(t *testing.T) *plane {
 		t.Fatal(err)
 	}
 	objects := memory.New(memory.Config{})
-	t.Cleanup(func() { _ = objects.Close() })
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	server, err := apiserver.New(apiserver.Config{
 		Store: objects, Kinds: kindtable.Kinds(), Authority: authority, TokenKey: tokens, Log: log,
@@ -50,13 +51,20 @@ func start(t *testing.T) *plane {
 	}
 	p := &plane{T: t, server: server}
 	p.admin = server.Local(identity.Identity{Name: "admin", Groups: []string{identity.Masters, identity.Authenticated}})
-	go func() { _ = server.Run(t.Context()) }()
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	t.Cleanup(func() {
+		stop()
+		running.Wait()
+		_ = objects.Close()
+	})
+	running.Go(func() { _ = server.Run(ctx) })
 	<-server.Ready()
-	go func() {
-		_ = controllers.Start(t.Context(), controllers.Config{
+	running.Go(func() {
+		_ = controllers.Start(ctx, controllers.Config{
 			Transport: p.component, Kinds: controller.NewKinds(stored()...), RootCA: authority.PEM(), Log: log,
 		})
-	}()
+	})
 	p.settle()
 	return p
 }

@@ -111,7 +111,7 @@ func (c *Controller) write(ctx context.Context, svc *corev1.Service, next *corev
 		_, err = client.Endpoints.Create(ctx, c.transport, next)
 	}
 	switch {
-	case err == nil, apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+	case err == nil, apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause), apierrors.IsNotFound(err):
 		return nil
 	case !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err):
 		c.events.Eventf(next, corev1.EventTypeWarning, reason, "Failed to %s endpoint for service %s/%s: %v", verb, svc.Namespace, svc.Name, err)

@@ -205,7 +205,7 @@ func (c *Controller) do(ctx context.Context, key reconcile.Key, p plan) error {
 	for _, s := range p.create {
 		made, err := client.EndpointSlices.Create(ctx, c.transport, s)
 		if err != nil {
-			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) || apierrors.IsNotFound(err) {
 				return nil
 			}
 			errs = append(errs, fmt.Errorf("create endpoint slice of service %q: %w", key, err))

@@ -54,8 +54,8 @@ func (c *Controller) createAll(ctx context.Context, key reconcile.Key, rs *appsv
 func (c *Controller) create(ctx context.Context, key reconcile.Key, rs *appsv1.ReplicaSet) error {
 	pod, err := client.Pods.Create(ctx, c.transport, podOf(rs))
 	switch {
-	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		return nil // nothing that we make would live
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause), apierrors.IsNotFound(err):
+		return nil // the namespace goes, or is gone: nothing that we make would live
 	case err != nil:
 		c.events.Eventf(rs, corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
 		return err
