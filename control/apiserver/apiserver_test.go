@@ -23,6 +23,7 @@ import (
 
 	"github.com/sampan-dev/sampan/control/store/memory"
 	"github.com/sampan-dev/sampan/internal/pki"
+	"github.com/sampan-dev/sampan/kinds/all"
 )
 
 // world is a server behind a real listener.
@@ -45,7 +46,7 @@ func start(t *testing.T) *world {
 	must(t, err)
 	st := memory.New(memory.Config{})
 	audit := filepath.Join(dir, "audit", "audit.log")
-	s, err := New(Config{Store: st, Kinds: table(), Authority: ca, TokenKey: key, Listener: listener, AuditPath: audit,
+	s, err := New(Config{Store: st, Kinds: all.Kinds(), Authority: ca, TokenKey: key, Listener: listener, AuditPath: audit,
 		Advertise: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.7"), 0),
 		Extra: map[string]http.Handler{"/sampan/": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/sampan/panic" {
@@ -281,7 +282,7 @@ func TestPodAndToken(t *testing.T) {
 	if code != 201 || self.Status.UserInfo.Username != "system:serviceaccount:default:default" {
 		t.Errorf("whoami by token: %d %s", code, text)
 	}
-	if code, text := w.do(admin, "DELETE", "/api/v1/namespaces/default/pods/web", nil, nil); code != 200 {
+	if code, text := w.do(admin, "DELETE", "/api/v1/namespaces/default/pods/web?gracePeriodSeconds=0", nil, nil); code != 200 {
 		t.Fatalf("delete pod: %d %s", code, text)
 	}
 	eventually(t, "the token of a pod that is gone is refused", func() bool {
@@ -343,7 +344,8 @@ func TestAdmissionRefuses(t *testing.T) {
 	if code, text := w.do(admin, "POST", "/api/v1/namespaces/default/serviceaccounts", &corev1.ServiceAccount{TypeMeta: typed("v1", "ServiceAccount"), ObjectMeta: metav1.ObjectMeta{Name: "default"}}, nil); code != 201 {
 		t.Fatalf("create account: %d %s", code, text)
 	}
-	external := &corev1.Service{TypeMeta: typed("v1", "Service"), ObjectMeta: metav1.ObjectMeta{Name: "s"}, Spec: corev1.ServiceSpec{ExternalIPs: []string{"1.2.3.4"}}}
+	external := &corev1.Service{TypeMeta: typed("v1", "Service"), ObjectMeta: metav1.ObjectMeta{Name: "s"},
+		Spec: corev1.ServiceSpec{ExternalIPs: []string{"1.2.3.4"}, Ports: []corev1.ServicePort{{Port: 80}}}}
 	cases := []struct {
 		method, path string
 		body         any
