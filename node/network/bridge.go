@@ -52,9 +52,6 @@ func (n *Net) ensure() error {
 		}
 	}
 	n.bridge = link.Attrs().Index
-	if err := within(n.host, n.hostSettings); err != nil {
-		return err
-	}
 	records, err := n.records()
 	if err != nil {
 		return err
@@ -62,7 +59,10 @@ func (n *Net) ensure() error {
 	for _, rec := range records {
 		n.replug(rec)
 	}
-	return n.nat.install(n.natConfig(), records)
+	if err := n.nat.install(n.natConfig(), records); err != nil {
+		return err
+	}
+	return within(n.host, n.hostSettings) // only now: the table has the guard
 }
 
 // ensureLink gives the bridge a fixed hardware address, so that the pods'
@@ -100,6 +100,11 @@ func (n *Net) hostSettings() error {
 		if err := sysctl("ipv6/conf/"+n.cfg.Bridge+"/accept_ra", "0"); err != nil {
 			return err
 		}
+	}
+	// Answers to the host's own 127.0.0.1 come in here; the table's guard sees to
+	// it that nothing else does.
+	if err := sysctl("ipv4/conf/"+n.cfg.Bridge+"/route_localnet", "1"); err != nil {
+		return err
 	}
 	if !n.cfg.Forwarding {
 		return nil

@@ -89,7 +89,7 @@ type PortMapping struct {
 	// HostPort is where the node receives.
 	HostPort uint16 `json:"hostPort"`
 	// HostIP limits the mapping to one of the node's addresses; the zero value
-	// and the unspecified address mean all of them, except loopback.
+	// and the unspecified address mean all of them, except ::1.
 	HostIP netip.Addr `json:"hostIP,omitzero"`
 }
 

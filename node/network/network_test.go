@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -149,11 +150,21 @@ func (w *world) whoami(s space, port uint16) {
 // seen is the source address under which from is known at ip:port.
 func (w *world) seen(from space, ip netip.Addr, port uint16) string {
 	w.t.Helper()
+	return w.seenAs(from, netip.Addr{}, ip, port)
+}
+
+// seenAs is seen with a source address of the caller's choice.
+func (w *world) seenAs(from space, source, ip netip.Addr, port uint16) string {
+	w.t.Helper()
 	var answer []byte
 	w.must(within(from.ns, func() error {
 		ctx, cancel := context.WithTimeout(w.t.Context(), 3e9)
 		defer cancel()
-		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", netip.AddrPortFrom(ip, port).String())
+		d := &net.Dialer{}
+		if source.IsValid() {
+			d.LocalAddr = &net.TCPAddr{IP: source.AsSlice()}
+		}
+		c, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(ip, port).String())
 		if err != nil {
 			return err
 		}
@@ -200,8 +211,52 @@ func TestPackets(t *testing.T) {
 			})
 		}
 	}
+	local := netip.MustParseAddr("127.0.0.1")
+	if got := w.seen(w.host, local, 8080); got != gateway[0].String() {
+		t.Errorf("host port by 127.0.0.1: seen as %s, want %s", got, gateway[0])
+	}
+	if got := w.seenAs(w.host, host4, local, 8080); got != host4.String() {
+		t.Errorf("host port by 127.0.0.1 from another address: seen as %s, want %s", got, host4)
+	}
 	if got := w.seen(w.outside, host4, 8081); got != outside4.String() {
 		t.Errorf("host port with a host address: seen as %s, want %s", got, outside4)
+	}
+}
+
+// TestPodsDoNotReachTheHostsLoopback: a pod that sends its packets for 127.0.0.1
+// to the host gets nowhere, though the host lets answers in.
+func TestPodsDoNotReachTheHostsLoopback(t *testing.T) {
+	w := newWorld(t)
+	w.whoami(w.host, 81)
+	pod, _ := w.pod("a")
+	gateway := pods4.Addr().Next()
+	var err error
+	w.must(within(pod.ns, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		eth, err := netlink.LinkByName(podInterface)
+		if err != nil {
+			return err
+		}
+		own := &netlink.Addr{IPNet: ipNet(netip.MustParseAddr("127.0.0.1"), 8)}
+		return errors.Join(netlink.AddrDel(lo, own), sysctl("ipv4/conf/"+podInterface+"/route_localnet", "1"),
+			netlink.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: gateway.AsSlice(), Dst: ipNet(netip.MustParseAddr("127.0.0.0"), 8)}))
+	}))
+	if got := w.seen(pod, gateway, 81); got == "" {
+		t.Fatal("the pod cannot send anything")
+	}
+	w.must(within(pod.ns, func() error {
+		var c net.Conn
+		if c, err = net.DialTimeout("tcp", "127.0.0.1:81", 500*time.Millisecond); err == nil {
+			c.Close()
+		}
+		return nil
+	}))
+	var timeout net.Error
+	if !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Errorf("the host's loopback: %v, want no answer", err)
 	}
 }
 

@@ -75,23 +75,28 @@ func (b *builder) build(cfg natConfig) error {
 	b.postrouting()
 	b.hostPorts("prerouting", nftables.ChainHookPrerouting)
 	b.hostPorts("output", nftables.ChainHookOutput)
+	b.guard()
 	b.noRedirects()
 	return nil
 }
 
 // postrouting masquerades what leaves for beyond the pods, and a pod that
 // reached itself through a translated address: it would drop its own source.
+// So would anybody drop what comes from loopback.
 func (b *builder) postrouting() {
 	c := b.chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	h := headerOf(b.table.Family)
 	src, dst := b.load(h.src, reg4), b.load(h.dst, reg4)
 	b.rule(c, src, b.in(setPods, reg4), dst, b.notIn(setDirect, reg4), &expr.Masq{})
 	b.rule(c, src, b.load(h.dst, reg4+h.size/4), b.in(setHairpin, reg4), &expr.Masq{})
+	if b.table.Family == nftables.TableFamilyIPv4 {
+		b.rule(c, append(append(b.onBridge(expr.MetaKeyOIFNAME), loopback(h.src)...), &expr.Masq{})...)
+	}
 }
 
 // hostPorts sends what is meant for one of the host's own addresses to the pod
-// that asked for the port. Loopback is left alone: a packet from 127.0.0.1
-// must not leave the host (CVE-2020-8558).
+// that asked for the port. The host's programs may use 127.0.0.1 for it; the
+// kernel has no such way for ::1.
 func (b *builder) hostPorts(name string, hook *nftables.ChainHook) {
 	c := b.chain(name, nftables.ChainTypeNAT, hook, nftables.ChainPriorityNATDest)
 	h := headerOf(b.table.Family)
@@ -99,7 +104,10 @@ func (b *builder) hostPorts(name string, hook *nftables.ChainHook) {
 		&expr.Fib{Register: reg4, ResultADDRTYPE: true, FlagDADDR: true},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg4, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
 	}
-	local = append(local, b.notLoopback(h)...)
+	if b.table.Family == nftables.TableFamilyIPv6 {
+		local = append(local, b.load(h.dst, reg16),
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: reg16, Data: netip.IPv6Loopback().AsSlice()})
+	}
 	proto := &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg4}
 	exact := append(slices.Clone(local), proto, b.load(h.dst, reg4+1), loadPort(reg4+1+h.size/4))
 	b.rule(c, append(exact, b.translate(mapAddrPorts, h)...)...)
@@ -107,14 +115,34 @@ func (b *builder) hostPorts(name string, hook *nftables.ChainHook) {
 	b.rule(c, append(any, b.translate(mapPorts, h)...)...)
 }
 
-func (b *builder) notLoopback(h header) []expr.Any {
-	if h.size == 16 {
-		return []expr.Any{b.load(h.dst, reg16),
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: reg16, Data: netip.IPv6Loopback().AsSlice()}}
+// guard is what makes it safe that answers to 127.0.0.1 are let in from the
+// bridge (route_localnet): before any translation is undone, nothing that a pod
+// sends may be to or from loopback (CVE-2020-8558).
+func (b *builder) guard() {
+	if b.table.Family != nftables.TableFamilyIPv4 {
+		return
 	}
+	c := b.chain("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	h := headerOf(b.table.Family)
+	for _, field := range []uint32{h.src, h.dst} {
+		b.rule(c, append(append(b.onBridge(expr.MetaKeyIIFNAME), loopback(field)...), &expr.Verdict{Kind: expr.VerdictDrop})...)
+	}
+}
+
+// loopback compares an IPv4 address with 127.0.0.0/8.
+func loopback(offset uint32) []expr.Any {
 	return []expr.Any{
-		&expr.Payload{DestRegister: reg4, Base: expr.PayloadBaseNetworkHeader, Offset: h.dst, Len: 1},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg4, Data: []byte{127}},
+		&expr.Payload{DestRegister: reg4, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg4, Data: []byte{127}},
+	}
+}
+
+func (b *builder) onBridge(key expr.MetaKey) []expr.Any {
+	name := make([]byte, unix.IFNAMSIZ)
+	copy(name, b.bridge)
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: reg16},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg16, Data: name},
 	}
 }
 
@@ -134,16 +162,12 @@ func (b *builder) noRedirects() {
 	if b.table.Family == nftables.TableFamilyIPv6 {
 		proto, redirect = unix.IPPROTO_ICMPV6, 137
 	}
-	name := make([]byte, unix.IFNAMSIZ)
-	copy(name, b.bridge)
-	b.rule(c,
-		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg16},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg16, Data: name},
+	b.rule(c, append(b.onBridge(expr.MetaKeyOIFNAME),
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg4},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg4, Data: []byte{proto}},
 		&expr.Payload{DestRegister: reg4, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg4, Data: []byte{redirect}},
-		&expr.Verdict{Kind: expr.VerdictDrop})
+		&expr.Verdict{Kind: expr.VerdictDrop})...)
 }
 
 func (b *builder) chain(name string, kind nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority) *nftables.Chain {
