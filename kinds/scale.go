@@ -48,7 +48,8 @@ func ScaleOf[T Object](s Scaled[T]) Subresource {
 			}
 			replicas := s.Replicas(next.(T))
 			NextGeneration(next, next, Deref(*replicas) != scale.Spec.Replicas)
-			*replicas = &scale.Spec.Replicas
+			wanted := scale.Spec.Replicas
+			*replicas = &wanted
 			return nil
 		},
 		ValidateUpdate: func(obj, _ Object) field.ErrorList {

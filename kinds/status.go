@@ -22,6 +22,8 @@ func StatusRules[T Object](take func(next, body T), validate func(obj, old T) fi
 			if !ok {
 				return fmt.Errorf("status of %q: body is a %T", next.GetName(), body)
 			}
+			// In the same process the body may still be the caller's.
+			from = from.DeepCopyObject().(T)
 			next.SetLabels(from.GetLabels())
 			next.SetAnnotations(from.GetAnnotations())
 			next.SetFinalizers(from.GetFinalizers())

@@ -25,6 +25,7 @@ func preparePod(p *corev1.Pod) {
 		}}
 	}
 	mergeLabelKeys(p)
+	takeAppArmorAnnotations(p)
 }
 
 func preparePodUpdate(p, old *corev1.Pod) {
@@ -118,7 +119,7 @@ func podStatus() kinds.Subresource {
 // know a field would wipe out.
 func copyPodStatus(next, body *corev1.Pod) {
 	old := next.Status
-	next.Status = *body.Status.DeepCopy()
+	next.Status = body.Status
 	s := &next.Status
 	if s.QOSClass == "" {
 		s.QOSClass = old.QOSClass

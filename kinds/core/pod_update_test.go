@@ -350,3 +350,15 @@ func TestPodWarnings(t *testing.T) {
 		t.Error("appending to a variable is no mistake")
 	}
 }
+
+func TestAppArmorAnnotationBecomesField(t *testing.T) {
+	p := parsePod(t, `{metadata: {annotations: {container.apparmor.security.beta.kubernetes.io/a: localhost/x, container.apparmor.security.beta.kubernetes.io/b: runtime/default}},
+  spec: {containers: [{name: a, image: i}, {name: b, image: i, securityContext: {appArmorProfile: {type: RuntimeDefault}}}]}}`)
+	profile := p.Spec.Containers[0].SecurityContext.AppArmorProfile
+	if profile.Type != corev1.AppArmorProfileTypeLocalhost || *profile.LocalhostProfile != "x" {
+		t.Errorf("profile is %+v", profile)
+	}
+	if got := lines(validatePodCreate(p)); got != "" {
+		t.Error(got)
+	}
+}

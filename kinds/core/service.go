@@ -34,6 +34,7 @@ func Service() *kinds.Kind {
 			PrepareUpdate:  kinds.Pair(prepareServiceUpdate),
 			Validate:       kinds.Check(validateService),
 			ValidateUpdate: kinds.CheckUpdate(validateServiceUpdate),
+			Warnings:       kinds.Warn(serviceWarnings),
 			ValidateName:   apivalidation.NameIsDNSLabel,
 			CreateOnUpdate: true,
 		},

@@ -33,7 +33,6 @@ func Event() *kinds.Kind {
 			NoDependents:   true,
 			Validate:       kinds.Check(validate),
 			ValidateUpdate: kinds.CheckUpdate(validateUpdate),
-			ValidateName:   kinds.PathName,
 			CreateOnUpdate: true,
 		},
 		Table: kinds.Table{
