@@ -132,11 +132,10 @@ func (s *Server) Tokens() *authn.Tokens { return s.tokens }
 func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.resources.Run(ctx) })
-	g.Go(func() error { return s.policy.run(ctx) })
 	g.Go(func() error { return s.serving.Run(ctx, s.cfg.Log, nil) })
 	g.Go(func() error { return s.kubelet.Run(ctx, s.cfg.Log, nil) })
 	g.Go(func() error { return s.aggregateRoles(ctx) })
-	g.Go(func() error { return s.start(ctx) })
+	g.Go(func() error { return s.start(ctx, g) })
 	if s.cfg.Listener != nil {
 		g.Go(func() error { return s.listen(ctx) })
 	}
@@ -149,10 +148,12 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // start makes what must be there and opens the gate.
-func (s *Server) start(ctx context.Context) error {
+func (s *Server) start(ctx context.Context, g *errgroup.Group) error {
 	if err := s.bootstrap(ctx); err != nil {
 		return fmt.Errorf("api server: make the first objects: %w", err)
 	}
+	// Only now: its first list then has the roles that every cluster starts with.
+	g.Go(func() error { return s.policy.run(ctx) })
 	select {
 	case <-s.policy.synced:
 	case <-ctx.Done():
