@@ -33,6 +33,8 @@ type world struct {
 	ca    *pki.Authority
 	url   string
 	audit string
+	// stop ends the server and waits for it.
+	stop func()
 }
 
 func start(t *testing.T) *world {
@@ -59,9 +61,9 @@ func start(t *testing.T) *world {
 	done := make(chan struct{})
 	var failed error
 	go func() { defer close(done); failed = s.Run(ctx) }()
+	stop := func() { cancel(); <-done }
 	t.Cleanup(func() {
-		cancel()
-		<-done
+		stop()
 		if failed != nil {
 			t.Errorf("run: %v", failed)
 		}
@@ -74,7 +76,7 @@ func start(t *testing.T) *world {
 	case <-time.After(20 * time.Second):
 		t.Fatal("not ready after 20 s")
 	}
-	return &world{Server: s, t: t, ca: ca, url: "https://" + listener.Addr().String(), audit: audit}
+	return &world{Server: s, t: t, ca: ca, url: "https://" + listener.Addr().String(), audit: audit, stop: stop}
 }
 
 // as is a client with a certificate; without a name it has none.
@@ -362,5 +364,22 @@ func TestAdmissionRefuses(t *testing.T) {
 		if code, text := w.do(admin, c.method, c.path, c.body, nil); code != c.code || !strings.Contains(text, c.want) {
 			t.Errorf("%s %s: %d %s, want %d %s", c.method, c.path, code, text, c.code, c.want)
 		}
+	}
+}
+
+// Open watches neither hold up the end nor outlive it.
+func TestStopsWhileWatched(t *testing.T) {
+	w := start(t)
+	admin := w.as("admin", "system:masters")
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.url+"/api/v1/namespaces?watch=true", nil)
+	must(t, err)
+	answer, err := admin.Do(r)
+	must(t, err)
+	defer answer.Body.Close()
+	begin := time.Now()
+	w.stop()
+	_, _ = io.Copy(io.Discard, answer.Body) // ends, in order or not
+	if took := time.Since(begin); took > shutdownWait {
+		t.Errorf("stopping took %s", took)
 	}
 }

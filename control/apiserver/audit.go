@@ -72,6 +72,7 @@ type auditObject struct {
 // keeps nothing.
 type auditLog struct {
 	path string
+	max  int64 // bytes of one file
 	log  *slog.Logger
 
 	mu   sync.Mutex
@@ -80,7 +81,7 @@ type auditLog struct {
 }
 
 func openAudit(path string, log *slog.Logger) (*auditLog, error) {
-	a := &auditLog{path: path, log: log}
+	a := &auditLog{path: path, max: maxAuditFile, log: log}
 	if path == "" {
 		return a, nil
 	}
@@ -127,7 +128,7 @@ func (a *auditLog) write(line *auditLine) {
 	if a.file == nil {
 		return
 	}
-	if a.size+int64(len(raw)) > maxAuditFile {
+	if a.size+int64(len(raw)) > a.max {
 		a.rotate()
 	}
 	if a.file == nil {
@@ -159,8 +160,12 @@ func (a *auditLog) rotate() {
 	}
 }
 
-// finished is told of every resource request, also those of this process.
+// finished is told of every resource request, also those of this process; the
+// server's own are nobody's business.
 func (s *Server) finished(ctx context.Context, e resource.AuditEvent) {
+	if e.Request.User.Name == self.Name {
+		return
+	}
 	s.metrics.request(e.Request.Verb, e.Request.Target.Resource.Resource, e.Code)
 	if s.audit.path == "" || dull(e) {
 		return
@@ -177,11 +182,11 @@ func (s *Server) finished(ctx context.Context, e resource.AuditEvent) {
 	s.audit.write(line)
 }
 
-// dull requests would bury the others: the server's own reads, what components
-// of the cluster read, heartbeats and events.
+// dull requests would bury the others: what components of the cluster read,
+// heartbeats and events.
 func dull(e resource.AuditEvent) bool {
 	r := e.Request
-	if r.User.Name == self.Name || r.Target.Resource.Resource == "events" {
+	if r.Target.Resource.Resource == "events" {
 		return true
 	}
 	if r.Target.Resource.Resource == "leases" && e.Err == nil {

@@ -109,7 +109,7 @@ func invalid(kind string, errs field.ErrorList) error {
 }
 
 // rulesReview lists what the caller may do in a namespace. It is for showing:
-// what other authorizers would allow is not in it, which Incomplete says.
+// what a node may do by its pods is not in it, which Incomplete says.
 func (a *Authorizer) rulesReview(caller identity.Identity, r *authorizationv1.SelfSubjectRulesReview) (runtime.Object, error) {
 	if r.Spec.Namespace == "" {
 		return nil, apierrors.NewBadRequest("no namespace on request")
@@ -117,7 +117,10 @@ func (a *Authorizer) rulesReview(caller identity.Identity, r *authorizationv1.Se
 	rules, unresolved := a.rulesFor(caller, r.Spec.Namespace)
 	r.Status = authorizationv1.SubjectRulesReviewStatus{
 		ResourceRules: []authorizationv1.ResourceRule{}, NonResourceRules: []authorizationv1.NonResourceRule{},
-		Incomplete: len(a.others) > 0,
+	}
+	if _, node := caller.Node(); node {
+		r.Status.Incomplete = true
+		r.Status.EvaluationError = "node authorizer does not support user rule resolution"
 	}
 	if unresolved != nil {
 		r.Status.Incomplete = true
