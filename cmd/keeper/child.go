@@ -105,7 +105,7 @@ func fork(c *plan.Child, name string, files []uintptr) (pid int, pidfd *os.File,
 		Sys:   &syscall.SysProcAttr{Cloneflags: c.Flags, Setsid: true, PidFD: &fd},
 	}
 	start := func() (err error) {
-		pid, err = syscall.ForkExec("/proc/self/exe", []string{"keeper", "stage", name}, attr)
+		pid, err = forkInto(c.Cgroup, name, attr)
 		return err
 	}
 	if c.PIDNS != "" {
@@ -127,6 +127,36 @@ func fork(c *plan.Child, name string, files []uintptr) (pid int, pidfd *os.File,
 		}
 	}
 	return pid, pollFile(fd, "pidfd"), nil
+}
+
+// forkInto forks into a cgroup. Where the kernel cannot (before Linux 5.7, or with
+// clone3 forbidden) the child is moved there, which takes longer.
+func forkInto(cgroup, name string, attr *syscall.ProcAttr) (int, error) {
+	argv := []string{"keeper", "stage", name}
+	if cgroup == "" {
+		return syscall.ForkExec("/proc/self/exe", argv, attr)
+	}
+	dir, err := openFD(cgroup, oPath|syscall.O_DIRECTORY)
+	if err != nil {
+		return 0, err
+	}
+	defer syscall.Close(dir)
+	attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, dir
+	pid, err := syscall.ForkExec("/proc/self/exe", argv, attr)
+	if err == nil {
+		return pid, nil
+	}
+	attr.Sys.UseCgroupFD = false
+	if pid, err = syscall.ForkExec("/proc/self/exe", argv, attr); err != nil {
+		return 0, err
+	}
+	if err := writeFile(cgroup+"/cgroup.procs", strconv.Itoa(pid)); err != nil {
+		syscall.Kill(pid, syscall.SIGKILL)
+		var ws syscall.WaitStatus
+		syscall.Wait4(pid, &ws, 0, nil)
+		return 0, err
+	}
+	return pid, nil
 }
 
 // enter joins the namespace behind path with the calling thread.

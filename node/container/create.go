@@ -100,7 +100,7 @@ func (r *Runtime) create(ctx context.Context, cfg *CreateConfig) (_ *container, 
 	if err := c.group.Create(); err != nil {
 		return nil, err
 	}
-	p.CgroupProcs = c.group.Procs()
+	child.Cgroup, p.CgroupProcs = c.group.Join()
 	if p.Process.OOMScoreAdj == nil {
 		p.Process.OOMScoreAdj = new(int) // not the keeper's, which is as low as can be
 	}

@@ -88,7 +88,7 @@ func (r *Runtime) exec(ctx context.Context, c *container, cfg ExecConfig) (int, 
 			fds = append(fds, int(f.Fd()))
 		}
 	}
-	child := &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", c.status().PID)}
+	child := &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", c.status().PID), Cgroup: c.cgroupDir()}
 	conn, err := r.keeper.request(plan.Request{Op: plan.ExecIn, ID: c.rec.ID, Child: child}, fds...)
 	if err != nil {
 		return -1, err
@@ -101,6 +101,12 @@ func (r *Runtime) exec(ctx context.Context, c *container, cfg ExecConfig) (int, 
 		return -1, context.Cause(ctx)
 	}
 	return code, err
+}
+
+func (c *container) cgroupDir() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rec.Child.Cgroup
 }
 
 // execPlan is the container's plan with another process.

@@ -35,6 +35,10 @@ type keeperLink struct {
 	mu     sync.Mutex
 	watch  *net.UnixConn
 	closed bool
+
+	// settling is held while a keeper is replaced: requests wait until its
+	// successor knows every container.
+	settling sync.RWMutex
 }
 
 // connect finds or starts the keeper, reconciles what it knows with what the
@@ -146,7 +150,7 @@ func (l *keeperLink) follow() {
 			return
 		}
 		l.r.log.Warn("keeper is gone, starting its successor", "err", err)
-		for err = l.open(); err != nil; err = l.open() {
+		for err = l.replace(); err != nil; err = l.replace() {
 			l.r.log.Error("keeper not started", "err", err)
 			if failures++; failures >= maxRespawn {
 				select {
@@ -159,6 +163,12 @@ func (l *keeperLink) follow() {
 			}
 		}
 	}
+}
+
+func (l *keeperLink) replace() error {
+	l.settling.Lock()
+	defer l.settling.Unlock()
+	return l.open()
 }
 
 func (l *keeperLink) conn() *net.UnixConn {
@@ -228,6 +238,11 @@ func (l *keeperLink) call(ctx context.Context, req plan.Request, fds ...int) (pl
 	if err != nil {
 		return plan.Answer{}, err
 	}
+	return l.answer(ctx, c, req)
+}
+
+// answer reads the one answer to a request.
+func (l *keeperLink) answer(ctx context.Context, c *net.UnixConn, req plan.Request) (plan.Answer, error) {
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
@@ -249,6 +264,13 @@ func (l *keeperLink) call(ctx context.Context, req plan.Request, fds ...int) (pl
 
 // request opens a connection and sends a request on it.
 func (l *keeperLink) request(req plan.Request, fds ...int) (*net.UnixConn, error) {
+	l.settling.RLock()
+	defer l.settling.RUnlock()
+	return l.requestNow(req, fds...)
+}
+
+// requestNow is request for whoever settles things.
+func (l *keeperLink) requestNow(req plan.Request, fds ...int) (*net.UnixConn, error) {
 	c, err := l.r.dial()
 	if err != nil {
 		return nil, fmt.Errorf("keeper: %w", err)

@@ -80,7 +80,11 @@ func (r *Runtime) settle(c *container, a plan.Answer, known bool) error {
 	child.PID, child.Started = rec.PID, rec.Ticks
 	ctx, cancel := context.WithTimeout(context.Background(), adoptWait)
 	defer cancel()
-	_, err := r.keeper.call(ctx, plan.Request{Op: plan.Adopt, ID: rec.ID, Child: &child})
+	req := plan.Request{Op: plan.Adopt, ID: rec.ID, Child: &child}
+	conn, err := r.keeper.requestNow(req)
+	if err == nil {
+		_, err = r.keeper.answer(ctx, conn, req)
+	}
 	if err != nil && !rec.alive() {
 		c.finish(plan.Exit{ID: rec.ID, Code: 255, Unknown: true, At: time.Now().UnixNano()})
 		return nil

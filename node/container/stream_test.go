@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -74,7 +75,8 @@ func newPipe(t testing.TB, b *box, id string) (input, *output) {
 	out := newOutput(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	go func() {
-		b.Attach(ctx, id, r, out, out, nil)
+		err := b.Attach(ctx, id, r, out, out, nil)
+		r.CloseWithError(fmt.Errorf("attachment is over: %w", errors.Join(err, io.EOF)))
 		out.finish()
 	}()
 	t.Cleanup(func() {

@@ -16,7 +16,8 @@ const Version = 1
 type Plan struct {
 	Version int
 	Kind    Kind
-	// CgroupProcs are the cgroup.procs files to join, first thing, by host path.
+	// CgroupProcs are the cgroup.procs or tasks files to join, first thing, by host
+	// path.
 	CgroupProcs []string
 	// Joins are namespaces entered by path, in order. Pid and user namespaces
 	// are never here: those must be entered before the fork (see Child).

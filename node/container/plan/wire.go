@@ -63,6 +63,8 @@ type Child struct {
 	Flags uintptr
 	// PIDNS is a pid namespace to fork into, by path.
 	PIDNS string
+	// Cgroup is a directory of the unified hierarchy to be born in; empty for none.
+	Cgroup string
 	// Stdin, Stdout and Stderr are FIFOs, or empty: the process then has /dev/null.
 	Stdin, Stdout, Stderr string
 	// StdinOnce closes stdin when the first attached client ends its own.
