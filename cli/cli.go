@@ -50,6 +50,14 @@ const DefaultRunDir = "/run/sampan"
 // ImageDir is the image store's directory.
 func (s Settings) ImageDir() string { return filepath.Join(s.DataDir, "images") }
 
+// Cgroup is the parent of all that runs, its own for another --data-dir.
+func (s Settings) Cgroup() string {
+	if s.DataDir == DefaultDataDir {
+		return "/sampan"
+	}
+	return "/sampan-" + shortHash(s.DataDir)
+}
+
 // AdminKubeconfig is the file that up writes.
 func (s Settings) AdminKubeconfig() string { return filepath.Join(s.DataDir, "kubeconfig") }
 
@@ -110,7 +118,7 @@ func (s *Settings) complete() error {
 	return nil
 }
 
-// runDirOf keeps two clusters on one machine apart.
+// runDirOf keeps clusters in two network namespaces of one machine apart.
 func runDirOf(dataDir string) string {
 	if dataDir == DefaultDataDir {
 		return DefaultRunDir

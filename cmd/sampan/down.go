@@ -28,7 +28,7 @@ func down(ctx context.Context, o cli.DownOptions) error {
 		errs = append(errs, removePods(ctx, o.Settings, log))
 	}
 	errs = append(errs, unmountBelow(o.DataDir, o.RunDir))
-	errs = append(errs, removeCgroups(cgroup))
+	errs = append(errs, removeCgroups(o.Cgroup()))
 	for _, dir := range []string{o.RunDir, filepath.Join(o.DataDir, "pods"), filepath.Join(o.DataDir, "engine")} {
 		errs = append(errs, os.RemoveAll(dir))
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -84,7 +85,7 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 	kubelet, err := agent.New(agent.Config{
 		NodeName: c.NodeName, NodeIPs: []string{c.address.String()}, Transport: self, Engine: p.engine.Engine,
 		Root: filepath.Join(c.DataDir, "pods"), LogRoot: filepath.Join(c.DataDir, "logs", "pods"),
-		SeccompRoot: filepath.Join(c.DataDir, "seccomp"),
+		SeccompRoot: filepath.Join(c.DataDir, "seccomp"), CgroupRoot: strings.TrimPrefix(c.Cgroup(), "/"),
 		ClusterDNS:  []string{c.dns.String()}, ClusterDomain: c.Domain, PodCIDR: c.PodCIDR,
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: serving.GetCertificate, ClientAuth: tls.RequestClientCert},
 		Authn: func(r *http.Request) (identity.Identity, bool) {

@@ -13,9 +13,6 @@ import (
 	"github.com/sampan-dev/sampan/node/network"
 )
 
-// cgroup is the parent of all that sampan runs.
-const cgroup = "/sampan"
-
 // partsConfig says where the engine's parts are.
 type partsConfig struct {
 	cli.Settings
@@ -42,7 +39,7 @@ func openParts(c partsConfig) (p parts, err error) {
 	}
 	runtime, err := container.Open(container.Config{
 		Root: filepath.Join(c.DataDir, "containers"), Run: filepath.Join(c.RunDir, "c"),
-		Keeper: program, Cgroup: cgroup, Log: c.log,
+		Keeper: program, Cgroup: c.Cgroup(), Log: c.log,
 	})
 	if err != nil {
 		return p, fmt.Errorf("container runtime: %w", err)
@@ -63,7 +60,7 @@ func openParts(c partsConfig) (p parts, err error) {
 	p.cfg = engine.Config{
 		Runtime: runtime, Images: images, Network: pods,
 		Root: filepath.Join(c.DataDir, "engine"), Run: filepath.Join(c.RunDir, "e"),
-		Cgroup: cgroup + "/pods", Version: version, Log: c.log,
+		Cgroup: c.Cgroup() + "/pods", Version: version, Log: c.log,
 	}
 	return p, nil
 }

@@ -41,6 +41,8 @@ func (l *lazyRunner) dirs() (root, run string) {
 	return filepath.Join(l.settings.DataDir, "build", "run-"+l.name), filepath.Join(l.settings.RunDir, "b"+l.name)
 }
 
+func (l *lazyRunner) cgroup() string { return l.settings.Cgroup() + "/build-" + l.name }
+
 func (l *lazyRunner) open() error {
 	program, err := keeper()
 	if err != nil {
@@ -48,7 +50,7 @@ func (l *lazyRunner) open() error {
 	}
 	root, run := l.dirs()
 	l.runtime, err = container.Open(container.Config{
-		Root: root, Run: run, Keeper: program, Cgroup: cgroup + "/build-" + l.name, Log: slog.New(slog.DiscardHandler),
+		Root: root, Run: run, Keeper: program, Cgroup: l.cgroup(), Log: slog.New(slog.DiscardHandler),
 	})
 	return err
 }
@@ -59,6 +61,6 @@ func (l *lazyRunner) close() error {
 		return nil
 	}
 	root, run := l.dirs()
-	return errors.Join(l.runtime.Shutdown(context.Background()), l.runtime.Close(), removeCgroups(cgroup+"/build-"+l.name),
+	return errors.Join(l.runtime.Shutdown(context.Background()), l.runtime.Close(), removeCgroups(l.cgroup()),
 		os.RemoveAll(root), os.RemoveAll(run))
 }
