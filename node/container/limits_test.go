@@ -39,7 +39,7 @@ func TestUpdateAndStats(t *testing.T) {
 	in.send("burnt\n")
 	out.expect("got burnt\n")
 	u, err := b.Stats("c1")
-	if err != nil || u.CPU < 100e6 || u.Memory == 0 || u.WorkingSet == 0 || u.RSS == 0 || u.Pids == 0 || u.Limit != 0 {
+	if err != nil || u.CPU < 5e6 || u.Memory == 0 || u.WorkingSet == 0 || u.RSS == 0 || u.Pids == 0 || u.Limit != 0 {
 		t.Errorf("usage %+v, %v", u, err)
 	}
 	limit := int64(48 << 20)
