@@ -19,9 +19,9 @@ import (
 
 // buildFlags are what the flags of build say.
 type buildFlags struct {
-	file, target        string
-	tags, args, labels  []string
-	noCache, quiet      bool
+	file, target       string
+	tags, args, labels []string
+	noCache, quiet     bool
 }
 
 func buildCommand(p Program, s *Settings) *cobra.Command {

@@ -49,7 +49,7 @@ func (w *why) pending(ctx context.Context, pod *corev1.Pod) error {
 	if err != nil {
 		return err
 	}
-	w.say("What would make it fit, any one of:")
+	w.say("What would take away what stands in the way, on each of these nodes:")
 	for _, r := range d.Refusals {
 		w.say("  - %s", advice(pod, r, free))
 	}

@@ -86,7 +86,7 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 		NodeName: c.NodeName, NodeIPs: []string{c.address.String()}, Transport: self, Engine: p.engine.Engine,
 		Root: filepath.Join(c.DataDir, "pods"), LogRoot: filepath.Join(c.DataDir, "logs", "pods"),
 		SeccompRoot: filepath.Join(c.DataDir, "seccomp"), CgroupRoot: strings.TrimPrefix(c.Cgroup(), "/"),
-		ClusterDNS:  []string{c.dns.String()}, ClusterDomain: c.Domain, PodCIDR: c.PodCIDR,
+		ClusterDNS: []string{c.dns.String()}, ClusterDomain: c.Domain, PodCIDR: c.PodCIDR,
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: serving.GetCertificate, ClientAuth: tls.RequestClientCert},
 		Authn: func(r *http.Request) (identity.Identity, bool) {
 			who, err := callers.Authenticate(r)

@@ -1,0 +1,91 @@
+// Command bench measures sampan on this machine: how fast it starts, how fast a
+// pod runs, what it weighs when idle, and how much of the store's own speed its
+// API keeps. It prints a table; absolute times belong to the machine, ratios to
+// the program. It runs as root in a network namespace of its own.
+//
+//	go run ./test/bench [-only start,pods,idle,writes,size]
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+)
+
+// row is one line of the table.
+type row struct{ what, value, aim string }
+
+// measurement is one part of the benchmark.
+type measurement struct {
+	name string
+	run  func(ctx context.Context) ([]row, error)
+}
+
+var measurements = []measurement{
+	{"start", start}, {"pods", pods}, {"idle", idle}, {"writes", writes}, {"size", weight},
+}
+
+// inside marks the process that is in the namespace already.
+const inside = "SAMPAN_BENCH_INSIDE"
+
+func main() {
+	only := flag.String("only", "", "comma-separated: start, pods, idle, writes, size")
+	flag.Parse()
+	if os.Getenv(inside) == "" {
+		os.Exit(again())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := all(ctx, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// again runs this program in a network namespace of its own, so that nothing of
+// the host's network changes.
+func again() int {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "bench: a cluster wants root")
+		return 1
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Run(); err != nil {
+		return 1
+	}
+	return 0
+}
+
+func all(ctx context.Context, only string) error {
+	if err := loopback(); err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "WHAT\tMEASURED\tAIM")
+	for _, m := range measurements {
+		if only != "" && !slices.Contains(strings.Split(only, ","), m.name) {
+			continue
+		}
+		rows, err := m.run(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+		for _, r := range rows {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", r.what, r.value, r.aim)
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
