@@ -178,10 +178,21 @@ func TestJourney(t *testing.T) {
 	if code, text := w.do(alice, "GET", "/api", nil, nil, "Impersonate-User", "admin", "Impersonate-Group", "system:masters"); code != 403 || !strings.Contains(text, "cannot impersonate resource") {
 		t.Errorf("alice as admin: %d %s", code, text)
 	}
+	for _, name := range []string{self.Name, "system:kube-scheduler"} {
+		if code, text := w.do(admin, "GET", "/api/v1/namespaces/default/secrets/borrowed", nil, nil, "Impersonate-User", name, "Impersonate-Group", "system:masters"); code != 404 {
+			t.Errorf("admin as %s: %d %s", name, code, text)
+		}
+	}
+	if code, text := w.do(admin, "GET", "/metrics", nil, nil, "Impersonate-User", "system:anonymous"); code != 403 {
+		t.Errorf("admin as nobody gets /metrics: %d %s", code, text)
+	}
 	audit, err := os.ReadFile(w.audit)
 	must(t, err)
 	if !strings.Contains(string(audit), `"username":"admin"`) || !strings.Contains(string(audit), `"impersonatedUser":{"username":"alice"`) {
 		t.Errorf("audit log: %s", audit)
+	}
+	if n := strings.Count(string(audit), `"name":"borrowed"`); n != 2 {
+		t.Errorf("%d of 2 requests under a borrowed name are in the audit log: %s", n, audit)
 	}
 }
 

@@ -57,11 +57,11 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 type ownReader struct{ server *Server }
 
 func (r *ownReader) Get(ctx context.Context, t target.Target, opts metav1.GetOptions) (runtime.Object, error) {
-	return r.server.own.Get(ctx, t, opts)
+	return r.server.own.Get(context.WithValue(ctx, ownKey{}, true), t, opts)
 }
 
 func (r *ownReader) List(ctx context.Context, t target.Target, opts metav1.ListOptions) (runtime.Object, error) {
-	return r.server.own.List(ctx, t, opts)
+	return r.server.own.List(context.WithValue(ctx, ownKey{}, true), t, opts)
 }
 
 // gate asks the authorizer for the generic handler. Until the policy is known it

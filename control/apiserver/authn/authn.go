@@ -79,7 +79,7 @@ func (a *Authenticator) Authenticate(r *http.Request) (identity.Identity, error)
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		return a.byCertificate(r.TLS.PeerCertificates)
 	}
-	if healthPath(r) {
+	if IsHealth(r.URL.Path) {
 		return identity.Identity{Name: identity.Anonymous, Groups: []string{identity.Unauthenticated}}, nil
 	}
 	return identity.Identity{}, fmt.Errorf("no credentials: %w", ErrRefused)
@@ -139,10 +139,11 @@ func limit(token string) error {
 	return nil
 }
 
-// healthPath: only these are for everybody.
-func healthPath(r *http.Request) bool {
+// IsHealth says whether path is one of the health checks: only these are for
+// everybody.
+func IsHealth(path string) bool {
 	for _, p := range []string{"/livez", "/readyz", "/healthz"} {
-		if r.URL.Path == p || strings.HasPrefix(r.URL.Path, p+"/") {
+		if path == p || strings.HasPrefix(path, p+"/") {
 			return true
 		}
 	}
