@@ -343,4 +343,3 @@ func (a *assembler) mask(m uint32) {
 		a.emit(instruction{op: opAnd, k: m})
 	}
 }
-
