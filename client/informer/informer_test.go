@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,18 +194,25 @@ func (o *old) Watch(ctx context.Context, t target.Target, opts metav1.ListOption
 func TestGapHidesReplacement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, m := t.Context(), clienttest.NewMemory()
+		var down atomic.Bool
+		m.Before = func(verb string, _ target.Target) error {
+			if down.Load() && (verb == "list" || verb == "watch") {
+				return errors.New("down")
+			}
+			return nil
+		}
 		must(client.ConfigMaps.Create(ctx, m, config("n", "a", "1")))
 		f := follow(t, m, informer.Options{})
 		f.expect(t, "- > a=1")
-		m.Before = func(verb string, _ target.Target) error { return errors.New("down") }
+		down.Store(true)
 		m.HangUp()
 		synctest.Wait()
-		m.Before = nil
 		if err := client.ConfigMaps.Delete(ctx, m, "n", "a", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		must(client.ConfigMaps.Create(ctx, m, config("n", "a", "2")))
 		m.Compact()
+		down.Store(false)
 		time.Sleep(time.Minute)
 		f.expect(t, "a=1 > -", "- > a=2")
 	})
