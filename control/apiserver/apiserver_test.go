@@ -323,7 +323,7 @@ func TestNodeKeepsToItself(t *testing.T) {
 			Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "mine"}}}}}})
 	for path, want := range map[string]int{
 		"/api/v1/namespaces/default/secrets/mine": 200, "/api/v1/namespaces/default/secrets/yours": 403, "/api/v1/namespaces/default/secrets": 403,
-		"/api/v1/pods?fieldSelector=spec.nodeName%3Dn1": 200, "/api/v1/namespaces/default/configmaps/kube-root-ca.crt": 404,
+		"/api/v1/pods?fieldSelector=spec.nodeName%3Dn1": 200, "/api/v1/pods": 403, "/api/v1/namespaces/default/configmaps/kube-root-ca.crt": 404,
 	} {
 		if code, text := w.do(node, "GET", path, nil, nil); code != want {
 			t.Errorf("node gets %s: %d, want %d: %s", path, code, want, text)

@@ -34,6 +34,8 @@ type Attributes struct {
 	Subresource string
 	Namespace   string
 	Name        string
+	// FieldSelector is that of a list, watch or deletecollection.
+	FieldSelector string
 	// Path is set for what is no resource ("/metrics"); the fields above, but
 	// for User and Verb, are then empty.
 	Path string

@@ -1,0 +1,126 @@
+package authz
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/sampan-dev/sampan/internal/target"
+)
+
+// objects is what exists, by "resource namespace/name"; its lists are of pods on
+// one node.
+type objects map[string]runtime.Object
+
+func (o objects) Get(_ context.Context, t target.Target, _ metav1.GetOptions) (runtime.Object, error) {
+	if obj, ok := o[t.String()]; ok {
+		return obj, nil
+	}
+	return nil, apierrors.NewNotFound(t.Resource.GroupResource(), t.Name)
+}
+
+func (o objects) List(_ context.Context, t target.Target, opts metav1.ListOptions) (runtime.Object, error) {
+	list := &corev1.PodList{}
+	for _, obj := range o {
+		pod, ok := obj.(*corev1.Pod)
+		if ok && pod.Namespace == t.Namespace && opts.FieldSelector == "spec.nodeName="+pod.Spec.NodeName {
+			list.Items = append(list.Items, *pod)
+		}
+	}
+	return list, nil
+}
+
+// podOnNode refers to an object of each kind in each way.
+func podOnNode() *corev1.Pod {
+	name := func(n string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: n} }
+	claim := "res"
+	volume := func(n string, s corev1.VolumeSource) corev1.Volume { return corev1.Volume{Name: n, VolumeSource: s} }
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "web"}, Spec: corev1.PodSpec{
+		NodeName: "n1", ServiceAccountName: "robot", ImagePullSecrets: []corev1.LocalObjectReference{name("pull")},
+		ResourceClaims: []corev1.PodResourceClaim{{Name: "r", ResourceClaimName: &claim}},
+		Volumes: []corev1.Volume{
+			volume("a", corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "vol"}}),
+			volume("b", corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: name("vol")}}),
+			volume("c", corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}),
+			volume("d", corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}),
+			volume("e", corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+				{Secret: &corev1.SecretProjection{LocalObjectReference: name("proj")}}, {ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: name("proj")}}}}}),
+		},
+		InitContainers: []corev1.Container{{Env: []corev1.EnvVar{{ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: name("env")}}}}}},
+		Containers:     []corev1.Container{{EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: name("env")}}}}},
+	}}
+}
+
+func TestNodes(t *testing.T) {
+	mirror := podOnNode()
+	mirror.Namespace, mirror.Name = "m", "mirror"
+	mirror.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
+	elsewhere := podOnNode()
+	elsewhere.Name, elsewhere.Spec.NodeName = "elsewhere", "n2"
+	volume := func(claim string) *corev1.PersistentVolume {
+		return &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{ClaimRef: &corev1.ObjectReference{Namespace: "x", Name: claim}}}
+	}
+	attached := func(node string) *storagev1.VolumeAttachment {
+		return &storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{NodeName: node}}
+	}
+	world := objects{"pods x/web": podOnNode(), "pods m/mirror": mirror, "pods x/elsewhere": elsewhere,
+		"persistentvolumes mine": volume("data"), "persistentvolumes other": volume("theirs"),
+		"volumeattachments.storage.k8s.io mine": attached("n1"), "volumeattachments.storage.k8s.io other": attached("n2")}
+	d, err := Bootstrap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := New(policy(t, ""), NewNodes(world, d))
+	for question, want := range map[string]bool{
+		"get secrets x/vol": true, "get secrets x/proj": true, "get secrets x/env": true, "get secrets x/pull": true, "watch secrets x/vol": true,
+		"get secrets x/other": false, "get secrets y/vol": false, "get secrets m/vol": false, "list secrets x/": false, "delete secrets x/vol": false,
+		"get configmaps x/vol": true, "get configmaps x/proj": true, "get configmaps x/env": true, "get configmaps x/other": false,
+		"create serviceaccounts/token x/robot": true, "create serviceaccounts/token x/admin": false, "get serviceaccounts x/robot": true,
+		"get persistentvolumeclaims x/data": true, "get persistentvolumeclaims x/web-d": true, "get persistentvolumeclaims x/theirs": false,
+		"patch persistentvolumeclaims/status x/data": true, "patch persistentvolumeclaims x/data": false,
+		"get persistentvolumes /mine": true, "get persistentvolumes /other": false, "list persistentvolumes /": false,
+		"get pods x/web": true, "get pods x/elsewhere": false, "update pods/status x/web": true, "create pods/binding x/web": false,
+		"update nodes/status /n1": true, "get services x/s": true, "get secrets/status x/vol": false,
+	} {
+		q := ask("system:node:n1,system:nodes " + question)
+		if got, reason := a.Authorize(t.Context(), q); got != want {
+			t.Errorf("%s: %v (%s), want %v", question, got, reason, want)
+		}
+	}
+	for _, c := range []struct {
+		q    Attributes
+		want bool
+	}{
+		{Attributes{Verb: "get", Group: "resource.k8s.io", Resource: "resourceclaims", Namespace: "x", Name: "res"}, true},
+		{Attributes{Verb: "get", Group: "resource.k8s.io", Resource: "resourceclaims", Namespace: "x", Name: "other"}, false},
+		{Attributes{Verb: "get", Group: "storage.k8s.io", Resource: "volumeattachments", Name: "mine"}, true},
+		{Attributes{Verb: "get", Group: "storage.k8s.io", Resource: "volumeattachments", Name: "other"}, false},
+		{Attributes{Verb: "update", Group: "coordination.k8s.io", Resource: "leases", Namespace: corev1.NamespaceNodeLease, Name: "n1"}, true},
+		{Attributes{Verb: "update", Group: "coordination.k8s.io", Resource: "leases", Namespace: corev1.NamespaceNodeLease, Name: "n2"}, false},
+		{Attributes{Verb: "update", Group: "coordination.k8s.io", Resource: "leases", Namespace: "kube-system", Name: "n1"}, false},
+		{Attributes{Verb: "list", Resource: "pods", FieldSelector: "spec.nodeName=n1,status.phase!=Failed"}, true},
+		{Attributes{Verb: "watch", Resource: "pods", FieldSelector: "spec.nodeName=n2"}, false},
+		{Attributes{Verb: "list", Resource: "pods"}, false},
+		{Attributes{Verb: "create", Group: "storage.k8s.io", Resource: "csinodes"}, true},
+		{Attributes{Verb: "patch", Group: "storage.k8s.io", Resource: "csinodes", Name: "n2"}, false},
+	} {
+		c.q.User = who("system:node:n1,system:nodes")
+		if got, reason := a.Authorize(t.Context(), c.q); got != c.want {
+			t.Errorf("%+v: %v (%s)", c.q, got, reason)
+		}
+	}
+	impostor := ask("system:node:n1 get secrets x/vol") // the name without the group
+	if got, _ := a.Authorize(t.Context(), impostor); got {
+		t.Error("a node's name alone opens secrets")
+	}
+	_, reason := a.Authorize(t.Context(), ask("system:node:n1,system:nodes get secrets x/other"))
+	if !strings.Contains(reason, "no relationship found between node 'n1' and this object") {
+		t.Errorf("reason: %s", reason)
+	}
+}
