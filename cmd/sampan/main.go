@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/sampan-dev/sampan/cli"
@@ -16,6 +17,11 @@ import (
 
 // version is set by the linker for releases.
 var version = "v0.1.0-dev"
+
+// The main thread stays with the main goroutine. A goroutine that has changed
+// its thread's namespace ends together with that thread, and when it is the main
+// one, /proc/self would show the wrong namespaces for good.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

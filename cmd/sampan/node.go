@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/sampan-dev/sampan/cli"
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/internal/identity"
@@ -82,19 +83,16 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 	}
 	g.Go(func() error { return serving.Run(ctx, c.log, nil) })
 	callers := authn.New(authn.Config{ClientCAs: c.authority.Pool(), Tokens: p.control.server.Tokens()})
-	kubelet, err := agent.New(agent.Config{
-		NodeName: c.NodeName, NodeIPs: []string{c.address.String()}, Transport: self, Engine: p.engine.Engine,
-		Root: filepath.Join(c.DataDir, "pods"), LogRoot: filepath.Join(c.DataDir, "logs", "pods"),
-		SeccompRoot: filepath.Join(c.DataDir, "seccomp"), CgroupRoot: strings.TrimPrefix(c.Cgroup(), "/"),
-		ClusterDNS: []string{c.dns.String()}, ClusterDomain: c.Domain, PodCIDR: c.PodCIDR,
-		TLS: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: serving.GetCertificate, ClientAuth: tls.RequestClientCert},
-		Authn: func(r *http.Request) (identity.Identity, bool) {
-			who, err := callers.Authenticate(r)
-			return who, err == nil && who.In(identity.Authenticated)
-		},
-		Authz:    mayUseNode(self, c.NodeName),
-		Timeline: c.timeline, Log: c.log,
-	})
+	cfg := podDirs(c.Settings)
+	cfg.NodeName, cfg.NodeIPs, cfg.Transport, cfg.Engine = c.NodeName, []string{c.address.String()}, self, p.engine.Engine
+	cfg.ClusterDNS, cfg.ClusterDomain, cfg.PodCIDR = []string{c.dns.String()}, c.Domain, c.PodCIDR
+	cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: serving.GetCertificate, ClientAuth: tls.RequestClientCert}
+	cfg.Authn = func(r *http.Request) (identity.Identity, bool) {
+		who, err := callers.Authenticate(r)
+		return who, err == nil && who.In(identity.Authenticated)
+	}
+	cfg.Authz, cfg.Timeline, cfg.Log = mayUseNode(self, c.NodeName), c.timeline, c.log
+	kubelet, err := agent.New(cfg)
 	if err != nil {
 		return err
 	}
@@ -103,6 +101,14 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 		g.Go(func() error { return cri.Serve(ctx, filepath.Join(c.RunDir, "cri.sock"), p.engine) })
 	}
 	return c.startServices(ctx, g, p.control)
+}
+
+// podDirs says where the agent keeps what belongs to pods.
+func podDirs(s cli.Settings) agent.Config {
+	return agent.Config{
+		Root: filepath.Join(s.DataDir, "pods"), LogRoot: filepath.Join(s.DataDir, "logs", "pods"),
+		SeccompRoot: filepath.Join(s.DataDir, "seccomp"), CgroupRoot: strings.TrimPrefix(s.Cgroup(), "/"),
+	}
 }
 
 // mayUseNode asks the API server whether somebody may use a part of the kubelet
