@@ -124,6 +124,41 @@ func TestRowsMatchColumns(t *testing.T) {
 	}
 }
 
+// What is stored is shared by everybody: an update may read it only.
+func TestUpdatesLeaveTheOldObjectAlone(t *testing.T) {
+	full(t, func(t *testing.T, kind *kinds.Kind, old kinds.Object) {
+		s := kind.Strategy
+		if s.Default != nil {
+			s.Default(old)
+		}
+		before, obj := old.DeepCopyObject(), old.DeepCopyObject().(kinds.Object)
+		if s.PrepareUpdate != nil {
+			s.PrepareUpdate(obj, old)
+		}
+		if s.Default != nil {
+			s.Default(obj)
+		}
+		if s.ValidateUpdate != nil {
+			s.ValidateUpdate(obj, old)
+		}
+		for _, sub := range kind.Subresources {
+			next := old.DeepCopyObject().(kinds.Object)
+			if sub.Copy == nil || sub.New != nil {
+				continue
+			}
+			if err := sub.Copy(next, obj); err != nil {
+				t.Errorf("copy %q: %v", sub.Name, err)
+			}
+			if sub.ValidateUpdate != nil {
+				sub.ValidateUpdate(next, old)
+			}
+		}
+		if !equality.Semantic.DeepEqual(before, old) {
+			t.Error("the old object has changed")
+		}
+	})
+}
+
 // Rules meet every field set at once, and none; they must find words, not panic.
 func TestRulesSurviveAnything(t *testing.T) {
 	check := func(t *testing.T, kind *kinds.Kind, obj kinds.Object) {

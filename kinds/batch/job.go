@@ -2,6 +2,7 @@ package batch
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"strconv"
 	"time"
@@ -74,7 +75,7 @@ func defaultJob(j *batchv1.Job) {
 	}
 	orDefault(&spec.BackoffLimit, backoff)
 	if len(j.Labels) == 0 {
-		j.Labels = spec.Template.Labels
+		j.Labels = maps.Clone(spec.Template.Labels)
 	}
 	orDefault(&spec.CompletionMode, batchv1.NonIndexedCompletion)
 	orDefault(&spec.Suspend, false)

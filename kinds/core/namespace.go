@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -65,7 +66,7 @@ func namespaceFinalize() kinds.Subresource {
 			if !ok {
 				return fmt.Errorf("finalize namespace %q: body is a %T", next.GetName(), body)
 			}
-			next.(*corev1.Namespace).Spec.Finalizers = from.Spec.Finalizers
+			next.(*corev1.Namespace).Spec.Finalizers = slices.Clone(from.Spec.Finalizers)
 			return nil
 		},
 		ValidateUpdate: kinds.CheckUpdate(validateNamespaceFinalize),
@@ -98,6 +99,6 @@ func prepareNamespace(n *corev1.Namespace) {
 }
 
 func prepareNamespaceUpdate(n, old *corev1.Namespace) {
-	n.Spec.Finalizers = old.Spec.Finalizers
+	n.Spec.Finalizers = slices.Clone(old.Spec.Finalizers)
 	n.Status = old.Status
 }

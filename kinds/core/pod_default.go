@@ -181,11 +181,14 @@ func defaultFieldRef(ref *corev1.ObjectFieldSelector) {
 	}
 }
 
-// roundResources rounds up to thousandths: finer amounts were never kept.
+// roundResources rounds up to thousandths: finer amounts were never kept. It
+// writes only what it changes, since the list may be shared with what is stored.
 func roundResources(list corev1.ResourceList) {
-	for name, quantity := range list {
-		quantity.RoundUp(resource.Milli)
-		list[name] = quantity
+	for name, amount := range list {
+		rounded := amount.DeepCopy()
+		if exact := rounded.RoundUp(resource.Milli); !exact {
+			list[name] = rounded
+		}
 	}
 }
 

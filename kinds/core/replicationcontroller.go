@@ -1,6 +1,7 @@
 package core
 
 import (
+	"maps"
 	"strconv"
 	"time"
 
@@ -61,10 +62,10 @@ func ReplicationController() *kinds.Kind {
 func defaultReplicationController(c *corev1.ReplicationController) {
 	if c.Spec.Template != nil && len(c.Spec.Template.Labels) > 0 {
 		if len(c.Spec.Selector) == 0 {
-			c.Spec.Selector = c.Spec.Template.Labels
+			c.Spec.Selector = maps.Clone(c.Spec.Template.Labels)
 		}
 		if len(c.Labels) == 0 {
-			c.Labels = c.Spec.Template.Labels
+			c.Labels = maps.Clone(c.Spec.Template.Labels)
 		}
 	}
 	if c.Spec.Template != nil {

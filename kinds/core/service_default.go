@@ -1,6 +1,8 @@
 package core
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -93,7 +95,7 @@ func pairClusterIPs(s, old *corev1.Service) {
 	switch {
 	case s.Spec.ClusterIP == old.Spec.ClusterIP:
 		if len(s.Spec.ClusterIPs) == 0 {
-			s.Spec.ClusterIPs = old.Spec.ClusterIPs
+			s.Spec.ClusterIPs = slices.Clone(old.Spec.ClusterIPs)
 		}
 	case !same:
 	case s.Spec.ClusterIP == "":
@@ -107,7 +109,7 @@ func keepAllocated(s, old *corev1.Service) {
 	if hasClusterIP(s) && hasClusterIP(old) {
 		orString(&s.Spec.ClusterIP, old.Spec.ClusterIP)
 		if len(s.Spec.ClusterIPs) == 0 {
-			s.Spec.ClusterIPs = old.Spec.ClusterIPs
+			s.Spec.ClusterIPs = slices.Clone(old.Spec.ClusterIPs)
 		}
 	}
 	if givenNodePorts(s) && givenNodePorts(old) {
