@@ -18,7 +18,7 @@ const (
 )
 
 // Columns makes column definitions out of names. A name may be followed by
-// "|integer" or "|boolean" (default: string) and by "|wide" for a column that
+// "|integer", "|boolean" or "|date" (default: string) and by "|wide" for a column that
 // only -o wide shows. "Name" gets the name format.
 func Columns(names ...string) []metav1.TableColumnDefinition {
 	columns := make([]metav1.TableColumnDefinition, 0, len(names))

@@ -29,7 +29,7 @@ func LimitRange() *kinds.Kind {
 			CreateOnUpdate: true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Created At"),
+			Columns: kinds.Columns("Name", "Created At|date"),
 			Row: kinds.Row(func(l *corev1.LimitRange, _ time.Time) []any {
 				return []any{l.Name, l.CreationTimestamp.UTC().Format(time.RFC3339)}
 			}),

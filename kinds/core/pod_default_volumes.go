@@ -1,10 +1,6 @@
 package core
 
-import (
-	corev1 "k8s.io/api/core/v1"
-
-	"github.com/sampan-dev/sampan/kinds"
-)
+import corev1 "k8s.io/api/core/v1"
 
 // The modes and lifetimes that volumes have unless told otherwise.
 const (
@@ -14,7 +10,7 @@ const (
 
 func defaultVolume(v *corev1.Volume) {
 	s := &v.VolumeSource
-	if kinds.Same(*s, corev1.VolumeSource{}) {
+	if *s == (corev1.VolumeSource{}) {
 		s.EmptyDir = &corev1.EmptyDirVolumeSource{}
 	}
 	if s.Secret != nil {

@@ -62,7 +62,7 @@ func ClusterRole() *kinds.Kind {
 // createdAt is the table of roles: a name and the time of creation.
 func createdAt() kinds.Table {
 	return kinds.Table{
-		Columns: kinds.Columns("Name", "Created At"),
+		Columns: kinds.Columns("Name", "Created At|date"),
 		Row: func(obj kinds.Object, _ time.Time) []any {
 			return []any{obj.GetName(), obj.GetCreationTimestamp().UTC().Format(time.RFC3339)}
 		},
