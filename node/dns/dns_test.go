@@ -1,0 +1,524 @@
+package dns
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	wire "github.com/miekg/dns"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/client/clienttest"
+)
+
+var update = flag.Bool("update", false, "write what was seen into the transcripts")
+
+func meta(namespace, name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: namespace, Name: name}
+}
+
+func svc(name string, spec corev1.ServiceSpec) *corev1.Service {
+	return &corev1.Service{ObjectMeta: meta("default", name), Spec: spec}
+}
+
+// point is an endpoint as a slice has it.
+func point(ip, host string, ready bool) discoveryv1.Endpoint {
+	e := discoveryv1.Endpoint{Addresses: []string{ip}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}
+	if host != "" {
+		e.Hostname = &host
+	}
+	return e
+}
+
+func slice(service, suffix string, kind discoveryv1.AddressType, points ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
+	m := meta("default", service+suffix)
+	m.Labels = map[string]string{discoveryv1.LabelServiceName: service}
+	return &discoveryv1.EndpointSlice{ObjectMeta: m, AddressType: kind, Endpoints: points,
+		Ports: []discoveryv1.EndpointPort{{Name: new("http"), Protocol: new(corev1.ProtocolTCP), Port: new(int32(8080))}}}
+}
+
+// cluster is what the transcripts ask about.
+func cluster() []client.Object {
+	ports := []corev1.ServicePort{{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP}, {Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP}}
+	headless := corev1.ServiceSpec{ClusterIP: "None", ClusterIPs: []string{"None"}}
+	external := func(to string) corev1.ServiceSpec {
+		return corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: to}
+	}
+	return []client.Object{
+		&corev1.Namespace{ObjectMeta: meta("", "default")},
+		&corev1.Namespace{ObjectMeta: meta("", "empty")},
+		svc("web", corev1.ServiceSpec{ClusterIP: "10.96.0.7", ClusterIPs: []string{"10.96.0.7"}, Ports: ports}),
+		svc("dual", corev1.ServiceSpec{ClusterIP: "10.96.0.8", ClusterIPs: []string{"10.96.0.8", "fd96::8"}, Ports: ports}),
+		svc("db", headless),
+		slice("db", "-1", discoveryv1.AddressTypeIPv4, point("10.0.0.1", "db-0", true), point("10.0.0.2", "db-1", false), point("10.0.0.3", "", true)),
+		slice("db", "-2", discoveryv1.AddressTypeIPv6, point("fd00::1", "db-0", true)),
+		svc("starting", headless),
+		slice("starting", "-1", discoveryv1.AddressTypeIPv4, point("10.0.0.9", "s-0", false)),
+		svc("alias", external("web.default.svc.cluster.local")),
+		svc("outside", external("www.example.com")),
+		svc("loop", external("loop.default.svc.cluster.local")),
+	}
+}
+
+// serve starts a server that knows the cluster, and returns it synced.
+func serve(t testing.TB, cfg Config, objects ...client.Object) *Server {
+	t.Helper()
+	api := clienttest.NewMemory()
+	api.Seed(objects...)
+	cfg.Transport = api
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	<-s.mirror.services.Synced()
+	<-s.mirror.slices.Synced()
+	<-s.mirror.namespaces.Synced()
+	return s
+}
+
+// ask is the answer to a question, whoever has to be asked.
+func ask(t testing.TB, s *Server, m *wire.Msg, udp bool) *wire.Msg {
+	t.Helper()
+	packet, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply, later := s.answer(packet, udp)
+	if later != nil {
+		reply = later(t.Context())
+	}
+	r := new(wire.Msg)
+	if err := r.Unpack(reply); err != nil {
+		t.Fatalf("reply %x: %v", reply, err)
+	}
+	if r.Id != m.Id || !r.Response {
+		t.Errorf("reply %+v to question %d", r.MsgHdr, m.Id)
+	}
+	return r
+}
+
+func question(name, kind string) *wire.Msg {
+	return new(wire.Msg).SetQuestion(name, wire.StringToType[kind])
+}
+
+// show writes a reply with its records in order.
+func show(r *wire.Msg) string {
+	var b strings.Builder
+	fmt.Fprintln(&b, wire.RcodeToString[r.Rcode])
+	for _, part := range []struct {
+		name string
+		rrs  []wire.RR
+	}{{"", r.Answer}, {"authority ", r.Ns}, {"additional ", r.Extra}} {
+		var lines []string
+		for _, rr := range part.rrs {
+			lines = append(lines, part.name+strings.Join(strings.Fields(rr.String()), " "))
+		}
+		if part.name != "" || len(r.Answer) == 0 || r.Answer[0].Header().Rrtype != wire.TypeCNAME {
+			slices.Sort(lines) // a chain has its order, the others none
+		}
+		for _, l := range lines {
+			fmt.Fprintln(&b, l)
+		}
+	}
+	return b.String()
+}
+
+func TestZone(t *testing.T) {
+	s := serve(t, Config{Listen: []string{"127.0.0.1:0"}}, cluster()...)
+	raw, err := os.ReadFile("testdata/zone.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for _, block := range strings.Split(strings.TrimSpace(string(raw)), "\n\n") {
+		head, _, _ := strings.Cut(block, "----")
+		var replies string
+		for _, line := range strings.Split(strings.TrimSpace(head), "\n") {
+			if name, kind, ok := strings.Cut(line, " "); ok && name != "#" {
+				replies += show(ask(t, s, question(name, kind), false))
+			}
+		}
+		fmt.Fprintf(&out, "%s\n----\n%s\n", strings.TrimSpace(head), replies)
+	}
+	got := strings.TrimSpace(out.String()) + "\n"
+	if *update {
+		if err := os.WriteFile("testdata/zone.txt", []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if got != string(raw) {
+		t.Errorf("seen:\n%s", got)
+	}
+}
+
+// upstreams is a server of the world beyond the cluster.
+type upstreamServer struct {
+	mu    sync.Mutex
+	asked map[string]int
+	dead  bool
+}
+
+// startUpstream answers over UDP and TCP on one port of loopback, which it
+// returns.
+func startUpstream(t testing.TB) (*upstreamServer, string) {
+	t.Helper()
+	u := &upstreamServer{asked: map[string]int{}}
+	p, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", p.LocalAddr().String())
+	if err != nil {
+		t.Skip("the port is taken for TCP:", err)
+	}
+	for _, srv := range []*wire.Server{{PacketConn: p, Handler: u}, {Listener: l, Handler: u}} {
+		up := make(chan struct{})
+		srv.NotifyStartedFunc = func() { close(up) }
+		go srv.ActivateAndServe()
+		<-up
+		t.Cleanup(func() { srv.Shutdown() })
+	}
+	return u, p.LocalAddr().String()
+}
+
+func (u *upstreamServer) ServeDNS(w wire.ResponseWriter, q *wire.Msg) {
+	u.mu.Lock()
+	u.asked[q.Question[0].Name]++
+	dead := u.dead
+	u.mu.Unlock()
+	if dead {
+		return
+	}
+	name := q.Question[0].Name
+	m := new(wire.Msg).SetReply(q)
+	soa, _ := wire.NewRR("example.com. 60 IN SOA ns.example.com. a.example.com. 1 1 1 1 30")
+	switch {
+	case strings.HasPrefix(name, "www."):
+		rr, _ := wire.NewRR(name + " 60 IN A 203.0.113.1")
+		m.Answer = []wire.RR{rr}
+	case strings.HasPrefix(name, "big."):
+		for i := range 100 {
+			rr, _ := wire.NewRR(fmt.Sprintf("%s 60 IN A 203.0.113.%d", name, i))
+			m.Answer = append(m.Answer, rr)
+		}
+		if _, udp := w.LocalAddr().(*net.UDPAddr); udp {
+			m.Truncate(512)
+		}
+	default:
+		m.Rcode = wire.RcodeNameError
+		m.Ns = []wire.RR{soa}
+	}
+	w.WriteMsg(m)
+}
+
+func (u *upstreamServer) set(dead bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.dead = dead
+}
+
+func (u *upstreamServer) times(name string) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.asked[name]
+}
+
+// using points a server at upstream servers, as if from resolv.conf.
+func using(s *Server, addrs ...string) {
+	s.forward.mu.Lock()
+	defer s.forward.mu.Unlock()
+	s.forward.servers = nil
+	for _, a := range addrs {
+		s.forward.servers = append(s.forward.servers, &upstream{addr: a})
+	}
+}
+
+func TestForward(t *testing.T) {
+	u, addr := startUpstream(t)
+	s := serve(t, Config{}, cluster()...)
+	using(s, addr)
+	for _, c := range []struct {
+		name, want string
+		records    int
+	}{
+		{"www.example.com.", "NOERROR", 1},
+		{"WWW.example.com.", "NOERROR", 1},
+		{"nothing.example.com.", "NXDOMAIN", 0},
+		{"nothing.example.com.", "NXDOMAIN", 0},
+		{"big.example.com.", "NOERROR", 100},
+		{"outside.default.svc.cluster.local.", "NOERROR", 2},
+	} {
+		r := ask(t, s, question(c.name, "A"), false)
+		if wire.RcodeToString[r.Rcode] != c.want || len(r.Answer) != c.records {
+			t.Errorf("%s: %v", c.name, r)
+		}
+		if len(r.Answer) > 0 && r.Answer[0].Header().Name != c.name {
+			t.Errorf("%s: the answer is about %s", c.name, r.Answer[0].Header().Name)
+		}
+	}
+	if w, n := u.times("www.example.com."), u.times("nothing.example.com."); w != 1 || n != 1 {
+		t.Errorf("asked %d and %d times, want once: the answers are cached", w, n)
+	}
+}
+
+func TestSecondServer(t *testing.T) {
+	dead, deadAddr := startUpstream(t)
+	_, addr := startUpstream(t)
+	dead.set(true)
+	s := serve(t, Config{}, cluster()...)
+	using(s, deadAddr, addr)
+	for i := range 3 {
+		if r := ask(t, s, question(fmt.Sprintf("www.%d.example.com.", i), "A"), false); len(r.Answer) != 1 {
+			t.Errorf("question %d: %v", i, r)
+		}
+	}
+	if n := dead.times("www.2.example.com."); n != 0 {
+		t.Error("a server that failed twice is asked again at once")
+	}
+}
+
+// Cluster names are answered at once though every upstream server is silent
+// and all places to wait in are taken.
+func TestSilentUpstream(t *testing.T) {
+	u, addr := startUpstream(t)
+	p, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, Config{PacketConns: []net.PacketConn{p}}, cluster()...)
+	using(s, addr)
+	ask(t, s, question("www.example.com.", "A"), false)
+	u.set(true)
+	c, err := net.Dial("udp", p.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for i := range 2 * maxWaiting {
+		packet, _ := question(fmt.Sprintf("%d.example.org.", i), "A").Pack()
+		c.Write(packet)
+	}
+	client := wire.Client{Timeout: 2 * time.Second}
+	var slowest time.Duration
+	for range 50 {
+		r, took, err := client.Exchange(question("web.default.svc.cluster.local.", "A"), p.LocalAddr().String())
+		if err != nil || len(r.Answer) != 1 {
+			t.Fatalf("%v, %v", r, err)
+		}
+		slowest = max(slowest, took)
+	}
+	if slowest > time.Second {
+		t.Errorf("the slowest answer took %s", slowest)
+	}
+	s.forward.mu.Lock()
+	s.forward.servers[0].until = time.Now().Add(time.Hour)
+	s.forward.mu.Unlock()
+	s.forward.cache.mu.Lock()
+	for _, e := range s.forward.cache.items {
+		e.Value.(*item).until = time.Now().Add(-time.Minute)
+	}
+	s.forward.cache.mu.Unlock()
+	if r := ask(t, s, question("www.example.com.", "A"), false); len(r.Answer) != 1 || r.Answer[0].Header().Ttl != staleTTL {
+		t.Errorf("no stale answer: %v", r)
+	}
+}
+
+func TestTransports(t *testing.T) {
+	p, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects := cluster()
+	var points []discoveryv1.Endpoint
+	for i := range 100 {
+		points = append(points, point(fmt.Sprintf("10.1.0.%d", i), "", true))
+	}
+	objects = append(objects, svc("many", corev1.ServiceSpec{ClusterIP: "None"}), slice("many", "-1", discoveryv1.AddressTypeIPv4, points...))
+	serve(t, Config{PacketConns: []net.PacketConn{p}, Listeners: []net.Listener{l}}, objects...)
+	q := question("many.default.svc.cluster.local.", "A")
+	exchange := func(network, addr string) *wire.Msg {
+		t.Helper()
+		r, _, err := (&wire.Client{Net: network, UDPSize: 4096}).Exchange(q, addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Compress = true
+		return r
+	}
+	if r := exchange("udp", p.LocalAddr().String()); !r.Truncated || r.Len() > 512 {
+		t.Errorf("without EDNS: %d bytes, truncated %v", r.Len(), r.Truncated)
+	}
+	if r := exchange("tcp", l.Addr().String()); r.Truncated || len(r.Answer) != 100 {
+		t.Errorf("TCP: %d records, truncated %v", len(r.Answer), r.Truncated)
+	}
+	q.SetEdns0(4096, false)
+	if r := exchange("udp", p.LocalAddr().String()); !r.Truncated || len(r.Answer) < 40 || r.IsEdns0() == nil {
+		t.Errorf("with EDNS: %d records, truncated %v", len(r.Answer), r.Truncated)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	s := serve(t, Config{}, cluster()...)
+	for what, c := range map[string]struct {
+		change func(*wire.Msg)
+		want   int
+	}{
+		"a zone transfer":  {func(m *wire.Msg) { m.Question[0].Qtype = wire.TypeAXFR }, wire.RcodeRefused},
+		"another class":    {func(m *wire.Msg) { m.Question[0].Qclass = wire.ClassCHAOS }, wire.RcodeRefused},
+		"an update":        {func(m *wire.Msg) { m.Opcode = wire.OpcodeUpdate }, wire.RcodeNotImplemented},
+		"two questions":    {func(m *wire.Msg) { m.Question = append(m.Question, m.Question[0]) }, wire.RcodeFormatError},
+		"no upstream":      {func(m *wire.Msg) { m.Question[0].Name = "example.com." }, wire.RcodeServerFailure},
+		"a future version": {func(m *wire.Msg) { m.SetEdns0(1232, false).IsEdns0().SetVersion(1) }, wire.RcodeBadVers},
+	} {
+		m := question("web.default.svc.cluster.local.", "A")
+		c.change(m)
+		if r := ask(t, s, m, true); r.Rcode != c.want {
+			t.Errorf("%s: %s", what, wire.RcodeToString[r.Rcode])
+		}
+	}
+	if reply, _ := s.answer([]byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xff"), true); len(reply) != headerSize || reply[3]&15 != wire.RcodeFormatError {
+		t.Errorf("a broken question: %x", reply)
+	}
+	if reply, later := s.answer([]byte("\x12\x34\x81\x00\x00\x01\x00\x00\x00\x00\x00\x00"), true); reply != nil || later != nil {
+		t.Errorf("an answer is answered: %x", reply)
+	}
+}
+
+// Before the mirrors are full, a missing name is not known to be missing.
+func TestUnsynced(t *testing.T) {
+	s, err := New(Config{Transport: clienttest.NewMemory()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := ask(t, s, question("web.default.svc.cluster.local.", "A"), true); r.Rcode != wire.RcodeServerFailure {
+		t.Error(r)
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "resolv.conf")
+		f := newForwarder(path, nil)
+		for i, want := range []string{"192.0.2.1:53", "192.0.2.2:53"} {
+			if err := os.WriteFile(path, fmt.Appendf(nil, "nameserver 192.0.2.%d\n", i+1), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chtimes(path, time.Time{}, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			if got := f.choose(); len(got) != 1 || got[0].addr != want {
+				t.Errorf("%v, want %s", got, want)
+			}
+			time.Sleep(2 * lookEvery)
+		}
+	})
+}
+
+func TestCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache()
+		m := question("a.example.com.", "A")
+		rr, _ := wire.NewRR("a.example.com. 60 IN A 192.0.2.1")
+		m.Answer = []wire.RR{rr}
+		k := key{"a.example.com.", wire.TypeA}
+		c.put(k, m)
+		for _, step := range []struct {
+			wait  time.Duration
+			found bool
+			fresh bool
+			ttl   uint32
+		}{{0, true, true, 60}, {40 * time.Second, true, true, 20}, {30 * time.Second, true, false, staleTTL}, {2 * maxStale, false, false, 0}} {
+			time.Sleep(step.wait)
+			got, fresh := c.get(k)
+			if (got != nil) != step.found || fresh != step.fresh || got != nil && got.Answer[0].Header().Ttl != step.ttl {
+				t.Errorf("after %s: %v, fresh %v", step.wait, got, fresh)
+			}
+		}
+		for i := range 100_000 {
+			c.put(key{fmt.Sprintf("%d.example.com.", i), wire.TypeA}, m)
+		}
+		if c.bytes > maxCache || len(c.items) != c.order.Len() || len(c.items) < 1000 {
+			t.Errorf("%d bytes in %d items", c.bytes, len(c.items))
+		}
+	})
+}
+
+func TestReversed(t *testing.T) {
+	for _, ip := range []string{"10.96.0.7", "fd96::8", "2001:db8:1:2:3:4:5:6"} {
+		name, err := wire.ReverseAddr(ip)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := reversed(name); !ok || got.String() != ip {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+	for _, name := range []string{"1.2.3.in-addr.arpa.", "x.0.96.10.in-addr.arpa.", "0.ip6.arpa.", "."} {
+		if got, ok := reversed(name); ok {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+// Whatever comes in, the reply is a message that belongs to it.
+func FuzzPacket(f *testing.F) {
+	for _, name := range []string{"web.default.svc.cluster.local.", "_http._tcp.db.default.svc.cluster.local.", "7.0.96.10.in-addr.arpa.", "."} {
+		packet, _ := question(name, "SRV").SetEdns0(1232, true).Pack()
+		f.Add(packet)
+	}
+	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11})
+	s := serve(f, Config{}, cluster()...)
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		for _, udp := range []bool{true, false} {
+			reply, later := s.answer(packet, udp)
+			if later != nil {
+				reply = later(t.Context())
+			}
+			if reply == nil {
+				continue
+			}
+			var m wire.Msg
+			if err := m.Unpack(reply); err != nil || !m.Response || reply[0] != packet[0] || reply[1] != packet[1] {
+				t.Errorf("reply %x to %x: %v", reply, packet, err)
+			}
+			if udp && len(reply) > maxUDP {
+				t.Errorf("%d bytes over UDP", len(reply))
+			}
+		}
+	})
+}
+
+func BenchmarkClusterName(b *testing.B) {
+	s := serve(b, Config{}, cluster()...)
+	packet, err := question("web.default.svc.cluster.local.", "A").Pack()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if reply, _ := s.answer(packet, true); len(reply) == 0 {
+			b.Fatal("no reply")
+		}
+	}
+}
