@@ -21,9 +21,14 @@ var version = "v0.1.0-dev"
 // The main thread stays with the main goroutine. A goroutine that has changed
 // its thread's namespace ends together with that thread, and when it is the main
 // one, /proc/self would show the wrong namespaces for good.
+//
+//nolint:gochecknoinits // only here does main run on the main thread for certain
 func init() { runtime.LockOSThread() }
 
-func main() {
+func main() { os.Exit(run()) }
+
+// run is the program; it gives the exit code.
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	program := cli.Program{
@@ -35,8 +40,8 @@ func main() {
 	}
 	err := cli.New(program).ExecuteContext(ctx)
 	if err == nil || errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return
+		return 0
 	}
 	fmt.Fprintln(os.Stderr, "sampan:", err)
-	os.Exit(1)
+	return 1
 }

@@ -71,9 +71,7 @@ type nodeParts struct {
 
 // startNode starts the agent, the service proxy and the DNS server.
 func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts) error {
-	self := p.control.component(identity.Identity{
-		Name: "system:node:" + c.NodeName, Groups: []string{"system:nodes", identity.Authenticated},
-	})
+	self := p.control.component(c.nodeUser())
 	serving, err := c.authority.Hold(pki.Leaf{
 		CommonName: "system:node:" + c.NodeName, Organizations: []string{"system:nodes"}, Server: true,
 		DNSNames: []string{c.NodeName, "localhost"}, IPs: []net.IP{c.address.AsSlice(), net.IPv4(127, 0, 0, 1)},
@@ -101,6 +99,11 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 		g.Go(func() error { return cri.Serve(ctx, filepath.Join(c.RunDir, "cri.sock"), p.engine) })
 	}
 	return c.startServices(ctx, g, p.control)
+}
+
+// nodeUser is this node as a user of the API.
+func (c *cluster) nodeUser() identity.Identity {
+	return identity.Identity{Name: "system:node:" + c.NodeName, Groups: []string{"system:nodes", identity.Authenticated}}
 }
 
 // podDirs says where the agent keeps what belongs to pods.
