@@ -38,7 +38,7 @@ func (i *Informer[T]) follow(ctx context.Context, rev string) (string, error) {
 			if !open {
 				return rev, nil
 			}
-			next := rev
+			var next string
 			if rev == "" {
 				state, next, err = i.collect(state, e)
 			} else {

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/sampan-dev/sampan/client"
@@ -22,7 +23,7 @@ func (c *candidate) reign(ctx context.Context, lead func(context.Context) error)
 	for {
 		select {
 		case err := <-done:
-			if context.Cause(leading) == errLost {
+			if errors.Is(context.Cause(leading), errLost) {
 				return errLost
 			}
 			c.release()
