@@ -40,7 +40,7 @@ const (
 	fillPage = 10_000
 )
 
-// ErrNotReady: the cache has not been filled from the store yet.
+// ErrNotReady says that the cache has not been filled from the store yet.
 var ErrNotReady = errors.New("watch cache not filled yet")
 
 // again is how long the cache waits before it tries to reach the store again.

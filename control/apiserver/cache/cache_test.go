@@ -143,8 +143,7 @@ func TestDecodedOnce(t *testing.T) {
 	if n := decoded.Load(); n != 1 {
 		t.Fatalf("decoded %d times", n)
 	}
-	runtime.KeepAlive(held)
-	held = nil
+	runtime.KeepAlive(held) // and no longer
 	for n := 0; decoded.Load() == 1; n++ {
 		if n == 100 {
 			t.Fatal("the object is never let go")

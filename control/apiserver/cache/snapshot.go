@@ -55,6 +55,11 @@ func (c *Cache) Snapshot() Snapshot {
 // and the context's cause; when the cache stops running, store.ErrClosed.
 func (c *Cache) WaitFor(ctx context.Context, rev int64) error {
 	var retry *time.Ticker // nil until there is something to wait for
+	defer func() {
+		if retry != nil {
+			retry.Stop()
+		}
+	}()
 	asked := false
 	for {
 		c.mu.RLock()
@@ -65,7 +70,6 @@ func (c *Cache) WaitFor(ctx context.Context, rev int64) error {
 		}
 		if retry == nil {
 			retry = time.NewTicker(askEvery)
-			defer retry.Stop()
 		}
 		if !asked {
 			asked = c.askProgress(ctx)

@@ -213,8 +213,7 @@ func (w *Watcher) send(batch []Event) bool {
 			w.err = err
 			return false
 		}
-		changed := seen.changed
-		seen = view{} // do not hold the window while waiting
+		changed := seen.changed // only this: the window must not be held while waiting
 		select {
 		case w.events <- batch:
 			return true

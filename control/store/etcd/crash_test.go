@@ -89,6 +89,11 @@ func killOne(t *testing.T, dir string, acked map[string]int64) {
 		t.Fatal(err)
 	}
 	var deadline *time.Timer
+	defer func() {
+		if deadline != nil {
+			deadline.Stop()
+		}
+	}()
 	defer func() { child.Wait() }() // its answer is that it was killed
 	defer child.Process.Kill()
 	told := 0
@@ -100,8 +105,7 @@ func killOne(t *testing.T, dir string, acked map[string]int64) {
 			acked[key] = rev
 		}
 		if deadline == nil {
-			deadline = time.AfterFunc(rand.N(300*time.Millisecond), func() { child.Process.Kill() })
-			defer deadline.Stop()
+			deadline = time.AfterFunc(rand.N(300*time.Millisecond), func() { _ = child.Process.Kill() })
 		}
 	}
 	if told == 0 {

@@ -14,7 +14,7 @@ import (
 // lockName is the file in the data directory whose lock is the right to use it.
 const lockName = "sampan.lock"
 
-// ErrLocked: another process uses the data directory.
+// ErrLocked says that another process uses the data directory.
 var ErrLocked = errors.New("data directory in use")
 
 // dirLock is the right to use a data directory. The kernel takes it back when
