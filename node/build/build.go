@@ -29,7 +29,8 @@ const (
 	MaxContextFiles = 1 << 20
 )
 
-// ErrUnsupported: an instruction or flag that this builder does not know yet.
+// ErrUnsupported is the kind of every instruction or flag that this builder does
+// not know yet.
 var ErrUnsupported = errors.New("not supported")
 
 // Options say what to build and with what.

@@ -80,7 +80,7 @@ func files(t *testing.T, store *image.Store, img image.Image) []string {
 			if err != nil {
 				return err
 			}
-			line := fmt.Sprintf("%v", info.Mode())
+			line := info.Mode().String()
 			if info.Mode().IsRegular() {
 				raw, err := os.ReadFile(p)
 				if err != nil {

@@ -69,7 +69,7 @@ func (b *builder) layer(ctx context.Context, st *stage, c change) (cached bool, 
 			w := newLayerWriter(ctx, writer, b.opts.Epoch)
 			writer.CloseWithError(w.finish(c.write(w)))
 		}()
-		defer reader.Close()
+		defer func() { _ = reader.Close() }() // never fails
 		return b.content.WriteLayer(reader)
 	})
 }

@@ -46,7 +46,7 @@ func (b *builder) copy(ctx context.Context, st *stage, cmd *instructions.CopyCom
 		if err != nil {
 			return false, err
 		}
-		defer v.Close()
+		defer func() { _ = v.Close() }()
 		from = &v.tree
 	}
 	return b.transfer(ctx, st, transfer{
@@ -85,7 +85,7 @@ func (b *builder) transfer(ctx context.Context, st *stage, t transfer) (bool, er
 	if err != nil {
 		return false, err
 	}
-	defer v.Close()
+	defer func() { _ = v.Close() }()
 	plan, err := b.plan(st, t, v)
 	if err != nil {
 		return false, err

@@ -124,7 +124,7 @@ func (b *builder) account(ctx context.Context, st *stage, user string) (uid, gid
 	if err != nil {
 		return 0, 0, err
 	}
-	defer v.Close()
+	defer func() { _ = v.Close() }()
 	o, err := transfer{chown: user}.owner(v)
 	if err != nil {
 		return 0, 0, fmt.Errorf("USER %s: %w", user, err)
@@ -142,7 +142,7 @@ func (b *builder) pack(ctx context.Context, upper string) (image.Layer, error) {
 		w := newLayerWriter(ctx, writer, b.opts.Epoch)
 		writer.CloseWithError(w.finish(w.upper(upper)))
 	}()
-	defer reader.Close()
+	defer func() { _ = reader.Close() }() // never fails
 	return b.content.WriteLayer(reader)
 }
 

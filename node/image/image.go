@@ -231,9 +231,9 @@ func (s *Store) point(index *ocispec.Index, ref string, manifest digest.Digest) 
 		MediaType: kind.MediaType, Digest: manifest, Size: int64(len(raw)),
 		Annotations: map[string]string{refAnnotation: ref},
 	}
-	kept := slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool {
+	index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool {
 		return d.Annotations[refAnnotation] == ref
 	})
-	index.Manifests = append(kept, entry)
+	index.Manifests = append(index.Manifests, entry)
 	return nil
 }

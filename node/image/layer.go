@@ -19,6 +19,25 @@ type Layer struct {
 	DiffID digest.Digest
 }
 
+// Build keeps the sweeper away from what a build has stored and not yet named.
+// Close it when the build is over.
+type Build struct {
+	store *Store
+	end   func()
+}
+
+// NewBuild begins a build.
+func (s *Store) NewBuild() (*Build, error) {
+	end, err := s.begin()
+	if err != nil {
+		return nil, fmt.Errorf("begin build: %w", err)
+	}
+	return &Build{store: s, end: end}, nil
+}
+
+// Close ends the build; what it did not commit may be swept. Close it once.
+func (b *Build) Close() { b.end() }
+
 // WriteLayer stores an uncompressed tar as a layer. Equal input gives an equal
 // blob. The layer is garbage until Commit names it: the caller holds a Build.
 func (b *Build) WriteLayer(tarStream io.Reader) (Layer, error) {
@@ -48,25 +67,6 @@ func (b *Build) WriteLayer(tarStream io.Reader) (Layer, error) {
 		DiffID: plain.hash.Digest(),
 	}, nil
 }
-
-// Build keeps the sweeper away from what a build has stored and not yet named.
-// Close it when the build is over.
-type Build struct {
-	store *Store
-	end   func()
-}
-
-// NewBuild begins a build.
-func (s *Store) NewBuild() (*Build, error) {
-	end, err := s.begin()
-	if err != nil {
-		return nil, fmt.Errorf("begin build: %w", err)
-	}
-	return &Build{store: s, end: end}, nil
-}
-
-// Close ends the build; what it did not commit may be swept. Close it once.
-func (b *Build) Close() { b.end() }
 
 // Unpack makes the layers ready to be lower directories, and returns those,
 // topmost first.

@@ -136,7 +136,7 @@ func Decompress(r io.Reader) (plain io.Reader, done func(), err error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("gzip: %w: %w", ErrInvalid, err)
 		}
-		return z, func() { z.Close() }, nil
+		return z, func() { _ = z.Close() }, nil
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(buffered, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(2))
 		if err != nil {
