@@ -41,7 +41,7 @@ func buildCommand(p Program, s *Settings) *cobra.Command {
 	return cmd
 }
 
-func runBuild(cmd *cobra.Command, p Program, s *Settings, f buildFlags, context string) error {
+func runBuild(cmd *cobra.Command, p Program, s *Settings, f buildFlags, context string) (failed error) {
 	if len(f.tags) == 0 {
 		return errors.New("an image needs a name: sampan build -t NAME " + context)
 	}
@@ -67,7 +67,7 @@ func runBuild(cmd *cobra.Command, p Program, s *Settings, f buildFlags, context 
 		if err != nil {
 			return err
 		}
-		defer end()
+		defer func() { failed = errors.Join(failed, end()) }()
 		opts.Runner = runner
 	}
 	out := cmd.OutOrStdout()
