@@ -28,7 +28,7 @@ const (
 // rotated out.
 const MaxKeys = 16
 
-// ErrSealed: the bytes do not open with any known key, or not at this place.
+// ErrSealed says that the bytes do not open with any known key, or not at this place.
 var ErrSealed = errors.New("sealed bytes cannot be opened")
 
 // Key is one named AES key of 16, 24 or 32 bytes.

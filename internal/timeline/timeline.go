@@ -24,11 +24,11 @@ type Step int
 
 // The five steps, in the order in which a pod meets them.
 const (
-	Request Step = iota + 1 // the client's object has arrived
-	Admit                   // authenticated, authorised, admitted, validated
-	Store                   // one record in etcd
-	Schedule                // filtered, scored, bound
-	Run                     // sandbox, network, image, container, status
+	Request  Step = iota + 1 // the client's object has arrived
+	Admit                    // authenticated, authorised, admitted, validated
+	Store                    // one record in etcd
+	Schedule                 // filtered, scored, bound
+	Run                      // sandbox, network, image, container, status
 )
 
 // String is the step's name as trace prints it.
