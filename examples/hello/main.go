@@ -17,18 +17,21 @@ import (
 	"time"
 )
 
-func main() {
+func main() { os.Exit(run()) }
+
+func run() int {
 	log.SetFlags(log.Ltime | log.Lmicroseconds)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	run := serve
+	do := serve
 	if len(os.Args) > 1 && os.Args[1] == "get" {
-		run = get
+		do = get
 	}
-	if err := run(ctx); err != nil {
+	if err := do(ctx); err != nil {
 		log.Print(err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 // serve answers until SIGTERM, and then finishes what it has begun.
