@@ -12,7 +12,8 @@ HELLO=examples/hello/bin/hello
 once=false
 [ "${1:-}" = --once ] && once=true
 
-bold=$(tput bold 2>/dev/null || true) plain=$(tput sgr0 2>/dev/null || true)
+bold='' plain=''
+[ -t 1 ] && bold=$'\e[1m' plain=$'\e[0m'
 step() { printf '\n%s==> %s%s\n' "$bold" "$*" "$plain"; }
 show() { printf '%s$ %s%s\n' "$bold" "$*" "$plain"; "$@"; }
 kubectl() { show "$SAMPAN" kubectl "$@"; }
@@ -30,7 +31,18 @@ finish() {
 	fi
 	step "Taking the cluster down"
 	show "$SAMPAN" down || code=1
+	left || code=1
 	exit $code
+}
+
+# left says what a cluster has left on the machine, if anything.
+left() {
+	found=$(grep -o ' /run/sampan[^ ]*\| /var/lib/sampan[^ ]*' /proc/mounts
+		ls -d /sys/class/net/sampan0 /sys/fs/cgroup/sampan /sys/fs/cgroup/*/sampan /run/sampan 2>/dev/null
+		pgrep -a sampan-keeper)
+	[ -z "$found" ] && return 0
+	echo "left behind: $found"
+	return 1
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
