@@ -16,10 +16,11 @@ import (
 // past a service that has only come after it.
 type stale struct {
 	fronts map[front]backing
+	nodes  []netip.Addr
 }
 
-func newStale(s *state) *stale {
-	m := &stale{map[front]backing{}}
+func newStale(s *state, nodes []netip.Addr) *stale {
+	m := &stale{map[front]backing{}, nodes}
 	for f := range s.changed {
 		if f.proto != unix.IPPROTO_UDP || f.place.outside() {
 			continue
@@ -47,9 +48,9 @@ func (m *stale) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	if !ok {
 		any := unspecified(familyOf(dst))
 		b, ok = m.fronts[front{atNode, flow.Forward.Protocol, netip.AddrPortFrom(any, flow.Forward.DstPort)}]
-		// Most flows to such a port have nothing to do with this node's: only
-		// those that were translated, or never were though they came here.
-		if ok && src == dst && len(b.endpoints) == 0 {
+		// Of flows that were never translated, most to such a port have nothing
+		// to do with this node's.
+		if ok && src == dst && !slices.Contains(m.nodes, dst) {
 			return false
 		}
 	}

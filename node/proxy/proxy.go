@@ -265,7 +265,7 @@ func (p *Proxy) sync(all bool) error {
 	if err := p.tables.write(del, add); err != nil {
 		return err
 	}
-	if err := forget(p.nl, p.site.families, newStale(p.state)); err != nil {
+	if err := forget(p.nl, p.site.families, newStale(p.state, p.cfg.NodeIPs)); err != nil {
 		p.log.Warn("stale UDP flows stay", "err", err)
 	}
 	p.state.clear()
