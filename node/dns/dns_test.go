@@ -378,6 +378,34 @@ func TestTransports(t *testing.T) {
 	}
 }
 
+// An address may be listened on before the host has it, and is served over
+// UDP and TCP.
+func TestListen(t *testing.T) {
+	c, err := (&net.ListenConfig{Control: freebind}).ListenPacket(t.Context(), "udp", "192.0.2.53:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	free, err := net.ListenPacket("udp", "127.0.0.53:0")
+	if err != nil {
+		t.Skip("127.0.0.53 is no address here:", err)
+	}
+	addr := free.LocalAddr().String()
+	free.Close()
+	serve(t, Config{Listen: []string{addr}}, cluster()...)
+	for _, network := range []string{"udp", "tcp"} {
+		var r *wire.Msg
+		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+			if r, _, err = (&wire.Client{Net: network}).Exchange(question("web.default.svc.cluster.local.", "A"), addr); err == nil {
+				break
+			}
+		}
+		if err != nil || len(r.Answer) != 1 {
+			t.Errorf("%s: %v, %v", network, r, err)
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	s := serve(t, Config{}, cluster()...)
 	for what, c := range map[string]struct {

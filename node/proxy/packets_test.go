@@ -1,15 +1,20 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/vishvananda/netns"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/client"
 )
 
 // service has TCP and UDP at port 8080, and node port 30080 if asked.
@@ -110,6 +115,83 @@ func TestPackets(t *testing.T) {
 	if got := w.ask(a.ns, "tcp", "10.96.0.10:80"); got != "host "+a.ip {
 		t.Errorf("an address that the node answers itself: %q", got)
 	}
+}
+
+func TestIPv6(t *testing.T) {
+	w := newWorld(t)
+	// Redirects to a pod count against the ICMPv6 errors that it may get, so the
+	// one that is to be refused has spoken to nobody before.
+	a, b, quiet := w.pod("a"), w.pod("b"), w.pod("quiet")
+	six := func(svc *corev1.Service, pods ...pod) *discoveryv1.EndpointSlice {
+		out := slice(svc, nil)
+		out.AddressType = discoveryv1.AddressTypeIPv6
+		for _, p := range pods {
+			out.Endpoints = append(out.Endpoints, discoveryv1.Endpoint{Addresses: []string{p.ip6}, NodeName: new("here")})
+		}
+		return out
+	}
+	one, none := service("one", "fd96::1", nodePort(30080)), service("none", "fd96::2")
+	sticky := service("sticky", "fd96::3", func(s *corev1.ServiceSpec) { s.SessionAffinity = corev1.ServiceAffinityClientIP })
+	w.start(one, six(one, a), none, sticky, six(sticky, a, b))
+	for _, c := range []struct {
+		what     string
+		from     netns.NsHandle
+		to, want string
+	}{
+		{"a pod reaches a service as itself", b.ns, "[fd96::1]:8080", "a " + b.ip6},
+		{"and itself, masqueraded", a.ns, "[fd96::1]:8080", "a " + gateway6},
+		{"the host reaches a service", w.host, "[fd96::1]:8080", "a " + gateway6},
+		{"the world reaches a node port", w.outside, "[" + hostIP6 + "]:30080", "a " + gateway6},
+		{"a service without endpoints refuses", quiet.ns, "[fd96::2]:8080", "refused"},
+	} {
+		for _, network := range []string{"tcp", "udp"} {
+			if got := w.ask(c.from, network, c.to); got != c.want {
+				t.Errorf("%s/%s: %q, want %q", c.what, network, got, c.want)
+			}
+		}
+	}
+	first := w.who(b.ns, "tcp", "[fd96::3]:8080")
+	for range 12 {
+		if got := w.who(b.ns, "tcp", "[fd96::3]:8080"); got != first || got == "refused" {
+			t.Fatalf("%q answers after %q", got, first)
+		}
+	}
+}
+
+// Run follows the API server, goes on without it, and leaves everything in
+// place when it ends.
+func TestRun(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.pod("a"), w.pod("b")
+	svc := service("s", "10.96.0.1")
+	w.api.Seed(svc, slice(svc, []pod{a}))
+	p, err := New(w.cfg)
+	w.must(err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	until := func(want string) {
+		t.Helper()
+		got := ""
+		for deadline := time.Now().Add(10 * time.Second); got != want; got = w.who(b.ns, "tcp", "10.96.0.1:8080") {
+			if time.Now().After(deadline) {
+				t.Fatalf("%q answers, want %q", got, want)
+			}
+		}
+	}
+	until("a")
+	_, err = client.EndpointSlices.Update(t.Context(), w.api, slice(svc, []pod{b}))
+	w.must(err)
+	until("b")
+	_, err = client.EndpointSlices.Update(t.Context(), w.api, slice(svc, nil))
+	w.must(err)
+	until("refused")
+	_, err = client.EndpointSlices.Update(t.Context(), w.api, slice(svc, []pod{a}))
+	w.must(err)
+	until("a")
+	cancel()
+	<-ended
+	until("a")
 }
 
 func TestShares(t *testing.T) {

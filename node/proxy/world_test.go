@@ -35,6 +35,9 @@ type world struct {
 const (
 	hostIP, outsideIP = "192.0.2.1", "192.0.2.2"
 	gateway           = "10.88.0.1"
+
+	hostIP6, outsideIP6 = "2001:db8::1", "2001:db8::2"
+	gateway6            = "fd88::1"
 )
 
 func newWorld(t testing.TB) *world {
@@ -42,20 +45,26 @@ func newWorld(t testing.TB) *world {
 	if os.Getuid() != 0 {
 		t.Skip("making network namespaces needs root")
 	}
+	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
+		t.Skip("the kernel has no IPv6")
+	}
 	w := &world{t: t, host: newSpace(t), outside: newSpace(t), api: clienttest.NewMemory()}
 	w.must(within(w.host, func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.Flags = "br0", net.FlagUp
-		return errors.Join(netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}), address("br0", gateway+"/24"),
-			veth("up0", "up0", w.outside), address("up0", hostIP+"/24"), address("lo", ""), route(outsideIP, "up0"),
+		return errors.Join(netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: new(false)}), address("br0", gateway+"/24"),
+			address("br0", gateway6+"/64"), veth("up0", "up0", w.outside),
+			address("up0", hostIP+"/24"), address("up0", hostIP6+"/64"), address("lo", ""), route(outsideIP, "up0"), route(outsideIP6, "up0"),
+			os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0),
 			os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0),
 			os.WriteFile("/proc/sys/net/ipv4/conf/all/send_redirects", []byte("0"), 0),
 			os.WriteFile("/proc/sys/net/ipv4/conf/br0/send_redirects", []byte("0"), 0))
 	}))
 	w.must(within(w.outside, func() error {
-		return errors.Join(address("lo", ""), address("up0", outsideIP+"/24"), route(hostIP, "up0"))
+		return errors.Join(address("lo", ""), address("up0", outsideIP+"/24"), address("up0", outsideIP6+"/64"),
+			route(hostIP, "up0"), route(hostIP6, "up0"))
 	}))
-	w.cfg = Config{Transport: w.api, NodeName: "here", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.88.0.0/24")},
+	w.cfg = Config{Transport: w.api, NodeName: "here", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.88.0.0/24"), netip.MustParsePrefix("fd88::/64")},
 		NetNS: path(w.host), Local: []netip.Addr{netip.MustParseAddr("10.96.0.10")}}
 	return w
 }
@@ -73,6 +82,9 @@ func newSpace(t testing.TB) netns.NsHandle {
 		if err != nil {
 			ns = netns.None()
 		}
+		// Addresses are used at once, not after a second's look for duplicates.
+		// Where there is no IPv6 there is nothing to wait for.
+		os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0)
 		made <- ns
 	}()
 	ns := <-made
@@ -113,6 +125,9 @@ func address(name, cidr string) error {
 	if err != nil {
 		return err
 	}
+	if addr.IP.To4() == nil {
+		addr.Flags = unix.IFA_F_NODAD
+	}
 	return errors.Join(netlink.AddrAdd(link, addr), netlink.LinkSetUp(link))
 }
 
@@ -127,14 +142,14 @@ func route(via, name string) error {
 // pod is a namespace on the bridge whose every TCP and UDP service says its
 // name and who asked.
 type pod struct {
-	name, ip string
-	ns       netns.NsHandle
+	name, ip, ip6 string
+	ns            netns.NsHandle
 }
 
 func (w *world) pod(name string) pod {
 	w.t.Helper()
 	w.pods++
-	p := pod{name, fmt.Sprintf("10.88.0.%d", 10+w.pods), newSpace(w.t)}
+	p := pod{name, fmt.Sprintf("10.88.0.%d", 10+w.pods), fmt.Sprintf("fd88::%d", 10+w.pods), newSpace(w.t)}
 	host := fmt.Sprintf("veth%d", w.pods)
 	w.must(within(w.host, func() error {
 		if err := errors.Join(veth(host, "eth0", p.ns), address(host, "")); err != nil {
@@ -151,7 +166,8 @@ func (w *world) pod(name string) pod {
 		return errors.Join(netlink.LinkSetMaster(link, bridge), netlink.LinkSetHairpin(link, true))
 	}))
 	w.must(within(p.ns, func() error {
-		return errors.Join(address("lo", ""), address("eth0", p.ip+"/32"), route(gateway, "eth0"))
+		return errors.Join(address("lo", ""), address("eth0", p.ip+"/32"), route(gateway, "eth0"),
+			address("eth0", p.ip6+"/128"), route(gateway6, "eth0"))
 	}))
 	w.serve(p.ns, name)
 	return p
