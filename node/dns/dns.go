@@ -118,9 +118,8 @@ func (s *Server) Run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// answer replies to one packet; limit is the largest reply that the transport
-// bears. When that needs an upstream server the reply is nil, and later makes
-// it. Both are nil for what deserves no reply.
+// answer replies to one packet. When that needs an upstream server the reply is
+// nil, and later makes it. Both are nil for what deserves no reply.
 func (s *Server) answer(packet []byte, udp bool) (reply []byte, later func(context.Context) []byte) {
 	var query wire.Msg
 	if len(packet) < headerSize || packet[2]&0x80 != 0 {
