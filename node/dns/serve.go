@@ -22,6 +22,9 @@ const (
 	readers = 4
 	// maxPacket is the largest UDP question that is read.
 	maxPacket = 4096
+	// receiveBuffer is what one UDP socket holds while the readers are busy:
+	// a flood of ten thousand questions must not push out one about the cluster.
+	receiveBuffer = 8 << 20
 	// maxConns bounds the TCP connections of one listener; tcpIdle is for how
 	// long one may be silent, tcpWrite how long a reply may take.
 	maxConns = 256
@@ -82,6 +85,7 @@ func (s *Server) serveUDP(ctx context.Context, c net.PacketConn) error {
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
+	widen(c)
 	var wg sync.WaitGroup
 	errs := make(chan error, readers)
 	for range readers {
@@ -91,6 +95,21 @@ func (s *Server) serveUDP(ctx context.Context, c net.PacketConn) error {
 	c.Close()
 	wg.Wait()
 	return err
+}
+
+// widen gives the socket a large buffer: beyond the host's limit if the process
+// may, else as large as the host allows.
+func widen(c net.PacketConn) {
+	u, ok := c.(*net.UDPConn)
+	if !ok {
+		return
+	}
+	u.SetReadBuffer(receiveBuffer)
+	if raw, err := u.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) {
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
+		})
+	}
 }
 
 func (s *Server) readUDP(ctx context.Context, c net.PacketConn) error {
