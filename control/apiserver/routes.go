@@ -108,7 +108,7 @@ func (s *Server) contain(next http.Handler) http.Handler {
 			if p == nil {
 				return
 			}
-			if p == http.ErrAbortHandler {
+			if err, is := p.(error); is && errors.Is(err, http.ErrAbortHandler) {
 				panic(p)
 			}
 			s.cfg.Log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -195,7 +195,7 @@ func (s *Server) servePaths(w http.ResponseWriter, r *http.Request) {
 
 // Fail answers with an API status.
 func Fail(w http.ResponseWriter, err error) {
-	status := metav1.Status{}
+	var status metav1.Status
 	var known apierrors.APIStatus
 	if errors.As(err, &known) {
 		status = known.Status()

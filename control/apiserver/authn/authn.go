@@ -59,9 +59,6 @@ func New(cfg Config) *Authenticator {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
 	return &Authenticator{cfg: cfg, known: certificates{valid: map[[32]byte]time.Time{}}}
 }
 

@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -130,10 +130,10 @@ func (c *collection) fits(r *Request) error {
 	if c.kind.Namespaced && t.Namespace == "" && (t.Name != "" || r.Verb == verbCreate) {
 		return apierrors.NewBadRequest("namespace is required on a request for one object")
 	}
-	if bad := path.IsValidPathSegmentName(t.Name); len(bad) > 0 {
+	if bad := content.IsPathSegmentName(t.Name); len(bad) > 0 {
 		return apierrors.NewBadRequest(fmt.Sprintf("Name parameter invalid: %q: %s", t.Name, bad[0]))
 	}
-	if bad := path.IsValidPathSegmentName(t.Namespace); len(bad) > 0 {
+	if bad := content.IsPathSegmentName(t.Namespace); len(bad) > 0 {
 		return apierrors.NewBadRequest(fmt.Sprintf("Namespace parameter invalid: %q: %s", t.Namespace, bad[0]))
 	}
 	onOne := r.Verb == verbGet || r.Verb == verbUpdate || r.Verb == verbPatch || r.Verb == verbDelete

@@ -222,18 +222,7 @@ func (c *call) virtual(ctx context.Context) (*answer, error) {
 		return nil, apierrors.NewMethodNotSupported(c.gr(), verbCreate)
 	}
 	if obj, ok := c.req.Body.(kinds.Object); ok {
-		if c.kind.Namespaced {
-			if err := c.matchNamespace(obj); err != nil {
-				return nil, err
-			}
-		}
-		c.setDefaults(obj)
-		if c.kind.Strategy.Validate != nil {
-			if errs := c.kind.Strategy.Validate(obj); len(errs) > 0 {
-				return nil, apierrors.NewInvalid(c.kind.GVK.GroupKind(), obj.GetName(), errs)
-			}
-		}
-		if err := c.admitSub(ctx, obj); err != nil {
+		if err := c.acceptVirtual(ctx, obj); err != nil {
 			return nil, err
 		}
 	}
@@ -242,6 +231,22 @@ func (c *call) virtual(ctx context.Context) (*answer, error) {
 		return nil, c.failed(err)
 	}
 	return &answer{code: http.StatusCreated, object: out}, nil
+}
+
+// acceptVirtual completes, validates and admits what is answered but not stored.
+func (c *call) acceptVirtual(ctx context.Context, obj kinds.Object) error {
+	if c.kind.Namespaced {
+		if err := c.matchNamespace(obj); err != nil {
+			return err
+		}
+	}
+	c.setDefaults(obj)
+	if c.kind.Strategy.Validate != nil {
+		if errs := c.kind.Strategy.Validate(obj); len(errs) > 0 {
+			return apierrors.NewInvalid(c.kind.GVK.GroupKind(), obj.GetName(), errs)
+		}
+	}
+	return c.admitSub(ctx, obj)
 }
 
 // badOptions refuses a request's options, all mistakes at once.

@@ -54,7 +54,7 @@ func (x *exchange) recover() {
 	if p == nil {
 		return
 	}
-	if p == http.ErrAbortHandler {
+	if err, is := p.(error); is && errors.Is(err, http.ErrAbortHandler) {
 		panic(p)
 	}
 	x.server.cfg.Log.Error("request panicked", "method", x.r.Method, "path", x.r.URL.Path,

@@ -6,8 +6,8 @@ import (
 	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/rand"
@@ -171,9 +171,9 @@ func (c *call) checkChange(next, old kinds.Object) error {
 // anyName is the rule for names of objects that exist already.
 func anyName(name string, prefix bool) []string {
 	if prefix {
-		return path.IsValidPathSegmentPrefix(name)
+		return content.IsPathSegmentPrefix(name)
 	}
-	return path.IsValidPathSegmentName(name)
+	return content.IsPathSegmentName(name)
 }
 
 func (c *call) warnings(obj, old kinds.Object) {
@@ -189,8 +189,8 @@ func (c *call) warnings(obj, old kinds.Object) {
 // from, or none where the kind allows that. Its UID, if any, must be old's.
 func (c *call) checkRevision(next, old kinds.Object) error {
 	if uid := next.GetUID(); uid != "" && uid != old.GetUID() {
-		return apierrors.NewConflict(c.gr(), old.GetName(), fmt.Errorf(
-			"Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID())) //nolint:staticcheck // upstream's words
+		return apierrors.NewConflict(c.gr(), old.GetName(), fmt.Errorf( //nolint:staticcheck // upstream's words
+			"Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID()))
 	}
 	switch next.GetResourceVersion() {
 	case old.GetResourceVersion():

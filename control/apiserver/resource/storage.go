@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -285,11 +284,3 @@ func setRevision(obj kinds.Object, revision int64) {
 }
 
 func missing(err error) bool { return errors.Is(err, store.ErrNotFound) }
-
-// splitKey is cacheKey backwards.
-func splitKey(key string) (namespace, name string) {
-	if ns, n, ok := strings.Cut(key, "/"); ok {
-		return ns, n
-	}
-	return "", key
-}
