@@ -103,7 +103,8 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 }
 
 func (c *Controller) write(ctx context.Context, svc *corev1.Service, next *corev1.Endpoints, exists bool) error {
-	verb, reason, err := "create", "FailedToCreateEndpoint", error(nil)
+	verb, reason := "create", "FailedToCreateEndpoint"
+	var err error
 	if exists {
 		verb, reason = "update", "FailedToUpdateEndpoint"
 		_, err = client.Endpoints.Update(ctx, c.transport, next)

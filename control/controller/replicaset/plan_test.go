@@ -32,7 +32,9 @@ func parse(line string) *corev1.Pod {
 			p.CreationTimestamp = ago(v)
 		case "restarts":
 			var n int32
-			fmt.Sscan(v, &n)
+			if _, err := fmt.Sscan(v, &n); err != nil {
+				panic("restarts " + v)
+			}
 			p.Status.ContainerStatuses = []corev1.ContainerStatus{{RestartCount: n}}
 		case "cost":
 			p.Annotations = map[string]string{corev1.PodDeletionCost: v}
