@@ -235,12 +235,11 @@ func (s *story) hear(text string) {
 func (s *story) watch() {
 	pods := informer.New(s.api, client.Pods, informer.Options{})
 	pods.Subscribe(func(e informer.Event[*corev1.Pod]) {
-		switch {
-		case e.New == nil:
+		if e.New == nil {
 			s.see(e.Old.Name, e.Old.Name+" gone")
-		default:
-			s.see(e.New.Name, picture(e.New))
+			return
 		}
+		s.see(e.New.Name, picture(e.New))
 	})
 	events := informer.New(s.api, client.Events, informer.Options{})
 	events.Subscribe(func(e informer.Event[*corev1.Event]) {

@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -42,8 +43,7 @@ func Dial(ctx context.Context, endpoint string) (*Remote, error) {
 	}
 	r := &Remote{conn: conn, runtime: rt.NewRuntimeServiceClient(conn), image: rt.NewImageServiceClient(conn)}
 	if _, err := r.Version(ctx, &rt.VersionRequest{}); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("container runtime at %q: %w", endpoint, err)
+		return nil, fmt.Errorf("container runtime at %q: %w", endpoint, errors.Join(err, conn.Close()))
 	}
 	return r, nil
 }

@@ -103,6 +103,8 @@ var _ streaming.Runtime = streamed{}
 
 // Exec runs a command; an exit code other than 0 comes back as an ExitError,
 // which the stream server turns into the status that clients know.
+//
+//nolint:revive // eight arguments: the interface is upstream's
 func (s streamed) Exec(ctx context.Context, id string, cmd []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -131,6 +133,8 @@ func exitCause(code int, err error) error {
 }
 
 // Attach joins the container's streams until it ends or the client goes.
+//
+//nolint:revive // seven arguments: the interface is upstream's
 func (s streamed) Attach(ctx context.Context, id string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -158,12 +162,12 @@ func (s streamed) PortForward(ctx context.Context, id string, port int32, stream
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	var done sync.WaitGroup
 	done.Go(func() {
-		io.Copy(stream, conn) // an error here is the other side hanging up
+		_, _ = io.Copy(stream, conn) // an error here is the other side hanging up
 		stream.Close()
 	})
-	io.Copy(conn, stream)
+	_, _ = io.Copy(conn, stream) // the same
 	if half, ok := conn.(interface{ CloseWrite() error }); ok {
-		half.CloseWrite()
+		_ = half.CloseWrite() // it has hung up already
 	}
 	done.Wait()
 	return nil

@@ -165,7 +165,7 @@ func parseHave(t *testing.T, p *actual.Pod, text string) {
 			c.State, c.Hash = actual.Running, "other"
 		case strings.HasPrefix(f[1], "exited("):
 			c.State = actual.Exited
-			code, _ := strconv.Atoi(strings.Trim(f[1], "exited()"))
+			code, _ := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(f[1], "exited("), ")"))
 			c.ExitCode = int32(code)
 		case f[1] != "created":
 			t.Fatalf("bad state %q", f[1])

@@ -10,10 +10,11 @@ import (
 func TestCrashDelaysDoubleAndAreForgotten(t *testing.T) {
 	var c Crash
 	now := epoch
-	for _, want := range []time.Duration{0, 10, 20, 40, 80, 160, 300, 300} {
+	for _, seconds := range []int{0, 10, 20, 40, 80, 160, 300, 300} {
+		want := time.Duration(seconds) * time.Second
 		finished := now
-		if got := c.Until(finished).Sub(finished); got != want*time.Second {
-			t.Fatalf("delay %v, want %vs", got, int(want))
+		if got := c.Until(finished).Sub(finished); got != want {
+			t.Fatalf("delay %v, want %v", got, want)
 		}
 		now = c.Until(finished)
 		c = c.Restarted(now, finished)

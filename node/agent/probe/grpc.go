@@ -34,7 +34,7 @@ func (d *Doer) grpc(ctx context.Context, pod *corev1.Pod, a *corev1.GRPCAction) 
 	if a.Service != nil {
 		service = *a.Service
 	}
-	res, body, err := healthCall(ctx, address, service)
+	res, body, err := healthCall(ctx, address, service) //nolint:bodyclose // healthCall has read and closed it
 	if err != nil && ctx.Err() != nil {
 		return Failure, fmt.Sprintf("timeout: failed to connect service %q: %v", address, err)
 	}

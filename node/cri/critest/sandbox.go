@@ -161,7 +161,11 @@ func manyAtOnce(x *exam) {
 				return
 			}
 			p.id = r.PodSandboxId
-			defer x.e.RemovePodSandbox(x.ctx(), &rt.RemovePodSandboxRequest{PodSandboxId: p.id})
+			defer func() {
+				if _, err := x.e.RemovePodSandbox(x.ctx(), &rt.RemovePodSandboxRequest{PodSandboxId: p.id}); err != nil {
+					x.Error(err)
+				}
+			}()
 			if err := p.oneContainer(); err != nil {
 				x.Error(err)
 			}

@@ -76,14 +76,14 @@ func (a Accounts) Resolve(sc *rt.LinuxContainerSecurityContext, imageUser string
 	if sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil && sc.GetRunAsUsername() == "" {
 		return User{}, fmt.Errorf("a group to run as needs a user to run as: %w", ErrInvalid)
 	}
-	name, groupName := imageUser, ""
+	name := imageUser
 	switch {
 	case sc.GetRunAsUser() != nil:
 		name = strconv.FormatInt(sc.GetRunAsUser().GetValue(), 10)
 	case sc.GetRunAsUsername() != "":
 		name = sc.GetRunAsUsername()
 	}
-	name, groupName, _ = strings.Cut(name, ":")
+	name, groupName, _ := strings.Cut(name, ":")
 	if sc.GetRunAsGroup() != nil {
 		groupName = strconv.FormatInt(sc.GetRunAsGroup().GetValue(), 10)
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -67,8 +68,8 @@ func look(name string, args []string) error {
 	switch name {
 	case "cat":
 		b, err := os.ReadFile(args[0])
-		os.Stdout.Write(b)
-		return err
+		_, werr := os.Stdout.Write(b)
+		return errors.Join(err, werr)
 	case "write":
 		return os.WriteFile(args[0], []byte(args[1]), 0o644)
 	case "env":
@@ -112,10 +113,14 @@ func work(name string, args []string) error {
 		}
 		b := []byte(strings.Repeat("x", 1<<16))
 		for ; n > 0; n -= len(b) {
-			os.Stdout.Write(b[:min(n, len(b))])
+			if _, err := os.Stdout.Write(b[:min(n, len(b))]); err != nil {
+				return err
+			}
 		}
 	case "eat":
 		return eat(args[0])
+	case "fork":
+		return fork(args[0])
 	case "serve":
 		return serve(args[0])
 	case "get":
