@@ -103,6 +103,10 @@ func TestPackets(t *testing.T) {
 	} {
 		for _, network := range []string{"tcp", "udp"} {
 			t.Run(c.what+"/"+network, func(t *testing.T) {
+				w.patience = 5 * time.Second
+				if c.want == "timeout" {
+					w.patience = 300 * time.Millisecond
+				}
 				from := map[string]pod{"a": a, "b": b, "host": {ns: w.host}, "outside": {ns: w.outside}}[c.from]
 				if got := w.ask(from.ns, network, c.to); got != c.want {
 					t.Errorf("%s from %s: %q, want %q", c.to, c.from, got, c.want)
@@ -112,6 +116,7 @@ func TestPackets(t *testing.T) {
 	}
 	w.must(within(w.host, func() error { return address("br0", "10.96.0.10/32") }))
 	w.serve(w.host, "host")
+	w.patience = 5 * time.Second
 	if got := w.ask(a.ns, "tcp", "10.96.0.10:80"); got != "host "+a.ip {
 		t.Errorf("an address that the node answers itself: %q", got)
 	}
@@ -163,6 +168,7 @@ func TestIPv6(t *testing.T) {
 func TestRun(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.pod("a"), w.pod("b")
+	w.patience = 300 * time.Millisecond // before the tables are there, nobody answers
 	svc := service("s", "10.96.0.1")
 	w.api.Seed(svc, slice(svc, []pod{a}))
 	p, err := New(w.cfg)
@@ -264,12 +270,12 @@ func TestFlowsForgotten(t *testing.T) {
 		var c net.Conn
 		w.must(within(b.ns, func() (err error) { c, err = net.Dial("udp", to); return err }))
 		defer c.Close()
-		if got, err := exchange(c); err != nil || !strings.HasPrefix(string(got), "a ") {
+		if got, err := w.exchange(c); err != nil || !strings.HasPrefix(string(got), "a ") {
 			t.Errorf("%s: %q answers (%v)", to, got, err)
 		}
 		for _, p := range []pod{b, a, b, a} {
 			s.update(slice(svc, []pod{p}))
-			if got, err := exchange(c); err != nil || !strings.HasPrefix(string(got), p.name+" ") {
+			if got, err := w.exchange(c); err != nil || !strings.HasPrefix(string(got), p.name+" ") {
 				t.Errorf("%s: %q answers (%v), want %s", to, got, err, p.name)
 			}
 		}

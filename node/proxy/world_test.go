@@ -30,6 +30,9 @@ type world struct {
 	api           *clienttest.Memory
 	cfg           Config
 	pods          int
+	// patience is for how long an answer is waited for; a loaded machine needs
+	// more than the silence that some tests expect.
+	patience time.Duration
 }
 
 const (
@@ -48,7 +51,7 @@ func newWorld(t testing.TB) *world {
 	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
 		t.Skip("the kernel has no IPv6")
 	}
-	w := &world{t: t, host: newSpace(t), outside: newSpace(t), api: clienttest.NewMemory()}
+	w := &world{t: t, host: newSpace(t), outside: newSpace(t), api: clienttest.NewMemory(), patience: 5 * time.Second}
 	w.must(within(w.host, func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.Flags = "br0", net.FlagUp
@@ -213,7 +216,7 @@ func (w *world) must(err error) {
 func (w *world) ask(from netns.NsHandle, network, to string) string {
 	var answer []byte
 	err := within(from, func() error {
-		ctx, cancel := context.WithTimeout(w.t.Context(), 500*time.Millisecond)
+		ctx, cancel := context.WithTimeout(w.t.Context(), w.patience)
 		defer cancel()
 		c, err := (&net.Dialer{}).DialContext(ctx, network, to)
 		if err != nil {
@@ -224,7 +227,7 @@ func (w *world) ask(from netns.NsHandle, network, to string) string {
 			answer, err = io.ReadAll(c)
 			return err
 		}
-		answer, err = exchange(c)
+		answer, err = w.exchange(c)
 		return err
 	})
 	switch {
@@ -239,8 +242,8 @@ func (w *world) ask(from netns.NsHandle, network, to string) string {
 }
 
 // exchange sends a datagram and returns the answer.
-func exchange(c net.Conn) ([]byte, error) {
-	c.SetDeadline(time.Now().Add(500 * time.Millisecond))
+func (w *world) exchange(c net.Conn) ([]byte, error) {
+	c.SetDeadline(time.Now().Add(w.patience))
 	if _, err := c.Write([]byte("?")); err != nil {
 		return nil, err
 	}
