@@ -29,8 +29,9 @@ type Program struct {
 	Down func(ctx context.Context, o DownOptions) error
 	// Runner executes the RUNs of a build; close ends what it started.
 	Runner func(s Settings) (runner build.Runner, close func() error, err error)
-	// Kubectl is the kubectl program, zstd-compressed.
-	Kubectl []byte
+	// Kubectl reads the kubectl program, zstd-compressed: megabytes that only one
+	// verb wants in memory. It gives nil when there is none.
+	Kubectl func() []byte
 }
 
 // Settings are the flags that every verb has.

@@ -23,7 +23,8 @@ func kubectlCommand(p Program, s *Settings) *cobra.Command {
 
 // kubectl replaces this process by kubectl, from a sealed file in memory.
 func kubectl(p Program, s *Settings, args []string) error {
-	if len(p.Kubectl) == 0 {
+	program := p.Kubectl()
+	if len(program) == 0 {
 		return errors.New("this sampan was built without kubectl: build it with make")
 	}
 	if err := s.complete(); err != nil {
@@ -33,7 +34,7 @@ func kubectl(p Program, s *Settings, args []string) error {
 	if os.Getenv("KUBECONFIG") == "" {
 		env = append(env, "KUBECONFIG="+s.AdminKubeconfig())
 	}
-	fd, err := unpacked(p.Kubectl)
+	fd, err := unpacked(program)
 	if err != nil {
 		return fmt.Errorf("unpack kubectl: %w", err)
 	}

@@ -36,7 +36,7 @@ func run() int {
 		Up:      up,
 		Down:    down,
 		Runner:  runner,
-		Kubectl: kubectl(),
+		Kubectl: kubectl,
 	}
 	err := cli.New(program).ExecuteContext(ctx)
 	if err == nil || errors.Is(err, context.Canceled) && ctx.Err() != nil {
