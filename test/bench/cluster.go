@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -18,8 +19,8 @@ import (
 	"github.com/sampan-dev/sampan/client"
 )
 
-// binary is the program under test, as make builds it.
-const binary = "bin/sampan"
+// binary is the program under test: what make builds, or what SAMPAN names.
+var binary = cmp.Or(os.Getenv("SAMPAN"), "bin/sampan")
 
 // loopback brings up lo, which a new namespace has down.
 func loopback() error {
