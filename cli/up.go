@@ -28,6 +28,8 @@ type UpOptions struct {
 	PodCIDR, ServiceCIDR, Domain string
 	// EtcdServers are external etcd members; none means the embedded one.
 	EtcdServers []string
+	// EtcdCA, EtcdCert and EtcdKey are PEM files for TLS with those members.
+	EtcdCA, EtcdCert, EtcdKey string
 	// ContainerRuntime is the CRI socket of a foreign engine; "" means our own.
 	ContainerRuntime string
 	// Verbose logs everything.
@@ -70,6 +72,9 @@ stops everything and leaves nothing behind.`,
 	flags.StringVar(&o.ServiceCIDR, "service-cidr", "10.96.0.0/16", "addresses of services")
 	flags.StringVar(&o.Domain, "cluster-domain", "cluster.local", "DNS domain of the cluster")
 	flags.StringSliceVar(&o.EtcdServers, "etcd-servers", nil, "URLs of an external etcd cluster (default: embedded)")
+	flags.StringVar(&o.EtcdCA, "etcd-cafile", "", "authority of the external etcd's certificates")
+	flags.StringVar(&o.EtcdCert, "etcd-certfile", "", "our certificate for the external etcd")
+	flags.StringVar(&o.EtcdKey, "etcd-keyfile", "", "key of that certificate")
 	flags.StringVar(&o.ContainerRuntime, "container-runtime-endpoint", "", "CRI socket of another container engine (default: built in)")
 	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "log what happens")
 	return cmd

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -121,7 +123,11 @@ func (c *cluster) newServer(objects store.Store, l net.Listener, extra map[strin
 // openStore opens the external etcd, or starts the embedded one.
 func (c *cluster) openStore(ctx context.Context) (store.Store, func(), error) {
 	if len(c.EtcdServers) > 0 {
-		s, err := etcd.Open(etcd.Config{Endpoints: c.EtcdServers, Log: c.log})
+		secure, err := c.etcdTLS()
+		if err != nil {
+			return nil, nil, err
+		}
+		s, err := etcd.Open(etcd.Config{Endpoints: c.EtcdServers, TLS: secure, Log: c.log})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -132,6 +138,32 @@ func (c *cluster) openStore(ctx context.Context) (store.Store, func(), error) {
 		return nil, nil, err
 	}
 	return s.Store(), func() { _ = s.Close() }, nil
+}
+
+// etcdTLS reads the files for TLS with external members; nil when none are given.
+func (c *cluster) etcdTLS() (*tls.Config, error) {
+	if c.EtcdCA == "" && c.EtcdCert == "" {
+		return nil, nil
+	}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.EtcdCA != "" {
+		authority, err := os.ReadFile(c.EtcdCA)
+		if err != nil {
+			return nil, fmt.Errorf("--etcd-cafile: %w", err)
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(authority) {
+			return nil, fmt.Errorf("--etcd-cafile %q holds no certificate", c.EtcdCA)
+		}
+	}
+	if c.EtcdCert != "" {
+		own, err := tls.LoadX509KeyPair(c.EtcdCert, c.EtcdKey)
+		if err != nil {
+			return nil, fmt.Errorf("--etcd-certfile and --etcd-keyfile: %w", err)
+		}
+		cfg.Certificates = []tls.Certificate{own}
+	}
+	return cfg, nil
 }
 
 // openSealer reads the key that secrets are encrypted with, or makes one.

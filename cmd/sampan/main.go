@@ -23,7 +23,7 @@ var version = "v0.1.0-dev"
 // one, /proc/self would show the wrong namespaces for good.
 //
 //nolint:gochecknoinits // only here does main run on the main thread for certain
-func init() { runtime.LockOSThread() }
+func init() { runtime.LockOSThread() } //nolint:gochecknoinits // only an init runs on the main thread for certain
 
 func main() { os.Exit(run()) }
 
