@@ -28,7 +28,7 @@ func (c *cluster) commands() map[string]func(*testscript.TestScript, bool, []str
 		"crash": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(c.crash()) },
 		// contained FILE: host PIDs and names of all that runs in containers.
 		"contained": c.contained,
-		// holdings FILE: mounts, interfaces, addresses, tables and cgroups in use.
+		// holdings [-until DURATION] FILE: mounts, addresses, cgroups and more in use.
 		"holdings": c.holdings,
 		// nothing-left: after sampan down --purge.
 		"nothing-left": func(ts *testscript.TestScript, _ bool, _ []string) {
@@ -131,19 +131,48 @@ func (c *cluster) contained(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Join(lines, "\n")+"\n"), 0o644))
 }
 
-// holdings writes how much of each scarce thing is in use, for cmp: names would
-// differ from pod to pod.
+// holdings writes how much of each scarce thing is in use, for a later "holdings
+// -until DURATION FILE", which waits until it is so again: names would differ
+// from pod to pod, and what a pod had goes a moment after the pod.
 func (c *cluster) holdings(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) == 1 {
+		text, err := c.held()
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
+		return
+	}
+	if len(args) != 3 || args[0] != "-until" {
+		ts.Fatalf("usage: holdings [-until DURATION] FILE")
+	}
+	limit, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	want := ts.ReadFile(args[2])
+	for deadline := time.Now().Add(limit); ; {
+		got, err := c.held()
+		ts.Check(err)
+		if got == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("after %s there is:\n%swant:\n%s", limit, got, want)
+		}
+		<-time.After(pollEvery)
+	}
+}
+
+func (c *cluster) held() (string, error) {
 	var text strings.Builder
 	for _, part := range []struct {
 		what string
 		list func() ([]string, error)
 	}{{"mounts", c.mounts}, {"interfaces", interfaces}, {"nft tables", tables}, {"cgroups", c.cgroups}, {"addresses", c.addresses}} {
 		items, err := part.list()
-		ts.Check(err)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", part.what, err)
+		}
 		fmt.Fprintf(&text, "%s: %d\n", part.what, len(items))
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text.String()), 0o644))
+	return text.String(), nil
 }
 
 // addresses are the files of the pod network's state.

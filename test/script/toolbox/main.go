@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/term"
 )
 
 func main() {
@@ -103,11 +105,7 @@ func cat(files []string) error {
 
 // tty says whether standard input is a terminal.
 func tty() error {
-	info, err := os.Stdin.Stat()
-	if err != nil {
-		return err
-	}
-	if info.Mode()&fs.ModeCharDevice == 0 || info.Mode()&fs.ModeDevice == 0 {
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		return errors.New("not a terminal")
 	}
 	fmt.Println("a terminal")
