@@ -119,10 +119,25 @@ func (s streamed) Exec(ctx context.Context, id string, cmd []string, in io.Reade
 	if err != nil && code <= 0 {
 		return err
 	}
+	if err != nil {
+		sayWhy(out, errOut, err)
+	}
 	if code != 0 {
 		return utilexec.CodeExitError{Err: exitCause(code, err), Code: code}
 	}
 	return nil
+}
+
+// sayWhy tells the person at the other end why a command could not be started:
+// clients show nothing but the number of an exit code.
+func sayWhy(out, errOut io.Writer, err error) {
+	to := errOut
+	if to == nil {
+		to = out
+	}
+	if to != nil {
+		_, _ = fmt.Fprintf(to, "%v\r\n", err) // the client has gone: nobody to tell
+	}
 }
 
 func exitCause(code int, err error) error {

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/httpstream/wsstream"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -85,7 +86,14 @@ func (c *Connector) stream(k call, verb string, options func(pod *corev1.Pod) (c
 	if container != "" {
 		path += "/" + container
 	}
-	c.to(k, n.url(path, query), c.transport(n), true)
+	location := n.url(path, query)
+	switch {
+	case wsstream.IsWebSocketRequestWithStreamCloseProtocol(k.r):
+		return c.translate(k, n, location)
+	case wsstream.IsWebSocketRequestWithTunnelingProtocol(k.r):
+		return c.tunnel(k, n, location)
+	}
+	c.to(k, location, c.transport(n), true)
 	return nil
 }
 
