@@ -16,6 +16,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/informer"
 	"github.com/sampan-dev/sampan/internal/timeline"
+	"github.com/sampan-dev/sampan/node/agent/class"
 	"github.com/sampan-dev/sampan/node/agent/probe"
 	"github.com/sampan-dev/sampan/node/agent/register"
 	"github.com/sampan-dev/sampan/node/agent/rotate"
@@ -40,6 +41,9 @@ type Agent struct {
 	logs     *rotate.Rotator
 
 	inbox inbox
+	// classes and shareless belong to dispatch.
+	classes   class.Shares
+	shareless bool
 
 	mu       sync.Mutex
 	machines map[types.UID]*machine
@@ -52,7 +56,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, machines: map[types.UID]*machine{}, inbox: newInbox()}
+	a := &Agent{cfg: cfg, machines: map[types.UID]*machine{}, inbox: newInbox(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
 	a.setRuntime("sampan")
 	a.registry, err = register.New(register.Config{
 		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, Transport: cfg.Transport, Engine: cfg.Engine, Disk: cfg.Root,

@@ -64,6 +64,8 @@ type Config struct {
 	SeccompRoot string
 	// CgroupRoot is the cgroup that holds "kubepods", by default "sampan".
 	CgroupRoot string
+	// CgroupMount is where cgroups are mounted, by default /sys/fs/cgroup.
+	CgroupMount string
 	// ClusterDNS are the name servers of pods with dnsPolicy ClusterFirst; if
 	// there are none such pods get the host's.
 	ClusterDNS []string
@@ -126,6 +128,7 @@ func (cfg Config) complete() (Config, error) {
 	or(&cfg.LogRoot, filepath.Join(filepath.Dir(cfg.Root), "logs", "pods"))
 	or(&cfg.SeccompRoot, filepath.Join(filepath.Dir(cfg.Root), "seccomp"))
 	or(&cfg.CgroupRoot, defaultCgroup)
+	or(&cfg.CgroupMount, cgroupMount)
 	or(&cfg.ClusterDomain, defaultDomain)
 	or(&cfg.MaxPods, defaultMaxPods)
 	or(&cfg.PidsLimit, defaultPids)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/admit"
+	"github.com/sampan-dev/sampan/node/agent/spec"
 )
 
 // inbox collects the pods that changed until the dispatcher takes them. It
@@ -83,12 +84,21 @@ func (a *Agent) dispatch(ctx context.Context, serveErr <-chan error) {
 			for _, c := range a.inbox.take() {
 				a.deliver(ctx, c)
 			}
+			a.share()
 		case err := <-serveErr:
 			a.cfg.Log.Error("the kubelet API stopped listening", "err", err)
 			serveErr = nil
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// share gives the burstable pods the CPU that those placed here have requested.
+func (a *Agent) share() {
+	if err := a.classes.Set(spec.BurstableShares(a.placed(""))); err != nil && !a.shareless {
+		a.shareless = true // not again with every pod
+		a.cfg.Log.Warn("the classes of pods have no CPU shares", "err", err)
 	}
 }
 

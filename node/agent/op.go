@@ -59,7 +59,7 @@ func (m *machine) begin(ctx context.Context, s plan.Step) {
 		plan.KillContainer:   m.prepareKill(s),
 		plan.RemoveContainer: m.removeContainer,
 		plan.RemoveSandbox:   m.removeSandbox,
-		plan.ResizeContainer: m.resize,
+		plan.ResizeContainer: m.prepareResize(),
 	}[s.Kind]
 	pod := m.pod
 	m.launch(ctx, s.Key(), s, func(ctx context.Context) func(*machine) { return work(ctx, pod, s) })

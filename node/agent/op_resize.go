@@ -38,6 +38,32 @@ func (m *machine) makeRoom() {
 	m.mu.Unlock()
 }
 
+// resizePod gives the pod as a whole the resources of its spec. It is tried
+// before a container's are changed, for room to grow into, and after, since a
+// pod's limit can't shrink below what a container still has; so a refusal is
+// for the next try, or the next container's, to overcome.
+func (m *machine) resizePod(ctx context.Context, pod *corev1.Pod, box string) {
+	_, err := m.a.cfg.Engine.UpdatePodSandboxResources(ctx, &rt.UpdatePodSandboxResourcesRequest{
+		PodSandboxId: box, Resources: spec.PodResources(pod, m.a.node),
+	})
+	if err != nil {
+		m.log.Debug("the pod's own limits are not changed", "sandbox", box, "err", err)
+	}
+}
+
+// prepareResize takes what an operation needs from the owner's fields.
+func (m *machine) prepareResize() func(context.Context, *corev1.Pod, plan.Step) func(*machine) {
+	box := ""
+	if b := m.now.Ready(); b != nil {
+		box = b.ID
+	}
+	return func(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
+		m.resizePod(ctx, pod, box)
+		defer m.resizePod(ctx, pod, box)
+		return m.resize(ctx, pod, s)
+	}
+}
+
 // resize gives a running container the resources of its spec.
 func (m *machine) resize(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)

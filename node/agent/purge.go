@@ -10,7 +10,7 @@ import (
 	"github.com/sampan-dev/sampan/node/volume"
 )
 
-// cgroupMount is where cgroup hierarchies are mounted: version 2 itself, or a
+// cgroupMount is where machines have cgroup hierarchies: version 2 itself, or a
 // directory a controller.
 const cgroupMount = "/sys/fs/cgroup"
 

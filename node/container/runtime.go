@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
+	"github.com/sampan-dev/sampan/internal/keylock"
 	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/container/plan"
 	"github.com/sampan-dev/sampan/node/container/seccomp"
@@ -65,6 +66,10 @@ type Runtime struct {
 	sandboxes  map[string]*Sandbox
 	// creating are ids of containers and sandboxes that are being made.
 	creating map[string]bool
+	// parents counts the sandboxes of each cgroup that is one's parent.
+	parents map[string]int
+	// parentBusy serialises making and removing such a cgroup. Order: before mu.
+	parentBusy keylock.Locks
 
 	exits feed
 }
@@ -83,7 +88,7 @@ func Open(cfg Config) (*Runtime, error) {
 	}
 	r := &Runtime{
 		cfg: cfg, log: cfg.Log,
-		containers: map[string]*container{}, sandboxes: map[string]*Sandbox{}, creating: map[string]bool{},
+		containers: map[string]*container{}, sandboxes: map[string]*Sandbox{}, creating: map[string]bool{}, parents: map[string]int{},
 	}
 	for _, dir := range []string{cfg.Root, cfg.Run, r.sandboxRoot()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

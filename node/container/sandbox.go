@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
-	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
@@ -38,8 +37,10 @@ type SandboxConfig struct {
 	// Sysctls are set in the new network and IPC namespaces.
 	Sysctls map[string]string
 	// CgroupParent is where the sandbox's containers go when they name no cgroup;
-	// empty means Config.Cgroup.
+	// empty means Config.Cgroup. It goes with the last sandbox that names it.
 	CgroupParent string
+	// Resources limit CgroupParent, and so what is in it together; nil sets none.
+	Resources *specs.LinuxResources `json:"-"`
 }
 
 // Sandbox is a set of namespaces that exist without a process: they are pinned
@@ -50,6 +51,9 @@ type Sandbox struct {
 	// pausePID is the pid 1 of a shared pid namespace, 0 without.
 	PausePID   int
 	PauseTicks uint64 // tells it from another process with its number
+
+	// holdsParent says that it counts among the users of its CgroupParent.
+	holdsParent bool
 }
 
 const sandboxFile = "sandbox.json"
@@ -136,6 +140,9 @@ func (r *Runtime) makeSandbox(ctx context.Context, s *Sandbox) error {
 		return err
 	}
 	if err := r.saveSandbox(s); err != nil {
+		return err
+	}
+	if err := r.holdParent(s); err != nil {
 		return err
 	}
 	if err := r.pinNamespaces(s); err != nil {
@@ -236,9 +243,7 @@ func (r *Runtime) dismantle(ctx context.Context, s *Sandbox) error {
 			return fmt.Errorf("unpin %s: %w", name, err)
 		}
 	}
-	if parent := s.Config.CgroupParent; parent != "" && parent != r.cfg.Cgroup {
-		cgroup.RemoveEmpty(parent)
-	}
+	r.dropParent(s)
 	return os.RemoveAll(s.dir)
 }
 
@@ -254,12 +259,14 @@ func (r *Runtime) Sandbox(id string) (*Sandbox, error) {
 }
 
 // loadSandboxes finds the sandboxes of an earlier Runtime. One whose pins are
-// gone, or were never finished, is taken apart.
+// gone, or were never finished, is taken apart, when it is known what the whole
+// ones need.
 func (r *Runtime) loadSandboxes() error {
 	entries, err := os.ReadDir(r.sandboxRoot())
 	if err != nil {
 		return err
 	}
+	var broken []*Sandbox
 	for _, e := range entries {
 		s := &Sandbox{}
 		dir := filepath.Join(r.sandboxRoot(), e.Name())
@@ -267,12 +274,17 @@ func (r *Runtime) loadSandboxes() error {
 		s.dir = dir
 		if err == nil && s.Config.ID == e.Name() && s.whole() {
 			r.sandboxes[s.Config.ID] = s
+			r.countParent(s)
 			continue
 		}
 		r.log.Warn("sandbox is not whole and is taken apart", "id", e.Name(), "err", err)
 		s.Config.ID = e.Name()
+		broken = append(broken, s)
+	}
+	for _, s := range broken {
+		r.countParent(s)
 		if err := r.dismantle(context.Background(), s); err != nil {
-			r.log.Error("sandbox not taken apart", "id", e.Name(), "err", err)
+			r.log.Error("sandbox not taken apart", "id", s.Config.ID, "err", err)
 		}
 	}
 	return nil

@@ -44,6 +44,9 @@ type Sandboxes interface {
 	RemovePodSandbox(context.Context, *rt.RemovePodSandboxRequest) (*rt.RemovePodSandboxResponse, error)
 	PodSandboxStatus(context.Context, *rt.PodSandboxStatusRequest) (*rt.PodSandboxStatusResponse, error)
 	ListPodSandbox(context.Context, *rt.ListPodSandboxRequest) (*rt.ListPodSandboxResponse, error)
+	// UpdatePodSandboxResources changes the limits of all of a pod together. What
+	// the request leaves at zero stays as it is.
+	UpdatePodSandboxResources(context.Context, *rt.UpdatePodSandboxResourcesRequest) (*rt.UpdatePodSandboxResourcesResponse, error)
 }
 
 // Containers are the calls about containers.

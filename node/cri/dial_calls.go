@@ -54,6 +54,11 @@ func (r *Remote) ListPodSandbox(ctx context.Context, in *rt.ListPodSandboxReques
 	return r.runtime.ListPodSandbox(ctx, in)
 }
 
+// UpdatePodSandboxResources asks the remote engine.
+func (r *Remote) UpdatePodSandboxResources(ctx context.Context, in *rt.UpdatePodSandboxResourcesRequest) (*rt.UpdatePodSandboxResourcesResponse, error) {
+	return r.runtime.UpdatePodSandboxResources(ctx, in)
+}
+
 // CreateContainer asks the remote engine.
 func (r *Remote) CreateContainer(ctx context.Context, in *rt.CreateContainerRequest) (*rt.CreateContainerResponse, error) {
 	return r.runtime.CreateContainer(ctx, in)

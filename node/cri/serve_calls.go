@@ -45,6 +45,10 @@ func (s *runtimeServer) ListPodSandbox(ctx context.Context, r *rt.ListPodSandbox
 	return s.engine.ListPodSandbox(ctx, r)
 }
 
+func (s *runtimeServer) UpdatePodSandboxResources(ctx context.Context, r *rt.UpdatePodSandboxResourcesRequest) (*rt.UpdatePodSandboxResourcesResponse, error) {
+	return s.engine.UpdatePodSandboxResources(ctx, r)
+}
+
 func (s *runtimeServer) CreateContainer(ctx context.Context, r *rt.CreateContainerRequest) (*rt.CreateContainerResponse, error) {
 	return s.engine.CreateContainer(ctx, r)
 }

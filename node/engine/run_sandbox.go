@@ -96,6 +96,9 @@ func (e *Engine) sandboxConfig(s *sandbox) container.SandboxConfig {
 		Sysctls:      c.GetLinux().GetSysctls(),
 		CgroupParent: e.cgroupParent(c),
 	}
+	if limits := c.GetLinux().GetResources(); limits != nil {
+		cfg.Resources = spec.Resources(limits)
+	}
 	if u := namespaces(c).GetUsernsOptions(); userNamespace(c) {
 		cfg.UserNS = &container.IDMappings{UID: spec.IDMappings(u.GetUids()), GID: spec.IDMappings(u.GetGids())}
 	}

@@ -77,6 +77,20 @@ func (e *Engine) RemovePodSandbox(_ context.Context, r *rt.RemovePodSandboxReque
 	return &rt.RemovePodSandboxResponse{}, nil
 }
 
+// UpdatePodSandboxResources implements cri.Engine.
+func (e *Engine) UpdatePodSandboxResources(_ context.Context, r *rt.UpdatePodSandboxResourcesRequest) (*rt.UpdatePodSandboxResourcesResponse, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	b := e.sandboxes[r.GetPodSandboxId()]
+	if b == nil {
+		return nil, fmt.Errorf("sandbox %q is not there", r.GetPodSandboxId())
+	}
+	if b.config.Linux != nil {
+		b.config.Linux.Resources = r.GetResources()
+	}
+	return &rt.UpdatePodSandboxResourcesResponse{}, nil
+}
+
 func (b *sandbox) state() rt.PodSandboxState {
 	if b.ready {
 		return rt.PodSandboxState_SANDBOX_READY

@@ -127,6 +127,19 @@ func PodResources(pod *corev1.Pod, node Node) *rt.LinuxContainerResources {
 	return r
 }
 
+// BurstableShares are the CPU shares of all burstable pods among pods together:
+// what they request.
+func BurstableShares(pods []*corev1.Pod) int64 {
+	milli := int64(0)
+	for _, pod := range pods {
+		if QoS(pod) == corev1.PodQOSBurstable {
+			requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
+			milli += requests.Cpu().MilliValue()
+		}
+	}
+	return Shares(milli)
+}
+
 func allLimited(pod *corev1.Pod, name corev1.ResourceName) bool {
 	if r := pod.Spec.Resources; r != nil {
 		if q, ok := r.Limits[name]; ok && !q.IsZero() {

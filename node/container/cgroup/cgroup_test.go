@@ -157,3 +157,30 @@ func TestDeviceRules(t *testing.T) {
 		t.Errorf("a privileged container: %+v, %v", rules, err)
 	}
 }
+
+// TestLimit: a parent's limits, and pids.max in either version's dress.
+func TestLimit(t *testing.T) {
+	g := newGroup(t, nil)
+	res := &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20))}, Unified: map[string]string{"pids.max": "30"},
+		CPU: &specs.LinuxCPU{Quota: ptr(int64(50_000)), Period: ptr(uint64(100_000))}}
+	if err := Limit(g.Path(), res, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := g.Usage(); err != nil || u.Limit != 64<<20 || u.PidsLimit != 30 {
+		t.Errorf("usage %+v, %v", u, err)
+	}
+	if quota := readAny(t, g, "cpu.cfs_quota_us", "cpu.max"); quota != "50000\n" && quota != "50000 100000\n" {
+		t.Errorf("quota %q", quota)
+	}
+	res.Unified["pids.max"] = "max"
+	if err := Limit(g.Path(), res, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := g.Usage(); err != nil || u.PidsLimit != 0 {
+		t.Errorf("usage %+v, %v; want no limit of processes", u, err)
+	}
+	res.Unified["pids.max"] = "some"
+	if err := Limit(g.Path(), res, slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("a limit of some processes was taken")
+	}
+}

@@ -37,14 +37,11 @@ func convert(r *specs.LinuxResources, unified bool, log *slog.Logger) (*cgroups.
 			out.HugetlbLimit = append(out.HugetlbLimit, &cgroups.HugepageLimit{Pagesize: h.Pagesize, Limit: h.Limit})
 		}
 	}
-	if len(r.Unified) > 0 {
-		if !unified {
-			log.Warn("unified resources are left out: this machine has cgroup v1")
-		} else {
-			out.Unified = r.Unified
-		}
+	if unified {
+		out.Unified = r.Unified
+		return out, nil
 	}
-	return out, nil
+	return out, unifiedOnV1(out, r.Unified, log)
 }
 
 func mounted(controller string) bool {

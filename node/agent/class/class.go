@@ -1,0 +1,107 @@
+// Package class gives the cgroups of the quality-of-service classes their share
+// of the CPU: all burstable pods together weigh what they request together, all
+// best-effort pods as little as can be. Upstream's kubelet does the same; the
+// pods' own cgroups are the engine's.
+package class
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// Best is the CPU shares of all best-effort pods together: the least there are.
+const Best = 2
+
+// Shares keeps the CPU shares of the classes. It is not safe for concurrent use.
+type Shares struct {
+	// Mount is where cgroups are mounted, /sys/fs/cgroup.
+	Mount string
+	// Root is the cgroup that holds kubepods.
+	Root string
+
+	written int64
+}
+
+// Set gives the burstable pods that many CPU shares, from 2 to 262,144. It writes
+// only what has changed; after an error it writes again.
+func (s *Shares) Set(burstable int64) error {
+	if s.written == burstable {
+		return nil
+	}
+	s.written = 0
+	err := errors.Join(s.give("burstable", burstable), s.give("besteffort", Best))
+	if err == nil {
+		s.written = burstable
+	}
+	return err
+}
+
+func (s *Shares) give(class string, shares int64) error {
+	file, value := "cpu.shares", shares
+	dir := filepath.Join(s.Mount, "cpu", s.Root, "kubepods", class)
+	if s.unified() {
+		file, value = "cpu.weight", weight(shares)
+		dir = filepath.Join(s.Mount, s.Root, "kubepods", class)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make the cgroup of %s pods: %w", class, err)
+	}
+	if s.unified() {
+		if err := s.enable(); err != nil {
+			return err
+		}
+	}
+	if err := write(filepath.Join(dir, file), strconv.FormatInt(value, 10)); err != nil {
+		return fmt.Errorf("CPU shares of %s pods: %w", class, err)
+	}
+	return nil
+}
+
+// unified reports whether the machine has cgroup v2: its root lists controllers.
+func (s *Shares) unified() bool {
+	_, err := os.Stat(filepath.Join(s.Mount, "cgroup.controllers"))
+	return err == nil
+}
+
+// enable has every group above the classes pass the CPU controller on.
+func (s *Shares) enable() error {
+	for _, group := range []string{"", s.Root, filepath.Join(s.Root, "kubepods")} {
+		if err := write(filepath.Join(s.Mount, group, "cgroup.subtree_control"), "+cpu"); err != nil {
+			return fmt.Errorf("pass the CPU controller on to pods: %w", err)
+		}
+	}
+	return nil
+}
+
+func write(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}
+
+// The ends of cgroup v1's shares and of cgroup v2's weight.
+const (
+	minShares, maxShares = 2, 262_144
+	minWeight, maxWeight = 1, 10_000
+)
+
+// weight is the cgroup v2 weight of so many shares, on the curve that container
+// engines use for the pods beside the classes: it meets both ends, and 1024
+// shares are a weight of 100.
+func weight(shares int64) int64 {
+	switch {
+	case shares <= minShares:
+		return minWeight
+	case shares >= maxShares:
+		return maxWeight
+	}
+	l := math.Log2(float64(shares))
+	return int64(math.Ceil(math.Pow(10, l*(l+125)/612-7.0/34)))
+}

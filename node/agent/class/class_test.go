@@ -1,0 +1,98 @@
+package class
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// tree is a directory that looks like mounted cgroups: of version 2 with the
+// control files of the kernel's, which are made with a group.
+func tree(t *testing.T, unified bool) *Shares {
+	t.Helper()
+	s := &Shares{Mount: t.TempDir(), Root: "sampan"}
+	files := []string{"cpu/sampan/kubepods/burstable/cpu.shares", "cpu/sampan/kubepods/besteffort/cpu.shares"}
+	if unified {
+		files = []string{"cgroup.controllers", "cgroup.subtree_control", "sampan/cgroup.subtree_control", "sampan/kubepods/cgroup.subtree_control",
+			"sampan/kubepods/burstable/cpu.weight", "sampan/kubepods/besteffort/cpu.weight"}
+	}
+	for _, f := range files {
+		path := filepath.Join(s.Mount, f)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func read(t *testing.T, s *Shares, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(s.Mount, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestSharesV1(t *testing.T) {
+	s := tree(t, false)
+	if err := s.Set(1536); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, s, "cpu/sampan/kubepods/burstable/cpu.shares"); got != "1536" {
+		t.Errorf("burstable: %q", got)
+	}
+	if got := read(t, s, "cpu/sampan/kubepods/besteffort/cpu.shares"); got != "2" {
+		t.Errorf("best effort: %q", got)
+	}
+}
+
+func TestSharesV2(t *testing.T) {
+	s := tree(t, true)
+	if err := s.Set(1024); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"sampan/kubepods/burstable/cpu.weight": "100", "sampan/kubepods/besteffort/cpu.weight": "1",
+		"cgroup.subtree_control": "+cpu", "sampan/cgroup.subtree_control": "+cpu", "sampan/kubepods/cgroup.subtree_control": "+cpu",
+	} {
+		if got := read(t, s, path); got != want {
+			t.Errorf("%s is %q, want %q", path, got, want)
+		}
+	}
+}
+
+// TestSetAgain: what has not changed is not written, what failed is.
+func TestSetAgain(t *testing.T) {
+	s := tree(t, false)
+	file := filepath.Join(s.Mount, "cpu/sampan/kubepods/burstable/cpu.shares")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Set(100); err == nil {
+		t.Fatal("a class without the file was given shares")
+	}
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Set(100); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Set(100); err != nil || read(t, s, "cpu/sampan/kubepods/burstable/cpu.shares") != "" {
+		t.Errorf("the same was written again, %v", err)
+	}
+}
+
+func TestWeight(t *testing.T) {
+	for shares, want := range map[int64]int64{0: 1, 2: 1, 1024: 100, 262_144: 10_000, 1 << 20: 10_000} {
+		if got := weight(shares); got != want {
+			t.Errorf("weight of %d shares is %d, want %d", shares, got, want)
+		}
+	}
+}
