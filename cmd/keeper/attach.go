@@ -21,7 +21,7 @@ type client struct{ c *conn }
 func (k *keeper) attach(c *conn, id string, stdin bool) {
 	ch := k.find(id)
 	if ch == nil || ch.out == nil {
-		c.send(plan.Answer{Version: plan.Version, Error: "container " + id + " is not known to the keeper"})
+		_ = c.send(plan.Answer{Version: plan.Version, Error: "container " + id + " is not known to the keeper"})
 		return
 	}
 	if c.send(plan.Answer{Version: plan.Version, Done: true}) != nil {
@@ -87,7 +87,7 @@ func (o *output) broadcast(frame []byte) {
 	}
 	o.mu.Unlock()
 	for _, cl := range all {
-		cl.c.f.SetWriteDeadline(time.Now().Add(slowClient))
+		_ = cl.c.f.SetWriteDeadline(time.Now().Add(slowClient))
 		if _, err := cl.c.f.Write(frame); err != nil {
 			cl.c.close()
 		}
@@ -100,7 +100,7 @@ func resize(tty *os.File, rows, cols uint16) {
 		return
 	}
 	ws := &[4]uint16{rows, cols}
-	raw.Control(func(fd uintptr) {
-		ioctl(int(fd), syscall.TIOCSWINSZ, uintptr(unsafe.Pointer(ws)))
+	_ = raw.Control(func(fd uintptr) { // a terminal that is gone has no size
+		_, _ = ioctl(int(fd), syscall.TIOCSWINSZ, uintptr(unsafe.Pointer(ws)))
 	})
 }

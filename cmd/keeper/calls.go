@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -229,7 +230,7 @@ func (s *stager) addCredentials(c *calls, add func(string, uintptr, ...uint64)) 
 func lastCap() uint64 {
 	const prCapbsetRead = 23
 	n := uint64(0)
-	for n < 63 && prctl(prCapbsetRead, uintptr(n+1), 0) != syscall.EINVAL {
+	for n < 63 && !errors.Is(prctl(prCapbsetRead, uintptr(n+1), 0), syscall.EINVAL) {
 		n++
 	}
 	return n

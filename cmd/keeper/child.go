@@ -151,9 +151,9 @@ func forkInto(cgroup, name string, attr *syscall.ProcAttr) (int, error) {
 		return 0, err
 	}
 	if err := writeFile(cgroup+"/cgroup.procs", strconv.Itoa(pid)); err != nil {
-		syscall.Kill(pid, syscall.SIGKILL)
+		_ = syscall.Kill(pid, syscall.SIGKILL)
 		var ws syscall.WaitStatus
-		syscall.Wait4(pid, &ws, 0, nil)
+		_, _ = syscall.Wait4(pid, &ws, 0, nil)
 		return 0, err
 	}
 	return pid, nil
@@ -175,7 +175,7 @@ func enter(path string, flag uintptr) error {
 // pollFile makes a file of fd that waits in the runtime's poller instead of a thread.
 func pollFile(fd int, name string) *os.File {
 	syscall.CloseOnExec(fd)
-	syscall.SetNonblock(fd, true)
+	_ = syscall.SetNonblock(fd, true) // of a valid descriptor it cannot fail
 	return os.NewFile(uintptr(fd), name)
 }
 
@@ -250,7 +250,7 @@ func awaitExit(pidfd *os.File, pid int) (syscall.WaitStatus, bool) {
 		return 0, false
 	}
 	reaped := false
-	raw.Read(func(fd uintptr) bool {
+	_ = raw.Read(func(fd uintptr) bool { // fails only when p is closed, and then nothing was reaped
 		var ended bool
 		ended, reaped = pidfdState(int(fd))
 		return ended
@@ -303,14 +303,14 @@ func zombieStatus(pid int) (syscall.WaitStatus, bool) {
 // killAndReap ends a stage that has failed. A zombie left behind would keep its
 // pid namespace, and so the container's first process, from ever ending.
 func killAndReap(pidfd *os.File) {
-	pidfdKill(int(pidfd.Fd()), syscall.SIGKILL)
+	_ = pidfdKill(int(pidfd.Fd()), syscall.SIGKILL) // fails when it has ended
 	awaitExit(pidfd, 0)
 	reapNow(pidfd)
 	pidfd.Close()
 }
 
 func reapNow(pidfd *os.File) {
-	waitPidfd(int(pidfd.Fd()), 0)
+	_, _, _ = waitPidfd(int(pidfd.Fd()), 0) // fails when somebody has been faster
 }
 
 // exitCode follows the shell: 128 and the signal for one that was killed.

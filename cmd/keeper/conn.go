@@ -50,7 +50,7 @@ func (c *conn) accept() (*conn, error) {
 	var got error
 	err = raw.Read(func(l uintptr) bool {
 		fd, _, got = syscall.Accept4(int(l), syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK)
-		return got != syscall.EAGAIN
+		return !errors.Is(got, syscall.EAGAIN)
 	})
 	if err = errors.Join(err, got); err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func (c *conn) recv(v any) ([]int, error) {
 	var got error
 	err = raw.Read(func(fd uintptr) bool {
 		fds, got = recvNow(int(fd), v)
-		return got != syscall.EAGAIN
+		return !errors.Is(got, syscall.EAGAIN)
 	})
 	return fds, errors.Join(err, got)
 }
@@ -129,7 +129,7 @@ func (c *conn) send(v any, fds ...int) error {
 	var got error
 	err = raw.Write(func(fd uintptr) bool {
 		got = syscall.Sendmsg(int(fd), b, oob, nil, syscall.MSG_NOSIGNAL)
-		return got != syscall.EAGAIN
+		return !errors.Is(got, syscall.EAGAIN)
 	})
 	return errors.Join(err, got)
 }

@@ -27,7 +27,7 @@ func (k *keeper) exec(c *conn, r *plan.Request, fds []int) {
 		return
 	}
 	if serr != nil {
-		pidfdKill(int(p.Fd()), syscall.SIGKILL)
+		_ = pidfdKill(int(p.Fd()), syscall.SIGKILL)
 	}
 	gone := make(chan struct{})
 	go func() {
@@ -37,7 +37,7 @@ func (k *keeper) exec(c *conn, r *plan.Request, fds []int) {
 	status, _ := awaitExit(p, a.PID)
 	reapNow(p)
 	// p stays open until killWhenGone has come back: its number must not be reused.
-	c.send(plan.Answer{Exit: &plan.Exit{ID: r.ID, Code: exitCode(status)}})
+	_ = c.send(plan.Answer{Exit: &plan.Exit{ID: r.ID, Code: exitCode(status)}})
 	c.close()
 	<-gone
 	p.Close()
@@ -46,8 +46,8 @@ func (k *keeper) exec(c *conn, r *plan.Request, fds []int) {
 // killWhenGone ends a process that nobody waits for any more.
 func killWhenGone(c *conn, pidfd *os.File) {
 	var more plan.Request
-	c.recv(&more) // returns when either side has closed
-	pidfdKill(int(pidfd.Fd()), syscall.SIGKILL)
+	_, _ = c.recv(&more) // returns when either side has closed
+	_ = pidfdKill(int(pidfd.Fd()), syscall.SIGKILL)
 }
 
 // launchExec forks the stage and waits until it has executed the program.

@@ -31,7 +31,7 @@ func main() {
 	debug.SetGCPercent(25)
 	// Of all processes of the node this is the last that should go. Not everyone
 	// may ask for that; then it goes in its turn, and a successor adopts.
-	writeFile("/proc/self/oom_score_adj", "-999")
+	_ = writeFile("/proc/self/oom_score_adj", "-999")
 	go func() {
 		err := newKeeper().serve(3)
 		note("keeper ends", err.Error())
@@ -44,11 +44,11 @@ func main() {
 // meanwhile somebody pins them.
 func hold() {
 	var b [1]byte
-	os.Stdin.Read(b[:])
+	_, _ = os.Stdin.Read(b[:])
 	os.Exit(0)
 }
 
 // note writes a line to the keeper's log.
 func note(what, detail string) {
-	os.Stderr.WriteString(time.Now().UTC().Format(time.RFC3339Nano) + " " + what + ": " + detail + "\n")
+	_, _ = os.Stderr.WriteString(time.Now().UTC().Format(time.RFC3339Nano) + " " + what + ": " + detail + "\n")
 }

@@ -17,7 +17,7 @@ const inRoot = resolveInRoot | resolveNoMagiclinks
 // buildRoot mounts the root and everything in it. Each target is found from the
 // root's descriptor, never by a path of the host, and each mount is made
 // detached and then moved onto the descriptor of its target.
-func (s *stager) buildRoot() error {
+func (s *stager) buildRoot() (failed error) {
 	r := &s.p.Root
 	propagation := r.Propagation
 	if propagation == 0 {
@@ -33,7 +33,7 @@ func (s *stager) buildRoot() error {
 		if err := actAs(s.p.Process.RootUID, s.p.Process.RootGID); err != nil {
 			return fmt.Errorf("act as the container's root: %w", err)
 		}
-		defer actAs(0, 0)
+		defer func() { failed = errors.Join(failed, actAs(0, 0)) }()
 	}
 	fd, err := s.rootMount()
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *stager) buildRoot() error {
 func privateParent(path string) error {
 	for p := path; ; p = p[:max(strings.LastIndexByte(p, '/'), 1)] {
 		err := syscall.Mount("", p, "", syscall.MS_PRIVATE, "")
-		if err == nil || err != syscall.EINVAL || p == "/" {
+		if err == nil || !errors.Is(err, syscall.EINVAL) || p == "/" {
 			return err
 		}
 		if strings.LastIndexByte(p, '/') == 0 && len(p) > 1 {
@@ -97,9 +97,9 @@ func overlay(r *plan.Root) (int, error) {
 		options = append(options, "upperdir="+r.Upper, "workdir="+r.Work)
 	}
 	// One option a layer lifts the limit of a page for all of them (Linux 6.5).
-	layers := make([]string, len(r.Lower))
-	for i, l := range r.Lower {
-		layers[i] = "lowerdir+=" + l
+	layers := make([]string, 0, len(r.Lower)+len(options))
+	for _, l := range r.Lower {
+		layers = append(layers, "lowerdir+="+l)
 	}
 	fd, err := newMountOptions("overlay", "overlay", append(layers, options...), 0)
 	if err == nil {
@@ -337,5 +337,5 @@ func ignoreChildren() {
 		restorer uintptr
 		mask     uint64
 	}{handler: sigIgn}
-	syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGCHLD), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGCHLD), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
 }

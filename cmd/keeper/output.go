@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -26,7 +25,6 @@ type output struct {
 	once           bool
 	tty            bool
 	pumps          sync.WaitGroup
-	last           bytes.Buffer // what was printed before the program ran
 }
 
 // openOutput opens the child's FIFOs, our end and then theirs, and the log file.

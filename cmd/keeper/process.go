@@ -91,7 +91,7 @@ func (s *stager) limits() error {
 	for _, l := range s.p.Process.Rlimits {
 		want := [2]uint64{l.Soft, l.Hard}
 		err := prlimit(l.Type, &want, nil)
-		if err == syscall.EPERM {
+		if errors.Is(err, syscall.EPERM) {
 			var have [2]uint64
 			if err = prlimit(l.Type, nil, &have); err == nil {
 				s.tolerate("rlimit %d: hard limit %d refused, %d kept", l.Type, l.Hard, have[1])
@@ -230,7 +230,9 @@ func (s *stager) credentials() error {
 	if err := setCaps(caps.Effective&own, caps.Permitted&own, caps.Inheritable&own); err != nil {
 		return fmt.Errorf("set capabilities: %w", err)
 	}
-	prctl(prCapAmbient, ambientClearAll, 0)
+	if err := prctl(prCapAmbient, ambientClearAll, 0); err != nil {
+		return fmt.Errorf("clear ambient capabilities: %w", err)
+	}
 	for c := range uintptr(64) {
 		if caps.Ambient&own&(1<<c) == 0 {
 			continue
@@ -295,7 +297,7 @@ func dropBounding(keep uint64) error {
 			continue
 		}
 		err := prctl(prCapbsetDrop, c, 0)
-		if err == syscall.EINVAL {
+		if errors.Is(err, syscall.EINVAL) {
 			return nil
 		}
 		if err != nil {

@@ -252,7 +252,7 @@ func (s *stager) openConsole(bind bool) ([]int, error) {
 		s.tolerate("console: chown to %d: %v", p.UID, err)
 	}
 	if p.Rows != 0 || p.Cols != 0 {
-		ioctl(master, syscall.TIOCSWINSZ, uintptr(unsafe.Pointer(&[4]uint16{p.Rows, p.Cols})))
+		_, _ = ioctl(master, syscall.TIOCSWINSZ, uintptr(unsafe.Pointer(&[4]uint16{p.Rows, p.Cols})))
 	}
 	if bind {
 		if err := s.bindConsole(int(slave)); err != nil {

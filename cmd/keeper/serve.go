@@ -64,7 +64,7 @@ func (k *keeper) answer(c *conn) {
 		return
 	}
 	if r.Version != plan.Version && r.Op != plan.Shutdown { // any version may ask us to leave
-		c.send(plan.Answer{Version: plan.Version, Error: plan.ErrVersion.Error()})
+		_ = c.send(plan.Answer{Version: plan.Version, Error: plan.ErrVersion.Error()})
 		return
 	}
 	switch r.Op {
@@ -169,7 +169,7 @@ func (k *keeper) watch(c *conn) {
 	go func() {
 		defer close(gone)
 		var r plan.Request
-		c.recv(&r) // nothing more is expected: this returns when the other side is gone
+		_, _ = c.recv(&r) // nothing more is expected: this returns when the other side is gone
 	}()
 	for {
 		select {

@@ -48,18 +48,19 @@ func (f *failure) Unwrap() error { return f.err }
 // stage never returns: it becomes the program or says why it cannot.
 func stage() {
 	runtime.LockOSThread()
-	prctl(prSetDumpable, 0, 0)
 	setName("sampan-stage")
-	cloexecFrom(planFD)
 	s := &stager{proc: -1, root: -1, user: -1}
-	err := s.run()
+	err := errors.Join(prctl(prSetDumpable, 0, 0), cloexecFrom(planFD))
+	if err == nil {
+		err = s.run()
+	}
 	rep := plan.Report{Error: err.Error(), Code: 128, Notes: s.notes}
 	var f *failure
 	if errors.As(err, &f) {
 		rep.Code = f.code
 	}
 	if tell(rep) != nil { // nobody there: the container's own stderr must do
-		os.Stderr.WriteString(rep.Error + "\n")
+		_, _ = os.Stderr.WriteString(rep.Error + "\n")
 	}
 	os.Exit(rep.Code)
 }
@@ -171,7 +172,7 @@ func (s *stager) pause() error {
 	}
 	syscall.Close(controlFD) // the sign that the program runs
 	for {
-		syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
 	}
 }
 

@@ -153,19 +153,21 @@ func prctl(op, a, b uintptr) error {
 // setName is what ps shows instead of the name of a descriptor.
 func setName(name string) {
 	const prSetName = 15
-	prctl(prSetName, cstr(name), 0)
+	_ = prctl(prSetName, cstr(name), 0)
 }
 
 // maxFD is the largest number that a descriptor can have.
 const maxFD = 1<<31 - 1
 
-func cloexecFrom(fd uintptr) {
-	syscall.RawSyscall(sysCloseRange, fd, maxFD, closeRangeCloexec)
+// cloexecFrom keeps the program that comes next from inheriting fd and those above.
+func cloexecFrom(fd uintptr) error {
+	_, _, e := syscall.RawSyscall(sysCloseRange, fd, maxFD, closeRangeCloexec)
+	return check(e)
 }
 
 // closeFrom must come before the runtime opens descriptors of its own.
 func closeFrom(fd uintptr) {
-	syscall.RawSyscall(sysCloseRange, fd, maxFD, 0)
+	_, _, _ = syscall.RawSyscall(sysCloseRange, fd, maxFD, 0)
 }
 
 // ioctl passes a number or the address of something on the heap.
@@ -181,10 +183,10 @@ func fsMagic(fd int) (int64, error) {
 	if err := syscall.Fstatfs(fd, &st); err != nil {
 		return 0, err
 	}
-	return int64(st.Type), nil
+	return st.Type, nil
 }
 
-// readable reports whether the pidfd's process has ended, and whether it has
+// pidfdState reports whether the pidfd's process has ended, and whether it has
 // been reaped as well.
 func pidfdState(fd int) (ended, reaped bool) {
 	p := struct {

@@ -34,8 +34,8 @@ func actAs(uid, gid int) error {
 	if err != nil {
 		return err
 	}
-	syscall.RawSyscall(syscall.SYS_SETFSGID, uintptr(gid), 0, 0)
-	syscall.RawSyscall(syscall.SYS_SETFSUID, uintptr(uid), 0, 0)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_SETFSGID, uintptr(gid), 0, 0)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_SETFSUID, uintptr(uid), 0, 0)
 	return setCaps(own, own, 0)
 }
 
@@ -91,7 +91,7 @@ func (s *stager) mappedOverlay() (int, error) {
 	if err := attach(tmp, at); err != nil {
 		return -1, err
 	}
-	defer syscall.Unmount(r.Mountpoint, syscall.MNT_DETACH)
+	defer func() { _ = syscall.Unmount(r.Mountpoint, syscall.MNT_DETACH) }()
 	layers := make([]string, len(r.Lower))
 	for i, l := range r.Lower {
 		if layers[i], err = s.mappedLayer(l, filepath.Join(r.Mountpoint, strconv.Itoa(i))); err != nil {
