@@ -54,7 +54,7 @@ func sendStdin(conn *net.UnixConn, stdin io.Reader) {
 			}
 		}
 		if err != nil {
-			conn.Write([]byte{byte(plan.StdinEOF)})
+			_, _ = conn.Write([]byte{byte(plan.StdinEOF)}) // the keeper has gone, and its containers' input with it
 			return
 		}
 	}

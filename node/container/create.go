@@ -94,7 +94,7 @@ func (r *Runtime) create(ctx context.Context, cfg *CreateConfig) (_ *container, 
 	}
 	defer func() {
 		if err != nil {
-			r.discard(context.WithoutCancel(ctx), c)
+			err = errors.Join(err, r.discard(context.WithoutCancel(ctx), c))
 		}
 	}()
 	if err := c.group.Create(); err != nil {

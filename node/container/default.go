@@ -25,7 +25,7 @@ func DefaultMaskedPaths() []string {
 	}
 }
 
-// DefaultReadonlyPaths: see DefaultMaskedPaths.
+// DefaultReadonlyPaths are beside the DefaultMaskedPaths what may be read only.
 func DefaultReadonlyPaths() []string {
 	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 }

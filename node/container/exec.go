@@ -199,21 +199,21 @@ func (s *stdio) run(cfg ExecConfig) func() {
 	s.theirs = nil
 	if in := s.ours[0]; in != nil {
 		go func() {
-			io.Copy(in, cfg.Stdin)
+			_, _ = io.Copy(in, cfg.Stdin) // either side may end first
 			in.Close()
 		}()
 	}
 	var out sync.WaitGroup
 	for i, w := range []io.Writer{nil, cfg.Stdout, cfg.Stderr} {
 		if f := s.ours[i]; i > 0 && f != nil {
-			out.Go(func() { io.Copy(w, f) })
+			out.Go(func() { _, _ = io.Copy(w, f) })
 		}
 	}
 	return func() {
 		deadline := time.Now().Add(execDrain)
 		for _, f := range s.ours[1:] {
 			if f != nil {
-				f.SetReadDeadline(deadline)
+				_ = f.SetReadDeadline(deadline)
 			}
 		}
 		out.Wait()
@@ -233,11 +233,11 @@ func (s *stdio) close() {
 
 // runTTY copies between the master and the streams.
 func runTTY(fd int, cfg ExecConfig) func() {
-	unix.SetNonblock(fd, true)
+	_ = unix.SetNonblock(fd, true) // of a valid descriptor it cannot fail
 	m := os.NewFile(uintptr(fd), "tty")
 	over := make(chan struct{})
 	if cfg.Stdin != nil {
-		go io.Copy(m, cfg.Stdin)
+		go func() { _, _ = io.Copy(m, cfg.Stdin) }()
 	}
 	go func() {
 		for {
@@ -258,10 +258,10 @@ func runTTY(fd int, cfg ExecConfig) func() {
 		if w == nil {
 			w = io.Discard
 		}
-		io.Copy(w, m)
+		_, _ = io.Copy(w, m)
 	})
 	return func() {
-		m.SetReadDeadline(time.Now().Add(execDrain))
+		_ = m.SetReadDeadline(time.Now().Add(execDrain))
 		out.Wait()
 		close(over)
 		m.Close()
@@ -273,7 +273,7 @@ func setSize(m *os.File, s Size) {
 	if err != nil {
 		return
 	}
-	raw.Control(func(fd uintptr) {
-		unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: s.Rows, Col: s.Cols})
+	_ = raw.Control(func(fd uintptr) { // a terminal that is gone has no size
+		_ = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: s.Rows, Col: s.Cols})
 	})
 }

@@ -94,7 +94,7 @@ func (o *OCI) Create(ctx context.Context, id string, opt OCICreate) (err error) 
 	}
 	rec := &ociRecord{ID: id, Bundle: opt.Bundle, Boot: bootID(), Created: now(), Annotations: spec.Annotations, Hooks: spec.Hooks}
 	if err := o.create(ctx, r, rec, spec, opt); err != nil {
-		o.remove(context.WithoutCancel(ctx), r, rec)
+		err = errors.Join(err, o.remove(context.WithoutCancel(ctx), r, rec))
 		return fmt.Errorf("create container %q: %w", id, err)
 	}
 	return nil
@@ -144,7 +144,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 		return err
 	}
 	rec.PID, rec.Ticks = proc.Pid, startTicks(proc.Pid)
-	proc.Release()
+	_ = proc.Release() // never fails
 	if err := o.runHooks(ctx, rec, "prestart", true); err != nil {
 		return err
 	}
@@ -280,7 +280,7 @@ func (o *OCI) remove(ctx context.Context, r *Runtime, rec *ociRecord) error {
 			return err
 		}
 	}
-	unix.Unmount(filepath.Join(r.dir(rec.ID), userPin), unix.MNT_DETACH) // there may be none
+	_ = unix.Unmount(filepath.Join(r.dir(rec.ID), userPin), unix.MNT_DETACH) // there may be none
 	return os.RemoveAll(r.dir(rec.ID))
 }
 

@@ -61,8 +61,8 @@ func (o *OCI) launch(ctx context.Context, p *plan.Plan, child *plan.Child, s sta
 		return nil, err
 	}
 	if err := o.reports(control, p, s.console); err != nil {
-		proc.Kill()
-		proc.Wait()
+		_ = proc.Kill() // it may have ended
+		_, _ = proc.Wait()
 		return nil, err
 	}
 	return proc, nil

@@ -107,7 +107,7 @@ func (r *Runtime) discard(ctx context.Context, c *container) error {
 	if err := c.group.Remove(ctx); err != nil {
 		return errors.Join(err, killed)
 	}
-	unix.Unmount(filepath.Join(r.runDir(id), userPin), unix.MNT_DETACH) // EINVAL and ENOENT say that there is none
+	_ = unix.Unmount(filepath.Join(r.runDir(id), userPin), unix.MNT_DETACH) // EINVAL and ENOENT say that there is none
 	return errors.Join(os.RemoveAll(r.runDir(id)), os.RemoveAll(r.dir(id)))
 }
 

@@ -117,7 +117,7 @@ func (r *Runtime) Close() error {
 // remove them first.
 func (r *Runtime) Shutdown(ctx context.Context) error {
 	err := r.keeper.shutdown(ctx)
-	r.Close()
+	_ = r.Close() // never fails
 	os.Remove(r.socketPath())
 	os.Remove(filepath.Join(r.cfg.Run, "keeper.lock"))
 	os.Remove(filepath.Join(r.cfg.Run, "keeper.log"))

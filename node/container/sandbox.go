@@ -126,7 +126,7 @@ func (r *Runtime) CreateSandbox(ctx context.Context, cfg SandboxConfig) (*Sandbo
 	defer free()
 	s := &Sandbox{Config: cfg, dir: filepath.Join(r.sandboxRoot(), cfg.ID)}
 	if err := r.makeSandbox(ctx, s); err != nil {
-		r.dismantle(context.WithoutCancel(ctx), s)
+		err = errors.Join(err, r.dismantle(context.WithoutCancel(ctx), s))
 		return nil, fmt.Errorf("sandbox %q: %w", cfg.ID, err)
 	}
 	r.mu.Lock()

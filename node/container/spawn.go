@@ -73,7 +73,7 @@ func (r *Runtime) spawn() error {
 	} else if err := errors.Join(g.Create(), g.Add(p.Pid)); err != nil {
 		r.log.Warn("keeper stays in our cgroup", "err", err)
 	}
-	go p.Wait() // nobody else reaps it while we live
+	go func() { _, _ = p.Wait() }() // nobody else reaps it while we live
 	return nil
 }
 

@@ -196,7 +196,7 @@ func (g *Group) Signal(sig syscall.Signal) error {
 	}
 	if sig == syscall.SIGKILL {
 		if err := g.Freeze(true); err == nil {
-			defer g.Freeze(false)
+			defer func() { _ = g.Freeze(false) }() // Remove tells when nothing has died
 		}
 	}
 	pids, err := g.Pids()
@@ -204,7 +204,7 @@ func (g *Group) Signal(sig syscall.Signal) error {
 		return fmt.Errorf("processes of cgroup %q: %w", g.path, err)
 	}
 	for _, pid := range pids {
-		if err := syscall.Kill(pid, sig); err != nil && err != syscall.ESRCH {
+		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("signal process %d of cgroup %q: %w", pid, g.path, err)
 		}
 	}
@@ -296,7 +296,7 @@ func removeTree(dir string) error {
 	}
 	for _, e := range entries {
 		if e.IsDir() {
-			removeTree(filepath.Join(dir, e.Name()))
+			_ = removeTree(filepath.Join(dir, e.Name())) // the next Rmdir tells
 		}
 	}
 	if err := syscall.Rmdir(dir); err != nil && !errors.Is(err, syscall.ENOENT) {
@@ -310,14 +310,14 @@ func RemoveEmpty(path string) {
 	if filepath.Clean(path) == "/" || !filepath.IsAbs(path) {
 		return
 	}
-	syscall.Rmdir(filepath.Join("/sys/fs/cgroup", path))
+	_ = syscall.Rmdir(filepath.Join("/sys/fs/cgroup", path)) // it fails where it is not empty
 	controllers, err := os.ReadDir("/sys/fs/cgroup")
 	if err != nil || cgroups.IsCgroup2UnifiedMode() {
 		return
 	}
 	for _, c := range controllers {
 		if c.IsDir() {
-			syscall.Rmdir(filepath.Join("/sys/fs/cgroup", c.Name(), path))
+			_ = syscall.Rmdir(filepath.Join("/sys/fs/cgroup", c.Name(), path))
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -44,19 +43,19 @@ func fingerprint(p *specs.LinuxSeccomp) (sum [sha256.Size]byte) {
 	fmt.Fprintln(h, p.DefaultAction, number(p.DefaultErrnoRet), p.Architectures, p.Flags, p.Flags == nil)
 	for i := range p.Syscalls {
 		s := &p.Syscalls[i]
-		io.WriteString(h, string(s.Action)+" "+number(s.ErrnoRet))
+		h.Write([]byte(string(s.Action) + " " + number(s.ErrnoRet)))
 		for _, n := range s.Names {
-			io.WriteString(h, " "+n)
+			h.Write([]byte(" " + n))
 		}
 		for _, a := range s.Args {
-			io.WriteString(h, "\t"+string(a.Op))
+			h.Write([]byte("\t" + string(a.Op)))
 			var b [24]byte
 			binary.LittleEndian.PutUint64(b[:], uint64(a.Index))
 			binary.LittleEndian.PutUint64(b[8:], a.Value)
 			binary.LittleEndian.PutUint64(b[16:], a.ValueTwo)
 			h.Write(b[:])
 		}
-		io.WriteString(h, "\n")
+		h.Write([]byte{'\n'})
 	}
 	h.Sum(sum[:0])
 	return sum

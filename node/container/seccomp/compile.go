@@ -66,7 +66,7 @@ func compile(p *specs.LinuxSeccomp) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	wanted := append(native()[:1:1], p.Architectures...)
+	wanted := slices.Concat(native()[:1], p.Architectures)
 	a := &assembler{rets: map[uint32]label{}}
 	next := a.ret(retKillProcess) // an architecture that the profile does not know
 	for _, name := range native() {
