@@ -154,7 +154,8 @@ func (c *cluster) holdings(ts *testscript.TestScript, _ bool, args []string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("after %s there is:\n%swant:\n%s", limit, got, want)
+			mounts, _ := c.mounts() // only to help whoever reads this
+			ts.Fatalf("after %s there is:\n%swant:\n%sthe mounts:\n%s", limit, got, want, strings.Join(mounts, "\n"))
 		}
 		<-time.After(pollEvery)
 	}

@@ -77,6 +77,8 @@ type call struct {
 	sub *kinds.Subresource // nil: the object itself
 	// trusted calls are the server's own, in passing of a judged request.
 	trusted bool
+	// generated says that the server chose the new object's name.
+	generated bool
 }
 
 // answer is what a call comes to; exactly one of object, page and stream is set.

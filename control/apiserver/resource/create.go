@@ -44,7 +44,6 @@ func (c *call) create(ctx context.Context) (*answer, error) {
 			"resourceVersion should not be set on objects to be created")
 	}
 	obj.SetResourceVersion("")
-	wipe(obj)
 	if err := c.prepareNew(ctx, obj, true); err != nil {
 		return nil, err
 	}
@@ -59,6 +58,8 @@ func (c *call) create(ctx context.Context) (*answer, error) {
 func (c *call) prepareNew(ctx context.Context, obj kinds.Object, track bool) error {
 	c.dedupOwners(obj, dedupRequest)
 	c.setDefaults(obj)
+	// A strategy may write name and UID into the specification, as a Job's does.
+	c.birth(obj)
 	if prepare := c.kind.Strategy.PrepareCreate; prepare != nil {
 		prepare(obj)
 	}
@@ -73,14 +74,13 @@ func (c *call) prepareNew(ctx context.Context, obj kinds.Object, track bool) err
 	return nil
 }
 
-// bear gives an admitted object its name and identity, validates it and stores
-// it; a generated name that is taken is tried again.
+// bear validates an admitted object and stores it; a generated name that is taken
+// is tried again.
 func (c *call) bear(ctx context.Context, obj kinds.Object) error {
-	generated := obj.GetName() == "" && obj.GetGenerateName() != ""
-	c.birth(obj)
+	generated := c.generated
 	begin := c.server.cfg.Now()
 	for tries := 1; ; tries++ {
-		if generated {
+		if generated && tries > 1 {
 			obj.SetName(generateName(obj.GetGenerateName()))
 		}
 		err := c.bearOnce(ctx, obj)

@@ -69,9 +69,13 @@ func wipe(obj metav1.Object) {
 	obj.SetSelfLink("")
 }
 
-// birth fills in what the server says of a new object.
+// birth fills in what the server says of a new object: who it is, and since when.
 func (c *call) birth(obj metav1.Object) {
 	wipe(obj)
+	if obj.GetName() == "" && obj.GetGenerateName() != "" {
+		obj.SetName(generateName(obj.GetGenerateName()))
+		c.generated = true
+	}
 	obj.SetUID(uuid.NewUUID())
 	obj.SetCreationTimestamp(c.server.now())
 }
