@@ -52,11 +52,7 @@ func (p *controlPlane) controller(name string) client.Transport {
 
 // startControl starts store, API server, scheduler and controllers, in the order
 // in which they need each other, and returns when the API is ready.
-func (c *cluster) startControl(ctx context.Context, g *errgroup.Group) (*controlPlane, error) {
-	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", c.Port))
-	if err != nil {
-		return nil, fmt.Errorf("listen for the API on port %d: %w; if it is in use, choose another with --port", c.Port, err)
-	}
+func (c *cluster) startControl(ctx context.Context, g *errgroup.Group, listener net.Listener) (*controlPlane, error) {
 	objects, closeStore, err := c.openStore(ctx)
 	if err != nil {
 		listener.Close()

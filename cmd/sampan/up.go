@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -41,21 +42,34 @@ func up(ctx context.Context, o cli.UpOptions, report cli.Report) error {
 	if err != nil {
 		return err
 	}
+	// First what most likely fails, before anything has been made.
+	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", c.Port))
+	if err != nil {
+		return fmt.Errorf("listen for the API on port %d: %w; if it is in use, choose another with --port", c.Port, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
 	g, ctx := errgroup.WithContext(ctx)
-	defer func() { _ = g.Wait() }()
+	// What runs ends before what it stands on is closed, however we leave.
+	stop := func() {
+		cancel()
+		_ = g.Wait() // its error is returned by whoever leaves
+	}
+	defer stop()
 	// The container engine wants nothing of the API server: both start at once.
 	engine := make(chan started, 1)
 	go func() { engine <- c.startEngine(ctx) }()
-	control, err := c.startControl(ctx, g)
+	control, err := c.startControl(ctx, g, listener)
 	if err != nil {
 		return errors.Join(err, (<-engine).close())
 	}
 	defer control.close()
+	defer stop()
 	e := <-engine
 	if e.err != nil {
 		return e.err
 	}
 	defer func() { _ = e.close() }()
+	defer stop()
 	report("container engine")
 	if err := c.startNode(ctx, g, nodeParts{control: control, engine: e}); err != nil {
 		return err
