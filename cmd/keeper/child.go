@@ -31,6 +31,8 @@ type child struct {
 	created atomic.Bool
 	out     *output
 	exit    *plan.Exit // guarded by keeper.mu
+	// settled says that it has been made, or adopted; guarded by keeper.mu.
+	settled bool
 }
 
 func (ch *child) answer() plan.Answer {
@@ -50,8 +52,30 @@ func (k *keeper) create(r *plan.Request, fds []int) (plan.Answer, error) {
 	if err != nil {
 		k.drop(ch)
 		ch.release()
+		return a, err
 	}
-	return a, err
+	k.settle(ch)
+	return a, nil
+}
+
+func (k *keeper) settle(ch *child) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ch.settled = true
+}
+
+// abandon ends a child whose creator died before it could hear of it: nobody
+// else was told of it, and nobody could start it.
+func (k *keeper) abandon(id string) {
+	ch := k.find(id)
+	if ch == nil {
+		return
+	}
+	k.drop(ch)
+	ch.release()
+	if startTime(ch.pid) == ch.started {
+		_ = syscall.Kill(ch.pid, syscall.SIGKILL) // fails when it has ended
+	}
 }
 
 func (k *keeper) launch(ch *child, planFD int) (plan.Answer, error) {
@@ -222,6 +246,7 @@ func (k *keeper) adopt(r *plan.Request) (plan.Answer, error) {
 	}
 	ch.out.pump()
 	go k.wait(ch)
+	k.settle(ch)
 	return ch.answer(), nil
 }
 

@@ -82,6 +82,9 @@ func (k *keeper) answer(c *conn) {
 		a.Version = plan.Version
 		if err := c.send(a); err != nil {
 			note("answer "+r.ID, err.Error())
+			if r.Op == plan.Create && a.Error == "" {
+				k.abandon(r.ID)
+			}
 		}
 		if r.Op == plan.Shutdown {
 			os.Exit(0)
@@ -145,13 +148,16 @@ func (k *keeper) drop(ch *child) {
 }
 
 // watch sends what is known, then every exit. Subscribing and listing are one
-// step, so that no exit falls between.
+// step, so that no exit falls between. What is still being made is not known yet:
+// its creator will be told, and with nobody to tell it goes.
 func (k *keeper) watch(c *conn) {
 	exits := make(chan plan.Exit, maxBacklog)
 	k.mu.Lock()
 	known := make([]plan.Answer, 0, len(k.children))
 	for _, ch := range k.children {
-		known = append(known, ch.answer())
+		if ch.settled {
+			known = append(known, ch.answer())
+		}
 	}
 	k.watchers[exits] = struct{}{}
 	k.mu.Unlock()

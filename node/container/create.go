@@ -97,17 +97,20 @@ func (r *Runtime) create(ctx context.Context, cfg *CreateConfig) (_ *container, 
 			err = errors.Join(err, r.discard(context.WithoutCancel(ctx), c))
 		}
 	}()
-	if err := c.group.Create(); err != nil {
-		return nil, err
-	}
-	child.Cgroup, p.CgroupProcs = c.group.Join()
-	if p.Process.OOMScoreAdj == nil {
-		p.Process.OOMScoreAdj = new(int) // not the keeper's, which is as low as can be
-	}
 	if err := r.directories(cfg, p, child, mappingsOf(cfg.Spec, sb)); err != nil {
 		return nil, err
 	}
 	c.rec.Child = *child
+	if err := c.save(); err != nil { // before the cgroup, which nobody would find otherwise
+		return nil, err
+	}
+	if err := c.group.Create(); err != nil {
+		return nil, err
+	}
+	c.rec.Child.Cgroup, p.CgroupProcs = c.group.Join()
+	if p.Process.OOMScoreAdj == nil {
+		p.Process.OOMScoreAdj = new(int) // not the keeper's, which is as low as can be
+	}
 	if p.Process.UserNS == filepath.Join(r.runDir(cfg.ID), userPin) {
 		if err := r.pinUserNS(mappingsOf(cfg.Spec, sb), p.Process.UserNS); err != nil {
 			return nil, err
@@ -123,9 +126,6 @@ func (r *Runtime) launch(ctx context.Context, c *container, p *plan.Plan) error 
 		return err
 	}
 	if err := atomicfile.WriteVolatile(c.filePlan, b, 0o600); err != nil {
-		return err
-	}
-	if err := c.save(); err != nil {
 		return err
 	}
 	f, err := os.Open(c.filePlan)

@@ -2,9 +2,13 @@ package container
 
 import (
 	"context"
+	"errors"
+	"strings"
+	"syscall"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
@@ -27,9 +31,9 @@ func (r *Runtime) reconcile(known map[string]plan.Answer) {
 	for _, c := range r.containers {
 		all = append(all, c)
 	}
-	pauses := map[string]bool{}
+	pauses := map[string]*Sandbox{}
 	for _, sb := range r.sandboxes {
-		pauses[sb.pauseID()] = true
+		pauses[sb.pauseID()] = sb
 	}
 	r.mu.Unlock()
 	for _, c := range all {
@@ -39,11 +43,58 @@ func (r *Runtime) reconcile(known map[string]plan.Answer) {
 			r.log.Error("container not recovered", "id", c.rec.ID, "err", err)
 		}
 	}
-	for id := range known {
-		if !pauses[id] && !r.isCreating(id) {
-			r.log.Warn("keeper has a container that no record names", "id", id)
+	for id, a := range known {
+		if sb := pauses[id]; sb != nil {
+			if err := r.settlePause(sb, a); err != nil {
+				r.log.Error("sandbox not recovered", "id", sb.Config.ID, "err", err)
+			}
+		} else if !r.isCreating(strings.TrimSuffix(id, pauseSuffix)) {
+			r.log.Warn("a process that no record names is ended", "id", id, "pid", a.PID)
+			r.endUnknown(id, a)
 		}
 	}
+}
+
+// settlePause notes the pid 1 of a sandbox that was being made when its maker
+// died: with it, the sandbox can be taken apart.
+func (r *Runtime) settlePause(s *Sandbox, a plan.Answer) error {
+	if s.PausePID != 0 || a.PID == 0 {
+		return nil
+	}
+	s.PausePID, s.PauseTicks = a.PID, a.Started
+	return r.saveSandbox(s)
+}
+
+// endUnknown kills what only the keeper knows, and has it forget.
+func (r *Runtime) endUnknown(id string, a plan.Answer) {
+	if a.Exit == nil && a.PID > 0 && startTicks(a.PID) == a.Started {
+		_ = unix.Kill(a.PID, unix.SIGKILL) // fails when it has ended
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), adoptWait)
+	defer cancel()
+	req := plan.Request{Op: plan.Forget, ID: id}
+	conn, err := r.keeper.requestNow(req)
+	if err == nil {
+		_, err = r.keeper.answer(ctx, conn, req)
+	}
+	if err != nil {
+		r.log.Warn("keeper does not forget", "id", id, "err", err)
+	}
+}
+
+// unborn removes a container whose maker died before the keeper had made it.
+func (r *Runtime) unborn(c *container) error {
+	r.log.Info("removing a container that was never made", "id", c.rec.ID)
+	killed := c.group.Signal(syscall.SIGKILL)
+	ctx, cancel := context.WithTimeout(context.Background(), removeWait)
+	defer cancel()
+	if err := c.group.Remove(ctx); err != nil {
+		return errors.Join(err, killed)
+	}
+	r.mu.Lock()
+	delete(r.containers, c.rec.ID)
+	r.mu.Unlock()
+	return r.removeDirs(c.rec.ID)
 }
 
 func (r *Runtime) isCreating(id string) bool {
@@ -70,6 +121,9 @@ func (r *Runtime) settle(c *container, a plan.Answer, known bool) error {
 	if e, err := r.readExit(rec.ID); err == nil {
 		c.finish(e)
 		return nil
+	}
+	if rec.State == Created && rec.PID == 0 {
+		return r.unborn(c)
 	}
 	if !rec.alive() || rec.State == Created {
 		// A created container ends with its keeper: nobody could start it.

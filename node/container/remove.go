@@ -107,8 +107,16 @@ func (r *Runtime) discard(ctx context.Context, c *container) error {
 	if err := c.group.Remove(ctx); err != nil {
 		return errors.Join(err, killed)
 	}
+	return r.removeDirs(id)
+}
+
+// removeDirs removes a container's directories, that of the record last.
+func (r *Runtime) removeDirs(id string) error {
 	_ = unix.Unmount(filepath.Join(r.runDir(id), userPin), unix.MNT_DETACH) // EINVAL and ENOENT say that there is none
-	return errors.Join(os.RemoveAll(r.runDir(id)), os.RemoveAll(r.dir(id)))
+	if err := os.RemoveAll(r.runDir(id)); err != nil {
+		return err
+	}
+	return os.RemoveAll(r.dir(id))
 }
 
 // Update changes the limits that are set in res while the container runs.

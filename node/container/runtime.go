@@ -191,7 +191,9 @@ func (r *Runtime) load() error {
 		c := &container{r: r, ended: make(chan struct{})}
 		if err := atomicfile.ReadJSON(r.file(e.Name(), stateFile), &c.rec); err != nil || c.rec.ID != e.Name() {
 			r.log.Warn("container record cannot be read and is dropped", "id", e.Name(), "err", err)
-			os.RemoveAll(r.dir(e.Name()))
+			if err := r.removeDirs(e.Name()); err != nil {
+				r.log.Error("container not dropped", "id", e.Name(), "err", err)
+			}
 			continue
 		}
 		c.filePlan = r.file(c.rec.ID, planFile)

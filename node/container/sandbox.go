@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -74,7 +76,10 @@ func (s *Sandbox) Shm() string {
 	return filepath.Join(s.dir, "shm")
 }
 
-func (s *Sandbox) pauseID() string { return s.Config.ID + ".pause" }
+// pauseSuffix makes the keeper's name of a sandbox's pid 1.
+const pauseSuffix = ".pause"
+
+func (s *Sandbox) pauseID() string { return s.Config.ID + pauseSuffix }
 
 // pinned are the namespaces that this sandbox has pinned, by file name.
 func (s *Sandbox) pinned() map[string]uintptr {
@@ -245,6 +250,13 @@ func (r *Runtime) dismantle(ctx context.Context, s *Sandbox) error {
 	}
 	r.dropParent(s)
 	return os.RemoveAll(s.dir)
+}
+
+// Sandboxes are the ids of all sandboxes, in order.
+func (r *Runtime) Sandboxes() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.sandboxes))
 }
 
 // Sandbox returns a sandbox by id.

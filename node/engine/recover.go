@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"time"
 
@@ -19,8 +21,8 @@ const recoverTime = time.Minute
 var idForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // recover compares the records with what lives. A sandbox that was being made,
-// or whose namespaces went with a reboot, becomes not ready; containers and
-// snapshots without a record are removed. What fails is told and left for the
+// or whose namespaces went with a reboot, becomes not ready; sandboxes,
+// containers and snapshots without a record are removed. What fails is told and left for the
 // next start: one stuck pod must not keep the node from coming up.
 func (e *Engine) recover(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, recoverTime)
@@ -47,7 +49,37 @@ func (e *Engine) recover(ctx context.Context) error {
 		e.log.Warn("pod network is not reconciled", "error", err)
 	}
 	e.recoverContainers(ctx)
+	if err := e.recoverSandboxes(ctx); err != nil {
+		return err
+	}
 	return e.recoverSnapshots()
+}
+
+// recoverSandboxes removes the namespaces and files of sandboxes without a
+// record. Containers that were in them are gone before.
+func (e *Engine) recoverSandboxes(ctx context.Context) error {
+	for _, id := range e.runtime.Sandboxes() {
+		if !idForm.MatchString(id) || e.records.sandbox(id) != nil {
+			continue
+		}
+		e.log.Info("removing a sandbox that nobody knows", "sandbox", id)
+		if err := e.runtime.RemoveSandbox(ctx, id); err != nil {
+			e.log.Warn("unknown sandbox is not removed", "sandbox", id, "error", err)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(e.cfg.Run, filesDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("recover: %w", err)
+	}
+	for _, f := range entries {
+		if !idForm.MatchString(f.Name()) || e.records.sandbox(f.Name()) != nil {
+			continue
+		}
+		if err := e.files(f.Name()).remove(); err != nil {
+			e.log.Warn("files of an unknown sandbox are not removed", "sandbox", f.Name(), "error", err)
+		}
+	}
+	return nil
 }
 
 // recoverContainers removes what only one side knows: a container whose making

@@ -22,10 +22,13 @@ const (
 	maxResolv, maxHosts = 64 << 10, 1 << 20
 )
 
+// filesDir holds a directory a sandbox, below Config.Run.
+const filesDir = "sandboxes"
+
 // files are where a sandbox's files are.
 type files struct{ dir string }
 
-func (e *Engine) files(id string) files { return files{filepath.Join(e.cfg.Run, "sandboxes", id)} }
+func (e *Engine) files(id string) files { return files{filepath.Join(e.cfg.Run, filesDir, id)} }
 
 func (f files) path(name string) string { return filepath.Join(f.dir, name) }
 
