@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sampan-dev/sampan/cli"
+	"github.com/sampan-dev/sampan/internal/pace"
 	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/internal/timeline"
 )
@@ -38,6 +39,7 @@ type cluster struct {
 // up runs a whole cluster until ctx ends: the control plane and, beside it as
 // soon as each piece can be had, the node.
 func up(ctx context.Context, o cli.UpOptions, report cli.Report) error {
+	defer pace.Keep()()
 	c, err := prepare(o, report)
 	if err != nil {
 		return err
