@@ -105,6 +105,10 @@ func (x *exchange) serve(at route) {
 
 // run takes the request through the server and writes the answer.
 func (x *exchange) run(ctx context.Context) {
+	switch x.req.Verb {
+	case verbCreate, verbUpdate, verbPatch:
+		deepen()
+	}
 	out, err := x.answer(ctx)
 	x.server.audit(ctx, x.req, out, err)
 	if err != nil {

@@ -20,6 +20,11 @@ const (
 	gzipLevel = 1
 )
 
+// unhurried is the size of an answer for which no deadline is set: net/http keeps
+// that much and sends it after the handler has returned, so that a deadline around
+// the writing would bound nothing, and cost HTTP/2 two messages.
+const unhurried = 4 << 10
+
 // fail writes an error as a Status.
 func (x *exchange) fail(err error) {
 	status := statusOf(err)
@@ -166,7 +171,9 @@ func (x *exchange) write(code int, contentType string, pieces [][]byte) {
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-cache, private")
 	h.Add("Vary", "Accept-Encoding")
-	defer x.hurry()()
+	if size > unhurried {
+		defer x.hurry()()
+	}
 	if size < gzipFrom || !acceptsGzip(x.r) {
 		h.Set("Content-Length", strconv.Itoa(size))
 		x.w.WriteHeader(code)
