@@ -15,7 +15,7 @@ import (
 const maxCronJobName = 52
 
 // zonePart is one element of a time zone's name.
-var zonePart = regexp.MustCompile(`^[A-Za-z0-9_+-]{1,}$`)
+var zonePart = regexp.MustCompile(`^[A-Za-z0-9_+-]+$`)
 
 func validateCronJob(c *batchv1.CronJob) field.ErrorList {
 	var f kinds.Faults

@@ -15,7 +15,7 @@ import (
 )
 
 // declaredFeature is "Feature" or "Feature/part".
-var declaredFeature = regexp.MustCompile(`^[A-Z][a-zA-Z0-9]*(\/[a-zA-Z][a-zA-Z0-9]*)*$`)
+var declaredFeature = regexp.MustCompile(`^[A-Z][a-zA-Z0-9]*(/[a-zA-Z][a-zA-Z0-9]*)*$`)
 
 func validateNode(n *corev1.Node) field.ErrorList {
 	var f kinds.Faults
@@ -29,7 +29,7 @@ func validateNode(n *corev1.Node) field.ErrorList {
 	if len(n.Spec.PodCIDRs) > 1 {
 		dual, err := netutils.IsDualStackCIDRStrings(n.Spec.PodCIDRs)
 		if err != nil {
-			f.Join(field.ErrorList{field.InternalError(cidrs, fmt.Errorf("invalid PodCIDRs. failed to check with dual stack with error:%v", err))})
+			f.Join(field.ErrorList{field.InternalError(cidrs, fmt.Errorf("invalid PodCIDRs. failed to check with dual stack with error:%w", err))})
 		}
 		if !dual || len(n.Spec.PodCIDRs) > 2 {
 			f.Invalid(cidrs, n.Spec.PodCIDRs, "may specify no more than one CIDR for each IP family")

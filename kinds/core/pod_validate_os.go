@@ -22,10 +22,10 @@ const (
 // The forms of Windows' names: domains are NetBIOS or DNS names.
 var (
 	controlCharacters = regexp.MustCompile(`[[:cntrl:]]+`)
-	netBIOSDomain     = regexp.MustCompile(`^[^\\/:\*\?"<>|\.][^\\/:\*\?"<>|]{0,14}$`)
+	netBIOSDomain     = regexp.MustCompile(`^[^\\/:\*\?"<>|.][^\\/:\*\?"<>|]{0,14}$`)
 	dnsDomain         = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$`)
 	badUserCharacters = regexp.MustCompile(`["/\\:;|=,\+\*\?<>@\[\]]`)
-	onlyDotsOrSpaces  = regexp.MustCompile(`^[\. ]+$`)
+	onlyDotsOrSpaces  = regexp.MustCompile(`^[. ]+$`)
 )
 
 // named is a field that may be set or not.
