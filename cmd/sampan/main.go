@@ -21,8 +21,6 @@ var version = "v0.1.0-dev"
 // The main thread stays with the main goroutine. A goroutine that has changed
 // its thread's namespace ends together with that thread, and when it is the main
 // one, /proc/self would show the wrong namespaces for good.
-//
-//nolint:gochecknoinits // only here does main run on the main thread for certain
 func init() { runtime.LockOSThread() } //nolint:gochecknoinits // only an init runs on the main thread for certain
 
 func main() { os.Exit(run()) }

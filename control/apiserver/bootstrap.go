@@ -224,7 +224,7 @@ func behind(at netip.AddrPort) []wanted {
 	}
 	meta := metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "kubernetes",
 		Labels: map[string]string{discoveryv1.LabelSkipMirror: "true"}}
-	points := &corev1.Endpoints{ObjectMeta: meta, Subsets: []corev1.EndpointSubset{{ //nolint:staticcheck // clients still read it
+	points := &corev1.Endpoints{ObjectMeta: meta, Subsets: []corev1.EndpointSubset{{
 		Addresses: []corev1.EndpointAddress{{IP: at.Addr().String()}},
 		Ports:     []corev1.EndpointPort{{Name: name, Port: port, Protocol: protocol}},
 	}}}
@@ -235,7 +235,7 @@ func behind(at netip.AddrPort) []wanted {
 		Ports:     []discoveryv1.EndpointPort{{Name: &name, Port: &port, Protocol: &protocol}}}
 	return []wanted{
 		want(corev1.SchemeGroupVersion.WithResource("endpoints"), points, func(have kinds.Object) bool {
-			h := have.(*corev1.Endpoints) //nolint:staticcheck // as above
+			h := have.(*corev1.Endpoints)
 			if equality.Semantic.DeepEqual(h.Subsets, points.Subsets) {
 				return false
 			}

@@ -122,17 +122,17 @@ func parsePod(pod *corev1.Pod, fields []string) {
 		key, value, _ := strings.Cut(f, "=")
 		for _, name := range strings.Split(value, ",") {
 			c := corev1.Container{Name: strings.TrimSuffix(name, "!"), Image: "i"}
-			switch {
-			case key == "restart":
+			switch key {
+			case "restart":
 				pod.Spec.RestartPolicy = corev1.RestartPolicy(value)
-			case key == "init":
+			case "init":
 				if strings.HasSuffix(name, "!") {
 					c.RestartPolicy = &always
 				}
 				pod.Spec.InitContainers = append(pod.Spec.InitContainers, c)
-			case key == "main":
+			case "main":
 				pod.Spec.Containers = append(pod.Spec.Containers, c)
-			case key == "debug":
+			case "debug":
 				e := corev1.EphemeralContainer{}
 				e.Name = name
 				pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers, e)

@@ -124,12 +124,12 @@ func TestHTTP(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/bad":
-			w.WriteHeader(500)
+			w.WriteHeader(http.StatusInternalServerError)
 		case "/away":
 			http.Redirect(w, r, "http://example.invalid/", http.StatusFound)
 		case "/agent":
 			if r.Header.Get("User-Agent") != "kube-probe/1.37" || r.Header.Get("X-A") != "b" || r.Host != "me" {
-				w.WriteHeader(400)
+				w.WriteHeader(http.StatusBadRequest)
 			}
 		case "/slow":
 			<-r.Context().Done()

@@ -55,8 +55,8 @@ func reap(pid int) error {
 
 // idle is what a forked process does: nothing that needs Go's runtime.
 func idle() {
-	syscall.RawSyscall(sysCloseRange, 0, 1<<31-1, 0)
+	_, _, _ = syscall.RawSyscall(sysCloseRange, 0, 1<<31-1, 0)
 	for {
-		syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
 	}
 }
