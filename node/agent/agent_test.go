@@ -186,6 +186,30 @@ func TestActiveDeadline(t *testing.T) {
 	})
 }
 
+// TestCountsGoOnWhenTheEngineForgets: the node went down and up again, and what
+// ran there is known from the API alone.
+func TestCountsGoOnWhenTheEngineForgets(t *testing.T) {
+	tell(t, "forgotten", func(s *story) {
+		s.engine.Images["crash"] = agenttest.Exit(time.Second, 1)
+		s.create(pod("steady", container("app", "app")))
+		s.create(pod("crashing", container("app", "crash")))
+		s.pass(25 * time.Second)
+		s.say("> agent stops, and the engine forgets everything")
+		s.stopAgent()
+		s.engine.Forget()
+		s.startAgent()
+		s.pass(5 * time.Second)
+		s.say("> once more")
+		s.stopAgent()
+		s.engine.Forget()
+		s.startAgent()
+		s.pass(5 * time.Second)
+		// A container that is there is counted by the engine again.
+		s.engine.Crash("steady", "app", 1)
+		s.pass(time.Minute)
+	})
+}
+
 func TestAgentRestartAdoptsContainers(t *testing.T) {
 	tell(t, "adopt", func(s *story) {
 		c := container("app", "app")

@@ -85,7 +85,7 @@ func (m *machine) decide(ctx context.Context, again *alarm, waiting map[string]p
 	m.makeRoom()
 	d := plan.Next(plan.Input{
 		Pod: m.pod, Actual: m.now, Now: now, Stop: m.stop, Mounted: m.mounted, Busy: m.busy(now),
-		Images: m.imagesReady(), Failures: m.failures, Crashes: m.crashes, Verdicts: m.verdicts(), HoldSandbox: m.holdBox,
+		Images: m.imagesReady(), Failures: m.failures, Crashes: m.crashes, Attempts: m.attempts(), Verdicts: m.verdicts(), HoldSandbox: m.holdBox,
 		Applied: m.applied, HoldResize: m.noRoom != nil,
 	})
 	m.explain(d.Waiting, waiting)
@@ -105,6 +105,19 @@ func (m *machine) decide(ctx context.Context, again *alarm, waiting map[string]p
 	if m.stage == serving {
 		m.refresh(ctx, again)
 	}
+}
+
+// attempts are the numbers that containers get which the engine knows nothing of.
+func (m *machine) attempts() map[string]int32 {
+	next := map[string]int32{}
+	for _, list := range [][]corev1.ContainerStatus{m.status.InitContainerStatuses, m.status.ContainerStatuses} {
+		for i := range list {
+			if m.now.Latest(list[i].Name) == nil {
+				next[list[i].Name] = status.NextAttempt(&list[i])
+			}
+		}
+	}
+	return next
 }
 
 // explain says why containers wait. What was said last stands until the

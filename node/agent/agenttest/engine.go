@@ -153,6 +153,18 @@ func (e *Engine) Crash(pod, name string, code int32) {
 	panic(fmt.Sprintf("agenttest: no running container %s/%s", pod, name))
 }
 
+// Forget ends everything and knows nothing of it any more, as when the node is
+// taken down and up again.
+func (e *Engine) Forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, b := range e.sandboxes {
+		e.stopSandbox(b)
+	}
+	clear(e.containers)
+	clear(e.sandboxes)
+}
+
 // LoseSandbox ends a pod's sandbox and all in it, as a reboot does.
 func (e *Engine) LoseSandbox(pod string) {
 	e.mu.Lock()

@@ -138,7 +138,7 @@ func (p *planner) start() {
 
 // startOne returns false when the containers after c must wait for it.
 func (p *planner) startOne(c *corev1.Container, blocked bool) bool {
-	start := Step{Kind: StartContainer, Container: c.Name, Attempt: p.Actual.NextAttempt(c.Name)}
+	start := Step{Kind: StartContainer, Container: c.Name, Attempt: max(p.Actual.NextAttempt(c.Name), p.Attempts[c.Name])}
 	pull := Step{Kind: PullImage, Container: c.Name}
 	if p.Busy[start.Key()] || p.Busy[pull.Key()] {
 		return false

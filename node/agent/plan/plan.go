@@ -98,6 +98,9 @@ type Input struct {
 	// Failures and Crashes are the past of containers, by name.
 	Failures map[string]Failure
 	Crashes  map[string]Crash
+	// Attempts are the least numbers that the next containers get, by name, for
+	// those that the engine has forgotten.
+	Attempts map[string]int32
 	// Verdicts are by container id.
 	Verdicts map[string]Verdict
 	// Applied are the resources that running containers have, by id; a container

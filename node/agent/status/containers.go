@@ -16,7 +16,10 @@ import (
 const (
 	lostReason  = "ContainerStatusUnknown"
 	lostMessage = "The container could not be located when the pod was terminated"
-	lostCode    = 137
+	// lostBefore is the message in the last state of a container that is to run
+	// again.
+	lostBefore = "The container could not be located when the pod was deleted.  The container used to be Running"
+	lostCode   = 137
 )
 
 // containers fills the three lists of container statuses.
@@ -81,14 +84,30 @@ func (b *builder) absent(st *corev1.ContainerStatus) {
 			Reason: lostReason, Message: lostMessage, ExitCode: lostCode,
 			StartedAt: b.old.State.Running.StartedAt, FinishedAt: stamp(b.in.Now), ContainerID: b.old.ContainerID,
 		}
-		st.ContainerID, st.ImageID = b.old.ContainerID, b.old.ImageID
 		if b.in.Ended {
-			st.State = corev1.ContainerState{Terminated: lost}
+			st.State, st.ContainerID, st.ImageID = corev1.ContainerState{Terminated: lost}, b.old.ContainerID, b.old.ImageID
 			return
 		}
+		lost.Message = lostBefore
 		st.LastTerminationState = corev1.ContainerState{Terminated: lost}
-		st.RestartCount++
+		st.RestartCount = NextAttempt(b.old)
+	default:
+		st.RestartCount = NextAttempt(b.old)
 	}
+}
+
+// NextAttempt is the restart count that a container gets which is started now,
+// going by its last known status: so counts go on when the engine has forgotten
+// what ran.
+func NextAttempt(old *corev1.ContainerStatus) int32 {
+	ran := old.State.Running != nil || old.State.Terminated != nil
+	if last := old.LastTerminationState.Terminated; last != nil && last.ContainerID != "" && last.ContainerID == old.ContainerID {
+		ran = true // it is held back, and waits as the one that ended
+	}
+	if ran {
+		return old.RestartCount + 1
+	}
+	return old.RestartCount
 }
 
 // present: the newest container gives the state, the one before it the last.
@@ -114,6 +133,9 @@ func (b *builder) present(st *corev1.ContainerStatus, now *actual.Container) {
 		st.LastTerminationState = b.state(before)
 	} else if b.old != nil && now.Attempt > 0 {
 		st.LastTerminationState = b.old.LastTerminationState
+		if b.old.State.Terminated != nil && b.old.ContainerID != st.ContainerID {
+			st.LastTerminationState = b.old.State
+		}
 	}
 }
 
