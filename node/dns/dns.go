@@ -105,10 +105,10 @@ func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	s.mirror.run(ctx, &wg)
 	for _, c := range s.cfg.PacketConns {
-		wg.Go(func() { s.serveUDP(ctx, c) })
+		wg.Go(func() { _ = s.serveUDP(ctx, c) }) // whoever gave it knows why it was closed
 	}
 	for _, l := range s.cfg.Listeners {
-		wg.Go(func() { s.serveTCP(ctx, l) })
+		wg.Go(func() { _ = s.serveTCP(ctx, l) })
 	}
 	for _, addr := range s.cfg.Listen {
 		wg.Go(func() { s.listen(ctx, "udp", addr) })

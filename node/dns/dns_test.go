@@ -82,7 +82,10 @@ func serve(t testing.TB, cfg Config, objects ...client.Object) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-ended })
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
 	<-s.mirror.services.Synced()
 	<-s.mirror.slices.Synced()
 	<-s.mirror.namespaces.Synced()

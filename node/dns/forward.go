@@ -115,7 +115,7 @@ func (f *forwarder) resolve(ctx context.Context, q wire.Question) *wire.Msg {
 }
 
 func (f *forwarder) shared(q wire.Question) {
-	f.flights.Do(flight(q), func() (any, error) { return f.ask(q) })
+	_, _, _ = f.flights.Do(flight(q), func() (any, error) { return f.ask(q) })
 }
 
 func flight(q wire.Question) string {

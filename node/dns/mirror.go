@@ -52,9 +52,9 @@ func newMirror(t client.Transport, log *slog.Logger) *mirror {
 }
 
 func (m *mirror) run(ctx context.Context, wg *sync.WaitGroup) {
-	wg.Go(func() { m.services.Run(ctx) })
-	wg.Go(func() { m.slices.Run(ctx) })
-	wg.Go(func() { m.namespaces.Run(ctx) })
+	wg.Go(func() { _ = m.services.Run(ctx) }) // each ends with ctx only
+	wg.Go(func() { _ = m.slices.Run(ctx) })
+	wg.Go(func() { _ = m.namespaces.Run(ctx) })
 }
 
 // synced tells whether a missing object is known to be missing.

@@ -104,10 +104,10 @@ func widen(c net.PacketConn) {
 	if !ok {
 		return
 	}
-	u.SetReadBuffer(receiveBuffer)
+	_ = u.SetReadBuffer(receiveBuffer)
 	if raw, err := u.SyscallConn(); err == nil {
-		raw.Control(func(fd uintptr) {
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
 		})
 	}
 }
@@ -141,7 +141,7 @@ func (s *Server) readUDP(ctx context.Context, c net.PacketConn) error {
 
 func send(c net.PacketConn, reply []byte, to net.Addr) {
 	if reply != nil {
-		c.WriteTo(reply, to) // a lost reply is asked for again
+		_, _ = c.WriteTo(reply, to) // a lost reply is asked for again
 	}
 }
 

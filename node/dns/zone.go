@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 
 	wire "github.com/miekg/dns"
@@ -127,7 +128,7 @@ func (z *zone) apex(owner string, kind uint16) found {
 	case wire.TypeNS:
 		ns := "ns.dns." + z.domain
 		f.rrs = []wire.RR{&wire.NS{Hdr: header(owner, wire.TypeNS, z.ttl), Ns: ns}}
-		f.extra = append(z.addresses(ns, z.ownAddresses(), wire.TypeA).rrs, z.addresses(ns, z.ownAddresses(), wire.TypeAAAA).rrs...)
+		f.extra = slices.Concat(z.addresses(ns, z.ownAddresses(), wire.TypeA).rrs, z.addresses(ns, z.ownAddresses(), wire.TypeAAAA).rrs)
 	}
 	return f
 }
@@ -218,7 +219,7 @@ func (s served) port(name, proto string) found {
 	var f found
 	var targets []target
 	match := func(n string, p corev1.Protocol) bool {
-		return (name == "" || name == strings.ToLower(n)) && (proto == "" || strings.EqualFold(proto, string(cmp.Or(p, corev1.ProtocolTCP))))
+		return (name == "" || strings.EqualFold(name, n)) && (proto == "" || strings.EqualFold(proto, string(cmp.Or(p, corev1.ProtocolTCP))))
 	}
 	if !s.headless() {
 		for _, p := range s.svc.Spec.Ports {
