@@ -73,7 +73,7 @@ func writes(ctx context.Context) (rows []row, err error) {
 		if err != nil {
 			return nil, err
 		}
-		each := float64((after.cpu-before.cpu).Microseconds()) / (creates * writeFor.Seconds())
+		each := float64((after.cpu - before.cpu).Microseconds()) / (creates * writeFor.Seconds())
 		rows = append(rows, row{
 			fmt.Sprintf("ConfigMap creates, %d clients", clients),
 			fmt.Sprintf("%.0f a second, %.0f %% of %.0f raw puts; %.0f µs of processor each", creates, creates/puts*100, puts, each), ">= 70 %",
