@@ -109,7 +109,7 @@ func (n *Net) hostSettings() error {
 	if !n.cfg.Forwarding {
 		return nil
 	}
-	if err := sysctl("ipv4/ip_forward", "1"); err != nil {
+	if err := n.change("ipv4/ip_forward", "1"); err != nil {
 		return err
 	}
 	if !v6 {
@@ -122,12 +122,12 @@ func (n *Net) hostSettings() error {
 	}
 	for _, s := range settings {
 		if v, err := os.ReadFile(s); err == nil && strings.TrimSpace(string(v)) == "1" {
-			if err := os.WriteFile(s, []byte("2"), 0); err != nil {
-				return fmt.Errorf("set %q: %w", s, err)
+			if err := n.change(strings.TrimPrefix(s, "/proc/sys/net/"), "2"); err != nil {
+				return err
 			}
 		}
 	}
-	return sysctl("ipv6/conf/all/forwarding", "1")
+	return n.change("ipv6/conf/all/forwarding", "1")
 }
 
 // uplinkMTU is that of the interface with the default route.

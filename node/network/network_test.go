@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -192,6 +193,59 @@ func TestCleanupLeavesNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(w.cfg.State); !os.IsNotExist(err) {
 		t.Errorf("state: %v, want none", err)
+	}
+}
+
+// TestCleanupRestoresSettings: what the host had before it has again, but for
+// what somebody else has set meanwhile.
+func TestCleanupRestoresSettings(t *testing.T) {
+	w := newWorld(t)
+	const v4, v6, ra, other = "ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/up0/accept_ra", "ipv6/conf/lo/accept_ra"
+	show := func() string {
+		var out []string
+		w.must(within(w.host.ns, func() error {
+			for _, name := range []string{v4, v6, ra, other} {
+				b, err := os.ReadFile(filepath.Join("/proc/sys/net", name))
+				if err != nil {
+					return err
+				}
+				out = append(out, strings.TrimSpace(string(b)))
+			}
+			return nil
+		}))
+		return strings.Join(out, " ")
+	}
+	w.must(w.net.Cleanup(t.Context())) // the world's own, for a fresh beginning
+	w.must(w.net.Close())
+	w.must(within(w.host.ns, func() error {
+		return errors.Join(sysctl(v4, "0"), sysctl(v6, "0"), sysctl(ra, "1"), sysctl(other, "1"))
+	}))
+	before := show()
+	w.open()
+	if got := show(); got != "1 1 2 2" {
+		t.Errorf("while it is there: %s", got)
+	}
+	w.must(w.net.Close())
+	w.open() // a successor finds the settings changed, and knows from what
+	w.must(within(w.host.ns, func() error { return sysctl(other, "0") }))
+	w.must(w.net.Cleanup(t.Context()))
+	if got := show(); before != "0 0 1 1" || got != "0 0 1 0" {
+		t.Errorf("settings were %s, are %s", before, got)
+	}
+
+	w.must(w.net.Close())
+	w.open()
+	w.must(within(w.host.ns, func() error { return sysctl(v4, "0") })) // as another that leaves does
+	w.must(w.net.Check(t.Context()))
+	if got := show(); got[:1] != "1" {
+		t.Errorf("forwarding is not repaired: %s", got)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "br-other"
+	w.must(w.net.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+	w.must(w.net.Cleanup(t.Context()))
+	if got := show(); got[:1] != "1" {
+		t.Errorf("forwarding was switched off though another bridge is there: %s", got)
 	}
 }
 

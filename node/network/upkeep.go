@@ -31,10 +31,11 @@ func (n *Net) Check(ctx context.Context) error {
 	return n.ensure()
 }
 
-// intact tells whether the bridge and the tables are there. n.mu is held.
+// intact tells whether the bridge and the tables are there, and the host
+// forwards. n.mu is held.
 func (n *Net) intact() bool {
 	link, err := n.nl.LinkByName(n.cfg.Bridge)
-	return err == nil && link.Attrs().Index == n.bridge && n.nat.present(n.families())
+	return err == nil && link.Attrs().Index == n.bridge && n.nat.present(n.families()) && n.forwards()
 }
 
 // same tells whether the node's pod CIDRs are these already. n.mu is held.
@@ -73,7 +74,8 @@ func (n *Net) Reconcile(ctx context.Context, live []string) error {
 	return errors.Join(errs...)
 }
 
-// Cleanup removes everything: attachments, bridge, tables, state.
+// Cleanup removes everything: attachments, bridge, tables, state; and puts the
+// host's settings back to what they were.
 func (n *Net) Cleanup(ctx context.Context) error {
 	records, err := n.records()
 	errs := []error{err}
@@ -83,6 +85,9 @@ func (n *Net) Cleanup(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	errs = append(errs, n.removeBridge(), n.nat.remove())
+	if errors.Join(errs...) == nil {
+		errs = append(errs, n.restore())
+	}
 	n.pools = nil
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up the pod network: %w", err)
