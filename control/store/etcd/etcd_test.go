@@ -74,6 +74,28 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// A server that comes back with a log of its first hundreds of writes elects
+// itself only when raft has seen them all: etcd lets go of the first before.
+func TestRestartWithLog(t *testing.T) {
+	const writes, restarts = 150, 20
+	cfg := etcd.EmbedConfig{Dir: t.TempDir()}
+	server := start(t, cfg)
+	for i := range writes {
+		if _, err := server.Store().Create(t.Context(), "/a/"+strconv.Itoa(i), []byte("1"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range restarts {
+		if err := server.Close(); err != nil {
+			t.Fatal(err)
+		}
+		server = start(t, cfg)
+	}
+	if _, _, err := server.Store().Get(t.Context(), "/a/0"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLocked(t *testing.T) {
 	cfg := etcd.EmbedConfig{Dir: t.TempDir()}
 	start(t, cfg)

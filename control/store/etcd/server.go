@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"expvar"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"go.etcd.io/etcd/server/v3/features"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc"
 )
@@ -248,7 +250,7 @@ func lead(ctx context.Context, server *etcdserver.EtcdServer) error {
 			return context.Cause(ctx)
 		case <-retry.C:
 		}
-		if settled++; server.AppliedIndex() == 0 || server.AppliedIndex() < server.CommittedIndex() {
+		if settled++; server.AppliedIndex() == 0 || server.AppliedIndex() < server.CommittedIndex() || !caughtUp(self) {
 			settled = 0
 		}
 		if settled < 2 || server.Leader() != 0 {
@@ -259,4 +261,17 @@ func lead(ctx context.Context, server *etcdserver.EtcdServer) error {
 			return fmt.Errorf("campaign: %w", err)
 		}
 	}
+}
+
+// caughtUp says whether raft itself knows that all is applied. The server knows
+// first, and may then drop the log's first entry, which raft would still look at
+// in a campaign, and panic. Etcd shows raft's own view as a variable of the
+// process only: of the server that started last. Another's answer proves nothing.
+func caughtUp(self uint64) bool {
+	shown, ok := expvar.Get("raft.status").(expvar.Func)
+	if !ok {
+		return true
+	}
+	status, ok := shown.Value().(raft.Status)
+	return !ok || status.ID != self || status.Applied >= status.GetCommit()
 }
