@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -161,7 +162,15 @@ func failure(child *exec.Cmd, path string, from int64) error {
 		return fmt.Errorf("the cluster did not get ready; its log is %s", path)
 	}
 	lines := strings.Split(strings.TrimSpace(string(raw[from:])), "\n")
+	if at := slices.IndexFunc(lines, broke); at >= 0 {
+		return fmt.Errorf("the cluster broke: %s; %s has the details", lines[at], path)
+	}
 	return errors.New(strings.TrimPrefix(lines[len(lines)-1], "sampan: "))
+}
+
+// broke finds the line in which Go says why it ended a program; stacks follow it.
+func broke(line string) bool {
+	return strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ")
 }
 
 func (s Settings) logFile() string { return filepath.Join(s.DataDir, "sampan.log") }
