@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/node/agent/agenttest"
@@ -182,6 +184,30 @@ func TestActiveDeadline(t *testing.T) {
 		limit := int64(20)
 		p.Spec.ActiveDeadlineSeconds = &limit
 		s.create(p)
+		s.pass(time.Minute)
+	})
+}
+
+// TestNetworkNotReady: a sandbox that fails for want of a network is told as that.
+func TestNetworkNotReady(t *testing.T) {
+	tell(t, "network_not_ready", func(s *story) {
+		cidr := s.engine.PodCIDR()
+		set := func(cidr string, fail error) {
+			s.engine.Do(func() { s.engine.FailSandbox = fail })
+			_, err := s.engine.UpdateRuntimeConfig(s.ctx, &rt.UpdateRuntimeConfigRequest{
+				RuntimeConfig: &rt.RuntimeConfig{NetworkConfig: &rt.NetworkConfig{PodCidr: cidr}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		set("", errors.New("no address to give"))
+		s.create(pod("waits", container("app", "app")))
+		s.pass(500 * time.Millisecond)
+		s.say("> the network is there, and the next sandbox fails for another reason")
+		set(cidr, errors.New("disk is full"))
+		s.pass(3 * time.Second)
+		set(cidr, nil)
 		s.pass(time.Minute)
 	})
 }

@@ -36,8 +36,11 @@ func (m *machine) runSandbox(ctx context.Context, pod *corev1.Pod, s plan.Step) 
 	ctx, cancel := context.WithTimeout(ctx, sandboxTimeout)
 	defer cancel()
 	err := m.makeSandbox(ctx, pod, uint32(s.Attempt))
+	fault := ""
 	if err == nil {
 		m.a.mark(m.uid, "run sandbox", "", begin)
+	} else if !pod.Spec.HostNetwork {
+		fault = m.a.networkFault(ctx)
 	}
 	return func(m *machine) {
 		if err == nil {
@@ -46,10 +49,29 @@ func (m *machine) runSandbox(ctx context.Context, pod *corev1.Pod, s plan.Step) 
 		}
 		m.boxFail++
 		m.holdBox = time.Now().Add(boxRetry.After(m.boxFail))
-		if !errors.Is(err, context.Canceled) {
+		switch {
+		case errors.Is(err, context.Canceled):
+		case fault != "":
+			m.event(corev1.EventTypeWarning, "NetworkNotReady", "network is not ready: container runtime network not ready: "+fault)
+		default:
 			m.event(corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+cri.Message(err))
 		}
 	}
+}
+
+// networkFault is what the engine says about a pod network that isn't ready, or
+// "". Only a failure asks for it.
+func (a *Agent) networkFault(ctx context.Context) string {
+	got, err := a.cfg.Engine.Status(ctx, &rt.StatusRequest{})
+	if err != nil {
+		return ""
+	}
+	for _, c := range got.GetStatus().GetConditions() {
+		if c.GetType() == rt.NetworkReady && !c.GetStatus() {
+			return fmt.Sprintf("%s=false reason:%s message:%s", c.GetType(), c.GetReason(), c.GetMessage())
+		}
+	}
+	return ""
 }
 
 func (m *machine) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32) error {

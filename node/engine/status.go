@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -24,16 +25,20 @@ func (e *Engine) Version(context.Context, *rt.VersionRequest) (*rt.VersionRespon
 	return &rt.VersionResponse{Version: kubeletAPIVersion, RuntimeName: Name, RuntimeVersion: e.cfg.Version, RuntimeApiVersion: criVersion}, nil
 }
 
-// Status tells whether pods can be run: the engine can as soon as it answers,
-// the network when it knows its addresses.
+// keeperPatience is how long a keeper may take to show that it lives.
+const keeperPatience = 10 * time.Second
+
+// Status tells whether pods can be run: the engine can as long as the keeper
+// answers, the network when it knows its addresses.
 func (e *Engine) Status(ctx context.Context, r *rt.StatusRequest) (*rt.StatusResponse, error) {
+	ready := e.runtimeReady(ctx)
 	net := &rt.RuntimeCondition{Type: rt.NetworkReady, Status: true}
 	if err := e.network.Check(ctx); err != nil {
 		net.Status, net.Reason, net.Message = false, "NetworkPluginNotReady", "pod network is not ready: "+err.Error()
 	}
 	features := &rt.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true, UserNamespaces: true}
 	out := &rt.StatusResponse{
-		Status:          &rt.RuntimeStatus{Conditions: []*rt.RuntimeCondition{{Type: rt.RuntimeReady, Status: true}, net}},
+		Status:          &rt.RuntimeStatus{Conditions: []*rt.RuntimeCondition{ready, net}},
 		RuntimeHandlers: []*rt.RuntimeHandler{{Name: "", Features: features}, {Name: Name, Features: features}},
 		Features:        &rt.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
 	}
@@ -46,6 +51,15 @@ func (e *Engine) Status(ctx context.Context, r *rt.StatusRequest) (*rt.StatusRes
 		out.Info = map[string]string{"config": string(info)}
 	}
 	return out, nil
+}
+
+func (e *Engine) runtimeReady(ctx context.Context) *rt.RuntimeCondition {
+	ctx, cancel := context.WithTimeout(ctx, keeperPatience)
+	defer cancel()
+	if err := e.runtime.Check(ctx); err != nil {
+		return &rt.RuntimeCondition{Type: rt.RuntimeReady, Reason: "KeeperNotResponding", Message: err.Error()}
+	}
+	return &rt.RuntimeCondition{Type: rt.RuntimeReady, Status: true}
 }
 
 // RuntimeConfig tells the agent to make pods' cgroups itself, as directories.
