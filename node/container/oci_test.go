@@ -103,7 +103,7 @@ func TestOCILifecycle(t *testing.T) {
 	if code, err := o.Exec(ctx, "c1", OCIExec{Process: process("nothing")}); code != 127 || err == nil || !strings.HasSuffix(err.Error(), "executable file not found in $PATH") {
 		t.Errorf("exec of nothing: %d, %v", code, err)
 	}
-	if _, err := io.WriteString(toC, "hello\nquit\n"); err != nil {
+	if _, err := toC.WriteString("hello\nquit\n"); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := io.ReadAll(fromC); err != nil || string(b) != "got hello\ngot quit\n" {

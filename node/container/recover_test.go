@@ -178,7 +178,7 @@ func TestOtherVersion(t *testing.T) {
 				c.Close()
 				return
 			}
-			sendMessage(c, plan.Answer{Version: plan.Version + 1, Error: plan.ErrVersion.Error()})
+			_ = sendMessage(c, plan.Answer{Version: plan.Version + 1, Error: plan.ErrVersion.Error()})
 			c.Close()
 		}
 	}()

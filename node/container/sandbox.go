@@ -234,7 +234,7 @@ func (r *Runtime) RemoveSandbox(ctx context.Context, id string) error {
 func (r *Runtime) dismantle(ctx context.Context, s *Sandbox) error {
 	if s.PausePID != 0 {
 		if startTicks(s.PausePID) == s.PauseTicks {
-			unix.Kill(s.PausePID, unix.SIGKILL)
+			_ = unix.Kill(s.PausePID, unix.SIGKILL) // it may have ended meanwhile
 		}
 		if r.keeper != nil {
 			if _, err := r.keeper.call(ctx, plan.Request{Op: plan.Forget, ID: s.pauseID()}); err != nil {

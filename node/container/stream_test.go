@@ -200,7 +200,7 @@ func TestExecTTY(t *testing.T) {
 	resize <- Size{Rows: 33, Cols: 101}
 	go func() {
 		out.expect("up")
-		io.WriteString(w, "\n")
+		_, _ = io.WriteString(w, "\n")
 	}()
 	code, err := b.Exec(b.context(), "c1", ExecConfig{
 		Process: process("probe", "sigpipe"), TTY: true, Stdin: r, Stdout: out, Resize: resize,
@@ -237,7 +237,7 @@ func TestStdinOnceEndsWithItsClient(t *testing.T) {
 	ctx, cancel := context.WithCancel(b.context())
 	out := newOutput(t)
 	go func() {
-		b.Attach(ctx, "c1", r, out, nil, nil)
+		_ = b.Attach(ctx, "c1", r, out, nil, nil) // ends with ctx
 		out.finish()
 	}()
 	input{t, w}.send("hello\n")

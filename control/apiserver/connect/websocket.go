@@ -13,10 +13,10 @@ import (
 	"golang.org/x/net/websocket"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/util/httpstream"
-	"k8s.io/apimachinery/pkg/util/httpstream/spdy"
-	"k8s.io/apimachinery/pkg/util/httpstream/wsstream"
 	"k8s.io/apimachinery/pkg/util/remotecommand"
+	"k8s.io/streaming/pkg/httpstream"
+	"k8s.io/streaming/pkg/httpstream/spdy"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 )
 
 // Container engines speak SPDY, and the WebSocket protocols before v5; kubectl
@@ -45,7 +45,7 @@ func (c *Connector) translate(k call, n node, location *url.URL) error {
 	if err != nil {
 		return err
 	}
-	defer remote.Close()
+	defer func() { _ = remote.Close() }() // what is lost with it was said already
 	streams, err := createStreams(remote, location.Query())
 	if err != nil {
 		return apierrors.NewInternalError(fmt.Errorf("open streams to node %q: %w", n.name, err))
@@ -63,7 +63,7 @@ func (c *Connector) translate(k call, n node, location *url.URL) error {
 	if err != nil {
 		return nil // the client has had its answer from the WebSocket library
 	}
-	defer local.Close()
+	defer func() { _ = local.Close() }()
 	join(remote, streams, channels)
 	return nil
 }
