@@ -11,8 +11,6 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
-
-	"github.com/sampan-dev/sampan/internal/atomicfile"
 )
 
 // Remove takes away a reference; with the last one goes the image. An ID
@@ -132,9 +130,8 @@ func (s *Store) reachable() (blobs, layers map[string]bool, err error) {
 		return nil, nil, err
 	}
 	for _, key := range keys {
-		var snap snapshot
-		err := atomicfile.ReadJSON(filepath.Join(s.root, "snapshots", key, "snapshot.json"), &snap)
-		if errors.Is(err, fs.ErrNotExist) {
+		snap, err := readSnapshot(filepath.Join(s.root, "snapshots", key))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errCut) {
 			continue
 		}
 		if err != nil {

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,9 +36,27 @@ type snapshot struct {
 // emptyLayer is the lower directory of an image without layers.
 const emptyLayer = "empty"
 
+// snapshotFile is where a snapshot's record lies in its directory.
+const snapshotFile = "snapshot.json"
+
+// errCut says that a power cut has left nothing of a snapshot's record.
+var errCut = errors.New("record was cut short")
+
+// readSnapshot reads the record in a snapshot's directory; errCut and
+// fs.ErrNotExist mean that no container can be alive on it.
+func readSnapshot(dir string) (snap snapshot, err error) {
+	path := filepath.Join(dir, snapshotFile)
+	err = atomicfile.ReadJSON(path, &snap)
+	if info, e := os.Stat(path); err != nil && e == nil && info.Size() == 0 {
+		return snap, fmt.Errorf("%q: %w", path, errCut)
+	}
+	return snap, err
+}
+
 // Prepare makes the writable snapshot key on top of an image, or finds the one
-// made before: it is idempotent, and durable when it returns. The image's layers
-// stay until Release, whatever Remove does to the image.
+// made before: it is idempotent. The image's layers stay until Release, whatever
+// Remove does to the image, or until the power is cut: it is not waited for the
+// disk, since a machine that has lost its power has no container that needs them.
 func (s *Store) Prepare(key, imageRef string) (Rootfs, error) {
 	if key == "" || strings.ContainsAny(key, "/\x00") || key == "." || key == ".." {
 		return Rootfs{}, fmt.Errorf("snapshot %q: not a usable key: %w", key, ErrInvalid)
@@ -48,11 +67,11 @@ func (s *Store) Prepare(key, imageRef string) (Rootfs, error) {
 	}
 	defer end()
 	dir := filepath.Join(s.root, "snapshots", key)
-	meta := filepath.Join(dir, "snapshot.json")
-	var known snapshot
-	if err := atomicfile.ReadJSON(meta, &known); err == nil {
+	known, err := readSnapshot(dir)
+	if err == nil {
 		return s.rootfs(dir, known), nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	}
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errCut) {
 		return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
 	}
 	img, err := s.Get(imageRef)
@@ -68,7 +87,11 @@ func (s *Store) Prepare(key, imageRef string) (Rootfs, error) {
 			return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
 		}
 	}
-	if err := atomicfile.WriteJSON(meta, made); err != nil {
+	record, err := json.Marshal(made)
+	if err == nil {
+		err = atomicfile.WriteVolatile(filepath.Join(dir, snapshotFile), record, 0o600)
+	}
+	if err != nil {
 		return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
 	}
 	return s.rootfs(dir, made), nil
