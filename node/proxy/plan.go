@@ -64,6 +64,8 @@ type site struct {
 	families []uint8 // of unix.AF_INET, unix.AF_INET6
 	pods     []netip.Prefix
 	local    []netip.Addr
+	nodes    []netip.Addr
+	loopback bool // node ports are served at 127.0.0.1
 }
 
 func (s *site) has(ip netip.Addr) bool { return slices.Contains(s.families, familyOf(ip)) }
@@ -153,7 +155,22 @@ func (p *planner) port(port *corev1.ServicePort, family uint8) {
 	}
 	if port.NodePort != 0 && p.serves(family) {
 		external(atNode, atNodeOutside, netip.AddrPortFrom(unspecified(family), uint16(port.NodePort)), nil)
+		if p.site.loopback && family == unix.AF_INET {
+			p.add(front{atAddress, proto, netip.AddrPortFrom(loopback, uint16(port.NodePort))}, p.near(cluster))
+		}
 	}
+}
+
+// loopback is where node ports are for the node's own programs, if anywhere.
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// near keeps those of b's endpoints that a packet from 127.0.0.1 may be sent
+// to. What is left of none is refused, not silence: whoever asks is on this node.
+func (p *planner) near(b backing) backing {
+	b.endpoints = slices.DeleteFunc(slices.Clone(b.endpoints), func(e netip.AddrPort) bool {
+		return !p.site.pod(e.Addr()) && !slices.Contains(p.site.nodes, e.Addr())
+	})
+	return b
 }
 
 func (p *planner) add(f front, b backing) {

@@ -27,7 +27,8 @@ func TestPlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{name: "here", families: []uint8{unix.AF_INET, unix.AF_INET6}, local: []netip.Addr{netip.MustParseAddr("10.96.0.10")}}
+	s := &site{name: "here", families: []uint8{unix.AF_INET, unix.AF_INET6}, local: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
+		pods: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/31")}, nodes: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, loopback: true}
 	var out []string
 	for _, block := range strings.Split(strings.TrimSpace(string(raw)), "\n\n") {
 		head, _, _ := strings.Cut(block, "\n----")

@@ -11,8 +11,11 @@
 // CNI plugin that bridges pods of one node directly needs that setting to be 1,
 // as it does under kube-proxy.
 //
-// Not done: node ports on loopback addresses (they need route_localnet, which
-// opens CVE-2020-8558), health check node ports, topology hints.
+// Node ports at 127.0.0.1 are for the node's own programs, and only where the
+// wiring has made that safe: see Config.Loopback.
+//
+// Not done: node ports at ::1 (the kernel has no way for it), health check node
+// ports, topology hints.
 package proxy
 
 import (
@@ -61,6 +64,16 @@ type Config struct {
 	// Local are service addresses that the node answers itself; they are left
 	// alone.
 	Local []netip.Addr
+	// Loopback serves node ports at 127.0.0.1 too, to the node's own programs. It
+	// is the caller's promise that the interface towards PodCIDRs has
+	// route_localnet, without which answers to loopback are thrown away, and a
+	// guard that drops what comes in there from or to 127.0.0.0/8, without which
+	// pods reach what the node's programs keep to themselves (CVE-2020-8558).
+	//
+	// The kernel lets nothing from 127.0.0.1 out of other interfaces, so only
+	// endpoints in PodCIDRs and at NodeIPs are used there; while a service has
+	// none of those, 127.0.0.1 refuses, whatever it has on other nodes.
+	Loopback bool
 	// NetNS is the path of the network namespace to work in; empty means that of
 	// the process.
 	NetNS string
@@ -97,7 +110,7 @@ func New(cfg Config) (*Proxy, error) {
 	if len(cfg.PodCIDRs) == 0 {
 		return nil, errors.New("service proxy: no pod CIDRs")
 	}
-	s := &site{name: cfg.NodeName, pods: cfg.PodCIDRs, local: cfg.Local}
+	s := &site{name: cfg.NodeName, pods: cfg.PodCIDRs, local: cfg.Local, nodes: cfg.NodeIPs, loopback: cfg.Loopback}
 	for _, p := range cfg.PodCIDRs {
 		if family := familyOf(p.Addr()); !s.has(p.Addr()) {
 			s.families = append(s.families, family)

@@ -133,11 +133,15 @@ func (b *builder) build(cfg *Config, mark string) error {
 }
 
 // dispatch sends the first packet of a connection to the chain that serves its
-// destination. Loopback addresses have no node ports: a packet from 127.0.0.1
-// must not leave the host, nor come from elsewhere (CVE-2020-8558).
+// destination. A loopback address is served as a service's own, and only to the
+// host's programs: translated packets would get past the kernel's look for such
+// addresses from elsewhere (CVE-2020-8558).
 func (b *builder) dispatch(c *nftables.Chain, fromOutside, limited bool) {
 	ret := &expr.Verdict{Kind: expr.VerdictReturn}
 	key := []expr.Any{b.loadProto(), b.loadDst(), b.loadPort()}
+	if fromOutside && b.family == nftables.TableFamilyIPv4 {
+		b.rule(c, append(b.loopback(expr.CmpOpEq), ret)...)
+	}
 	b.rule(c, b.loadDst(), b.in(setOwn, b.address), ret)
 	b.rule(c, append(slices.Clone(key), b.in(setNames[setGuarded], b.proto), b.load(b.srcOffset, b.pick),
 		b.notIn(setNames[setAllowed], b.proto), &expr.Verdict{Kind: expr.VerdictDrop})...)
@@ -148,7 +152,7 @@ func (b *builder) dispatch(c *nftables.Chain, fromOutside, limited bool) {
 	b.rule(c, b.loadDst(), b.in(setNames[setClusterIP], b.address),
 		&expr.Verdict{Kind: expr.VerdictGoto, Chain: chainReject})
 
-	here := append(b.notLoopback(),
+	here := append(b.loopback(expr.CmpOpNeq),
 		&expr.Fib{Register: b.client, ResultADDRTYPE: true, FlagDADDR: true},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: b.client, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)})
 	if limited {
@@ -181,12 +185,31 @@ func (b *builder) postrouting(c *nftables.Chain) {
 	masq := &expr.Masq{FullyRandom: true}
 	src, dst := b.load(b.srcOffset, reg0), b.load(b.dstOff, reg0+b.size/4)
 	b.rule(c, append(slices.Clone(translated), src, dst, b.in(setNames[setHairpin], reg0), masq)...)
+	if b.family == nftables.TableFamilyIPv4 {
+		b.rule(c, append(append(slices.Clone(translated), b.withinHost()...), b.loadDst(),
+			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(b.family), RegAddrMin: b.address})...)
+	}
 	foreign := append(slices.Clone(translated), src, b.notIn(setPods, reg0), b.loadProto())
 	b.rule(c, append(slices.Clone(foreign), &expr.Ct{Key: expr.CtKeyDST, Register: b.address},
 		&expr.Ct{Key: expr.CtKeyPROTODST, Register: b.port}, b.in(setNames[setMasquerade], b.proto), masq)...)
 	b.rule(c, append(slices.Clone(foreign), &expr.Ct{Key: expr.CtKeyPROTODST, Register: b.address},
 		b.in(setNames[setMasqueradeNodePort], b.proto), masq)...)
 }
+
+// withinHost matches what goes from a loopback address to the host itself. It
+// gets its destination as its source: of UDP's programs, most answer from
+// whatever address is next to the asker's.
+func (b *builder) withinHost() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyOIF, Register: b.address},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: b.address, Data: binaryutil.NativeEndian.PutUint32(loopbackInterface)},
+		&expr.Payload{DestRegister: b.address, Base: expr.PayloadBaseNetworkHeader, Offset: b.srcOffset, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: b.address, Data: []byte{127}},
+	}
+}
+
+// loopbackInterface is the index of lo, LOOPBACK_IFINDEX of the kernel.
+const loopbackInterface = 1
 
 // ctDestinationNAT is IPS_DST_NAT of the kernel's connection tracking.
 const ctDestinationNAT = 1 << 5
@@ -241,13 +264,14 @@ func (b *builder) translate() expr.Any {
 	return &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(b.family), RegAddrMin: b.pick, RegProtoMin: b.pickPort, Specified: true}
 }
 
-func (b *builder) notLoopback() []expr.Any {
+// loopback compares the destination with the family's loopback addresses.
+func (b *builder) loopback(op expr.CmpOp) []expr.Any {
 	if b.size == 16 {
-		return []expr.Any{b.loadDst(), &expr.Cmp{Op: expr.CmpOpNeq, Register: b.address, Data: netip.IPv6Loopback().AsSlice()}}
+		return []expr.Any{b.loadDst(), &expr.Cmp{Op: op, Register: b.address, Data: netip.IPv6Loopback().AsSlice()}}
 	}
 	return []expr.Any{
 		&expr.Payload{DestRegister: b.address, Base: expr.PayloadBaseNetworkHeader, Offset: b.dstOff, Len: 1},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: b.address, Data: []byte{127}},
+		&expr.Cmp{Op: op, Register: b.address, Data: []byte{127}},
 	}
 }
 

@@ -29,7 +29,7 @@ const (
 )
 
 // layoutVersion changes whenever the fixed rules do.
-const layoutVersion = "1"
+const layoutVersion = "2"
 
 // tables are the kernel's tables and what is in them. It belongs to one
 // goroutine.
