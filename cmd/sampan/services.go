@@ -23,7 +23,7 @@ func (c *cluster) startServices(ctx context.Context, g *errgroup.Group, p *contr
 	services, err := proxy.New(proxy.Config{
 		Transport: p.component(identity.Identity{Name: "system:kube-proxy", Groups: []string{identity.Authenticated}}),
 		NodeName:  c.NodeName, NodeIPs: []netip.Addr{c.address},
-		PodCIDRs: []netip.Prefix{c.pods}, Local: []netip.Addr{c.dns}, Log: c.log,
+		PodCIDRs: []netip.Prefix{c.pods}, Local: []netip.Addr{c.dns}, Loopback: true, Log: c.log,
 	})
 	if err != nil {
 		return err
