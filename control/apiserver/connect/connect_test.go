@@ -67,6 +67,8 @@ func nodeServer(t *testing.T, ca *pki.Authority, name string) *net.TCPAddr {
 
 func answer(w http.ResponseWriter, r *http.Request) {
 	switch {
+	case strings.HasSuffix(r.URL.Path, "/shout"):
+		serveShout(w, r)
 	case r.Header.Get("Upgrade") == "echo":
 		conn, rw, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -101,7 +103,7 @@ func world(t *testing.T, nodeName string) *httptest.Server {
 		Addresses:       []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: "nowhere.invalid"}, {Type: corev1.NodeInternalIP, Address: "127.0.0.1"}},
 		DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: int32(at.Port)}}}}
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "web"},
-		Spec:   corev1.PodSpec{NodeName: "n1", Containers: []corev1.Container{{Name: "a"}, {Name: "waiting"}, {Name: "elsewhere"}}, InitContainers: []corev1.Container{{Name: "i"}}},
+		Spec:   corev1.PodSpec{NodeName: "n1", Containers: []corev1.Container{{Name: "a"}, {Name: "waiting"}, {Name: "elsewhere"}, {Name: "shout"}}, InitContainers: []corev1.Container{{Name: "i"}}},
 		Status: corev1.PodStatus{PodIP: "127.0.0.1"}}
 	single := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "single"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "a"}}}}
 	world := objects{"nodes n1": node, "pods x/web": pod, "pods x/single": single,
@@ -162,7 +164,7 @@ func TestPlainConnections(t *testing.T) {
 	const pod = "/api/v1/namespaces/x/pods/web"
 	for path, want := range map[string]string{
 		pod + "/log?container=a&tailLines=5&follow=true": "200 /containerLogs/x/web/a?follow=true&tailLines=5 by kube-apiserver-kubelet-client",
-		pod + "/log":                                 "400 a container name must be specified for pod web, choose one of: [a waiting elsewhere] or one of the init containers: [i]",
+		pod + "/log":                                 "400 a container name must be specified for pod web, choose one of: [a waiting elsewhere shout] or one of the init containers: [i]",
 		pod + "/log?container=zzz":                   "400 container zzz is not valid for pod web",
 		pod + "/log?container=waiting":               `400 container "waiting" in pod "web" is waiting to start: ContainerCreating`,
 		pod + "/log?container=elsewhere":             "302 ",

@@ -1,0 +1,61 @@
+package connect
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	restclient "k8s.io/client-go/rest"
+	client "k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/util/exec"
+	streaming "k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	utilexec "k8s.io/utils/exec"
+)
+
+// shout is a command that answers in capitals, complains and exits with 3.
+type shout struct{}
+
+func (shout) ExecInContainer(_ context.Context, _, _, _ string, cmd []string, in io.Reader, out, errOut io.WriteCloser, _ bool, _ <-chan streaming.TerminalSize, _ time.Duration) error {
+	text, err := io.ReadAll(in)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s: %s", cmd, strings.ToUpper(string(text)))
+	fmt.Fprint(errOut, "hoarse")
+	return utilexec.CodeExitError{Err: fmt.Errorf("exit code 3"), Code: 3}
+}
+
+// serveShout is the node's side of exec, as engines have it.
+func serveShout(w http.ResponseWriter, r *http.Request) {
+	options := &streaming.Options{Stdin: true, Stdout: true, Stderr: true}
+	streaming.ServeExec(w, r, shout{}, "", "", "", r.URL.Query()["command"], options, time.Minute, 10*time.Second, streaming.SupportedStreamingProtocols)
+}
+
+// The WebSocket protocol that kubectl speaks reaches a node that speaks SPDY:
+// input and its end, both outputs and the exit code.
+func TestExecOverWebSocket(t *testing.T) {
+	server := world(t, "n1")
+	where, err := url.Parse(server.URL + "/api/v1/namespaces/x/pods/web/exec?container=shout&command=shout&stdin=true&stdout=true&stderr=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, err := client.NewWebSocketExecutor(&restclient.Config{Host: server.URL}, http.MethodGet, where.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out, complaint bytes.Buffer
+	err = over.StreamWithContext(t.Context(), client.StreamOptions{Stdin: strings.NewReader("quiet"), Stdout: &out, Stderr: &complaint})
+	var code exec.CodeExitError
+	if ended, ok := err.(exec.CodeExitError); ok {
+		code = ended
+	}
+	if code.Code != 3 || out.String() != "[shout]: QUIET" || complaint.String() != "hoarse" {
+		t.Errorf("out %q, complaint %q, ended with %v", out.String(), complaint.String(), err)
+	}
+}
