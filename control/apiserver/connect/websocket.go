@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/remotecommand"
+	"k8s.io/klog/v2"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
@@ -59,7 +60,10 @@ func (c *Connector) translate(k call, n node, location *url.URL) error {
 	local := wsstream.NewConn(map[string]wsstream.ChannelProtocolConfig{
 		remotecommand.StreamProtocolV5Name: {Binary: true, Channels: types},
 	})
-	_, channels, err := local.Open(k.w, k.r)
+	// The library calls our own end of a conversation an error, each time: a
+	// logger's zero value is silent.
+	quiet := k.r.WithContext(klog.NewContext(k.r.Context(), klog.Logger{}))
+	_, channels, err := local.Open(k.w, quiet)
 	if err != nil {
 		return nil // the client has had its answer from the WebSocket library
 	}
