@@ -269,7 +269,7 @@ func TestFlowsForgotten(t *testing.T) {
 	for _, to := range []string{"10.96.0.1:8080", hostIP + ":30080"} {
 		var c net.Conn
 		w.must(within(b.ns, func() (err error) { c, err = net.Dial("udp", to); return err }))
-		defer c.Close()
+		t.Cleanup(func() { c.Close() })
 		if got, err := w.exchange(c); err != nil || !strings.HasPrefix(string(got), "a ") {
 			t.Errorf("%s: %q answers (%v)", to, got, err)
 		}

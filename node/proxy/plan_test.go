@@ -151,7 +151,7 @@ func BenchmarkTable(b *testing.B) {
 				del, add := st.diff(t.have, true)
 				w.must(t.write(del, add))
 				b.StopTimer()
-				t.close()
+				w.must(t.close())
 				w.must(Cleanup(w.cfg.NetNS))
 				b.StartTimer()
 			}
@@ -159,7 +159,7 @@ func BenchmarkTable(b *testing.B) {
 		b.Run(fmt.Sprintf("change/%d", n), func(b *testing.B) {
 			w := newWorld(b)
 			t := w.tables(b, site)
-			defer t.close()
+			defer func() { w.must(t.close()) }()
 			w.must(t.read())
 			del, add := st.diff(t.have, true)
 			w.must(t.write(del, add))

@@ -172,8 +172,8 @@ func (p *Proxy) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { p.services.Run(ctx) })
-	wg.Go(func() { p.slices.Run(ctx) })
+	wg.Go(func() { _ = p.services.Run(ctx) }) // ends only with ctx
+	wg.Go(func() { _ = p.slices.Run(ctx) })
 	for _, synced := range []<-chan struct{}{p.services.Synced(), p.slices.Synced()} {
 		select {
 		case <-synced:

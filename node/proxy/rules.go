@@ -71,7 +71,7 @@ func (s set) verdictMap() bool { return s <= setNodePortOutside }
 func (l layout) sets(t *nftables.Table) map[string]*nftables.Set {
 	proto, service := nftables.TypeInetProto, nftables.TypeInetService
 	full := []nftables.SetDatatype{proto, l.addr, service}
-	concat := func(parts ...nftables.SetDatatype) nftables.SetDatatype { return nftables.MustConcatSetType(parts...) }
+	concat := nftables.MustConcatSetType
 	target := concat(l.addr, service)
 	all := []*nftables.Set{
 		{Name: setNames[setService], IsMap: true, DataType: nftables.TypeVerdict, KeyType: concat(full...)},

@@ -87,7 +87,7 @@ func newSpace(t testing.TB) netns.NsHandle {
 		}
 		// Addresses are used at once, not after a second's look for duplicates.
 		// Where there is no IPv6 there is nothing to wait for.
-		os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0)
+		_ = os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0)
 		made <- ns
 	}()
 	ns := <-made
@@ -198,7 +198,7 @@ func (w *world) serve(ns netns.NsHandle, name string) {
 		go func() {
 			b := make([]byte, 64)
 			for _, from, err := u.ReadFrom(b); err == nil; _, from, err = u.ReadFrom(b) {
-				u.WriteTo(fmt.Append(nil, name, " ", from.(*net.UDPAddr).AddrPort().Addr().Unmap()), from)
+				_, _ = u.WriteTo(fmt.Append(nil, name, " ", from.(*net.UDPAddr).AddrPort().Addr().Unmap()), from)
 			}
 		}()
 		return nil
