@@ -30,7 +30,7 @@ type cluster struct {
 	log    []byte // what sampan logged, kept for the case of a failure
 }
 
-func newCluster(t *testing.T, name string) *cluster {
+func newCluster(t *testing.T) *cluster {
 	bin := os.Getenv(binEnv)
 	data := filepath.Join(t.TempDir(), "d")
 	// The rule of cli.Settings; importing it would cost each command of a story
@@ -43,25 +43,23 @@ func newCluster(t *testing.T, name string) *cluster {
 	}
 }
 
-// setup puts programs, images' contexts and settings into the story's directory.
+// setup gives a story its variables.
 func (c *cluster) setup(env *testscript.Env) error {
-	for k, v := range map[string]string{
-		"SAMPAN": c.sampan, "DATA": c.data, "RUN": c.run, "HOME": env.WorkDir, "TERM": "dumb",
-		"KUBECONFIG": "", "NODE_IP": nodeAddress, "EXAMPLES": "", "KUBECTL_COMMAND_HEADERS": "",
-		"PATH": env.Getenv("PATH") + ":" + c.bin,
-	} {
-		env.Setenv(k, v)
-	}
-	env.Setenv("KUBECONFIG", filepath.Join(c.data, "kubeconfig"))
 	examples, err := filepath.Abs("../../examples")
 	if err != nil {
 		return err
 	}
-	env.Setenv("EXAMPLES", examples)
+	for k, v := range map[string]string{
+		"SAMPAN": c.sampan, "DATA": c.data, "KUBECONFIG": filepath.Join(c.data, "kubeconfig"),
+		"HOME": env.WorkDir, "TERM": "dumb", "PATH": env.Getenv("PATH") + ":" + c.bin,
+		"NODE_IP": nodeAddress, "EXAMPLES": examples,
+	} {
+		env.Setenv(k, v)
+	}
 	return nil
 }
 
-// image makes a build context: a Dockerfile and the program it copies.
+// context makes a build context: a Dockerfile and the program it copies.
 func (c *cluster) context(dir, program, dockerfile string) error {
 	if err := os.MkdirAll(filepath.Join(dir, "bin"), 0o755); err != nil {
 		return err

@@ -96,15 +96,12 @@ func TestStory(t *testing.T) {
 	if err := uplink(); err != nil {
 		t.Fatal("network of the story: ", err)
 	}
-	c := newCluster(t, name)
+	c := newCluster(t)
 	t.Cleanup(func() { c.end(t) })
 	testscript.Run(t, testscript.Params{
 		Files: []string{filepath.Join("testdata", name+".txt")},
 		Cmds:  c.commands(),
 		Setup: c.setup,
-		Condition: func(cond string) (bool, error) {
-			return false, fmt.Errorf("unknown condition %q", cond)
-		},
 	})
 }
 
