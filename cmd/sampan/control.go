@@ -74,17 +74,26 @@ func (c *cluster) startControl(ctx context.Context, g *errgroup.Group, listener 
 		closeStore()
 		return nil, errors.Join(g.Wait(), context.Cause(ctx))
 	}
-	if err := c.writeKubeconfig(ctx, g); err != nil {
+	if err := c.startDeciders(ctx, g, plane, records); err != nil {
+		closeStore()
 		return nil, err
 	}
 	c.report("API server on " + listener.Addr().String())
+	return plane, nil
+}
+
+// startDeciders writes the way in, and starts the scheduler and the controllers.
+func (c *cluster) startDeciders(ctx context.Context, g *errgroup.Group, plane *controlPlane, records *answers) error {
+	if err := c.writeKubeconfig(ctx, g); err != nil {
+		return err
+	}
 	placing, err := scheduler.New(scheduler.Config{
 		Transport: plane.component(identity.Identity{Name: "system:kube-scheduler", Groups: []string{identity.Authenticated}}),
 		Filters:   profile.Filters(), Scores: profile.Scores(), Seed: uint64(time.Now().UnixNano()),
 		Timeline: c.timeline, Log: c.log,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	records.decisions.Store(placing.Records())
 	g.Go(func() error { return placing.Run(ctx) })
@@ -93,7 +102,7 @@ func (c *cluster) startControl(ctx context.Context, g *errgroup.Group, listener 
 			Transport: plane.controller, Kinds: controller.NewKinds(stored(kinds.Kinds())...), RootCA: c.authority.PEM(), Log: c.log,
 		})
 	})
-	return plane, nil
+	return nil
 }
 
 // newServer assembles the API server.

@@ -2,8 +2,10 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,9 +38,22 @@ func TestStatusTellsOfAHangingKeeper(t *testing.T) {
 	n.must(err)
 	n.must(syscall.Kill(pid, syscall.SIGSTOP))
 	defer func() { n.must(syscall.Kill(pid, syscall.SIGCONT)) }()
+	for stopped(t, pid) != "T" { // the signal takes each thread on its own
+		runtime.Gosched()
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if c := ready(ctx); c.Status || c.Reason != "KeeperNotResponding" || c.Message == "" {
 		t.Errorf("while the keeper hangs: %v", c)
 	}
+}
+
+// stopped is a process's state in /proc: "T" once a signal has stopped it.
+func stopped(t *testing.T, pid int) string {
+	t.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))[0]
 }
