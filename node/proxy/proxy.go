@@ -199,7 +199,9 @@ func (p *Proxy) open() (done func(), err error) {
 		return nil, err
 	}
 	return func() {
-		p.tables.close()
+		if err := p.tables.close(); err != nil {
+			p.log.Warn("service proxy: the socket to the tables did not close", "error", err)
+		}
 		p.nl.Close()
 		closeNS()
 	}, nil

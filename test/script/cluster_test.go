@@ -27,7 +27,6 @@ type cluster struct {
 	data   string // --data-dir
 	run    string // its run directory
 	cgroup string // the name of its group, in each hierarchy
-	log    []byte // what sampan logged, kept for the case of a failure
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -96,7 +95,10 @@ func (c *cluster) crash() error {
 	}
 	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	if n, err := unix.Poll(poll, 5000); n != 1 {
-		return fmt.Errorf("process %d does not end, though killed: %v", pid, err)
+		if err == nil {
+			err = os.ErrDeadlineExceeded
+		}
+		return fmt.Errorf("process %d does not end, though killed: %w", pid, err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package connect
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 // shout is a command that answers in capitals, complains and exits with 3.
 type shout struct{}
 
+//nolint:revive // the interface has that many arguments
 func (shout) ExecInContainer(_ context.Context, _, _, _ string, cmd []string, in io.Reader, out, errOut io.WriteCloser, _ bool, _ <-chan streaming.TerminalSize, _ time.Duration) error {
 	text, err := io.ReadAll(in)
 	if err != nil {
@@ -52,8 +54,8 @@ func TestExecOverWebSocket(t *testing.T) {
 	var out, complaint bytes.Buffer
 	err = over.StreamWithContext(t.Context(), client.StreamOptions{Stdin: strings.NewReader("quiet"), Stdout: &out, Stderr: &complaint})
 	var code exec.CodeExitError
-	if ended, ok := err.(exec.CodeExitError); ok {
-		code = ended
+	if !errors.As(err, &code) {
+		t.Errorf("the command's end: %v", err)
 	}
 	if code.Code != 3 || out.String() != "[shout]: QUIET" || complaint.String() != "hoarse" {
 		t.Errorf("out %q, complaint %q, ended with %v", out.String(), complaint.String(), err)

@@ -98,7 +98,9 @@ func cat(files []string) error {
 		if err != nil {
 			return err
 		}
-		os.Stdout.Write(text)
+		if _, err := os.Stdout.Write(text); err != nil {
+			return err
+		}
 	}
 	return nil
 }
