@@ -35,11 +35,12 @@ finish() {
 	exit $code
 }
 
-# left says what a cluster has left on the machine, if anything.
+# left says what a cluster has left on the machine, if anything; a dead process
+# that nobody has asked for its exit code (Z) is init's to clear away.
 left() {
 	found=$(grep -o ' /run/sampan[^ ]*\| /var/lib/sampan[^ ]*' /proc/mounts
 		ls -d /sys/class/net/sampan0 /sys/fs/cgroup/sampan /sys/fs/cgroup/*/sampan /run/sampan 2>/dev/null
-		pgrep -a sampan-keeper)
+		grep -ho '^[0-9]* (sampan-keeper) [^Z]' /proc/[0-9]*/stat 2>/dev/null)
 	[ -z "$found" ] && return 0
 	echo "left behind: $found"
 	return 1
