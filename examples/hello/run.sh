@@ -20,11 +20,14 @@ kubectl() { show "$SAMPAN" kubectl "$@"; }
 value() { "$SAMPAN" kubectl get -n hello "$1" -o "jsonpath=$2"; }
 
 hammer=
+finished=false
 finish() {
 	code=$?
 	trap - EXIT INT TERM
 	[ -n "$hammer" ] && kill "$hammer" 2>/dev/null
-	if [ $code -ne 0 ]; then
+	if $finished; then
+		code=0 # Ctrl-C is how it ends
+	elif [ $code -ne 0 ] && [ $code -ne 130 ]; then
 		step "That did not work (exit code $code). What the cluster says:"
 		"$SAMPAN" kubectl get pods -A -o wide || true
 		"$SAMPAN" kubectl get events -A --sort-by=.lastTimestamp | tail -n 20 || true
@@ -93,6 +96,7 @@ kubectl delete -f examples/hello/hello.yaml --timeout=60s
 left=$("$SAMPAN" kubectl get all -n hello -o name)
 [ -z "$left" ] || { echo "still there: $left"; exit 1; }
 
+finished=true
 if ! $once; then
 	step "The cluster is yours until Ctrl-C. In another terminal, for example:"
 	cat <<-EOF
