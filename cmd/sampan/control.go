@@ -42,6 +42,11 @@ type controlPlane struct {
 // component is the in-process connection of a component with its own user.
 func (p *controlPlane) component(id identity.Identity) client.Transport { return p.server.Local(id) }
 
+// admin is the connection of the program itself, as the server's own user.
+func (p *controlPlane) admin() client.Transport {
+	return p.component(identity.Identity{Name: "system:apiserver", Groups: []string{identity.Masters, identity.Authenticated}})
+}
+
 // controller is the connection of a controller, with upstream's user for it.
 func (p *controlPlane) controller(name string) client.Transport {
 	if name == "" {

@@ -134,7 +134,7 @@ func mayUseNode(t client.Transport, node string) func(context.Context, identity.
 
 // awaitNode returns once the node says that it is ready.
 func (c *cluster) awaitNode(ctx context.Context, p *controlPlane) error {
-	admin := p.component(identity.Identity{Name: "system:apiserver", Groups: []string{identity.Masters, identity.Authenticated}})
+	admin := p.admin()
 	sendInitial := true
 	w, err := client.Nodes.Watch(ctx, admin, "", metav1.ListOptions{
 		FieldSelector:     fields.OneTermEqualSelector("metadata.name", c.NodeName).String(),

@@ -45,7 +45,7 @@ func (c *cluster) startServices(ctx context.Context, g *errgroup.Group, p *contr
 // announceDNS makes the Service by which people and programs know the DNS
 // server's address. It has no endpoints: every node answers at the address itself.
 func (c *cluster) announceDNS(ctx context.Context, p *controlPlane) error {
-	admin := p.component(identity.Identity{Name: "system:apiserver", Groups: []string{identity.Masters, identity.Authenticated}})
+	admin := p.admin()
 	port := func(name string, protocol corev1.Protocol) corev1.ServicePort {
 		return corev1.ServicePort{Name: name, Protocol: protocol, Port: 53, TargetPort: intstr.FromInt32(53)}
 	}

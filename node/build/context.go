@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 
@@ -77,7 +76,7 @@ func (t *tree) ignores(p string) (bool, error) {
 
 // find expands one source argument of COPY or ADD to the paths that it names.
 func (t *tree) find(pattern string) ([]string, error) {
-	clean := strings.TrimPrefix(path.Clean("/"+pattern), "/")
+	clean := entryName("/" + pattern)
 	if clean == "" {
 		return []string{"."}, nil
 	}
