@@ -11,12 +11,14 @@ import (
 	"github.com/sampan-dev/sampan/kinds/core"
 	"github.com/sampan-dev/sampan/kinds/discovery"
 	"github.com/sampan-dev/sampan/kinds/events"
+	"github.com/sampan-dev/sampan/kinds/flowcontrol"
 	"github.com/sampan-dev/sampan/kinds/networking"
 	"github.com/sampan-dev/sampan/kinds/node"
 	"github.com/sampan-dev/sampan/kinds/policy"
 	"github.com/sampan-dev/sampan/kinds/rbac"
 	"github.com/sampan-dev/sampan/kinds/scheduling"
 	"github.com/sampan-dev/sampan/kinds/storage"
+	"github.com/sampan-dev/sampan/kinds/storagemigration"
 )
 
 // Kinds makes the table: the core group first, then the groups in the order in
@@ -38,6 +40,8 @@ func Kinds() []*kinds.Kind {
 		coordination.Kinds(),
 		node.Kinds(),
 		discovery.Kinds(),
+		flowcontrol.Kinds(),
+		storagemigration.Kinds(),
 	} {
 		table = append(table, group...)
 	}

@@ -1,0 +1,143 @@
+package flowcontrol
+
+import (
+	"fmt"
+	"math"
+
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
+	flowcontrolv1beta3 "k8s.io/api/flowcontrol/v1beta3"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// Limits of a level's queues.
+const (
+	maxQueues = 10_000_000
+	// maxEntropy is how many bits of a flow's hash there are to deal a hand with.
+	maxEntropy = 60
+)
+
+func validateLevel(l *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
+	var f kinds.Faults
+	if _, there := l.Annotations[flowcontrolv1beta3.PriorityLevelPreserveZeroConcurrencySharesKey]; there {
+		f.Forbidden(field.NewPath("metadata", "annotations"),
+			fmt.Sprintf("annotation '%s' is forbidden", flowcontrolv1beta3.PriorityLevelPreserveZeroConcurrencySharesKey))
+	}
+	spec := field.NewPath("spec")
+	isExempt := l.Spec.Type == flowcontrolv1.PriorityLevelEnablementExempt
+	if isExempt != (l.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt) {
+		f.Invalid(spec.Child("type"), l.Spec.Type, "must be 'Exempt' if and only if `name` is 'exempt'")
+	}
+	switch l.Spec.Type {
+	case flowcontrolv1.PriorityLevelEnablementExempt:
+		if l.Spec.Limited != nil {
+			f.Forbidden(spec.Child("limited"), "must be nil if the type is not Limited")
+		}
+		if e := l.Spec.Exempt; e != nil {
+			checkShares(&f, e.NominalConcurrencyShares, e.LendablePercent, spec.Child("exempt"))
+		}
+	case flowcontrolv1.PriorityLevelEnablementLimited:
+		if l.Spec.Exempt != nil {
+			f.Forbidden(spec.Child("exempt"), "must be nil if the type is Limited")
+		}
+		if l.Spec.Limited == nil {
+			f.Required(spec.Child("limited"), "must not be empty when type is Limited")
+		} else {
+			checkLimited(&f, l.Spec.Limited, spec.Child("limited"))
+		}
+	default:
+		kinds.RequiredOneOf(&f, spec.Child("type"), l.Spec.Type,
+			flowcontrolv1.PriorityLevelEnablementExempt, flowcontrolv1.PriorityLevelEnablementLimited)
+	}
+	checkFixed(&f, l, spec)
+	f.Join(validateLevelStatus(l, nil))
+	return f.List()
+}
+
+func validateLevelUpdate(l, _ *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
+	return validateLevel(l)
+}
+
+func validateLevelStatus(l, _ *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
+	return checkConditions(l.Status.Conditions,
+		func(c flowcontrolv1.PriorityLevelConfigurationCondition) string { return string(c.Type) })
+}
+
+// checkFixed keeps the mandatory levels as they are.
+func checkFixed(f *kinds.Faults, l *flowcontrolv1.PriorityLevelConfiguration, at *field.Path) {
+	for _, fixed := range Mandatory().Levels {
+		switch {
+		case fixed.Name != l.Name:
+		case l.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt:
+			have := l.Spec.DeepCopy()
+			have.Exempt = fixed.Spec.Exempt
+			if !kinds.Same(fixed.Spec, *have) {
+				f.Invalid(at, l.Spec, fmt.Sprintf("spec of '%s' except the 'spec.exempt' field must equal the fixed value", l.Name))
+			}
+		case !kinds.Same(fixed.Spec, l.Spec):
+			f.Invalid(at, l.Spec, fmt.Sprintf("spec of '%s' must equal the fixed value", l.Name))
+		}
+	}
+}
+
+func checkShares(f *kinds.Faults, shares, lendable *int32, at *field.Path) {
+	if shares != nil && *shares < 0 {
+		f.Invalid(at.Child("nominalConcurrencyShares"), *shares, "must be a non-negative integer")
+	}
+	if lendable != nil && (*lendable < 0 || *lendable > 100) {
+		f.Invalid(at.Child("lendablePercent"), *lendable, "must be between 0 and 100, inclusive")
+	}
+}
+
+func checkLimited(f *kinds.Faults, l *flowcontrolv1.LimitedPriorityLevelConfiguration, at *field.Path) {
+	checkShares(f, l.NominalConcurrencyShares, nil, at)
+	response := at.Child("limitResponse")
+	switch l.LimitResponse.Type {
+	case flowcontrolv1.LimitResponseTypeReject:
+		if l.LimitResponse.Queuing != nil {
+			f.Forbidden(response.Child("queuing"), "must be nil if limited.limitResponse.type is not Limited")
+		}
+	case flowcontrolv1.LimitResponseTypeQueue:
+		if l.LimitResponse.Queuing == nil {
+			f.Required(response.Child("queuing"), "must not be empty if limited.limitResponse.type is Limited")
+		} else {
+			checkQueuing(f, l.LimitResponse.Queuing, response.Child("queuing"))
+		}
+	default:
+		kinds.RequiredOneOf(f, response.Child("type"), l.LimitResponse.Type,
+			flowcontrolv1.LimitResponseTypeQueue, flowcontrolv1.LimitResponseTypeReject)
+	}
+	checkShares(f, nil, l.LendablePercent, at)
+	if b := l.BorrowingLimitPercent; b != nil && *b < 0 {
+		f.Invalid(at.Child("borrowingLimitPercent"), *b, "if specified, must be a non-negative integer")
+	}
+}
+
+func checkQueuing(f *kinds.Faults, q *flowcontrolv1.QueuingConfiguration, at *field.Path) {
+	if q.QueueLengthLimit <= 0 {
+		f.Invalid(at.Child("queueLengthLimit"), q.QueueLengthLimit, "must be positive")
+	}
+	switch {
+	case q.Queues <= 0:
+		f.Invalid(at.Child("queues"), q.Queues, "must be positive")
+	case q.Queues > maxQueues:
+		f.Invalid(at.Child("queues"), q.Queues, fmt.Sprintf("must not be greater than %d", maxQueues))
+	}
+	bits := entropy(q.Queues, q.HandSize)
+	switch {
+	case q.HandSize <= 0:
+		f.Invalid(at.Child("handSize"), q.HandSize, "must be positive")
+	case q.HandSize > q.Queues:
+		f.Invalid(at.Child("handSize"), q.HandSize, fmt.Sprintf("should not be greater than queues (%d)", q.Queues))
+	case bits > maxEntropy:
+		f.Invalid(at.Child("handSize"), q.HandSize,
+			fmt.Sprintf("required entropy bits of deckSize %d and handSize %d should not be greater than %d", q.Queues, q.HandSize, maxEntropy))
+	}
+}
+
+// entropy is how many bits it takes to choose a hand of queues, as upstream
+// counts them.
+func entropy(queues, hand int32) int {
+	return int(math.Ceil(math.Log2(float64(queues)) * float64(hand)))
+}
