@@ -46,6 +46,9 @@ func (o *Own[T]) Created(key reconcile.Key, obj T) {
 	w.created = max(w.created, rev)
 }
 
+// Wrote notes a change to an object, as the server returned it.
+func (o *Own[T]) Wrote(key reconcile.Key, obj T) { o.Created(key, obj) }
+
 // Deleted notes that obj's deletion was accepted.
 func (o *Own[T]) Deleted(key reconcile.Key, obj T) {
 	o.mu.Lock()

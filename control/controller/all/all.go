@@ -18,6 +18,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/node"
 	"github.com/sampan-dev/sampan/control/controller/podgc"
 	"github.com/sampan-dev/sampan/control/controller/replicaset"
+	"github.com/sampan-dev/sampan/control/controller/replicationcontroller"
 	"github.com/sampan-dev/sampan/control/controller/rootca"
 	"github.com/sampan-dev/sampan/control/controller/serviceaccount"
 	"github.com/sampan-dev/sampan/control/controller/taint"
@@ -81,6 +82,7 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	}
 	add(as(deployment.New(shared)))
 	add(as(replicaset.New(shared)))
+	add(as(replicationcontroller.New(shared)))
 	add(as(endpointslice.New(shared)))
 	add(as(endpoints.New(shared)))
 	add(as(serviceaccount.New(shared)))

@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sampan-dev/sampan/control/controller"
 )
 
 var now = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -107,7 +109,7 @@ func TestStatus(t *testing.T) {
 	if len(got.Conditions) != 1 || got.Conditions[0].Message != "quota" {
 		t.Errorf("conditions %+v", got.Conditions)
 	}
-	if again := nextAvailable(rs, active, now); again != 40*time.Second {
+	if again := controller.NextAvailable(active, rs.Spec.MinReadySeconds, now); again != 40*time.Second {
 		t.Errorf("looks again in %v, want 40s", again)
 	}
 	rs.Status = got

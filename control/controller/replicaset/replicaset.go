@@ -1,6 +1,6 @@
-// Package replicaset keeps a promise: as many pods as a ReplicaSet asks for.
-// It follows upstream's pkg/controller/replicaset in what it creates, which pods
-// it removes first, the events and the status.
+// Package replicaset keeps a promise: as many pods as a ReplicaSet asks for, or
+// another kind that has a Row. It follows upstream's pkg/controller/replicaset
+// in what it creates, which pods it removes first, the events and the status.
 package replicaset
 
 import (
@@ -23,149 +23,148 @@ import (
 	"github.com/sampan-dev/sampan/reconcile"
 )
 
-const (
-	// component is the user and the source of events, as upstream's.
-	component = "replicaset-controller"
-	// unseen is how long to wait for one's own writes to show up in the mirror
-	// when no event brings the key back: a lost event costs at most this.
-	unseen = 30 * time.Second
-)
-
-// Controller keeps the number of pods of every ReplicaSet.
-type Controller struct {
+// Controller keeps the number of pods of every object of one kind.
+type Controller[T client.Object] struct {
+	row       Row[T]
 	transport client.Transport
 	log       *slog.Logger
-	events    *client.Recorder
 	loop      *reconcile.Loop
-	sets      *informer.Informer[*appsv1.ReplicaSet]
+	sets      *informer.Informer[T]
 	pods      *informer.Informer[*corev1.Pod]
 	own       *controller.Own[*corev1.Pod]
+	hands     controller.Pods
 }
 
-// New makes the controller.
-func New(cfg controller.Config) (*Controller, error) {
+// New makes the controller of ReplicaSets.
+func New(cfg controller.Config) (*Controller[*appsv1.ReplicaSet], error) {
+	return For(cfg, ReplicaSets())
+}
+
+// For makes the controller of a row.
+func For[T client.Object](cfg controller.Config, row Row[T]) (*Controller[T], error) {
 	if err := cfg.Valid(); err != nil {
 		return nil, err
 	}
-	c := &Controller{
-		transport: cfg.Transport(component),
+	c := &Controller[T]{
+		row:       row,
+		transport: cfg.Transport(row.Component),
 		log:       cfg.Log,
-		sets:      controller.Mirror(cfg.Mirrors, client.ReplicaSets),
+		sets:      controller.Mirror(cfg.Mirrors, row.Resource),
 		pods:      controller.Mirror(cfg.Mirrors, client.Pods),
 	}
-	c.events = client.NewRecorder(c.transport, component, "")
 	c.own = controller.NewOwn(c.pods)
+	c.hands = controller.Pods{Transport: c.transport, Events: client.NewRecorder(c.transport, row.Component, ""), Own: c.own}
 	c.loop = reconcile.NewLoop(c, reconcile.Config{Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
 
 	controller.IndexOwners(c.sets)
 	controller.IndexOwners(c.pods)
-	c.sets.Subscribe(func(e informer.Event[*appsv1.ReplicaSet]) { c.loop.Enqueue(controller.KeyOf(e.Object())) })
-	c.pods.Subscribe(controller.EnqueueOwner[*corev1.Pod](client.ReplicaSets.Kind, appsv1.GroupName, c.loop.Enqueue))
+	c.sets.Subscribe(func(e informer.Event[T]) { c.loop.Enqueue(controller.KeyOf(e.Object())) })
+	c.pods.Subscribe(controller.EnqueueOwner[*corev1.Pod](row.Resource.Kind, row.Resource.Group, c.loop.Enqueue))
 	c.pods.Subscribe(c.enqueueAdopters)
 	return c, nil
 }
 
 // Name implements reconcile.Reconciler.
-func (*Controller) Name() string { return "replicaset" }
+func (c *Controller[T]) Name() string { return c.row.Name }
 
 // Reads implements reconcile.Reconciler.
-func (*Controller) Reads() []schema.GroupVersionResource {
-	return []schema.GroupVersionResource{client.ReplicaSets.GroupVersionResource, client.Pods.GroupVersionResource}
+func (c *Controller[T]) Reads() []schema.GroupVersionResource {
+	return []schema.GroupVersionResource{c.row.Resource.GroupVersionResource, client.Pods.GroupVersionResource}
 }
 
 // Writes implements reconcile.Reconciler.
-func (*Controller) Writes() []reconcile.Write {
+func (c *Controller[T]) Writes() []reconcile.Write {
+	pods := client.Pods.GroupVersionResource
 	return []reconcile.Write{
-		{Resource: client.ReplicaSets.GroupVersionResource, Part: reconcile.Status},
-		{Resource: client.Pods.GroupVersionResource, Part: reconcile.Create},
-		{Resource: client.Pods.GroupVersionResource, Part: reconcile.Delete},
-		{Resource: client.Pods.GroupVersionResource, Part: "metadata.ownerReferences[ReplicaSet]"},
+		{Resource: c.row.Resource.GroupVersionResource, Part: reconcile.Status},
+		{Resource: pods, Part: reconcile.Create},
+		{Resource: pods, Part: reconcile.Delete},
+		{Resource: pods, Part: fmt.Sprintf("metadata.ownerReferences[%s]", c.row.Resource.Kind)},
 	}
 }
 
 // Run implements controller.Controller.
-func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
+func (c *Controller[T]) Run(ctx context.Context) error { return c.loop.Run(ctx) }
 
 // enqueueAdopters wakes the sets that might adopt a pod that nobody controls.
-func (c *Controller) enqueueAdopters(e informer.Event[*corev1.Pod]) {
+func (c *Controller[T]) enqueueAdopters(e informer.Event[*corev1.Pod]) {
 	pod := e.New
 	if pod == nil || pod.DeletionTimestamp != nil || metav1.GetControllerOfNoCopy(pod) != nil || len(pod.Labels) == 0 {
 		return
 	}
-	for _, rs := range c.sets.List() {
-		if rs.Namespace != pod.Namespace {
+	for _, obj := range c.sets.List() {
+		if obj.GetNamespace() != pod.Namespace {
 			continue
 		}
-		selector, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
+		selector, err := metav1.LabelSelectorAsSelector(c.row.View(obj).Spec.Selector)
 		if err == nil && !selector.Empty() && selector.Matches(labels.Set(pod.Labels)) {
-			c.loop.Enqueue(controller.KeyOf(rs))
+			c.loop.Enqueue(controller.KeyOf(obj))
 		}
 	}
 }
 
 // Reconcile implements reconcile.Reconciler.
-func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Duration, error) {
-	rs, ok := c.sets.Get(key.Namespace, key.Name)
+func (c *Controller[T]) Reconcile(ctx context.Context, key reconcile.Key) (time.Duration, error) {
+	obj, ok := c.sets.Get(key.Namespace, key.Name)
 	if !ok {
 		c.own.Forget(key)
 		return 0, nil
 	}
+	rs := c.row.View(obj)
 	selector, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
 	if err != nil {
-		c.log.Error("replica set has an invalid selector", "key", key, "err", err) // no retry can help
+		c.log.Error("set has an invalid selector", "kind", c.row.Resource.Kind, "key", key, "err", err) // no retry can help
 		return 0, nil
 	}
 	caughtUp := c.own.Seen(key) // before the pods are read: what it vouches for is in them
-	active, terminating, err := c.claim(ctx, rs, selector)
+	active, terminating, err := c.claim(ctx, obj, selector)
 	if err != nil {
 		return 0, err
 	}
 	var doErr error
 	if caughtUp && rs.DeletionTimestamp == nil {
-		p := decide(rs, active, func() []*corev1.Pod { return c.related(rs) }, time.Now())
-		doErr = c.do(ctx, key, rs, p)
+		p := decide(rs, active, func() []*corev1.Pod { return c.related(obj) }, time.Now())
+		doErr = c.do(ctx, obj, p)
 	}
 	now := time.Now()
 	status := statusOf(rs, active, terminating, doErr, now)
-	if err := c.writeStatus(ctx, rs, status); err != nil {
+	if !c.row.Terminating {
+		status.TerminatingReplicas = nil
+	}
+	if err := c.writeStatus(ctx, obj, status); err != nil {
 		return 0, errors.Join(doErr, err)
 	}
 	if doErr != nil {
 		return 0, doErr
 	}
-	again := nextAvailable(rs, active, now)
-	if !c.own.Seen(key) && (again == 0 || again > unseen) {
-		again = unseen
-	}
-	return again, nil
+	return c.own.Await(key, controller.NextAvailable(active, rs.Spec.MinReadySeconds, now)), nil
 }
 
-// claim returns the pods of rs that count and those that are on their way out.
-func (c *Controller) claim(ctx context.Context, rs *appsv1.ReplicaSet, selector labels.Selector) (active, terminating []*corev1.Pod, err error) {
+// claim returns the pods of obj that count and those that are on their way out.
+func (c *Controller[T]) claim(ctx context.Context, obj T, selector labels.Selector) (active, terminating []*corev1.Pod, err error) {
 	claim := controller.Claim[*corev1.Pod]{
-		Transport: c.transport, Resource: client.Pods, Owner: rs, OwnerKind: client.ReplicaSets.GVK(), Selector: selector,
+		Transport: c.transport, Resource: client.Pods, Owner: obj, OwnerKind: c.row.Resource.GVK(), Selector: selector,
 		Confirm: func(ctx context.Context) (client.Object, error) {
-			return client.ReplicaSets.Get(ctx, c.transport, rs.Namespace, rs.Name)
+			return c.row.Resource.Get(ctx, c.transport, obj.GetNamespace(), obj.GetName())
 		},
 	}
-	var candidates []*corev1.Pod
-	for _, pod := range append(controller.Owned(c.pods, rs), controller.Orphans(c.pods, rs.Namespace)...) {
-		switch {
-		case controller.Active(pod):
-			candidates = append(candidates, pod)
-		case pod.DeletionTimestamp != nil && !controller.Ended(pod) && claim.Decide(pod) == controller.Keep:
+	active, err = controller.ClaimPods(ctx, &claim, c.own, func(pod *corev1.Pod) bool {
+		if controller.Active(pod) {
+			return true
+		}
+		if pod.DeletionTimestamp != nil && !controller.Ended(pod) && claim.Decide(pod) == controller.Keep {
 			terminating = append(terminating, pod)
 		}
-	}
-	active, err = claim.Sort(ctx, candidates)
+		return false
+	})
 	return active, terminating, err
 }
 
 // related returns the pods of all sets with the same controller: those of the
 // other revisions of a deployment.
-func (c *Controller) related(rs *appsv1.ReplicaSet) []*corev1.Pod {
-	sets := []*appsv1.ReplicaSet{rs}
-	if ref := metav1.GetControllerOfNoCopy(rs); ref != nil {
+func (c *Controller[T]) related(obj T) []*corev1.Pod {
+	sets := []T{obj}
+	if ref := metav1.GetControllerOfNoCopy(obj); ref != nil {
 		sets = controller.Owned(c.sets, &metav1.ObjectMeta{UID: ref.UID})
 	}
 	var pods []*corev1.Pod
@@ -175,15 +174,29 @@ func (c *Controller) related(rs *appsv1.ReplicaSet) []*corev1.Pod {
 	return pods
 }
 
+// do carries out p.
+func (c *Controller[T]) do(ctx context.Context, obj T, p plan) error {
+	if p.create > 0 || len(p.delete) > 0 {
+		c.log.Debug("set off its mark", "kind", c.row.Resource.Kind, "key", controller.KeyOf(obj), "reason", p.reason)
+	}
+	template, ref := &c.row.View(obj).Spec.Template, c.row.Resource.Owner(obj)
+	err := controller.InBatches(p.create, func(int) error {
+		return c.hands.Create(ctx, obj, controller.PodOf(template, obj, ref))
+	})
+	if err != nil {
+		return err
+	}
+	return c.hands.DeleteAll(ctx, obj, p.delete)
+}
+
 // writeStatus stores status when it says something new.
-func (c *Controller) writeStatus(ctx context.Context, rs *appsv1.ReplicaSet, status appsv1.ReplicaSetStatus) error {
-	if sameStatus(rs.Status, status) {
+func (c *Controller[T]) writeStatus(ctx context.Context, obj T, status appsv1.ReplicaSetStatus) error {
+	if sameStatus(c.row.View(obj).Status, status) {
 		return nil
 	}
-	next := rs.DeepCopy()
-	next.Status = status
-	if _, err := client.ReplicaSets.UpdateStatus(ctx, c.transport, next); err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("update status of replica set %q: %w", rs.Name, err)
+	next := c.row.WithStatus(obj, status)
+	if _, err := c.row.Resource.UpdateStatus(ctx, c.transport, next); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("update status of %s %q: %w", c.row.Resource.Kind, obj.GetName(), err)
 	}
 	return nil
 }

@@ -28,9 +28,9 @@ func statusOf(rs *appsv1.ReplicaSet, active, terminating []*corev1.Pod, failure 
 		if template.Matches(labels.Set(pod.Labels)) {
 			status.FullyLabeledReplicas++
 		}
-		if ready, since := controller.Ready(pod); ready {
+		if wait, ready := controller.AvailableIn(pod, rs.Spec.MinReadySeconds, now); ready {
 			status.ReadyReplicas++
-			if availableIn(rs, since, now) <= 0 {
+			if wait == 0 {
 				status.AvailableReplicas++
 			}
 		}
@@ -59,33 +59,6 @@ func conditions(rs *appsv1.ReplicaSet, have int, failure error, now time.Time) [
 		Message:            failure.Error(),
 		LastTransitionTime: metav1.NewTime(now),
 	})
-}
-
-// availableIn is how long a pod that is ready since then has to stay ready to
-// count as available; 0 or less: it does.
-func availableIn(rs *appsv1.ReplicaSet, since metav1.Time, now time.Time) time.Duration {
-	if rs.Spec.MinReadySeconds == 0 {
-		return 0
-	}
-	if since.IsZero() {
-		return time.Duration(rs.Spec.MinReadySeconds) * time.Second
-	}
-	return since.Add(time.Duration(rs.Spec.MinReadySeconds) * time.Second).Sub(now)
-}
-
-// nextAvailable is when the next pod becomes available, 0 when none is due.
-func nextAvailable(rs *appsv1.ReplicaSet, active []*corev1.Pod, now time.Time) time.Duration {
-	var next time.Duration
-	for _, pod := range active {
-		ready, since := controller.Ready(pod)
-		if !ready {
-			continue
-		}
-		if wait := availableIn(rs, since, now); wait > 0 && (next == 0 || wait < next) {
-			next = wait
-		}
-	}
-	return next
 }
 
 func sameStatus(a, b appsv1.ReplicaSetStatus) bool {
