@@ -44,3 +44,18 @@ func StatusRules[T Object](take func(next, body T), validate func(obj, old T) fi
 func Status[T Object](take func(next, body T)) Subresource {
 	return StatusRules(take, nil)
 }
+
+// StatusOnly is StatusRules for the kinds of which a write to the status changes
+// nothing else: their metadata stays as it is, too, as upstream.
+func StatusOnly[T Object](take func(next, body T), validate func(obj, old T) field.ErrorList) Subresource {
+	sub := StatusRules(take, validate)
+	sub.Copy = func(next Object, body runtime.Object) error {
+		from, ok := body.(T)
+		if !ok {
+			return fmt.Errorf("status of %q: body is a %T", next.GetName(), body)
+		}
+		take(next.(T), from.DeepCopyObject().(T))
+		return nil
+	}
+	return sub
+}

@@ -65,6 +65,13 @@ var minimal = map[string]string{
 	"rbac.authorization.k8s.io/v1/RoleBinding":                   `{roleRef: {kind: Role, name: r}, subjects: [{kind: ServiceAccount, name: s}]}`,
 	"scheduling.k8s.io/v1/PriorityClass":                         `value: 1000`,
 	"storage.k8s.io/v1/StorageClass":                             `provisioner: example.com/p`,
+	"storage.k8s.io/v1/CSIDriver":                                ``,
+	"storage.k8s.io/v1/CSINode":                                  `spec: {drivers: [{name: example.com, nodeID: n}]}`,
+	"storage.k8s.io/v1/CSIStorageCapacity":                       `storageClassName: fast`,
+	"storage.k8s.io/v1/VolumeAttachment":                         `spec: {attacher: example.com, nodeName: n, source: {persistentVolumeName: v}}`,
+	"storage.k8s.io/v1/VolumeAttributesClass":                    `{driverName: example.com, parameters: {iops: "1"}}`,
+	"networking.k8s.io/v1/IPAddress":                             `spec: {parentRef: {resource: services, namespace: default, name: s}}`,
+	"networking.k8s.io/v1/ServiceCIDR":                           `spec: {cidrs: [10.0.0.0/24]}`,
 }
 
 // What a user of upstream may write must be good here, and written again, too.

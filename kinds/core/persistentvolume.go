@@ -24,11 +24,13 @@ func PersistentVolume() *kinds.Kind {
 			ReturnsDeleted: true,
 			Default:        kinds.Each(defaultPersistentVolume),
 			PrepareCreate: kinds.Each(func(v *corev1.PersistentVolume) {
-				v.Status = corev1.PersistentVolumeStatus{Phase: corev1.VolumePending}
+				born := v.CreationTimestamp
+				v.Status = corev1.PersistentVolumeStatus{Phase: corev1.VolumePending, LastPhaseTransitionTime: &born}
 			}),
 			PrepareUpdate:  kinds.Pair(func(v, old *corev1.PersistentVolume) { v.Status = old.Status }),
 			Validate:       kinds.Check(validatePersistentVolume),
 			ValidateUpdate: kinds.CheckUpdate(validatePersistentVolumeUpdate),
+			Warnings:       kinds.Warn(func(v, _ *corev1.PersistentVolume) []string { return volumeWarnings(v) }),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Capacity", "Access Modes", "Reclaim Policy", "Status", "Claim",

@@ -32,16 +32,22 @@ func validatePersistentVolume(v *corev1.PersistentVolume) field.ErrorList {
 	if spec.VolumeMode != nil {
 		kinds.OneOf(&c.Faults, at.Child("volumeMode"), *spec.VolumeMode, corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)
 	}
-	if class := spec.VolumeAttributesClassName; class != nil {
-		if *class == "" {
-			c.Required(at.Child("volumeAttributesClassName"), "an empty string is disallowed")
-		}
-		c.subdomain(at.Child("volumeAttributesClassName"), *class)
-		if spec.CSI == nil {
-			c.Required(at.Child("csi"), "has to be specified when using volumeAttributesClassName")
-		}
-	}
+	c.checkAttributesClass(spec, at)
 	return c.List()
+}
+
+func (c *podCheck) checkAttributesClass(spec *corev1.PersistentVolumeSpec, at *field.Path) {
+	class := spec.VolumeAttributesClassName
+	if class == nil {
+		return
+	}
+	if *class == "" {
+		c.Required(at.Child("volumeAttributesClassName"), "an empty string is disallowed")
+	}
+	c.subdomain(at.Child("volumeAttributesClassName"), *class)
+	if spec.CSI == nil {
+		c.Required(at.Child("csi"), "has to be specified when using volumeAttributesClassName")
+	}
 }
 
 func (c *podCheck) checkCapacity(capacity corev1.ResourceList, at *field.Path) {
@@ -129,6 +135,46 @@ func (c *podCheck) checkPersistentCSI(s *corev1.CSIPersistentVolumeSource, at *f
 			c.Each(here.Child("namespace"), secret.ref.Namespace, validation.IsDNS1123Label(secret.ref.Namespace))
 		}
 	}
+}
+
+// ValidateDriverName checks the name of a CSI driver.
+func ValidateDriverName(name string, at *field.Path) field.ErrorList {
+	return validateDriverName(name, at)
+}
+
+// ValidateInlineVolumeSpec checks a volume that is written out where it is used,
+// in a VolumeAttachment: a CSI volume, and nothing that belongs to the life of a
+// PersistentVolume.
+func ValidateInlineVolumeSpec(spec *corev1.PersistentVolumeSpec, at *field.Path) field.ErrorList {
+	c := &podCheck{}
+	const elsewhere = "may not be specified in the context of inline volumes"
+	for _, no := range []struct {
+		field string
+		set   bool
+	}{
+		{"claimRef", spec.ClaimRef != nil}, {"capacity", len(spec.Capacity) > 0},
+		{"nodeAffinity", spec.NodeAffinity != nil}, {"storageClassName", spec.StorageClassName != ""},
+	} {
+		if no.set {
+			c.Forbidden(at.Child(no.field), elsewhere)
+		}
+	}
+	if spec.CSI == nil {
+		c.Required(at.Child("csi"), "has to be specified in the context of inline volumes")
+	}
+	if len(spec.AccessModes) == 0 {
+		c.Required(at.Child("accessModes"), "")
+	}
+	validateAccessModes(&c.Faults, spec.AccessModes, at.Child("accessModes"))
+	if p := spec.PersistentVolumeReclaimPolicy; p != "" && p != corev1.PersistentVolumeReclaimRetain {
+		c.Forbidden(at.Child("persistentVolumeReclaimPolicy"), "may only be Retain in the context of inline volumes")
+	}
+	if m := spec.VolumeMode; m != nil && *m != corev1.PersistentVolumeFilesystem {
+		c.Forbidden(at.Child("volumeMode"), "may not specify volumeMode other than Filesystem in the context of inline volumes")
+	}
+	c.checkPersistentSource(spec, at)
+	c.checkAttributesClass(spec, at)
+	return c.List()
 }
 
 // validatePersistentVolumeUpdate: where the data is does not change.

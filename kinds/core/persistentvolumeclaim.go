@@ -27,6 +27,7 @@ func PersistentVolumeClaim() *kinds.Kind {
 			PrepareUpdate:  kinds.Pair(prepareClaimUpdate),
 			Validate:       kinds.Check(validateClaim),
 			ValidateUpdate: kinds.CheckUpdate(validateClaimUpdate),
+			Warnings:       kinds.Warn(func(c, _ *corev1.PersistentVolumeClaim) []string { return claimWarnings(c) }),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Status", "Volume", "Capacity", "Access Modes", "StorageClass",

@@ -10,7 +10,7 @@ import (
 
 // Kinds lists the group's kinds.
 func Kinds() []*kinds.Kind {
-	return []*kinds.Kind{Ingress(), IngressClass(), NetworkPolicy()}
+	return []*kinds.Kind{Ingress(), IngressClass(), NetworkPolicy(), IPAddress(), ServiceCIDR()}
 }
 
 func gvk(kind string) schema.GroupVersionKind { return networkingv1.SchemeGroupVersion.WithKind(kind) }

@@ -7,12 +7,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/core"
 )
 
 // Kinds lists the group's kinds.
-func Kinds() []*kinds.Kind { return []*kinds.Kind{StorageClass()} }
+func Kinds() []*kinds.Kind {
+	return []*kinds.Kind{StorageClass(), CSIDriver(), CSINode(), CSIStorageCapacity(), VolumeAttachment(), VolumeAttributesClass()}
+}
 
 // StorageClass is the kind that names a way of making volumes.
 func StorageClass() *kinds.Kind {
@@ -29,6 +33,9 @@ func StorageClass() *kinds.Kind {
 			Default:        kinds.Each(defaultStorageClass),
 			Validate:       kinds.Check(validateStorageClass),
 			ValidateUpdate: kinds.CheckUpdate(validateStorageClassUpdate),
+			Warnings: kinds.Warn(func(c, _ *storagev1.StorageClass) []string {
+				return core.TopologyWarnings(c.AllowedTopologies, field.NewPath("allowedTopologies"))
+			}),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Provisioner", "ReclaimPolicy", "VolumeBindingMode", "AllowVolumeExpansion", "Age"),

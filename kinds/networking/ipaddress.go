@@ -1,0 +1,88 @@
+package networking
+
+import (
+	"strings"
+	"time"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
+)
+
+// IPAddress is the kind that says whose an address is: its name is the address.
+func IPAddress() *kinds.Kind {
+	return &kinds.Kind{
+		GVK:      gvk("IPAddress"),
+		Resource: "ipaddresses",
+		Singular: "ipaddress",
+		Short:    []string{"ip"},
+		Storage:  "ipaddresses",
+		New:      func() kinds.Object { return &networkingv1.IPAddress{} },
+		NewList:  func() runtime.Object { return &networkingv1.IPAddressList{} },
+		Strategy: kinds.Strategy{
+			ValidateName:   addressName,
+			Validate:       kinds.Check(validateIPAddress),
+			ValidateUpdate: kinds.CheckUpdate(validateIPAddressUpdate),
+		},
+		Table: kinds.Table{
+			Columns: kinds.Columns("Name", "ParentRef", "Age"),
+			Row: kinds.Row(func(a *networkingv1.IPAddress, now time.Time) []any {
+				return []any{a.Name, parentCell(a.Spec.ParentRef), kinds.Created(a, now)}
+			}),
+		},
+	}
+}
+
+// addressName wants the one canonical form of an address.
+func addressName(name string, _ bool) (messages []string) {
+	for _, err := range validation.IsValidIP(&field.Path{}, name) {
+		messages = append(messages, err.Detail)
+	}
+	return messages
+}
+
+// parentCell is "services/default/web".
+func parentCell(p *networkingv1.ParentReference) string {
+	if p == nil {
+		return kinds.None
+	}
+	cell := strings.ToLower(schema.GroupResource{Group: p.Group, Resource: p.Resource}.String())
+	if p.Namespace != "" {
+		cell += "/" + p.Namespace
+	}
+	return cell + "/" + p.Name
+}
+
+func validateIPAddress(a *networkingv1.IPAddress) field.ErrorList {
+	var f kinds.Faults
+	p, at := a.Spec.ParentRef, field.NewPath("spec", "parentRef")
+	if p == nil {
+		f.Required(at, "")
+		return f.List()
+	}
+	if p.Group != "" {
+		f.Each(at.Child("group"), p.Group, validation.IsDNS1123Subdomain(p.Group))
+	}
+	if f.NonEmpty(at.Child("resource"), p.Resource) {
+		f.Each(at.Child("resource"), p.Resource, content.IsPathSegmentName(p.Resource))
+	}
+	if f.NonEmpty(at.Child("name"), p.Name) {
+		f.Each(at.Child("name"), p.Name, content.IsPathSegmentName(p.Name))
+	}
+	if p.Namespace != "" {
+		f.Each(at.Child("namespace"), p.Namespace, content.IsPathSegmentName(p.Namespace))
+	}
+	return f.List()
+}
+
+func validateIPAddressUpdate(a, old *networkingv1.IPAddress) field.ErrorList {
+	var f kinds.Faults
+	f.Join(validateIPAddress(a))
+	f.Immutable(field.NewPath("spec", "parentRef"), a.Spec.ParentRef, old.Spec.ParentRef)
+	return f.List()
+}

@@ -1,0 +1,109 @@
+package storage
+
+import (
+	"math"
+	"time"
+
+	storagev1 "k8s.io/api/storage/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/core"
+)
+
+// The longest message of a failed attachment, and what an attacher may keep of
+// one, in bytes.
+const (
+	maxVolumeError        = 1024
+	maxAttachmentMetadata = 256 << 10
+)
+
+// VolumeAttachment is the kind that says that a volume is to be attached to a
+// node.
+func VolumeAttachment() *kinds.Kind {
+	return &kinds.Kind{
+		GVK:      storagev1.SchemeGroupVersion.WithKind("VolumeAttachment"),
+		Resource: "volumeattachments",
+		Singular: "volumeattachment",
+		Storage:  "volumeattachments",
+		New:      func() kinds.Object { return &storagev1.VolumeAttachment{} },
+		NewList:  func() runtime.Object { return &storagev1.VolumeAttachmentList{} },
+		Strategy: kinds.Strategy{
+			ReturnsDeleted:            true,
+			ForbidUnconditionalUpdate: true,
+			PrepareCreate: kinds.Each(func(a *storagev1.VolumeAttachment) {
+				a.Status = storagev1.VolumeAttachmentStatus{}
+			}),
+			PrepareUpdate:  kinds.Pair(func(a, old *storagev1.VolumeAttachment) { a.Status = old.Status }),
+			Validate:       kinds.Check(validateAttachment),
+			ValidateUpdate: kinds.CheckUpdate(validateAttachmentUpdate),
+		},
+		Table: kinds.Table{
+			Columns: kinds.Columns("Name", "Attacher", "PV", "Node", "Attached|boolean", "Age"),
+			Row: kinds.Row(func(a *storagev1.VolumeAttachment, now time.Time) []any {
+				return []any{a.Name, a.Spec.Attacher, kinds.Deref(a.Spec.Source.PersistentVolumeName), a.Spec.NodeName,
+					a.Status.Attached, kinds.Created(a, now)}
+			}),
+		},
+		Subresources: []kinds.Subresource{
+			kinds.StatusOnly(func(next, body *storagev1.VolumeAttachment) { next.Status = body.Status }, validateAttachmentUpdate),
+		},
+	}
+}
+
+func validateAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
+	var f kinds.Faults
+	at, source := field.NewPath("spec"), &a.Spec.Source
+	f.Join(core.ValidateDriverName(a.Spec.Attacher, at.Child("attacher")))
+	from := at.Child("source")
+	switch {
+	case source.InlineVolumeSpec == nil && source.PersistentVolumeName == nil:
+		f.Required(from, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
+	case source.InlineVolumeSpec != nil && source.PersistentVolumeName != nil:
+		f.Forbidden(from, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
+	case source.InlineVolumeSpec != nil:
+		f.Join(core.ValidateInlineVolumeSpec(source.InlineVolumeSpec, from.Child("inlineVolumeSpec")))
+	case *source.PersistentVolumeName == "":
+		f.Required(from.Child("persistentVolumeName"), "must specify non empty persistentVolumeName")
+	}
+	f.Each(at.Child("nodeName"), a.Spec.NodeName, apivalidation.NameIsDNSSubdomain(a.Spec.NodeName, false))
+	checkAttachmentStatus(&f, &a.Status, field.NewPath("status"))
+	if name := source.PersistentVolumeName; name != nil {
+		f.Each(field.NewPath("spec.source.persistentVolumeName"), *name, apivalidation.NameIsDNSSubdomain(*name, false))
+	}
+	return f.List()
+}
+
+func checkAttachmentStatus(f *kinds.Faults, s *storagev1.VolumeAttachmentStatus, at *field.Path) {
+	size := 0
+	for key, value := range s.AttachmentMetadata {
+		size += len(key) + len(value)
+	}
+	if size > maxAttachmentMetadata {
+		f.TooLong(at.Child("attachmentMetadata"), maxAttachmentMetadata)
+	}
+	checkVolumeError(f, s.AttachError, at.Child("attachError"))
+	checkVolumeError(f, s.DetachError, at.Child("detachError"))
+}
+
+func checkVolumeError(f *kinds.Faults, e *storagev1.VolumeError, at *field.Path) {
+	if e == nil {
+		return
+	}
+	if len(e.Message) > maxVolumeError {
+		f.TooLong(at.Child("message"), maxVolumeError)
+	}
+	if e.ErrorCode != nil && *e.ErrorCode < 0 {
+		f.Invalid(at.Child("errorCode"), *e.ErrorCode, validation.InclusiveRangeError(0, math.MaxInt32))
+	}
+}
+
+func validateAttachmentUpdate(a, old *storagev1.VolumeAttachment) field.ErrorList {
+	var f kinds.Faults
+	f.Join(validateAttachment(a))
+	f.Immutable(field.NewPath("spec"), a.Spec, old.Spec)
+	return f.List()
+}
