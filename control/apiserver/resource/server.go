@@ -85,6 +85,9 @@ type Config struct {
 	CustomTypes func(schema.GroupVersionKind) managedfields.TypeConverter
 	// Authorizer is asked for every request, in-process ones too. It must be set.
 	Authorizer Authorizer
+	// Ordered says that whoever calls ServeHTTP bounds the requests in flight
+	// (priority and fairness): MaxReads and MaxWrites then do not count.
+	Ordered bool
 	// Admission sees every write; nil admits all.
 	Admission Admission
 	// Audit is told of every finished request; nil keeps no audit.

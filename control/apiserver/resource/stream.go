@@ -56,6 +56,7 @@ func (t *teller) batch(events []cache.Event) error {
 		}
 	}
 	t.flush()
+	told(t.r.Context(), events)
 	return nil
 }
 
