@@ -1,0 +1,59 @@
+package audit
+
+import (
+	"context"
+	"maps"
+	"sync"
+)
+
+// MaxAnnotations bounds the annotations of one request, and MaxAnnotation the
+// bytes of a value: what is beyond is dropped, for webhooks are strangers.
+const (
+	MaxAnnotations = 256
+	MaxAnnotation  = 16 << 10
+)
+
+// notes are the annotations that a request's stations leave.
+type notes struct {
+	mu  sync.Mutex
+	all map[string]string
+}
+
+type notesKey struct{}
+
+// withNotes returns a context in which Annotate finds n.
+func withNotes(ctx context.Context, n *notes) context.Context {
+	return context.WithValue(ctx, notesKey{}, n)
+}
+
+// Annotate adds an annotation to the audit event of the request that ctx belongs
+// to: why it was allowed, what a webhook changed. The first value of a key stays,
+// as upstream. Without an audited request it does nothing. Safe for concurrent use.
+func Annotate(ctx context.Context, key, value string) {
+	n, ok := ctx.Value(notesKey{}).(*notes)
+	if !ok || len(value) > MaxAnnotation {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.all == nil {
+		n.all = map[string]string{}
+	}
+	if _, has := n.all[key]; has || len(n.all) >= MaxAnnotations {
+		return
+	}
+	n.all[key] = value
+}
+
+// Wanted says whether annotations of the request that ctx belongs to go anywhere:
+// who would work for a value may ask first.
+func Wanted(ctx context.Context) bool {
+	_, ok := ctx.Value(notesKey{}).(*notes)
+	return ok
+}
+
+func (n *notes) snapshot() map[string]string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return maps.Clone(n.all)
+}
