@@ -33,6 +33,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
 // groups adds the types of each served version. The order is the one in which
@@ -40,6 +41,7 @@ import (
 var groups = []func(*runtime.Scheme) error{
 	corev1.AddToScheme,
 	admissionregistrationv1.AddToScheme,
+	apiregistrationv1.AddToScheme,
 	appsv1.AddToScheme,
 	authenticationv1.AddToScheme,
 	authorizationv1.AddToScheme,

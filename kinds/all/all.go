@@ -3,10 +3,12 @@ package all
 
 import (
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/apiregistration"
 	"github.com/sampan-dev/sampan/kinds/apps"
 	"github.com/sampan-dev/sampan/kinds/authentication"
 	"github.com/sampan-dev/sampan/kinds/authorization"
 	"github.com/sampan-dev/sampan/kinds/batch"
+	"github.com/sampan-dev/sampan/kinds/certificates"
 	"github.com/sampan-dev/sampan/kinds/coordination"
 	"github.com/sampan-dev/sampan/kinds/core"
 	"github.com/sampan-dev/sampan/kinds/discovery"
@@ -27,11 +29,13 @@ func Kinds() []*kinds.Kind {
 	var table []*kinds.Kind
 	for _, group := range [][]*kinds.Kind{
 		core.Kinds(),
+		apiregistration.Kinds(),
 		apps.Kinds(),
 		events.Kinds(),
 		authentication.Kinds(),
 		authorization.Kinds(),
 		batch.Kinds(),
+		certificates.Kinds(),
 		networking.Kinds(),
 		policy.Kinds(),
 		rbac.Kinds(),
