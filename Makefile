@@ -7,7 +7,7 @@ VERSION := v1.37.2
 STRIP   := -trimpath -ldflags "-s -w"
 ASSETS  := cmd/sampan/assets
 
-.PHONY: all run test lint bench clean FORCE
+.PHONY: all run test lint bench conformance clean FORCE
 
 all: bin/sampan examples/hello/bin/hello
 
@@ -33,9 +33,25 @@ run: all
 test: all
 	$(GO) vet ./...
 	$(GO) test -p 2 -timeout 20m ./...
+	@if [ -x $(SUITE) ]; then cd test/conformance && $(GO) test -count=1 ./run; \
+	else echo "skipped upstream's quickest specs: $(SUITE) is not there; make conformance builds it"; fi
 
 lint:
 	test/lint.sh
+
+# Upstream's conformance suite, or the part of it that FOCUS selects. Building it
+# takes some ten minutes, and images need Debian's apt-get: both are done once.
+CONFORMANCE := bin/conformance
+SUITE       := $(CONFORMANCE)/suite.test
+
+conformance: all $(SUITE) $(CONFORMANCE)/images.tar
+	cd test/conformance && $(GO) run ./run -focus '$(FOCUS)' $(ARGS)
+
+$(SUITE): test/conformance/go.mod test/conformance/suite/suite_test.go
+	cd test/conformance && $(GO) test -c -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$(VERSION)" -o ../../$@ ./suite
+
+$(CONFORMANCE)/images.tar: test/conformance/go.mod $(shell find test/conformance/images -type f)
+	cd test/conformance && $(GO) run ./images -sampan ../../bin/sampan -o ../../$@
 
 bench: all
 	$(GO) run ./test/bench

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/onsi/ginkgo/v2/types"
+)
+
+// A result is what came of one spec.
+type result struct {
+	Spec string `json:"spec"`
+	// State is passed, failed, skipped (the spec said so itself) or timed out.
+	State   string        `json:"state"`
+	Took    time.Duration `json:"took"`
+	Message string        `json:"message,omitempty"`
+	// Output is what the spec wrote; it is in the JUnit file alone.
+	Output string `json:"-"`
+}
+
+const (
+	passed  = "passed"
+	failed  = "failed"
+	skipped = "skipped"
+)
+
+// batchSize is how many specs one process of the suite runs: the start of one
+// costs some seconds.
+const batchSize = 40
+
+// specs runs the specs: those that bear company first, then the [Serial] ones.
+func (c *config) specs(ctx context.Context, selected []string) []result {
+	var together, alone []string
+	for _, spec := range selected {
+		if strings.Contains(spec, "[Serial]") {
+			alone = append(alone, spec)
+		} else {
+			together = append(together, spec)
+		}
+	}
+	results := c.parallel(ctx, together, c.workers)
+	return append(results, c.parallel(ctx, alone, 1)...)
+}
+
+// parallel gives each worker every nth spec.
+func (c *config) parallel(ctx context.Context, specs []string, workers int) []result {
+	var (
+		results []result
+		mu      sync.Mutex
+		wg      sync.WaitGroup
+	)
+	for w := range workers {
+		var share []string
+		for i := w; i < len(specs); i += workers {
+			share = append(share, specs[i])
+		}
+		wg.Go(func() {
+			c.batches(ctx, share, func(r []result) {
+				mu.Lock()
+				defer mu.Unlock()
+				results = append(results, r...)
+			})
+		})
+	}
+	wg.Wait()
+	return results
+}
+
+// batches runs specs one after the other. A spec that takes too long ends its
+// process of the suite, and the rest go on in another.
+func (c *config) batches(ctx context.Context, specs []string, tell func([]result)) {
+	for len(specs) > 0 && ctx.Err() == nil {
+		batch := specs[:min(batchSize, len(specs))]
+		results, err := c.suiteProcess(ctx, batch)
+		if err != nil {
+			log.Print("suite: ", err)
+		}
+		done := map[string]bool{}
+		for _, r := range results {
+			done[r.Spec] = true
+		}
+		if len(results) == 0 { // not even one: name the first, so that there is an end
+			r := result{Spec: batch[0], State: failed, Message: fmt.Sprintf("the suite reported nothing: %v", err)}
+			results, done[r.Spec] = []result{r}, true
+		}
+		tell(results)
+		var rest []string
+		for _, spec := range specs {
+			if !done[spec] {
+				rest = append(rest, spec)
+			}
+		}
+		specs = rest
+	}
+}
+
+// suiteProcess runs one process of the suite.
+func (c *config) suiteProcess(ctx context.Context, specs []string) ([]result, error) {
+	dir, err := os.MkdirTemp(c.report, "batch-")
+	if err != nil {
+		return nil, err
+	}
+	report := filepath.Join(dir, "report.json")
+	args := []string{
+		"--kubeconfig", c.kubeconfig(), "--provider", "skeleton", "--kubectl-path", c.kubectl,
+		"--ginkgo.v", "--ginkgo.no-color", "--ginkgo.json-report", report, "--ginkgo.timeout", "24h", "--test.timeout", "0",
+		"--ginkgo.grace-period", "30s", "--e2e-output-dir", dir, "--report-dir", dir, "--dump-logs-on-failure",
+		"--node-schedulable-timeout", "1m", "--system-pods-startup-timeout", "1m",
+	}
+	for _, spec := range specs {
+		args = append(args, "--ginkgo.focus", regexp.QuoteMeta(spec)+"$")
+	}
+	out, err := os.Create(filepath.Join(dir, "output.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	cmd := exec.Command(c.suite, args...)
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = out
+	lines, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	c.watch(ctx, cmd, io.TeeReader(lines, out))
+	failure := cmd.Wait()
+	results, err := read(report)
+	if err != nil {
+		return nil, fmt.Errorf("%w (the suite: %v; its output is in %s)", err, failure, dir)
+	}
+	return results, nil
+}
+
+// finished is how ginkgo tells of a spec that has ended.
+var finished = regexp.MustCompile(`^(•|S \[|P \[)`)
+
+// watch reads the suite's output to its end, and interrupts it when a spec takes
+// too long, or ctx ends.
+func (c *config) watch(ctx context.Context, cmd *exec.Cmd, output io.Reader) {
+	interrupt := func() { _ = cmd.Process.Signal(os.Interrupt) } // gone already
+	timer := time.AfterFunc(c.limit, func() {
+		log.Printf("a spec takes longer than %s: interrupted", c.limit)
+		interrupt()
+	})
+	defer timer.Stop()
+	defer context.AfterFunc(ctx, interrupt)()
+	lines := bufio.NewReader(output)
+	for {
+		line, err := lines.ReadString('\n')
+		if finished.MatchString(line) {
+			timer.Reset(c.limit)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// read takes the results out of ginkgo's report.
+func read(path string) ([]result, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var reports []types.Report
+	if err := json.Unmarshal(raw, &reports); err != nil {
+		return nil, fmt.Errorf("report %s: %w", path, err)
+	}
+	var results []result
+	for _, report := range reports {
+		for _, s := range report.SpecReports {
+			if s.LeafNodeType != types.NodeTypeIt || s.NumAttempts == 0 {
+				continue
+			}
+			r := result{Spec: s.FullText(), State: s.State.String(), Took: s.RunTime, Message: s.Failure.Message, Output: s.CapturedGinkgoWriterOutput}
+			if s.State == types.SpecStateInterrupted {
+				r.State, r.Message = "timed out", where(s)
+			}
+			if s.State.Is(types.SpecStateFailureStates) && s.Failure.Location.FileName != "" {
+				r.Message += fmt.Sprintf("\nat %s:%d", s.Failure.Location.FileName, s.Failure.Location.LineNumber)
+			}
+			log.Printf("%-9s %5.1fs  %s", r.State, r.Took.Seconds(), r.Spec)
+			results = append(results, r)
+		}
+	}
+	return results, nil
+}
+
+// where is what a spec that took too long was doing.
+func where(s types.SpecReport) string {
+	step := ""
+	for _, e := range s.SpecEvents {
+		if e.SpecEventType == types.SpecEventByStart {
+			step = e.Message
+		}
+	}
+	return "took too long; its last step: " + step
+}
