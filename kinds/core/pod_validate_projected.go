@@ -20,12 +20,9 @@ const (
 	maxTokenExpiration       = 1 << 32
 	minCertificateExpiration = 3600
 	// Certificates live at most 91 days, those of Kubernetes' own signers a day.
-	maxCertificateExpiration     = 91 * 24 * 3600
-	maxOwnCertificateExpiration  = 24 * 3600
-	duplicatePathsText           = "conflicting duplicate paths"
-	maxSignerDomain              = validation.DNS1123SubdomainMaxLength
-	maxSignerName                = maxSignerDomain + 1 + validation.DNS1123LabelMaxLength + 1 + validation.DNS1123SubdomainMaxLength
-	fullyQualifiedSignerNameText = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
+	maxCertificateExpiration    = 91 * 24 * 3600
+	maxOwnCertificateExpiration = 24 * 3600
+	duplicatePathsText          = "conflicting duplicate paths"
 )
 
 // projection is the check of one projected volume: its files must not collide.
@@ -133,7 +130,7 @@ func (p *projection) checkTrustBundle(s *corev1.ClusterTrustBundleProjection, at
 		if *s.SignerName == "" {
 			p.Required(at.Child("signerName"), "must be a valid signer name")
 		}
-		p.Join(validateSignerName(*s.SignerName, at.Child("signerName")))
+		p.Join(kinds.SignerName(*s.SignerName, at.Child("signerName")))
 		p.Join(metavalidation.ValidateLabelSelector(s.LabelSelector, metavalidation.LabelSelectorValidationOptions{}, at.Child("labelSelector")))
 	default:
 		p.Required(at, "either name or signerName must be specified")
@@ -152,7 +149,7 @@ func trustBundleName(name string) []string {
 }
 
 func (p *projection) checkCertificate(s *corev1.PodCertificateProjection, at *field.Path) {
-	p.Join(validateSignerName(s.SignerName, at.Child("signerName")))
+	p.Join(kinds.SignerName(s.SignerName, at.Child("signerName")))
 	for key := range s.UserAnnotations {
 		p.Join(validation.IsDomainPrefixedKey(at.Child("userAnnotations"), strings.ToLower(key)))
 	}
@@ -184,7 +181,7 @@ func (p *projection) checkCertificate(s *corev1.PodCertificateProjection, at *fi
 
 func (p *projection) certificateLifetime(seconds int32, signer string, at *field.Path) {
 	longest := int32(maxCertificateExpiration)
-	if domain, _, _ := strings.Cut(signer, "/"); domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io") {
+	if kinds.IsKubernetesSigner(signer) {
 		longest = maxOwnCertificateExpiration
 	}
 	if seconds < minCertificateExpiration {
@@ -193,46 +190,4 @@ func (p *projection) certificateLifetime(seconds int32, signer string, at *field
 	if seconds > longest {
 		p.Invalid(at, seconds, fmt.Sprintf("if provided, maxExpirationSeconds must be <= %d", longest))
 	}
-}
-
-// validateSignerName wants "example.com/name": a domain of at least two labels
-// and a dotted name.
-func validateSignerName(name string, at *field.Path) field.ErrorList {
-	var f kinds.Faults
-	if !f.NonEmpty(at, name) {
-		return f.List()
-	}
-	segments := strings.Split(name, "/")
-	if len(segments) != 2 {
-		f.Invalid(at, name, fullyQualifiedSignerNameText)
-		return f.List()
-	}
-	domain, path := segments[0], segments[1]
-	if len(domain) > maxSignerDomain {
-		f.TooLong(at, maxSignerDomain)
-	}
-	labels := strings.Split(domain, ".")
-	for _, label := range labels {
-		if messages := validation.IsDNS1123Label(label); len(messages) > 0 {
-			for _, message := range messages {
-				f.Invalid(at, domain, fmt.Sprintf("validating label %q: %s", label, message))
-			}
-			break
-		}
-	}
-	if len(labels) < 2 {
-		f.Invalid(at, domain, "should be a domain with at least two segments separated by dots")
-	}
-	for _, label := range strings.Split(path, ".") {
-		if messages := validation.IsDNS1123Subdomain(label); len(messages) > 0 {
-			for _, message := range messages {
-				f.Invalid(at, path, fmt.Sprintf("validating label %q: %s", label, message))
-			}
-			break
-		}
-	}
-	if len(name) > maxSignerName {
-		f.TooLong(at, maxSignerName)
-	}
-	return f.List()
 }
