@@ -76,9 +76,10 @@ func (k *Kind) GVR() schema.GroupVersionResource {
 // Strategy is what happens to an object between decoding and storing. The
 // generic handler has already checked and set the metadata that all kinds share
 // (name, generateName, uid, creationTimestamp, labels, owner references,
-// finalizers, managed fields), and calls, on create: Default, PrepareCreate,
-// (admission), Default again, Validate; on update: Default, PrepareUpdate,
-// (admission), Default again, ValidateUpdate.
+// finalizers, managed fields), and calls, on create: Default, (changing
+// admission), Default again, PrepareCreate, Validate, (judging admission); on
+// update: Default, (changing admission), Default again, PrepareUpdate or the
+// subresource's Copy, ValidateUpdate, (judging admission).
 type Strategy struct {
 	// Default fills what the client left out. It must be idempotent.
 	Default func(obj Object)
@@ -124,6 +125,10 @@ type Strategy struct {
 	OrphansDependents bool
 	// NoDependents keeps the garbage collector's finalizers away (events).
 	NoDependents bool
+	// Reset are the fields ("status", "metadata.labels") that a write through the
+	// main resource cannot set, so that nobody comes to own them by it. Nil means
+	// the status, for kinds that have that subresource.
+	Reset []string
 }
 
 // Table is how kubectl get shows the kind.
@@ -155,4 +160,10 @@ type Subresource struct {
 	Copy func(next Object, body runtime.Object) error
 	// ValidateUpdate checks the result; nil means Strategy.ValidateUpdate.
 	ValidateUpdate func(obj, old Object) field.ErrorList
+	// Reset is Strategy.Reset for writes through the subresource. Nil means the
+	// spec for status, and for others what the main resource has.
+	Reset []string
+	// Replicas is the field of the parent that the spec.replicas of a scale
+	// stands for; empty: spec.replicas too.
+	Replicas string
 }

@@ -49,6 +49,7 @@ func Deployment() *kinds.Kind {
 // deploymentStatus leaves the labels alone: old controllers wrote stale ones.
 func deploymentStatus() kinds.Subresource {
 	sub := kinds.StatusRules(func(next, body *appsv1.Deployment) { next.Status = body.Status }, validateDeploymentStatusUpdate)
+	sub.Reset = []string{"spec", "metadata.labels"}
 	take := sub.Copy
 	sub.Copy = func(next kinds.Object, body runtime.Object) error {
 		labels := next.GetLabels()

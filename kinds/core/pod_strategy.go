@@ -102,6 +102,7 @@ func podAffinityTerms(a *corev1.Affinity) []*corev1.PodAffinityTerm {
 
 func podStatus() kinds.Subresource {
 	sub := kinds.StatusRules(copyPodStatus, validatePodStatusUpdate)
+	sub.Reset = []string{"spec", "metadata.deletionTimestamp", "metadata.ownerReferences"}
 	take := sub.Copy
 	sub.Copy = func(next kinds.Object, body runtime.Object) error {
 		owners := next.GetOwnerReferences()

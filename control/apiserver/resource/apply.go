@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 
-	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -23,15 +22,11 @@ func (c *call) applied(old kinds.Object) (runtime.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	sub := ""
-	if c.sub != nil {
-		sub = c.sub.Name
-	}
-	m, err := c.server.fields.of(c.kind, sub)
+	m, err := c.fieldManager()
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
-	live := kindRules{c.kind}.empty()
+	live := c.rules().empty()
 	if old != nil {
 		live = old.DeepCopyObject().(kinds.Object)
 	}
@@ -63,31 +58,4 @@ func (c *call) configuration() (*unstructured.Unstructured, error) {
 		c.req.warn(err.Error())
 	}
 	return wanted, nil
-}
-
-// appliedAsMerge applies a configuration to a subresource of another kind
-// (scale) as a merge patch. The parent's owners are tracked as for an update.
-func (c *call) appliedAsMerge(current runtime.Object) (runtime.Object, error) {
-	wanted, err := c.configuration()
-	if err != nil {
-		return nil, err
-	}
-	before, err := encode(c.server.codec.json, current)
-	if err != nil {
-		return nil, apierrors.NewInternalError(err)
-	}
-	change, err := encode(c.server.codec.json, wanted)
-	if err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
-	}
-	after, err := jsonpatch.MergePatch(before, change)
-	if err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
-	}
-	into := c.newBody()
-	out, _, _, err := c.server.codec.decode(after, mediaJSON, c.gvk(), into, false)
-	if err != nil {
-		return nil, badPatch(string(after), err)
-	}
-	return out, nil
 }

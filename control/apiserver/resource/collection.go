@@ -77,8 +77,6 @@ type call struct {
 	sub *kinds.Subresource // nil: the object itself
 	// trusted calls are the server's own, in passing of a judged request.
 	trusted bool
-	// generated says that the server chose the new object's name.
-	generated bool
 }
 
 // answer is what a call comes to; exactly one of object, page and stream is set.
@@ -185,9 +183,7 @@ func (c *call) newBody() runtime.Object {
 }
 
 // foreign says that the subresource speaks another kind than its parent (scale).
-func (c *call) foreign() bool {
-	return c.sub != nil && !c.sub.GVK.Empty() && c.sub.GVK != c.kind.GVK
-}
+func (c *call) foreign() bool { return foreign(c.kind, c.sub) }
 
 // done answers with an object of the collection's kind, or with what the
 // subresource shows of it.

@@ -47,26 +47,28 @@ func (c *call) create(ctx context.Context) (*answer, error) {
 	if err := c.prepareNew(ctx, obj, true); err != nil {
 		return nil, err
 	}
-	if err := c.bear(ctx, obj); err != nil {
+	stored, err := c.bear(ctx, obj)
+	if err != nil {
 		return nil, err
 	}
-	return c.done(http.StatusCreated, obj), nil
+	return c.done(http.StatusCreated, stored), nil
 }
 
-// prepareNew takes a new object from the client's form to the admitted one.
-// track is false when server-side apply has already written down the owners.
+// prepareNew takes a new object from the client's form to the admitted one, in
+// upstream's order: what admission sees has no name of the server's making yet,
+// and its status is still the client's. track is false when server-side apply
+// has already written down the owners.
 func (c *call) prepareNew(ctx context.Context, obj kinds.Object, track bool) error {
 	c.dedupOwners(obj, dedupRequest)
 	c.setDefaults(obj)
-	// A strategy may write name and UID into the specification, as a Job's does.
-	c.birth(obj)
-	if prepare := c.kind.Strategy.PrepareCreate; prepare != nil {
-		prepare(obj)
-	}
+	wipe(obj)
 	if track {
 		c.track(obj, nil)
 	}
 	if err := c.admit(ctx, c.attributes(OpCreate, obj, nil)); err != nil {
+		return err
+	}
+	if err := c.matchNamespace(obj); err != nil {
 		return err
 	}
 	c.dedupOwners(obj, dedupAdmitted)
@@ -74,34 +76,40 @@ func (c *call) prepareNew(ctx context.Context, obj kinds.Object, track bool) err
 	return nil
 }
 
-// bear validates an admitted object and stores it; a generated name that is taken
-// is tried again.
-func (c *call) bear(ctx context.Context, obj kinds.Object) error {
-	generated := c.generated
+// bear completes, validates and stores an admitted object, and returns what was
+// stored. A generated name that is taken is tried again, with another name.
+func (c *call) bear(ctx context.Context, admitted kinds.Object) (kinds.Object, error) {
+	generated := admitted.GetName() == "" && admitted.GetGenerateName() != ""
 	begin := c.server.cfg.Now()
 	for tries := 1; ; tries++ {
-		if generated && tries > 1 {
-			obj.SetName(generateName(obj.GetGenerateName()))
+		obj := admitted
+		if generated {
+			obj = admitted.DeepCopyObject().(kinds.Object)
 		}
+		c.birth(obj)
 		err := c.bearOnce(ctx, obj)
 		if err == nil {
 			c.mark(obj, begin)
-			return nil
+			return obj, nil
 		}
 		taken := errors.Is(err, store.ErrExists)
 		switch {
 		case taken && generated && tries < maxGeneratedNames:
 			continue
 		case taken && generated:
-			return apierrors.NewGenerateNameConflict(c.gr(), obj.GetName(), 1)
+			return nil, apierrors.NewGenerateNameConflict(c.gr(), obj.GetName(), 1)
 		case taken:
-			return c.taken(ctx, obj)
+			return nil, c.taken(ctx, obj)
 		}
-		return interpret(err, c.gr(), obj.GetName())
+		return nil, interpret(err, c.gr(), obj.GetName())
 	}
 }
 
 func (c *call) bearOnce(ctx context.Context, obj kinds.Object) (err error) {
+	// A strategy may write name and UID into the specification, as a Job's does.
+	if prepare := c.kind.Strategy.PrepareCreate; prepare != nil {
+		prepare(obj)
+	}
 	dry := c.req.dryRun()
 	finish := func(bool) {}
 	if begin := c.hook().BeginCreate; begin != nil {

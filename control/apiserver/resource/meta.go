@@ -74,7 +74,6 @@ func (c *call) birth(obj metav1.Object) {
 	wipe(obj)
 	if obj.GetName() == "" && obj.GetGenerateName() != "" {
 		obj.SetName(generateName(obj.GetGenerateName()))
-		c.generated = true
 	}
 	obj.SetUID(uuid.NewUUID())
 	obj.SetCreationTimestamp(c.server.now())
@@ -95,7 +94,6 @@ func generateName(base string) string {
 
 // keepIdentity restores in next what an update can never change.
 func keepIdentity(next, old metav1.Object) {
-	next.SetGeneration(old.GetGeneration())
 	if next.GetUID() == "" {
 		next.SetUID(old.GetUID())
 	}
@@ -164,7 +162,7 @@ func (c *call) checkChange(next, old kinds.Object) error {
 		errs = append(errs, rules(next, old)...)
 	}
 	if len(errs) > 0 {
-		return apierrors.NewInvalid(c.kind.GVK.GroupKind(), next.GetName(), errs)
+		return apierrors.NewInvalid(c.gvk().GroupKind(), next.GetName(), errs)
 	}
 	if c.sub == nil {
 		c.warnings(next, old)

@@ -1,9 +1,12 @@
 package resource
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
 	"sync"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -56,8 +59,13 @@ func (f *fieldManagers) of(k *kinds.Kind, sub string) (*managedfields.FieldManag
 }
 
 func (f *fieldManagers) build(k *kinds.Kind, sub string) (*managedfields.FieldManager, error) {
+	part := subresource(k, sub)
+	if foreign(k, part) {
+		rules := kindRules{faceKind(part)}
+		return managedfields.NewDefaultFieldManager(f.converter(), rules, rules, rules, part.GVK, part.GVK.GroupVersion(), sub, nil)
+	}
 	rules := kindRules{k}
-	reset := fieldpath.NewExcludeFilterSetMap(resetFields(k, sub))
+	reset := fieldpath.NewExcludeFilterSetMap(resetFields(k, part))
 	gv := k.GVK.GroupVersion()
 	if _, ok := k.New().(runtime.Unstructured); ok {
 		types := managedfields.NewDeducedTypeConverter()
@@ -71,39 +79,85 @@ func (f *fieldManagers) build(k *kinds.Kind, sub string) (*managedfields.FieldMa
 	return managedfields.NewDefaultFieldManager(f.converter(), rules, rules, rules, k.GVK, gv, sub, reset)
 }
 
-// resetFields are those that a write through the resource, or the subresource,
-// cannot set, so that nobody comes to own them by it.
-func resetFields(k *kinds.Kind, sub string) map[fieldpath.APIVersion]*fieldpath.Set {
-	hidden := ""
-	for _, s := range k.Subresources {
-		if s.Name == "status" && s.Copy != nil {
-			hidden = "status"
+// subresource finds a part of a kind by its name; nil for the kind itself.
+func subresource(k *kinds.Kind, name string) *kinds.Subresource {
+	for i := range k.Subresources {
+		if k.Subresources[i].Name == name {
+			return &k.Subresources[i]
 		}
 	}
-	if sub == "status" {
-		hidden = "spec"
+	return nil
+}
+
+// foreign says that a subresource speaks another kind than its parent (scale).
+func foreign(k *kinds.Kind, sub *kinds.Subresource) bool {
+	return sub != nil && !sub.GVK.Empty() && sub.GVK != k.GVK
+}
+
+// faceKind is the kind that a foreign subresource speaks, as far as the field
+// manager asks.
+func faceKind(sub *kinds.Subresource) *kinds.Kind {
+	return &kinds.Kind{GVK: sub.GVK, New: func() kinds.Object { return sub.New().(kinds.Object) }}
+}
+
+// resetFields are those that a write through the resource, or the subresource,
+// cannot set, so that nobody comes to own them by it.
+func resetFields(k *kinds.Kind, sub *kinds.Subresource) map[fieldpath.APIVersion]*fieldpath.Set {
+	hidden := k.Strategy.Reset
+	if status := subresource(k, "status"); hidden == nil && status != nil && status.Copy != nil {
+		hidden = []string{"status"}
 	}
-	if hidden == "" {
+	switch {
+	case sub != nil && sub.Reset != nil:
+		hidden = sub.Reset
+	case sub != nil && sub.Name == "status":
+		hidden = []string{"spec"}
+	}
+	if len(hidden) == 0 {
 		return nil
 	}
-	return map[fieldpath.APIVersion]*fieldpath.Set{
-		fieldpath.APIVersion(k.GVK.GroupVersion().String()): fieldpath.NewSet(fieldpath.MakePathOrDie(hidden)),
+	set := fieldpath.NewSet()
+	for _, path := range hidden {
+		set.Insert(fieldpath.MakePathOrDie(words(path)...))
 	}
+	return map[fieldpath.APIVersion]*fieldpath.Set{fieldpath.APIVersion(k.GVK.GroupVersion().String()): set}
+}
+
+// words are the parts of a dotted path, as fieldpath wants them.
+func words(path string) []any {
+	var parts []any
+	for word := range strings.SplitSeq(strings.TrimPrefix(path, "."), ".") {
+		parts = append(parts, word)
+	}
+	return parts
+}
+
+// fieldManager is the manager of what the call speaks of.
+func (c *call) fieldManager() (*managedfields.FieldManager, error) {
+	name := ""
+	if c.sub != nil {
+		name = c.sub.Name
+	}
+	return c.server.fields.of(c.kind, name)
+}
+
+// rules are those of what the call speaks of.
+func (c *call) rules() kindRules {
+	if c.foreign() {
+		return kindRules{faceKind(c.sub)}
+	}
+	return kindRules{c.kind}
 }
 
 // track writes into obj who owns the fields that differ from old, which is nil
 // for a new object.
 func (c *call) track(obj, old kinds.Object) {
-	sub := ""
-	if c.sub != nil {
-		sub = c.sub.Name
-	}
-	m, err := c.server.fields.of(c.kind, sub)
+	m, err := c.fieldManager()
 	if err != nil {
-		c.server.cfg.Log.Error("track field owners", "kind", c.kind.GVK, "err", err)
+		c.server.cfg.Log.Error("track field owners", "kind", c.gvk(), "err", err)
 		return
 	}
-	live := kindRules{c.kind}.empty()
+	live := c.rules().empty()
 	if old != nil {
 		live = old.DeepCopyObject().(kinds.Object)
 	}
@@ -111,6 +165,49 @@ func (c *call) track(obj, old kinds.Object) {
 	if ok && tracked != obj {
 		obj.SetManagedFields(tracked.GetManagedFields())
 	}
+}
+
+// face is old as the client of the call sees it: old itself, or what the
+// subresource shows of it, with those owners that it can speak of.
+func (c *call) face(old kinds.Object) (kinds.Object, error) {
+	if c.sub == nil || c.sub.Show == nil {
+		return old, nil
+	}
+	shown, ok := c.sub.Show(old).(kinds.Object)
+	if !ok {
+		return nil, apierrors.NewInternalError(fmt.Errorf("subresource %q shows a %T", c.sub.Name, c.sub.Show(old)))
+	}
+	if !c.foreign() {
+		return shown, nil
+	}
+	owners, err := c.scaleOwners(old).ToSubresource()
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	shown.SetManagedFields(owners)
+	return shown, nil
+}
+
+// passOwners takes the owners that body tells over to next. Those of a scale
+// become those of the field that its replicas stand for.
+func (c *call) passOwners(next, body, old kinds.Object) error {
+	if !c.foreign() {
+		next.SetManagedFields(body.GetManagedFields())
+		return nil
+	}
+	owners, err := c.scaleOwners(old).ToParent(body.GetManagedFields())
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	next.SetManagedFields(owners)
+	return nil
+}
+
+// scaleOwners moves the owners of replicas between an object and its scale.
+func (c *call) scaleOwners(old kinds.Object) *managedfields.ScaleHandler {
+	gv := c.kind.GVK.GroupVersion()
+	at := fieldpath.MakePathOrDie(words(cmp.Or(c.sub.Replicas, "spec.replicas"))...)
+	return managedfields.NewScaleHandler(old.GetManagedFields(), gv, managedfields.ResourcePathMappings{gv.String(): at})
 }
 
 // kindRules is what the field manager wants to know of a kind: how to convert,

@@ -38,8 +38,8 @@ func (c *call) patch(ctx context.Context) (*answer, error) {
 	apply := c.req.PatchType == types.ApplyPatchType
 	return c.edit(ctx, edit{
 		create:  apply && c.sub == nil,
-		tracked: apply && !c.foreign(),
-		next: func(ctx context.Context, old kinds.Object) (kinds.Object, error) {
+		tracked: apply,
+		next: func(old kinds.Object) (kinds.Object, error) {
 			patched, err := c.patched(old)
 			if err != nil {
 				return nil, err
@@ -47,34 +47,14 @@ func (c *call) patch(ctx context.Context) (*answer, error) {
 			if err := c.matchNamespace(patched); err != nil {
 				return nil, err
 			}
-			if err := c.matchName(patched); err != nil {
-				return nil, err
-			}
-			if old == nil || c.sub == nil {
-				return patched, nil
-			}
-			return c.mergePatched(ctx, old, patched)
+			return patched, c.matchName(patched)
 		},
 	})
 }
 
-// mergePatched is merge for a patched subresource. Where apply has written down
-// the owners, its word stands.
-func (c *call) mergePatched(ctx context.Context, old, patched kinds.Object) (kinds.Object, error) {
-	owners := patched.GetManagedFields()
-	next, err := c.merge(ctx, old, patched)
-	if err == nil && !c.foreign() {
-		next.SetManagedFields(owners)
-	}
-	return next, err
-}
-
-// patched is what the patch makes of old, which is nil when an apply creates.
-func (c *call) patched(old kinds.Object) (kinds.Object, error) {
-	var current runtime.Object = old
-	if old != nil && c.sub != nil && c.sub.Show != nil {
-		current = c.sub.Show(old)
-	}
+// patched is what the patch makes of current, the object or its face as the
+// subresource; nil when an apply creates.
+func (c *call) patched(current kinds.Object) (kinds.Object, error) {
 	var out runtime.Object
 	var err error
 	switch c.req.PatchType {
@@ -83,11 +63,7 @@ func (c *call) patched(old kinds.Object) (kinds.Object, error) {
 	case types.StrategicMergePatchType:
 		out, err = c.strategicPatched(current)
 	case types.ApplyPatchType:
-		if c.foreign() {
-			out, err = c.appliedAsMerge(current)
-			break
-		}
-		out, err = c.applied(old)
+		out, err = c.applied(current)
 	default:
 		return nil, unsupported(patchTypes(c.kind))
 	}
@@ -99,6 +75,9 @@ func (c *call) patched(old kinds.Object) (kinds.Object, error) {
 		return nil, apierrors.NewInternalError(fmt.Errorf("patch of %s made a %T", c.req.Target, out))
 	}
 	obj.GetObjectKind().SetGroupVersionKind(c.gvk())
+	if !c.foreign() {
+		c.setDefaults(obj)
+	}
 	return obj, nil
 }
 

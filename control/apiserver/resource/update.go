@@ -20,9 +20,9 @@ const maxEdits = 1000
 
 // edit is how an object is to change.
 type edit struct {
-	// next makes the wanted object from old, which is shared and nil when there
-	// is none; the result is the edit's own. It is called again for each try.
-	next func(ctx context.Context, old kinds.Object) (kinds.Object, error)
+	// next makes the wanted object of old, which is shared and nil when there is
+	// none; the result is the edit's own. It is called again for each try.
+	next func(old kinds.Object) (kinds.Object, error)
 	// create allows next to make an object that is not there yet.
 	create bool
 	// tracked says that next has written down the owners of the fields itself.
@@ -52,50 +52,14 @@ func (c *call) update(ctx context.Context) (*answer, error) {
 	}
 	return c.edit(ctx, edit{
 		create: c.kind.Strategy.CreateOnUpdate && c.sub == nil,
-		next: func(ctx context.Context, old kinds.Object) (kinds.Object, error) {
-			return c.merge(ctx, old, body.DeepCopyObject().(kinds.Object))
+		next: func(kinds.Object) (kinds.Object, error) {
+			next := body.DeepCopyObject().(kinds.Object)
+			if !c.foreign() {
+				c.setDefaults(next)
+			}
+			return next, nil
 		},
 	})
-}
-
-// merge takes the body over into what is stored: all of it, or the part that the
-// subresource is. body is changed.
-func (c *call) merge(ctx context.Context, old, body kinds.Object) (kinds.Object, error) {
-	if c.sub == nil {
-		return body, nil
-	}
-	if c.sub.Copy == nil {
-		return nil, apierrors.NewMethodNotSupported(c.gr(), c.req.Verb)
-	}
-	if c.foreign() {
-		a := c.attributes(OpUpdate, body, nil)
-		if c.sub.Show != nil {
-			a.Old = c.sub.Show(old)
-		}
-		if err := c.admit(ctx, a); err != nil {
-			return nil, err
-		}
-	} else {
-		c.setDefaults(body)
-	}
-	next := old.DeepCopyObject().(kinds.Object)
-	if err := c.sub.Copy(next, body); err != nil {
-		return nil, asBadRequest(err)
-	}
-	next.SetResourceVersion(body.GetResourceVersion())
-	next.SetUID(body.GetUID())
-	if !c.foreign() {
-		next.SetManagedFields(body.GetManagedFields())
-	}
-	return next, nil
-}
-
-func asBadRequest(err error) error {
-	var status apierrors.APIStatus
-	if errors.As(err, &status) {
-		return err
-	}
-	return apierrors.NewBadRequest(err.Error())
 }
 
 // edit changes an object by compare-and-swap. The cached copy is tried first; a
@@ -133,20 +97,43 @@ func retriable(err error) bool {
 	return !errors.Is(err, store.ErrTooLarge) && !errors.Is(err, store.ErrClosed)
 }
 
-// try makes one attempt from cur, which is nil when there is no such object.
+// try makes one attempt from cur, which is nil when there is no such object. The
+// order is upstream's: the wanted object, its owners, admission, the optimistic
+// lock, the kind's own rules, validation, admission's last word.
 func (c *call) try(ctx context.Context, e edit, cur *record, latest bool) (*answer, error) {
 	if cur == nil {
 		return c.tryCreate(ctx, e)
 	}
 	old := c.show(cur.obj)
-	next, err := e.next(ctx, old)
+	before, err := c.face(old)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.checkRevision(next, old); err != nil {
+	body, err := e.next(before)
+	if err != nil {
 		return nil, err
 	}
-	finish, err := c.prepareChange(ctx, next, old, !e.tracked)
+	if !e.tracked {
+		c.track(body, before)
+	}
+	if err := c.admit(ctx, c.attributes(OpUpdate, body, before)); err != nil {
+		return nil, err
+	}
+	if err := c.matchNamespace(body); err != nil {
+		return nil, err
+	}
+	if !c.foreign() {
+		c.dedupOwners(body, dedupAdmitted)
+		c.setDefaults(body)
+	}
+	if err := c.checkRevision(body, old); err != nil {
+		return nil, err
+	}
+	next, err := c.prepareChange(body, old)
+	if err != nil {
+		return nil, err
+	}
+	finish, err := c.beginChange(ctx, next, old)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +142,7 @@ func (c *call) try(ctx context.Context, e edit, cur *record, latest bool) (*answ
 	if err := c.checkChange(next, old); err != nil {
 		return nil, err
 	}
-	if err := c.validate(ctx, c.attributes(OpUpdate, next, old)); err != nil {
+	if err := c.judgeChange(ctx, next, old, before); err != nil {
 		return nil, err
 	}
 	if released(c.kind, next, old) {
@@ -166,40 +153,71 @@ func (c *call) try(ctx context.Context, e edit, cur *record, latest bool) (*answ
 	return out, err
 }
 
-// prepareChange takes the wanted object from the client's form to the admitted one.
-func (c *call) prepareChange(ctx context.Context, next, old kinds.Object, track bool) (finish func(bool), err error) {
+// prepareChange makes what is to be stored of the admitted body: the body itself
+// under the kind's rules for updates, or old with the part that the subresource is.
+// It changes body, not old.
+func (c *call) prepareChange(body, old kinds.Object) (kinds.Object, error) {
+	if c.sub != nil {
+		return c.takePart(body, old)
+	}
+	body.SetResourceVersion(old.GetResourceVersion())
+	body.SetGeneration(old.GetGeneration())
+	if prepare := c.kind.Strategy.PrepareUpdate; prepare != nil {
+		prepare(body, old)
+	}
+	keepIdentity(body, old)
+	return body, nil
+}
+
+// takePart copies the part of body that the subresource is over to a copy of old.
+func (c *call) takePart(body, old kinds.Object) (kinds.Object, error) {
+	if c.sub.Copy == nil {
+		return nil, apierrors.NewMethodNotSupported(c.gr(), c.req.Verb)
+	}
+	next := old.DeepCopyObject().(kinds.Object)
+	if err := c.sub.Copy(next, body); err != nil {
+		return nil, asBadRequest(err)
+	}
+	if err := c.passOwners(next, body, old); err != nil {
+		return nil, err
+	}
 	next.SetResourceVersion(old.GetResourceVersion())
-	generation := next.GetGeneration()
 	keepIdentity(next, old)
-	if c.sub == nil {
-		c.setDefaults(next)
-		if prepare := c.kind.Strategy.PrepareUpdate; prepare != nil {
-			prepare(next, old)
-		}
-	} else {
-		next.SetGeneration(generation) // Copy's word: it started from old
+	return next, nil
+}
+
+func asBadRequest(err error) error {
+	var status apierrors.APIStatus
+	if errors.As(err, &status) {
+		return err
 	}
-	if track {
-		c.track(next, old)
+	return apierrors.NewBadRequest(err.Error())
+}
+
+// beginChange lets the kind's hook take part.
+func (c *call) beginChange(ctx context.Context, next, old kinds.Object) (finish func(bool), err error) {
+	begin := c.hook().BeginUpdate
+	if begin == nil || c.sub != nil {
+		return func(bool) {}, nil
 	}
+	finish, err = begin(ctx, next, old, c.req.dryRun())
+	if finish == nil {
+		finish = func(bool) {}
+	}
+	return finish, err
+}
+
+// judgeChange asks the judging half of admission about the object, or about the
+// subresource's own kind, as the client speaks of it.
+func (c *call) judgeChange(ctx context.Context, next, old, before kinds.Object) error {
 	if !c.foreign() {
-		if err := c.admit(ctx, c.attributes(OpUpdate, next, old)); err != nil {
-			return nil, err
-		}
-		c.dedupOwners(next, dedupAdmitted)
-		c.setDefaults(next)
+		return c.validate(ctx, c.attributes(OpUpdate, next, old))
 	}
-	finish = func(bool) {}
-	if begin := c.hook().BeginUpdate; begin != nil && c.sub == nil {
-		f, err := begin(ctx, next, old, c.req.dryRun())
-		if err != nil {
-			return nil, err
-		}
-		if f != nil {
-			finish = f
-		}
+	after, err := c.face(next)
+	if err != nil {
+		return err
 	}
-	return finish, nil
+	return c.validate(ctx, c.attributes(OpUpdate, after, before))
 }
 
 // tryCreate lets a PUT or an apply make the object.
@@ -207,7 +225,7 @@ func (c *call) tryCreate(ctx context.Context, e edit) (*answer, error) {
 	if !e.create {
 		return nil, apierrors.NewNotFound(c.gr(), c.req.Target.Name)
 	}
-	next, err := e.next(ctx, nil)
+	next, err := e.next(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -225,13 +243,14 @@ func (c *call) tryCreate(ctx context.Context, e edit) (*answer, error) {
 	if err := c.prepareNew(ctx, next, !e.tracked); err != nil {
 		return nil, err
 	}
-	if err := c.bear(ctx, next); err != nil {
-		if apierrors.IsAlreadyExists(err) {
-			return nil, errAgain
-		}
+	stored, err := c.bear(ctx, next)
+	if apierrors.IsAlreadyExists(err) {
+		return nil, errAgain
+	}
+	if err != nil {
 		return nil, err
 	}
-	return c.done(http.StatusCreated, next), nil
+	return c.done(http.StatusCreated, stored), nil
 }
 
 // write swaps cur for next unless they are the same.
