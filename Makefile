@@ -27,10 +27,14 @@ $(ASSETS)/kubectl.zst: go.mod cmd/kubectl/main.go
 examples/hello/bin/hello: examples/hello/main.go go.mod
 	$(GO) build $(STRIP) -o $@ ./examples/hello
 
+# Helm, for one story: a user of the cluster that nobody here wrote.
+bin/helm: test/helm/go.mod
+	cd test/helm && $(GO) build -trimpath -ldflags "-s -w" -o ../../bin/helm helm.sh/helm/v3/cmd/helm
+
 run: all
 	examples/hello/run.sh $(ARGS)
 
-test: all
+test: all bin/helm
 	$(GO) vet ./...
 	$(GO) test -p 2 -timeout 20m ./...
 	@if [ -x $(SUITE) ]; then cd test/conformance && $(GO) test -count=1 ./run; \

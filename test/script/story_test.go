@@ -123,6 +123,11 @@ func programs(t *testing.T) string {
 	if err := os.Symlink(sampan, filepath.Join(bin, "sampan")); err != nil {
 		t.Fatal(err)
 	}
+	if helm := filepath.Join(root, "bin", "helm"); exists(helm) {
+		if err := os.Symlink(helm, filepath.Join(bin, "helm")); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, pkg := range map[string]string{"hello": "./examples/hello", "toolbox": "./test/script/toolbox"} {
 		build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(bin, name), pkg)
 		build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
@@ -131,6 +136,11 @@ func programs(t *testing.T) string {
 		}
 	}
 	return bin
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // nodeAddress is the story's address in its network, and uplinkName the interface
