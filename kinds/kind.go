@@ -52,6 +52,13 @@ type Kind struct {
 	// TTL is how long an object lives after each write (Events); nil or 0: for ever.
 	TTL          func(obj Object) time.Duration
 	Subresources []Subresource
+	// Hidden kinds are not served over HTTP and not in discovery: only the server
+	// itself reaches them.
+	Hidden bool
+	// Warning is shown to whoever uses the kind in this version; "" for none.
+	Warning string
+	// Custom is set for kinds without a Go type, made of a definition.
+	Custom *Custom
 	// View is set for a kind that is never stored as itself but is another
 	// group's view of a kind that is (events.k8s.io Event of the core Event).
 	// Storage then names the stored kind's path.
@@ -71,6 +78,23 @@ type View struct {
 // GVR is the kind's resource with its group and version.
 func (k *Kind) GVR() schema.GroupVersionResource {
 	return k.GVK.GroupVersion().WithResource(k.Resource)
+}
+
+// Custom is what a kind without a Go type does where others have one. Each
+// version of such a kind has a row of its own, and its own view of what is stored:
+// its stored bytes may be those of any version.
+type Custom struct {
+	// Load makes an object of this version of stored bytes of any version, Save
+	// the bytes that are stored for an object of this version. Both may ask a
+	// conversion webhook, and fail.
+	Load func(data []byte) (Object, error)
+	Save func(obj Object) ([]byte, error)
+	// Coerce takes from a decoded object what the schema has no place for, as
+	// decoding into a Go type would, and names the unknown fields.
+	Coerce func(obj Object) (unknown []string, err error)
+	// Convert makes an object of another version of the same kind, for the
+	// record of field owners; obj is left alone.
+	Convert func(obj Object, to schema.GroupVersionKind) (Object, error)
 }
 
 // Strategy is what happens to an object between decoding and storing. The

@@ -29,6 +29,7 @@ import (
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	storagemigrationv1 "k8s.io/api/storagemigration/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -41,6 +42,7 @@ import (
 var groups = []func(*runtime.Scheme) error{
 	corev1.AddToScheme,
 	admissionregistrationv1.AddToScheme,
+	apiextensionsv1.AddToScheme,
 	apiregistrationv1.AddToScheme,
 	appsv1.AddToScheme,
 	authenticationv1.AddToScheme,

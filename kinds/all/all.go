@@ -3,6 +3,7 @@ package all
 
 import (
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/apiextensions"
 	"github.com/sampan-dev/sampan/kinds/apiregistration"
 	"github.com/sampan-dev/sampan/kinds/apps"
 	"github.com/sampan-dev/sampan/kinds/authentication"
@@ -30,6 +31,7 @@ func Kinds() []*kinds.Kind {
 	for _, group := range [][]*kinds.Kind{
 		core.Kinds(),
 		apiregistration.Kinds(),
+		apiextensions.Kinds(),
 		apps.Kinds(),
 		events.Kinds(),
 		authentication.Kinds(),

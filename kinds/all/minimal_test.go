@@ -76,6 +76,8 @@ var minimal = map[string]string{
 	"certificates.k8s.io/v1/ClusterTrustBundle":        "spec:\n  trustBundle: |\n" + trustAnchor,
 	"certificates.k8s.io/v1/PodCertificateRequest": `spec: {signerName: example.com/s, podName: p, podUID: u1, serviceAccountName: a, serviceAccountUID: u2,
   nodeName: n, nodeUID: u3, stubPKCS10Request: ` + stubRequest + `}`,
+	"apiextensions.k8s.io/v1/CustomResourceDefinition": `{metadata: {name: boats.example.com}, spec: {group: example.com, scope: Namespaced,
+  names: {plural: boats, kind: Boat}, versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]}}`,
 	"networking.k8s.io/v1/IPAddress":   `spec: {parentRef: {resource: services, namespace: default, name: s}}`,
 	"networking.k8s.io/v1/ServiceCIDR": `spec: {cidrs: [10.0.0.0/24]}`,
 }

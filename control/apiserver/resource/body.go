@@ -83,6 +83,9 @@ func (x *exchange) decodeBody(data []byte, m mediaType) error {
 	if err == nil && got != nil && got.Kind != want.Kind {
 		err = fmt.Errorf("no kind %q is served here", got.Kind)
 	}
+	if err == nil {
+		strict, err = coerce(c.kind, obj, strict)
+	}
 	if err == nil && len(strict) > 0 && strictness == metav1.FieldValidationStrict {
 		err = runtime.NewStrictDecodingError(strict)
 	}

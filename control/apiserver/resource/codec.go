@@ -42,11 +42,15 @@ func newCodec(s *runtime.Scheme) *codec {
 }
 
 // store gives the bytes that are stored for obj: protobuf in upstream's envelope,
-// JSON for kinds without a Go type. The object's resourceVersion is not stored.
-func (c *codec) store(obj kinds.Object) ([]byte, error) {
+// what the kind says for kinds without a Go type. The object's resourceVersion is
+// not stored.
+func (c *codec) store(obj kinds.Object, k *kinds.Kind) ([]byte, error) {
 	revision := obj.GetResourceVersion()
 	obj.SetResourceVersion("")
 	defer obj.SetResourceVersion(revision)
+	if k.Custom != nil {
+		return k.Custom.Save(obj)
+	}
 	if _, ok := obj.(runtime.Unstructured); ok {
 		return encode(c.json, obj)
 	}
@@ -55,6 +59,9 @@ func (c *codec) store(obj kinds.Object) ([]byte, error) {
 
 // load makes an object of kind k from its stored bytes.
 func (c *codec) load(data []byte, k *kinds.Kind) (kinds.Object, error) {
+	if k.Custom != nil {
+		return k.Custom.Load(data)
+	}
 	obj := k.New()
 	if !bytes.HasPrefix(data, protoPrefix) {
 		if _, _, err := c.json.Decode(data, &k.GVK, obj); err != nil {
@@ -107,6 +114,20 @@ func (c *codec) decode(data []byte, m mediaType, want schema.GroupVersionKind, i
 		return obj, got, wrong.Errors(), nil
 	}
 	return obj, got, nil, err
+}
+
+// coerce takes from a decoded object what a custom kind has no place for; each
+// unknown field is one more strict mistake.
+func coerce(k *kinds.Kind, obj runtime.Object, strict []error) ([]error, error) {
+	own, ok := obj.(*unstructured.Unstructured)
+	if k.Custom == nil || !ok {
+		return strict, nil
+	}
+	unknown, err := k.Custom.Coerce(own)
+	for _, path := range unknown {
+		strict = append(strict, fmt.Errorf("unknown field %q", path))
+	}
+	return strict, err
 }
 
 // toMap gives an object's JSON form as maps, for patches.

@@ -104,6 +104,9 @@ func (s *Server) begin(ctx context.Context, r *Request) (*call, error) {
 	if err := c.authorize(ctx, r.Verb); err != nil {
 		return nil, err
 	}
+	if col.kind.Warning != "" {
+		r.warn(col.kind.Warning)
+	}
 	verbs := col.kind.Verbs
 	if name := r.Target.Subresource; name != "" {
 		i := slices.IndexFunc(col.kind.Subresources, func(sub kinds.Subresource) bool { return sub.Name == name })

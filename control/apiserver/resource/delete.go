@@ -178,6 +178,9 @@ func planDeletion(k *kinds.Kind, old kinds.Object, opts *metav1.DeleteOptions, n
 	next.SetFinalizers(finalizersFor(k, next, opts))
 	held := len(next.GetFinalizers()) > 0 || k.Strategy.Holds != nil && k.Strategy.Holds(next)
 	if old.GetDeletionTimestamp() == nil && k.Strategy.Deleting != nil && (held || graceful) {
+		if !graceful {
+			markDeleting(next, now) // so that the kind knows when
+		}
 		k.Strategy.Deleting(next)
 	}
 	switch {

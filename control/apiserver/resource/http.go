@@ -35,7 +35,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer x.recover()
 	at, ok := parsePath(r.URL.Path)
 	if ok {
-		_, ok = s.table.Load().byResource[at.target.Resource]
+		var col *collection
+		col, ok = s.table.Load().byResource[at.target.Resource]
+		ok = ok && !col.kind.Hidden
 	}
 	if !ok {
 		if s.cfg.Fallback != nil {

@@ -58,6 +58,16 @@ func (f *fieldManagers) of(k *kinds.Kind, sub string) (*managedfields.FieldManag
 	return kept.(*managedfields.FieldManager), nil
 }
 
+// forget lets go of the managers of a kind that is served no more.
+func (f *fieldManagers) forget(k *kinds.Kind) {
+	f.made.Range(func(key, _ any) bool {
+		if key.(managerKey).kind == k {
+			f.made.Delete(key)
+		}
+		return true
+	})
+}
+
 func (f *fieldManagers) build(k *kinds.Kind, sub string) (*managedfields.FieldManager, error) {
 	part := subresource(k, sub)
 	if foreign(k, part) {
@@ -221,7 +231,7 @@ func (r kindRules) empty() kinds.Object {
 }
 
 func (r kindRules) New(gvk schema.GroupVersionKind) (runtime.Object, error) {
-	if gvk != r.kind.GVK {
+	if gvk != r.kind.GVK && (r.kind.Custom == nil || gvk.GroupKind() != r.kind.GVK.GroupKind()) {
 		return nil, runtime.NewNotRegisteredErrForKind(r.kind.GVK.Kind, gvk)
 	}
 	return r.empty(), nil
@@ -238,6 +248,9 @@ func (r kindRules) Convert(_, _, _ any) error {
 }
 
 func (r kindRules) ConvertToVersion(in runtime.Object, gv runtime.GroupVersioner) (runtime.Object, error) {
+	if u, ok := in.(*unstructured.Unstructured); ok && r.kind.Custom != nil {
+		return r.convert(u, gv)
+	}
 	want, ok := gv.KindForGroupVersionKinds([]schema.GroupVersionKind{r.kind.GVK})
 	if !ok || want != r.kind.GVK {
 		return nil, runtime.NewNotRegisteredGVKErrForTarget(r.kind.GVK.Kind, r.kind.GVK, gv)
@@ -254,6 +267,20 @@ func (r kindRules) ConvertToVersion(in runtime.Object, gv runtime.GroupVersioner
 	}
 	in.GetObjectKind().SetGroupVersionKind(r.kind.GVK)
 	return in, nil
+}
+
+// convert gives a custom object in another version: other versions' owners speak
+// of it.
+func (r kindRules) convert(in *unstructured.Unstructured, gv runtime.GroupVersioner) (runtime.Object, error) {
+	from := in.GroupVersionKind()
+	want, ok := gv.KindForGroupVersionKinds([]schema.GroupVersionKind{from})
+	if !ok {
+		return nil, runtime.NewNotRegisteredGVKErrForTarget(from.Kind, from, gv)
+	}
+	if want == from {
+		return in, nil
+	}
+	return r.kind.Custom.Convert(in, want)
 }
 
 func (r kindRules) ConvertFieldLabel(_ schema.GroupVersionKind, label, value string) (string, string, error) {

@@ -108,6 +108,9 @@ func (c *call) jsonPatched(current runtime.Object) (runtime.Object, error) {
 	}
 	into := c.newBody()
 	out, _, strict, err := c.server.codec.decode(after, mediaJSON, c.gvk(), into, c.strictness() != metav1.FieldValidationIgnore)
+	if err == nil {
+		strict, err = coerce(c.kind, out, strict)
+	}
 	if err != nil {
 		return nil, badPatch(string(after), err)
 	}

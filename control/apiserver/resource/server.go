@@ -228,6 +228,9 @@ func (s *Server) Add(k *kinds.Kind) error {
 	old := next.byResource[c.gvr]
 	next.byResource[c.gvr] = c
 	s.table.Store(next)
+	if old != nil {
+		s.fields.forget(old.kind)
+	}
 	if old != nil && old.storage != c.storage && old.kind.View == nil {
 		old.storage.stop()
 	}
@@ -236,18 +239,28 @@ func (s *Server) Add(k *kinds.Kind) error {
 
 // storageOf finds the storage that k shares, or makes it. The caller holds mu.
 func (s *Server) storageOf(t *table, k *kinds.Kind) (*storage, error) {
-	if st, ok := t.storages[k.Storage]; ok && (k.View != nil || st.kind == k) {
+	name := storageName(k)
+	if st, ok := t.storages[name]; ok && (k.View != nil || st.kind == k) {
 		return st, nil
 	}
 	if k.View != nil {
 		return nil, fmt.Errorf("kind %q: the kind that it views, %q, is not served", k.GVK, k.View.Stored)
 	}
-	if old, ok := t.storages[k.Storage]; ok && old.kind.GVK.GroupKind() != k.GVK.GroupKind() {
+	if old, ok := t.storages[name]; ok && old.kind.GVK.GroupKind() != k.GVK.GroupKind() {
 		return nil, fmt.Errorf("kind %q: storage %q belongs to %q", k.GVK, k.Storage, old.kind.GVK)
 	}
 	st := newStorage(s, k)
-	t.storages[k.Storage] = st
+	t.storages[name] = st
 	return st, nil
+}
+
+// storageName names the storage that kinds share: a place in the store, and for
+// custom kinds one of the versions in which it is read.
+func storageName(k *kinds.Kind) string {
+	if k.Custom != nil {
+		return k.Storage + "@" + k.GVK.Version
+	}
+	return k.Storage
 }
 
 // Remove stops serving a resource. Objects stay in the store.
@@ -262,9 +275,10 @@ func (s *Server) Remove(gvr schema.GroupVersionResource) {
 	delete(next.byResource, gvr)
 	own := c.storage != nil && c.kind.View == nil
 	if own {
-		delete(next.storages, c.kind.Storage)
+		delete(next.storages, storageName(c.kind))
 	}
 	s.table.Store(next)
+	s.fields.forget(c.kind)
 	if own {
 		c.storage.stop()
 	}
@@ -290,7 +304,9 @@ func (s *Server) Kinds() []*kinds.Kind {
 	t := s.table.Load()
 	out := make([]*kinds.Kind, 0, len(t.byResource))
 	for _, c := range t.byResource {
-		out = append(out, c.kind)
+		if !c.kind.Hidden {
+			out = append(out, c.kind)
+		}
 	}
 	slices.SortFunc(out, func(a, b *kinds.Kind) int {
 		return compareGVR(a.GVR(), b.GVR())

@@ -242,7 +242,7 @@ func (st *storage) create(ctx context.Context, obj kinds.Object) error {
 }
 
 func (st *storage) sealed(key string, obj kinds.Object) ([]byte, error) {
-	plain, err := st.server.codec.store(obj)
+	plain, err := st.server.codec.store(obj, st.kind)
 	if err != nil {
 		return nil, err
 	}

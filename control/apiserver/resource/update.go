@@ -294,7 +294,7 @@ func (c *call) write(ctx context.Context, cur *record, next kinds.Object, latest
 // changed gives the bytes of next, or nil when they are those of old. Times in
 // the record of field owners alone are no change: next then keeps old's.
 func (c *call) changed(next, old kinds.Object, before []byte) ([]byte, error) {
-	after, err := c.server.codec.store(next)
+	after, err := c.server.codec.store(next, c.storage.kind)
 	if err != nil || bytes.Equal(after, before) {
 		return nil, err
 	}
@@ -303,7 +303,7 @@ func (c *call) changed(next, old kinds.Object, before []byte) ([]byte, error) {
 		return after, nil
 	}
 	next.SetManagedFields(old.GetManagedFields())
-	same, err := c.server.codec.store(next)
+	same, err := c.server.codec.store(next, c.storage.kind)
 	if err != nil || bytes.Equal(same, before) {
 		return nil, err
 	}
