@@ -86,6 +86,8 @@ func Default(cfg Config) Chain {
 		limits{objects: cfg.Objects},
 		serviceAccounts{objects: cfg.Objects},
 		nodeRestriction{objects: cfg.Objects},
+		nodeCertificates{objects: cfg.Objects, authz: cfg.Authz},
+		certificateRules{authz: cfg.Authz, now: cfg.Now},
 		freshNodes{},
 		priorities{objects: cfg.Objects},
 		tolerations{},

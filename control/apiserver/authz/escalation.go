@@ -24,7 +24,7 @@ import (
 // pass. The verbs "escalate" on the role and "bind" on the role referred to are
 // the ways around, as upstream has them.
 func (a *Authorizer) CheckEscalation(ctx context.Context, user identity.Identity, obj, old runtime.Object) error {
-	if user.In(identity.Masters) || onlyForCollector(obj, old) {
+	if user.In(identity.Masters) || OnlyForCollector(obj, old) {
 		return nil
 	}
 	switch o := obj.(type) {
@@ -143,9 +143,9 @@ func compact(r rbacv1.PolicyRule) string {
 	return strings.Join(parts, ", ")
 }
 
-// onlyForCollector: an update that changes nothing but owner references and
+// OnlyForCollector says whether an update is such as the collector makes: an update that changes nothing but owner references and
 // finalizers must pass, or the garbage collector could not do its work.
-func onlyForCollector(obj, old runtime.Object) bool {
+func OnlyForCollector(obj, old runtime.Object) bool {
 	if old == nil || reflect.ValueOf(old).IsNil() {
 		return false
 	}
