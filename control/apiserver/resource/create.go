@@ -106,6 +106,8 @@ func (c *call) bear(ctx context.Context, admitted kinds.Object) (kinds.Object, e
 }
 
 func (c *call) bearOnce(ctx context.Context, obj kinds.Object) (err error) {
+	ctx, done := withOutcome(ctx)
+	defer func() { done(err) }()
 	// A strategy may write name and UID into the specification, as a Job's does.
 	if prepare := c.kind.Strategy.PrepareCreate; prepare != nil {
 		prepare(obj)

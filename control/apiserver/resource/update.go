@@ -76,7 +76,9 @@ func (c *call) edit(ctx context.Context, e edit) (*answer, error) {
 			}
 			latest = true
 		}
-		out, err := c.try(ctx, e, cur, latest)
+		attempt, done := withOutcome(ctx)
+		out, err := c.try(attempt, e, cur, latest)
+		done(err)
 		switch {
 		case err == nil:
 			return out, nil
