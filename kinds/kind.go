@@ -107,6 +107,10 @@ type Custom struct {
 type Strategy struct {
 	// Default fills what the client left out. It must be idempotent.
 	Default func(obj Object)
+	// Loaded completes an object that comes out of the store, before anybody sees
+	// it: what no stored bytes can tell, or what was not known when they were
+	// written. It is called once for each decoding, and must be cheap.
+	Loaded func(obj Object)
 	// PrepareCreate drops what a client may not set on create (status) and sets
 	// what the kind starts with (generation 1 for kinds that have one).
 	PrepareCreate func(obj Object)

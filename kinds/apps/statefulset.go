@@ -27,6 +27,7 @@ func StatefulSet() *kinds.Kind {
 		NewList:    func() runtime.Object { return &appsv1.StatefulSetList{} },
 		Strategy: kinds.Strategy{
 			Default:        kinds.Each(defaultStatefulSet),
+			Loaded:         kinds.Each(nameClaims),
 			PrepareCreate:  kinds.Each(prepareStatefulSet),
 			PrepareUpdate:  kinds.Pair(prepareStatefulSetUpdate),
 			Validate:       kinds.Check(validateStatefulSet),
@@ -54,12 +55,20 @@ func StatefulSet() *kinds.Kind {
 	}
 }
 
-func defaultStatefulSet(s *appsv1.StatefulSet) {
-	core.DefaultPodTemplate(&s.Spec.Template)
+// nameClaims says of each claim template what it is, as upstream shows it: the
+// stored protobuf has no room for that.
+func nameClaims(s *appsv1.StatefulSet) {
 	for i := range s.Spec.VolumeClaimTemplates {
 		claim := &s.Spec.VolumeClaimTemplates[i]
 		claim.APIVersion, claim.Kind = "v1", "PersistentVolumeClaim"
-		core.DefaultClaim(claim)
+	}
+}
+
+func defaultStatefulSet(s *appsv1.StatefulSet) {
+	core.DefaultPodTemplate(&s.Spec.Template)
+	nameClaims(s)
+	for i := range s.Spec.VolumeClaimTemplates {
+		core.DefaultClaim(&s.Spec.VolumeClaimTemplates[i])
 	}
 	if s.Spec.PodManagementPolicy == "" {
 		s.Spec.PodManagementPolicy = appsv1.OrderedReadyPodManagement

@@ -59,30 +59,31 @@ func (c *codec) store(obj kinds.Object, k *kinds.Kind) ([]byte, error) {
 
 // load makes an object of kind k from its stored bytes.
 func (c *codec) load(data []byte, k *kinds.Kind) (kinds.Object, error) {
-	if k.Custom != nil {
-		return k.Custom.Load(data)
-	}
 	obj := k.New()
-	if !bytes.HasPrefix(data, protoPrefix) {
-		if _, _, err := c.json.Decode(data, &k.GVK, obj); err != nil {
-			return nil, fmt.Errorf("decode stored %q: %w", k.GVK.Kind, err)
-		}
-		obj.GetObjectKind().SetGroupVersionKind(k.GVK)
-		return obj, nil
-	}
-	var envelope runtime.Unknown
-	if err := envelope.Unmarshal(data[len(protoPrefix):]); err != nil {
-		return nil, fmt.Errorf("decode stored %q: envelope: %w", k.GVK.Kind, err)
-	}
-	message, ok := obj.(interface{ Unmarshal([]byte) error })
-	if !ok {
-		return nil, fmt.Errorf("decode stored %q: %T has no protobuf form", k.GVK.Kind, obj)
-	}
-	if err := message.Unmarshal(envelope.Raw); err != nil {
+	if err := c.read(data, k, obj); err != nil {
 		return nil, fmt.Errorf("decode stored %q: %w", k.GVK.Kind, err)
 	}
 	obj.GetObjectKind().SetGroupVersionKind(k.GVK)
+	if k.Strategy.Loaded != nil {
+		k.Strategy.Loaded(obj)
+	}
 	return obj, nil
+}
+
+func (c *codec) read(data []byte, k *kinds.Kind, obj kinds.Object) error {
+	if !bytes.HasPrefix(data, protoPrefix) {
+		_, _, err := c.json.Decode(data, &k.GVK, obj)
+		return err
+	}
+	var envelope runtime.Unknown
+	if err := envelope.Unmarshal(data[len(protoPrefix):]); err != nil {
+		return fmt.Errorf("envelope: %w", err)
+	}
+	message, ok := obj.(interface{ Unmarshal([]byte) error })
+	if !ok {
+		return fmt.Errorf("%T has no protobuf form", obj)
+	}
+	return message.Unmarshal(envelope.Raw)
 }
 
 func encode(e runtime.Encoder, obj runtime.Object) ([]byte, error) {
