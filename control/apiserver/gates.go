@@ -32,7 +32,7 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 		Kinds: s.cfg.Kinds, Store: s.cfg.Store, Now: s.cfg.Now, Log: s.cfg.Log,
 		Authorizer: gate{server: s},
 		Admission: admit.Default(admit.Config{
-			Objects: reader, Authz: s.authz, ResourceOf: s.resourceOf, Now: s.cfg.Now}),
+			Objects: reader, Writer: reader, Authz: s.authz, ResourceOf: s.resourceOf, Now: s.cfg.Now}),
 		Audit:        s.finished,
 		Timeline:     s.cfg.Timeline,
 		Transformers: s.cfg.Transformers,
@@ -62,6 +62,10 @@ func (r *ownReader) Get(ctx context.Context, t target.Target, opts metav1.GetOpt
 
 func (r *ownReader) List(ctx context.Context, t target.Target, opts metav1.ListOptions) (runtime.Object, error) {
 	return r.server.own.List(context.WithValue(ctx, ownKey{}, true), t, opts)
+}
+
+func (r *ownReader) Update(ctx context.Context, t target.Target, obj runtime.Object, opts metav1.UpdateOptions) (runtime.Object, error) {
+	return r.server.own.Update(context.WithValue(ctx, ownKey{}, true), t, obj, opts)
 }
 
 // gate asks the authorizer for the generic handler. Until the policy is known it

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -116,4 +117,36 @@ func addExtended(used corev1.ResourceList, claim *resourcev1.ResourceClaim, devi
 			used[name] = amount
 		}
 	}
+}
+
+// ChargedTo says whether what a claim's devices count for has been counted for a
+// pod: the scheduler made the claim because the pod asks for extended resources,
+// and it is the pod's only such claim, or its first. owned are the pod's claims
+// of that sort; pod may be nil.
+func ChargedTo(claim *resourcev1.ResourceClaim, pod *corev1.Pod, owned []*resourcev1.ResourceClaim) bool {
+	owner, ok := PodOf(claim)
+	if !ok || pod == nil || pod.UID != owner.UID {
+		return false
+	}
+	if s := pod.Status.ExtendedResourceClaimStatus; s != nil {
+		return s.ResourceClaimName == claim.Name
+	}
+	for _, other := range owned {
+		if ref, mine := PodOf(other); !mine || ref.UID != pod.UID {
+			continue
+		}
+		if c := other.CreationTimestamp.Compare(claim.CreationTimestamp.Time); c < 0 || c == 0 && other.Name < claim.Name {
+			return false
+		}
+	}
+	return true
+}
+
+// PodOf is the pod for whose extended resources a claim was made.
+func PodOf(claim *resourcev1.ResourceClaim) (metav1.OwnerReference, bool) {
+	owner := metav1.GetControllerOfNoCopy(claim)
+	if claim.Annotations[resourcev1.ExtendedResourceClaimAnnotation] != "true" || owner == nil || owner.Kind != "Pod" || owner.APIVersion != "v1" {
+		return metav1.OwnerReference{}, false
+	}
+	return *owner, true
 }

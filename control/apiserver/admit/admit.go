@@ -72,7 +72,12 @@ func (c Chain) Validate(ctx context.Context, a *resource.Attributes) error {
 // Config is what the default rules need.
 type Config struct {
 	Objects Reader
-	Authz   *authz.Authorizer
+	// Writer keeps the quotas' books; nil enforces no quotas.
+	Writer Updater
+	// QuotaLimits are what may only be used under a quota; upstream's default is
+	// nothing.
+	QuotaLimits []QuotaLimit
+	Authz       *authz.Authorizer
 	// ResourceOf maps a kind to its resource; ok is false for kinds not served.
 	ResourceOf func(gvk schema.GroupVersionKind) (gvr schema.GroupVersionResource, namespaced, ok bool)
 	// Now is the wall clock.
@@ -98,6 +103,7 @@ func Default(cfg Config) Chain {
 		ownerReferences{authz: cfg.Authz, resourceOf: cfg.ResourceOf},
 		externalIPs{},
 		escalation{authz: cfg.Authz},
+		newQuotas(cfg),
 	}
 }
 
@@ -117,8 +123,13 @@ func listed[T runtime.Object](ctx context.Context, r Reader, t target.Target) ([
 	if err != nil {
 		return nil, err
 	}
+	return itemsOf[T](list)
+}
+
+// itemsOf are a list's items, shared.
+func itemsOf[T runtime.Object](list runtime.Object) ([]T, error) {
 	var items []T
-	err = meta.EachListItem(list, func(obj runtime.Object) error {
+	err := meta.EachListItem(list, func(obj runtime.Object) error {
 		if item, ok := obj.(T); ok {
 			items = append(items, item)
 		}
