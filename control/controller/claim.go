@@ -25,6 +25,8 @@ type Claim[T client.Object] struct {
 	Owner     client.Object
 	OwnerKind schema.GroupVersionKind
 	Selector  labels.Selector
+	// Finalizers are put on what is adopted, and taken off what is released.
+	Finalizers []string
 	// Confirm asks the server, not a mirror, for the owner as it is now. It is
 	// called at most once, before the first adoption.
 	Confirm func(ctx context.Context) (client.Object, error)
@@ -99,7 +101,7 @@ func (c *Claim[T]) adopt(ctx context.Context, obj T) (T, error) {
 		return obj, c.confirmed
 	}
 	ref := metav1.NewControllerRef(c.Owner, c.OwnerKind)
-	return c.patch(ctx, obj, ref)
+	return c.patch(ctx, obj, ref, "finalizers")
 }
 
 // confirm makes sure that the owner has not been deleted, or deleted and made
@@ -121,16 +123,21 @@ func (c *Claim[T]) confirm(ctx context.Context) error {
 // release removes the owner's reference. That the object is gone, or is another
 // one (422 for the uid), is as good.
 func (c *Claim[T]) release(ctx context.Context, obj T) error {
-	_, err := c.patch(ctx, obj, map[string]any{"$patch": "delete", "uid": c.Owner.GetUID()})
+	_, err := c.patch(ctx, obj, map[string]any{"$patch": "delete", "uid": c.Owner.GetUID()}, "$deleteFromPrimitiveList/finalizers")
 	if apierrors.IsNotFound(err) || apierrors.IsInvalid(err) {
 		return nil
 	}
 	return err
 }
 
-// patch changes one owner reference, on condition that obj is still the same.
-func (c *Claim[T]) patch(ctx context.Context, obj T, ref any) (T, error) {
-	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": obj.GetUID(), "ownerReferences": []any{ref}}})
+// patch changes one owner reference, and the finalizers by the given directive,
+// on condition that obj is still the same.
+func (c *Claim[T]) patch(ctx context.Context, obj T, ref any, directive string) (T, error) {
+	meta := map[string]any{"uid": obj.GetUID(), "ownerReferences": []any{ref}}
+	if len(c.Finalizers) > 0 {
+		meta[directive] = c.Finalizers
+	}
+	data, err := json.Marshal(map[string]any{"metadata": meta})
 	if err != nil {
 		return obj, fmt.Errorf("encode patch: %w", err)
 	}

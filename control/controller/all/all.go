@@ -14,6 +14,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/endpoints"
 	"github.com/sampan-dev/sampan/control/controller/endpointslice"
 	"github.com/sampan-dev/sampan/control/controller/gc"
+	"github.com/sampan-dev/sampan/control/controller/job"
 	"github.com/sampan-dev/sampan/control/controller/namespace"
 	"github.com/sampan-dev/sampan/control/controller/node"
 	"github.com/sampan-dev/sampan/control/controller/podgc"
@@ -83,6 +84,7 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(deployment.New(shared)))
 	add(as(replicaset.New(shared)))
 	add(as(replicationcontroller.New(shared)))
+	add(as(job.New(shared)))
 	add(as(endpointslice.New(shared)))
 	add(as(endpoints.New(shared)))
 	add(as(serviceaccount.New(shared)))

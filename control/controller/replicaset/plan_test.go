@@ -72,7 +72,7 @@ func TestExpendable(t *testing.T) {
 	related := []*corev1.Pod{parse("x node=crowded phase=Running"), parse("y node=crowded phase=Running"), parse("z node=n1 phase=Running")}
 	for _, c := range cases {
 		for _, pods := range [][]*corev1.Pod{{parse(c.first), parse(c.second)}, {parse(c.second), parse(c.first)}} {
-			if got := expendable(pods, related, now)[0].Name; got != "a" {
+			if got := controller.Expendable(pods, related, now)[0].Name; got != "a" {
 				t.Errorf("%s: %q goes first", c.why, got)
 			}
 		}
