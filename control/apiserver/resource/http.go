@@ -213,8 +213,10 @@ func (x *exchange) connect(h http.Handler) {
 	if err == nil {
 		err = c.authorize(ctx, x.req.Verb)
 	}
-	if err == nil {
+	options, gvk := connectOptions(name, x.r.URL.Query(), x.req.Path)
+	if err == nil && options != nil {
 		a := c.attributes(OpConnect, nil, nil)
+		a.Object, a.GVK = options, gvk
 		if err = c.admit(ctx, a); err == nil {
 			err = c.validate(ctx, a)
 		}
