@@ -33,7 +33,8 @@ func on(base, lines string) string { return "FROM " + base + "\n" + lines + "\n"
 
 const upstreamImages = "k8s.io/kubernetes/test/images/"
 
-// recipes are in the order in which they must be made.
+// recipes are in the order in which they must be made. Labels keep images apart
+// that are otherwise the same, as upstream's are.
 func recipes() []recipe {
 	agnhost := imageutils.GetE2EImage(imageutils.Agnhost)
 	return []recipe{
@@ -41,10 +42,13 @@ func recipes() []recipe {
 			"busybox-static", "bash", "curl", "bind9-dnsutils", "netcat-openbsd", "iproute2", "socat", "stress", "util-linux",
 		}},
 		{names: named(imageutils.Pause), folder: "pause", programs: []string{"./images/pause"}},
-		{names: named(imageutils.BusyBox, imageutils.GlibcDnsTesting, imageutils.IpcUtils), dockerfile: on(toolsName, "")},
+		{names: named(imageutils.BusyBox), dockerfile: on(toolsName, "")},
+		{names: named(imageutils.GlibcDnsTesting), dockerfile: on(toolsName, "LABEL for=dns")},
+		{names: named(imageutils.IpcUtils), dockerfile: on(toolsName, "LABEL for=ipc")},
 		{names: named(imageutils.NonRoot), dockerfile: on(toolsName, "USER 1234")},
-		{names: named(imageutils.Agnhost, imageutils.AgnhostPrev), folder: "agnhost", programs: []string{upstreamImages + "agnhost"},
+		{names: named(imageutils.Agnhost), folder: "agnhost", programs: []string{upstreamImages + "agnhost"},
 			files: map[string]string{"files/localhost.crt": "agnhost/porter/localhost.crt", "files/localhost.key": "agnhost/porter/localhost.key"}},
+		{names: named(imageutils.AgnhostPrev), dockerfile: on(agnhost, "LABEL newer=false")},
 		{names: named(imageutils.Kitten), dockerfile: on(agnhost, "COPY html/ /\nCMD [\"test-webserver\"]"),
 			files: map[string]string{"html/kitten.jpg": "kitten/html/kitten.jpg", "html/data.json": "kitten/html/data.json"}},
 		{names: named(imageutils.Nautilus), dockerfile: on(agnhost, "COPY html/ /\nCMD [\"test-webserver\"]"),
