@@ -34,6 +34,7 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 		Admission: admit.Default(admit.Config{
 			Objects: reader, Writer: reader, Authz: s.authz, ResourceOf: s.resourceOf, Now: s.cfg.Now}),
 		Audit:        s.finished,
+		Ordered:      true, // by flow.Order, before ServeHTTP
 		Timeline:     s.cfg.Timeline,
 		Transformers: s.cfg.Transformers,
 		Hooks: map[schema.GroupResource]resource.Hook{

@@ -13,6 +13,7 @@ import (
 // metrics count requests under upstream's names.
 type metrics struct {
 	http.Handler
+	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 }
@@ -26,10 +27,10 @@ func newMetrics() *metrics {
 			Name: "apiserver_http_request_duration_seconds", Help: "Time from the first byte of an HTTP request to the end of its answer, watches included.",
 			Buckets: []float64{0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 30}}, []string{"method"}),
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(m.requests, m.seconds, collectors.NewGoCollector(),
+	m.registry = prometheus.NewRegistry()
+	m.registry.MustRegister(m.requests, m.seconds, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.Handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	m.Handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 	return m
 }
 

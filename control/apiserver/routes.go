@@ -46,11 +46,14 @@ func (s *Server) routes() (http.Handler, error) {
 	for path, h := range published {
 		others.Handle(path, h)
 	}
+	for path, h := range s.order.Debug() {
+		others.Handle(path, h)
+	}
 	for path, h := range s.cfg.Extra {
 		others.Handle(path, h)
 	}
 	others.HandleFunc("/", s.servePaths)
-	return s.contain(s.authenticate(s.split(others))), nil
+	return s.contain(s.authenticate(s.order.Handler(s.split(others)))), nil
 }
 
 // split sends resource paths to the generic handler and authorises all others.

@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
+	"github.com/sampan-dev/sampan/control/apiserver/flow"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/control/apiserver/serviceip"
 	"github.com/sampan-dev/sampan/internal/identity"
@@ -52,6 +54,7 @@ type Server struct {
 	kubelet   *pki.Holder
 	audit     *auditLog
 	metrics   *metrics
+	order     *flow.Order
 	handler   http.Handler
 	ready     chan struct{}
 	stopping  chan struct{}
@@ -88,6 +91,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.own = s.resources.Local(self, "sampan-apiserver")
 	s.policy.objects = s.own
+	s.order = flow.New(flow.Config{Asks: s.resources.Asks, Stored: s.resources.Stored, Now: cfg.Now, Log: cfg.Log})
+	s.metrics.registry.MustRegister(s.order)
 	if s.handler, err = s.routes(); err != nil {
 		return nil, fmt.Errorf("api server: %w", err)
 	}
@@ -135,6 +140,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.serving.Run(ctx, s.cfg.Log, nil) })
 	g.Go(func() error { return s.kubelet.Run(ctx, s.cfg.Log, nil) })
 	g.Go(func() error { return s.aggregateRoles(ctx) })
+	g.Go(func() error { return s.keepOrder(ctx) })
 	g.Go(func() error { return s.start(ctx, g) })
 	if s.cfg.Listener != nil {
 		g.Go(func() error { return s.listen(ctx) })
@@ -145,6 +151,15 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// keepOrder follows flow schemas and priority levels, where they are served.
+func (s *Server) keepOrder(ctx context.Context) error {
+	if !s.served(flowcontrolv1.SchemeGroupVersion.WithResource("flowschemas")) {
+		return nil
+	}
+	return s.order.Run(ctx, flow.Objects{
+		Producer: s.resources.Local(self, flow.ProducerAgent), Consumer: s.resources.Local(self, flow.ConsumerAgent)})
 }
 
 // start makes what must be there and opens the gate.
