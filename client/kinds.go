@@ -84,6 +84,8 @@ var (
 	ClusterRoles                      = clusterwide[*rbacv1.ClusterRole](rbacv1.SchemeGroupVersion, "clusterroles", "ClusterRole")
 	ClusterRoleBindings               = clusterwide[*rbacv1.ClusterRoleBinding](rbacv1.SchemeGroupVersion, "clusterrolebindings", "ClusterRoleBinding")
 	CertificateSigningRequests        = clusterwide[*certificatesv1.CertificateSigningRequest](certificatesv1.SchemeGroupVersion, "certificatesigningrequests", "CertificateSigningRequest")
+	PodCertificateRequests            = namespaced[*certificatesv1.PodCertificateRequest](certificatesv1.SchemeGroupVersion, "podcertificaterequests", "PodCertificateRequest")
+	ClusterTrustBundles               = clusterwide[*certificatesv1.ClusterTrustBundle](certificatesv1.SchemeGroupVersion, "clustertrustbundles", "ClusterTrustBundle")
 	MutatingWebhookConfigurations     = clusterwide[*admissionregistrationv1.MutatingWebhookConfiguration](admissionregistrationv1.SchemeGroupVersion, "mutatingwebhookconfigurations", "MutatingWebhookConfiguration")
 	ValidatingWebhookConfigurations   = clusterwide[*admissionregistrationv1.ValidatingWebhookConfiguration](admissionregistrationv1.SchemeGroupVersion, "validatingwebhookconfigurations", "ValidatingWebhookConfiguration")
 	ValidatingAdmissionPolicies       = clusterwide[*admissionregistrationv1.ValidatingAdmissionPolicy](admissionregistrationv1.SchemeGroupVersion, "validatingadmissionpolicies", "ValidatingAdmissionPolicy")

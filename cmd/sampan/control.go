@@ -102,9 +102,14 @@ func (c *cluster) startDeciders(ctx context.Context, g *errgroup.Group, plane *c
 	}
 	records.decisions.Store(placing.Records())
 	g.Go(func() error { return placing.Run(ctx) })
+	tokens, err := pki.OpenTokenKey(filepath.Join(c.DataDir, "pki", "service-account.key"))
+	if err != nil {
+		return err
+	}
 	g.Go(func() error {
 		return all.Start(ctx, all.Config{
 			Transport: plane.controller, Kinds: controller.NewKinds(stored(kinds.Kinds())...), RootCA: c.authority.PEM(), Log: c.log,
+			Authority: c.authority, TokenKey: tokens,
 		})
 	})
 	return nil

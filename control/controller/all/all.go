@@ -10,6 +10,10 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/bootstraptoken"
+	"github.com/sampan-dev/sampan/control/controller/csrapproving"
+	"github.com/sampan-dev/sampan/control/controller/csrcleaning"
+	"github.com/sampan-dev/sampan/control/controller/csrsigning"
 	"github.com/sampan-dev/sampan/control/controller/deployment"
 	"github.com/sampan-dev/sampan/control/controller/endpoints"
 	"github.com/sampan-dev/sampan/control/controller/endpointslice"
@@ -23,6 +27,9 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/rootca"
 	"github.com/sampan-dev/sampan/control/controller/serviceaccount"
 	"github.com/sampan-dev/sampan/control/controller/taint"
+	"github.com/sampan-dev/sampan/control/controller/tokensecret"
+	"github.com/sampan-dev/sampan/control/controller/trustbundle"
+	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/reconcile"
 )
 
@@ -36,6 +43,10 @@ type Config struct {
 	// RootCA is the certificate of the API server's authority as PEM, which
 	// every namespace gets.
 	RootCA []byte
+	// Authority signs approved requests for certificates; nil signs none.
+	Authority *pki.Authority
+	// TokenKey signs the tokens in secrets of service accounts; nil signs none.
+	TokenKey *pki.TokenKey
 	// Log defaults to slog.Default().
 	Log *slog.Logger
 }
@@ -94,6 +105,18 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(taint.New(shared)))
 	add(as(podgc.New(shared)))
 	add(as(gc.New(shared, cfg.Kinds)))
+	add(as(csrapproving.New(shared, csrsigning.CheckNodeClient)))
+	add(as(csrcleaning.New(shared)))
+	add(as(csrcleaning.NewPods(shared)))
+	add(as(trustbundle.New(shared, cfg.RootCA)))
+	add(as(bootstraptoken.NewSigner(shared)))
+	add(as(bootstraptoken.NewCleaner(shared)))
+	if cfg.Authority != nil {
+		add(as(csrsigning.New(shared, cfg.Authority)))
+	}
+	if cfg.TokenKey != nil {
+		add(as(tokensecret.New(shared, cfg.TokenKey, cfg.RootCA)))
+	}
 	return made, errors.Join(errs...)
 }
 
