@@ -52,6 +52,8 @@ type Kind struct {
 	// TTL is how long an object lives after each write (Events); nil or 0: for ever.
 	TTL          func(obj Object) time.Duration
 	Subresources []Subresource
+	// ListKind is the kind of the list; "" means the kind with "List" behind it.
+	ListKind string
 	// Hidden kinds are not served over HTTP and not in discovery: only the server
 	// itself reaches them.
 	Hidden bool

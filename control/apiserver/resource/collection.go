@@ -49,6 +49,10 @@ func (c *collection) stored(obj kinds.Object) kinds.Object {
 
 func (c *collection) listGVK() schema.GroupVersionKind {
 	gvk := c.kind.GVK
+	if c.kind.ListKind != "" {
+		gvk.Kind = c.kind.ListKind
+		return gvk
+	}
 	gvk.Kind += "List"
 	return gvk
 }
