@@ -49,6 +49,11 @@ type Kind struct {
 	Fields func(obj Object) fields.Set
 	// FieldLabels are the names Fields may yield: any other is refused.
 	FieldLabels []string
+	// FieldAliases are older names of field labels, and what they stand for.
+	FieldAliases map[string]string
+	// FieldRefusal is how any other label is refused, with one verb for the label;
+	// empty means upstream's usual sentence.
+	FieldRefusal string
 	// TTL is how long an object lives after each write (Events); nil or 0: for ever.
 	TTL          func(obj Object) time.Duration
 	Subresources []Subresource

@@ -51,7 +51,8 @@ func Job() *kinds.Kind {
 				"Containers|wide", "Images|wide", "Selector|wide"),
 			Row: kinds.Row(jobRow),
 		},
-		FieldLabels: []string{"status.successful"},
+		FieldLabels:  []string{"status.successful"},
+		FieldRefusal: "field label %q not supported for Job",
 		Fields: kinds.Fields(func(j *batchv1.Job) fields.Set {
 			return fields.Set{"status.successful": strconv.Itoa(int(j.Status.Succeeded))}
 		}),

@@ -39,6 +39,7 @@ func Pod() *kinds.Kind {
 				"Nominated Node|wide", "Readiness Gates|wide"),
 			Row: kinds.Row(podRow),
 		},
+		FieldAliases: map[string]string{"spec.host": "spec.nodeName"}, // from before it had that name
 		FieldLabels: []string{
 			"spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
 			"spec.hostNetwork", "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName",

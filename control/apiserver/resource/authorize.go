@@ -6,8 +6,10 @@ import (
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/target"
@@ -141,8 +143,24 @@ func (c *call) admit(ctx context.Context, a *Attributes) error {
 	if c.trusted {
 		return nil
 	}
-	return asForbidden(a.Target, c.server.cfg.Admission.Admit(ctx, a))
+	obj, ok := a.Object.(metav1.Object)
+	if !ok {
+		return asForbidden(a.Target, c.server.cfg.Admission.Admit(ctx, a))
+	}
+	owners := obj.GetManagedFields()
+	if err := c.server.cfg.Admission.Admit(ctx, a); err != nil {
+		return asForbidden(a.Target, err)
+	}
+	if err := managedfields.ValidateManagedFields(obj.GetManagedFields()); err != nil {
+		obj.SetManagedFields(owners)
+		c.req.warn(fmt.Sprintf(brokenOwners, err))
+	}
+	return nil
 }
+
+// brokenOwners is told when admission left a record of field owners that nobody
+// can read; the record from before is then kept.
+const brokenOwners = ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: %v"
 
 // validate runs the judging half of admission.
 func (c *call) validate(ctx context.Context, a *Attributes) error {

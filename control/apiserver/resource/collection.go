@@ -101,11 +101,11 @@ func (s *Server) begin(ctx context.Context, r *Request) (*call, error) {
 	if !ok {
 		return nil, unknownPath()
 	}
-	if err := col.fits(r); err != nil {
-		return nil, err
-	}
 	c := &call{collection: col, req: r}
 	if err := c.authorize(ctx, r.Verb); err != nil {
+		return nil, err
+	}
+	if err := col.fits(r); err != nil {
 		return nil, err
 	}
 	if col.kind.Warning != "" {
@@ -123,7 +123,7 @@ func (s *Server) begin(ctx context.Context, r *Request) (*call, error) {
 		verbs = []string{verbCreate}
 	}
 	if verbs != nil && !slices.Contains(verbs, r.Verb) {
-		return nil, apierrors.NewMethodNotSupported(col.gvr.GroupResource(), r.Verb)
+		return nil, notAllowed()
 	}
 	return c, nil
 }
@@ -216,6 +216,11 @@ func unknownPath() error {
 		Message: "the server could not find the requested resource",
 		Details: &metav1.StatusDetails{},
 	}}
+}
+
+// notAllowed is 405: the path is one of ours, the method is not.
+func notAllowed() error {
+	return apierrors.NewGenericServerResponse(http.StatusMethodNotAllowed, "", schema.GroupResource{}, "", "", 0, false)
 }
 
 func compareGVR(a, b schema.GroupVersionResource) int {

@@ -8,13 +8,13 @@ import (
 	"net/url"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/kinds"
 )
 
 // exchange is one HTTP request and its answer.
@@ -24,7 +24,8 @@ type exchange struct {
 	r      *http.Request
 	req    *Request
 	call   *call
-	form   form // what the client accepts; JSON until negotiated
+	form   form  // what the client accepts; JSON until negotiated
+	query  error // what is wrong with the URL's query, told after authorisation
 	wrote  bool
 }
 
@@ -35,19 +36,42 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer x.recover()
 	at, ok := parsePath(r.URL.Path)
 	if ok {
-		var col *collection
-		col, ok = s.table.Load().byResource[at.target.Resource]
-		ok = ok && !col.kind.Hidden
-	}
-	if !ok {
-		if s.cfg.Fallback != nil {
-			s.cfg.Fallback.ServeHTTP(w, r)
+		x.begin(at)
+		if _, served := s.table.Load().byResource[at.target.Resource]; served {
+			x.serve(at)
 			return
 		}
-		x.fail(unknownPath())
+		// Whether something is served is told only to those who might use it.
+		if err := s.mayTry(r.Context(), x.req); err != nil {
+			s.audit(r.Context(), x.req, nil, err)
+			x.fail(err)
+			return
+		}
+	}
+	if s.cfg.Fallback != nil {
+		s.cfg.Fallback.ServeHTTP(w, r)
 		return
 	}
-	x.serve(at)
+	x.fail(unknownPath())
+}
+
+// begin makes the request of what the URL and the headers say.
+func (x *exchange) begin(at route) {
+	who, ok := identity.From(x.r.Context())
+	if !ok {
+		who = identity.Identity{Name: identity.Anonymous, Groups: []string{identity.Unauthenticated}}
+	}
+	x.req = &Request{
+		Target: at.target, User: who, Path: at.rest,
+		Agent: x.r.UserAgent(), Received: x.server.cfg.Now(), Warn: x.warn,
+	}
+	x.req.Verb = at.verb(x.r.Method, wantsWatch(x.r.URL.Query()))
+}
+
+// mayTry authorises a request for something that is not in the table.
+func (s *Server) mayTry(ctx context.Context, r *Request) error {
+	c := &call{collection: &collection{server: s, kind: &kinds.Kind{}, gvr: r.Target.Resource}, req: r}
+	return c.authorize(ctx, r.Verb)
 }
 
 // recover turns a panic into 500: one request must not end the server.
@@ -62,34 +86,26 @@ func (x *exchange) recover() {
 	x.server.cfg.Log.Error("request panicked", "method", x.r.Method, "path", x.r.URL.Path,
 		"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	if !x.wrote {
-		x.fail(apierrors.NewInternalError(errors.New("this request caused a panic; it is in the server's log")))
+		x.fail(panicked())
 	}
 }
 
+func panicked() error {
+	return apierrors.NewInternalError(errors.New("this request caused a panic; it is in the server's log"))
+}
+
 func (x *exchange) serve(at route) {
-	who, ok := identity.From(x.r.Context())
-	if !ok {
-		who = identity.Identity{Name: identity.Anonymous, Groups: []string{identity.Unauthenticated}}
-	}
 	query := x.r.URL.Query()
-	x.req = &Request{
-		Target: at.target, User: who, Path: at.rest,
-		Agent: x.r.UserAgent(), Received: x.server.cfg.Now(), Warn: x.warn,
-	}
-	connect := x.server.connect(x.req)
-	x.req.Verb = at.verb(x.r.Method, connect == nil && wantsWatch(query))
-	if connect != nil {
+	if connect := x.server.connect(x.req); connect != nil {
+		x.req.Verb = at.verb(x.r.Method, false)
 		x.connect(connect)
 		return
 	}
 	if x.req.Verb == "" || at.rest != "" {
-		x.fail(apierrors.NewMethodNotSupported(at.target.Resource.GroupResource(), strings.ToLower(x.r.Method)))
+		x.fail(x.noRoute(at))
 		return
 	}
-	if err := x.options(query); err != nil {
-		x.fail(err)
-		return
-	}
+	x.query = x.options(query)
 	release, err := x.admitLoad()
 	if err != nil {
 		x.fail(err)
@@ -103,6 +119,20 @@ func (x *exchange) serve(at route) {
 		defer cancel()
 	}
 	x.run(ctx)
+}
+
+// noRoute says that the URL or the method leads nowhere, to those who may try.
+func (x *exchange) noRoute(at route) error {
+	if x.req.Verb == "" && x.r.Method == http.MethodPost {
+		x.req.Verb = verbCreate
+	}
+	if err := x.server.mayTry(x.r.Context(), x.req); err != nil {
+		return err
+	}
+	if at.rest != "" {
+		return unknownPath()
+	}
+	return notAllowed()
 }
 
 // run takes the request through the server and writes the answer.
@@ -128,6 +158,9 @@ func (x *exchange) answer(ctx context.Context) (*answer, error) {
 	x.call = c
 	if x.form, err = c.negotiate(x.r, x.req.Verb == verbWatch); err != nil {
 		return nil, err
+	}
+	if x.query != nil {
+		return nil, x.query
 	}
 	if err := x.readBody(); err != nil {
 		return nil, err
@@ -209,9 +242,9 @@ func (x *exchange) connect(h http.Handler) {
 	ctx := x.r.Context()
 	col := x.server.table.Load().byResource[x.req.Target.Resource]
 	c := &call{collection: col, req: x.req}
-	err := col.fits(x.req)
+	err := c.authorize(ctx, x.req.Verb)
 	if err == nil {
-		err = c.authorize(ctx, x.req.Verb)
+		err = col.fits(x.req)
 	}
 	options, gvk := connectOptions(name, x.r.URL.Query(), x.req.Path)
 	if err == nil && options != nil {

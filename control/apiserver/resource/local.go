@@ -3,6 +3,7 @@ package resource
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -34,13 +35,22 @@ func (l *Local) request(verb string, t target.Target) *Request {
 	return &Request{Verb: verb, Target: t, User: l.who, Agent: l.agent, Received: l.server.cfg.Now()}
 }
 
-func (l *Local) do(ctx context.Context, r *Request) (*call, *answer, error) {
-	c, err := l.server.begin(ctx, r)
+// do takes a request through the server. A panic is the request's failure, not
+// the process's: over HTTP it would be no more.
+func (l *Local) do(ctx context.Context, r *Request) (c *call, out *answer, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.server.cfg.Log.Error("request panicked", "verb", r.Verb, "target", r.Target.String(),
+				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			c, out, err = nil, nil, panicked()
+		}
+	}()
+	c, err = l.server.begin(ctx, r)
 	if err != nil {
 		l.server.audit(ctx, r, nil, err)
 		return nil, nil, err
 	}
-	out, err := c.run(ctx)
+	out, err = c.run(ctx)
 	l.server.audit(ctx, r, out, err)
 	return c, out, err
 }

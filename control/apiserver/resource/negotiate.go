@@ -2,13 +2,16 @@ package resource
 
 import (
 	"cmp"
+	"fmt"
 	"mime"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
@@ -23,7 +26,8 @@ const (
 )
 
 const (
-	acceptedMedia = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+	acceptedMedia   = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+	acceptedStreams = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
 	// maxClauses bounds an Accept header; kubectl sends three.
 	maxClauses = 32
 )
@@ -70,6 +74,8 @@ type form struct {
 	media  mediaType
 	pretty bool
 	shape  shape
+	// list says that the metadata of a list is asked for.
+	list bool
 	// version is that of a table or partial metadata: "v1" or "v1beta1".
 	version string
 	// include is which object a table's rows carry.
@@ -120,18 +126,42 @@ func (c *call) negotiate(r *http.Request, watch bool) (form, error) {
 	_, untyped := c.newBody().(runtime.Unstructured)
 	for _, cl := range clauses(header) {
 		f, ok := cl.form()
-		if !ok || untyped && f.media == mediaProtobuf && f.shape == asIs || watch && f.media == mediaYAML {
+		if !ok || untyped && f.media == mediaProtobuf && f.shape == asIs || f.shape == asTable && c.storage == nil {
 			continue
 		}
-		if cl.params["pretty"] == "1" || prettyWanted(r) {
-			f.pretty = true
+		if watch && f.media == mediaYAML {
+			return form{}, notAcceptable(acceptedStreams)
 		}
-		if f.shape == asTable {
-			f.include = metav1.IncludeObjectPolicy(cmp.Or(r.URL.Query().Get("includeObject"), string(metav1.IncludeMetadata)))
-		}
-		return f, nil
+		f.pretty = cl.params["pretty"] == "1" || prettyWanted(r)
+		return c.fitted(f, r)
 	}
 	return form{}, notAcceptable(acceptedMedia)
+}
+
+// fitted completes and checks the shape of a form.
+func (c *call) fitted(f form, r *http.Request) (form, error) {
+	switch {
+	case f.shape == asTable:
+		opts := metav1.TableOptions{IncludeObject: metav1.IncludeObjectPolicy(r.URL.Query().Get("includeObject"))}
+		if errs := validation.ValidateTableOptions(&opts); len(errs) > 0 {
+			return f, apierrors.NewBadRequest("Unable to convert to Table as requested: " + errs[0].Error())
+		}
+		f.include = cmp.Or(opts.IncludeObject, metav1.IncludeMetadata)
+	case f.shape == asPartial && f.list != (c.req.Verb == verbList || c.req.Verb == verbDeleteCollection):
+		return f, c.wrongPartial(f)
+	}
+	return f, nil
+}
+
+// wrongPartial is 406 for the metadata of a list where there is one object, and
+// the other way round. A watch's events are objects.
+func (c *call) wrongPartial(f form) error {
+	if f.list {
+		return plainStatus(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, fmt.Sprintf(
+			"you requested PartialObjectMetadataList, but the requested object is not a list (%T)", c.newBody()))
+	}
+	return plainStatus(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, fmt.Sprintf(
+		"you requested PartialObjectMetadata, but the requested object is a list (%T)", c.kind.NewList()))
 }
 
 // form is what one clause asks for, if the server has it.
@@ -160,15 +190,16 @@ func (cl clause) form() (form, bool) {
 		f.shape = asTable
 		return f, f.media != mediaProtobuf
 	case "PartialObjectMetadata", "PartialObjectMetadataList":
-		f.shape = asPartial
+		f.shape, f.list = asPartial, as == "PartialObjectMetadataList"
 		return f, true
 	}
 	return f, false
 }
 
 func prettyWanted(r *http.Request) bool {
-	if p, ok := r.URL.Query()["pretty"]; ok {
-		return p[0] != "0" && p[0] != "false"
+	if p := r.URL.Query().Get("pretty"); p != "" {
+		pretty, err := strconv.ParseBool(p)
+		return err == nil && pretty
 	}
 	agent := r.UserAgent()
 	return strings.HasPrefix(agent, "curl") || strings.HasPrefix(agent, "Wget") || strings.HasPrefix(agent, "Mozilla/5.0")

@@ -72,7 +72,8 @@ func (f *fieldManagers) build(k *kinds.Kind, sub string) (*managedfields.FieldMa
 	part := subresource(k, sub)
 	if foreign(k, part) {
 		rules := kindRules{faceKind(part)}
-		return managedfields.NewDefaultFieldManager(f.converter(), rules, rules, rules, part.GVK, part.GVK.GroupVersion(), sub, nil)
+		types := managedfields.NewDeducedTypeConverter() // client-go's schema is without Scale, which has no lists
+		return managedfields.NewDefaultFieldManager(types, rules, rules, rules, part.GVK, part.GVK.GroupVersion(), sub, nil)
 	}
 	rules := kindRules{k}
 	reset := fieldpath.NewExcludeFilterSetMap(resetFields(k, part))

@@ -157,8 +157,11 @@ func (c *call) mergeJSON(before []byte) (after []byte, wrong []error, err error)
 		}
 	}
 	after, err = jsonpatch.MergePatch(before, c.req.PatchData)
-	if err != nil {
+	if errors.Is(err, jsonpatch.ErrBadJSONPatch) {
 		return nil, nil, apierrors.NewBadRequest(err.Error())
+	}
+	if err != nil {
+		return nil, nil, plainStatus(http.StatusInternalServerError, metav1.StatusReasonUnknown, err.Error())
 	}
 	return after, wrong, nil
 }
@@ -199,13 +202,22 @@ func (c *call) strategicPatched(current runtime.Object) (runtime.Object, error) 
 	return into, c.judgeStrict(wrong, text)
 }
 
+// strategicError says whose fault a failed strategic merge is, as upstream does.
 func strategicError(err error) error {
 	for _, unfit := range []error{mergepatch.ErrNoListOfLists, mergepatch.ErrPatchContentNotMatchRetainKeys} {
 		if errors.Is(err, unfit) {
 			return unprocessable(err)
 		}
 	}
-	return apierrors.NewBadRequest(err.Error())
+	for _, malformed := range []error{
+		mergepatch.ErrBadJSONDoc, mergepatch.ErrBadPatchFormatForPrimitiveList, mergepatch.ErrBadPatchFormatForRetainKeys,
+		mergepatch.ErrBadPatchFormatForSetElementOrderList, mergepatch.ErrUnsupportedStrategicMergePatchFormat,
+	} {
+		if errors.Is(err, malformed) {
+			return apierrors.NewBadRequest(err.Error())
+		}
+	}
+	return plainStatus(http.StatusInternalServerError, metav1.StatusReasonUnknown, err.Error())
 }
 
 func unprocessable(err error) error {

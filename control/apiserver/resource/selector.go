@@ -47,15 +47,22 @@ func (c *call) selector() (selector, error) {
 	return sel, nil
 }
 
-// knownField refuses labels that the kind does not have.
+// knownField refuses labels that the kind does not have, and gives those that go
+// by an older name their own.
 func (c *call) knownField(label, value string) (string, string, error) {
+	if own, ok := c.kind.FieldAliases[label]; ok {
+		return own, value, nil
+	}
+	plain := c.kind.Fields == nil
 	switch {
-	case label == "metadata.name", label == "metadata.namespace" && c.kind.Namespaced:
+	case label == "metadata.name", label == "metadata.namespace" && (c.kind.Namespaced || plain):
 		return label, value, nil
 	case slices.Contains(c.kind.FieldLabels, label):
 		return label, value, nil
-	case c.kind.Fields == nil:
+	case plain:
 		return "", "", fmt.Errorf("%q is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", label)
+	case c.kind.FieldRefusal != "":
+		return "", "", fmt.Errorf(c.kind.FieldRefusal, label)
 	}
 	return "", "", fmt.Errorf("field label not supported: %s", label)
 }
