@@ -4,22 +4,11 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 )
 
 const flowPath = "/apis/flowcontrol.apiserver.k8s.io/v1/"
-
-// eventually asks until ok says that it has seen what it wants.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within ten seconds", what)
-		}
-	}
-}
 
 // The objects that order requests exist, are used, and tell what is wrong with them.
 func TestOrder(t *testing.T) {
