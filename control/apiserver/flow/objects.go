@@ -55,11 +55,14 @@ type follower struct {
 	// maintain is when the first objects may be looked at again.
 	maintain time.Time
 	wrote    map[string][]time.Time
+	// told is the version of each schema whose status has been written: until the
+	// watch brings the next one there is nothing to add.
+	told map[string]string
 }
 
 // follow lists and watches both kinds, again and again, until ctx ends.
 func (o *Order) follow(ctx context.Context, objects Objects) error {
-	f := &follower{order: o, objects: objects, wrote: map[string][]time.Time{}}
+	f := &follower{order: o, objects: objects, wrote: map[string][]time.Time{}, told: map[string]string{}}
 	for {
 		err := f.once(ctx)
 		if ctx.Err() != nil {
@@ -157,7 +160,10 @@ func (f *follower) put(obj runtime.Object, gone bool) {
 	case *flowcontrolv1.FlowSchema:
 		if delete(f.schemas, o.Name); !gone {
 			f.schemas[o.Name] = o
+			return
 		}
+		delete(f.told, o.Name)
+		delete(f.wrote, o.Name)
 	}
 }
 
@@ -201,6 +207,9 @@ func (f *follower) tell(ctx context.Context, s *flowcontrolv1.FlowSchema) time.D
 			at = i
 		}
 	}
+	if f.told[s.Name] == s.ResourceVersion {
+		return 0
+	}
 	now := f.order.cfg.Now()
 	lately := f.wrote[s.Name][:0]
 	for _, t := range f.wrote[s.Name] {
@@ -211,7 +220,7 @@ func (f *follower) tell(ctx context.Context, s *flowcontrolv1.FlowSchema) time.D
 	if f.wrote[s.Name] = lately; len(lately) >= maxStatusWrites {
 		return time.Minute
 	}
-	f.wrote[s.Name] = append(lately, now)
+	f.wrote[s.Name], f.told[s.Name] = append(lately, now), s.ResourceVersion
 	want.LastTransitionTime = metav1.NewTime(now)
 	next := s.DeepCopy()
 	if at < 0 {
@@ -222,6 +231,7 @@ func (f *follower) tell(ctx context.Context, s *flowcontrolv1.FlowSchema) time.D
 	_, err := f.objects.Consumer.Update(ctx, schemasAt.Object(s.Name).Sub("status"), next, metav1.UpdateOptions{})
 	if err != nil && ctx.Err() == nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		f.order.cfg.Log.Warn("write a flow schema's status", "schema", s.Name, "error", err)
+		delete(f.told, s.Name)
 		return again
 	}
 	return 0 // after a conflict the watch brings the newer one
