@@ -24,6 +24,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/podgc"
 	"github.com/sampan-dev/sampan/control/controller/replicaset"
 	"github.com/sampan-dev/sampan/control/controller/replicationcontroller"
+	"github.com/sampan-dev/sampan/control/controller/resourcequota"
 	"github.com/sampan-dev/sampan/control/controller/rootca"
 	"github.com/sampan-dev/sampan/control/controller/serviceaccount"
 	"github.com/sampan-dev/sampan/control/controller/taint"
@@ -101,6 +102,7 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(serviceaccount.New(shared)))
 	add(as(rootca.New(shared, cfg.RootCA)))
 	add(as(namespace.New(shared, cfg.Kinds)))
+	add(as(resourcequota.New(shared, cfg.Kinds)))
 	add(as(node.New(shared)))
 	add(as(taint.New(shared)))
 	add(as(podgc.New(shared)))
