@@ -10,11 +10,11 @@ import (
 	"github.com/sampan-dev/sampan/kinds"
 )
 
-// preparePod is how every pod begins: pending, in its first generation. Its
-// service class is set by Default, which also runs after admission has had its
-// say about resources.
+// preparePod is how every pod begins: pending, in its first generation, and of
+// the service class that its resources earn it, now that admission has had its
+// say about them.
 func preparePod(p *corev1.Pod) {
-	p.Status = corev1.PodStatus{Phase: corev1.PodPending}
+	p.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: ComputeQOSClass(p)}
 	kinds.FirstGeneration(p)
 	if len(p.Spec.SchedulingGates) > 0 {
 		p.Status.Conditions = []corev1.PodCondition{{
