@@ -9,8 +9,8 @@
 // watchers.
 //
 // Watchers have no queues. Each is a place in the window, which all share: one
-// that does not read costs nothing and slows nobody, and is closed with
-// store.ErrCompacted when the window has moved past it.
+// that does not read costs nothing and slows nobody, and is closed with ErrBehind
+// when the window has moved past it.
 package cache
 
 import (
@@ -42,6 +42,11 @@ const (
 
 // ErrNotReady says that the cache has not been filled from the store yet.
 var ErrNotReady = errors.New("watch cache not filled yet")
+
+// ErrBehind says that a watcher has lost its place in the window: its reader was
+// too slow, or the cache had to be filled anew. A new watch after the last
+// revision that it delivered goes on.
+var ErrBehind = errors.New("watcher fell behind the window")
 
 // again is how long the cache waits before it tries to reach the store again.
 var again = backoff.Policy{Min: 50 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.5}

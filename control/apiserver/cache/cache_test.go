@@ -246,7 +246,7 @@ func TestSlowWatcher(t *testing.T) {
 		if _, ok := <-slow.C(); ok {
 			t.Error("the slow one got something although it was too late")
 		}
-		if err := slow.Err(); !errors.Is(err, store.ErrCompacted) {
+		if err := slow.Err(); !errors.Is(err, cache.ErrBehind) {
 			t.Errorf("the slow one ended with %v", err)
 		}
 		create(t, s, "b/x")
@@ -329,11 +329,15 @@ func TestReadAnew(t *testing.T) {
 		}
 		for range w.C() {
 		}
-		if err := w.Err(); !errors.Is(err, store.ErrCompacted) {
+		if err := w.Err(); !errors.Is(err, cache.ErrBehind) {
 			t.Errorf("the watcher ended with %v", err)
 		}
-		if _, err := c.Watch(cache.WatchOptions{After: last - 1}); !errors.Is(err, store.ErrCompacted) {
-			t.Errorf("watch from before: %v", err)
+		old, err := c.Watch(cache.WatchOptions{After: last - 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if batch, ok := <-old.C(); ok || !errors.Is(old.Err(), store.ErrCompacted) {
+			t.Errorf("watch from before: %v, %v", batch, old.Err())
 		}
 		create(t, s, "a/after")
 		if got := fresh(t, c); got.Len() != 5 {

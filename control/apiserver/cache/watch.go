@@ -87,13 +87,15 @@ type Watcher struct {
 	err    error // set before events is closed
 
 	// What follows belongs to the goroutine of run.
+	past bool   // the watch begins before the window
 	next uint64 // the place in the window
 	sent int64  // the highest revision the reader knows of
 	due  bool   // a bookmark is
 }
 
-// Watch starts a watcher. store.ErrCompacted when the window does not reach back
-// to opts.After; ErrNotReady before the cache is filled.
+// Watch starts a watcher. What the window does not reach back to comes out of the
+// store's history; whether that still has it shows in Watcher.Err. ErrNotReady
+// before the cache is filled.
 func (c *Cache) Watch(opts WatchOptions) (*Watcher, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -105,7 +107,7 @@ func (c *Cache) Watch(opts WatchOptions) (*Watcher, error) {
 	case opts.Initial:
 		w.start, w.next = c.current, c.current.next
 	case opts.After < c.floor:
-		return nil, fmt.Errorf("watch %q after %d, kept since %d: %w", c.cfg.Prefix, opts.After, c.floor, store.ErrCompacted)
+		w.past, w.sent = true, opts.After
 	default:
 		w.next, w.sent = c.first+uint64(c.placeAfter(opts.After)), opts.After
 	}
@@ -117,9 +119,10 @@ func (c *Cache) Watch(opts WatchOptions) (*Watcher, error) {
 // when the watcher ends.
 func (w *Watcher) C() <-chan []Event { return w.events }
 
-// Err is why C was closed: nil after Stop, store.ErrCompacted when the reader was
-// too slow or the cache had to start anew, store.ErrClosed when the cache
-// stopped. It may be called once C is closed.
+// Err is why C was closed: nil after Stop; ErrBehind when the reader was too slow
+// or the cache had to start anew; store.ErrCompacted when nobody remembers what
+// happened since WatchOptions.After; store.ErrClosed when the cache stopped. It
+// may be called once C is closed.
 func (w *Watcher) Err() error { return w.err }
 
 // Stop ends the watcher; C is closed soon after. It may be called more than once.
@@ -128,7 +131,7 @@ func (w *Watcher) Stop() { w.once.Do(func() { close(w.stop) }) }
 // run delivers until the watcher ends.
 func (w *Watcher) run() {
 	defer close(w.events)
-	if w.opts.Initial && !w.deliverInitial() {
+	if w.opts.Initial && !w.deliverInitial() || w.past && !w.deliverPast() {
 		return
 	}
 	var tick <-chan time.Time

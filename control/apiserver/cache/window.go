@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"sort"
 	"sync"
-
-	"github.com/sampan-dev/sampan/control/store"
 )
 
 // change is one write in the window. before is nil for a creation, after for a
@@ -126,7 +124,7 @@ func (c *Cache) since(next uint64) (view, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if next < c.first {
-		return view{}, fmt.Errorf("watch of %q fell more than %d events behind: %w", c.cfg.Prefix, c.cfg.Window, store.ErrCompacted)
+		return view{}, fmt.Errorf("watch of %q fell more than %d events behind: %w", c.cfg.Prefix, c.cfg.Window, ErrBehind)
 	}
 	return view{changes: c.window[next-c.first:], revision: c.current.revision, changed: c.changed}, nil
 }

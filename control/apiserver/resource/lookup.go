@@ -35,3 +35,7 @@ func (s *Server) Equivalents(gvr schema.GroupVersionResource) []*kinds.Kind {
 	slices.SortFunc(out, func(a, b *kinds.Kind) int { return compareGVR(a.GVR(), b.GVR()) })
 	return out
 }
+
+// LimitCopies bounds, for the whole process, what the "copy" operations of one
+// JSON patch may add up to. Whoever applies a JSON patch calls it first.
+func LimitCopies() { limitCopies() }

@@ -27,6 +27,7 @@ const defaultWatchTime = 30 * time.Minute
 type stream struct {
 	call      *call
 	watcher   *cache.Watcher // nil when failed is set
+	after     int64          // the revision that the watcher begins after
 	failed    error          // told as the only event
 	bookmarks bool
 	// initial says that the client wants to know when the initial state is over.
@@ -106,12 +107,7 @@ func (s *stream) start(ctx context.Context, sel selector, revision int64) error 
 		Match:     s.match(sel),
 		Bookmarks: s.bookmarks,
 	})
-	if errors.Is(err, store.ErrCompacted) {
-		s.failed = apierrors.NewResourceExpired(fmt.Sprintf(
-			"too old resource version: %d (%d)", revision, mirror.Snapshot().Revision()))
-		return nil
-	}
-	s.watcher = w
+	s.watcher, s.after = w, revision
 	return err
 }
 
@@ -160,12 +156,23 @@ func (s *stream) each(f func([]cache.Event) error, fault func(metav1.Status) err
 	}
 }
 
-// ended tells a client that lost its place to list again; other ends are silent.
+// ended tells a client to list again when nobody remembers what happened since
+// the revision that it asked for. Other ends are silent: the client goes on from
+// the last thing it saw.
 func (s *stream) ended(fault func(metav1.Status) error) error {
-	if errors.Is(s.watcher.Err(), store.ErrCompacted) {
-		return fault(statusOf(apierrors.NewResourceExpired("too old resource version: the watch fell too far behind")))
+	if !errors.Is(s.watcher.Err(), store.ErrCompacted) {
+		return nil
 	}
-	return nil
+	return fault(statusOf(apierrors.NewResourceExpired(fmt.Sprintf(
+		"too old resource version: %d (%d)", s.after, s.current()))))
+}
+
+// current is the revision that the collection is at.
+func (s *stream) current() int64 {
+	if mirror := s.call.storage.running(); mirror != nil {
+		return mirror.Snapshot().Revision()
+	}
+	return 0
 }
 
 // wanted says whether the client is to see the event.
