@@ -31,12 +31,14 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 	return resource.Config{
 		Kinds: s.cfg.Kinds, Store: s.cfg.Store, Now: s.cfg.Now, Log: s.cfg.Log,
 		Authorizer: gate{server: s},
-		Admission: admit.Default(admit.Config{
-			Objects: reader, Writer: reader, Authz: s.authz, ResourceOf: s.resourceOf, Now: s.cfg.Now}),
+		Admission: s.unlessEnding(admit.Default(admit.Config{
+			Objects: reader, Writer: reader, Authz: s.authz, ResourceOf: s.resourceOf, Now: s.cfg.Now,
+			Dynamic: s.dynamic.rules()})),
 		Audit:        s.finished,
 		Ordered:      true, // by flow.Order, before ServeHTTP
 		Timeline:     s.cfg.Timeline,
 		Transformers: s.cfg.Transformers,
+		CustomTypes:  s.crds.Types,
 		Hooks: map[schema.GroupResource]resource.Hook{
 			{Resource: "services"}: {
 				BeginCreate: func(ctx context.Context, obj kinds.Object, dryRun bool) (func(bool), error) {

@@ -16,9 +16,12 @@ import (
 
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
+	"github.com/sampan-dev/sampan/control/apiserver/crd"
 	"github.com/sampan-dev/sampan/control/apiserver/flow"
+	"github.com/sampan-dev/sampan/control/apiserver/openapi"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/control/apiserver/serviceip"
+	"github.com/sampan-dev/sampan/control/apiserver/webhook"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pki"
 )
@@ -50,11 +53,15 @@ type Server struct {
 	defaults  *authz.Defaults
 	policy    *policy
 	addresses *serviceip.Allocator
+	dynamic   *dynamic
 	serving   *pki.Holder
 	kubelet   *pki.Holder
 	audit     *auditLog
 	metrics   *metrics
 	order     *flow.Order
+	webhooks  *webhook.Caller
+	crds      *crd.Definitions
+	schemas   *openapi.Handler
 	handler   http.Handler
 	ready     chan struct{}
 	stopping  chan struct{}
@@ -86,6 +93,8 @@ func New(cfg Config) (*Server, error) {
 	s.authz = authz.New(s.policy, authz.NewNodes(reader, s.defaults))
 	s.tokens = authn.NewTokens(authn.TokensConfig{Issuer: cfg.issuer(), Sign: cfg.TokenKey, Objects: reader, Now: cfg.Now})
 	s.authn = authn.New(authn.Config{ClientCAs: cfg.Authority.Pool(), Tokens: s.tokens, Now: cfg.Now})
+	s.dynamic = s.newDynamic(reader)
+	s.custom(reader)
 	if s.resources, err = resource.New(s.resourceConfig(reader)); err != nil {
 		return nil, fmt.Errorf("api server: %w", err)
 	}
@@ -140,12 +149,15 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.serving.Run(ctx, s.cfg.Log, nil) })
 	g.Go(func() error { return s.kubelet.Run(ctx, s.cfg.Log, nil) })
 	g.Go(func() error { return s.aggregateRoles(ctx) })
+	g.Go(func() error { return s.dynamic.run(ctx) })
 	g.Go(func() error { return s.keepOrder(ctx) })
+	g.Go(func() error { return s.crds.Run(ctx, s.own, s.resources) })
 	g.Go(func() error { return s.start(ctx, g) })
 	if s.cfg.Listener != nil {
 		g.Go(func() error { return s.listen(ctx) })
 	}
 	err := g.Wait()
+	s.webhooks.Close()
 	err = errors.Join(err, s.audit.close())
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
@@ -173,6 +185,9 @@ func (s *Server) start(ctx context.Context, g *errgroup.Group) error {
 	case <-s.policy.synced:
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+	if err := s.customKnown(ctx); err != nil {
+		return err
 	}
 	close(s.ready)
 	s.cfg.Log.Info("api server is ready", "advertise", s.cfg.Advertise.String())

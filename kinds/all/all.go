@@ -3,6 +3,7 @@ package all
 
 import (
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/admissionregistration"
 	"github.com/sampan-dev/sampan/kinds/apiextensions"
 	"github.com/sampan-dev/sampan/kinds/apiregistration"
 	"github.com/sampan-dev/sampan/kinds/apps"
@@ -42,6 +43,7 @@ func Kinds() []*kinds.Kind {
 		policy.Kinds(),
 		rbac.Kinds(),
 		storage.Kinds(),
+		admissionregistration.Kinds(),
 		scheduling.Kinds(),
 		coordination.Kinds(),
 		node.Kinds(),

@@ -78,6 +78,18 @@ var minimal = map[string]string{
   nodeName: n, nodeUID: u3, stubPKCS10Request: ` + stubRequest + `}`,
 	"apiextensions.k8s.io/v1/CustomResourceDefinition": `{metadata: {name: boats.example.com}, spec: {group: example.com, scope: Namespaced,
   names: {plural: boats, kind: Boat}, versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]}}`,
+	"admissionregistration.k8s.io/v1/ValidatingWebhookConfiguration": `webhooks: [{name: a.example.com, clientConfig: {url: "https://h/p"},
+  sideEffects: None, admissionReviewVersions: [v1], rules: [{operations: [CREATE], apiGroups: [""], apiVersions: [v1], resources: [pods]}]}]`,
+	"admissionregistration.k8s.io/v1/MutatingWebhookConfiguration": `webhooks: [{name: a.example.com, clientConfig: {service: {namespace: n, name: s}},
+  sideEffects: NoneOnDryRun, admissionReviewVersions: [v1, v1beta1]}]`,
+	"admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy": `spec: {matchConstraints: {resourceRules: [{operations: ["*"], apiGroups: [apps],
+  apiVersions: ["*"], resources: [deployments]}]}, validations: [{expression: object.spec.replicas < 3}]}`,
+	"admissionregistration.k8s.io/v1/ValidatingAdmissionPolicyBinding": `spec: {policyName: p, validationActions: [Deny, Audit],
+  paramRef: {name: c, parameterNotFoundAction: Deny}}`,
+	"admissionregistration.k8s.io/v1/MutatingAdmissionPolicy": `spec: {reinvocationPolicy: Never, matchConstraints: {resourceRules: [{operations: [CREATE],
+  apiGroups: [apps], apiVersions: [v1], resources: [deployments]}]}, mutations: [{patchType: JSONPatch, jsonPatch: {expression: "[]"}}]}`,
+	"admissionregistration.k8s.io/v1/MutatingAdmissionPolicyBinding": `spec: {policyName: p}`,
+
 	"networking.k8s.io/v1/IPAddress":   `spec: {parentRef: {resource: services, namespace: default, name: s}}`,
 	"networking.k8s.io/v1/ServiceCIDR": `spec: {cidrs: [10.0.0.0/24]}`,
 }

@@ -9,6 +9,7 @@ package admit
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/sampan-dev/sampan/control/apiserver/admit/match"
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/internal/target"
@@ -49,8 +51,17 @@ func (Neither) Validate(context.Context, *resource.Attributes) error { return ni
 // Chain is an ordered list of rules; the first that refuses ends it.
 type Chain []Rule
 
-// Admit lets every rule change the object in turn.
+// Admit lets every rule change the object in turn, and once more if a webhook or
+// policy changed what the rules before it had seen.
 func (c Chain) Admit(ctx context.Context, a *resource.Attributes) error {
+	ctx, rounds := match.WithRounds(ctx)
+	if err := c.admit(ctx, a); err != nil || !rounds.Again() {
+		return err
+	}
+	return c.admit(ctx, a)
+}
+
+func (c Chain) admit(ctx context.Context, a *resource.Attributes) error {
 	for _, rule := range c {
 		if err := rule.Admit(ctx, a); err != nil {
 			return err
@@ -82,10 +93,17 @@ type Config struct {
 	ResourceOf func(gvk schema.GroupVersionKind) (gvr schema.GroupVersionResource, namespaced, ok bool)
 	// Now is the wall clock.
 	Now func() time.Time
+	// Dynamic are the rules that users configure (policies, webhooks), in their
+	// order. They see what all others made of the object; only quotas come after.
+	Dynamic []Rule
 }
 
 // Default are the rules of a cluster that nobody configured.
 func Default(cfg Config) Chain {
+	return slices.Concat(static(cfg), cfg.Dynamic, Chain{newQuotas(cfg)})
+}
+
+func static(cfg Config) Chain {
 	return Chain{
 		namespaces{objects: cfg.Objects},
 		limits{objects: cfg.Objects},
@@ -103,7 +121,6 @@ func Default(cfg Config) Chain {
 		ownerReferences{authz: cfg.Authz, resourceOf: cfg.ResourceOf},
 		externalIPs{},
 		escalation{authz: cfg.Authz},
-		newQuotas(cfg),
 	}
 }
 

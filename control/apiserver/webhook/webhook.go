@@ -72,6 +72,9 @@ type ClientConfig struct {
 	// CABundle are the PEM roots that the webhook's certificate must lead to;
 	// empty (or blank) means the system's.
 	CABundle []byte
+	// TellTimeout adds to the URL's query how long the webhook has
+	// ("?timeout=10s", rounded up), as upstream tells admission webhooks.
+	TellTimeout bool
 }
 
 // Caller calls webhooks. All methods may be called concurrently.
@@ -105,6 +108,9 @@ func (c *Caller) Call(ctx context.Context, cfg ClientConfig, request, response a
 	if err != nil {
 		return err
 	}
+	if cfg.TellTimeout {
+		tell(ctx, at)
+	}
 	client, err := c.pool.client(cfg)
 	if err != nil {
 		return err
@@ -131,6 +137,21 @@ func (c *Caller) Call(ctx context.Context, cfg ClientConfig, request, response a
 	}
 	defer answer.Body.Close()
 	return read(answer, at, response)
+}
+
+// tell writes into the query how long the webhook has.
+func tell(ctx context.Context, at *url.URL) {
+	deadline, ok := ctx.Deadline()
+	left := time.Until(deadline)
+	if !ok || left <= 0 {
+		return
+	}
+	if whole := left.Truncate(time.Second); whole != left {
+		left = whole + time.Second
+	}
+	query := at.Query()
+	query.Set("timeout", left.String())
+	at.RawQuery = query.Encode()
 }
 
 // read takes the answer apart.

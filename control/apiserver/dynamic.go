@@ -1,0 +1,61 @@
+package apiserver
+
+import (
+	"context"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sampan-dev/sampan/control/apiserver/admit"
+	hooks "github.com/sampan-dev/sampan/control/apiserver/admit/webhook"
+	"github.com/sampan-dev/sampan/control/apiserver/cel"
+	"github.com/sampan-dev/sampan/control/apiserver/webhook"
+	"github.com/sampan-dev/sampan/internal/target"
+	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/admissionregistration"
+)
+
+// dynamic is the part of admission that users configure while the server runs.
+type dynamic struct {
+	caller   *webhook.Caller
+	webhooks *hooks.Webhooks
+}
+
+// newDynamic puts the rules together and teaches the kinds that configure them to
+// look into expressions.
+func (s *Server) newDynamic(reader *ownReader) *dynamic {
+	admissionregistration.Compile(s.cfg.Kinds, cel.Checker{})
+	d := &dynamic{caller: webhook.New(reader)}
+	d.webhooks = hooks.New(hooks.Config{Configurations: reader, Objects: reader, Table: served{s}, Caller: d.caller,
+		Authz: s.authz, Log: s.cfg.Log})
+	return d
+}
+
+// rules are in upstream's order.
+func (d *dynamic) rules() []admit.Rule { return []admit.Rule{d.webhooks} }
+
+// run follows the configuration until ctx ends.
+func (d *dynamic) run(ctx context.Context) error {
+	defer d.caller.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.webhooks.Run(ctx) })
+	return g.Wait()
+}
+
+// served is the table of what is served; it exists before the server that has it.
+type served struct{ server *Server }
+
+func (t served) Kind(gvr schema.GroupVersionResource) (*kinds.Kind, bool) {
+	return t.server.resources.Kind(gvr)
+}
+
+func (t served) Equivalents(gvr schema.GroupVersionResource) []*kinds.Kind {
+	return t.server.resources.Equivalents(gvr)
+}
+
+func (r *ownReader) Watch(ctx context.Context, t target.Target, opts metav1.ListOptions) (watch.Interface, error) {
+	return r.server.own.Watch(context.WithValue(ctx, ownKey{}, true), t, opts)
+}
