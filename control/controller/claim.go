@@ -25,6 +25,8 @@ type Claim[T client.Object] struct {
 	Owner     client.Object
 	OwnerKind schema.GroupVersionKind
 	Selector  labels.Selector
+	// Member, when set, must be true of what belongs to the owner, besides Selector.
+	Member func(T) bool
 	// Finalizers are put on what is adopted, and taken off what is released.
 	Finalizers []string
 	// Confirm asks the server, not a mirror, for the owner as it is now. It is
@@ -48,7 +50,7 @@ const (
 
 // Decide is pure: what should become of obj.
 func (c *Claim[T]) Decide(obj T) Decision {
-	match := c.Selector.Matches(labels.Set(obj.GetLabels()))
+	match := c.Selector.Matches(labels.Set(obj.GetLabels())) && (c.Member == nil || c.Member(obj))
 	if ref := metav1.GetControllerOfNoCopy(obj); ref != nil {
 		switch {
 		case ref.UID != c.Owner.GetUID():

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
@@ -115,6 +116,27 @@ func EnqueueOwner[T client.Object](kind, group string, enqueue func(reconcile.Ke
 				enqueue(key)
 			}
 			last = key
+		}
+	}
+}
+
+// EnqueueAdopters returns a subscriber that looks at the owners that might adopt
+// a pod which nobody controls. selector is asked of each owner in the pod's
+// namespace; an error or an empty selector means that it adopts nothing.
+func EnqueueAdopters[T client.Object](owners *informer.Informer[T], selector func(T) *metav1.LabelSelector, enqueue func(reconcile.Key)) func(informer.Event[*corev1.Pod]) {
+	return func(e informer.Event[*corev1.Pod]) {
+		pod := e.New
+		if pod == nil || pod.DeletionTimestamp != nil || metav1.GetControllerOfNoCopy(pod) != nil || len(pod.Labels) == 0 {
+			return
+		}
+		for _, owner := range owners.List() {
+			if owner.GetNamespace() != pod.Namespace {
+				continue
+			}
+			s, err := metav1.LabelSelectorAsSelector(selector(owner))
+			if err == nil && !s.Empty() && s.Matches(labels.Set(pod.Labels)) {
+				enqueue(KeyOf(owner))
+			}
 		}
 	}
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/resourcequota"
 	"github.com/sampan-dev/sampan/control/controller/rootca"
 	"github.com/sampan-dev/sampan/control/controller/serviceaccount"
+	"github.com/sampan-dev/sampan/control/controller/statefulset"
 	"github.com/sampan-dev/sampan/control/controller/taint"
 	"github.com/sampan-dev/sampan/control/controller/tokensecret"
 	"github.com/sampan-dev/sampan/control/controller/trustbundle"
@@ -96,6 +97,7 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(deployment.New(shared)))
 	add(as(replicaset.New(shared)))
 	add(as(replicationcontroller.New(shared)))
+	add(as(statefulset.New(shared)))
 	add(as(job.New(shared)))
 	add(as(endpointslice.New(shared)))
 	add(as(endpoints.New(shared)))

@@ -20,7 +20,6 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/client"
@@ -83,7 +82,7 @@ func New(cfg controller.Config) (*Controller, error) {
 	controller.IndexOwners(c.pods)
 	c.jobs.Subscribe(c.jobChanged)
 	c.pods.Subscribe(controller.EnqueueOwner[*corev1.Pod](client.Jobs.Kind, batchv1.GroupName, c.soon))
-	c.pods.Subscribe(c.enqueueAdopters)
+	c.pods.Subscribe(controller.EnqueueAdopters(c.jobs, func(j *batchv1.Job) *metav1.LabelSelector { return j.Spec.Selector }, c.soon))
 	c.pods.Subscribe(c.orphans.podChanged)
 	return c, nil
 }
@@ -134,23 +133,6 @@ func (c *Controller) soon(key reconcile.Key) {
 	looked := c.memory[key].looked
 	c.mu.Unlock()
 	c.loop.EnqueueAfter(key, batch-time.Since(looked))
-}
-
-// enqueueAdopters wakes the jobs that might adopt a pod that nobody controls.
-func (c *Controller) enqueueAdopters(e informer.Event[*corev1.Pod]) {
-	pod := e.New
-	if pod == nil || pod.DeletionTimestamp != nil || metav1.GetControllerOfNoCopy(pod) != nil || len(pod.Labels) == 0 {
-		return
-	}
-	for _, job := range c.jobs.List() {
-		if job.Namespace != pod.Namespace {
-			continue
-		}
-		selector, err := metav1.LabelSelectorAsSelector(job.Spec.Selector)
-		if err == nil && !selector.Empty() && selector.Matches(labels.Set(pod.Labels)) {
-			c.soon(controller.KeyOf(job))
-		}
-	}
 }
 
 // Reconcile implements reconcile.Reconciler.

@@ -60,7 +60,7 @@ func For[T client.Object](cfg controller.Config, row Row[T]) (*Controller[T], er
 	controller.IndexOwners(c.pods)
 	c.sets.Subscribe(func(e informer.Event[T]) { c.loop.Enqueue(controller.KeyOf(e.Object())) })
 	c.pods.Subscribe(controller.EnqueueOwner[*corev1.Pod](row.Resource.Kind, row.Resource.Group, c.loop.Enqueue))
-	c.pods.Subscribe(c.enqueueAdopters)
+	c.pods.Subscribe(controller.EnqueueAdopters(c.sets, func(obj T) *metav1.LabelSelector { return row.View(obj).Spec.Selector }, c.loop.Enqueue))
 	return c, nil
 }
 
@@ -85,23 +85,6 @@ func (c *Controller[T]) Writes() []reconcile.Write {
 
 // Run implements controller.Controller.
 func (c *Controller[T]) Run(ctx context.Context) error { return c.loop.Run(ctx) }
-
-// enqueueAdopters wakes the sets that might adopt a pod that nobody controls.
-func (c *Controller[T]) enqueueAdopters(e informer.Event[*corev1.Pod]) {
-	pod := e.New
-	if pod == nil || pod.DeletionTimestamp != nil || metav1.GetControllerOfNoCopy(pod) != nil || len(pod.Labels) == 0 {
-		return
-	}
-	for _, obj := range c.sets.List() {
-		if obj.GetNamespace() != pod.Namespace {
-			continue
-		}
-		selector, err := metav1.LabelSelectorAsSelector(c.row.View(obj).Spec.Selector)
-		if err == nil && !selector.Empty() && selector.Matches(labels.Set(pod.Labels)) {
-			c.loop.Enqueue(controller.KeyOf(obj))
-		}
-	}
-}
 
 // Reconcile implements reconcile.Reconciler.
 func (c *Controller[T]) Reconcile(ctx context.Context, key reconcile.Key) (time.Duration, error) {
