@@ -18,7 +18,6 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
 	"github.com/sampan-dev/sampan/control/apiserver/discovery"
-	"github.com/sampan-dev/sampan/control/apiserver/openapi"
 	"github.com/sampan-dev/sampan/internal/identity"
 )
 
@@ -35,10 +34,9 @@ func (s *Server) routes() (http.Handler, error) {
 	others.HandleFunc("/version/", s.serveVersion)
 	others.Handle("/metrics", s.metrics)
 	s.healthRoutes(others)
-	schemas := openapi.New(s.resources.Kinds)
-	others.Handle("/openapi/v2", schemas)
-	others.Handle("/openapi/v3", schemas)
-	others.Handle("/openapi/v3/", schemas)
+	others.Handle("/openapi/v2", s.schemas)
+	others.Handle("/openapi/v3", s.schemas)
+	others.Handle("/openapi/v3/", s.schemas)
 	published, err := s.tokens.Discovery("https://" + s.cfg.Advertise.String())
 	if err != nil {
 		return nil, err
@@ -59,6 +57,9 @@ func (s *Server) routes() (http.Handler, error) {
 // split sends resource paths to the generic handler and authorises all others.
 func (s *Server) split(others http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.awaitCustom(w, r) {
+			return
+		}
 		if isResource(r.URL.Path) && !discovery.Serves(r.URL.Path) {
 			s.resources.ServeHTTP(w, r)
 			return

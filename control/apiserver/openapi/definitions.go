@@ -55,7 +55,7 @@ func loadDefinitions() (*definitions, error) {
 		return nil, fmt.Errorf("decode openapi definitions: %w", err)
 	}
 	for name, one := range d.raw {
-		d.refs[name] = refsIn(one)
+		d.refs[name] = refsIn(one, refV2)
 		var has struct {
 			Kinds []schema.GroupVersionKind `json:"x-kubernetes-group-version-kind"`
 		}
@@ -69,14 +69,15 @@ func loadDefinitions() (*definitions, error) {
 	return d, nil
 }
 
-// refsIn finds what an encoded schema refers to.
-func refsIn(raw []byte) (names []string) {
+// refsIn finds what an encoded schema refers to, at the place where its version of
+// OpenAPI keeps schemas.
+func refsIn(raw []byte, place string) (names []string) {
 	for {
-		i := bytes.Index(raw, []byte(`"`+refV2))
+		i := bytes.Index(raw, []byte(`"`+place))
 		if i < 0 {
 			return names
 		}
-		raw = raw[i+1+len(refV2):]
+		raw = raw[i+1+len(place):]
 		end := bytes.IndexByte(raw, '"')
 		names = append(names, string(raw[:end]))
 	}

@@ -1,8 +1,9 @@
 // Package openapi publishes the schemas of what is served, as OpenAPI v2 and v3:
-// what kubectl explain, apply, diff and validation read. The schemas were
-// generated from k8s.io/api by test/openapi and are embedded compressed; paths
-// come from the kind table. Everything is built when first asked for and kept
-// compressed.
+// what kubectl explain, apply, diff and validation read. The schemas of built-in
+// kinds were generated from k8s.io/api by test/openapi and are embedded compressed;
+// those of custom kinds are asked for; paths come from the kind table. Everything
+// is built when first asked for and kept compressed. When custom kinds come and
+// go, only what is theirs is built anew: the large part is kept as it was encoded.
 package openapi
 
 import (
@@ -15,10 +16,8 @@ import (
 	"strings"
 	"sync"
 
-	openapi_v2 "github.com/google/gnostic-models/openapiv2"
-	openapi_v3 "github.com/google/gnostic-models/openapiv3"
 	"github.com/klauspost/compress/gzip"
-	"google.golang.org/protobuf/proto"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -32,13 +31,22 @@ const (
 
 // Handler serves /openapi/v2 and /openapi/v3. Safe for concurrent use.
 type Handler struct {
-	table func() []*kinds.Kind
+	table  func() []*kinds.Kind
+	custom Models
 
 	mu   sync.Mutex // guards what follows; building happens under it, once
 	of   []*kinds.Kind
 	docs map[string]*document // by "v2", "v3", "v3/<group version path>", with "+pb" for protobuf
 	defs *definitions
+	// fixed is the v2 document of the built-in kinds alone, groups the v3
+	// documents, each with the kinds that it is of.
+	fixed  *fixedV2
+	groups map[string]*groupDoc
 }
+
+// Models gives the schemas of a custom kind and of its list, by name, in the form
+// of OpenAPI v2 or v3; ok is false for a kind that it does not know.
+type Models func(k *kinds.Kind, v2 bool) (models map[string]json.RawMessage, ok bool, err error)
 
 // document is one encoded answer, compressed with gzip.
 type document struct {
@@ -46,9 +54,39 @@ type document struct {
 	etag   string
 }
 
-// New returns a Handler over the kinds that table gives.
-func New(table func() []*kinds.Kind) *Handler {
-	return &Handler{table: table, docs: map[string]*document{}}
+// New returns a Handler over the kinds that table gives; custom may be nil when
+// none of them is custom.
+func New(table func() []*kinds.Kind, custom Models) *Handler {
+	if custom == nil {
+		custom = func(*kinds.Kind, bool) (map[string]json.RawMessage, bool, error) { return nil, false, nil }
+	}
+	return &Handler{table: table, custom: custom, docs: map[string]*document{}, groups: map[string]*groupDoc{}}
+}
+
+// Metadata gives the OpenAPI v3 schemas of ObjectMeta and of what it refers to, by
+// name. The caller must not change them.
+func (h *Handler) Metadata() (map[string]*spec.Schema, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.load(); err != nil {
+		return nil, err
+	}
+	out := map[string]*spec.Schema{}
+	for _, name := range h.defs.reachable([]string{objectMetaModel}) {
+		tree, err := h.defs.v3(name)
+		if err != nil {
+			return nil, err
+		}
+		raw, err := json.Marshal(tree)
+		if err != nil {
+			return nil, fmt.Errorf("encode the schema %q: %w", name, err)
+		}
+		out[name] = &spec.Schema{}
+		if err := json.Unmarshal(raw, out[name]); err != nil {
+			return nil, fmt.Errorf("decode the schema %q: %w", name, err)
+		}
+	}
+	return out, nil
 }
 
 // ServeHTTP answers with JSON, or with protobuf when the client asks for it.
@@ -104,14 +142,9 @@ func (h *Handler) document(name string, protobuf bool) (*document, error) {
 	if doc, ok := h.docs[full]; ok {
 		return doc, nil
 	}
-	raw, err := h.build(name)
+	raw, err := h.build(name, protobuf)
 	if err != nil || raw == nil {
 		return nil, err
-	}
-	if protobuf {
-		if raw, err = toProtobuf(name, raw); err != nil {
-			return nil, err
-		}
 	}
 	packed, err := pack(raw)
 	if err != nil {
@@ -124,50 +157,42 @@ func (h *Handler) document(name string, protobuf bool) (*document, error) {
 
 func digest(raw []byte) string { return fmt.Sprintf("%X", sha256.Sum256(raw)) }
 
-// build encodes one document as JSON. The caller holds mu.
-func (h *Handler) build(name string) ([]byte, error) {
-	if h.defs == nil {
-		defs, err := loadDefinitions()
-		if err != nil {
-			return nil, err
-		}
-		h.defs = defs
+// load reads the embedded schemas, once. The caller holds mu.
+func (h *Handler) load() error {
+	if h.defs != nil {
+		return nil
 	}
-	if name == "v2" {
-		return h.v2()
+	defs, err := loadDefinitions()
+	h.defs = defs
+	return err
+}
+
+// build encodes one document as JSON or protobuf. The caller holds mu.
+func (h *Handler) build(name string, protobuf bool) ([]byte, error) {
+	if err := h.load(); err != nil {
+		return nil, err
 	}
-	if name == "v3" {
+	switch name {
+	case "v2":
+		return h.v2(protobuf)
+	case "v3":
 		return h.v3Index()
 	}
 	path, ok := strings.CutPrefix(name, "v3/")
 	if !ok {
 		return nil, nil
 	}
-	return h.v3Group(path)
+	raw, err := h.v3Group(path)
+	if err != nil || raw == nil || !protobuf {
+		return raw, err
+	}
+	return toProtobuf(raw)
 }
 
 var info = map[string]string{"title": "Kubernetes", "version": "v1.37.1"}
 
-func (h *Handler) v2() ([]byte, error) {
-	schemas := map[string]any{}
-	for name := range h.defs.raw {
-		schema, err := h.defs.v2(name)
-		if err != nil {
-			return nil, err
-		}
-		schemas[name] = schema
-	}
-	paths := map[string]any{}
-	for _, k := range h.of {
-		for path, item := range h.defs.paths(k) {
-			paths[path] = item.v2()
-		}
-	}
-	return json.Marshal(map[string]any{"swagger": "2.0", "info": info, "paths": paths, "definitions": schemas})
-}
-
 // groups are the paths under which v3 has a document each.
-func (h *Handler) groups() map[string][]*kinds.Kind {
+func (h *Handler) byGroup() map[string][]*kinds.Kind {
 	out := map[string][]*kinds.Kind{}
 	for _, k := range h.of {
 		path := groupPath(k)
@@ -187,7 +212,7 @@ func groupPath(k *kinds.Kind) string {
 // may keep it until it changes.
 func (h *Handler) v3Index() ([]byte, error) {
 	paths := map[string]any{}
-	for path := range h.groups() {
+	for path := range h.byGroup() {
 		raw, err := h.v3Group(path)
 		if err != nil {
 			return nil, err
@@ -195,46 +220,6 @@ func (h *Handler) v3Index() ([]byte, error) {
 		paths[path] = map[string]string{"serverRelativeURL": "/openapi/v3/" + path + "?hash=" + digest(raw)}
 	}
 	return json.Marshal(map[string]any{"paths": paths})
-}
-
-func (h *Handler) v3Group(path string) ([]byte, error) {
-	served, ok := h.groups()[path]
-	if !ok {
-		return nil, nil
-	}
-	paths := map[string]any{}
-	var roots []string
-	for _, k := range served {
-		for at, item := range h.defs.paths(k) {
-			paths[at] = item.v3()
-			roots = append(roots, item.models()...)
-		}
-	}
-	schemas := map[string]any{}
-	for _, name := range h.defs.reachable(roots) {
-		schema, err := h.defs.v3(name)
-		if err != nil {
-			return nil, err
-		}
-		schemas[name] = schema
-	}
-	return json.Marshal(map[string]any{"openapi": "3.0.0", "info": info, "paths": paths,
-		"components": map[string]any{"schemas": schemas}})
-}
-
-// toProtobuf is the form that old kubectl asks for first.
-func toProtobuf(name string, raw []byte) ([]byte, error) {
-	var doc proto.Message
-	var err error
-	if name == "v2" {
-		doc, err = openapi_v2.ParseDocument(raw)
-	} else {
-		doc, err = openapi_v3.ParseDocument(raw)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("encode openapi %s: %w", name, err)
-	}
-	return proto.Marshal(doc)
 }
 
 func pack(raw []byte) ([]byte, error) {

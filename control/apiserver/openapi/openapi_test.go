@@ -35,7 +35,7 @@ func served() (rows []*kinds.Kind) {
 func client(t *testing.T) *discovery.DiscoveryClient {
 	t.Helper()
 	rows := served()
-	server := httptest.NewServer(New(func() []*kinds.Kind { return rows }))
+	server := httptest.NewServer(New(func() []*kinds.Kind { return rows }, nil))
 	t.Cleanup(server.Close)
 	c, err := discovery.NewDiscoveryClientForConfig(&rest.Config{Host: server.URL})
 	if err != nil {
@@ -122,7 +122,7 @@ func TestV3(t *testing.T) {
 
 func TestForms(t *testing.T) {
 	rows := served()
-	h := New(func() []*kinds.Kind { return rows })
+	h := New(func() []*kinds.Kind { return rows }, nil)
 	get := func(path, accept, encoding, etag string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(http.MethodGet, path, nil)
 		r.Header.Set("Accept", accept)

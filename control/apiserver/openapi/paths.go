@@ -11,9 +11,10 @@ import (
 
 // Schemas that many operations use.
 const (
-	statusModel  = "io.k8s.apimachinery.pkg.apis.meta.v1.Status"
-	optionsModel = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
-	patchModel   = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"
+	statusModel     = "io.k8s.apimachinery.pkg.apis.meta.v1.Status"
+	objectMetaModel = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+	optionsModel    = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
+	patchModel      = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"
 )
 
 // patchMedia are the formats of a patch.
@@ -23,6 +24,7 @@ var patchMedia = []string{"application/apply-patch+yaml", "application/apply-pat
 // pathItem is what may be done at one path.
 type pathItem struct {
 	namespaced, named bool
+	custom            bool // there is no Go type: no protobuf, no strategic merge
 	operations        []operation
 }
 
@@ -71,18 +73,16 @@ func (d *definitions) paths(k *kinds.Kind) map[string]*pathItem {
 		base += "/namespaces/{namespace}"
 	}
 	base += "/" + k.Resource
-	model := d.model[k.GVK]
-	listKind := k.GVK
-	listKind.Kind += "List"
+	model, listModel := d.models(k)
 	out := map[string]*pathItem{}
-	all := &pathItem{namespaced: k.Namespaced}
-	one := &pathItem{namespaced: k.Namespaced, named: true}
+	all := &pathItem{namespaced: k.Namespaced, custom: k.Custom != nil}
+	one := &pathItem{namespaced: k.Namespaced, named: true, custom: k.Custom != nil}
 	for _, verb := range verbs(k) {
 		op := operation{gvk: k.GVK, answer: model, id: k.GVK.Kind}
 		into := one
 		switch verb {
 		case "list":
-			op.method, op.action, op.answer, op.query, into = "get", "list", d.model[listKind], listing, all
+			op.method, op.action, op.answer, op.query, into = "get", "list", listModel, listing, all
 		case "create":
 			op.method, op.action, op.body, op.query, into = "post", "post", model, []parameter{dryRun, manager, strict}, all
 		case "deletecollection":
@@ -111,6 +111,26 @@ func (d *definitions) paths(k *kinds.Kind) map[string]*pathItem {
 	return out
 }
 
+// models name the schemas of a kind and of its list.
+func (d *definitions) models(k *kinds.Kind) (one, list string) {
+	listKind := k.GVK
+	listKind.Kind += "List"
+	if k.ListKind != "" {
+		listKind.Kind = k.ListKind
+	}
+	if k.Custom == nil {
+		return d.model[k.GVK], d.model[listKind]
+	}
+	return customModel(k.GVK), customModel(listKind)
+}
+
+// customModel is upstream's name for the schema of a custom kind.
+func customModel(gvk schema.GroupVersionKind) string {
+	group := strings.Split(gvk.Group, ".")
+	slices.Reverse(group)
+	return strings.Join(group, ".") + "." + gvk.Version + "." + gvk.Kind
+}
+
 func verbs(k *kinds.Kind) []string {
 	switch {
 	case k.Verbs != nil:
@@ -123,11 +143,12 @@ func verbs(k *kinds.Kind) []string {
 
 func (d *definitions) subresource(k *kinds.Kind, s kinds.Subresource) *pathItem {
 	gvk := s.GVK
+	model := d.model[gvk]
 	if gvk.Empty() {
 		gvk = k.GVK
+		model, _ = d.models(k)
 	}
-	model := d.model[gvk]
-	item := &pathItem{namespaced: k.Namespaced, named: true}
+	item := &pathItem{namespaced: k.Namespaced, named: true, custom: k.Custom != nil}
 	for _, verb := range s.Verbs {
 		op := operation{gvk: gvk, answer: model, id: k.GVK.Kind + strings.ToUpper(s.Name[:1]) + s.Name[1:]}
 		switch verb {
@@ -198,9 +219,9 @@ func (p *pathItem) v2() map[string]any {
 		}
 		o["consumes"] = []string{"*/*"}
 		if op.method == "patch" {
-			o["consumes"] = patchMedia
+			o["consumes"] = p.patches()
 		}
-		o["produces"] = []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}
+		o["produces"] = p.media()
 		ok := map[string]any{"description": "OK"}
 		if op.answer != "" {
 			ok["schema"] = map[string]any{refKey: refV2 + op.answer}
@@ -236,11 +257,11 @@ func (p *pathItem) v3() map[string]any {
 			o["parameters"] = params
 		}
 		if op.body != "" {
-			o["requestBody"] = map[string]any{"content": op.content(op.body, op.method == "patch")}
+			o["requestBody"] = map[string]any{"content": p.content(op.body, op.method == "patch")}
 		}
 		ok := map[string]any{"description": "OK"}
 		if op.answer != "" {
-			ok["content"] = op.content(op.answer, false)
+			ok["content"] = p.content(op.answer, false)
 		}
 		o["responses"] = map[string]any{"200": ok, "401": map[string]any{"description": "Unauthorized"}}
 		out[op.method] = o
@@ -248,10 +269,25 @@ func (p *pathItem) v3() map[string]any {
 	return out
 }
 
-func (op *operation) content(model string, patch bool) map[string]any {
-	media := []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}
+// media are the formats of objects at the path, patches those of patches.
+func (p *pathItem) media() []string {
+	if p.custom {
+		return []string{"application/json", "application/yaml"}
+	}
+	return []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}
+}
+
+func (p *pathItem) patches() []string {
+	if !p.custom {
+		return patchMedia
+	}
+	return []string{"application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"}
+}
+
+func (p *pathItem) content(model string, patch bool) map[string]any {
+	media := p.media()
 	if patch {
-		media = patchMedia
+		media = p.patches()
 	}
 	out := map[string]any{}
 	for _, m := range media {
