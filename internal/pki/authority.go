@@ -77,13 +77,37 @@ func create(dir string, now func() time.Time) (*Authority, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create authority: %w", err)
 	}
+	key, certPEM, err := selfSigned(now)
+	if err != nil {
+		return nil, err
+	}
+	if err := WriteKey(filepath.Join(dir, "ca.key"), key); err != nil {
+		return nil, fmt.Errorf("create authority: %w", err)
+	}
+	if err := writeFile(filepath.Join(dir, "ca.crt"), certPEM); err != nil {
+		return nil, fmt.Errorf("create authority: %w", err)
+	}
+	return load(certPEM, key, now)
+}
+
+// Temporary makes an authority that nobody keeps: it ends with the process.
+func Temporary(now func() time.Time) (*Authority, error) {
+	key, certPEM, err := selfSigned(now)
+	if err != nil {
+		return nil, err
+	}
+	return load(certPEM, key, now)
+}
+
+// selfSigned makes an authority's key and its certificate as PEM.
+func selfSigned(now func() time.Time) (*ecdsa.PrivateKey, []byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("create authority key: %w", err)
+		return nil, nil, fmt.Errorf("create authority key: %w", err)
 	}
 	serial, err := serialNumber()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	template := &x509.Certificate{
 		SerialNumber:          serial,
@@ -96,16 +120,9 @@ func create(dir string, now func() time.Time) (*Authority, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		return nil, fmt.Errorf("create authority certificate: %w", err)
+		return nil, nil, fmt.Errorf("create authority certificate: %w", err)
 	}
-	certPEM := encodeCertificate(der)
-	if err := WriteKey(filepath.Join(dir, "ca.key"), key); err != nil {
-		return nil, fmt.Errorf("create authority: %w", err)
-	}
-	if err := writeFile(filepath.Join(dir, "ca.crt"), certPEM); err != nil {
-		return nil, fmt.Errorf("create authority: %w", err)
-	}
-	return load(certPEM, key, now)
+	return key, encodeCertificate(der), nil
 }
 
 // load checks that certificate and key belong together.
