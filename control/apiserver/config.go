@@ -6,12 +6,14 @@ package apiserver
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"time"
 
+	"github.com/sampan-dev/sampan/control/apiserver/admit"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/control/store"
 	"github.com/sampan-dev/sampan/internal/pki"
@@ -56,6 +58,11 @@ type Config struct {
 	Extra map[string]http.Handler
 	// Transformers seal and open stored bytes, by the kind's Storage.
 	Transformers map[string]resource.Transformer
+	// PodSecurity are the Pod Security Standards of namespaces that name none, and
+	// who is exempt; the zero value is upstream's: everything is allowed.
+	PodSecurity admit.PodSecurity
+	// QuotaLimits are what may only be used under a ResourceQuota.
+	QuotaLimits []admit.QuotaLimit
 	// Timeline gets the first marks of each pod; it may be nil.
 	Timeline *timeline.Recorder
 	// Now is the wall clock; nil means time.Now.
@@ -68,6 +75,9 @@ type Config struct {
 func (c *Config) complete() error {
 	if c.Store == nil || c.Authority == nil || c.TokenKey == nil || len(c.Kinds) == 0 {
 		return errors.New("api server config: Store, Kinds, Authority and TokenKey must be set")
+	}
+	if err := c.PodSecurity.Valid(); err != nil {
+		return fmt.Errorf("api server config: %w", err)
 	}
 	if c.ServiceRanges == nil {
 		c.ServiceRanges = []netip.Prefix{netip.MustParsePrefix(DefaultServiceRange)}

@@ -32,6 +32,7 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 		Kinds: s.cfg.Kinds, Store: s.cfg.Store, Now: s.cfg.Now, Log: s.cfg.Log,
 		Authorizer: gate{server: s},
 		Admission: s.unlessEnding(admit.Default(admit.Config{
+			PodSecurity: s.cfg.PodSecurity, QuotaLimits: s.cfg.QuotaLimits,
 			Objects: reader, Writer: reader, Authz: s.authz, ResourceOf: s.resourceOf, Now: s.cfg.Now,
 			Dynamic: s.dynamic.rules()})),
 		Audit:        s.finished,

@@ -88,6 +88,9 @@ type Config struct {
 	// QuotaLimits are what may only be used under a quota; upstream's default is
 	// nothing.
 	QuotaLimits []QuotaLimit
+	// PodSecurity is the zero value for upstream's default: where a namespace
+	// says nothing, everything is allowed.
+	PodSecurity PodSecurity
 	Authz       *authz.Authorizer
 	// ResourceOf maps a kind to its resource; ok is false for kinds not served.
 	ResourceOf func(gvk schema.GroupVersionKind) (gvr schema.GroupVersionResource, namespaced, ok bool)
@@ -98,7 +101,11 @@ type Config struct {
 	Dynamic []Rule
 }
 
-// Default are the rules of a cluster that nobody configured.
+// Default are the rules of a cluster that nobody configured, in upstream's order:
+// those that kube-apiserver v1.37 enables by default, and two that it does not
+// and every cluster should: OwnerReferencesPermissionEnforcement and
+// DenyServiceExternalIPs. PodGroupProtection is missing: upstream does nothing in
+// it unless the alpha kind PodGroup is switched on.
 func Default(cfg Config) Chain {
 	return slices.Concat(static(cfg), cfg.Dynamic, Chain{newQuotas(cfg)})
 }
@@ -110,16 +117,22 @@ func static(cfg Config) Chain {
 		serviceAccounts{objects: cfg.Objects},
 		nodeRestriction{objects: cfg.Objects},
 		nodeCertificates{objects: cfg.Objects, authz: cfg.Authz},
-		certificateRules{authz: cfg.Authz, now: cfg.Now},
 		freshNodes{},
+		newPodSecurity(cfg.Objects, cfg.PodSecurity),
 		priorities{objects: cfg.Objects},
 		tolerations{},
 		storageClasses{objects: cfg.Objects},
 		storageInUse{},
-		runtimeClasses{objects: cfg.Objects},
-		ingressClasses{objects: cfg.Objects},
 		ownerReferences{authz: cfg.Authz, resourceOf: cfg.ResourceOf},
+		claimResize{objects: cfg.Objects},
+		volumePhases{now: cfg.Now},
+		runtimeClasses{objects: cfg.Objects},
+		certificateRules{authz: cfg.Authz, now: cfg.Now},
+		ingressClasses{objects: cfg.Objects},
 		externalIPs{},
+		podTopology{objects: cfg.Objects},
+		nodeFeatures{objects: cfg.Objects},
+		podResize{objects: cfg.Objects},
 		escalation{authz: cfg.Authz},
 	}
 }
