@@ -10,9 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sampan-dev/sampan/control/apiserver/admit"
-	hooks "github.com/sampan-dev/sampan/control/apiserver/admit/webhook"
+	"github.com/sampan-dev/sampan/control/apiserver/admit/webhook"
 	"github.com/sampan-dev/sampan/control/apiserver/cel"
-	"github.com/sampan-dev/sampan/control/apiserver/webhook"
 	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/kinds"
 	"github.com/sampan-dev/sampan/kinds/admissionregistration"
@@ -20,18 +19,17 @@ import (
 
 // dynamic is the part of admission that users configure while the server runs.
 type dynamic struct {
-	caller   *webhook.Caller
-	webhooks *hooks.Webhooks
+	webhooks *webhook.Webhooks
 }
 
 // newDynamic puts the rules together and teaches the kinds that configure them to
 // look into expressions.
 func (s *Server) newDynamic(reader *ownReader) *dynamic {
 	admissionregistration.Compile(s.cfg.Kinds, cel.Checker{})
-	d := &dynamic{caller: webhook.New(reader)}
-	d.webhooks = hooks.New(hooks.Config{Configurations: reader, Objects: reader, Table: served{s}, Caller: d.caller,
-		Authz: s.authz, Log: s.cfg.Log})
-	return d
+	return &dynamic{
+		webhooks: webhook.New(webhook.Config{Configurations: reader, Objects: reader, Table: served{s}, Caller: s.webhooks,
+			Authz: s.authz, Log: s.cfg.Log}),
+	}
 }
 
 // rules are in upstream's order.
@@ -39,7 +37,6 @@ func (d *dynamic) rules() []admit.Rule { return []admit.Rule{d.webhooks} }
 
 // run follows the configuration until ctx ends.
 func (d *dynamic) run(ctx context.Context) error {
-	defer d.caller.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.webhooks.Run(ctx) })
 	return g.Wait()

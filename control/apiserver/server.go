@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 
+	"github.com/sampan-dev/sampan/control/apiserver/aggregate"
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
 	"github.com/sampan-dev/sampan/control/apiserver/crd"
@@ -62,6 +63,8 @@ type Server struct {
 	webhooks  *webhook.Caller
 	crds      *crd.Definitions
 	schemas   *openapi.Handler
+	front     *pki.Holder
+	remotes   *aggregate.Aggregator
 	handler   http.Handler
 	ready     chan struct{}
 	stopping  chan struct{}
@@ -93,13 +96,14 @@ func New(cfg Config) (*Server, error) {
 	s.authz = authz.New(s.policy, authz.NewNodes(reader, s.defaults))
 	s.tokens = authn.NewTokens(authn.TokensConfig{Issuer: cfg.issuer(), Sign: cfg.TokenKey, Objects: reader, Now: cfg.Now})
 	s.authn = authn.New(authn.Config{ClientCAs: cfg.Authority.Pool(), Tokens: s.tokens, Now: cfg.Now})
-	s.dynamic = s.newDynamic(reader)
 	s.custom(reader)
+	s.dynamic = s.newDynamic(reader)
 	if s.resources, err = resource.New(s.resourceConfig(reader)); err != nil {
 		return nil, fmt.Errorf("api server: %w", err)
 	}
 	s.own = s.resources.Local(self, "sampan-apiserver")
 	s.policy.objects = s.own
+	s.remotes = s.newAggregator()
 	s.order = flow.New(flow.Config{Asks: s.resources.Asks, Stored: s.resources.Stored, Now: cfg.Now, Log: cfg.Log})
 	s.metrics.registry.MustRegister(s.order)
 	if s.handler, err = s.routes(); err != nil {
@@ -122,7 +126,7 @@ func (s *Server) certificates() error {
 	if err != nil {
 		return fmt.Errorf("api server: %w", err)
 	}
-	return nil
+	return s.certifyFront()
 }
 
 // Local is the transport of one component of the same process.
@@ -148,6 +152,8 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.resources.Run(ctx) })
 	g.Go(func() error { return s.serving.Run(ctx, s.cfg.Log, nil) })
 	g.Go(func() error { return s.kubelet.Run(ctx, s.cfg.Log, nil) })
+	g.Go(func() error { return s.front.Run(ctx, s.cfg.Log, nil) })
+	g.Go(func() error { return s.aggregateOthers(ctx) })
 	g.Go(func() error { return s.aggregateRoles(ctx) })
 	g.Go(func() error { return s.dynamic.run(ctx) })
 	g.Go(func() error { return s.keepOrder(ctx) })
