@@ -162,20 +162,10 @@ func (s *Server) firstObjects() []wanted {
 	class := func(name string, value int32, about string) wanted {
 		return want(classes, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Value: value, Description: about}, nil)
 	}
-	trust := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: "extension-apiserver-authentication"},
-		Data:       map[string]string{"client-ca-file": string(s.cfg.Authority.PEM())}}
 	all := []wanted{
 		class("system-node-critical", nodeCritical, "Used for system critical pods that must not be moved from their current node."),
 		class("system-cluster-critical", clusterCritical, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
-		want(corev1.SchemeGroupVersion.WithResource("configmaps"), trust, func(have kinds.Object) bool {
-			h := have.(*corev1.ConfigMap)
-			if h.Data["client-ca-file"] == trust.Data["client-ca-file"] {
-				return false
-			}
-			h.Data = trust.Data
-			return true
-		}),
+		s.trust(),
 	}
 	return append(all, s.ownService()...)
 }

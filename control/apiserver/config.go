@@ -37,6 +37,9 @@ type Config struct {
 	Kinds []*kinds.Kind
 	// Authority issues the server's own certificates and those of its clients.
 	Authority *pki.Authority
+	// FrontProxy certifies this server to the servers of aggregated APIs; nil
+	// makes an authority that ends with the process.
+	FrontProxy *pki.Authority
 	// TokenKey signs service-account tokens.
 	TokenKey *pki.TokenKey
 	// Listener accepts the TCP connections; the server closes it. Nil serves

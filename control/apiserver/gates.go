@@ -54,6 +54,8 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 		Connect:   s.connections(reader),
 		Subcreate: map[string]resource.Subcreate{"serviceaccounts/token": s.requestToken},
 		Virtual:   s.reviews(),
+		Fallback:  http.HandlerFunc(s.serveRemote),
+		Changed:   s.kindsChanged,
 	}
 }
 

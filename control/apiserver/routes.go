@@ -25,7 +25,7 @@ import (
 // then either a resource (which authorises itself) or another path.
 func (s *Server) routes() (http.Handler, error) {
 	others := http.NewServeMux()
-	found := discovery.New(s.resources.Kinds, s.cfg.Advertise.String())
+	found := s.remotes.Discovery(discovery.New(s.resources.Kinds, s.cfg.Advertise.String()))
 	others.Handle("/api", found)
 	others.Handle("/apis", found)
 	others.Handle("/api/", found)
@@ -34,9 +34,10 @@ func (s *Server) routes() (http.Handler, error) {
 	others.HandleFunc("/version/", s.serveVersion)
 	others.Handle("/metrics", s.metrics)
 	s.healthRoutes(others)
-	others.Handle("/openapi/v2", s.schemas)
-	others.Handle("/openapi/v3", s.schemas)
-	others.Handle("/openapi/v3/", s.schemas)
+	schemas := s.remotes.OpenAPI(s.schemas)
+	others.Handle("/openapi/v2", schemas)
+	others.Handle("/openapi/v3", schemas)
+	others.Handle("/openapi/v3/", schemas)
 	published, err := s.tokens.Discovery("https://" + s.cfg.Advertise.String())
 	if err != nil {
 		return nil, err

@@ -110,6 +110,9 @@ type Config struct {
 	// Fallback serves the resource paths that no kind claims (custom resources,
 	// aggregation); nil answers 404.
 	Fallback http.Handler
+	// Changed is called when the table of what is served has changed; it must not
+	// wait. Nil tells nobody.
+	Changed func()
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
 	// Log gets what no client is told; nil discards it.
@@ -227,7 +230,7 @@ func (s *Server) Add(k *kinds.Kind) error {
 	}
 	old := next.byResource[c.gvr]
 	next.byResource[c.gvr] = c
-	s.table.Store(next)
+	s.publish(next)
 	if old != nil {
 		s.fields.forget(old.kind)
 	}
@@ -263,6 +266,14 @@ func storageName(k *kinds.Kind) string {
 	return k.Storage
 }
 
+// publish serves by next from now on. The caller holds mu.
+func (s *Server) publish(next *table) {
+	s.table.Store(next)
+	if s.cfg.Changed != nil {
+		s.cfg.Changed()
+	}
+}
+
 // Remove stops serving a resource. Objects stay in the store.
 func (s *Server) Remove(gvr schema.GroupVersionResource) {
 	s.mu.Lock()
@@ -277,7 +288,7 @@ func (s *Server) Remove(gvr schema.GroupVersionResource) {
 	if own {
 		delete(next.storages, storageName(c.kind))
 	}
-	s.table.Store(next)
+	s.publish(next)
 	s.fields.forget(c.kind)
 	if own {
 		c.storage.stop()
