@@ -39,12 +39,13 @@ func (l *lineLog) add(b []byte, now time.Time) []byte {
 	return out
 }
 
-// end returns the last line when it has no newline.
+// end returns the last line when it has no newline: a piece of a line, so that
+// whoever reads the log gets exactly what was printed.
 func (l *lineLog) end(now time.Time) []byte {
 	if len(l.partial) == 0 {
 		return nil
 	}
-	return l.entry(nil, now, 'F', nil)
+	return l.entry(nil, now, 'P', nil)
 }
 
 func (l *lineLog) entry(out []byte, now time.Time, tag byte, rest []byte) []byte {

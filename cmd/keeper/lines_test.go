@@ -17,7 +17,7 @@ func TestLines(t *testing.T) {
 	}{
 		"whole lines":         {[]string{"a\nb\n"}, "F a|F b|"},
 		"a line in pieces":    {[]string{"a", "b", "c\nd\n"}, "F abc|F d|"},
-		"no newline":          {[]string{"a\nb"}, "F a|F b|"},
+		"no newline":          {[]string{"a\nb"}, "F a|P b|"},
 		"empty lines":         {[]string{"\n\n"}, "F |F |"},
 		"exactly the longest": {[]string{long + "\n"}, "F " + long + "|"},
 		"one more":            {[]string{long + "y\n"}, "P " + long + "|F y|"},
