@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -34,6 +35,8 @@ type Agent struct {
 	services *informer.Informer[*corev1.Service]
 	nodes    *informer.Informer[*corev1.Node]
 	refs     *references
+	bundles  *shared[*certificatesv1.ClusterTrustBundle]
+	certs    *certificates
 	volumes  *volume.Volumes
 	images   *puller
 	doer     *probe.Doer
@@ -44,6 +47,9 @@ type Agent struct {
 	// classes and shareless belong to dispatch.
 	classes   class.Shares
 	shareless bool
+
+	// life is that of Run, for parts that begin when they are first needed.
+	life context.Context
 
 	mu       sync.Mutex
 	machines map[types.UID]*machine
@@ -83,7 +89,10 @@ func New(cfg Config) (*Agent, error) {
 		}
 	})
 	a.refs = newReferences(cfg.Transport, cfg.Log, a.wakeNamed)
-	a.volumes = volume.New(volume.Config{Root: cfg.Root, Source: a.refs, Tokens: a.mintToken, Log: cfg.Log})
+	a.bundles, a.certs = a.newBundles(), newCertificates(a)
+	a.volumes = volume.New(volume.Config{
+		Root: cfg.Root, Source: a.refs, Tokens: a.mintToken, Bundles: a.bundleList, Certificates: a.certs.get, Log: cfg.Log,
+	})
 	a.images = newPuller(cfg.Engine, a.refs, cfg.ParallelPulls)
 	a.doer = &probe.Doer{Engine: cfg.Engine, PodIPs: a.podIPs}
 	a.logs = rotate.New(rotate.Config{Engine: cfg.Engine, MaxSize: cfg.LogMaxSize, MaxFiles: cfg.LogMaxFiles, Log: cfg.Log})
@@ -122,6 +131,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	// Operations in flight are cancelled, waited for, and resumed by the next Run.
 	defer a.wg.Wait()
 	defer cancel()
+	a.life = ctx
 	if v, err := a.cfg.Engine.Version(ctx, &rt.VersionRequest{}); err == nil && v.GetRuntimeName() != "" {
 		a.setRuntime(v.GetRuntimeName())
 	}

@@ -49,6 +49,8 @@ type machine struct {
 	namespace, name string
 	log             *slog.Logger
 	bell            chan struct{}
+	// trusting: a volume of the pod shows trust bundles.
+	trusting bool
 
 	mu      sync.Mutex // guards the mailbox and what others read
 	mail    change
@@ -111,6 +113,7 @@ func newMachine(a *Agent, pod *corev1.Pod) *machine {
 		pulls: map[string]pullHistory{}, failures: map[string]plan.Failure{}, crashes: map[string]plan.Crash{},
 		told: map[string]time.Time{}, shown: map[string]plan.Waiting{}, applied: map[string]corev1.ResourceRequirements{}, hooked: map[string]bool{}, status: pod.Status,
 	}
+	m.trusting, _ = volume.Attests(pod)
 	m.probes = probe.NewSet(a.doer.Probe, m.wake, func(container string, kind probe.Kind, output string) {
 		m.unhealthy(pod, container, kind.Title(), output)
 	})
@@ -158,6 +161,7 @@ func (m *machine) admitted() *corev1.Pod {
 func (m *machine) run(ctx context.Context) {
 	defer m.probes.Stop()
 	defer m.a.refs.release(m.uid)
+	defer m.a.certs.forget(m.uid)
 	m.life = ctx
 	if m.verdict != nil {
 		m.reject()

@@ -61,6 +61,9 @@ func (m *machine) begin(ctx context.Context, s plan.Step) {
 		plan.RemoveSandbox:   m.removeSandbox,
 		plan.ResizeContainer: m.prepareResize(),
 	}[s.Kind]
+	if s.Kind == plan.MountVolumes {
+		m.stale = false // what changes from now on is news to it
+	}
 	pod := m.pod
 	m.launch(ctx, s.Key(), s, func(ctx context.Context) func(*machine) { return work(ctx, pod, s) })
 }

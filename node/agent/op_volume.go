@@ -45,7 +45,9 @@ func (m *machine) mountVolumes(ctx context.Context, pod *corev1.Pod, _ plan.Step
 			return
 		}
 		m.mountFail++
-		m.holdMount = time.Now().Add(mountRetry.After(m.mountFail))
+		if !m.stale {
+			m.holdMount = time.Now().Add(mountRetry.After(m.mountFail))
+		}
 		if errors.Is(err, context.Canceled) {
 			return
 		}

@@ -26,6 +26,7 @@ type payload map[string]file
 // maker collects one volume's payload.
 type maker struct {
 	v       *Volumes
+	name    string
 	pod     *corev1.Pod
 	facts   downward.Facts
 	files   payload
@@ -38,7 +39,7 @@ const defaultFileMode = 0o644
 
 // files prepares the volumes whose contents come from the API.
 func (v *Volumes) files(ctx context.Context, pod *corev1.Pod, vol *corev1.Volume, facts downward.Facts) (string, time.Time, error) {
-	m := &maker{v: v, pod: pod, facts: facts, files: payload{}}
+	m := &maker{v: v, name: vol.Name, pod: pod, facts: facts, files: payload{}}
 	plugin, memory := "configmap", true
 	var err error
 	switch {
@@ -193,14 +194,14 @@ func (m *maker) downwardItem(item corev1.DownwardAPIVolumeFile) (string, error) 
 
 func (m *maker) projected(ctx context.Context, sources []corev1.VolumeProjection) error {
 	for i := range sources {
-		if err := m.projection(ctx, &sources[i]); err != nil {
+		if err := m.projection(ctx, i, &sources[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (m *maker) projection(ctx context.Context, s *corev1.VolumeProjection) error {
+func (m *maker) projection(ctx context.Context, index int, s *corev1.VolumeProjection) error {
 	switch {
 	case s.ConfigMap != nil:
 		return m.configMap(ctx, s.ConfigMap.Name, s.ConfigMap.Items, s.ConfigMap.Optional)
@@ -210,6 +211,10 @@ func (m *maker) projection(ctx context.Context, s *corev1.VolumeProjection) erro
 		return m.downward(s.DownwardAPI.Items)
 	case s.ServiceAccountToken != nil:
 		return m.token(ctx, s.ServiceAccountToken)
+	case s.ClusterTrustBundle != nil:
+		return m.trustBundle(ctx, s.ClusterTrustBundle)
+	case s.PodCertificate != nil:
+		return m.certificate(ctx, index, s.PodCertificate)
 	}
 	return fmt.Errorf("projected volume source isn't supported by this node")
 }

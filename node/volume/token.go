@@ -101,19 +101,8 @@ func (m *maker) token(ctx context.Context, s *corev1.ServiceAccountTokenProjecti
 	if err != nil {
 		return err
 	}
-	if m.refresh.IsZero() || renew.Before(m.refresh) {
-		m.refresh = renew
-	}
-	if err := m.add(s.Path, []byte(token), nil); err != nil {
-		return err
-	}
-	f := m.files[s.Path]
-	f.uid = oneUser(m.pod)
-	if _, ok := fsGroup(m.pod); ok || f.uid != -1 {
-		f.mode = 0o600
-	}
-	m.files[s.Path] = f
-	return nil
+	m.renew(renew)
+	return m.private(s.Path, []byte(token))
 }
 
 // oneUser is the runAsUser that all containers share, -1 if they don't.

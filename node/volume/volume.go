@@ -37,12 +37,15 @@ type TokenRequest struct {
 // Tokens mints a service-account token bound to the pod and says when it ends.
 type Tokens func(ctx context.Context, pod *corev1.Pod, r TokenRequest) (token string, expires time.Time, err error)
 
-// Config is what New needs. All fields but Log are required.
+// Config is what New needs. Root, Source and Tokens are required.
 type Config struct {
 	// Root holds one directory a pod, named by its UID.
 	Root   string
 	Source Source
 	Tokens Tokens
+	// Bundles and Certificates may be nil: volumes that need them then fail.
+	Bundles      Bundles
+	Certificates Certificates
 	// Log may be nil.
 	Log *slog.Logger
 }

@@ -42,7 +42,9 @@ func recipes() []recipe {
 			"busybox-static", "bash", "curl", "bind9-dnsutils", "netcat-openbsd", "iproute2", "socat", "stress", "util-linux",
 		}},
 		{names: named(imageutils.Pause), folder: "pause", programs: []string{"./images/pause"}},
-		{names: named(imageutils.BusyBox), dockerfile: on(toolsName, "")},
+		// Debian's busybox has a shell that drops variables whose names are no
+		// identifiers; that of upstream's image hands them on, as bash does.
+		{names: named(imageutils.BusyBox), dockerfile: on(toolsName, "RUN ln -sf bash /usr/bin/sh")},
 		{names: named(imageutils.GlibcDnsTesting), dockerfile: on(toolsName, "LABEL for=dns")},
 		{names: named(imageutils.IpcUtils), dockerfile: on(toolsName, "LABEL for=ipc")},
 		{names: named(imageutils.NonRoot), dockerfile: on(toolsName, "USER 1234")},
