@@ -14,6 +14,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/csrapproving"
 	"github.com/sampan-dev/sampan/control/controller/csrcleaning"
 	"github.com/sampan-dev/sampan/control/controller/csrsigning"
+	"github.com/sampan-dev/sampan/control/controller/daemonset"
 	"github.com/sampan-dev/sampan/control/controller/deployment"
 	"github.com/sampan-dev/sampan/control/controller/endpoints"
 	"github.com/sampan-dev/sampan/control/controller/endpointslice"
@@ -98,6 +99,7 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(replicaset.New(shared)))
 	add(as(replicationcontroller.New(shared)))
 	add(as(statefulset.New(shared)))
+	add(as(daemonset.New(shared)))
 	add(as(job.New(shared)))
 	add(as(endpointslice.New(shared)))
 	add(as(endpoints.New(shared)))
