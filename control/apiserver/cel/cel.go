@@ -17,6 +17,7 @@ import (
 
 	celgo "github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/types"
+	"github.com/google/cel-go/common/types/ref"
 	"k8s.io/apimachinery/pkg/util/version"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	apiservercel "k8s.io/apiserver/pkg/cel"
@@ -164,3 +165,6 @@ func unfit(got *celgo.Type, results []Result) string {
 func broken(text string, kind apiservercel.ErrorType, detail string, cause error) *Expression {
 	return &Expression{Text: text, Err: &apiservercel.Error{Type: kind, Detail: detail, Cause: cause}}
 }
+
+// Value is what an expression comes to.
+type Value = ref.Val

@@ -3,7 +3,9 @@ package resource
 import (
 	"slices"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -39,3 +41,27 @@ func (s *Server) Equivalents(gvr schema.GroupVersionResource) []*kinds.Kind {
 // LimitCopies bounds, for the whole process, what the "copy" operations of one
 // JSON patch may add up to. Whoever applies a JSON patch calls it first.
 func LimitCopies() { limitCopies() }
+
+// KindOf returns what is served as a kind.
+func (s *Server) KindOf(gvk schema.GroupVersionKind) (*kinds.Kind, bool) {
+	for _, c := range s.table.Load().byResource {
+		if c.kind.GVK == gvk && !c.kind.Hidden {
+			return c.kind, true
+		}
+	}
+	return nil, false
+}
+
+// Types returns the typed schema by which objects of a kind are merged, as
+// server-side apply does it.
+func (s *Server) Types(k *kinds.Kind) managedfields.TypeConverter {
+	if _, custom := k.New().(runtime.Unstructured); !custom {
+		return s.fields.converter()
+	}
+	if s.cfg.CustomTypes != nil {
+		if known := s.cfg.CustomTypes(k.GVK); known != nil {
+			return known
+		}
+	}
+	return managedfields.NewDeducedTypeConverter()
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync"
 
-	"github.com/google/cel-go/common/types"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 
@@ -63,7 +62,7 @@ func (c *Conditions) Met(ctx context.Context, in cel.Input) (bool, error) {
 	in.Namespace = nil // upstream's match conditions see none
 	run := c.scope.Start(ctx, in, cel.ConditionsBudget)
 	var failed []error
-	var results []any
+	no := false
 	for _, e := range c.compile() {
 		v, err, fatal := run.Evaluate(e)
 		if fatal != nil {
@@ -72,12 +71,10 @@ func (c *Conditions) Met(ctx context.Context, in cel.Input) (bool, error) {
 		if err != nil {
 			failed = append(failed, err)
 		}
-		results = append(results, v)
+		no = no || cel.IsFalse(v)
 	}
-	for _, v := range results {
-		if v == types.False {
-			return false, nil
-		}
+	if no {
+		return false, nil
 	}
 	if len(failed) > 0 {
 		return c.broken(utilerrors.NewAggregate(failed))

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/internal/target"
@@ -30,6 +31,9 @@ type Table interface {
 	Kind(gvr schema.GroupVersionResource) (*kinds.Kind, bool)
 	// Equivalents are the other kinds that show the same stored objects.
 	Equivalents(gvr schema.GroupVersionResource) []*kinds.Kind
+	KindOf(gvk schema.GroupVersionKind) (*kinds.Kind, bool)
+	// Types is the schema by which objects of a kind are merged.
+	Types(k *kinds.Kind) managedfields.TypeConverter
 }
 
 // Reader reads objects as the server itself.
@@ -74,15 +78,36 @@ func (r *Request) name() string {
 	return ""
 }
 
-// Exempt says that a request is never shown to webhooks and policies: what is
-// asked to find out who somebody is or what they may, and what configures
-// admission itself, which must stay repairable.
-func Exempt(a *resource.Attributes) bool {
-	if a.Target.Resource.Group == admissionregistrationv1.GroupName {
-		return true
-	}
-	return slices.Contains(admissionregistration.Excluded(), a.Target.Resource.GroupResource())
+// ExemptFromWebhooks says that no webhook is shown the request: what is asked to
+// find out who somebody is or what they may, and what configures admission itself,
+// which must stay repairable.
+func ExemptFromWebhooks(a *resource.Attributes) bool {
+	return a.Target.Resource.Group == admissionregistrationv1.GroupName || excluded(a)
 }
+
+// ExemptFromPolicies says that no policy judges the request. Unlike webhooks,
+// policies cannot be down: they may judge webhooks' configurations, only not
+// policies.
+func ExemptFromPolicies(a *resource.Attributes) bool {
+	if a.Target.Resource.Group == admissionregistrationv1.GroupName {
+		switch a.Target.Resource.Resource {
+		case "validatingadmissionpolicies", "validatingadmissionpolicybindings", "mutatingadmissionpolicies", "mutatingadmissionpolicybindings":
+			return true
+		}
+	}
+	return excluded(a)
+}
+
+func excluded(a *resource.Attributes) bool {
+	for _, gr := range never {
+		if gr == a.Target.Resource.GroupResource() {
+			return true
+		}
+	}
+	return false
+}
+
+var never = admissionregistration.Excluded()
 
 // Found is how a request was found to match: the resource and kind that the rule
 // asks for, which differ from the request's when an equivalent one matched.

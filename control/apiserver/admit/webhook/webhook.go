@@ -80,7 +80,7 @@ func (w *Webhooks) Run(ctx context.Context) error {
 
 // Admit lets the mutating webhooks change the object.
 func (w *Webhooks) Admit(ctx context.Context, a *resource.Attributes) error {
-	if match.Exempt(a) {
+	if match.ExemptFromWebhooks(a) {
 		return nil
 	}
 	now, err := w.mutating.Now(ctx)
@@ -96,7 +96,7 @@ func (w *Webhooks) Admit(ctx context.Context, a *resource.Attributes) error {
 
 // Validate lets the validating webhooks judge the object.
 func (w *Webhooks) Validate(ctx context.Context, a *resource.Attributes) error {
-	if match.Exempt(a) {
+	if match.ExemptFromWebhooks(a) {
 		return nil
 	}
 	now, err := w.validating.Now(ctx)
