@@ -8,6 +8,7 @@ import (
 
 	"github.com/sampan-dev/sampan/control/apiserver/cache"
 	"github.com/sampan-dev/sampan/internal/target"
+	"github.com/sampan-dev/sampan/kinds"
 )
 
 // Asked is what an HTTP request asks for, as far as its head tells: what whoever
@@ -104,4 +105,14 @@ func told(ctx context.Context, batch []cache.Event) {
 	if f, ok := ctx.Value(startedKey{}).(func()); ok {
 		f()
 	}
+}
+
+// transformer is what seals a kind's bytes; nil: nothing.
+func (s *Server) transformer(k *kinds.Kind) Transformer {
+	if s.cfg.Transformer != nil {
+		if t := s.cfg.Transformer(k); t != nil {
+			return t
+		}
+	}
+	return s.cfg.Transformers[k.Storage]
 }

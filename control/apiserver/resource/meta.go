@@ -198,13 +198,13 @@ func (c *call) checkRevision(next, old kinds.Object) error {
 	case old.GetResourceVersion():
 		return nil
 	case "", "0":
-		if !c.kind.Strategy.ForbidUnconditionalUpdate {
+		if !c.kind.Strategy.ForbidUnconditionalUpdate || c.foreign() {
 			return nil
 		}
 		gk := c.kind.GVK.GroupKind()
 		gk.Kind = c.kind.Resource
 		return apierrors.NewInvalid(gk, old.GetName(), field.ErrorList{field.Invalid(
-			field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update")})
+			field.NewPath("metadata", "resourceVersion"), uint64(0), "must be specified for an update")})
 	}
 	return apierrors.NewConflict(c.gr(), old.GetName(), errors.New(modified))
 }

@@ -87,7 +87,19 @@ func (f *fieldManagers) build(k *kinds.Kind, sub string) (*managedfields.FieldMa
 		}
 		return managedfields.NewDefaultCRDFieldManager(types, rules, rules, rules, k.GVK, gv, sub, reset)
 	}
-	return managedfields.NewDefaultFieldManager(f.converter(), rules, rules, rules, k.GVK, gv, sub, reset)
+	return managedfields.NewDefaultFieldManager(f.typesOf(k), rules, rules, rules, k.GVK, gv, sub, reset)
+}
+
+// typesOf is the typed schema of a built-in kind. client-go's is without the kinds
+// whose types live elsewhere (APIService): their lists are atomic.
+func (f *fieldManagers) typesOf(k *kinds.Kind) managedfields.TypeConverter {
+	types := f.converter()
+	empty := k.New()
+	empty.GetObjectKind().SetGroupVersionKind(k.GVK)
+	if _, err := types.ObjectToTyped(empty); err != nil {
+		return managedfields.NewDeducedTypeConverter()
+	}
+	return types
 }
 
 // subresource finds a part of a kind by its name; nil for the kind itself.

@@ -2,9 +2,11 @@ package resource
 
 import (
 	"compress/gzip"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +21,15 @@ const (
 	gzipFrom  = 128 << 10
 	gzipLevel = 1
 )
+
+// zippers are gzip writers to use again: each weighs 800 KiB.
+var zippers = sync.Pool{New: func() any {
+	z, err := gzip.NewWriterLevel(io.Discard, gzipLevel)
+	if err != nil {
+		panic(err) // the level is a constant that exists
+	}
+	return z
+}}
 
 // unhurried is the size of an answer for which no deadline is set: net/http keeps
 // that much and sends it after the handler has returned, so that a deadline around
@@ -186,10 +197,9 @@ func (x *exchange) write(code int, contentType string, pieces [][]byte) {
 	}
 	h.Set("Content-Encoding", "gzip")
 	x.w.WriteHeader(code)
-	z, err := gzip.NewWriterLevel(x.w, gzipLevel)
-	if err != nil {
-		return // the level is a constant that exists
-	}
+	z := zippers.Get().(*gzip.Writer)
+	defer zippers.Put(z)
+	z.Reset(x.w)
 	for _, p := range pieces {
 		if _, err := z.Write(p); err != nil {
 			return

@@ -96,6 +96,9 @@ type Config struct {
 	Timeline *timeline.Recorder
 	// Transformers seal and open stored bytes, by the kind's Storage ("secrets").
 	Transformers map[string]Transformer
+	// Transformer is asked before Transformers, for each stored kind, those that
+	// are added later, too; nil, or a nil answer, leaves the word to Transformers.
+	Transformer func(k *kinds.Kind) Transformer
 	// Hooks take part in a kind's writes.
 	Hooks map[schema.GroupResource]Hook
 	// Connect serves subresources that are connections or foreign protocols,

@@ -187,6 +187,9 @@ func (c *collection) frame(e cache.Event, m mediaType) ([]byte, error) {
 	})
 }
 
+// frameHead is how many bytes tell the length of a protobuf frame.
+const frameHead = 4
+
 // frameOf wraps an encoded object as a watch event: a line of JSON, or protobuf
 // with its length in front.
 func frameOf(event string, object []byte, m mediaType) ([]byte, error) {

@@ -55,7 +55,7 @@ func newStorage(s *Server, k *kinds.Kind) *storage {
 		server: s,
 		kind:   k,
 		prefix: s.cfg.Prefix + "/" + k.Storage + "/",
-		seal:   s.cfg.Transformers[k.Storage],
+		seal:   s.transformer(k),
 		recent: newRecent(),
 		ctx:    ctx,
 		cancel: cancel,

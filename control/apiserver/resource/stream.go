@@ -1,10 +1,14 @@
 package resource
 
 import (
+	"compress/gzip"
+	"errors"
+	"io"
 	"net/http"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/sampan-dev/sampan/control/apiserver/cache"
 	"github.com/sampan-dev/sampan/kinds"
@@ -12,15 +16,24 @@ import (
 
 // stream writes a watch to an HTTP client until either end is done.
 func (x *exchange) stream(s *stream) {
+	if wsstream.IsWebSocketRequest(x.r) {
+		x.socket(s)
+		return
+	}
 	x.wrote = true
 	h := x.w.Header()
 	h.Set("Content-Type", x.form.contentType(true))
 	h.Set("Cache-Control", "no-cache, private")
+	t := &teller{exchange: x, stream: s}
+	if s.initial && acceptsGzip(x.r) { // a whole list is to come: upstream compresses nothing else
+		h.Set("Content-Encoding", "gzip")
+		h.Add("Vary", "Accept-Encoding")
+		t.zip = true
+	}
 	done := x.hurry()
 	x.w.WriteHeader(http.StatusOK)
 	x.flush()
 	done()
-	t := &teller{exchange: x, stream: s}
 	err := s.each(t.batch, t.fault)
 	if err != nil && x.r.Context().Err() == nil {
 		x.server.cfg.Log.Debug("watch ended", "path", x.r.URL.Path, "err", err)
@@ -38,11 +51,13 @@ type teller struct {
 	*exchange
 	stream   *stream
 	headings bool // a table's columns have been sent
+	zip      bool // each batch is a gzip member of its own
 }
 
 // batch writes events and then flushes once.
 func (t *teller) batch(events []cache.Event) error {
 	defer t.hurry()()
+	frames := make([][]byte, 0, len(events))
 	for _, e := range events {
 		if !t.stream.wanted(e) {
 			continue
@@ -51,12 +66,32 @@ func (t *teller) batch(events []cache.Event) error {
 		if err != nil {
 			return err
 		}
-		if _, err := t.w.Write(data); err != nil {
+		frames = append(frames, data)
+	}
+	return t.send(frames)
+}
+
+// send writes what is to arrive together.
+func (t *teller) send(frames [][]byte) error {
+	var to io.Writer = t.w
+	if t.zip {
+		z := zippers.Get().(*gzip.Writer)
+		defer zippers.Put(z)
+		z.Reset(t.w)
+		to = z
+	}
+	for _, data := range frames {
+		if _, err := to.Write(data); err != nil {
+			return err
+		}
+	}
+	if z, ok := to.(*gzip.Writer); ok {
+		// Flushed first, the data can be read before the next member begins.
+		if err := errors.Join(z.Flush(), z.Close()); err != nil {
 			return err
 		}
 	}
 	t.flush()
-	told(t.r.Context(), events)
 	return nil
 }
 
@@ -66,9 +101,7 @@ func (t *teller) fault(status metav1.Status) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.w.Write(data)
-	t.flush()
-	return err
+	return t.send([][]byte{data})
 }
 
 func (t *teller) encodeEvent(e cache.Event) ([]byte, error) {
