@@ -56,7 +56,10 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	if err := s.ensureAll(ctx, spaces); err != nil {
 		return err
 	}
-	return s.ensureAll(ctx, append(s.policyObjects(), s.firstObjects()...))
+	if err := s.ensureAll(ctx, append(s.policyObjects(), s.firstObjects()...)); err != nil {
+		return err
+	}
+	return s.serviceRanges(ctx)
 }
 
 // want names obj by its own metadata.

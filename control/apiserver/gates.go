@@ -39,6 +39,7 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 		Ordered:      true, // by flow.Order, before ServeHTTP
 		Timeline:     s.cfg.Timeline,
 		Transformers: s.cfg.Transformers,
+		Transformer:  s.transformer,
 		CustomTypes:  s.crds.Types,
 		Hooks: map[schema.GroupResource]resource.Hook{
 			{Resource: "services"}: {
@@ -68,6 +69,14 @@ func (r *ownReader) Get(ctx context.Context, t target.Target, opts metav1.GetOpt
 
 func (r *ownReader) List(ctx context.Context, t target.Target, opts metav1.ListOptions) (runtime.Object, error) {
 	return r.server.own.List(context.WithValue(ctx, ownKey{}, true), t, opts)
+}
+
+func (r *ownReader) Create(ctx context.Context, t target.Target, obj runtime.Object, opts metav1.CreateOptions) (runtime.Object, error) {
+	return r.server.own.Create(context.WithValue(ctx, ownKey{}, true), t, obj, opts)
+}
+
+func (r *ownReader) Delete(ctx context.Context, t target.Target, opts metav1.DeleteOptions) error {
+	return r.server.own.Delete(context.WithValue(ctx, ownKey{}, true), t, opts)
 }
 
 func (r *ownReader) Update(ctx context.Context, t target.Target, obj runtime.Object, opts metav1.UpdateOptions) (runtime.Object, error) {

@@ -78,7 +78,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, ready: make(chan struct{}), stopping: make(chan struct{}), metrics: newMetrics()}
 	var err error
-	s.addresses, err = serviceip.New(serviceip.Config{Ranges: cfg.ServiceRanges, List: s.services})
+	s.addresses, err = serviceip.New(serviceip.Config{Ranges: cfg.ServiceRanges, List: s.services,
+		Objects: &ownReader{server: s}, Now: cfg.Now, Log: cfg.Log})
 	if err != nil {
 		return nil, fmt.Errorf("api server: %w", err)
 	}
@@ -185,6 +186,7 @@ func (s *Server) start(ctx context.Context, g *errgroup.Group) error {
 	if err := s.bootstrap(ctx); err != nil {
 		return fmt.Errorf("api server: make the first objects: %w", err)
 	}
+	g.Go(func() error { return s.keepAddresses(ctx) })
 	// Only now: its first list then has the roles that every cluster starts with.
 	g.Go(func() error { return s.policy.run(ctx) })
 	select {

@@ -1,18 +1,23 @@
 // Package serviceip gives services their addresses and node ports: no two
-// services ever hold the same one. What is taken is known in memory only and is
-// read from the services themselves when it is first needed, so that nothing on
-// disk can disagree with them.
+// services ever hold the same one.
 //
-// One process allocates. Facts: the Service API of Kubernetes v1.37, its IP
-// families and its messages.
+// Whose an address is says an IPAddress object, whose name is the address: of two
+// servers that give the same one, only one can create it. From which ranges
+// addresses are taken say the ServiceCIDR objects. Node ports are known in memory
+// only and are read from the services when they are first needed: one process
+// gives those.
+//
+// Facts: the Service, IPAddress and ServiceCIDR APIs of Kubernetes v1.37, their
+// messages, and how upstream divides a range.
 package serviceip
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -21,14 +26,20 @@ import (
 
 // Config is what an Allocator needs.
 type Config struct {
-	// Ranges hold the service addresses: one, or two of different families, of
-	// which the first is the default.
+	// Ranges hold the service addresses until ServiceCIDRs say more: one, or two
+	// of different families, of which the first is the default.
 	Ranges []netip.Prefix
 	// FirstPort and LastPort bound the node ports; zero means 30000-32767.
 	FirstPort, LastPort int32
 	// List gives all services that exist; it is called once, before the first
 	// allocation.
 	List func(ctx context.Context) ([]*corev1.Service, error)
+	// Objects reads and writes IPAddresses and ServiceCIDRs as the server itself.
+	Objects Objects
+	// Now is the wall clock; nil means time.Now.
+	Now func() time.Time
+	// Log gets what no client is told; nil discards it.
+	Log *slog.Logger
 }
 
 // Allocator is safe for concurrent use.
@@ -39,7 +50,6 @@ type Allocator struct {
 
 	mu     sync.Mutex // guards what follows
 	loaded bool
-	addrs  map[netip.Addr]struct{}
 	ports  map[int32]struct{}
 }
 
@@ -54,8 +64,14 @@ func New(cfg Config) (*Allocator, error) {
 	if cfg.FirstPort < 1 || cfg.LastPort > 65535 || cfg.FirstPort > cfg.LastPort {
 		return nil, fmt.Errorf("node ports %d-%d are no range", cfg.FirstPort, cfg.LastPort)
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
 	a := &Allocator{cfg: cfg, ranges: map[corev1.IPFamily]netip.Prefix{},
-		addrs: map[netip.Addr]struct{}{}, ports: map[int32]struct{}{}}
+		ports: map[int32]struct{}{}}
 	for _, r := range cfg.Ranges {
 		r = r.Masked()
 		f := familyOf(r.Addr())
@@ -91,61 +107,46 @@ func (a *Allocator) BeginUpdate(ctx context.Context, svc, old *corev1.Service, d
 	return a.begin(ctx, svc, old, dryRun)
 }
 
-// AfterDelete frees what svc held.
+// AfterDelete frees what svc held. Addresses that cannot be freed now are by Repair.
 func (a *Allocator) AfterDelete(svc *corev1.Service, dryRun bool) {
 	if dryRun {
 		return
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.free(holdings(svc))
+	h := holdings(svc)
+	a.freePorts(h)
+	a.release(context.Background(), svc, h)
 }
 
 func (a *Allocator) begin(ctx context.Context, svc, old *corev1.Service, dryRun bool) (func(bool), error) {
 	if errs := a.families(svc, old); len(errs) > 0 {
 		return nil, invalid(svc, errs)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err := a.load(ctx); err != nil {
-		return nil, err
-	}
-	c := &claim{a: a, svc: svc}
+	c := &claim{a: a, svc: svc, dryRun: dryRun, took: newHolding()}
 	if old != nil {
 		c.had = holdings(old)
 	}
-	err := errors.Join(c.addresses(), c.nodePorts())
+	err := c.ports(ctx)
+	if err == nil {
+		err = c.addresses(ctx)
+	}
 	if err != nil {
-		a.free(c.took)
-		return nil, single(err)
+		c.finish(ctx, false)
+		return nil, err
 	}
-	return func(stored bool) { c.finish(stored && !dryRun) }, nil
+	return func(stored bool) { c.finish(ctx, stored && !dryRun) }, nil
 }
 
-// single takes the first of joined errors: clients are told one thing at a time.
-func single(err error) error {
-	var status *apierrors.StatusError
-	if errors.As(err, &status) {
-		return status
-	}
-	return err
-}
-
-// load fills the books from the services that exist. The caller holds mu.
+// load fills the book of ports from the services that exist. The caller holds mu.
 func (a *Allocator) load(ctx context.Context) error {
 	if a.loaded {
 		return nil
 	}
 	services, err := a.cfg.List(ctx)
 	if err != nil {
-		return apierrors.NewInternalError(fmt.Errorf("read the services for their addresses: %w", err))
+		return apierrors.NewInternalError(fmt.Errorf("read the services for their ports: %w", err))
 	}
 	for _, s := range services {
-		h := holdings(s)
-		for addr := range h.addrs {
-			a.addrs[addr] = struct{}{}
-		}
-		for port := range h.ports {
+		for port := range holdings(s).ports {
 			a.ports[port] = struct{}{}
 		}
 	}
@@ -153,11 +154,9 @@ func (a *Allocator) load(ctx context.Context) error {
 	return nil
 }
 
-// free gives back. The caller holds mu.
-func (a *Allocator) free(h holding) {
-	for addr := range h.addrs {
-		delete(a.addrs, addr)
-	}
+func (a *Allocator) freePorts(h holding) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for port := range h.ports {
 		delete(a.ports, port)
 	}

@@ -1,6 +1,7 @@
 package serviceip
 
 import (
+	"context"
 	"fmt"
 	"math/big"
 	"math/rand/v2"
@@ -54,39 +55,45 @@ func checksHealth(s *corev1.Service) bool {
 	return s.Spec.Type == corev1.ServiceTypeLoadBalancer && s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 }
 
-// claim is one write under way. Its methods run with the allocator's lock held,
-// except for finish.
+// claim is one write under way.
 type claim struct {
-	a    *Allocator
-	svc  *corev1.Service
-	had  holding // by the old service: still taken, and the new one's to keep
-	took holding // for the new one
+	a      *Allocator
+	svc    *corev1.Service
+	dryRun bool
+	had    holding // by the old service: still taken, and the new one's to keep
+	took   holding // for the new one
 }
 
-func (c *claim) finish(stored bool) {
-	c.a.mu.Lock()
-	defer c.a.mu.Unlock()
-	if !stored {
-		c.a.free(c.took)
-		return
+// finish frees what the new service does not get, or the old one no longer has.
+func (c *claim) finish(ctx context.Context, stored bool) {
+	gone := c.took
+	if stored {
+		gone = c.had.without(holdings(c.svc))
 	}
-	now := holdings(c.svc)
+	c.a.freePorts(gone)
+	if !c.dryRun {
+		c.a.release(ctx, c.svc, gone)
+	}
+}
+
+// without is what h has and now has not.
+func (h holding) without(now holding) holding {
 	gone := newHolding()
-	for addr := range c.had.addrs {
+	for addr := range h.addrs {
 		if _, kept := now.addrs[addr]; !kept {
 			gone.addrs[addr] = struct{}{}
 		}
 	}
-	for port := range c.had.ports {
+	for port := range h.ports {
 		if _, kept := now.ports[port]; !kept {
 			gone.ports[port] = struct{}{}
 		}
 	}
-	c.a.free(gone)
+	return gone
 }
 
 // addresses gives the service an address of each of its families.
-func (c *claim) addresses() error {
+func (c *claim) addresses(ctx context.Context) error {
 	s := &c.svc.Spec
 	if s.Type == corev1.ServiceTypeExternalName || (len(s.ClusterIPs) > 0 && s.ClusterIPs[0] == corev1.ClusterIPNone) {
 		return nil
@@ -94,7 +101,7 @@ func (c *claim) addresses() error {
 	ips := make([]string, max(len(s.IPFamilies), len(s.ClusterIPs)))
 	copy(ips, s.ClusterIPs)
 	for i, f := range s.IPFamilies {
-		text, err := c.address(f, ips[i])
+		text, err := c.address(ctx, f, ips[i])
 		if err != nil {
 			return err
 		}
@@ -108,14 +115,14 @@ func (c *claim) addresses() error {
 }
 
 // address reserves the address asked for, or picks one when none is.
-func (c *claim) address(f corev1.IPFamily, asked string) (string, error) {
+func (c *claim) address(ctx context.Context, f corev1.IPFamily, asked string) (string, error) {
 	path := field.NewPath("spec", "clusterIPs")
 	if asked == "" {
-		addr, ok := c.a.pick(f)
-		if !ok {
-			return "", apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP for Service %q: range is full", c.svc.Name))
+		addr, err := c.pick(ctx, f)
+		if err != nil {
+			return "", apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: %w", err))
 		}
-		c.takeAddress(addr)
+		c.took.addrs[addr] = struct{}{}
 		return addr.String(), nil
 	}
 	addr, err := netip.ParseAddr(asked)
@@ -125,25 +132,21 @@ func (c *claim) address(f corev1.IPFamily, asked string) (string, error) {
 	if _, mine := c.had.addrs[addr]; mine {
 		return asked, nil
 	}
-	reason := ""
-	if r := c.a.ranges[f]; !usable(r, addr) {
-		reason = fmt.Sprintf("the provided IP (%v) is not in the valid range. The range of valid IPs is %s", addr, r)
-	} else if _, taken := c.a.addrs[addr]; taken {
-		reason = "provided IP is already allocated"
+	if err := c.take(ctx, f, addr); err != nil {
+		return "", invalid(c.svc, field.ErrorList{field.Invalid(path, c.svc.Spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %v: %v", asked, err))})
 	}
-	if reason != "" {
-		return "", invalid(c.svc, field.ErrorList{field.Invalid(path, c.svc.Spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %v: %s", asked, reason))})
-	}
-	c.takeAddress(addr)
+	c.took.addrs[addr] = struct{}{}
 	return asked, nil
 }
 
-func (c *claim) takeAddress(addr netip.Addr) {
-	if c.took.addrs == nil {
-		c.took = newHolding()
+// ports gives the service its node ports.
+func (c *claim) ports(ctx context.Context) error {
+	c.a.mu.Lock()
+	defer c.a.mu.Unlock()
+	if err := c.a.load(ctx); err != nil {
+		return err
 	}
-	c.a.addrs[addr] = struct{}{}
-	c.took.addrs[addr] = struct{}{}
+	return c.nodePorts()
 }
 
 // nodePorts gives each port of the service one on the nodes. Ports of one number
@@ -221,49 +224,9 @@ func (c *claim) port(asked int32) (int32, error) {
 	} else if _, taken := c.a.ports[asked]; taken {
 		return 0, fmt.Errorf("provided port is already allocated")
 	}
-	if c.took.ports == nil {
-		c.took = newHolding()
-	}
 	c.a.ports[asked] = struct{}{}
 	c.took.ports[asked] = struct{}{}
 	return asked, nil
-}
-
-// guesses is how often a random one is tried before looking at each in turn.
-const guesses = 16
-
-// pick finds a free address, first in the upper part of the range: the lower is
-// for people who choose their own, as upstream divides it.
-func (a *Allocator) pick(f corev1.IPFamily) (netip.Addr, bool) {
-	r := a.ranges[f]
-	size := uint64(1) << min(hostBits(r), 32)
-	static := min(max(16, size/16), 256)
-	if static+2 >= size {
-		static = 2
-	}
-	upper := size - static - 1
-	for range guesses {
-		if addr := offset(r, static+rand.Uint64N(upper)); a.freeAddr(r, addr) {
-			return addr, true
-		}
-	}
-	start := rand.Uint64N(upper)
-	for i := range min(upper, 1<<20) {
-		if addr := offset(r, static+(start+i)%upper); a.freeAddr(r, addr) {
-			return addr, true
-		}
-	}
-	for i := uint64(2); i < static; i++ {
-		if addr := offset(r, i); a.freeAddr(r, addr) {
-			return addr, true
-		}
-	}
-	return netip.Addr{}, false
-}
-
-func (a *Allocator) freeAddr(r netip.Prefix, addr netip.Addr) bool {
-	_, taken := a.addrs[addr]
-	return !taken && usable(r, addr)
 }
 
 // usable leaves out the range's own address and, for IPv4, its broadcast.

@@ -9,13 +9,17 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/sampan-dev/sampan/internal/target"
 )
 
 func newAllocator(t *testing.T, exist []*corev1.Service, ranges ...string) *Allocator {
 	t.Helper()
-	cfg := Config{List: func(context.Context) ([]*corev1.Service, error) { return exist, nil }}
+	cfg := Config{List: func(context.Context) ([]*corev1.Service, error) { return exist, nil }, Objects: newShelf(exist)}
 	for _, r := range ranges {
 		cfg.Ranges = append(cfg.Ranges, netip.MustParsePrefix(r))
 	}
@@ -24,6 +28,73 @@ func newAllocator(t *testing.T, exist []*corev1.Service, ranges ...string) *Allo
 		t.Fatal(err)
 	}
 	return a
+}
+
+// shelf keeps IPAddresses, as the API server does.
+type shelf struct {
+	mu    sync.Mutex
+	addrs map[string]*networkingv1.IPAddress
+	cidrs []*networkingv1.ServiceCIDR
+}
+
+func newShelf(exist []*corev1.Service) *shelf {
+	s := &shelf{addrs: map[string]*networkingv1.IPAddress{}}
+	for _, e := range exist {
+		for addr := range holdings(e).addrs {
+			s.addrs[addr.String()] = addressOf(addr, e)
+		}
+	}
+	return s
+}
+
+func (s *shelf) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.addrs)
+}
+
+func (s *shelf) Get(_ context.Context, t target.Target, _ metav1.GetOptions) (runtime.Object, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.addrs[t.Name]; a != nil {
+		return a, nil
+	}
+	return nil, apierrors.NewNotFound(t.Resource.GroupResource(), t.Name)
+}
+
+func (s *shelf) List(_ context.Context, t target.Target, _ metav1.ListOptions) (runtime.Object, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.Resource.Resource == "ipaddresses" {
+		list := &networkingv1.IPAddressList{}
+		for _, a := range s.addrs {
+			list.Items = append(list.Items, *a)
+		}
+		return list, nil
+	}
+	list := &networkingv1.ServiceCIDRList{}
+	for _, c := range s.cidrs {
+		list.Items = append(list.Items, *c)
+	}
+	return list, nil
+}
+
+func (s *shelf) Create(_ context.Context, t target.Target, obj runtime.Object, _ metav1.CreateOptions) (runtime.Object, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := obj.(*networkingv1.IPAddress)
+	if s.addrs[a.Name] != nil {
+		return nil, apierrors.NewAlreadyExists(t.Resource.GroupResource(), a.Name)
+	}
+	s.addrs[a.Name] = a
+	return a, nil
+}
+
+func (s *shelf) Delete(_ context.Context, t target.Target, _ metav1.DeleteOptions) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.addrs, t.Name)
+	return nil
 }
 
 func svc(change func(*corev1.ServiceSpec)) *corev1.Service {
@@ -47,7 +118,7 @@ func TestCreate(t *testing.T) {
 		{"plain", []string{"10.96.0.0/24"}, nil, "[IPv4] SingleStack 1"},
 		{"one's own address", []string{"10.96.0.0/24"}, func(s *corev1.ServiceSpec) { s.ClusterIP = "10.96.0.10" }, "[IPv4] SingleStack 1"},
 		{"outside", []string{"10.96.0.0/24"}, func(s *corev1.ServiceSpec) { s.ClusterIP = "10.97.0.10" },
-			`spec.clusterIPs: Invalid value: ["10.97.0.10"]: failed to allocate IP 10.97.0.10: the provided IP (10.97.0.10) is not in the valid range. The range of valid IPs is 10.96.0.0/24`},
+			`spec.clusterIPs: Invalid value: ["10.97.0.10"]: failed to allocate IP 10.97.0.10: the provided network does not match the current range`},
 		{"taken", []string{"10.96.0.0/24"}, func(s *corev1.ServiceSpec) { s.ClusterIP = "10.96.0.5" },
 			`failed to allocate IP 10.96.0.5: provided IP is already allocated`},
 		{"headless", []string{"10.96.0.0/24"}, func(s *corev1.ServiceSpec) { s.ClusterIP = "None" }, "[IPv4] SingleStack 0"},
@@ -198,7 +269,7 @@ func TestUpdate(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		finish(true)
-		got := fmt.Sprintf("%s, %d addresses and %d ports taken", describe(next), len(a.addrs), len(a.ports))
+		got := fmt.Sprintf("%s, %d addresses and %d ports taken", describe(next), a.cfg.Objects.(*shelf).count(), len(a.ports))
 		if got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
