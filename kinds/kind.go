@@ -129,6 +129,9 @@ type Strategy struct {
 	// except for the name, for which ValidateName is used.
 	Validate       func(obj Object) field.ErrorList
 	ValidateUpdate func(obj, old Object) field.ErrorList
+	// Ratchet are the fields, as for Ratchet, in which an update may keep what was
+	// wrong before: where upstream derives its rules from the old object.
+	Ratchet []string
 	// ValidateName checks metadata.name (prefix: it is a generateName). Nil
 	// means a DNS-1123 subdomain.
 	ValidateName func(name string, prefix bool) []string

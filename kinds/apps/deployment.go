@@ -25,6 +25,7 @@ func Deployment() *kinds.Kind {
 		New:        func() kinds.Object { return &appsv1.Deployment{} },
 		NewList:    func() runtime.Object { return &appsv1.DeploymentList{} },
 		Strategy: kinds.Strategy{
+			Ratchet:        core.TemplateRatchet("spec.template"),
 			Default:        kinds.Each(defaultDeployment),
 			PrepareCreate:  kinds.Each(prepareDeployment),
 			PrepareUpdate:  kinds.Pair(prepareDeploymentUpdate),

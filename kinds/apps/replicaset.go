@@ -27,6 +27,7 @@ func ReplicaSet() *kinds.Kind {
 		New:        func() kinds.Object { return &appsv1.ReplicaSet{} },
 		NewList:    func() runtime.Object { return &appsv1.ReplicaSetList{} },
 		Strategy: kinds.Strategy{
+			Ratchet:        core.TemplateRatchet("spec.template"),
 			Default:        kinds.Each(defaultReplicaSet),
 			PrepareCreate:  kinds.Each(prepareReplicaSet),
 			PrepareUpdate:  kinds.Pair(prepareReplicaSetUpdate),

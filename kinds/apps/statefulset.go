@@ -26,6 +26,7 @@ func StatefulSet() *kinds.Kind {
 		New:        func() kinds.Object { return &appsv1.StatefulSet{} },
 		NewList:    func() runtime.Object { return &appsv1.StatefulSetList{} },
 		Strategy: kinds.Strategy{
+			Ratchet:        append(core.TemplateRatchet("spec.template"), "spec.volumeClaimTemplates"),
 			Default:        kinds.Each(defaultStatefulSet),
 			Loaded:         kinds.Each(nameClaims),
 			PrepareCreate:  kinds.Each(prepareStatefulSet),

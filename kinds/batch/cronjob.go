@@ -25,6 +25,7 @@ func CronJob() *kinds.Kind {
 		New:        func() kinds.Object { return &batchv1.CronJob{} },
 		NewList:    func() runtime.Object { return &batchv1.CronJobList{} },
 		Strategy: kinds.Strategy{
+			Ratchet:        append(core.TemplateRatchet("spec.jobTemplate.spec.template"), "spec.jobTemplate.spec.selector", "spec.schedule", "spec.timeZone"),
 			Default:        kinds.Each(defaultCronJob),
 			PrepareCreate:  kinds.Each(prepareCronJob),
 			PrepareUpdate:  kinds.Pair(prepareCronJobUpdate),

@@ -37,6 +37,7 @@ func Job() *kinds.Kind {
 		New:        func() kinds.Object { return &batchv1.Job{} },
 		NewList:    func() runtime.Object { return &batchv1.JobList{} },
 		Strategy: kinds.Strategy{
+			Ratchet:           core.TemplateRatchet("spec.template"),
 			OrphansDependents: true,
 			Default:           kinds.Each(defaultJob),
 			PrepareCreate:     kinds.Each(prepareJob),

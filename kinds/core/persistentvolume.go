@@ -21,6 +21,7 @@ func PersistentVolume() *kinds.Kind {
 		New:      func() kinds.Object { return &corev1.PersistentVolume{} },
 		NewList:  func() runtime.Object { return &corev1.PersistentVolumeList{} },
 		Strategy: kinds.Strategy{
+			Ratchet:        []string{"spec.nodeAffinity"},
 			ReturnsDeleted: true,
 			Default:        kinds.Each(defaultPersistentVolume),
 			PrepareCreate: kinds.Each(func(v *corev1.PersistentVolume) {

@@ -21,6 +21,7 @@ func PersistentVolumeClaim() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.PersistentVolumeClaim{} },
 		NewList:    func() runtime.Object { return &corev1.PersistentVolumeClaimList{} },
 		Strategy: kinds.Strategy{
+			Ratchet:        []string{"spec.selector", "spec.dataSource", "spec.dataSourceRef"},
 			ReturnsDeleted: true,
 			Default:        kinds.Each(DefaultClaim),
 			PrepareCreate:  kinds.Each(prepareClaim),

@@ -27,6 +27,7 @@ func ReplicationController() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.ReplicationController{} },
 		NewList:    func() runtime.Object { return &corev1.ReplicationControllerList{} },
 		Strategy: kinds.Strategy{
+			Ratchet:           TemplateRatchet("spec.template"),
 			OrphansDependents: true,
 			Default:           kinds.Each(defaultReplicationController),
 			PrepareCreate:     kinds.Each(prepareReplicationController),

@@ -28,6 +28,7 @@ func Service() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.Service{} },
 		NewList:    func() runtime.Object { return &corev1.ServiceList{} },
 		Strategy: kinds.Strategy{
+			Ratchet:        []string{"spec.clusterIPs", "spec.externalIPs", "spec.loadBalancerIP", "spec.loadBalancerSourceRanges", "metadata.annotations"},
 			ReturnsDeleted: true,
 			Default:        kinds.Each(defaultService),
 			PrepareCreate:  kinds.Each(prepareService),

@@ -29,6 +29,7 @@ func EndpointSlice() *kinds.Kind {
 		New:        func() kinds.Object { return &discoveryv1.EndpointSlice{} },
 		NewList:    func() runtime.Object { return &discoveryv1.EndpointSliceList{} },
 		Strategy: kinds.Strategy{
+			Ratchet:        []string{"endpoints.addresses"},
 			Default:        kinds.Each(defaultSlice),
 			PrepareCreate:  kinds.Each(func(s *discoveryv1.EndpointSlice) { kinds.FirstGeneration(s) }),
 			PrepareUpdate:  kinds.Pair(prepareUpdate),

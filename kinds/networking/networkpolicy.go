@@ -24,6 +24,7 @@ func NetworkPolicy() *kinds.Kind {
 		New:        func() kinds.Object { return &networkingv1.NetworkPolicy{} },
 		NewList:    func() runtime.Object { return &networkingv1.NetworkPolicyList{} },
 		Strategy: kinds.Strategy{
+			Ratchet:       []string{"spec.podSelector", "spec.ingress", "spec.egress"},
 			Default:       kinds.Each(defaultNetworkPolicy),
 			PrepareCreate: kinds.Each(func(p *networkingv1.NetworkPolicy) { kinds.FirstGeneration(p) }),
 			PrepareUpdate: kinds.Pair(func(p, old *networkingv1.NetworkPolicy) {

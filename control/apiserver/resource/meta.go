@@ -161,6 +161,9 @@ func (c *call) checkChange(next, old kinds.Object) error {
 	if rules != nil {
 		errs = append(errs, rules(next, old)...)
 	}
+	if s := c.kind.Strategy; len(errs) > 0 && len(s.Ratchet) > 0 && s.Validate != nil {
+		errs = kinds.Ratchet(errs, s.Validate(old), s.Ratchet)
+	}
 	if len(errs) > 0 {
 		return apierrors.NewInvalid(c.gvk().GroupKind(), next.GetName(), errs)
 	}
