@@ -11,6 +11,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/controller"
 	"github.com/sampan-dev/sampan/control/controller/bootstraptoken"
+	"github.com/sampan-dev/sampan/control/controller/cronjob"
 	"github.com/sampan-dev/sampan/control/controller/csrapproving"
 	"github.com/sampan-dev/sampan/control/controller/csrcleaning"
 	"github.com/sampan-dev/sampan/control/controller/csrsigning"
@@ -32,6 +33,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/taint"
 	"github.com/sampan-dev/sampan/control/controller/tokensecret"
 	"github.com/sampan-dev/sampan/control/controller/trustbundle"
+	"github.com/sampan-dev/sampan/control/controller/ttlafterfinished"
 	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/reconcile"
 )
@@ -101,6 +103,8 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(statefulset.New(shared)))
 	add(as(daemonset.New(shared)))
 	add(as(job.New(shared)))
+	add(as(cronjob.New(shared)))
+	add(as(ttlafterfinished.New(shared)))
 	add(as(endpointslice.New(shared)))
 	add(as(endpoints.New(shared)))
 	add(as(serviceaccount.New(shared)))
