@@ -61,7 +61,7 @@ var fences = []fence{
 	{"go.etcd.io/", []string{"control/store/etcd"}, "the store's contract is ours; another engine must be able to take its place", false},
 	{"github.com/vishvananda/", []string{"node/network", "node/proxy", "node/container", "test"}, "who changes the host's network is easy to find", false},
 	{"github.com/google/nftables", []string{"node/network", "node/proxy", "test"}, "who changes the packet filter is easy to find", false},
-	{"google.golang.org/grpc", []string{"node/cri", "node/engine", "node/agent", "node/volume", "node/device", "control/store/etcd", "test"}, "gRPC is the CRI's and etcd's; the agent has its status codes and gRPC probes", false},
+	{"google.golang.org/grpc", []string{"node/cri", "node/engine", "node/agent", "node/volume", "node/device", "control/store/etcd", "control/apiserver/atrest", "test"}, "gRPC is the CRI's and etcd's; the agent has its status codes and gRPC probes, and KMS plugins speak it", false},
 	{"github.com/opencontainers/cgroups", []string{"node/container"}, "one back end for each cgroup version, behind one interface", false},
 	{"github.com/moby/buildkit", []string{"node/build"}, "the Dockerfile's syntax, nothing else of it", false},
 	{"github.com/miekg/dns", []string{"node/dns", "test"}, "one place speaks DNS", false},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sampan-dev/sampan/control/apiserver/admit"
+	"github.com/sampan-dev/sampan/control/apiserver/atrest"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/control/store"
 	"github.com/sampan-dev/sampan/internal/pki"
@@ -61,6 +62,10 @@ type Config struct {
 	Extra map[string]http.Handler
 	// Transformers seal and open stored bytes, by the kind's Storage.
 	Transformers map[string]resource.Transformer
+	// Ring are the cluster's own keys, which seal Secrets; nil has none.
+	Ring *atrest.Ring
+	// Encryption says what else is sealed, and how; nil seals nothing else.
+	Encryption *atrest.Keeper
 	// PodSecurity are the Pod Security Standards of namespaces that name none, and
 	// who is exempt; the zero value is upstream's: everything is allowed.
 	PodSecurity admit.PodSecurity

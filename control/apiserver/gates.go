@@ -163,7 +163,7 @@ func (s *Server) reviews() map[schema.GroupVersionResource]resource.Virtual {
 		if !ok {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("not a TokenReview: %T", r.Body))
 		}
-		return s.tokens.Review(ctx, body)
+		return s.authn.Review(ctx, body)
 	}
 	return out
 }

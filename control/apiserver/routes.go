@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sampan-dev/sampan/control/apiserver/atrest"
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
 	"github.com/sampan-dev/sampan/control/apiserver/discovery"
@@ -44,6 +45,9 @@ func (s *Server) routes() (http.Handler, error) {
 	}
 	for path, h := range published {
 		others.Handle(path, h)
+	}
+	if s.rotation != nil {
+		others.HandleFunc(atrest.RotationPath, s.serveRotation)
 	}
 	for path, h := range s.order.Debug() {
 		others.Handle(path, h)

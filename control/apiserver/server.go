@@ -15,6 +15,7 @@ import (
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 
 	"github.com/sampan-dev/sampan/control/apiserver/aggregate"
+	"github.com/sampan-dev/sampan/control/apiserver/atrest"
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
 	"github.com/sampan-dev/sampan/control/apiserver/crd"
@@ -60,6 +61,7 @@ type Server struct {
 	audit     *auditLog
 	metrics   *metrics
 	order     *flow.Order
+	rotation  *atrest.Rotation
 	webhooks  *webhook.Caller
 	crds      *crd.Definitions
 	schemas   *openapi.Handler
@@ -107,6 +109,7 @@ func New(cfg Config) (*Server, error) {
 	s.remotes = s.newAggregator()
 	s.order = flow.New(flow.Config{Asks: s.resources.Asks, Stored: s.resources.Stored, Now: cfg.Now, Log: cfg.Log})
 	s.metrics.registry.MustRegister(s.order)
+	s.rotation = s.newRotation()
 	if s.handler, err = s.routes(); err != nil {
 		return nil, fmt.Errorf("api server: %w", err)
 	}
@@ -158,6 +161,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.aggregateRoles(ctx) })
 	g.Go(func() error { return s.dynamic.run(ctx) })
 	g.Go(func() error { return s.keepOrder(ctx) })
+	g.Go(func() error { return s.keepSealed(ctx) })
 	g.Go(func() error { return s.crds.Run(ctx, s.own, s.resources) })
 	g.Go(func() error { return s.start(ctx, g) })
 	if s.cfg.Listener != nil {

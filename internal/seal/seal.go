@@ -9,20 +9,13 @@ package seal
 
 import (
 	"bytes"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
 )
 
-// prefix begins every value that any of upstream's providers has encrypted;
-// provider follows for this one.
-const (
-	prefix   = "k8s:enc:"
-	provider = "aesgcm:v1:"
-)
+// gcmPrefix begins the values of the aesgcm provider; the key's name follows.
+const gcmPrefix = Sealed + "aesgcm:v1:"
 
 // MaxKeys bounds the keys that one Sealer tries: the one in use and those being
 // rotated out.
@@ -41,10 +34,7 @@ type Key struct {
 //
 // Nonces are random: a key should not seal more than 2^32 values, which a server
 // that writes 100 secrets a second reaches after 16 months.
-type Sealer struct {
-	names []string
-	aeads []cipher.AEAD
-}
+type Sealer struct{ chain Chain }
 
 // New returns a Sealer for keys, the one to seal with first.
 func New(keys ...Key) (*Sealer, error) {
@@ -56,50 +46,38 @@ func New(keys ...Key) (*Sealer, error) {
 		if k.Name == "" || strings.Contains(k.Name, ":") {
 			return nil, fmt.Errorf("key name %q: must not be empty or have a colon", k.Name)
 		}
-		block, err := aes.NewCipher(k.Secret)
+		c, err := GCM(k.Secret)
 		if err != nil {
 			return nil, fmt.Errorf("key %q: %w", k.Name, err)
 		}
-		aead, err := cipher.NewGCM(block)
-		if err != nil {
-			return nil, fmt.Errorf("key %q: %w", k.Name, err)
-		}
-		s.names = append(s.names, k.Name)
-		s.aeads = append(s.aeads, aead)
+		s.chain = append(s.chain, Link{Prefix: gcmPrefix + k.Name + ":", Cipher: c})
 	}
 	return s, nil
 }
 
 // Seal encrypts plain for its place in the store.
-func (s *Sealer) Seal(place string, plain []byte) ([]byte, error) {
-	head := prefix + provider + s.names[0] + ":"
-	aead := s.aeads[0]
-	out := make([]byte, len(head)+aead.NonceSize(), len(head)+aead.NonceSize()+len(plain)+aead.Overhead())
-	copy(out, head)
-	nonce := out[len(head):]
-	if _, err := rand.Read(nonce); err != nil {
-		return nil, fmt.Errorf("seal %q: %w", place, err)
-	}
-	return aead.Seal(out, nonce, plain, []byte(place)), nil
-}
+func (s *Sealer) Seal(place string, plain []byte) ([]byte, error) { return s.chain.Seal(place, plain) }
 
 // Open decrypts what Seal made. Bytes that were never sealed are returned as they
 // are; stale says that they, or bytes sealed with an old key, should be sealed
 // anew.
 func (s *Sealer) Open(place string, sealed []byte) (plain []byte, stale bool, err error) {
-	if !bytes.HasPrefix(sealed, []byte(prefix)) {
+	if !bytes.HasPrefix(sealed, []byte(Sealed)) {
 		return sealed, true, nil
 	}
-	for i, name := range s.names {
-		data, ok := bytes.CutPrefix(sealed, []byte(prefix+provider+name+":"))
-		aead := s.aeads[i]
-		if !ok || len(data) < aead.NonceSize() {
-			continue
-		}
-		plain, err := aead.Open(nil, data[:aead.NonceSize()], data[aead.NonceSize():], []byte(place))
-		if err == nil {
-			return plain, i > 0, nil
-		}
+	return s.chain.Open(place, sealed)
+}
+
+// KeyOf is the name of the key that sealed bytes were sealed with by a Sealer; ""
+// for all others.
+func KeyOf(sealed []byte) string {
+	rest, ok := bytes.CutPrefix(sealed, []byte(gcmPrefix))
+	if !ok {
+		return ""
 	}
-	return nil, false, fmt.Errorf("open %q: %w", place, ErrSealed)
+	name, _, ok := bytes.Cut(rest, []byte(":"))
+	if !ok {
+		return ""
+	}
+	return string(name)
 }
