@@ -24,11 +24,14 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/namespace"
 	"github.com/sampan-dev/sampan/control/controller/node"
 	"github.com/sampan-dev/sampan/control/controller/podgc"
+	"github.com/sampan-dev/sampan/control/controller/pvcprotection"
+	"github.com/sampan-dev/sampan/control/controller/pvprotection"
 	"github.com/sampan-dev/sampan/control/controller/replicaset"
 	"github.com/sampan-dev/sampan/control/controller/replicationcontroller"
 	"github.com/sampan-dev/sampan/control/controller/resourcequota"
 	"github.com/sampan-dev/sampan/control/controller/rootca"
 	"github.com/sampan-dev/sampan/control/controller/serviceaccount"
+	"github.com/sampan-dev/sampan/control/controller/servicecidr"
 	"github.com/sampan-dev/sampan/control/controller/statefulset"
 	"github.com/sampan-dev/sampan/control/controller/taint"
 	"github.com/sampan-dev/sampan/control/controller/tokensecret"
@@ -111,6 +114,9 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(rootca.New(shared, cfg.RootCA)))
 	add(as(namespace.New(shared, cfg.Kinds)))
 	add(as(resourcequota.New(shared, cfg.Kinds)))
+	add(as(pvprotection.New(shared)))
+	add(as(pvcprotection.New(shared)))
+	add(as(servicecidr.New(shared)))
 	add(as(node.New(shared)))
 	add(as(taint.New(shared)))
 	add(as(podgc.New(shared)))
