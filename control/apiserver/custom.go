@@ -8,6 +8,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 
 	"github.com/sampan-dev/sampan/control/apiserver/crd"
 	"github.com/sampan-dev/sampan/control/apiserver/openapi"
@@ -24,6 +25,20 @@ func (s *Server) custom(reader *ownReader) {
 		Metadata: func() (map[string]*crd.Schema, error) { return s.schemas.Metadata() },
 	})
 	s.schemas = openapi.New(func() []*kinds.Kind { return s.resources.Kinds() }, s.crds.Models)
+}
+
+// types is the typed schema of a kind that client-go does not know: a custom one,
+// or one whose types live elsewhere.
+func (s *Server) types(gvk schema.GroupVersionKind) managedfields.TypeConverter {
+	if known := s.crds.Types(gvk); known != nil {
+		return known
+	}
+	known, err := s.schemas.Types(gvk)
+	if err != nil {
+		s.cfg.Log.Warn("typed schema", "kind", gvk, "error", err)
+		return nil
+	}
+	return known
 }
 
 // customKnown waits until the definitions in the store are served: a restart must

@@ -40,7 +40,7 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 		Timeline:     s.cfg.Timeline,
 		Transformers: s.cfg.Transformers,
 		Transformer:  s.transformer,
-		CustomTypes:  s.crds.Types,
+		CustomTypes:  s.types,
 		Hooks: map[schema.GroupResource]resource.Hook{
 			{Resource: "services"}: {
 				BeginCreate: func(ctx context.Context, obj kinds.Object, dryRun bool) (func(bool), error) {

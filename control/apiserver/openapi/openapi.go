@@ -17,6 +17,8 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"github.com/sampan-dev/sampan/kinds"
@@ -65,14 +67,37 @@ func New(table func() []*kinds.Kind, custom Models) *Handler {
 
 // Metadata gives the OpenAPI v3 schemas of ObjectMeta and of what it refers to, by
 // name. The caller must not change them.
-func (h *Handler) Metadata() (map[string]*spec.Schema, error) {
+func (h *Handler) Metadata() (map[string]*spec.Schema, error) { return h.schemas(objectMetaModel) }
+
+// Types gives the typed schema of a built-in kind, for server-side apply; nil when
+// there is none. It is made anew with each call.
+func (h *Handler) Types(gvk schema.GroupVersionKind) (managedfields.TypeConverter, error) {
+	h.mu.Lock()
+	err := h.load()
+	h.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	model, ok := h.defs.model[gvk]
+	if !ok {
+		return nil, nil
+	}
+	known, err := h.schemas(model)
+	if err != nil {
+		return nil, err
+	}
+	return managedfields.NewTypeConverter(known, false)
+}
+
+// schemas are those that a root needs, in the form of OpenAPI v3.
+func (h *Handler) schemas(root string) (map[string]*spec.Schema, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.load(); err != nil {
 		return nil, err
 	}
 	out := map[string]*spec.Schema{}
-	for _, name := range h.defs.reachable([]string{objectMetaModel}) {
+	for _, name := range h.defs.reachable([]string{root}) {
 		tree, err := h.defs.v3(name)
 		if err != nil {
 			return nil, err

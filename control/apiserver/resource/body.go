@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // readBody reads and decodes what the verb carries.
@@ -79,6 +80,10 @@ func (x *exchange) decodeBody(data []byte, m mediaType) error {
 	if err == nil && got != nil && got.GroupVersion() != want.GroupVersion() {
 		return apierrors.NewBadRequest(fmt.Sprintf(
 			"the API version in the data (%s) does not match the expected API version (%s)", got.GroupVersion(), want.GroupVersion()))
+	}
+	if err == nil && got != nil && got.Kind != want.Kind && c.kind.Custom != nil && !c.foreign() {
+		return apierrors.NewInvalid(want.GroupKind(), obj.(metav1.Object).GetName(), field.ErrorList{
+			field.Invalid(field.NewPath("kind"), got.Kind, fmt.Sprintf("must be %v", want.Kind))})
 	}
 	if err == nil && got != nil && got.Kind != want.Kind {
 		err = fmt.Errorf("no kind %q is served here", got.Kind)
