@@ -33,6 +33,12 @@ type UpOptions struct {
 	EtcdCA, EtcdCert, EtcdKey string
 	// ContainerRuntime is the CRI socket of a foreign engine; "" means our own.
 	ContainerRuntime string
+	// EncryptionConfig is an EncryptionConfiguration; "" seals Secrets alone, with
+	// the cluster's own key.
+	EncryptionConfig string
+	// AuditPolicy and AuditWebhook are the files of an audit policy and of a
+	// kubeconfig of who else gets the events; "" means Metadata, and nobody.
+	AuditPolicy, AuditWebhook string
 	// Verbose logs everything.
 	Verbose bool
 }
@@ -77,6 +83,9 @@ stops everything and leaves nothing behind.`,
 	flags.StringVar(&o.EtcdCert, "etcd-certfile", "", "our certificate for the external etcd")
 	flags.StringVar(&o.EtcdKey, "etcd-keyfile", "", "key of that certificate")
 	flags.StringVar(&o.ContainerRuntime, "container-runtime-endpoint", "", "CRI socket of another container engine (default: built in)")
+	flags.StringVar(&o.EncryptionConfig, "encryption-provider-config", "", "file that says what is encrypted at rest, and how (default: Secrets, with a key of our own)")
+	flags.StringVar(&o.AuditPolicy, "audit-policy-file", "", "file that says what the audit log has (default: who did what, without bodies)")
+	flags.StringVar(&o.AuditWebhook, "audit-webhook-config-file", "", "kubeconfig of a webhook that gets the audit events too")
 	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "log what happens")
 	return cmd
 }

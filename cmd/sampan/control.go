@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,17 +17,15 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/apiserver"
-	"github.com/sampan-dev/sampan/control/apiserver/resource"
+	"github.com/sampan-dev/sampan/control/apiserver/atrest"
 	"github.com/sampan-dev/sampan/control/controller"
 	"github.com/sampan-dev/sampan/control/controller/all"
 	"github.com/sampan-dev/sampan/control/scheduler"
 	"github.com/sampan-dev/sampan/control/scheduler/profile"
 	"github.com/sampan-dev/sampan/control/store"
 	"github.com/sampan-dev/sampan/control/store/etcd"
-	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pki"
-	"github.com/sampan-dev/sampan/internal/seal"
 	kinds "github.com/sampan-dev/sampan/kinds/all"
 )
 
@@ -65,7 +61,7 @@ func (c *cluster) startControl(ctx context.Context, g *errgroup.Group, listener 
 	}
 	c.report("store")
 	records := &answers{timeline: c.timeline}
-	server, err := c.newServer(objects, listener, records.handlers())
+	server, err := c.newServer(ctx, objects, listener, records.handlers())
 	if err != nil {
 		listener.Close()
 		closeStore()
@@ -116,22 +112,28 @@ func (c *cluster) startDeciders(ctx context.Context, g *errgroup.Group, plane *c
 }
 
 // newServer assembles the API server.
-func (c *cluster) newServer(objects store.Store, l net.Listener, extra map[string]http.Handler) (*apiserver.Server, error) {
+func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.Listener, extra map[string]http.Handler) (*apiserver.Server, error) {
 	tokens, err := pki.OpenTokenKey(filepath.Join(c.DataDir, "pki", "service-account.key"))
 	if err != nil {
 		return nil, err
 	}
-	sealer, err := openSealer(filepath.Join(c.DataDir, "pki", "secrets.key"))
+	ring, err := atrest.OpenRing(filepath.Join(c.DataDir, "pki", "secrets.keys"), filepath.Join(c.DataDir, "pki", "secrets.key"))
 	if err != nil {
 		return nil, err
+	}
+	var encryption *atrest.Keeper
+	if c.EncryptionConfig != "" {
+		if encryption, err = atrest.OpenKeeper(ctx, c.EncryptionConfig, c.log); err != nil {
+			return nil, err
+		}
 	}
 	return apiserver.New(apiserver.Config{
 		Store: objects, Kinds: kinds.Kinds(), Authority: c.authority, TokenKey: tokens, Listener: l,
 		Advertise: netip.AddrPortFrom(c.address, uint16(c.Port)), Names: []string{c.NodeName, "127.0.0.1", "::1", c.pods.Masked().Addr().Next().String()},
 		ServiceRanges: []netip.Prefix{c.services}, Domain: c.Domain,
 		AuditPath: filepath.Join(c.DataDir, "audit.log"), Extra: extra,
-		Transformers: map[string]resource.Transformer{"secrets": sealer},
-		Timeline:     c.timeline, Log: c.log,
+		Ring: ring, Encryption: encryption,
+		Timeline: c.timeline, Log: c.log,
 	})
 }
 
@@ -179,20 +181,4 @@ func (c *cluster) etcdTLS() (*tls.Config, error) {
 		cfg.Certificates = []tls.Certificate{own}
 	}
 	return cfg, nil
-}
-
-// openSealer reads the key that secrets are encrypted with, or makes one.
-func openSealer(path string) (*seal.Sealer, error) {
-	key, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		key = make([]byte, 32)
-		if _, err := rand.Read(key); err != nil {
-			return nil, err
-		}
-		err = atomicfile.Write(path, key, 0o400)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("key of the secrets: %w", err)
-	}
-	return seal.New(seal.Key{Name: "key1", Secret: key})
 }
