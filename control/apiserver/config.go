@@ -15,6 +15,7 @@ import (
 
 	"github.com/sampan-dev/sampan/control/apiserver/admit"
 	"github.com/sampan-dev/sampan/control/apiserver/atrest"
+	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/control/store"
 	"github.com/sampan-dev/sampan/internal/pki"
@@ -38,6 +39,8 @@ type Config struct {
 	Kinds []*kinds.Kind
 	// Authority issues the server's own certificates and those of its clients.
 	Authority *pki.Authority
+	// Authentication says whose tokens count beside the server's own.
+	Authentication authn.Settings
 	// FrontProxy certifies this server to the servers of aggregated APIs; nil
 	// makes an authority that ends with the process.
 	FrontProxy *pki.Authority

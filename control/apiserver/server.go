@@ -51,6 +51,7 @@ type Server struct {
 	own       *resource.Local
 	tokens    *authn.Tokens
 	authn     *authn.Authenticator
+	sources   *authn.Sources
 	authz     *authz.Authorizer
 	defaults  *authz.Defaults
 	policy    *policy
@@ -98,7 +99,9 @@ func New(cfg Config) (*Server, error) {
 	s.policy = newPolicy(cfg.Log)
 	s.authz = authz.New(s.policy, authz.NewNodes(reader, s.defaults))
 	s.tokens = authn.NewTokens(authn.TokensConfig{Issuer: cfg.issuer(), Sign: cfg.TokenKey, Objects: reader, Now: cfg.Now})
-	s.authn = authn.New(authn.Config{ClientCAs: cfg.Authority.Pool(), Tokens: s.tokens, Now: cfg.Now})
+	if err := s.authenticator(reader); err != nil {
+		return nil, err
+	}
 	s.custom(reader)
 	s.dynamic = s.newDynamic(reader)
 	if s.resources, err = resource.New(s.resourceConfig(reader)); err != nil {
@@ -158,6 +161,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.kubelet.Run(ctx, s.cfg.Log, nil) })
 	g.Go(func() error { return s.front.Run(ctx, s.cfg.Log, nil) })
 	g.Go(func() error { return s.aggregateOthers(ctx) })
+	g.Go(func() error { return s.followSettings(ctx) })
 	g.Go(func() error { return s.aggregateRoles(ctx) })
 	g.Go(func() error { return s.dynamic.run(ctx) })
 	g.Go(func() error { return s.keepOrder(ctx) })

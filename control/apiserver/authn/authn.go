@@ -42,8 +42,17 @@ type Reader interface {
 type Config struct {
 	// ClientCAs are the authorities whose client certificates count.
 	ClientCAs *x509.CertPool
-	// Tokens checks bearer tokens; nil refuses them all.
+	// FrontProxy is believed what it says in headers; nil believes nobody.
+	FrontProxy *FrontProxy
+	// Tokens checks tokens that this server issued; nil knows none.
 	Tokens *Tokens
+	// Objects is where bootstrap tokens are; nil knows none.
+	Objects Reader
+	// Others check tokens of other issuers, in this order.
+	Others []TokenSource
+	// Anonymous says whether a path is for those without credentials; nil means
+	// the health checks.
+	Anonymous func(path string) bool
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -59,6 +68,9 @@ func New(cfg Config) *Authenticator {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Anonymous == nil {
+		cfg.Anonymous = IsHealth
+	}
 	return &Authenticator{cfg: cfg, known: certificates{valid: map[[32]byte]time.Time{}}}
 }
 
@@ -70,24 +82,61 @@ func (a *Authenticator) Authenticate(r *http.Request) (identity.Identity, error)
 	if err != nil {
 		return identity.Identity{}, err
 	}
-	if given {
-		return a.byToken(r.Context(), token)
+	if who, ok := a.byFrontProxy(r); ok {
+		return who, nil
 	}
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-		return a.byCertificate(r.TLS.PeerCertificates)
+		who, err := a.byCertificate(r.TLS.PeerCertificates)
+		if err == nil || !given {
+			return who, err
+		}
 	}
-	if IsHealth(r.URL.Path) {
+	if given {
+		verdict, err := a.ByToken(r.Context(), token, nil)
+		return verdict.User, err
+	}
+	if a.cfg.Anonymous(r.URL.Path) {
 		return identity.Identity{Name: identity.Anonymous, Groups: []string{identity.Unauthenticated}}, nil
 	}
 	return identity.Identity{}, fmt.Errorf("no credentials: %w", ErrRefused)
 }
 
-func (a *Authenticator) byToken(ctx context.Context, token string) (identity.Identity, error) {
-	if a.cfg.Tokens == nil {
-		return identity.Identity{}, fmt.Errorf("no tokens are accepted: %w", ErrRefused)
+// TokenSource checks the tokens of one issuer. Safe for concurrent use.
+type TokenSource interface {
+	// Check gives the bearer of a token; ok is false when the token is none of
+	// this source's, err then says why and may be nil. audiences are those that
+	// the token must be meant for one of.
+	Check(ctx context.Context, token string, audiences []string) (v Verdict, ok bool, err error)
+}
+
+// ByToken gives the bearer of a token; no audiences mean this server. All
+// failures are ErrRefused.
+func (a *Authenticator) ByToken(ctx context.Context, token string, audiences []string) (Verdict, error) {
+	if len(audiences) == 0 && a.cfg.Tokens != nil {
+		audiences = a.cfg.Tokens.audiences
 	}
-	verdict, err := a.cfg.Tokens.Check(ctx, token, a.cfg.Tokens.audiences)
-	return verdict.User, err
+	who, ok, err := a.byBootstrapToken(ctx, token)
+	if ok {
+		return Verdict{User: who, Audiences: audiences}, err
+	}
+	failed := fmt.Errorf("invalid bearer token: %w", ErrRefused)
+	if a.cfg.Tokens != nil && a.cfg.Tokens.issued(token) {
+		verdict, err := a.cfg.Tokens.Check(ctx, token, audiences)
+		if err == nil {
+			return verdict, nil
+		}
+		failed = err
+	}
+	for _, source := range a.cfg.Others {
+		verdict, ok, err := source.Check(ctx, token, audiences)
+		if ok && err == nil {
+			return verdict, nil
+		}
+		if err != nil {
+			failed = fmt.Errorf("%w: %w", err, ErrRefused)
+		}
+	}
+	return Verdict{}, failed
 }
 
 // bearer takes the token from the header, or from the WebSocket protocols, which

@@ -173,12 +173,12 @@ func TestForgedTokens(t *testing.T) {
 		if _, err := tokens.Check(t.Context(), token, []string{issuer}); !errors.Is(err, ErrRefused) {
 			t.Errorf("%s: %v", name, err)
 		}
-		review, err := tokens.Review(t.Context(), &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}})
+		review, err := New(Config{Tokens: tokens}).Review(t.Context(), &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}})
 		if err != nil || review.Status.Authenticated || review.Status.Error == "" {
 			t.Errorf("review of %s: %+v %v", name, review, err)
 		}
 	}
-	review, err := tokens.Review(t.Context(), &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: good.Status.Token}})
+	review, err := New(Config{Tokens: tokens}).Review(t.Context(), &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: good.Status.Token}})
 	if err != nil || !review.Status.Authenticated || review.Status.User.Username != "system:serviceaccount:x:robot" {
 		t.Errorf("review of a good token: %+v %v", review, err)
 	}

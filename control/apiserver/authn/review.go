@@ -12,16 +12,12 @@ import (
 )
 
 // Review says who the bearer of the token in r is.
-func (t *Tokens) Review(ctx context.Context, r *authenticationv1.TokenReview) (*authenticationv1.TokenReview, error) {
+func (a *Authenticator) Review(ctx context.Context, r *authenticationv1.TokenReview) (*authenticationv1.TokenReview, error) {
 	if r.Spec.Token == "" {
 		return nil, apierrors.NewBadRequest("token is required for TokenReview in authentication")
 	}
 	out := r.DeepCopy()
-	audiences := r.Spec.Audiences
-	if len(audiences) == 0 {
-		audiences = t.audiences
-	}
-	verdict, err := t.Check(ctx, r.Spec.Token, audiences)
+	verdict, err := a.ByToken(ctx, r.Spec.Token, r.Spec.Audiences)
 	if err != nil {
 		text := strings.TrimSuffix(err.Error(), ": "+ErrRefused.Error())
 		out.Status = authenticationv1.TokenReviewStatus{Error: "[" + text + "]"}

@@ -119,12 +119,15 @@ type Verdict struct {
 // Check verifies the token's signature, times and audience, and that everything
 // it is bound to still exists. All failures are ErrRefused.
 func (t *Tokens) Check(ctx context.Context, token string, audiences []string) (Verdict, error) {
+	if issuerOf(token) == legacyIssuer {
+		return t.checkLegacy(ctx, token, audiences)
+	}
 	var c claims
 	_, err := jwt.ParseWithClaims(token, &c, t.key,
 		jwt.WithValidMethods([]string{jwt.SigningMethodES256.Alg()}), jwt.WithIssuer(t.issuer),
 		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(leeway), jwt.WithTimeFunc(t.now))
 	if err != nil {
-		return Verdict{}, fmt.Errorf("%w: %w", plain(err), ErrRefused)
+		return Verdict{}, fmt.Errorf("%w: %w", plainly(err), ErrRefused)
 	}
 	var meant []string
 	for _, a := range audiences {
@@ -145,8 +148,8 @@ func (t *Tokens) Check(ctx context.Context, token string, audiences []string) (V
 	return Verdict{User: bearerOf(&c), Audiences: meant}, nil
 }
 
-// plain says it as upstream does: clients show it to people.
-func plain(err error) error {
+// plainly says it as upstream does: clients show it to people.
+func plainly(err error) error {
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return errors.New("service account token has expired")

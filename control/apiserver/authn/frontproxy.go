@@ -1,0 +1,69 @@
+package authn
+
+import (
+	"crypto/x509"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/sampan-dev/sampan/internal/identity"
+)
+
+// FrontProxy is a server that authenticates others and hands their requests on,
+// with their names in headers.
+type FrontProxy struct {
+	// CAs certify the proxy; Names are the common names that it may have.
+	CAs   *x509.CertPool
+	Names []string
+}
+
+// The headers by which a front proxy names the caller.
+const (
+	remoteUser        = "X-Remote-User"
+	remoteUID         = "X-Remote-Uid"
+	remoteGroup       = "X-Remote-Group"
+	remoteExtraPrefix = "X-Remote-Extra-"
+)
+
+// byFrontProxy believes the headers of a request that comes from the proxy, and
+// takes them off it. ok is false when it does not come from there.
+func (a *Authenticator) byFrontProxy(r *http.Request) (who identity.Identity, ok bool) {
+	if a.cfg.FrontProxy == nil || r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || r.Header.Get(remoteUser) == "" {
+		return who, false
+	}
+	leaf := r.TLS.PeerCertificates[0]
+	if !slices.Contains(a.cfg.FrontProxy.Names, leaf.Subject.CommonName) {
+		return who, false
+	}
+	if _, err := verify(r.TLS.PeerCertificates, a.cfg.FrontProxy.CAs, a.cfg.Now()); err != nil {
+		return who, false
+	}
+	who = identity.Identity{Name: r.Header.Get(remoteUser), UID: r.Header.Get(remoteUID),
+		Groups: slices.Clone(r.Header.Values(remoteGroup)), Extra: map[string][]string{}}
+	for name, values := range r.Header {
+		rest, isExtra := strings.CutPrefix(name, remoteExtraPrefix)
+		if !isExtra {
+			continue
+		}
+		key := strings.ToLower(rest)
+		if decoded, err := url.PathUnescape(key); err == nil {
+			key = decoded
+		}
+		who.Extra[key] = append(who.Extra[key], values...)
+	}
+	for name := range r.Header {
+		if name == remoteUser || name == remoteUID || name == remoteGroup || strings.HasPrefix(name, remoteExtraPrefix) {
+			r.Header.Del(name)
+		}
+	}
+	return withAuthenticated(who), true
+}
+
+// withAuthenticated adds the group of all who have a name.
+func withAuthenticated(who identity.Identity) identity.Identity {
+	if !who.In(identity.Authenticated) && !who.In(identity.Unauthenticated) && who.Name != identity.Anonymous {
+		who.Groups = append(slices.Clip(who.Groups), identity.Authenticated)
+	}
+	return who
+}
