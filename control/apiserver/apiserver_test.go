@@ -39,6 +39,12 @@ type world struct {
 
 func start(t *testing.T) *world {
 	t.Helper()
+	return startWith(t, func(*Config) {})
+}
+
+// startWith starts a server with a configuration that change has changed.
+func startWith(t *testing.T, change func(*Config)) *world {
+	t.Helper()
 	dir := t.TempDir()
 	ca, err := pki.Open(dir, time.Now)
 	must(t, err)
@@ -48,14 +54,16 @@ func start(t *testing.T) *world {
 	must(t, err)
 	st := memory.New(memory.Config{})
 	audit := filepath.Join(dir, "audit", "audit.log")
-	s, err := New(Config{Store: st, Kinds: all.Kinds(), Authority: ca, TokenKey: key, Listener: listener, AuditPath: audit,
+	cfg := Config{Store: st, Kinds: all.Kinds(), Authority: ca, TokenKey: key, Listener: listener, AuditPath: audit,
 		Advertise: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.7"), 0),
 		Extra: map[string]http.Handler{"/sampan/": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/sampan/panic" {
 				panic("on purpose")
 			}
 			_, _ = io.WriteString(w, "extra")
-		})}})
+		})}}
+	change(&cfg)
+	s, err := New(cfg)
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
