@@ -41,6 +41,8 @@ type config struct {
 	// here runs the cluster in this network namespace, keep leaves it running
 	// afterwards, failing leaves out what passing.txt has.
 	here, keep, failing bool
+	// record writes passing.txt and waiting.txt.
+	record bool
 }
 
 func main() {
@@ -59,6 +61,7 @@ func main() {
 	flag.BoolVar(&c.here, "here", false, "stay in this network namespace")
 	flag.BoolVar(&c.keep, "keep", false, "use a running cluster, and leave it running")
 	flag.BoolVar(&c.failing, "failing", false, "only what is not in passing.txt")
+	flag.BoolVar(&c.record, "record", true, "write passing.txt and waiting.txt")
 	flag.Parse()
 	log.SetFlags(log.Ltime)
 	if err := c.run(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,8 +38,8 @@ const (
 )
 
 // batchSize is how many specs one process of the suite runs: the start of one
-// costs some seconds.
-const batchSize = 40
+// costs a second, and a spec that takes minutes holds the others of its batch up.
+const batchSize = 8
 
 // specs runs the specs: those that bear company first, then the [Serial] ones.
 func (c *config) specs(ctx context.Context, selected []string) []result {
@@ -54,56 +55,49 @@ func (c *config) specs(ctx context.Context, selected []string) []result {
 	return append(results, c.parallel(ctx, alone, 1)...)
 }
 
-// parallel gives each worker every nth spec.
+// parallel has workers take batches until none is left.
 func (c *config) parallel(ctx context.Context, specs []string, workers int) []result {
+	batches := make(chan []string, len(specs))
+	for batch := range slices.Chunk(specs, batchSize) {
+		batches <- batch
+	}
+	close(batches)
 	var (
 		results []result
 		mu      sync.Mutex
 		wg      sync.WaitGroup
 	)
-	for w := range workers {
-		var share []string
-		for i := w; i < len(specs); i += workers {
-			share = append(share, specs[i])
-		}
+	for range workers {
 		wg.Go(func() {
-			c.batches(ctx, share, func(r []result) {
+			for batch := range batches {
+				got := c.batch(ctx, batch)
 				mu.Lock()
-				defer mu.Unlock()
-				results = append(results, r...)
-			})
+				results = append(results, got...)
+				mu.Unlock()
+			}
 		})
 	}
 	wg.Wait()
 	return results
 }
 
-// batches runs specs one after the other. A spec that takes too long ends its
+// batch runs specs one after the other. A spec that takes too long ends its
 // process of the suite, and the rest go on in another.
-func (c *config) batches(ctx context.Context, specs []string, tell func([]result)) {
+func (c *config) batch(ctx context.Context, specs []string) (all []result) {
 	for len(specs) > 0 && ctx.Err() == nil {
-		batch := specs[:min(batchSize, len(specs))]
-		results, err := c.suiteProcess(ctx, batch)
+		results, err := c.suiteProcess(ctx, specs)
 		if err != nil {
 			log.Print("suite: ", err)
 		}
-		done := map[string]bool{}
-		for _, r := range results {
-			done[r.Spec] = true
-		}
 		if len(results) == 0 { // not even one: name the first, so that there is an end
-			r := result{Spec: batch[0], State: failed, Message: fmt.Sprintf("the suite reported nothing: %v", err)}
-			results, done[r.Spec] = []result{r}, true
+			results = []result{{Spec: specs[0], State: failed, Message: fmt.Sprintf("the suite reported nothing: %v", err)}}
 		}
-		tell(results)
-		var rest []string
-		for _, spec := range specs {
-			if !done[spec] {
-				rest = append(rest, spec)
-			}
-		}
-		specs = rest
+		all = append(all, results...)
+		specs = slices.DeleteFunc(slices.Clone(specs), func(spec string) bool {
+			return slices.ContainsFunc(results, func(r result) bool { return r.Spec == spec })
+		})
 	}
+	return all
 }
 
 // suiteProcess runs one process of the suite.
