@@ -97,13 +97,18 @@ func rawStore(ctx context.Context) (store.Store, func(), error) {
 
 // rate is how often a second some clients can do something at the same time.
 func rate(ctx context.Context, clients int, do func(context.Context, int64) error) (float64, error) {
+	return rateFor(ctx, clients, writeFor, do)
+}
+
+// rateFor is rate over a time of one's own.
+func rateFor(ctx context.Context, clients int, span time.Duration, do func(context.Context, int64) error) (float64, error) {
 	var next atomic.Int64
 	var failed atomic.Pointer[error]
 	var all sync.WaitGroup
 	begin := time.Now()
 	for range clients {
 		all.Go(func() {
-			for time.Since(begin) < writeFor && failed.Load() == nil {
+			for time.Since(begin) < span && failed.Load() == nil {
 				if err := do(ctx, next.Add(1)); err != nil {
 					failed.Store(&err)
 				}
