@@ -59,6 +59,9 @@ func (c *codec) store(obj kinds.Object, k *kinds.Kind) ([]byte, error) {
 
 // load makes an object of kind k from its stored bytes.
 func (c *codec) load(data []byte, k *kinds.Kind) (kinds.Object, error) {
+	if k.Custom != nil {
+		return k.Custom.Load(data) // of whichever version they are
+	}
 	obj := k.New()
 	if err := c.read(data, k, obj); err != nil {
 		return nil, fmt.Errorf("decode stored %q: %w", k.GVK.Kind, err)
