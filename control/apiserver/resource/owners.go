@@ -96,10 +96,15 @@ func (f *fieldManagers) typesOf(k *kinds.Kind) managedfields.TypeConverter {
 	types := f.converter()
 	empty := k.New()
 	empty.GetObjectKind().SetGroupVersionKind(k.GVK)
-	if _, err := types.ObjectToTyped(empty); err != nil {
-		return managedfields.NewDeducedTypeConverter()
+	if _, err := types.ObjectToTyped(empty); err == nil {
+		return types
 	}
-	return types
+	if own := f.server.cfg.CustomTypes; own != nil {
+		if known := own(k.GVK); known != nil {
+			return known
+		}
+	}
+	return managedfields.NewDeducedTypeConverter()
 }
 
 // subresource finds a part of a kind by its name; nil for the kind itself.
