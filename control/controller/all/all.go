@@ -30,6 +30,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/replicationcontroller"
 	"github.com/sampan-dev/sampan/control/controller/resourcequota"
 	"github.com/sampan-dev/sampan/control/controller/rootca"
+	"github.com/sampan-dev/sampan/control/controller/served"
 	"github.com/sampan-dev/sampan/control/controller/serviceaccount"
 	"github.com/sampan-dev/sampan/control/controller/servicecidr"
 	"github.com/sampan-dev/sampan/control/controller/statefulset"
@@ -112,6 +113,7 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(endpoints.New(shared)))
 	add(as(serviceaccount.New(shared)))
 	add(as(rootca.New(shared, cfg.RootCA)))
+	add(as(served.New(shared, cfg.Kinds)))
 	add(as(namespace.New(shared, cfg.Kinds)))
 	add(as(resourcequota.New(shared, cfg.Kinds)))
 	add(as(pvprotection.New(shared)))

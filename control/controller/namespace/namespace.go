@@ -174,7 +174,11 @@ func (r *remains) any() bool { return len(r.kinds) > 0 }
 func (r *remains) emptyKind(ctx context.Context, t client.Transport, kind schema.GroupVersionResource, namespace string) {
 	at := target.Of(kind, namespace)
 	background := metav1.DeletePropagationBackground
-	err := t.DeleteCollection(ctx, at, metav1.DeleteOptions{PropagationPolicy: &background}, metav1.ListOptions{})
+	opts := metav1.DeleteOptions{PropagationPolicy: &background}
+	err := t.DeleteCollection(ctx, at, opts, metav1.ListOptions{})
+	if apierrors.IsMethodNotSupported(err) {
+		err = deleteEach(ctx, t, at, opts)
+	}
 	if gone(err) {
 		return
 	}
@@ -182,9 +186,9 @@ func (r *remains) emptyKind(ctx context.Context, t client.Transport, kind schema
 		r.errs = append(r.errs, fmt.Errorf("delete %s: %w", kind.GroupResource(), err))
 		return
 	}
-	opts := metav1.ListOptions{Limit: pageSize}
+	page := metav1.ListOptions{Limit: pageSize}
 	for {
-		list, err := t.List(ctx, at, opts)
+		list, err := t.List(ctx, at, page)
 		if gone(err) {
 			return
 		}
@@ -199,8 +203,26 @@ func (r *remains) emptyKind(ctx context.Context, t client.Transport, kind schema
 		if err != nil || m.GetContinue() == "" {
 			return
 		}
-		opts.Continue = m.GetContinue()
+		page.Continue = m.GetContinue()
 	}
+}
+
+// deleteEach is for kinds that can only be deleted one by one.
+func deleteEach(ctx context.Context, t client.Transport, at target.Target, opts metav1.DeleteOptions) error {
+	list, err := t.List(ctx, at, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	return meta.EachListItem(list, func(obj runtime.Object) error {
+		m, err := meta.Accessor(obj)
+		if err != nil {
+			return fmt.Errorf("read metadata of %T: %w", obj, err)
+		}
+		if err := t.Delete(ctx, at.Object(m.GetName()), opts); err != nil && !gone(err) {
+			return err
+		}
+		return nil
+	})
 }
 
 // gone says that a kind is not served, or cannot be deleted or listed: then it
