@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	quantity "k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	helpers "k8s.io/component-helpers/resource"
 
@@ -23,7 +24,7 @@ const limitedAnnotation = "kubernetes.io/limit-ranger"
 type limits struct{ objects Reader }
 
 func (r limits) Admit(ctx context.Context, a *resource.Attributes) error {
-	pod, ok := newPod(a)
+	pod, ok := limited(a)
 	if !ok {
 		return nil
 	}
@@ -52,6 +53,22 @@ func (r limits) Admit(ctx context.Context, a *resource.Attributes) error {
 		pod.Annotations[limitedAnnotation] = "LimitRanger plugin set: " + strings.Join(notes, "; ")
 	}
 	return nil
+}
+
+// limited is the pod that a request creates or resizes. What is being deleted is
+// left alone.
+func limited(a *resource.Attributes) (*corev1.Pod, bool) {
+	if pod, ok := newPod(a); ok {
+		return pod, true
+	}
+	pod, ok := a.Object.(*corev1.Pod)
+	return pod, ok && a.Operation == resource.OpUpdate && a.Target.Subresource == "resize" && !leaving(a)
+}
+
+// leaving says that the object of an update is being deleted.
+func leaving(a *resource.Attributes) bool {
+	old, ok := a.Old.(metav1.Object)
+	return ok && old.GetDeletionTimestamp() != nil
 }
 
 func (r limits) of(ctx context.Context, a *resource.Attributes) ([]*corev1.LimitRange, error) {
@@ -90,13 +107,12 @@ func (r limits) Validate(ctx context.Context, a *resource.Attributes) error {
 	var check func(item *corev1.LimitRangeItem) []error
 	switch o := a.Object.(type) {
 	case *corev1.Pod:
-		resize := a.Operation == resource.OpUpdate && a.Target.Subresource == "resize"
-		if _, create := newPod(a); !create && !resize {
+		if _, ok := limited(a); !ok {
 			return nil
 		}
 		check = func(item *corev1.LimitRangeItem) []error { return boundPod(o, item) }
 	case *corev1.PersistentVolumeClaim:
-		if a.Target.Subresource != "" || a.Operation == resource.OpDelete {
+		if a.Target.Subresource != "" || a.Operation == resource.OpDelete || leaving(a) {
 			return nil
 		}
 		check = func(item *corev1.LimitRangeItem) []error { return boundClaim(o, item) }
@@ -107,16 +123,16 @@ func (r limits) Validate(ctx context.Context, a *resource.Attributes) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
 	for _, lr := range ranges {
+		var errs []error
 		for i := range lr.Spec.Limits {
 			errs = append(errs, check(&lr.Spec.Limits[i])...)
 		}
+		if len(errs) > 0 {
+			return errors.New(utilerrors.NewAggregate(errs).Error())
+		}
 	}
-	if len(errs) == 0 {
-		return nil
-	}
-	return errors.New(utilerrors.NewAggregate(errs).Error())
+	return nil
 }
 
 func boundPod(pod *corev1.Pod, item *corev1.LimitRangeItem) (errs []error) {
