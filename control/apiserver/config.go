@@ -41,6 +41,9 @@ type Config struct {
 	Authority *pki.Authority
 	// Authentication says whose tokens count beside the server's own.
 	Authentication authn.Settings
+	// AuthorizationPath is the file of an AuthorizationConfiguration
+	// (--authorization-config); "" asks the node authorizer and the roles.
+	AuthorizationPath string
 	// FrontProxy certifies this server to the servers of aggregated APIs; nil
 	// makes an authority that ends with the process.
 	FrontProxy *pki.Authority

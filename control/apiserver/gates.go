@@ -94,7 +94,7 @@ func (g gate) Authorize(ctx context.Context, a resource.Access) (bool, string, e
 	}
 	t := a.Target
 	q := authz.Attributes{User: a.User, Verb: a.Verb, Group: t.Resource.Group, Version: t.Resource.Version,
-		Resource: t.Resource.Resource, Subresource: t.Subresource, Namespace: t.Namespace, Name: t.Name, FieldSelector: a.FieldSelector}
+		Resource: t.Resource.Resource, Subresource: t.Subresource, Namespace: t.Namespace, Name: t.Name, FieldSelector: a.FieldSelector, LabelSelector: a.LabelSelector}
 	if q.Name == "" {
 		q.Name = nameIn(a.FieldSelector)
 	}

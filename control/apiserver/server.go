@@ -53,6 +53,7 @@ type Server struct {
 	authn     *authn.Authenticator
 	sources   *authn.Sources
 	authz     *authz.Authorizer
+	mayConfig *authz.Settings
 	defaults  *authz.Defaults
 	policy    *policy
 	addresses *serviceip.Allocator
@@ -97,7 +98,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	reader := &ownReader{server: s}
 	s.policy = newPolicy(cfg.Log)
-	s.authz = authz.New(s.policy, authz.NewNodes(reader, s.defaults))
+	if err := s.authorizer(reader); err != nil {
+		return nil, err
+	}
 	s.tokens = authn.NewTokens(authn.TokensConfig{Issuer: cfg.issuer(), Sign: cfg.TokenKey, Objects: reader, Now: cfg.Now})
 	if err := s.authenticator(reader); err != nil {
 		return nil, err

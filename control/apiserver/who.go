@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
+	"github.com/sampan-dev/sampan/control/apiserver/authz"
 )
 
 // authenticator joins all ways of saying who one is.
@@ -20,5 +23,25 @@ func (s *Server) authenticator(reader *ownReader) (err error) {
 	return nil
 }
 
+// authorizer joins all who say what one may do.
+func (s *Server) authorizer(reader *ownReader) (err error) {
+	nodes := authz.NewNodes(reader, s.defaults)
+	s.authz = authz.New(s.policy, nodes)
+	if s.cfg.AuthorizationPath == "" {
+		return nil
+	}
+	if s.mayConfig, err = s.authz.Configure(s.cfg.AuthorizationPath, nodes, s.cfg.Now, s.cfg.Log); err != nil {
+		return fmt.Errorf("api server: %w", err)
+	}
+	return nil
+}
+
 // followSettings takes over changes of configuration files until ctx ends.
-func (s *Server) followSettings(ctx context.Context) error { return s.sources.Run(ctx) }
+func (s *Server) followSettings(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.sources.Run(ctx) })
+	if s.mayConfig != nil {
+		g.Go(func() error { return s.mayConfig.Run(ctx) })
+	}
+	return g.Wait()
+}

@@ -10,6 +10,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -56,7 +57,27 @@ func (r nodeRestriction) Admit(ctx context.Context, a *resource.Attributes) erro
 	case is(a, "storage.k8s.io", "csinodes"):
 		return named(node, a, "CSINode")
 	case is(a, "resource.k8s.io", "resourceslices"):
-		return fmt.Errorf("node %q may not write resource slices", node)
+		return ownSlice(node, a)
+	}
+	return nil
+}
+
+// ownSlice: a node speaks of its own devices only.
+func ownSlice(node string, a *resource.Attributes) error {
+	obj, verb := a.Object, "create"
+	switch a.Operation {
+	case resource.OpCreate:
+	case resource.OpDelete:
+		obj, verb = a.Old, "delete"
+	default:
+		return nil // the name of the node never changes
+	}
+	slice, ok := obj.(*resourcev1.ResourceSlice)
+	if !ok {
+		return fmt.Errorf("unexpected type %T", obj)
+	}
+	if slice.Spec.NodeName == nil || *slice.Spec.NodeName != node {
+		return fmt.Errorf("can only %s ResourceSlice with the same NodeName as the requesting node", verb)
 	}
 	return nil
 }

@@ -10,13 +10,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 
 	"github.com/sampan-dev/sampan/internal/identity"
 )
@@ -34,8 +32,8 @@ type Attributes struct {
 	Subresource string
 	Namespace   string
 	Name        string
-	// FieldSelector is that of a list, watch or deletecollection.
-	FieldSelector string
+	// FieldSelector and LabelSelector are those of a list, watch or deletecollection.
+	FieldSelector, LabelSelector string
 	// Path is set for what is no resource ("/metrics"); the fields above, but
 	// for User and Verb, are then empty.
 	Path string
@@ -61,45 +59,26 @@ type Another interface {
 // Authorizer decides. It is safe for concurrent use.
 type Authorizer struct {
 	policy Policy
-	others []Another
 	index  atomic.Pointer[index]
+	order  atomic.Pointer[[]Source]
 }
 
 // New returns an Authorizer over policy, which asks others before the roles.
 func New(policy Policy, others ...Another) *Authorizer {
-	return &Authorizer{policy: policy, others: others}
+	a := &Authorizer{policy: policy}
+	var order []Source
+	for _, other := range others {
+		order = append(order, adapted{other})
+	}
+	a.Use(append(order, roles{a}))
+	return a
 }
 
 // Authorize decides one question. The reason says why it is allowed, or which
 // roles could not be found when it is not; it is often empty then.
 func (a *Authorizer) Authorize(ctx context.Context, q Attributes) (allowed bool, reason string) {
-	if q.User.In(identity.Masters) {
-		return true, ""
-	}
-	var reasons []string
-	for _, other := range a.others {
-		allowed, why := other.Allows(ctx, q)
-		if allowed {
-			return true, why
-		}
-		if why != "" {
-			reasons = append(reasons, why)
-		}
-	}
-	var missing []error
-	for _, g := range a.current().grants(q.User, q.Namespace) {
-		if g.missing != nil {
-			missing = append(missing, g.missing)
-			continue
-		}
-		if g.allows(&q) {
-			return true, g.String()
-		}
-	}
-	if len(missing) > 0 {
-		reasons = append(reasons, fmt.Sprintf("RBAC: %v", utilerrors.NewAggregate(missing)))
-	}
-	return false, strings.Join(reasons, ", ")
+	decision, reason := a.Decide(ctx, q)
+	return decision == Allow, reason
 }
 
 // current is the index of the policy as it is now, rebuilt when it has changed.

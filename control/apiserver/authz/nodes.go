@@ -78,13 +78,19 @@ func (n *Nodes) Allows(ctx context.Context, q Attributes) (allowed bool, reason 
 	case "storage.k8s.io/csinodes":
 		own := q.Verb == "create" || q.Name == node
 		return own && slices.Contains([]string{"get", "create", "update", "patch", "delete"}, q.Verb), "can only access CSINode with the same name as the requesting node"
+	case "resource.k8s.io/resourceslices":
+		return n.slices(ctx, node, q)
+	case "certificates.k8s.io/podcertificaterequests":
+		return n.podRequests(ctx, node, q)
+	case "/nodes":
+		return n.nodes(node, q)
 	case "/pods":
 		switch {
 		case q.Subresource != "":
 		case q.Verb == "get":
 			return n.own(ctx, node, q)
 		case q.Verb == "list" || q.Verb == "watch" || q.Verb == "deletecollection":
-			return q.Verb != "deletecollection" && narrowed(q.FieldSelector, node), "can only list/watch pods with spec.nodeName field selector"
+			return q.Verb != "deletecollection" && selects(q.FieldSelector, "spec.nodeName", node), "can only list/watch pods with spec.nodeName field selector"
 		}
 	}
 	return slices.ContainsFunc(n.rules, func(r rbacv1.PolicyRule) bool { return allows(&r, &q) }), ""
@@ -138,16 +144,6 @@ func (n *Nodes) own(ctx context.Context, node string, q Attributes) (bool, strin
 		}
 	}
 	return false, unrelated(node)
-}
-
-// narrowed says whether the selector leaves only pods of the node.
-func narrowed(selector, node string) bool {
-	parsed, err := fields.ParseSelector(selector)
-	if err != nil {
-		return false
-	}
-	value, ok := parsed.RequiresExactMatch("spec.nodeName")
-	return ok && value == node
 }
 
 // readsVolume follows a volume to its claim, and that to the node's pods.

@@ -61,7 +61,7 @@ func (a *Authorizer) selfReview(ctx context.Context, caller identity.Identity, r
 	if len(errs) > 0 {
 		return nil, invalid("SelfSubjectAccessReview", errs)
 	}
-	r.Status = status(a.Authorize(ctx, question(caller, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)))
+	r.Status = status(a.Decide(ctx, question(caller, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)))
 	return r, nil
 }
 
@@ -70,11 +70,11 @@ func (a *Authorizer) answer(ctx context.Context, spec authorizationv1.SubjectAcc
 	for k, v := range spec.Extra {
 		who.Extra[k] = v
 	}
-	return status(a.Authorize(ctx, question(who, spec.ResourceAttributes, spec.NonResourceAttributes)))
+	return status(a.Decide(ctx, question(who, spec.ResourceAttributes, spec.NonResourceAttributes)))
 }
 
-func status(allowed bool, reason string) authorizationv1.SubjectAccessReviewStatus {
-	return authorizationv1.SubjectAccessReviewStatus{Allowed: allowed, Reason: reason}
+func status(d Decision, reason string) authorizationv1.SubjectAccessReviewStatus {
+	return authorizationv1.SubjectAccessReviewStatus{Allowed: d == Allow, Denied: d == Deny, Reason: reason}
 }
 
 // question turns what a review asks into what the Authorizer decides.
@@ -82,8 +82,9 @@ func question(who identity.Identity, r *authorizationv1.ResourceAttributes, path
 	if path != nil {
 		return Attributes{User: who, Verb: path.Verb, Path: path.Path}
 	}
+	field, label := selectors(r)
 	return Attributes{User: who, Verb: r.Verb, Group: r.Group, Version: r.Version, Resource: r.Resource,
-		Subresource: r.Subresource, Namespace: r.Namespace, Name: r.Name}
+		Subresource: r.Subresource, Namespace: r.Namespace, Name: r.Name, FieldSelector: field, LabelSelector: label}
 }
 
 func wrongSubject(spec authorizationv1.SubjectAccessReviewSpec) field.ErrorList {
@@ -121,6 +122,12 @@ func (a *Authorizer) rulesReview(caller identity.Identity, r *authorizationv1.Se
 	if _, node := caller.Node(); node {
 		r.Status.Incomplete = true
 		r.Status.EvaluationError = "node authorizer does not support user rule resolution"
+	}
+	for _, source := range *a.order.Load() {
+		if _, asks := source.(*webhook); asks {
+			r.Status.Incomplete = true
+			r.Status.EvaluationError = "webhook authorizer does not support user rule resolution"
+		}
 	}
 	if unresolved != nil {
 		r.Status.Incomplete = true
