@@ -377,7 +377,7 @@ func TestAdmissionRefuses(t *testing.T) {
 		{"POST", "/api/v1/namespaces/default/pods", strange, 403, `error looking up service account default/nobody: serviceaccounts \"nobody\" not found`},
 		{"POST", "/api/v1/namespaces/default/pods", classless, 403, `no PriorityClass with name high was found`},
 		{"DELETE", "/api/v1/namespaces/kube-system", nil, 403, `this namespace may not be deleted`},
-		{"POST", "/api/v1/namespaces/default/services", external, 403, `Use of external IPs is denied by admission control.`},
+		{"POST", "/api/v1/namespaces/default/services", external, 403, `Use of external IPs is denied by admission control`},
 	}
 	for _, c := range cases {
 		if code, text := w.do(admin, c.method, c.path, c.body, nil); code != c.code || !strings.Contains(text, c.want) {

@@ -112,7 +112,7 @@ func Default(cfg Config) Chain {
 
 func static(cfg Config) Chain {
 	return Chain{
-		namespaces{objects: cfg.Objects},
+		namespaces{objects: cfg.Objects, going: &going{now: cfg.Now, at: map[string]time.Time{}}},
 		limits{objects: cfg.Objects},
 		serviceAccounts{objects: cfg.Objects},
 		nodeRestriction{objects: cfg.Objects},

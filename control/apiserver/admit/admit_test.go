@@ -116,8 +116,8 @@ func TestTerminatingNamespace(t *testing.T) {
 			t.Errorf("%s: %v", op, err)
 		}
 	}
-	if err := admit(c, attrs(resource.OpUpdate, "configmaps", "none", "a", &corev1.ConfigMap{}, &corev1.ConfigMap{})); !apierrors.IsNotFound(err) {
-		t.Errorf("update in a namespace that is not there: %v", err)
+	if err := admit(c, attrs(resource.OpCreate, "configmaps", "none", "a", &corev1.ConfigMap{}, nil)); !apierrors.IsNotFound(err) {
+		t.Errorf("create in a namespace that is not there: %v", err)
 	}
 }
 

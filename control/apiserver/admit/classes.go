@@ -110,19 +110,47 @@ func (r runtimeClasses) Admit(ctx context.Context, a *resource.Attributes) error
 	}
 	for key, value := range class.Scheduling.NodeSelector {
 		if have, ok := pod.Spec.NodeSelector[key]; ok && have != value {
-			return fmt.Errorf("conflict: pod's node selector %q is %q, the runtime class's is %q", key, have, value)
+			return fmt.Errorf("conflict: runtimeClass.scheduling.nodeSelector[%s] = %s; pod.spec.nodeSelector[%s] = %s", key, value, key, have)
 		}
 		if pod.Spec.NodeSelector == nil {
 			pod.Spec.NodeSelector = map[string]string{}
 		}
 		pod.Spec.NodeSelector[key] = value
 	}
-	for _, t := range class.Scheduling.Tolerations {
-		if !slices.ContainsFunc(pod.Spec.Tolerations, func(have corev1.Toleration) bool { return have.MatchToleration(&t) }) {
-			pod.Spec.Tolerations = append(pod.Spec.Tolerations, t)
+	pod.Spec.Tolerations = mergeTolerations(pod.Spec.Tolerations, class.Scheduling.Tolerations)
+	return nil
+}
+
+// mergeTolerations joins two lists and leaves out what another toleration covers.
+func mergeTolerations(first, second []corev1.Toleration) []corev1.Toleration {
+	all := slices.Concat(first, second)
+	var merged []corev1.Toleration
+	for i, t := range all {
+		covered := func(by corev1.Toleration) bool { return covers(by, t) }
+		later := func(by corev1.Toleration) bool { return !equality.Semantic.DeepEqual(by, t) && covers(by, t) }
+		if !slices.ContainsFunc(merged, covered) && !slices.ContainsFunc(all[i+1:], later) {
+			merged = append(merged, t)
 		}
 	}
-	return nil
+	return merged
+}
+
+// covers says whether all that t tolerates by does, too.
+func covers(by, t corev1.Toleration) bool {
+	switch {
+	case equality.Semantic.DeepEqual(by, t):
+		return true
+	case t.Key != by.Key && (by.Key != "" || by.Operator != corev1.TolerationOpExists):
+		return false
+	case t.Effect != by.Effect && by.Effect != "":
+		return false
+	case by.Effect == corev1.TaintEffectNoExecute && by.TolerationSeconds != nil &&
+		(t.TolerationSeconds == nil || *t.TolerationSeconds > *by.TolerationSeconds):
+		return false
+	case by.Operator == corev1.TolerationOpExists:
+		return true
+	}
+	return (by.Operator == corev1.TolerationOpEqual || by.Operator == "") && t.Operator == corev1.TolerationOpEqual && t.Value == by.Value
 }
 
 func (r runtimeClasses) Validate(ctx context.Context, a *resource.Attributes) error {
@@ -130,8 +158,11 @@ func (r runtimeClasses) Validate(ctx context.Context, a *resource.Attributes) er
 	if err != nil || pod == nil {
 		return err
 	}
-	if pod.Spec.Overhead != nil && (class == nil || class.Overhead == nil) {
+	switch has := class != nil && class.Overhead != nil; {
+	case !has && pod.Spec.Overhead != nil:
 		return errors.New("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead")
+	case has && !equality.Semantic.DeepEqual(class.Overhead.PodFixed, pod.Spec.Overhead):
+		return errors.New("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")
 	}
 	return nil
 }

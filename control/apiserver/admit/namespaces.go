@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 )
@@ -15,32 +18,85 @@ import (
 // immortal namespaces cannot be deleted.
 var immortal = []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic}
 
+const (
+	// liveLookup is for how long after a namespace's deletion the store is asked
+	// whether it is going: the cache may not have heard yet. Upstream's.
+	liveLookup = 30 * time.Second
+	// maxGoing namespaces are remembered as deleted.
+	maxGoing = 1000
+)
+
 // namespaces: nothing is created in a namespace that is not there or is going
 // away, and the built-in ones stay.
 type namespaces struct {
 	Neither
 	objects Reader
+	going   *going
+}
+
+// going are the namespaces whose deletion this server has seen lately.
+type going struct {
+	now func() time.Time
+	mu  sync.Mutex
+	at  map[string]time.Time
+}
+
+func (g *going) add(name string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.at) >= maxGoing {
+		clear(g.at)
+	}
+	g.at[name] = g.now()
+}
+
+func (g *going) has(name string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	at, ok := g.at[name]
+	if ok && g.now().Sub(at) > liveLookup {
+		delete(g.at, name)
+		return false
+	}
+	return ok
 }
 
 func (r namespaces) Admit(ctx context.Context, a *resource.Attributes) error {
 	if is(a, "", "namespaces") {
-		if a.Operation == resource.OpDelete && slices.Contains(immortal, a.Target.Name) && a.Target.Subresource == "" {
-			return apierrors.NewForbidden(a.Target.Resource.GroupResource(), a.Target.Name, fmt.Errorf("this namespace may not be deleted"))
-		}
+		return r.remove(a)
+	}
+	if a.Target.Namespace == "" || a.Operation != resource.OpCreate && a.Operation != resource.OpConnect || is(a, "authorization.k8s.io", "localsubjectaccessreviews") {
 		return nil
 	}
-	if a.Target.Namespace == "" || a.Operation == resource.OpDelete || is(a, "authorization.k8s.io", "localsubjectaccessreviews") {
-		return nil
+	at := core("namespaces", "", a.Target.Namespace)
+	obj, err := cached(ctx, r.objects, at)
+	if err == nil && active(obj) && r.going.has(a.Target.Namespace) {
+		obj, err = r.objects.Get(ctx, at, metav1.GetOptions{})
 	}
-	obj, err := cached(ctx, r.objects, core("namespaces", "", a.Target.Namespace))
 	if err != nil {
 		return err
 	}
-	ns, ok := obj.(*corev1.Namespace)
-	if !ok || a.Operation != resource.OpCreate || ns.Status.Phase != corev1.NamespaceTerminating && ns.DeletionTimestamp == nil {
+	if a.Operation != resource.OpCreate || active(obj) {
 		return nil
 	}
-	return terminating(a, ns.Name)
+	return terminating(a, a.Target.Namespace)
+}
+
+// remove keeps the built-in namespaces, and remembers what other one goes.
+func (r namespaces) remove(a *resource.Attributes) error {
+	if a.Operation != resource.OpDelete || a.Target.Subresource != "" {
+		return nil
+	}
+	if slices.Contains(immortal, a.Target.Name) {
+		return apierrors.NewForbidden(a.Target.Resource.GroupResource(), a.Target.Name, fmt.Errorf("this namespace may not be deleted"))
+	}
+	r.going.add(a.Target.Name)
+	return nil
+}
+
+func active(obj runtime.Object) bool {
+	ns, ok := obj.(*corev1.Namespace)
+	return !ok || ns.Status.Phase != corev1.NamespaceTerminating && ns.DeletionTimestamp == nil
 }
 
 // terminating is a 403 whose cause clients look for.
