@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/sampan-dev/sampan/kinds"
@@ -45,8 +46,15 @@ func (c *call) applied(old kinds.Object) (runtime.Object, error) {
 // configuration reads what the client applies.
 func (c *call) configuration() (*unstructured.Unstructured, error) {
 	wanted := &unstructured.Unstructured{Object: map[string]any{}}
-	if err := yaml.Unmarshal(c.req.PatchData, &wanted.Object); err != nil {
+	data, err := yaml.YAMLToJSON(c.req.PatchData)
+	if err == nil {
+		err = kjson.UnmarshalCaseSensitivePreserveInts(data, &wanted.Object) // whole numbers stay whole
+	}
+	if err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	}
+	if wanted.Object == nil {
+		wanted.Object = map[string]any{}
 	}
 	if c.strictness() == metav1.FieldValidationIgnore {
 		return wanted, nil
