@@ -7,7 +7,7 @@ VERSION := v1.37.2
 STRIP   := -trimpath -ldflags "-s -w"
 ASSETS  := cmd/sampan/assets
 
-.PHONY: all run test lint bench conformance clean FORCE
+.PHONY: all run test fuzz lint bench conformance clean FORCE
 
 all: bin/sampan examples/hello/bin/hello
 
@@ -39,6 +39,16 @@ test: all bin/helm
 	$(GO) test -p 2 -timeout 20m ./...
 	@if [ -x $(SUITE) ]; then cd test/conformance && $(GO) test -count=1 ./run; \
 	else echo "skipped upstream's quickest specs: $(SUITE) is not there; make conformance builds it"; fi
+
+# Each decoder that an outsider can reach, for FUZZ long; make test tries the seeds.
+FUZZ ?= 20s
+fuzz:
+	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for target in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$dir/*_test.go | cut -c6-); do \
+			echo "$$dir $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) $$dir || exit 1; \
+		done; \
+	done
 
 lint:
 	test/lint.sh

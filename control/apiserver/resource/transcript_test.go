@@ -33,7 +33,7 @@ type fixture struct {
 }
 
 // serve starts a server; change may alter its config.
-func serve(t *testing.T, change func(*resource.Config)) *fixture {
+func serve(t testing.TB, change func(*resource.Config)) *fixture {
 	t.Helper()
 	st := memory.New(memory.Config{})
 	cfg := resource.Config{Kinds: rows(), Store: st, Authorizer: allowed{}, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
