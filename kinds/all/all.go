@@ -9,6 +9,7 @@ import (
 	"github.com/sampan-dev/sampan/kinds/apps"
 	"github.com/sampan-dev/sampan/kinds/authentication"
 	"github.com/sampan-dev/sampan/kinds/authorization"
+	"github.com/sampan-dev/sampan/kinds/autoscaling"
 	"github.com/sampan-dev/sampan/kinds/batch"
 	"github.com/sampan-dev/sampan/kinds/certificates"
 	"github.com/sampan-dev/sampan/kinds/coordination"
@@ -37,6 +38,7 @@ func Kinds() []*kinds.Kind {
 		events.Kinds(),
 		authentication.Kinds(),
 		authorization.Kinds(),
+		autoscaling.Kinds(),
 		batch.Kinds(),
 		certificates.Kinds(),
 		networking.Kinds(),

@@ -37,6 +37,9 @@ var minimal = map[string]string{
 	"apps/v1/ReplicaSet":         workload,
 	"apps/v1/StatefulSet":        workload,
 
+	"autoscaling/v1/HorizontalPodAutoscaler": `spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}}`,
+	"autoscaling/v2/HorizontalPodAutoscaler": `spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}}`,
+
 	"batch/v1/Job":     `spec: {` + jobSpec + `}`,
 	"batch/v1/CronJob": `spec: {schedule: "*/5 * * * *", timeZone: Etc/UTC, jobTemplate: {spec: {` + jobSpec + `}}}`,
 
