@@ -131,7 +131,7 @@ func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.List
 		Store: objects, Kinds: kinds.Kinds(), Authority: c.authority, TokenKey: tokens, Listener: l,
 		Advertise: netip.AddrPortFrom(c.address, uint16(c.Port)), Names: []string{c.NodeName, "127.0.0.1", "::1", c.pods.Masked().Addr().Next().String()},
 		ServiceRanges: []netip.Prefix{c.services}, Domain: c.Domain,
-		AuditPath: filepath.Join(c.DataDir, "audit.log"), Extra: extra,
+		AuditPath: filepath.Join(c.DataDir, "audit.log"), AuditPolicy: c.AuditPolicy, AuditWebhook: c.AuditWebhook, Extra: extra,
 		Ring: ring, Encryption: encryption,
 		Timeline: c.timeline, Log: c.log,
 	})

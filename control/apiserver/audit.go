@@ -2,28 +2,20 @@ package apiserver
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sampan-dev/sampan/control/apiserver/audit"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/internal/identity"
-)
-
-// The audit log's bounds: together about 300 MiB of disk.
-const (
-	maxAuditFile  = 64 << 20
-	maxAuditFiles = 5
+	"github.com/sampan-dev/sampan/internal/target"
 )
 
 // origin is what the listener knows of a request that audit writes down.
@@ -40,124 +32,63 @@ func originOf(ctx context.Context) (*origin, bool) {
 	return o, ok
 }
 
-// auditLine is one event of audit.k8s.io/v1 at level Metadata: never a body.
-type auditLine struct {
-	Kind         string                     `json:"kind"`
-	APIVersion   string                     `json:"apiVersion"`
-	Level        string                     `json:"level"`
-	AuditID      string                     `json:"auditID,omitempty"`
-	Stage        string                     `json:"stage"`
-	RequestURI   string                     `json:"requestURI,omitempty"`
-	Verb         string                     `json:"verb"`
-	User         authenticationv1.UserInfo  `json:"user"`
-	Impersonated *authenticationv1.UserInfo `json:"impersonatedUser,omitempty"`
-	SourceIPs    []string                   `json:"sourceIPs,omitempty"`
-	UserAgent    string                     `json:"userAgent,omitempty"`
-	Object       *auditObject               `json:"objectRef,omitempty"`
-	Response     *metav1.Status             `json:"responseStatus,omitempty"`
-	Received     metav1.MicroTime           `json:"requestReceivedTimestamp"`
-	Done         metav1.MicroTime           `json:"stageTimestamp"`
-}
+// auditLog is the server's audit.
+type auditLog struct{ *audit.Trail }
 
-type auditObject struct {
-	Resource    string `json:"resource,omitempty"`
-	Namespace   string `json:"namespace,omitempty"`
-	Name        string `json:"name,omitempty"`
-	APIGroup    string `json:"apiGroup,omitempty"`
-	APIVersion  string `json:"apiVersion,omitempty"`
-	Subresource string `json:"subresource,omitempty"`
-}
-
-// auditLog appends lines to a file and keeps a few old ones. The zero path
-// keeps nothing.
-type auditLog struct {
-	path string
-	max  int64 // bytes of one file
-	log  *slog.Logger
-
-	mu   sync.Mutex
-	file *os.File
-	size int64
-}
-
+// openAudit opens the log at path; "" keeps none.
 func openAudit(path string, log *slog.Logger) (*auditLog, error) {
-	a := &auditLog{path: path, max: maxAuditFile, log: log}
-	if path == "" {
-		return a, nil
+	t := &audit.Trail{Default: worthwhile, Now: time.Now, Log: log}
+	if path != "" {
+		f, err := audit.OpenFile(path, log)
+		if err != nil {
+			return nil, err
+		}
+		t.Sinks = append(t.Sinks, f)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("open audit log: %w", err)
-	}
-	return a, a.open()
+	return &auditLog{t}, nil
 }
 
-// open starts appending to the present file. The caller holds mu, or is alone.
-func (a *auditLog) open() error {
-	f, err := os.OpenFile(a.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("open audit log: %w", err)
+// configure adds the policy and the webhook, where there are files of them.
+func (a *auditLog) configure(policy, webhook string) (err error) {
+	if policy != "" {
+		if a.Policy, err = audit.LoadPolicy(policy); err != nil {
+			return fmt.Errorf("api server: %w", err)
+		}
 	}
-	info, err := f.Stat()
-	if err != nil {
-		return errors.Join(fmt.Errorf("open audit log: %w", err), f.Close())
+	if webhook != "" {
+		w, err := audit.OpenWebhook(webhook, a.Log)
+		if err != nil {
+			return fmt.Errorf("api server: %w", err)
+		}
+		a.Sinks = append(a.Sinks, w)
 	}
-	a.file, a.size = f, info.Size()
 	return nil
 }
 
-func (a *auditLog) close() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.file == nil {
-		return nil
+func (a *auditLog) close() error { return a.Close() }
+
+// audited writes down what is asked of next.
+func (s *Server) audited(next http.Handler) http.Handler { return s.audit.Handler(next, s.describe) }
+
+// describe reads what audit has to know of a request.
+func (s *Server) describe(r *http.Request) (*audit.Asked, audit.Event, bool) {
+	asked := s.resources.Asks(r)
+	who, _ := identity.From(r.Context())
+	e := newEvent(r.Context(), who, s.cfg.Now())
+	e.Verb, e.UserAgent, e.RequestURI = asked.Verb, r.UserAgent(), r.URL.RequestURI()
+	if asked.Resource {
+		e.Object = objectOf(asked.Target)
 	}
-	err := a.file.Close()
-	a.file = nil
-	return err
+	real := who // whom a policy names is who has authenticated, as upstream
+	if o, ok := originOf(r.Context()); ok && o.impersonator != nil {
+		real = *o.impersonator
+	}
+	return &audit.Asked{User: real, Verb: asked.Verb, Object: e.Object, Path: r.URL.Path}, e, asked.Connection || asked.Verb == "watch"
 }
 
-func (a *auditLog) write(line *auditLine) {
-	raw, err := json.Marshal(line)
-	if err != nil {
-		a.log.Error("encode audit line", "error", err)
-		return
-	}
-	raw = append(raw, '\n')
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.file == nil {
-		return
-	}
-	if a.size+int64(len(raw)) > a.max {
-		a.rotate()
-	}
-	if a.file == nil {
-		return
-	}
-	n, err := a.file.Write(raw)
-	a.size += int64(n)
-	if err != nil {
-		a.log.Error("write audit line", "error", err)
-	}
-}
-
-// rotate shifts audit.log to audit.log.1 and so on; the oldest goes. The caller
-// holds mu.
-func (a *auditLog) rotate() {
-	err := a.file.Close()
-	a.file = nil
-	for i := maxAuditFiles - 1; i > 0; i-- {
-		from := fmt.Sprintf("%s.%d", a.path, i-1)
-		if i == 1 {
-			from = a.path
-		}
-		if e := os.Rename(from, fmt.Sprintf("%s.%d", a.path, i)); e != nil && !errors.Is(e, os.ErrNotExist) {
-			err = errors.Join(err, e)
-		}
-	}
-	if err = errors.Join(err, a.open()); err != nil {
-		a.log.Error("rotate audit log", "error", err)
-	}
+func objectOf(t target.Target) *audit.Object {
+	return &audit.Object{Resource: t.Resource.Resource, APIGroup: t.Resource.Group, APIVersion: t.Resource.Version,
+		Namespace: t.Namespace, Name: t.Name, Subresource: t.Subresource}
 }
 
 // finished is told of every resource request, also those of this process; the
@@ -167,19 +98,44 @@ func (s *Server) finished(ctx context.Context, e resource.AuditEvent) {
 		return
 	}
 	s.metrics.request(e.Request.Verb, e.Request.Target.Resource.Resource, e.Code)
-	if s.audit.path == "" || dull(ctx, e) {
+	status := metav1.Status{Code: int32(e.Code)} //nolint:gosec // an HTTP status
+	if e.Err != nil {
+		status.Status, status.Message = metav1.StatusFailure, e.Err.Error()
+	}
+	if r := audit.From(ctx); r != nil {
+		if e.Err != nil {
+			r.Failed(status)
+		}
+		return // written when its answer is
+	}
+	if _, wire := originOf(ctx); !wire {
+		s.auditLocal(ctx, e, status)
+	}
+}
+
+// auditLocal writes down a request of a component of this process, if a
+// policy wants it, and never with bodies: there are no encoded ones.
+func (s *Server) auditLocal(ctx context.Context, e resource.AuditEvent, status metav1.Status) {
+	if len(s.audit.Sinks) == 0 {
 		return
 	}
-	r, t := e.Request, e.Request.Target
-	line := newLine(ctx, r.User, e.Start, e.End)
-	line.Verb, line.UserAgent = r.Verb, r.Agent
-	line.Object = &auditObject{Resource: t.Resource.Resource, APIGroup: t.Resource.Group, APIVersion: t.Resource.Version,
-		Namespace: t.Namespace, Name: t.Name, Subresource: t.Subresource}
-	line.Response = &metav1.Status{Code: int32(e.Code)} //nolint:gosec // an HTTP status
-	if e.Err != nil {
-		line.Response.Status, line.Response.Message = metav1.StatusFailure, e.Err.Error()
+	r := e.Request
+	line := newEvent(ctx, r.User, e.Start)
+	line.Verb, line.UserAgent, line.Object, line.ResponseStatus = r.Verb, r.Agent, objectOf(r.Target), &status
+	asked := &audit.Asked{User: r.User, Verb: r.Verb, Object: line.Object}
+	decision := audit.Decision{Level: audit.Metadata}
+	switch {
+	case s.audit.Policy != nil:
+		decision = s.audit.Policy.Decide(asked)
+	case !worthwhile(ctx, asked, e.Code):
+		return
 	}
-	s.audit.write(line)
+	if decision.Level == audit.None || slices.Contains(decision.OmitStages, audit.ResponseComplete) {
+		return
+	}
+	line.Kind, line.APIVersion, line.Level, line.Stage = "Event", "audit.k8s.io/v1", audit.Metadata, audit.ResponseComplete
+	line.Reached = metav1.NewMicroTime(e.End)
+	s.audit.Write(&line)
 }
 
 // ownKey marks what the server reads for itself while it serves somebody.
@@ -194,45 +150,36 @@ func isOwn(ctx context.Context, who identity.Identity) bool {
 	return !wire && who.Name == self.Name
 }
 
-// dull requests would bury the others: what components of the cluster read,
-// heartbeats and events.
-func dull(ctx context.Context, e resource.AuditEvent) bool {
-	r := e.Request
+// worthwhile says what is written down without a policy: not what would bury the
+// rest, which is what components of the cluster read, heartbeats, events and
+// questions of nobody in particular.
+func worthwhile(ctx context.Context, a *audit.Asked, code int) bool {
 	if o, ok := originOf(ctx); ok && o.impersonator != nil {
-		return false // whoever borrows a name is watched
+		return true // whoever borrows a name is watched
 	}
-	if r.Target.Resource.Resource == "events" {
-		return true
+	failed := code >= http.StatusBadRequest
+	if a.Object == nil {
+		return a.User.Name != identity.Anonymous
 	}
-	if r.Target.Resource.Resource == "leases" && e.Err == nil {
-		return true
+	switch {
+	case a.Object.Resource == "events", a.Object.Resource == "leases" && !failed:
+		return false
 	}
-	read := r.Verb == "get" || r.Verb == "list" || r.Verb == "watch"
-	return read && e.Err == nil && strings.HasPrefix(r.User.Name, "system:") && !strings.HasPrefix(r.User.Name, identity.ServiceAccountPrefix)
+	read := a.Verb == "get" || a.Verb == "list" || a.Verb == "watch"
+	return !read || failed || !strings.HasPrefix(a.User.Name, "system:") || strings.HasPrefix(a.User.Name, identity.ServiceAccountPrefix)
 }
 
-// visit writes down a request that is no resource; health checks are not.
-func (a *auditLog) visit(r *http.Request, who identity.Identity, code int, begin, end time.Time) {
-	if a.path == "" || who.Name == identity.Anonymous {
-		return
-	}
-	line := newLine(r.Context(), who, begin, end)
-	line.Verb, line.UserAgent, line.RequestURI = strings.ToLower(r.Method), r.UserAgent(), r.URL.RequestURI()
-	line.Response = &metav1.Status{Code: int32(code)} //nolint:gosec // an HTTP status
-	a.write(line)
-}
-
-func newLine(ctx context.Context, who identity.Identity, begin, end time.Time) *auditLine {
-	line := &auditLine{Kind: "Event", APIVersion: "audit.k8s.io/v1", Level: "Metadata", Stage: "ResponseComplete",
-		User: userOf(who), Received: metav1.NewMicroTime(begin), Done: metav1.NewMicroTime(end)}
+// newEvent is an event with what the listener knows.
+func newEvent(ctx context.Context, who identity.Identity, received time.Time) audit.Event {
+	e := audit.Event{User: userOf(who), Received: metav1.NewMicroTime(received)}
 	if o, ok := originOf(ctx); ok {
-		line.AuditID, line.SourceIPs = o.auditID, []string{o.address}
+		e.AuditID, e.SourceIPs = o.auditID, []string{o.address}
 		if o.impersonator != nil {
-			as := line.User
-			line.User, line.Impersonated = userOf(*o.impersonator), &as
+			as := e.User
+			e.User, e.Impersonated = userOf(*o.impersonator), &as
 		}
 	}
-	return line
+	return e
 }
 
 func userOf(id identity.Identity) authenticationv1.UserInfo {
@@ -244,4 +191,17 @@ func userOf(id identity.Identity) authenticationv1.UserInfo {
 		u.Extra[k] = v
 	}
 	return u
+}
+
+// noteDecision annotates a request with what authorisation said, as upstream.
+func noteDecision(ctx context.Context, allowed bool, reason string) {
+	if !audit.Wanted(ctx) {
+		return
+	}
+	decision := "forbid"
+	if allowed {
+		decision = "allow"
+	}
+	audit.Annotate(ctx, "authorization.k8s.io/decision", decision)
+	audit.Annotate(ctx, "authorization.k8s.io/reason", reason)
 }

@@ -63,6 +63,9 @@ type Config struct {
 	Domain string
 	// AuditPath is the file of the audit log; "" keeps none.
 	AuditPath string
+	// AuditPolicy and AuditWebhook are the files of an audit policy and of a
+	// kubeconfig of who else gets the events; "" means level Metadata, and nobody.
+	AuditPolicy, AuditWebhook string
 	// Extra serves further paths, authenticated, and authorised as
 	// non-resource URLs. A path ending in "/" serves all below it.
 	Extra map[string]http.Handler

@@ -102,6 +102,7 @@ func (g gate) Authorize(ctx context.Context, a resource.Access) (bool, string, e
 		q.Namespace = q.Name // a role in the namespace may be about the namespace itself
 	}
 	allowed, reason := g.server.authz.Authorize(ctx, q)
+	noteDecision(ctx, allowed, reason)
 	return allowed, reason, nil
 }
 

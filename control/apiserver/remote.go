@@ -13,7 +13,6 @@ import (
 
 	"github.com/sampan-dev/sampan/control/apiserver/aggregate"
 	"github.com/sampan-dev/sampan/control/apiserver/webhook"
-	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -71,14 +70,10 @@ func (s *Server) aggregateOthers(ctx context.Context) error {
 // serveRemote answers for what is in no table: the generic handler has authorised
 // it. What no other server answers for does not exist.
 func (s *Server) serveRemote(w http.ResponseWriter, r *http.Request) {
-	begin := s.cfg.Now()
-	seen := &statusWriter{ResponseWriter: w, code: http.StatusOK}
 	s.remotes.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		Fail(w, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotFound,
 			Reason: metav1.StatusReasonNotFound, Message: "the server could not find the requested resource", Details: &metav1.StatusDetails{}}})
-	})).ServeHTTP(seen, r)
-	who, _ := identity.From(r.Context())
-	s.audit.visit(r, who, seen.code, begin, s.cfg.Now())
+	})).ServeHTTP(w, r)
 }
 
 // trust is the config map by which extension servers know this one and its clients.

@@ -56,7 +56,7 @@ func (s *Server) routes() (http.Handler, error) {
 		others.Handle(path, h)
 	}
 	others.HandleFunc("/", s.servePaths)
-	return s.contain(s.authenticate(s.order.Handler(s.split(others)))), nil
+	return s.contain(s.authenticate(s.audited(s.order.Handler(s.split(others))))), nil
 }
 
 // split sends resource paths to the generic handler and authorises all others.
@@ -69,16 +69,12 @@ func (s *Server) split(others http.Handler) http.Handler {
 			s.resources.ServeHTTP(w, r)
 			return
 		}
-		begin := s.cfg.Now()
 		who, _ := identity.From(r.Context())
 		if err := s.mayVisit(r, who); err != nil {
-			s.audit.visit(r, who, http.StatusForbidden, begin, s.cfg.Now())
 			Fail(w, err)
 			return
 		}
-		seen := &statusWriter{ResponseWriter: w, code: http.StatusOK}
-		others.ServeHTTP(seen, r)
-		s.audit.visit(r, who, seen.code, begin, s.cfg.Now())
+		others.ServeHTTP(w, r)
 	})
 }
 
@@ -95,7 +91,9 @@ func (s *Server) mayVisit(r *http.Request, who identity.Identity) error {
 		return apierrors.NewServiceUnavailable("the policy is not known yet")
 	}
 	q := authz.Attributes{User: who, Verb: strings.ToLower(r.Method), Path: r.URL.Path}
-	if allowed, reason := s.authz.Authorize(r.Context(), q); !allowed {
+	allowed, reason := s.authz.Authorize(r.Context(), q)
+	noteDecision(r.Context(), allowed, reason)
+	if !allowed {
 		return authz.Forbidden(q, reason)
 	}
 	return nil
@@ -222,25 +220,4 @@ func writeJSON(w http.ResponseWriter, code int, obj any) {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	_ = enc.Encode(obj) // the client has gone: nobody to tell
-}
-
-// statusWriter remembers the code that was written.
-type statusWriter struct {
-	http.ResponseWriter
-	code int
-}
-
-func (w *statusWriter) WriteHeader(code int) {
-	w.code = code
-	w.ResponseWriter.WriteHeader(code)
-}
-
-// Unwrap lets http.ResponseController reach flushing and hijacking.
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// Flush is for handlers that stream.
-func (w *statusWriter) Flush() {
-	if f, ok := w.ResponseWriter.(http.Flusher); ok {
-		f.Flush()
-	}
 }

@@ -96,6 +96,9 @@ func New(cfg Config) (*Server, error) {
 	if s.audit, err = openAudit(cfg.AuditPath, cfg.Log); err != nil {
 		return nil, fmt.Errorf("api server: %w", err)
 	}
+	if err := s.audit.configure(cfg.AuditPolicy, cfg.AuditWebhook); err != nil {
+		return nil, errors.Join(err, s.audit.close())
+	}
 	reader := &ownReader{server: s}
 	s.policy = newPolicy(cfg.Log)
 	if err := s.authorizer(reader); err != nil {
