@@ -110,11 +110,11 @@ func (i *Informer[T]) Get(namespace, name string) (T, bool) {
 	return i.mirror.get(key{namespace, name})
 }
 
-// List returns all objects in no particular order, shared and read-only.
+// List returns all objects by namespace and name, shared and read-only.
 func (i *Informer[T]) List() []T { return i.mirror.list() }
 
-// ByIndex returns the objects that the index has under value, in no particular
-// order, shared and read-only. It panics when there is no such index.
+// ByIndex returns the objects that the index has under value, by namespace and
+// name, shared and read-only. It panics when there is no such index.
 func (i *Informer[T]) ByIndex(name, value string) []T { return i.mirror.byIndex(name, value) }
 
 // Revision is the resourceVersion up to which the mirror is complete, as a number;

@@ -1,9 +1,11 @@
 package informer
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/sampan-dev/sampan/client"
@@ -11,6 +13,10 @@ import (
 
 // key is an object's place; a struct, so that looking up needs no new string.
 type key struct{ namespace, name string }
+
+func (k key) compare(o key) int {
+	return cmp.Or(strings.Compare(k.namespace, o.namespace), strings.Compare(k.name, o.name))
+}
 
 func keyOf(obj client.Object) key { return key{obj.GetNamespace(), obj.GetName()} }
 
@@ -46,7 +52,7 @@ func (m *mirror[T]) get(k key) (T, bool) {
 func (m *mirror[T]) list() []T {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return slices.AppendSeq(make([]T, 0, len(m.objects)), maps.Values(m.objects))
+	return inOrder(m.objects)
 }
 
 func (m *mirror[T]) byIndex(name, value string) []T {
@@ -57,7 +63,18 @@ func (m *mirror[T]) byIndex(name, value string) []T {
 		panic(fmt.Sprintf("informer: no index %q", name))
 	}
 	found := ix.objects[value]
-	return slices.AppendSeq(make([]T, 0, len(found)), maps.Values(found))
+	return inOrder(found)
+}
+
+// inOrder gives objects by namespace and name: whoever acts on several of them
+// does so in the same order each time.
+func inOrder[T client.Object](objects map[key]T) []T {
+	keys := slices.SortedFunc(maps.Keys(objects), key.compare)
+	out := make([]T, len(keys))
+	for i, k := range keys {
+		out[i] = objects[k]
+	}
+	return out
 }
 
 func (m *mirror[T]) put(obj T) Event[T] {
@@ -87,8 +104,8 @@ func (m *mirror[T]) replace(objects []T) []Event[T] {
 		now[keyOf(obj)] = true
 	}
 	var events []Event[T]
-	for k, old := range m.objects {
-		if !now[k] {
+	for _, old := range inOrder(m.objects) {
+		if k := keyOf(old); !now[k] {
 			m.unset(k)
 			events = append(events, Event[T]{Old: old})
 		}

@@ -53,10 +53,19 @@ func newQueue() *queue {
 		if pa, pb := priority(a.pod), priority(b.pod); pa != pb {
 			return pa > pb
 		}
-		return a.since.Before(b.since)
+		return older(a, b)
 	}
 	q.delayed.less = func(a, b *waiting) bool { return a.ready.Before(b.ready) }
 	return q
+}
+
+// older is the order of pods that are equally important: by age, and of those that
+// came at one moment by name.
+func older(a, b *waiting) bool {
+	if !a.since.Equal(b.since) {
+		return a.since.Before(b.since)
+	}
+	return a.pod.Namespace < b.pod.Namespace || a.pod.Namespace == b.pod.Namespace && a.pod.Name < b.pod.Name
 }
 
 // put takes in a new pod, or the new state of a known one. A changed spec is a

@@ -31,7 +31,9 @@ func (p Policy) After(failures int) time.Duration {
 		delay *= 2
 	}
 	if p.Jitter > 0 {
-		delay -= time.Duration(rand.Float64() * p.Jitter * float64(delay))
+		// From the clock, so that whoever controls the clock knows the delay.
+		dice := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), uint64(failures)))
+		delay -= time.Duration(dice.Float64() * p.Jitter * float64(delay))
 	}
 	return delay
 }

@@ -1,0 +1,19 @@
+// Package seeded lives whole lives of a cluster in false time, each from a seed.
+// The real API server over the store in memory, the real controllers, scheduler
+// and node agents, and a container engine in memory run in one bubble. Whatever a
+// component asks of the API server, and every event that a watch brings it, waits
+// at a gate until the seed chooses it; so the seed chooses the order of all that
+// happens, how long news takes, which watches break, which answers get lost,
+// and who crashes between two writes. After every step the invariants of a
+// cluster are checked, and at the end, when all trouble is over, whether the
+// cluster has become what was asked for.
+//
+// A seed that fails is lived again by its number. What waits draws its lot from the
+// seed and its own name, so a life is repeated step by step; only what Go's
+// scheduler decides within one component between two of its questions is out of
+// the seed's hands. Faults put in on purpose (mutations) show that the seeds
+// notice.
+//
+//	go test ./test/sim/seeded -seed 17 -v    # one seed again, with its trace
+//	go test ./test/sim/seeded -seeds 2000    # more of them
+package seeded

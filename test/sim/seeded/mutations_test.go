@@ -1,0 +1,89 @@
+package seeded
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// mutation is a fault put into the product on purpose.
+type mutation struct {
+	name     string
+	file     string // from the module's root
+	old, new string // old occurs once
+}
+
+// mutations are faults that such software has had. The seeds must notice each.
+var mutations = []mutation{
+	{"a controller does not wait to see its own writes", "control/controller/own.go",
+		"if len(w.deleted) > 0 || o.mirror.Revision() < w.created {", "if false {"},
+	{"the scheduler forgets what a node has", "control/scheduler/plugin/resources/resources.go",
+		"if r.want > 0 && r.want > r.total-r.used {", "if r.want > r.total {"},
+	{"a watch skips an event", "control/apiserver/cache/watch.go",
+		"if event, ok := w.translate(ch); ok {", "if event, ok := w.translate(ch); ok && event.Revision%61 != 0 {"},
+	{"dependents outlive their owner", "control/controller/gc/collect.go",
+		"return action{remove: metav1.DeletePropagationBackground, reason: \"no owner exists\"}", "return action{reason: \"no owner exists\"}"},
+	{"a job counts a pod before it lets it go", "control/controller/job/account.go",
+		"if stillTracked[uid] {", "if stillTracked[uid] && false {"},
+	{"a quota is not looked at", "control/apiserver/admit/quota_charge.go",
+		"if len(over) == 0 {", "if len(over) >= 0 {"},
+	{"the store lets an old version overwrite a new one", "control/store/memory/memory.go",
+		"if old.Revision != expected {", "if old.Revision < expected {"},
+}
+
+// seedsOfMutation is how many seeds a mutation gets to be noticed in.
+const seedsOfMutation = "36"
+
+// TestMutations builds this test with each fault in turn, and wants it to fail.
+func TestMutations(t *testing.T) {
+	if testing.Short() {
+		t.Skip("each mutation is a build of the whole control plane")
+	}
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range mutations {
+		t.Run(m.name, func(t *testing.T) { m.try(t, root) })
+	}
+}
+
+func (m mutation) try(t *testing.T, root string) {
+	dir := t.TempDir()
+	file := filepath.Join(root, m.file)
+	source, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(source), m.old); n != 1 {
+		t.Fatalf("%s holds the text to break %d times, want once: %s", m.file, n, m.old)
+	}
+	broken := filepath.Join(dir, filepath.Base(file))
+	if err := os.WriteFile(broken, []byte(strings.Replace(string(source), m.old, m.new, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{file: broken}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, program := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "seeded.test")
+	if err := os.WriteFile(plan, overlay, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", plan, "-o", program, ".")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	out, err := exec.CommandContext(t.Context(), program, "-test.run", "^TestSeeds$", "-test.failfast", "-seeds", seedsOfMutation, "-first").CombinedOutput()
+	if err == nil {
+		t.Fatalf("no seed has noticed:\n%s", out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "seeds_test.go") || strings.Contains(line, "WRONG") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
+}

@@ -1,0 +1,466 @@
+package seeded
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/internal/target"
+)
+
+// followed are the kinds that the oracle follows.
+var followed = []target.Target{
+	target.Of(client.Pods.GroupVersionResource, ""), target.Of(client.ReplicaSets.GroupVersionResource, ""),
+	target.Of(client.Deployments.GroupVersionResource, ""), target.Of(client.StatefulSets.GroupVersionResource, ""),
+	target.Of(client.DaemonSets.GroupVersionResource, ""), target.Of(client.Jobs.GroupVersionResource, ""),
+	target.Of(client.EndpointSlices.GroupVersionResource, ""), target.Of(client.Services.GroupVersionResource, ""),
+	target.Of(client.Namespaces.GroupVersionResource, ""), target.Of(client.Nodes.GroupVersionResource, ""),
+	target.Of(client.ReplicationControllers.GroupVersionResource, ""),
+}
+
+// told is one event of the pods' history.
+type told struct {
+	kind     watch.EventType
+	uid      string
+	revision int64
+}
+
+// oracle knows what really is: it watches past the gate.
+type oracle struct {
+	w *world
+
+	mu        sync.Mutex
+	objects   map[string]map[string]client.Object // resource, namespace/name
+	revisions map[string]int64                    // by UID, the newest seen
+	history   []told
+	dirty     bool
+
+	bound     map[string]string          // pod UID to node
+	wanted    map[string][]wish          // replica set UID
+	succeeded map[string]map[string]bool // job UID to pods that did
+	counted   map[string]int32           // job UID to status.succeeded
+}
+
+// wish is how many replicas were wanted from a moment on.
+type wish struct {
+	from  time.Time
+	count int32
+}
+
+func newOracle(ctx context.Context, w *world) *oracle {
+	o := &oracle{w: w, objects: map[string]map[string]client.Object{}, revisions: map[string]int64{}, bound: map[string]string{},
+		wanted: map[string][]wish{}, succeeded: map[string]map[string]bool{}, counted: map[string]int32{}}
+	for _, at := range followed {
+		o.objects[at.Resource.Resource] = map[string]client.Object{}
+		events, err := w.admin.Watch(ctx, at, metav1.ListOptions{ResourceVersion: "0"})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		go o.follow(at, events)
+	}
+	return o
+}
+
+func (o *oracle) follow(at target.Target, events watch.Interface) {
+	for e := range events.ResultChan() {
+		obj, ok := e.Object.(client.Object)
+		if !ok || e.Type == watch.Bookmark {
+			continue
+		}
+		o.hear(at.Resource.Resource, e.Type, obj)
+	}
+}
+
+func (o *oracle) hear(res string, kind watch.EventType, obj client.Object) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.dirty = true
+	key, uid := obj.GetNamespace()+"/"+obj.GetName(), string(obj.GetUID())
+	revision, _ := strconv.ParseInt(obj.GetResourceVersion(), 10, 64)
+	if revision <= o.revisions[uid] {
+		o.w.fail("%s %s: event %s of revision %d after %d", res, key, kind, revision, o.revisions[uid])
+	}
+	o.revisions[uid] = revision
+	if kind == watch.Deleted {
+		delete(o.objects[res], key)
+	} else {
+		o.objects[res][key] = obj
+	}
+	switch obj := obj.(type) {
+	case *corev1.Pod:
+		o.history = append(o.history, told{kind, uid, revision})
+		o.pod(obj)
+	case *appsv1.ReplicaSet:
+		wishes := o.wanted[uid]
+		if len(wishes) == 0 || wishes[len(wishes)-1].count != *obj.Spec.Replicas {
+			o.wanted[uid] = append(wishes, wish{time.Now(), *obj.Spec.Replicas})
+		}
+	case *batchv1.Job:
+		o.job(obj)
+	}
+}
+
+// pod checks what must hold of each version of a pod.
+func (o *oracle) pod(p *corev1.Pod) {
+	uid := string(p.UID)
+	if node := o.bound[uid]; node != "" && node != p.Spec.NodeName {
+		o.w.fail("pod %s/%s moved from %s to %s", p.Namespace, p.Name, node, p.Spec.NodeName)
+	}
+	o.bound[uid] = p.Spec.NodeName
+	owners := 0
+	for _, ref := range p.OwnerReferences {
+		if ref.Controller != nil && *ref.Controller {
+			owners++
+			if ref.Kind == "Job" && p.Status.Phase == corev1.PodSucceeded {
+				if o.succeeded[string(ref.UID)] == nil {
+					o.succeeded[string(ref.UID)] = map[string]bool{}
+				}
+				o.succeeded[string(ref.UID)][uid] = true
+			}
+		}
+	}
+	if owners > 1 {
+		o.w.fail("pod %s/%s has %d controllers", p.Namespace, p.Name, owners)
+	}
+}
+
+// job checks the counting of each version of a job.
+func (o *oracle) job(j *batchv1.Job) {
+	uid := string(j.UID)
+	if j.Status.Succeeded < o.counted[uid] {
+		o.w.fail("job %s: status.succeeded went from %d to %d", j.Name, o.counted[uid], j.Status.Succeeded)
+	}
+	o.counted[uid] = j.Status.Succeeded
+	if int(j.Status.Succeeded) > len(o.succeeded[uid]) {
+		o.w.fail("job %s counts %d successes, %d pods have succeeded", j.Name, j.Status.Succeeded, len(o.succeeded[uid]))
+	}
+}
+
+// asAcknowledged is what a write's answer promises.
+func asAcknowledged(t target.Target, obj runtime.Object) (acknowledged, bool) {
+	m, ok := obj.(client.Object)
+	if !ok || !slices.ContainsFunc(followed, func(f target.Target) bool { return f.Resource == t.Resource }) || m.GetUID() == "" {
+		return acknowledged{}, false
+	}
+	revision, err := strconv.ParseInt(m.GetResourceVersion(), 10, 64)
+	if err != nil {
+		return acknowledged{}, false
+	}
+	return acknowledged{what: t.String(), uid: string(m.GetUID()), revision: revision}, true
+}
+
+// acknowledged checks that a write that somebody was told of is in the history.
+func (o *oracle) acknowledged(a acknowledged) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.revisions[a.uid] < a.revision {
+		o.w.fail("%s: acknowledged at revision %d, but the history ends at %d", a.what, a.revision, o.revisions[a.uid])
+	}
+}
+
+// list gives all objects of a kind, in the order of their names.
+func list[T client.Object](o *oracle, r client.Resource[T]) []T {
+	var out []T
+	for _, obj := range o.objects[r.Resource] {
+		out = append(out, obj.(T))
+	}
+	slices.SortFunc(out, func(a, b T) int {
+		return compareKeys(a, b)
+	})
+	return out
+}
+
+func compareKeys(a, b client.Object) int {
+	switch x, y := a.GetNamespace()+"/"+a.GetName(), b.GetNamespace()+"/"+b.GetName(); {
+	case x < y:
+		return -1
+	case x > y:
+		return 1
+	}
+	return 0
+}
+
+// check looks at the whole picture, when it has changed.
+func (o *oracle) check() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.dirty {
+		return
+	}
+	o.dirty = false
+	pods := list(o, client.Pods)
+	o.checkNodes(pods)
+	o.checkQuota(pods)
+	o.checkReplicas(pods)
+	o.checkOrdinals()
+}
+
+func finished(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+}
+
+// checkNodes: no node is promised more than it has.
+func (o *oracle) checkNodes(pods []*corev1.Pod) {
+	used := map[string]int64{}
+	for _, p := range pods {
+		if p.Spec.NodeName != "" && !finished(p) {
+			used[p.Spec.NodeName] += request(p)
+		}
+	}
+	for node, sum := range used {
+		if sum > nodeCPU {
+			o.w.fail("node %s has promised %dm of %dm", node, sum, nodeCPU)
+		}
+	}
+}
+
+// checkQuota: never more pods than the quota allows.
+func (o *oracle) checkQuota(pods []*corev1.Pod) {
+	count := 0
+	for _, p := range pods {
+		if p.Namespace == "tight" && !finished(p) {
+			count++
+		}
+	}
+	if count > quotaPods {
+		o.w.fail("namespace tight has %d pods, its quota allows %d", count, quotaPods)
+	}
+}
+
+// checkReplicas: a replica set whose requests are answered never has more pods
+// than it was ever asked for in the last minute.
+func (o *oracle) checkReplicas(pods []*corev1.Pod) {
+	if p := o.w.trouble; p.crash+p.lose+p.refuse > 0 || p.twoLeaders || p.nodes || o.w.over {
+		return
+	}
+	active := map[string]int32{}
+	for _, p := range pods {
+		if ref := metav1.GetControllerOf(p); ref != nil && !finished(p) && p.DeletionTimestamp == nil {
+			active[string(ref.UID)]++
+		}
+	}
+	for _, rs := range list(o, client.ReplicaSets) {
+		uid := string(rs.UID)
+		most := int32(0)
+		wishes := o.wanted[uid]
+		for i, w := range wishes {
+			if i == len(wishes)-1 || time.Since(wishes[i+1].from) < time.Minute {
+				most = max(most, w.count)
+			}
+		}
+		if active[uid] > most {
+			o.w.fail("replica set %s/%s has %d pods, wanted at most %d", rs.Namespace, rs.Name, active[uid], most)
+		}
+	}
+}
+
+// checkOrdinals: of each pod of a stateful set one at most runs, anywhere.
+func (o *oracle) checkOrdinals() {
+	running := map[string][]string{}
+	for _, m := range o.w.nodes {
+		for _, name := range m.running() {
+			if name.stateful {
+				running[name.pod] = append(running[name.pod], m.name)
+			}
+		}
+	}
+	for pod, where := range running {
+		if len(where) > 1 {
+			o.w.fail("pod %s runs %d times: %v", pod, len(where), where)
+		}
+	}
+}
+
+// final asks whether the cluster has become what was asked for.
+func (o *oracle) final() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	pods := list(o, client.Pods)
+	o.finalPlaces(pods)
+	o.finalDeployments(pods)
+	o.finalSets(pods)
+	o.finalJobs(pods)
+	o.finalOwners(pods)
+	o.finalSlices(pods)
+	o.finalEngines(pods)
+	for res, objects := range o.objects {
+		for key, obj := range objects {
+			if at := obj.GetDeletionTimestamp(); at != nil {
+				o.w.fail("%s %s has been going since %s: finalizers %v", res, key, at.Sub(o.w.begin), obj.GetFinalizers())
+			}
+		}
+	}
+}
+
+// finalPlaces: a pod that has no node fits on none.
+func (o *oracle) finalPlaces(pods []*corev1.Pod) {
+	free := map[string]int64{}
+	for _, n := range list(o, client.Nodes) {
+		free[n.Name] = nodeCPU
+	}
+	for _, p := range pods {
+		if !finished(p) {
+			free[p.Spec.NodeName] -= request(p)
+		}
+	}
+	delete(free, "")
+	for _, p := range pods {
+		for node, left := range free {
+			if p.Spec.NodeName == "" && request(p) <= left {
+				o.w.fail("pod %s/%s waits, but node %s has %dm left and it wants %dm", p.Namespace, p.Name, node, left, request(p))
+			}
+		}
+	}
+}
+
+func request(p *corev1.Pod) int64 {
+	return p.Spec.Containers[0].Resources.Requests.Cpu().MilliValue()
+}
+
+// waiting says whether a pod of an application has no place.
+func waiting(pods []*corev1.Pod, namespace, app string) bool {
+	return slices.ContainsFunc(pods, func(p *corev1.Pod) bool {
+		return p.Namespace == namespace && p.Labels["app"] == app && p.Spec.NodeName == ""
+	})
+}
+
+func (o *oracle) finalDeployments(pods []*corev1.Pod) {
+	for _, d := range list(o, client.Deployments) {
+		want := *d.Spec.Replicas
+		if d.Namespace == "tight" || waiting(pods, d.Namespace, d.Name) {
+			continue // how much of it fits is the quota's, or the nodes', to say
+		}
+		if s := d.Status; s.AvailableReplicas != want || s.UpdatedReplicas != want || s.Replicas != want || s.ObservedGeneration != d.Generation {
+			o.w.fail("deployment %s/%s wants %d: status %d/%d/%d, generation %d seen of %d", d.Namespace, d.Name, want,
+				s.Replicas, s.UpdatedReplicas, s.AvailableReplicas, s.ObservedGeneration, d.Generation)
+		}
+	}
+}
+
+func (o *oracle) finalSets(pods []*corev1.Pod) {
+	for _, s := range list(o, client.StatefulSets) {
+		if waiting(pods, s.Namespace, s.Name) {
+			continue
+		}
+		if want := *s.Spec.Replicas; s.Status.ReadyReplicas != want || s.Status.Replicas != want || s.Status.UpdateRevision != s.Status.CurrentRevision {
+			o.w.fail("stateful set %s wants %d: status %+v", s.Name, want, s.Status)
+		}
+	}
+	for _, d := range list(o, client.DaemonSets) {
+		if want := int32(len(o.objects[client.Nodes.Resource])); d.Status.NumberReady != want || d.Status.UpdatedNumberScheduled != want {
+			o.w.fail("daemon set %s wants %d: status %+v", d.Name, want, d.Status)
+		}
+	}
+}
+
+func (o *oracle) finalJobs(pods []*corev1.Pod) {
+	for _, j := range list(o, client.Jobs) {
+		if slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return metav1.IsControlledBy(p, j) && p.Spec.NodeName == "" }) {
+			continue // it waits for a place
+		}
+		done := ""
+		for _, c := range j.Status.Conditions {
+			if c.Status == corev1.ConditionTrue && (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) {
+				done += string(c.Type)
+			}
+		}
+		flaky := j.Spec.Template.Spec.Containers[0].Image == "flaky"
+		switch {
+		case done == "" || done == "CompleteFailed" || done == "FailedComplete":
+			o.w.fail("job %s has ended as %q: %+v", j.Name, done, j.Status)
+		case done == "Complete" && (j.Status.Succeeded < *j.Spec.Completions || flaky):
+			o.w.fail("job %s is complete with %d of %d, image %s", j.Name, j.Status.Succeeded, *j.Spec.Completions, j.Spec.Template.Spec.Containers[0].Image)
+		case j.Status.Active > 0 || j.Status.UncountedTerminatedPods != nil && len(j.Status.UncountedTerminatedPods.Succeeded)+len(j.Status.UncountedTerminatedPods.Failed) > 0:
+			o.w.fail("job %s has ended, but is not settled: %+v", j.Name, j.Status)
+		}
+	}
+}
+
+// finalOwners: nothing is left whose owner is gone.
+func (o *oracle) finalOwners(pods []*corev1.Pod) {
+	alive := map[string]bool{}
+	for _, objects := range o.objects {
+		for _, obj := range objects {
+			alive[string(obj.GetUID())] = true
+		}
+	}
+	for _, p := range pods {
+		if ref := metav1.GetControllerOf(p); ref != nil && !alive[string(ref.UID)] {
+			o.w.fail("pod %s/%s outlives its %s %s", p.Namespace, p.Name, ref.Kind, ref.Name)
+		}
+	}
+	for _, rs := range list(o, client.ReplicaSets) {
+		if ref := metav1.GetControllerOf(rs); ref != nil && !alive[string(ref.UID)] {
+			o.w.fail("replica set %s/%s outlives its %s %s", rs.Namespace, rs.Name, ref.Kind, ref.Name)
+		}
+	}
+}
+
+// finalSlices: the endpoints of each service are its ready pods.
+func (o *oracle) finalSlices(pods []*corev1.Pod) {
+	got := map[string][]string{}
+	for _, s := range list(o, client.EndpointSlices) {
+		service := s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]
+		for _, e := range s.Endpoints {
+			if e.TargetRef != nil && e.Conditions.Ready != nil && *e.Conditions.Ready {
+				got[service] = append(got[service], e.TargetRef.Name)
+			}
+		}
+	}
+	for _, s := range list(o, client.Services) {
+		if s.Spec.Selector == nil {
+			continue
+		}
+		var want []string
+		for _, p := range pods {
+			if p.Namespace == s.Namespace && p.Labels["app"] == s.Spec.Selector["app"] && isReady(p) {
+				want = append(want, p.Name)
+			}
+		}
+		have := got[s.Namespace+"/"+s.Name]
+		slices.Sort(have)
+		if !slices.Equal(have, want) {
+			o.w.fail("service %s/%s has endpoints %v, its ready pods are %v", s.Namespace, s.Name, have, want)
+		}
+	}
+}
+
+func isReady(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// finalEngines: what runs is what there is.
+func (o *oracle) finalEngines(pods []*corev1.Pod) {
+	want := map[string]bool{}
+	for _, p := range pods {
+		if p.Spec.NodeName != "" && !finished(p) {
+			want[fmt.Sprintf("%s on %s", p.UID, p.Spec.NodeName)] = true
+		}
+	}
+	for _, m := range o.w.nodes {
+		for _, name := range m.running() {
+			id := fmt.Sprintf("%s on %s", name.uid, m.name)
+			if !want[id] {
+				o.w.fail("node %s runs %s, which there is no more", m.name, name.pod)
+			}
+			delete(want, id)
+		}
+	}
+	for id := range want {
+		o.w.fail("pod %s does not run", id)
+	}
+}

@@ -1,0 +1,383 @@
+package seeded
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"k8s.io/apimachinery/pkg/runtime"
+	names "k8s.io/apimachinery/pkg/util/rand"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/control/apiserver"
+	"github.com/sampan-dev/sampan/control/controller"
+	controllers "github.com/sampan-dev/sampan/control/controller/all"
+	"github.com/sampan-dev/sampan/control/scheduler"
+	"github.com/sampan-dev/sampan/control/scheduler/profile"
+	"github.com/sampan-dev/sampan/control/store/memory"
+	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/pki"
+	"github.com/sampan-dev/sampan/internal/target"
+	kindtable "github.com/sampan-dev/sampan/kinds/all"
+)
+
+// Times of a life, all false.
+const (
+	// busy is how long things are asked for and trouble is made.
+	busy = 4 * time.Minute
+	// calm is how long the cluster then has to become what was asked for. It is
+	// longer than a node's silence takes to have all its consequences.
+	calm = 15 * time.Minute
+	// restartAfter is how long a crashed component stays away.
+	restartAfter = 3 * time.Second
+	// maxSteps bounds one life.
+	maxSteps = 200_000
+)
+
+// keys are made once: making them is the slowest part of a start.
+type keys struct {
+	authority *pki.Authority
+	tokens    *pki.TokenKey
+}
+
+func newKeys(t *testing.T) keys {
+	dir := t.TempDir()
+	authority, err := pki.Open(filepath.Join(dir, "pki"), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := pki.OpenTokenKey(filepath.Join(dir, "tokens.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys{authority, tokens}
+}
+
+// plan is one thing that the world will do.
+type plan struct {
+	at   time.Time
+	n    int
+	name string
+	do   func()
+}
+
+// world is one life of a cluster.
+type world struct {
+	t       *testing.T
+	seed    uint64
+	rng     *rand.Rand
+	trouble trouble
+	keys    keys
+	dir     string
+	log     *slog.Logger
+
+	server *apiserver.Server
+	admin  client.Transport
+	gate   *gate
+	oracle *oracle
+	nodes  []*machine
+	lives  map[string]*life
+	agenda []plan
+	begin  time.Time
+	steps  int
+	plans  int
+	over   bool // trouble is over
+
+	mu    sync.Mutex
+	acked []acknowledged
+	trace []string
+	wrong []string
+}
+
+// acknowledged is a write that somebody was told has happened.
+type acknowledged struct {
+	what     string
+	uid      string
+	revision int64
+}
+
+// live lives the life of a seed and returns its trace and what was wrong.
+func live(t *testing.T, seed uint64, k keys) (trace, wrong []string) {
+	dir, err := os.MkdirTemp("", "sampan-seed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	// Names and UIDs are the seed's too.
+	rand8 := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})
+	uuid.SetRand(rand8)
+	defer uuid.SetRand(nil)
+	names.Seed(int64(seed)) //nolint:gosec // any number will do
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), keys: k, dir: dir, gate: newGate(seed),
+			lives: map[string]*life{}, begin: time.Now()}
+		w.trouble = profiles[int(seed)%len(profiles)]
+		w.log = slog.New(slog.DiscardHandler)
+		if testing.Verbose() {
+			w.log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+		}
+		w.run()
+		trace, wrong = w.trace, w.wrong
+	})
+	return trace, wrong
+}
+
+// run starts everything, lives, and ends everything.
+func (w *world) run() {
+	ctx, stop := context.WithCancel(context.Background())
+	objects := memory.New(memory.Config{})
+	server, err := apiserver.New(apiserver.Config{
+		Store: objects, Kinds: kindtable.Kinds(), Authority: w.keys.authority, TokenKey: w.keys.tokens, Log: w.log,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.server = server
+	w.admin = server.Local(identity.Identity{Name: "admin", Groups: []string{identity.Masters, identity.Authenticated}})
+	var running sync.WaitGroup
+	running.Go(func() { _ = server.Run(ctx) })
+	<-server.Ready()
+	w.oracle = newOracle(ctx, w)
+	w.startControllers("controllers")
+	w.startScheduler()
+	for i := range 3 {
+		w.addNode(fmt.Sprintf("n%d", i))
+	}
+	w.until(w.now(5 * time.Second))
+	w.script()
+	if len(w.wrong) == 0 {
+		w.until(w.now(busy))
+	}
+	w.recover()
+	if len(w.wrong) == 0 {
+		w.until(w.now(calm))
+		w.oracle.final()
+	}
+	w.gate.release()
+	for _, l := range w.lives {
+		l.kill()
+		<-l.done
+	}
+	for _, m := range w.nodes {
+		m.engine.Close()
+	}
+	stop()
+	running.Wait()
+	_ = objects.Close()
+}
+
+func (w *world) now(d time.Duration) time.Time { return time.Now().Add(d) }
+
+// note adds a line to the trace.
+func (w *world) note(format string, args ...any) {
+	w.trace = append(w.trace, fmt.Sprintf("%8.3fs ", time.Since(w.begin).Seconds())+fmt.Sprintf(format, args...))
+}
+
+// fail says that an invariant does not hold.
+func (w *world) fail(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	if !slices.Contains(w.wrong, line) {
+		w.wrong = append(w.wrong, line)
+		w.note("WRONG: %s", line)
+	}
+}
+
+// later puts something on the agenda.
+func (w *world) later(d time.Duration, name string, do func()) {
+	w.plans++
+	w.agenda = append(w.agenda, plan{at: time.Now().Add(d), n: w.plans, name: name, do: do})
+	slices.SortFunc(w.agenda, func(a, b plan) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.n, b.n)) })
+}
+
+// until lets the world go on until a moment, or until something is wrong.
+func (w *world) until(end time.Time) {
+	for len(w.wrong) == 0 {
+		if w.steps++; w.steps > maxSteps {
+			w.fail("the world does not come to rest: %d steps", w.steps)
+			return
+		}
+		synctest.Wait()
+		w.check()
+		if len(w.agenda) > 0 && !w.agenda[0].at.After(time.Now()) {
+			p := w.agenda[0]
+			w.agenda = w.agenda[1:]
+			w.note("%s", p.name)
+			p.do()
+			continue
+		}
+		chosen, next := w.gate.pick(w.trouble, time.Now())
+		if chosen != nil {
+			v := w.trouble.judge(chosen)
+			w.note("%s%s", chosen, verdictNames[v])
+			chosen.pass <- v
+			continue
+		}
+		if !time.Now().Before(end) {
+			return
+		}
+		w.idle(end, next)
+	}
+}
+
+// idle waits for somebody at the gate, for the next plan, or for the end.
+func (w *world) idle(end, next time.Time) {
+	wake := end
+	if len(w.agenda) > 0 && w.agenda[0].at.Before(wake) {
+		wake = w.agenda[0].at
+	}
+	if !next.IsZero() && next.Before(wake) {
+		wake = next
+	}
+	timer := time.NewTimer(time.Until(wake))
+	defer timer.Stop()
+	select {
+	case <-w.gate.arrived:
+	case <-timer.C:
+	}
+}
+
+// check compares acknowledged writes with what is known, and asks the oracle.
+func (w *world) check() {
+	w.mu.Lock()
+	acked := w.acked
+	w.acked = nil
+	w.mu.Unlock()
+	for _, a := range acked {
+		w.oracle.acknowledged(a)
+	}
+	w.oracle.check()
+}
+
+// connect gives a component a line of its own.
+func (w *world) connect(l *life, as string, id identity.Identity) client.Transport {
+	if as != "" {
+		as += " "
+	}
+	return &line{Transport: w.server.Local(id), gate: w.gate, life: l, as: as, acked: w.ack}
+}
+
+func (w *world) ack(t target.Target, obj runtime.Object) {
+	a, ok := asAcknowledged(t, obj)
+	if !ok {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.acked = append(w.acked, a)
+}
+
+// begins runs a component until its life ends; one that crashed comes back.
+func (w *world) begins(who string, run func(ctx context.Context, l *life) error) *life {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := newLife(who, cancel)
+	w.lives[who] = l
+	go func() {
+		defer close(l.done)
+		_ = run(ctx, l)
+	}()
+	return l
+}
+
+// startControllers starts a set of all controllers.
+func (w *world) startControllers(who string) {
+	l := w.begins(who, func(ctx context.Context, l *life) error {
+		return controllers.Start(ctx, controllers.Config{
+			Transport: func(component string) client.Transport {
+				if component == "" {
+					return w.connect(l, "mirrors", identity.Identity{Name: "system:kube-controller-manager", Groups: []string{identity.Authenticated}})
+				}
+				return w.connect(l, component, identity.ServiceAccount("kube-system", component, ""))
+			},
+			Kinds: controller.NewKinds(stored()...), RootCA: w.keys.authority.PEM(), Log: w.log,
+		})
+	})
+	w.respawn(l, func() { w.startControllers(who) })
+}
+
+func (w *world) startScheduler() {
+	l := w.begins("scheduler", func(ctx context.Context, l *life) error {
+		s, err := scheduler.New(scheduler.Config{
+			Transport: w.connect(l, "", identity.Identity{Name: "system:kube-scheduler", Groups: []string{identity.Authenticated}}),
+			Filters:   profile.Filters(), Scores: profile.Scores(), Seed: w.seed, Log: w.log,
+		})
+		if err != nil {
+			return err
+		}
+		return s.Run(ctx)
+	})
+	w.respawn(l, w.startScheduler)
+}
+
+// respawn brings a component back after it has died. Somebody has to look: a plan
+// does, every second of trouble.
+func (w *world) respawn(l *life, again func()) {
+	if w.over {
+		return
+	}
+	w.later(time.Second, "look after "+l.who, func() {
+		select {
+		case <-l.gone:
+			<-l.done
+			w.later(restartAfter, "restart "+l.who, again)
+		default:
+			w.respawn(l, again)
+		}
+	})
+}
+
+// retire ends a component for good.
+func (w *world) retire(who string) {
+	l := w.lives[who]
+	if l == nil {
+		return
+	}
+	l.kill()
+	<-l.done
+	delete(w.lives, who)
+	w.agenda = slices.DeleteFunc(w.agenda, func(p plan) bool {
+		return p.name == "look after "+who || p.name == "restart "+who
+	})
+}
+
+// recover ends all trouble: whoever is away comes back, and nothing more happens
+// to anybody.
+func (w *world) recover() {
+	w.over = true
+	w.trouble = trouble{name: "over"}
+	clear(w.gate.silent)
+	agenda := w.agenda
+	w.agenda = nil
+	w.note("the trouble is over")
+	for _, p := range agenda {
+		w.note("%s", p.name)
+		p.do()
+	}
+	// What a look found dead has been put on the agenda: it is due now.
+	for i := range w.agenda {
+		w.agenda[i].at = time.Now()
+	}
+}
+
+// stored are the kinds to look after, one version each.
+func stored() []controller.Kind {
+	var all []controller.Kind
+	seen := map[string]bool{}
+	for _, k := range kindtable.Kinds() {
+		if k.Storage == "" || seen[k.Storage] {
+			continue
+		}
+		seen[k.Storage] = true
+		all = append(all, controller.Kind{GroupVersionResource: k.GVR(), Kind: k.GVK.Kind, Namespaced: k.Namespaced})
+	}
+	return all
+}
