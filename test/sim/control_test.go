@@ -63,6 +63,7 @@ func start(t *testing.T) *plane {
 	running.Go(func() {
 		_ = controllers.Start(ctx, controllers.Config{
 			Transport: p.component, Kinds: controller.NewKinds(stored()...), RootCA: authority.PEM(), Log: log,
+			Authority: authority, TokenKey: tokens,
 		})
 	})
 	p.settle()

@@ -96,6 +96,7 @@ func (r certificateRules) request(ctx context.Context, a *resource.Attributes, n
 	old, _ := a.Old.(*certificatesv1.CertificateSigningRequest)
 	switch sub := a.Target.Subresource; {
 	case sub == "" && a.Operation == resource.OpCreate:
+		requester(now, a.User) // once more: no webhook may change who asks
 		return subjectRestriction(now)
 	case sub == "approval" && old != nil:
 		if !r.may(ctx, a.User, "approve", old.Spec.SignerName) {
