@@ -19,6 +19,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/deployment"
 	"github.com/sampan-dev/sampan/control/controller/endpoints"
 	"github.com/sampan-dev/sampan/control/controller/endpointslice"
+	"github.com/sampan-dev/sampan/control/controller/endpointslicemirroring"
 	"github.com/sampan-dev/sampan/control/controller/gc"
 	"github.com/sampan-dev/sampan/control/controller/job"
 	"github.com/sampan-dev/sampan/control/controller/namespace"
@@ -111,6 +112,7 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(ttlafterfinished.New(shared)))
 	add(as(endpointslice.New(shared)))
 	add(as(endpoints.New(shared)))
+	add(as(endpointslicemirroring.New(shared)))
 	add(as(serviceaccount.New(shared)))
 	add(as(rootca.New(shared, cfg.RootCA)))
 	add(as(served.New(shared, cfg.Kinds)))

@@ -98,7 +98,11 @@ func (*Controller) Reads() []schema.GroupVersionResource {
 
 // Writes implements reconcile.Reconciler.
 func (*Controller) Writes() []reconcile.Write {
-	return []reconcile.Write{{Resource: client.EndpointSlices.GroupVersionResource}}
+	slices := client.EndpointSlices.GroupVersionResource
+	return []reconcile.Write{
+		{Resource: slices, Part: reconcile.Create}, {Resource: slices, Part: reconcile.Delete},
+		{Resource: slices, Part: "endpoints[" + managedBy + "]"},
+	}
 }
 
 // Run implements controller.Controller.

@@ -141,6 +141,9 @@ func (c *config) suiteProcess(ctx context.Context, specs []string) ([]result, er
 	return results, nil
 }
 
+// slowness is how much longer a [Slow] spec may take.
+const slowness = 4
+
 // finished is how ginkgo tells of a spec that has ended.
 var finished = regexp.MustCompile(`^(•|S \[|P \[)`)
 
@@ -157,7 +160,10 @@ func (c *config) watch(ctx context.Context, cmd *exec.Cmd, output io.Reader) {
 	lines := bufio.NewReader(output)
 	for {
 		line, err := lines.ReadString('\n')
-		if finished.MatchString(line) {
+		switch {
+		case strings.HasPrefix(line, "[sig-") && strings.Contains(line, "[Slow]"):
+			timer.Reset(slowness * c.limit)
+		case finished.MatchString(line):
 			timer.Reset(c.limit)
 		}
 		if err != nil {
