@@ -97,7 +97,7 @@ func (s *Server) finished(ctx context.Context, e resource.AuditEvent) {
 	if isOwn(ctx, e.Request.User) {
 		return
 	}
-	s.metrics.request(e.Request.Verb, e.Request.Target.Resource.Resource, e.Code)
+	s.counted(ctx, e)
 	status := metav1.Status{Code: int32(e.Code)} //nolint:gosec // an HTTP status
 	if e.Err != nil {
 		status.Status, status.Message = metav1.StatusFailure, e.Err.Error()

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,7 +45,12 @@ func (s *Server) healthRoutes(mux *http.ServeMux) {
 			return fmt.Errorf("not finished")
 		}
 	}}
-	roles := check{"poststarthook/rbac/bootstrap-roles", started.run}
+	hooks := []check{started, {"poststarthook/rbac/bootstrap-roles", started.run},
+		{"poststarthook/scheduling/bootstrap-system-priority-classes", started.run},
+		{"poststarthook/priority-and-fairness-config-producer", started.run}}
+	if s.cfg.Encryption != nil {
+		hooks = append(hooks, check{"kms-providers", s.cfg.Encryption.Check})
+	}
 	stopping := check{"shutdown", func(context.Context) error {
 		select {
 		case <-s.stopping:
@@ -55,8 +61,8 @@ func (s *Server) healthRoutes(mux *http.ServeMux) {
 	}}
 	for path, checks := range map[string][]check{
 		"/livez":   {ping, etcd},
-		"/healthz": {ping, etcd, started, roles},
-		"/readyz":  {ping, etcd, started, roles, stopping},
+		"/healthz": append([]check{ping, etcd}, hooks...),
+		"/readyz":  append(append([]check{ping, etcd, {"etcd-readiness", etcd.run}}, hooks...), stopping),
 	} {
 		mux.Handle(path, healthHandler(strings.Trim(path, "/"), checks))
 		for _, c := range checks {
@@ -73,7 +79,8 @@ func healthHandler(name string, checks []check) http.Handler {
 		var report strings.Builder
 		failed := false
 		for _, c := range checks {
-			if slices.Contains(excluded, c.name) {
+			if i := slices.Index(excluded, c.name); i >= 0 {
+				excluded = slices.Delete(excluded, i, i+1)
 				fmt.Fprintf(&report, "[+]%s excluded: ok\n", c.name)
 				continue
 			}
@@ -83,6 +90,9 @@ func healthHandler(name string, checks []check) http.Handler {
 				continue
 			}
 			fmt.Fprintf(&report, "[+]%s ok\n", c.name)
+		}
+		if len(excluded) > 0 {
+			fmt.Fprintf(&report, "warn: some health checks cannot be excluded: no matches for %s\n", quoted(excluded))
 		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -97,6 +107,16 @@ func healthHandler(name string, checks []check) http.Handler {
 			fmt.Fprint(w, "ok")
 		}
 	})
+}
+
+// quoted names, in upstream's form.
+func quoted(names []string) string {
+	all := make([]string, 0, len(names))
+	for _, n := range names {
+		all = append(all, strconv.Quote(n))
+	}
+	slices.Sort(all)
+	return strings.Join(all, ",")
 }
 
 func (s *Server) serveVersion(w http.ResponseWriter, _ *http.Request) {

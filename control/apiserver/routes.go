@@ -56,7 +56,7 @@ func (s *Server) routes() (http.Handler, error) {
 		others.Handle(path, h)
 	}
 	others.HandleFunc("/", s.servePaths)
-	return s.contain(s.authenticate(s.audited(s.order.Handler(s.split(others))))), nil
+	return s.contain(s.measured(s.authenticate(s.audited(s.order.Handler(s.split(others)))))), nil
 }
 
 // split sends resource paths to the generic handler and authorises all others.
@@ -108,9 +108,7 @@ func (s *Server) contain(next http.Handler) http.Handler {
 		about := &origin{auditID: id, address: peer(r)}
 		r = r.WithContext(context.WithValue(r.Context(), originKey{}, about))
 		boundBody(w, r)
-		begin := time.Now()
 		defer func() {
-			s.metrics.observe(r.Method, time.Since(begin))
 			p := recover()
 			if p == nil {
 				return

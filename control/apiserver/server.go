@@ -117,6 +117,7 @@ func New(cfg Config) (*Server, error) {
 	s.policy.objects = s.own
 	s.remotes = s.newAggregator()
 	s.order = flow.New(flow.Config{Asks: s.resources.Asks, Stored: s.resources.Stored, Now: cfg.Now, Log: cfg.Log})
+	s.metrics.server = s
 	s.metrics.registry.MustRegister(s.order)
 	s.rotation = s.newRotation()
 	if s.handler, err = s.routes(); err != nil {
