@@ -127,8 +127,13 @@ func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.List
 			return nil, err
 		}
 	}
+	front, err := pki.Open(filepath.Join(c.DataDir, "pki", "front-proxy"), time.Now)
+	if err != nil {
+		return nil, err
+	}
 	return apiserver.New(apiserver.Config{
-		Store: objects, Kinds: kinds.Kinds(), Authority: c.authority, TokenKey: tokens, Listener: l,
+		FrontProxy: front,
+		Store:      objects, Kinds: kinds.Kinds(), Authority: c.authority, TokenKey: tokens, Listener: l,
 		Advertise: netip.AddrPortFrom(c.address, uint16(c.Port)), Names: []string{c.NodeName, "127.0.0.1", "::1", c.pods.Masked().Addr().Next().String()},
 		ServiceRanges: []netip.Prefix{c.services}, Domain: c.Domain,
 		AuditPath: filepath.Join(c.DataDir, "audit.log"), AuditPolicy: c.AuditPolicy, AuditWebhook: c.AuditWebhook, Extra: extra,
