@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/jsonpath"
 	"sigs.k8s.io/yaml"
 )
@@ -105,7 +107,7 @@ func (s *step) run(block string) string {
 			s.t.Errorf("%s\nnot within 5 s; saw last:\n%s", said, seen)
 			break
 		}
-		time.Sleep(10 * time.Millisecond) // the server does it a moment later
+		<-time.After(10 * time.Millisecond) // the server does it a moment later
 		seen = s.once(verb, path, strings.Join(body, "\n"), asked, headers)
 	}
 	return said + "\n----\n" + seen
@@ -164,14 +166,37 @@ func seen(t *testing.T, answer *http.Response, raw []byte, asked []string) strin
 		return b.String() + "\n" + strings.TrimSpace(string(raw))
 	}
 	if answer.StatusCode >= 300 {
-		fmt.Fprintf(&b, "\n%s: %s", tree["reason"], hide(fmt.Sprint(tree["message"])))
+		fmt.Fprintf(&b, "\n%s", hide(refusal(raw)))
 	}
 	return b.String() + values(t, tree, asked)
 }
 
-var volatile = regexp.MustCompile(`127\.0\.0\.1:\d+`)
+// refusal is the message of a failure; several faults have no order.
+func refusal(raw []byte) string {
+	var status metav1.Status
+	if err := json.Unmarshal(raw, &status); err != nil {
+		return err.Error()
+	}
+	if status.Details == nil || len(status.Details.Causes) < 2 {
+		return fmt.Sprintf("%s: %s", status.Reason, status.Message)
+	}
+	var faults []string
+	for _, c := range status.Details.Causes {
+		faults = append(faults, fmt.Sprintf("\n  %s: %s", c.Field, c.Message))
+	}
+	slices.Sort(faults)
+	return string(status.Reason) + strings.Join(faults, "")
+}
 
-func hide(text string) string { return volatile.ReplaceAllString(text, "ADDRESS") }
+var (
+	addresses = regexp.MustCompile(`127\.0\.0\.1:\d+`)
+	uids      = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
+)
+
+// hide takes out what is another each time.
+func hide(text string) string {
+	return uids.ReplaceAllString(addresses.ReplaceAllString(text, "ADDRESS"), "UID")
+}
 
 func values(t *testing.T, tree map[string]any, asked []string) string {
 	t.Helper()

@@ -56,14 +56,15 @@ func changed(d, old *definition, check func(_ context.Context, obj, old *apiexte
 	return own(check(context.Background(), in, before))
 }
 
-// own leaves out what the generic handler says of metadata already: of all of it
-// but the rule for the name.
+// own leaves out what the generic handler says of metadata already: all but the
+// rules for the name and for the approval of protected groups.
 func own(errs field.ErrorList) field.ErrorList {
 	return slices.DeleteFunc(errs, func(e *field.Error) bool {
 		if e.Field == "metadata.name" {
 			return e.Type == field.ErrorTypeRequired || strings.HasPrefix(e.Detail, "field is immutable")
 		}
-		return strings.HasPrefix(e.Field, "metadata.")
+		approval := strings.Contains(e.Field, apiextensionsv1.KubeAPIApprovedAnnotation)
+		return strings.HasPrefix(e.Field, "metadata.") && !approval
 	})
 }
 

@@ -69,7 +69,8 @@ func (f *family) ask(obj *unstructured.Unstructured, to schema.GroupVersionKind)
 	ctx, cancel := context.WithTimeout(context.Background(), webhook.DefaultTimeout)
 	defer cancel()
 	if err := f.cfg.Webhooks.Call(ctx, clientConfig(hook.ClientConfig), review, answer); err != nil {
-		return nil, fmt.Errorf("conversion webhook for %v failed: %w", from, err)
+		// Not wrapped: the status is what the webhook told us, not what we tell.
+		return nil, fmt.Errorf("conversion webhook for %v failed: %v", from, err) //nolint:errorlint // as above
 	}
 	raw, err := converted(answer, uid, review.APIVersion)
 	if err != nil {
