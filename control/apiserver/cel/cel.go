@@ -94,11 +94,13 @@ func declare(env *environment.EnvSet, names Names) (*environment.EnvSet, error) 
 		options = append(options, celgo.Variable(varAuthorizer, library.AuthorizerType),
 			celgo.Variable(varResource, library.ResourceCheckType))
 	}
-	if names.Patches {
-		options = append(options, common.ResolverEnvOption(&mutation.DynamicTypeResolver{}), library.JSONPatch())
-	}
 	extended, err := env.Extend(environment.VersionedOptions{IntroducedVersion: since, EnvOptions: options,
 		DeclTypes: []*apiservercel.DeclType{namespace, request}}, environment.StrictCostOpt)
+	if err == nil && names.Patches {
+		// A step of its own: the resolver asks the types declared so far.
+		extended, err = extended.Extend(environment.VersionedOptions{IntroducedVersion: since,
+			EnvOptions: []celgo.EnvOption{common.ResolverEnvOption(&mutation.DynamicTypeResolver{}), library.JSONPatch()}})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("expressions: extend the environment: %w", err)
 	}

@@ -66,15 +66,16 @@ func (s *Scope) environment(names Names) (*environment.EnvSet, error) {
 	if set, ok := s.sets[names]; ok {
 		return set, nil
 	}
-	shared, err := environmentFor(names)
-	if err != nil {
-		return nil, err
-	}
-	set, err := shared.Extend(environment.VersionedOptions{
+	// The variables come first: what declares the patches' types must come last.
+	set, err := base().Extend(environment.VersionedOptions{
 		IntroducedVersion: since,
 		EnvOptions:        []celgo.EnvOption{celgo.Variable(varVariables, s.fields.CelType())},
 		DeclTypes:         []*apiservercel.DeclType{s.fields},
 	})
+	if err != nil {
+		return nil, err
+	}
+	set, err = declare(set, names)
 	if err == nil {
 		s.sets[names] = set
 	}
