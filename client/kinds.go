@@ -16,6 +16,7 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	storagemigrationv1 "k8s.io/api/storagemigration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -37,6 +38,9 @@ var (
 	Nodes                  = clusterwide[*corev1.Node](corev1.SchemeGroupVersion, "nodes", "Node")
 	PersistentVolumes      = clusterwide[*corev1.PersistentVolume](corev1.SchemeGroupVersion, "persistentvolumes", "PersistentVolume")
 )
+
+// StorageVersionMigrations ask for objects to be written again.
+var StorageVersionMigrations = clusterwide[*storagemigrationv1.StorageVersionMigration](storagemigrationv1.SchemeGroupVersion, "storageversionmigrations", "StorageVersionMigration")
 
 // The known kinds, workloads.
 var (

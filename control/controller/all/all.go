@@ -35,6 +35,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/serviceaccount"
 	"github.com/sampan-dev/sampan/control/controller/servicecidr"
 	"github.com/sampan-dev/sampan/control/controller/statefulset"
+	"github.com/sampan-dev/sampan/control/controller/storageversionmigrator"
 	"github.com/sampan-dev/sampan/control/controller/taint"
 	"github.com/sampan-dev/sampan/control/controller/tokensecret"
 	"github.com/sampan-dev/sampan/control/controller/trustbundle"
@@ -125,6 +126,7 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(taint.New(shared)))
 	add(as(podgc.New(shared)))
 	add(as(gc.New(shared, cfg.Kinds)))
+	add(as(storageversionmigrator.New(shared, cfg.Kinds)))
 	add(as(csrapproving.New(shared, csrsigning.CheckNodeClient)))
 	add(as(csrcleaning.New(shared)))
 	add(as(csrcleaning.NewPods(shared)))
