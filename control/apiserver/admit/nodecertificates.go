@@ -133,7 +133,9 @@ func (r nodeCertificates) hasReason(ctx context.Context, a *resource.Attributes,
 
 // behind is a refusal that may be due to an old mirror: no 403, so that the node
 // tries again.
-func behind(format string, args ...any) error { return apierrors.NewInternalError(fmt.Errorf(format, args...)) }
+func behind(format string, args ...any) error {
+	return apierrors.NewInternalError(fmt.Errorf(format, args...))
+}
 
 // read reads one object of the core group.
 func read[T kinds.Object](ctx context.Context, r Reader, res, namespace, name string) (T, error) {

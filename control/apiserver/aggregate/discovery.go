@@ -94,7 +94,7 @@ func (a *Aggregator) groups(w http.ResponseWriter, r *http.Request, local http.H
 		return
 	}
 	whole := strings.Contains(kind, "as=APIGroupDiscoveryList")
-	key := fmt.Sprint(kind)
+	key := kind
 	a.mu.Lock()
 	have, ok := a.merged[key]
 	a.mu.Unlock()

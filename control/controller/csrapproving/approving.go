@@ -49,7 +49,9 @@ func New(cfg controller.Config, isNode func(*x509.CertificateRequest, []certific
 		requests: controller.Mirror(cfg.Mirrors, client.CertificateSigningRequests),
 	}
 	c.loop = reconcile.NewLoop(c, reconcile.Config{Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
-	c.requests.Subscribe(func(e informer.Event[*certificatesv1.CertificateSigningRequest]) { c.loop.Enqueue(controller.KeyOf(e.Object())) })
+	c.requests.Subscribe(func(e informer.Event[*certificatesv1.CertificateSigningRequest]) {
+		c.loop.Enqueue(controller.KeyOf(e.Object()))
+	})
 	return c, nil
 }
 

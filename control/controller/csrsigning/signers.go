@@ -16,13 +16,16 @@ import (
 // legacyUnknown may still stand in requests made through the older API.
 const legacyUnknown = "kubernetes.io/legacy-unknown"
 
+// errNotNode is what a request without a node's name is told, in upstream's words.
+var errNotNode = errors.New("subject common name does not begin with " + identity.NodePrefix)
+
 // signers are those of Kubernetes itself, each with the check of what it signs.
 // Others' requests are others' business.
 var signers = map[string]func(*x509.CertificateRequest, []certificatesv1.KeyUsage) error{
 	certificatesv1.KubeAPIServerClientSignerName:        clientUsages,
 	certificatesv1.KubeAPIServerClientKubeletSignerName: CheckNodeClient,
 	certificatesv1.KubeletServingSignerName:             checkNodeServing,
-	legacyUnknown: func(*x509.CertificateRequest, []certificatesv1.KeyUsage) error { return nil },
+	legacyUnknown:                                       func(*x509.CertificateRequest, []certificatesv1.KeyUsage) error { return nil },
 }
 
 func clientUsages(_ *x509.CertificateRequest, usages []certificatesv1.KeyUsage) error {
@@ -48,13 +51,13 @@ func CheckNodeClient(r *x509.CertificateRequest, usages []certificatesv1.KeyUsag
 	case len(r.DNSNames) > 0:
 		return errors.New("DNS subjectAltNames are not allowed")
 	case len(r.EmailAddresses) > 0:
-		return errors.New("Email subjectAltNames are not allowed") //nolint:revive,staticcheck // upstream's words
+		return errors.New("Email subjectAltNames are not allowed") //nolint:staticcheck // upstream's words
 	case len(r.IPAddresses) > 0:
 		return errors.New("IP subjectAltNames are not allowed")
 	case len(r.URIs) > 0:
 		return errors.New("URI subjectAltNames are not allowed")
 	case !strings.HasPrefix(r.Subject.CommonName, identity.NodePrefix):
-		return errors.New("subject common name does not begin with system:node:")
+		return errNotNode
 	}
 	return nodeUsages(usages, certificatesv1.UsageClientAuth)
 }
@@ -66,7 +69,7 @@ func checkNodeServing(r *x509.CertificateRequest, usages []certificatesv1.KeyUsa
 	case len(r.DNSNames) == 0 && len(r.IPAddresses) == 0:
 		return errors.New("DNS or IP subjectAltName is required")
 	case len(r.EmailAddresses) > 0:
-		return errors.New("Email subjectAltNames are not allowed") //nolint:revive,staticcheck // upstream's words
+		return errors.New("Email subjectAltNames are not allowed") //nolint:staticcheck // upstream's words
 	case len(r.URIs) > 0:
 		return errors.New("URI subjectAltNames are not allowed")
 	}
@@ -74,7 +77,7 @@ func checkNodeServing(r *x509.CertificateRequest, usages []certificatesv1.KeyUsa
 		return err
 	}
 	if !strings.HasPrefix(r.Subject.CommonName, identity.NodePrefix) {
-		return errors.New("subject common name does not begin with system:node:")
+		return errNotNode
 	}
 	return nil
 }
