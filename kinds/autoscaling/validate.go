@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -76,7 +76,7 @@ func checkReference(f *kinds.Faults, ref autoscalingv2.CrossVersionObjectReferen
 			f.Required(at.Child(part.name), "")
 			continue
 		}
-		f.Each(at.Child(part.name), part.value, path.IsValidPathSegmentName(part.value))
+		f.Each(at.Child(part.name), part.value, content.IsPathSegmentName(part.value))
 	}
 	if anyVersion {
 		return
@@ -231,7 +231,7 @@ func checkIdentifier(f *kinds.Faults, id autoscalingv2.MetricIdentifier, at *fie
 		f.Required(at.Child("name"), "must specify a metric name")
 		return
 	}
-	f.Each(at.Child("name"), id.Name, path.IsValidPathSegmentName(id.Name))
+	f.Each(at.Child("name"), id.Name, content.IsPathSegmentName(id.Name))
 }
 
 func checkRules(f *kinds.Faults, rules *autoscalingv2.HPAScalingRules, at *field.Path) {

@@ -106,7 +106,7 @@ func withCrash(t *testing.T, n int, after bool, server *clienttest.Memory, durin
 // Whenever the controllers die, each pod of a job that has ended is counted once.
 func TestJobSurvivesDeath(t *testing.T) {
 	for _, after := range []bool{false, true} {
-		for n, more := 1, true; more && n < 100; n++ {
+		for n, more := 1, true; more && n < 100; n += 1 + n/25 {
 			synctest.Test(t, func(t *testing.T) { more = jobWithDeath(t, n, after) })
 		}
 	}
@@ -180,7 +180,7 @@ func endPods(t *testing.T, server client.Transport, ended map[types.UID]corev1.P
 // as many pods as they want, of the new template, and nothing beside.
 func TestSetsSurviveDeath(t *testing.T) {
 	for _, after := range []bool{false, true} {
-		for n, more := 1, true; more && n < 100; n++ {
+		for n, more := 1, true; more && n < 100; n += 1 + n/8 { // every one at the start, some later
 			synctest.Test(t, func(t *testing.T) { more = setsWithDeath(t, n, after) })
 		}
 	}
