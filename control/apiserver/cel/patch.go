@@ -83,8 +83,10 @@ func valueJSON(v ref.Val) (json.RawMessage, error) {
 	return raw, nil
 }
 
-// IsTrue and IsFalse say what a condition came to.
-func IsTrue(v ref.Val) bool  { return v == types.True }
+// IsTrue says that a condition came to true.
+func IsTrue(v ref.Val) bool { return v == types.True }
+
+// IsFalse says that a condition came to false; neither is an error.
 func IsFalse(v ref.Val) bool { return v == types.False }
 
 // Text is the string that an expression came to; ok is false for anything else,

@@ -157,16 +157,16 @@ func denied(name string, result *metav1.Status) *apierrors.StatusError {
 
 // verdict is what a client is told of a call that failed or refused. ignored says
 // that the failure policy lets the write pass.
-func (h *hook) verdict(err error) (told error, ignored bool) {
+func (h *hook) verdict(err error) (ignored bool, told error) {
 	var failed *failure
 	var no refusal
 	switch {
 	case errors.As(err, &failed) && h.ignore:
-		return nil, true
+		return true, nil
 	case errors.As(err, &failed):
-		return apierrors.NewInternalError(err), false
+		return false, apierrors.NewInternalError(err)
 	case errors.As(err, &no):
-		return no.StatusError, false
+		return false, no.StatusError
 	}
-	return err, false
+	return false, err
 }

@@ -68,7 +68,7 @@ func (w *Webhooks) sum(ctx context.Context, r *match.Request, calls []*call) err
 		if c.err == nil {
 			continue
 		}
-		told, ignored := c.hook.verdict(c.err)
+		ignored, told := c.hook.verdict(c.err)
 		if ignored {
 			if !errors.Is(c.err, context.Canceled) {
 				w.cfg.Log.Warn("validating webhook failed; the write goes on", "webhook", c.hook.name, "error", c.err)

@@ -46,7 +46,7 @@ func (w *Webhooks) mutate(ctx context.Context, r *match.Request, hooks []*hook) 
 		if err == nil {
 			continue
 		}
-		told, ignored := h.verdict(err)
+		ignored, told := h.verdict(err)
 		if !ignored {
 			return told
 		}
