@@ -1,6 +1,7 @@
 package crd
 
 import (
+	"bytes"
 	"encoding/json"
 	"log/slog"
 	"testing"
@@ -160,7 +161,7 @@ func FuzzObject(f *testing.F) {
 			t.Fatalf("a stored object cannot be loaded: %v", err)
 		}
 		again, err := v.save(back)
-		if err != nil || string(again) != string(stored) {
+		if err != nil || !bytes.Equal(again, stored) {
 			t.Fatalf("stored %s\nloaded %s (%v)", stored, again, err)
 		}
 		if errs := v.validateUpdate(back, obj); len(errs) > 0 && kinds.Same(content(back), content(obj)) {

@@ -130,12 +130,8 @@ func broken(err error) field.ErrorList {
 	return field.ErrorList{field.InternalError(nil, err)}
 }
 
-// served is the names under which a definition's kinds are served, and whether
-// they may be at all.
+// mayServe says that a definition has been given all the names that a kind needs.
 func mayServe(def *apiextensionsv1.CustomResourceDefinition) bool {
 	names := &def.Status.AcceptedNames
-	if names.Plural == "" || names.Singular == "" || names.Kind == "" || names.ListKind == "" {
-		return false
-	}
-	return true
+	return names.Plural != "" && names.Singular != "" && names.Kind != "" && names.ListKind != ""
 }
