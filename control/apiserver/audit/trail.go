@@ -1,10 +1,12 @@
 package audit
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -224,5 +226,11 @@ func (w *answering) Flush() {
 	}
 }
 
-// Unwrap lets http.ResponseController reach deadlines and hijacking.
+// Hijack is for connections that are upgraded: the library that does it asks for
+// the interface, not by way of http.ResponseController.
+func (w *answering) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return http.NewResponseController(w.ResponseWriter).Hijack()
+}
+
+// Unwrap lets http.ResponseController reach deadlines and more.
 func (w *answering) Unwrap() http.ResponseWriter { return w.ResponseWriter }
