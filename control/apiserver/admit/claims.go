@@ -30,7 +30,7 @@ func (r claimResize) Validate(ctx context.Context, a *resource.Attributes) error
 		return nil
 	}
 	if old.Status.Phase != corev1.ClaimBound {
-		return errors.New("Only bound persistent volume claims can be expanded") //nolint:staticcheck,revive // upstream's sentence
+		return errors.New("Only bound persistent volume claims can be expanded") //nolint:staticcheck // upstream's sentence
 	}
 	if name := classOf(claim); name != "" && name == classOf(old) {
 		obj, err := cached(ctx, r.objects, group(storagev1.SchemeGroupVersion, "storageclasses", "").Object(name))

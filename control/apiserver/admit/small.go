@@ -66,7 +66,7 @@ func (externalIPs) Validate(_ context.Context, a *resource.Attributes) error {
 	}
 	for _, ip := range svc.Spec.ExternalIPs {
 		if !slices.Contains(had, ip) {
-			return errors.New("Use of external IPs is denied by admission control") //nolint:staticcheck,revive // upstream's sentence
+			return errors.New("Use of external IPs is denied by admission control") //nolint:staticcheck // upstream's sentence
 		}
 	}
 	return nil

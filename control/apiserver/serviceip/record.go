@@ -119,7 +119,7 @@ func (c *claim) pickIn(ctx context.Context, r netip.Prefix) (netip.Addr, error) 
 	upper := size - static
 	begin := rand.Uint64N(upper)
 	for n := range guesses + min(upper, maxScan) + static {
-		at := uint64(0)
+		var at uint64
 		switch {
 		case n < guesses:
 			at = static + rand.Uint64N(upper)
