@@ -18,6 +18,9 @@ import (
 // quotaPods is how many pods namespace "tight" may have.
 const quotaPods = 3
 
+// quotaCounts is how long a new quota takes to know what there is.
+const quotaCounts = 5 * time.Second
+
 // script puts on the agenda what people ask for, and what goes wrong.
 func (w *world) script() {
 	for _, ns := range []string{"free", "tight"} {
@@ -32,6 +35,8 @@ func (w *world) script() {
 		_, err := client.ResourceQuotas.Create(w.t.Context(), w.admin, q)
 		return err
 	})
+	// What was admitted before a quota's first count is not the quota's to refuse.
+	w.until(w.now(quotaCounts))
 	for i := range 1 + w.rng.IntN(3) {
 		w.deploymentsLife(fmt.Sprintf("d%d", i), w.oneOf("free", "free", "tight"))
 	}
