@@ -39,6 +39,8 @@ type UpOptions struct {
 	// AuditPolicy and AuditWebhook are the files of an audit policy and of a
 	// kubeconfig of who else gets the events; "" means Metadata, and nobody.
 	AuditPolicy, AuditWebhook string
+	// Access says who may come in besides the cluster's own.
+	Access AccessOptions
 	// Verbose logs everything.
 	Verbose bool
 }
@@ -86,6 +88,7 @@ stops everything and leaves nothing behind.`,
 	flags.StringVar(&o.EncryptionConfig, "encryption-provider-config", "", "file that says what is encrypted at rest, and how (default: Secrets, with a key of our own)")
 	flags.StringVar(&o.AuditPolicy, "audit-policy-file", "", "file that says what the audit log has (default: who did what, without bodies)")
 	flags.StringVar(&o.AuditWebhook, "audit-webhook-config-file", "", "kubeconfig of a webhook that gets the audit events too")
+	o.Access.flags(flags)
 	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "log what happens")
 	return cmd
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/apiserver"
+	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/apiserver/atrest"
 	"github.com/sampan-dev/sampan/control/controller"
 	"github.com/sampan-dev/sampan/control/controller/all"
@@ -138,8 +139,22 @@ func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.List
 		ServiceRanges: []netip.Prefix{c.services}, Domain: c.Domain,
 		AuditPath: filepath.Join(c.DataDir, "audit.log"), AuditPolicy: c.AuditPolicy, AuditWebhook: c.AuditWebhook, Extra: extra,
 		Ring: ring, Encryption: encryption,
+		Authentication: c.authentication(), AuthorizationPath: c.Access.Authorization,
 		Timeline: c.timeline, Log: c.log,
 	})
+}
+
+// authentication is who else issues tokens.
+func (c *cluster) authentication() authn.Settings {
+	a := c.Access
+	return authn.Settings{
+		ConfigPath: a.Authentication, WebhookPath: a.TokenWebhook,
+		OIDC: authn.OIDC{
+			IssuerURL: a.OIDC.Issuer, ClientID: a.OIDC.Client, CAPath: a.OIDC.CAFile,
+			UsernameClaim: a.OIDC.UsernameClaim, UsernamePrefix: a.OIDC.UsernamePrefix,
+			GroupsClaim: a.OIDC.GroupsClaim, GroupsPrefix: a.OIDC.GroupsPrefix,
+		},
+	}
 }
 
 // openStore opens the external etcd, or starts the embedded one.

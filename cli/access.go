@@ -1,0 +1,36 @@
+package cli
+
+import "github.com/spf13/pflag"
+
+// AccessOptions say who may come in besides the cluster's own: upstream's flags of
+// the same names. All are optional.
+type AccessOptions struct {
+	// Authentication and Authorization are the files of an
+	// AuthenticationConfiguration and an AuthorizationConfiguration.
+	Authentication, Authorization string
+	// TokenWebhook is the kubeconfig of a server that reviews tokens.
+	TokenWebhook string
+	// OIDC is one issuer of identity tokens; more of them are for Authentication.
+	OIDC OIDCOptions
+}
+
+// OIDCOptions are one issuer of identity tokens; an empty Issuer is none.
+type OIDCOptions struct {
+	Issuer, Client, CAFile        string
+	UsernameClaim, UsernamePrefix string
+	GroupsClaim, GroupsPrefix     string
+}
+
+// flags reads them.
+func (a *AccessOptions) flags(f *pflag.FlagSet) {
+	f.StringVar(&a.Authentication, "authentication-config", "", "file of an AuthenticationConfiguration: who else issues tokens")
+	f.StringVar(&a.Authorization, "authorization-config", "", "file of an AuthorizationConfiguration: who else is asked (default: Node, RBAC)")
+	f.StringVar(&a.TokenWebhook, "authentication-token-webhook-config-file", "", "kubeconfig of a server that reviews tokens")
+	f.StringVar(&a.OIDC.Issuer, "oidc-issuer-url", "", "issuer of identity tokens")
+	f.StringVar(&a.OIDC.Client, "oidc-client-id", "", "audience that such tokens must have")
+	f.StringVar(&a.OIDC.CAFile, "oidc-ca-file", "", "authority of the issuer's certificate (default: the system's)")
+	f.StringVar(&a.OIDC.UsernameClaim, "oidc-username-claim", "sub", "claim that is the user's name")
+	f.StringVar(&a.OIDC.UsernamePrefix, "oidc-username-prefix", "", "what precedes names from the issuer; - for nothing (default: the issuer's URL and #)")
+	f.StringVar(&a.OIDC.GroupsClaim, "oidc-groups-claim", "", "claim that is the user's groups")
+	f.StringVar(&a.OIDC.GroupsPrefix, "oidc-groups-prefix", "", "what precedes groups from the issuer")
+}
