@@ -17,6 +17,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/csrsigning"
 	"github.com/sampan-dev/sampan/control/controller/daemonset"
 	"github.com/sampan-dev/sampan/control/controller/deployment"
+	"github.com/sampan-dev/sampan/control/controller/disruption"
 	"github.com/sampan-dev/sampan/control/controller/endpoints"
 	"github.com/sampan-dev/sampan/control/controller/endpointslice"
 	"github.com/sampan-dev/sampan/control/controller/endpointslicemirroring"
@@ -111,6 +112,8 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(job.New(shared)))
 	add(as(cronjob.New(shared)))
 	add(as(ttlafterfinished.New(shared)))
+	add(as(disruption.New(shared, cfg.Kinds)))
+	add(as(disruption.NewCleaner(shared)))
 	add(as(endpointslice.New(shared)))
 	add(as(endpoints.New(shared)))
 	add(as(endpointslicemirroring.New(shared)))
