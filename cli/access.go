@@ -1,6 +1,6 @@
 package cli
 
-import "github.com/spf13/pflag"
+import "github.com/spf13/cobra"
 
 // AccessOptions say who may come in besides the cluster's own: upstream's flags of
 // the same names. All are optional.
@@ -22,7 +22,8 @@ type OIDCOptions struct {
 }
 
 // flags reads them.
-func (a *AccessOptions) flags(f *pflag.FlagSet) {
+func (a *AccessOptions) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.StringVar(&a.Authentication, "authentication-config", "", "file of an AuthenticationConfiguration: who else issues tokens")
 	f.StringVar(&a.Authorization, "authorization-config", "", "file of an AuthorizationConfiguration: who else is asked (default: Node, RBAC)")
 	f.StringVar(&a.TokenWebhook, "authentication-token-webhook-config-file", "", "kubeconfig of a server that reviews tokens")
