@@ -61,8 +61,9 @@ SUITE       := $(CONFORMANCE)/suite.test
 conformance: all $(SUITE) $(CONFORMANCE)/images.tar
 	cd test/conformance && $(GO) run ./run -focus '$(FOCUS)' $(ARGS)
 
+$(SUITE): V := k8s.io/component-base/version
 $(SUITE): test/conformance/go.mod test/conformance/suite/suite_test.go
-	cd test/conformance && $(GO) test -c -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$(VERSION)" -o ../../$@ ./suite
+	cd test/conformance && $(GO) test -c -ldflags "-s -w -X $(V).gitVersion=$(VERSION) -X $(V).gitMajor=1 -X $(V).gitMinor=37" -o ../../$@ ./suite
 
 $(CONFORMANCE)/images.tar: test/conformance/go.mod $(shell find test/conformance/images -type f)
 	cd test/conformance && $(GO) run ./images -sampan ../../bin/sampan -o ../../$@

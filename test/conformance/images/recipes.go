@@ -39,12 +39,10 @@ func recipes() []recipe {
 	agnhost := imageutils.GetE2EImage(imageutils.Agnhost)
 	return []recipe{
 		{names: []string{toolsName}, folder: "tools", packages: []string{
-			"busybox-static", "bash", "curl", "bind9-dnsutils", "netcat-openbsd", "iproute2", "socat", "stress", "util-linux",
+			"busybox-static", "bash", "curl", "bind9-dnsutils", "netcat-openbsd", "iproute2", "socat", "stress", "util-linux", "libc-bin",
 		}},
 		{names: named(imageutils.Pause), folder: "pause", programs: []string{"./images/pause"}},
-		// Debian's busybox has a shell that drops variables whose names are no
-		// identifiers; that of upstream's image hands them on, as bash does.
-		{names: named(imageutils.BusyBox), dockerfile: on(toolsName, "RUN ln -sf bash /usr/bin/sh")},
+		{names: named(imageutils.BusyBox), dockerfile: on(toolsName, "")},
 		{names: named(imageutils.GlibcDnsTesting), dockerfile: on(toolsName, "LABEL for=dns")},
 		{names: named(imageutils.IpcUtils), dockerfile: on(toolsName, "LABEL for=ipc")},
 		{names: named(imageutils.NonRoot), dockerfile: on(toolsName, "USER 1234")},
