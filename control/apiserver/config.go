@@ -4,9 +4,11 @@
 package apiserver
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -49,6 +51,9 @@ type Config struct {
 	FrontProxy *pki.Authority
 	// TokenKey signs service-account tokens.
 	TokenKey *pki.TokenKey
+	// NodeMetrics gets a node's /metrics/resource, for metrics.k8s.io; nil asks
+	// the node itself.
+	NodeMetrics func(ctx context.Context, node string) (io.ReadCloser, error)
 	// Listener accepts the TCP connections; the server closes it. Nil serves
 	// only in-process callers.
 	Listener net.Listener

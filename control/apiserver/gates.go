@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
 	"github.com/sampan-dev/sampan/control/apiserver/connect"
+	"github.com/sampan-dev/sampan/control/apiserver/metricsapi"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/target"
@@ -197,5 +199,13 @@ func (s *Server) services(ctx context.Context) ([]*corev1.Service, error) {
 
 // connections are served by connect with the server's own certificate.
 func (s *Server) connections(reader *ownReader) map[string]http.Handler {
-	return connect.New(connect.Config{Objects: reader, Client: s.kubelet, Roots: s.cfg.Authority.Pool(), Fail: Fail}).Handlers()
+	c := connect.New(connect.Config{Objects: reader, Client: s.kubelet, Roots: s.cfg.Authority.Pool(), Fail: Fail})
+	ask := s.cfg.NodeMetrics
+	if ask == nil {
+		ask = func(ctx context.Context, node string) (io.ReadCloser, error) {
+			return c.Ask(ctx, node, "/metrics/resource")
+		}
+	}
+	s.usage = metricsapi.New(metricsapi.Config{Objects: reader, Ask: ask, Fail: Fail, Log: s.cfg.Log})
+	return c.Handlers()
 }

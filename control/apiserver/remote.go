@@ -10,8 +10,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/control/apiserver/aggregate"
+	"github.com/sampan-dev/sampan/control/apiserver/metricsapi"
 	"github.com/sampan-dev/sampan/control/apiserver/webhook"
 	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/kinds"
@@ -46,6 +48,7 @@ func (s *Server) newAggregator() *aggregate.Aggregator {
 			return s.webhooks.Dial(ctx, webhook.Service{Namespace: namespace, Name: name, Port: port})
 		},
 		Certificate: s.front.GetClientCertificate,
+		Inside:      map[schema.GroupVersion]http.Handler{metricsapi.GroupVersion: s.usage},
 		Kinds:       s.resources.Kinds, BuiltIn: s.cfg.Kinds, Now: s.cfg.Now, Log: s.cfg.Log,
 	})
 }

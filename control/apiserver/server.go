@@ -20,6 +20,7 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
 	"github.com/sampan-dev/sampan/control/apiserver/crd"
 	"github.com/sampan-dev/sampan/control/apiserver/flow"
+	"github.com/sampan-dev/sampan/control/apiserver/metricsapi"
 	"github.com/sampan-dev/sampan/control/apiserver/openapi"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/control/apiserver/serviceip"
@@ -69,6 +70,7 @@ type Server struct {
 	schemas   *openapi.Handler
 	front     *pki.Holder
 	remotes   *aggregate.Aggregator
+	usage     *metricsapi.API
 	handler   http.Handler
 	ready     chan struct{}
 	stopping  chan struct{}
@@ -180,6 +182,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	err := g.Wait()
 	s.webhooks.Close()
+	s.usage.Close()
 	err = errors.Join(err, s.audit.close())
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil

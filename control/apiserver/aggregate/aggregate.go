@@ -64,14 +64,19 @@ type Config struct {
 	// Kinds is what this server serves now; those of BuiltIn it serves always.
 	Kinds   func() []*kinds.Kind
 	BuiltIn []*kinds.Kind
-	Now     func() time.Time
-	Log     *slog.Logger
+	// Inside are group versions that a part of this process answers for as
+	// another server would, until an APIService names one. They are called
+	// authorised. May be nil.
+	Inside map[schema.GroupVersion]http.Handler
+	Now    func() time.Time
+	Log    *slog.Logger
 }
 
 // Aggregator knows who serves what. All methods may be called concurrently; Run
 // is called once.
 type Aggregator struct {
 	cfg     Config
+	inside  map[string]*remote // by the name that an APIService would have; never changes
 	synced  chan struct{}
 	changed chan struct{} // there may be something to register
 
@@ -85,8 +90,12 @@ type Aggregator struct {
 
 // New returns an Aggregator that serves nothing until Run.
 func New(cfg Config) *Aggregator {
-	return &Aggregator{cfg: cfg, synced: make(chan struct{}), changed: make(chan struct{}, 1),
+	a := &Aggregator{cfg: cfg, synced: make(chan struct{}), changed: make(chan struct{}, 1), inside: map[string]*remote{},
 		all: map[string]*apiregistrationv1.APIService{}, remotes: map[string]*remote{}, merged: map[string]merged{}}
+	for gv, h := range cfg.Inside {
+		a.inside[gv.Version+"."+gv.Group] = newInside(a, gv, h)
+	}
+	return a
 }
 
 // KindsChanged says that Config.Kinds gives something else than before.
@@ -187,7 +196,7 @@ func (a *Aggregator) forget(name string) {
 func (a *Aggregator) find(gv schema.GroupVersion) *remote {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.remotes[gv.Version+"."+gv.Group]
+	return a.answering(gv.Version + "." + gv.Group)
 }
 
 // Handler answers requests for remote group versions; the caller has authorised
@@ -228,6 +237,12 @@ func (a *Aggregator) snapshot() (all []*apiregistrationv1.APIService, remotes ma
 	}
 	for _, s := range a.all {
 		all = append(all, s)
+	}
+	for name := range a.inside {
+		if r := a.answering(name); r == a.inside[name] {
+			remotes[name] = r
+			all = append(all, r.service.Load())
+		}
 	}
 	slices.SortFunc(all, func(x, y *apiregistrationv1.APIService) int { return strings.Compare(x.Name, y.Name) })
 	return all, remotes, a.version

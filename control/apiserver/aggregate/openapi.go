@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ func (r *remote) dropSchema() {
 func (a *Aggregator) OpenAPI(local http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, remotes, _ := a.snapshot()
+		maps.DeleteFunc(remotes, func(_ string, r *remote) bool { return r.inside != nil }) // they publish none
 		path := strings.TrimSuffix(r.URL.Path, "/")
 		if len(remotes) == 0 || r.Method != http.MethodGet {
 			local.ServeHTTP(w, r)

@@ -37,6 +37,8 @@ type remote struct {
 	host string
 	// plain speaks HTTP/1.1 only, for connections that change their protocol.
 	transport, plain *http.Transport
+	// inside answers in place of a server; nil: there is one.
+	inside http.Handler
 	// broken says why there is no transport: the caller is told.
 	broken error
 	wake   chan struct{} // look again
@@ -120,6 +122,9 @@ func (r *remote) again() {
 
 // available: the last look was good.
 func (r *remote) available() bool {
+	if r.inside != nil {
+		return true
+	}
 	c := apiregistration.Available(r.service.Load())
 	return c != nil && c.Status == apiregistrationv1.ConditionTrue
 }

@@ -1,0 +1,28 @@
+package client
+
+import (
+	"context"
+	"errors"
+)
+
+// Raw gets a path below /api or /apis, with its query, as JSON: for what has no
+// Resource, as group versions that other servers answer for. Both transports can;
+// one that wraps them may not, which is an error. A refusal is an API status.
+func Raw(ctx context.Context, t Transport, path string) ([]byte, error) {
+	r, ok := t.(interface {
+		Raw(ctx context.Context, path string) ([]byte, error)
+	})
+	if !ok {
+		return nil, errors.New("this connection gives no documents")
+	}
+	return r.Raw(ctx, path)
+}
+
+// Raw implements what the function Raw asks for.
+func (h *httpTransport) Raw(ctx context.Context, path string) ([]byte, error) {
+	c, err := h.client(optionsVersion)
+	if err != nil {
+		return nil, err
+	}
+	return c.Get().RequestURI(path).SetHeader("Accept", contentJSON).Do(ctx).Raw()
+}

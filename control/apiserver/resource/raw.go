@@ -1,0 +1,62 @@
+package resource
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/internal/identity"
+)
+
+// Raw gets a path below /api or /apis, with its query, as JSON: also one that
+// another server answers for. A refusal is an API status.
+func (l *Local) Raw(ctx context.Context, path string) ([]byte, error) {
+	r, err := http.NewRequestWithContext(identity.With(ctx, l.who), http.MethodGet, path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("get %q: %w", path, err)
+	}
+	r.Header.Set("Accept", "application/json")
+	r.Header.Set("User-Agent", l.agent)
+	w := &written{header: http.Header{}, code: http.StatusOK}
+	l.server.ServeHTTP(w, r)
+	if w.full {
+		return nil, fmt.Errorf("get %q: the answer is longer than %d bytes", path, maxRaw)
+	}
+	if w.code == http.StatusOK {
+		return w.body.Bytes(), nil
+	}
+	status := metav1.Status{}
+	if json.Unmarshal(w.body.Bytes(), &status) == nil && status.Status == metav1.StatusFailure {
+		return nil, &apierrors.StatusError{ErrStatus: status}
+	}
+	at, _ := parsePath(r.URL.Path)
+	return nil, apierrors.NewGenericServerResponse(w.code, "get", at.target.Resource.GroupResource(), at.target.Name, w.body.String(), 0, true)
+}
+
+// maxRaw bounds an answer that is kept in memory.
+const maxRaw = 64 << 20
+
+// written keeps an answer instead of sending it.
+type written struct {
+	header http.Header
+	code   int
+	body   bytes.Buffer
+	full   bool
+}
+
+func (w *written) Header() http.Header  { return w.header }
+func (w *written) WriteHeader(code int) { w.code = code }
+
+func (w *written) Write(b []byte) (int, error) {
+	if w.body.Len()+len(b) > maxRaw {
+		w.full = true
+		return 0, errors.New("too long")
+	}
+	return w.body.Write(b)
+}
