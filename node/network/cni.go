@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
@@ -19,9 +20,11 @@ import (
 // fails its own pod and no other.
 const cniTimeout = 2 * time.Minute
 
-// conflist is the first network list of the configuration directory, nil when
-// there is none. It is read each time: a vendor's installer may bring it at any
-// moment.
+// conflist is the first network list of the configuration directory whose plugins
+// are there, nil when there is none. A list without its plugins is somebody
+// else's, such as the one that Debian's podman brings: it is passed over, as CRI-O
+// does. The directory is read each time: a vendor's installer may bring its list
+// at any moment.
 func (n *Net) conflist() (*libcni.NetworkConfigList, error) {
 	if n.cfg.CNIConfDir == "" {
 		return nil, nil
@@ -42,9 +45,26 @@ func (n *Net) conflist() (*libcni.NetworkConfigList, error) {
 		if err != nil {
 			return nil, fmt.Errorf("CNI configuration %q: %w", f, err)
 		}
+		if err := n.installed(list); err != nil {
+			if _, told := n.passedOver.LoadOrStore(f, true); !told {
+				n.log.Warn("a CNI configuration is passed over", "file", f, "network", list.Name, "err", err)
+			}
+			continue
+		}
+		n.passedOver.Delete(f)
 		return list, nil
 	}
 	return nil, nil
+}
+
+// installed says which plugin of a list is missing.
+func (n *Net) installed(list *libcni.NetworkConfigList) error {
+	for _, p := range list.Plugins {
+		if _, err := invoke.FindInPath(p.Network.Type, n.cfg.CNIBinDirs); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func parseConflist(raw []byte) (*libcni.NetworkConfigList, error) {

@@ -40,6 +40,9 @@ func TestNetworkListTakesOver(t *testing.T) {
 	self, err := os.Executable()
 	w.must(err)
 	w.must(os.Symlink(self, filepath.Join(bin, "vendor")))
+	// A list whose plugins are not there is not for us.
+	w.must(os.WriteFile(filepath.Join(w.cfg.CNIConfDir, "05-other.conflist"), []byte(`{"cniVersion":"1.0.0","name":"other","plugins":[{"type":"absent"}]}`), 0o600))
+	w.must(w.net.Check(t.Context()))
 	list := filepath.Join(w.cfg.CNIConfDir, "10-vendor.conflist")
 	w.must(os.WriteFile(list, []byte(`{"cniVersion":"1.0.0","name":"vendor","plugins":[{"type":"vendor"}]}`), 0o600))
 	w.must(w.net.Check(t.Context()))

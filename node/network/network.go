@@ -72,7 +72,8 @@ type Config struct {
 	// node without it.
 	Forwarding bool
 	// CNIConfDir is looked at on each attachment: the first network list in it
-	// takes the place of the bridge. Empty turns CNI off.
+	// whose plugins are installed takes the place of the bridge. Empty turns CNI
+	// off.
 	CNIConfDir string
 	// CNIBinDirs are where the plugins of such a list are.
 	CNIBinDirs []string
@@ -128,6 +129,8 @@ type Net struct {
 	ids      keylock.Locks // serialises what happens to one attachment
 	leaving  sync.WaitGroup
 	recordIn string
+	// passedOver are CNI configurations that the log has told of.
+	passedOver sync.Map
 }
 
 // Open reads the state directory. It changes nothing in the kernel:
