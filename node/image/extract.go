@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,11 +27,39 @@ const (
 // neither ".." nor a symlink that an earlier entry made leads outside.
 type extractor struct {
 	root  *os.Root
-	below []string
 	files int
 	bytes int64
 	// dirs get their times last: filling a directory changes them.
 	dirs []*tar.Header
+	// invented are directories that entries need and the layer does not have.
+	invented map[string]bool
+	// dir is the open parent of the last entries, under the name dirName: the
+	// next entry is most often its neighbour.
+	dir     *os.Root
+	dirName string
+	buf     []byte
+}
+
+// enter opens the directory called name, or finds it open.
+func (x *extractor) enter(name string) (*os.Root, error) {
+	if x.dir != nil && x.dirName == name {
+		return x.dir, nil
+	}
+	x.leave()
+	d, err := x.root.OpenRoot(name)
+	if err != nil {
+		return nil, err
+	}
+	x.dir, x.dirName = d, name
+	return d, nil
+}
+
+// leave forgets the open directory: its name may mean another one from now on.
+func (x *extractor) leave() {
+	if x.dir != nil {
+		x.dir.Close()
+		x.dir = nil
+	}
 }
 
 func (x *extractor) extract(ctx context.Context, tr *tar.Reader) error {
@@ -100,7 +129,11 @@ func (x *extractor) replace(h *tar.Header) error {
 	if h.Name == "." {
 		return nil
 	}
-	info, err := x.root.Lstat(h.Name)
+	dir, err := x.enter(path.Dir(h.Name))
+	if err != nil {
+		return err
+	}
+	info, err := dir.Lstat(path.Base(h.Name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -110,22 +143,32 @@ func (x *extractor) replace(h *tar.Header) error {
 	if info.IsDir() && h.Typeflag == tar.TypeDir {
 		return nil
 	}
+	x.leave()
 	return x.root.RemoveAll(h.Name)
 }
 
 // create makes the entry itself, without its metadata.
 func (x *extractor) create(h *tar.Header, r io.Reader) error {
+	dir, err := x.enter(path.Dir(h.Name))
+	if err != nil {
+		return err
+	}
+	base := path.Base(h.Name)
 	switch h.Typeflag {
 	case tar.TypeDir:
 		x.dirs = append(x.dirs, h)
-		if err := x.root.Mkdir(h.Name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		delete(x.invented, h.Name)
+		if h.Name == "." {
+			return nil
+		}
+		if err := dir.Mkdir(base, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 		return nil
-	case tar.TypeReg:
-		return x.file(h, r)
+	case tar.TypeReg, tar.TypeGNUSparse:
+		return x.file(dir, h, r)
 	case tar.TypeSymlink:
-		return x.root.Symlink(h.Linkname, h.Name)
+		return dir.Symlink(h.Linkname, base)
 	case tar.TypeLink:
 		target, err := cleanPath(h.Linkname)
 		if err != nil {
@@ -138,13 +181,13 @@ func (x *extractor) create(h *tar.Header, r io.Reader) error {
 	return fmt.Errorf("unknown entry type %q: %w", h.Typeflag, ErrInvalid)
 }
 
-func (x *extractor) file(h *tar.Header, r io.Reader) error {
-	f, err := x.root.OpenFile(h.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+func (x *extractor) file(dir *os.Root, h *tar.Header, r io.Reader) error {
+	f, err := dir.OpenFile(path.Base(h.Name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	n, err := io.Copy(f, r)
+	n, err := x.fill(f, r)
 	if err != nil {
 		return err
 	}
@@ -152,6 +195,50 @@ func (x *extractor) file(h *tar.Header, r io.Reader) error {
 		return fmt.Errorf("%d bytes of %d: %w", n, h.Size, ErrInvalid)
 	}
 	return f.Close()
+}
+
+// hole is the number of zeros that are left out of a file: as long as a run of
+// them is, the file system need not keep it.
+const hole = 64 << 10
+
+// fill copies a file's content, leaving holes where it is nothing but zeros.
+func (x *extractor) fill(f *os.File, r io.Reader) (n int64, err error) {
+	if x.buf == nil {
+		x.buf = make([]byte, hole)
+	}
+	skipped := false
+	for {
+		got, err := io.ReadFull(r, x.buf)
+		block := x.buf[:got]
+		if got == hole && zeros(block) {
+			skipped = true
+			_, e := f.Seek(hole, io.SeekCurrent)
+			if e != nil {
+				return n, e
+			}
+		} else if got > 0 {
+			skipped = false
+			if _, e := f.Write(block); e != nil {
+				return n, e
+			}
+		}
+		n += int64(got)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			break
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+	if skipped {
+		return n, f.Truncate(n)
+	}
+	return n, nil
+}
+
+// zeros says whether a block has nothing in it.
+func zeros(block []byte) bool {
+	return block[0] == 0 && bytes.Equal(block[1:], block[:len(block)-1])
 }
 
 // node makes a device or a fifo.
@@ -176,6 +263,7 @@ func (x *extractor) node(h *tar.Header) error {
 
 // whiteout hides name in the layers below: overlayfs wants a 0/0 device there.
 func (x *extractor) whiteout(name string) error {
+	x.leave()
 	if err := x.root.RemoveAll(name); err != nil {
 		return err
 	}
@@ -196,7 +284,11 @@ func (x *extractor) opaque(name string) error {
 
 // at calls do with the open parent directory of name.
 func (x *extractor) at(name string, do func(dir int, base string) error) error {
-	d, err := x.root.Open(path.Dir(name))
+	dir, err := x.enter(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	d, err := dir.Open(".")
 	if err != nil {
 		return err
 	}
@@ -204,10 +296,9 @@ func (x *extractor) at(name string, do func(dir int, base string) error) error {
 	return do(int(d.Fd()), path.Base(name))
 }
 
-// parents makes the directories that a layer leaves out, with the owner and mode
-// they have in the layers below: overlayfs would otherwise show our invention.
+// parents makes the directories that a layer leaves out, and remembers them.
 func (x *extractor) parents(dir string) error {
-	if dir == "." {
+	if dir == "." || x.dir != nil && x.dirName == dir {
 		return nil
 	}
 	if _, err := x.root.Stat(dir); err == nil {
@@ -219,15 +310,28 @@ func (x *extractor) parents(dir string) error {
 	if err := x.root.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	for i := len(x.below) - 1; i >= 0; i-- {
+	if x.invented == nil {
+		x.invented = map[string]bool{}
+	}
+	x.invented[dir] = true
+	return nil
+}
+
+// inherit gives dir the owner and mode that it has in the topmost of the layers
+// below (bottom first) that have it.
+func inherit(root *os.Root, dir string, below []string) error {
+	if info, err := root.Lstat(dir); err != nil || !info.IsDir() {
+		return nil // a later entry of the layer has put something else there
+	}
+	for i := len(below) - 1; i >= 0; i-- {
 		var st unix.Stat_t
-		if !lowerDir(x.below[i], dir, &st) {
+		if !lowerDir(below[i], dir, &st) {
 			continue
 		}
-		if err := x.root.Lchown(dir, int(st.Uid), int(st.Gid)); err != nil {
+		if err := root.Lchown(dir, int(st.Uid), int(st.Gid)); err != nil {
 			return err
 		}
-		return x.root.Chmod(dir, modeOf(int64(st.Mode)))
+		return root.Chmod(dir, modeOf(int64(st.Mode)))
 	}
 	return nil
 }

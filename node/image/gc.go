@@ -1,6 +1,7 @@
 package image
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/node/image/remote"
 )
 
 // Remove takes away a reference; with the last one goes the image. An ID
@@ -25,7 +28,8 @@ func (s *Store) Remove(ref string) error {
 		full, _ := Normalise(ref) // an abbreviated ID is no reference, and names nothing
 		byName := slices.Contains(img.Tags, full)
 		index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool {
-			return d.Digest == img.Manifest && (!byName || d.Annotations[refAnnotation] == full)
+			chosen, err := s.choose(d)
+			return err == nil && chosen == img.Manifest && (!byName || d.Annotations[refAnnotation] == full)
 		})
 		return nil
 	})
@@ -100,7 +104,8 @@ func (s *Store) sweep() error {
 	}
 	err = removeOthers(filepath.Join(s.root, "blobs", "sha256"), blobs)
 	err = errors.Join(err, removeOthers(filepath.Join(s.root, "layers"), layers))
-	return errors.Join(err, removeOthers(filepath.Join(s.root, "ingest"), nil))
+	s.chosen.Clear() // what an index stands for may have gone
+	return errors.Join(err, removeOthers(filepath.Join(s.root, "ingest"), nil), s.sweepPartial())
 }
 
 // reachable marks what is needed, by the hex part of its digest.
@@ -111,19 +116,15 @@ func (s *Store) reachable() (blobs, layers map[string]bool, err error) {
 		return nil, nil, err
 	}
 	for _, entry := range index.Manifests {
-		img, err := s.describe(entry.Digest)
-		if err != nil {
-			return nil, nil, err
-		}
-		blobs[img.Manifest.Encoded()] = true
-		blobs[digest.Digest(img.ID).Encoded()] = true
 		if top := digest.Digest(entry.Annotations[topAnnotation]); top.Validate() == nil {
 			blobs[top.Encoded()] = true
 		}
-		for i, l := range img.Layers {
-			blobs[l.Digest.Encoded()] = true
-			layers[img.Chain(i).Encoded()] = true
+		if err := s.markTree(entry.Digest, blobs, layers); err != nil {
+			return nil, nil, err
 		}
+	}
+	if err := s.markRemembered(blobs, layers); err != nil {
+		return nil, nil, err
 	}
 	keys, err := s.Snapshots()
 	if err != nil {
@@ -142,6 +143,43 @@ func (s *Store) reachable() (blobs, layers map[string]bool, err error) {
 		}
 	}
 	return blobs, layers, nil
+}
+
+// markTree marks a manifest with all that it needs, or an index with those of its
+// images that are here.
+func (s *Store) markTree(d digest.Digest, blobs, layers map[string]bool) error {
+	blobs[d.Encoded()] = true
+	raw, err := s.readBlob(d)
+	if err != nil {
+		return err
+	}
+	if remote.IsIndex(remote.MediaTypeOf(raw)) {
+		var list ocispec.Index
+		if err := json.Unmarshal(raw, &list); err != nil {
+			return fmt.Errorf("index %q: %w: %w", d, ErrInvalid, err)
+		}
+		for _, m := range list.Manifests {
+			if blobs[m.Digest.Encoded()] || !s.hasBlob(m.Digest) {
+				continue
+			}
+			if err := s.markTree(m.Digest, blobs, layers); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	img, err := s.describe(d)
+	if err != nil {
+		return err
+	}
+	blobs[digest.Digest(img.ID).Encoded()] = true
+	for i, l := range img.Layers {
+		blobs[l.Digest.Encoded()] = true
+		if i < len(img.Config.RootFS.DiffIDs) {
+			layers[img.Chain(i).Encoded()] = true
+		}
+	}
+	return nil
 }
 
 // removeOthers removes from dir every entry that is not to be kept. A layer

@@ -10,6 +10,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sampan-dev/sampan/node/image/remote"
 )
 
 // Image is one image as the store knows it: a manifest, its config, and the
@@ -35,6 +37,17 @@ func (img Image) Chain(i int) digest.Digest {
 	return identity.ChainID(slices.Clone(img.Config.RootFS.DiffIDs[:i+1]))
 }
 
+// Repositories are those in which the image has a name.
+func (img Image) Repositories() []string {
+	var all []string
+	for _, ref := range append(slices.Clone(img.Tags), img.Digests...) {
+		if r := repository(ref); !slices.Contains(all, r) {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
 // Get finds an image by tag, digest reference, ID, or an ID's beginning.
 func (s *Store) Get(ref string) (Image, error) {
 	index, err := s.current()
@@ -58,7 +71,8 @@ func (s *Store) find(index ocispec.Index, ref string) (Image, error) {
 		return Image{}, err
 	}
 	for _, img := range images {
-		if slices.Contains(img.Tags, full) || slices.Contains(img.Digests, full) {
+		if slices.Contains(img.Tags, full) || slices.Contains(img.Digests, full) ||
+			strings.HasSuffix(full, "@"+img.Manifest.String()) && slices.Contains(img.Repositories(), repository(full)) {
 			return img, nil
 		}
 	}
@@ -102,19 +116,84 @@ func (s *Store) images(index ocispec.Index) ([]Image, error) {
 	byManifest := map[digest.Digest]int{}
 	var images []Image
 	for _, entry := range index.Manifests {
-		at, ok := byManifest[entry.Digest]
+		manifest, err := s.choose(entry)
+		if err != nil {
+			return nil, err
+		}
+		at, ok := byManifest[manifest]
 		if !ok {
-			img, err := s.describe(entry.Digest)
+			img, err := s.describe(manifest)
 			if err != nil {
 				return nil, err
 			}
 			at = len(images)
-			byManifest[entry.Digest] = at
+			byManifest[manifest] = at
 			images = append(images, img)
 		}
 		images[at].addReference(entry)
 	}
 	return images, nil
+}
+
+// choose is the manifest that an entry stands for: itself, or out of an index the
+// one for this machine, or else the first that is here.
+func (s *Store) choose(entry ocispec.Descriptor) (digest.Digest, error) {
+	if remote.IsManifest(entry.MediaType) {
+		return entry.Digest, nil
+	}
+	if known, ok := s.chosen.Load(entry.Digest); ok {
+		return known.(digest.Digest), nil
+	}
+	raw, err := s.readBlob(entry.Digest)
+	if err != nil {
+		return "", err
+	}
+	if !remote.IsIndex(remote.MediaTypeOf(raw)) {
+		return entry.Digest, nil
+	}
+	var list ocispec.Index
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return "", fmt.Errorf("index %q: %w: %w", entry.Digest, ErrInvalid, err)
+	}
+	here := slices.DeleteFunc(list.Manifests, func(d ocispec.Descriptor) bool {
+		return !remote.IsManifest(d.MediaType) || !s.hasBlob(d.Digest)
+	})
+	picked, ok := pick(here, "")
+	if !ok && len(here) > 0 {
+		picked, ok = here[0], true
+	}
+	if !ok {
+		return "", fmt.Errorf("index %q: none of its images is here: %w", entry.Digest, ErrNotFound)
+	}
+	s.chosen.Store(entry.Digest, picked.Digest)
+	return picked.Digest, nil
+}
+
+// target is the digest that ref leads to: an index where it names one, else a
+// manifest.
+func (s *Store) target(ref string) (digest.Digest, error) {
+	index, err := s.current()
+	if err != nil {
+		return "", err
+	}
+	return s.targetIn(index, ref)
+}
+
+func (s *Store) targetIn(index ocispec.Index, ref string) (digest.Digest, error) {
+	img, err := s.find(index, ref)
+	if err != nil {
+		return "", err
+	}
+	full, err := Normalise(ref)
+	if err != nil {
+		return img.Manifest, nil //nolint:nilerr // an abbreviated ID is no reference
+	}
+	for _, entry := range index.Manifests {
+		if entry.Annotations[refAnnotation] == full || strings.HasSuffix(full, "@"+entry.Digest.String()) {
+			return entry.Digest, nil
+		}
+	}
+	return img.Manifest, nil
 }
 
 // addReference records what one entry of the index calls the image.
@@ -204,36 +283,40 @@ func (s *Store) Tag(src, dst string) error {
 		return fmt.Errorf("tag %q: a digest cannot be given as a name: %w", dst, ErrInvalid)
 	}
 	return s.change(func(index *ocispec.Index) error {
-		img, err := s.find(*index, src)
+		root, err := s.targetIn(*index, src)
 		if err != nil {
 			return err
 		}
-		return s.point(index, full, img.Manifest)
+		return s.point(index, full, root)
 	})
 }
 
-// point makes ref lead to a manifest that is in the store.
+// point makes ref lead to a manifest or index that is in the store. Without a
+// ref, the manifest is listed unless it is.
 func (s *Store) point(index *ocispec.Index, ref string, manifest digest.Digest) error {
 	raw, err := s.readBlob(manifest)
 	if err != nil {
 		return err
 	}
-	var kind struct {
-		MediaType string `json:"mediaType"`
+	entry := ocispec.Descriptor{MediaType: remote.MediaTypeOf(raw), Digest: manifest, Size: int64(len(raw))}
+	if entry.MediaType == "" {
+		return fmt.Errorf("manifest %q: neither a manifest nor an index: %w", manifest, ErrInvalid)
 	}
-	if err := json.Unmarshal(raw, &kind); err != nil {
-		return fmt.Errorf("manifest %q: %w: %w", manifest, ErrInvalid, err)
+	if ref == "" {
+		if !slices.ContainsFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.Digest == manifest }) {
+			index.Manifests = append(index.Manifests, entry)
+		}
+		return nil
 	}
-	if kind.MediaType == "" {
-		kind.MediaType = ocispec.MediaTypeImageManifest
-	}
-	entry := ocispec.Descriptor{
-		MediaType: kind.MediaType, Digest: manifest, Size: int64(len(raw)),
-		Annotations: map[string]string{refAnnotation: ref},
-	}
+	entry.Annotations = map[string]string{refAnnotation: ref}
 	index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool {
-		return d.Annotations[refAnnotation] == ref
+		// A name replaces the entry without one.
+		return d.Annotations[refAnnotation] == ref || d.Digest == manifest && d.Annotations[refAnnotation] == ""
 	})
 	index.Manifests = append(index.Manifests, entry)
 	return nil
 }
+
+// RawConfig is an image's config as it is stored, with keys that the OCI type
+// lacks.
+func (s *Store) RawConfig(img Image) ([]byte, error) { return s.readBlob(digest.Digest(img.ID)) }

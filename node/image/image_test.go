@@ -219,7 +219,7 @@ func TestHostileLayers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			_, err := unpackStream(context.Background(), layerTar(t, entries...), 1, dir, nil)
+			_, _, err := unpackStream(context.Background(), layerTar(t, entries...), 1, dir)
 			got, readErr := os.ReadFile(canary)
 			if readErr != nil || string(got) != "unchanged" {
 				t.Fatalf("canary is %q (%v) after unpacking: %v", got, readErr, err)
@@ -255,6 +255,6 @@ func TestCorruptLayerIsRefused(t *testing.T) {
 func FuzzUnpack(f *testing.F) {
 	f.Add([]byte("not a tar"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		_, _ = unpackStream(context.Background(), bytes.NewReader(raw), int64(len(raw)), t.TempDir(), nil)
+		_, _, _ = unpackStream(context.Background(), bytes.NewReader(raw), int64(len(raw)), t.TempDir())
 	})
 }

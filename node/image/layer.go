@@ -17,6 +17,8 @@ type Layer struct {
 	// Blob describes the compressed layer; DiffID is the tar's own digest.
 	Blob   ocispec.Descriptor
 	DiffID digest.Digest
+	// Unpacked is the size of the tar.
+	Unpacked int64 `json:",omitempty"`
 }
 
 // Build keeps the sweeper away from what a build has stored and not yet named.
@@ -64,7 +66,7 @@ func (b *Build) WriteLayer(tarStream io.Reader) (Layer, error) {
 	}
 	return Layer{
 		Blob:   ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: d, Size: size},
-		DiffID: plain.hash.Digest(),
+		DiffID: plain.hash.Digest(), Unpacked: plain.n,
 	}, nil
 }
 
@@ -104,11 +106,13 @@ func (b *Build) Base(ref string) (Image, []Layer, error) {
 
 // Naming is how a built image is to be known.
 type Naming struct {
-	// Ref is the reference that will lead to it.
+	// Ref is the reference that will lead to it; "" lists it without one.
 	Ref string
 	// Extra are keys for the config's "config" object that the OCI type lacks
 	// and engines know all the same (Healthcheck, OnBuild, Shell).
 	Extra map[string]any
+	// Unlisted: it is only a part of an index to come, which will name it.
+	Unlisted bool
 }
 
 // Commit writes config and manifest over layers, unpacks what is not, and names
@@ -143,12 +147,49 @@ func (b *Build) Commit(ctx context.Context, config ocispec.Image, layers []Layer
 	if err != nil {
 		return Image{}, err
 	}
-	full, err := Normalise(as.Ref)
-	if err != nil {
-		return Image{}, err
+	if as.Unlisted {
+		return b.store.describe(md)
+	}
+	full := ""
+	if as.Ref != "" {
+		if full, err = Normalise(as.Ref); err != nil {
+			return Image{}, err
+		}
 	}
 	return b.store.name(full, md, "")
 }
+
+// CommitIndex names a list of images that have been committed, or other manifests
+// that have been put.
+func (b *Build) CommitIndex(manifests []ocispec.Descriptor, refs []string) (digest.Digest, error) {
+	raw, err := json.Marshal(ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
+	})
+	if err != nil {
+		return "", err
+	}
+	d, err := b.store.putBlob(raw)
+	if err != nil {
+		return "", err
+	}
+	if len(refs) == 0 {
+		refs = []string{""}
+	}
+	for _, ref := range refs {
+		if ref != "" {
+			if ref, err = Normalise(ref); err != nil {
+				return "", err
+			}
+		}
+		if _, err := b.store.name(ref, d, ""); err != nil {
+			return "", err
+		}
+	}
+	return d, nil
+}
+
+// Put stores a small blob that an index or manifest will name.
+func (b *Build) Put(raw []byte) (digest.Digest, error) { return b.store.putBlob(raw) }
 
 // mergeConfig encodes config with extra keys in its "config" object.
 func mergeConfig(config ocispec.Image, extra map[string]any) ([]byte, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,11 +15,16 @@ import (
 // which one does not undo the other: chown clears set-uid, writing xattrs needs
 // the owner, times come last.
 func (x *extractor) metadata(h *tar.Header) error {
-	if err := x.root.Lchown(h.Name, h.Uid, h.Gid); err != nil {
+	dir, err := x.enter(path.Dir(h.Name))
+	if err != nil {
+		return err
+	}
+	base := path.Base(h.Name)
+	if err := dir.Lchown(base, h.Uid, h.Gid); err != nil {
 		return err
 	}
 	if h.Typeflag != tar.TypeSymlink {
-		if err := x.root.Chmod(h.Name, modeOf(h.Mode)); err != nil {
+		if err := dir.Chmod(base, modeOf(h.Mode)); err != nil {
 			return err
 		}
 		if err := x.xattrs(h); err != nil {
@@ -61,6 +67,13 @@ func (x *extractor) times(h *tar.Header) error {
 	if accessed.IsZero() {
 		accessed = h.ModTime
 	}
+	dir, err := x.enter(path.Dir(h.Name))
+	if err != nil {
+		return err
+	}
+	if h.Typeflag == tar.TypeReg {
+		return dir.Chtimes(path.Base(h.Name), accessed, h.ModTime)
+	}
 	ts := []unix.Timespec{unix.NsecToTimespec(accessed.UnixNano()), unix.NsecToTimespec(h.ModTime.UnixNano())}
 	if h.Name == "." {
 		d, err := x.root.Open(".")
@@ -78,6 +91,7 @@ func (x *extractor) times(h *tar.Header) error {
 // finishDirs sets the directories' times, deepest first. A directory that a
 // later entry replaced is passed over.
 func (x *extractor) finishDirs() error {
+	x.leave()
 	for i := len(x.dirs) - 1; i >= 0; i-- {
 		h := x.dirs[i]
 		info, err := x.root.Lstat(h.Name)

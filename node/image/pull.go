@@ -2,47 +2,32 @@ package image
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
+
+	"github.com/sampan-dev/sampan/node/image/remote"
 )
 
 // Limits of one pull or push.
 const (
-	// parallelLayers is how many layers move at once.
-	parallelLayers = 3
 	// pullTimeout bounds a pull as a whole; a caller's context may be shorter.
 	pullTimeout = time.Hour
+	// maxPlatforms bounds the manifests of an index.
+	maxPlatforms = 256
 )
 
 // Auth are a registry's credentials; the zero value is an anonymous caller.
-type Auth struct {
-	Username, Password string
-	// IdentityToken is exchanged for an access token; RegistryToken is one.
-	IdentityToken, RegistryToken string
-}
-
-func (a Auth) authenticator() authn.Authenticator {
-	if a == (Auth{}) {
-		return authn.Anonymous
-	}
-	return authn.FromConfig(authn.AuthConfig{
-		Username: a.Username, Password: a.Password,
-		IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken,
-	})
-}
+type Auth = remote.Credentials
 
 // Progress says how far one layer has come.
 type Progress struct {
@@ -54,29 +39,43 @@ type Progress struct {
 
 // TransferOptions shape a pull or push.
 type TransferOptions struct {
-	Auth Auth
-	// Architecture picks from an index; "" means this machine's.
+	// Auth are the credentials; when it is zero, Credentials are asked for those
+	// of a host, a mirror's too. Both missing, the caller is anonymous.
+	Auth        Auth
+	Credentials func(host string) (Auth, error)
+	// Architecture picks from an index ("arm64", "arm/v7"); "" means this
+	// machine's. AllPlatforms takes the whole index.
 	Architecture string
+	AllPlatforms bool
 	// Transport replaces the default HTTPS transport; nil means the default.
 	Transport http.RoundTripper
+	// HostDirs are where hosts.toml is looked for; nil means
+	// remote.DefaultHostDirs.
+	HostDirs []string
 	// Progress, when set, is called from several goroutines, often.
 	Progress func(Progress)
 }
 
-func (o TransferOptions) remote(ctx context.Context) []remote.Option {
-	opts := []remote.Option{
-		remote.WithContext(ctx), remote.WithAuth(o.Auth.authenticator()),
-		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: architecture(o.Architecture)}),
-		remote.WithUserAgent("sampan"), remote.WithJobs(parallelLayers),
+// client is the way to the registry of ref.
+func (o TransferOptions) client(ref name.Reference) (*remote.Client, remote.Repository) {
+	credentials := o.Credentials
+	registry, _, _ := strings.Cut(spoken(ref.Context().Name()), "/")
+	if o.Auth != (Auth{}) {
+		// Given for one registry: no mirror sees them.
+		credentials = func(host string) (Auth, error) {
+			if host == registry {
+				return o.Auth, nil
+			}
+			return Auth{}, nil
+		}
 	}
-	if o.Transport != nil {
-		opts = append(opts, remote.WithTransport(o.Transport))
-	}
-	return opts
+	client := remote.New(remote.Config{HostDirs: o.HostDirs, Credentials: credentials, Transport: o.Transport})
+	return client, remote.Repository{Registry: registry, Name: ref.Context().RepositoryStr()}
 }
 
 // Pull brings an image and makes it ready to run. What is here already is not
-// fetched again; every byte is verified before it is visible.
+// fetched again; what was cut off goes on where it was; every byte is verified
+// before it is visible.
 func (s *Store) Pull(ctx context.Context, ref string, opts TransferOptions) (Image, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, pullTimeout, fmt.Errorf("pull %q: took more than %s", ref, pullTimeout))
 	defer cancel()
@@ -84,16 +83,14 @@ func (s *Store) Pull(ctx context.Context, ref string, opts TransferOptions) (Ima
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %q: %w: %w", ref, ErrInvalid, err)
 	}
-	desc, err := remote.Get(parsed, opts.remote(ctx)...)
+	client, repo := opts.client(parsed)
+	top, raw, err := client.Manifest(ctx, repo, parsed.Identifier())
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %q: %w", ref, registryError(err))
 	}
-	picked, err := desc.Image()
-	if err != nil {
-		return Image{}, fmt.Errorf("pull %q: %w", ref, registryError(err))
-	}
-	img, err := s.ingest(ctx, picked, spoken(parsed.Name()), ingestOptions{
-		top: digest.Digest(desc.Digest.String()), progress: opts.Progress,
+	img, err := s.ingest(ctx, &fromRegistry{client, repo}, arrival{
+		ref: spoken(parsed.Name()), top: top, raw: raw,
+		platform: opts.Architecture, all: opts.AllPlatforms, tell: opts.Progress,
 	})
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %q: %w", ref, registryError(err))
@@ -101,151 +98,291 @@ func (s *Store) Pull(ctx context.Context, ref string, opts TransferOptions) (Ima
 	return img, nil
 }
 
-type ingestOptions struct {
-	top      digest.Digest
-	progress func(Progress)
+// fromRegistry is a repository as a source.
+type fromRegistry struct {
+	client *remote.Client
+	repo   remote.Repository
 }
 
-// ingest takes an image from anywhere into the store under the normalised ref.
-func (s *Store) ingest(ctx context.Context, from v1.Image, ref string, opts ingestOptions) (Image, error) {
+func (f *fromRegistry) open(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	if remote.IsManifest(desc.MediaType) || remote.IsIndex(desc.MediaType) {
+		_, raw, err := f.client.Manifest(ctx, f.repo, desc.Digest.String())
+		if err != nil {
+			return nil, err
+		}
+		return io.NopCloser(strings.NewReader(string(raw[min(offset, int64(len(raw))):]))), nil
+	}
+	return f.client.Blob(ctx, f.repo, desc, offset)
+}
+
+// arrival is an image on its way in.
+type arrival struct {
+	// ref is the normalised reference that it gets; "" for none.
+	ref string
+	// top describes the manifest or index, raw is it.
+	top ocispec.Descriptor
+	raw []byte
+	// platform picks from an index; all takes everything that is in it.
+	platform string
+	all      bool
+	tell     func(Progress)
+}
+
+// ingest takes an image from anywhere into the store.
+func (s *Store) ingest(ctx context.Context, from source, a arrival) (Image, error) {
 	end, err := s.begin()
 	if err != nil {
 		return Image{}, err
 	}
 	defer end()
-	img, err := s.fetch(ctx, from, opts)
+	kind := remote.MediaTypeOf(a.raw)
+	if remote.IsManifest(kind) {
+		img, err := s.fetchImage(ctx, from, a.raw, a.tell)
+		if err != nil {
+			return Image{}, err
+		}
+		return s.name(a.ref, img.Manifest, "")
+	}
+	if !remote.IsIndex(kind) {
+		return Image{}, fmt.Errorf("%q is neither a manifest nor an index: %w", kind, ErrInvalid)
+	}
+	return s.ingestIndex(ctx, from, a)
+}
+
+// ingestIndex takes one image of an index, or all of them.
+func (s *Store) ingestIndex(ctx context.Context, from source, a arrival) (Image, error) {
+	var index ocispec.Index
+	if err := json.Unmarshal(a.raw, &index); err != nil {
+		return Image{}, fmt.Errorf("index %q: %w: %w", a.top.Digest, ErrInvalid, err)
+	}
+	if len(index.Manifests) > maxPlatforms {
+		return Image{}, fmt.Errorf("index of %d manifests: %w", len(index.Manifests), ErrTooLarge)
+	}
+	if !a.all {
+		picked, ok := pick(index.Manifests, a.platform)
+		if !ok {
+			return Image{}, fmt.Errorf("the index has no image for linux/%s, only %s: %w",
+				architecture(a.platform), platforms(index.Manifests), ErrNotFound)
+		}
+		img, err := s.fetchManifest(ctx, from, picked, a.tell)
+		if err != nil {
+			return Image{}, err
+		}
+		if _, err := s.putBlob(a.raw); err != nil {
+			return Image{}, err
+		}
+		return s.name(a.ref, img.Manifest, a.top.Digest)
+	}
+	taken := 0
+	for _, desc := range index.Manifests {
+		if !remote.IsManifest(desc.MediaType) {
+			continue
+		}
+		_, err := s.fetchManifest(ctx, from, desc, a.tell)
+		if errors.Is(err, ErrNotFound) || errors.Is(err, remote.ErrNotFound) {
+			continue // a sparse index: some of its images are elsewhere
+		}
+		if err != nil {
+			return Image{}, fmt.Errorf("%s: %w", platformOf(desc), err)
+		}
+		taken++
+	}
+	if taken == 0 {
+		return Image{}, fmt.Errorf("index %q: none of its images is there: %w", a.top.Digest, ErrNotFound)
+	}
+	d, err := s.putBlob(a.raw)
 	if err != nil {
 		return Image{}, err
 	}
-	if err := s.unpackAll(ctx, img); err != nil {
-		return Image{}, err
-	}
-	return s.name(ref, img.Manifest, opts.top)
+	return s.name(a.ref, d, "")
 }
 
-// name points ref at a manifest and returns the image.
+// fetchManifest brings the image that an index describes.
+func (s *Store) fetchManifest(ctx context.Context, from source, desc ocispec.Descriptor, tell func(Progress)) (Image, error) {
+	raw, err := s.fetchSmall(ctx, from, desc)
+	if err != nil {
+		return Image{}, err
+	}
+	return s.fetchImage(ctx, from, raw, tell)
+}
+
+// fetchImage brings config and layers of a manifest.
+func (s *Store) fetchImage(ctx context.Context, from source, raw []byte, tell func(Progress)) (Image, error) {
+	var m ocispec.Manifest
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return Image{}, fmt.Errorf("manifest: %w: %w", ErrInvalid, err)
+	}
+	if len(m.Layers) > MaxLayers {
+		return Image{}, fmt.Errorf("%d layers, at most %d: %w", len(m.Layers), MaxLayers, ErrTooLarge)
+	}
+	config, err := s.fetchSmall(ctx, from, m.Config)
+	if err != nil {
+		return Image{}, fmt.Errorf("config: %w", err)
+	}
+	if _, err := s.putBlob(config); err != nil {
+		return Image{}, err
+	}
+	img := Image{ID: m.Config.Digest.String(), Layers: m.Layers}
+	if isImageConfig(m.Config.MediaType) {
+		if err := json.Unmarshal(config, &img.Config); err != nil {
+			return Image{}, fmt.Errorf("config %q: %w: %w", m.Config.Digest, ErrInvalid, err)
+		}
+	}
+	if attestation(m) {
+		err = s.fetchOthers(ctx, from, m.Layers)
+	} else {
+		err = s.bring(ctx, img, from, tell)
+	}
+	if err != nil {
+		return Image{}, err
+	}
+	d, err := s.putBlob(raw)
+	if err != nil {
+		return Image{}, err
+	}
+	return s.describe(d)
+}
+
+// fetchOthers brings blobs that are not layers of a file system.
+func (s *Store) fetchOthers(ctx context.Context, from source, blobs []ocispec.Descriptor) error {
+	for _, desc := range blobs {
+		if s.hasBlob(desc.Digest) {
+			continue
+		}
+		if err := s.fetchBlob(ctx, fetching{src: from, desc: desc, tell: func(Progress) {}}, io.Discard); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attestation says whether a manifest's layers are statements, not files.
+func attestation(m ocispec.Manifest) bool {
+	return len(m.Layers) > 0 && !strings.Contains(m.Layers[0].MediaType, "tar") && !strings.Contains(m.Layers[0].MediaType, "layer")
+}
+
+func isImageConfig(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageConfig || mediaType == "application/vnd.docker.container.image.v1+json"
+}
+
+// fetchSmall brings a manifest or config and verifies it; it is not stored.
+func (s *Store) fetchSmall(ctx context.Context, from source, desc ocispec.Descriptor) ([]byte, error) {
+	if err := desc.Digest.Validate(); err != nil || desc.Digest.Algorithm() != digest.SHA256 {
+		return nil, fmt.Errorf("blob %q: not a sha256 digest: %w", desc.Digest, ErrInvalid)
+	}
+	if s.hasBlob(desc.Digest) {
+		return s.readBlob(desc.Digest)
+	}
+	if desc.Size > MaxManifest {
+		return nil, fmt.Errorf("blob %q: %d bytes, at most %d: %w", desc.Digest, desc.Size, MaxManifest, ErrTooLarge)
+	}
+	body, err := from.open(ctx, desc, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	raw, err := io.ReadAll(io.LimitReader(body, MaxManifest+1))
+	if err != nil {
+		return nil, err
+	}
+	if digest.FromBytes(raw) != desc.Digest {
+		return nil, fmt.Errorf("blob %q: content does not match its digest: %w", desc.Digest, ErrInvalid)
+	}
+	return raw, nil
+}
+
+// pick finds the image for a platform in an index: the same variant if one is
+// asked for, else one without, else any.
+func pick(from []ocispec.Descriptor, platform string) (best ocispec.Descriptor, ok bool) {
+	arch, variant, _ := strings.Cut(architecture(platform), "/")
+	score := 0
+	for _, d := range from {
+		if d.Platform == nil && len(from) == 1 && remote.IsManifest(d.MediaType) {
+			return d, true
+		}
+		if d.Platform == nil || d.Platform.OS != "linux" || d.Platform.Architecture != arch {
+			continue
+		}
+		worth := 1
+		if d.Platform.Variant == variant {
+			worth = 3
+		} else if variant != "" {
+			continue
+		} else if d.Platform.Variant == "v8" || d.Platform.Variant == "v1" {
+			worth = 2
+		}
+		if worth > score {
+			best, ok, score = d, true, worth
+		}
+	}
+	return best, ok
+}
+
+// platformOf is a descriptor's platform as people write it.
+func platformOf(d ocispec.Descriptor) string {
+	if d.Platform == nil {
+		return "unknown"
+	}
+	text := d.Platform.OS + "/" + d.Platform.Architecture
+	if d.Platform.Variant != "" {
+		text += "/" + d.Platform.Variant
+	}
+	return text
+}
+
+func platforms(all []ocispec.Descriptor) string {
+	var texts []string
+	for _, d := range all {
+		texts = append(texts, platformOf(d))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// architecture is want, or this machine's.
+func architecture(want string) string {
+	if want == "" {
+		return runtime.GOARCH
+	}
+	return strings.TrimPrefix(want, "linux/")
+}
+
+// name points ref at a manifest or index and returns the image; without a ref it
+// only sees to it that the manifest is listed.
 func (s *Store) name(ref string, manifest, top digest.Digest) (Image, error) {
 	err := s.change(func(index *ocispec.Index) error {
 		if err := s.point(index, ref, manifest); err != nil {
 			return err
 		}
 		if top != "" && top != manifest {
-			index.Manifests[len(index.Manifests)-1].Annotations[topAnnotation] = top.String()
+			entry := &index.Manifests[len(index.Manifests)-1]
+			if entry.Annotations == nil {
+				entry.Annotations = map[string]string{}
+			}
+			entry.Annotations[topAnnotation] = top.String()
 		}
 		return nil
 	})
 	if err != nil {
 		return Image{}, err
 	}
-	return s.Get(ref)
-}
-
-// fetch brings manifest, config and compressed layers.
-func (s *Store) fetch(ctx context.Context, from v1.Image, opts ingestOptions) (Image, error) {
-	layers, err := from.Layers()
+	if ref != "" {
+		return s.Get(ref)
+	}
+	chosen, err := s.choose(ocispec.Descriptor{Digest: manifest})
 	if err != nil {
 		return Image{}, err
 	}
-	if len(layers) > MaxLayers {
-		return Image{}, fmt.Errorf("%d layers, at most %d: %w", len(layers), MaxLayers, ErrTooLarge)
-	}
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallelLayers)
-	for _, l := range layers {
-		group.Go(func() error { return s.fetchLayer(gctx, l, opts.progress) })
-	}
-	if err := group.Wait(); err != nil {
-		return Image{}, err
-	}
-	rawConfig, err := from.RawConfigFile()
-	if err != nil {
-		return Image{}, err
-	}
-	if _, err := s.putBlob(rawConfig); err != nil {
-		return Image{}, err
-	}
-	rawManifest, err := from.RawManifest()
-	if err != nil {
-		return Image{}, err
-	}
-	manifest, err := s.putBlob(rawManifest)
-	if err != nil {
-		return Image{}, err
-	}
-	return s.describe(manifest)
-}
-
-// fetchLayer brings one compressed layer unless it is here.
-func (s *Store) fetchLayer(ctx context.Context, l v1.Layer, progress func(Progress)) error {
-	hash, err := l.Digest()
-	if err != nil {
-		return err
-	}
-	want := digest.Digest(hash.String())
-	size, err := l.Size()
-	if err != nil {
-		return err
-	}
-	if progress == nil {
-		progress = func(Progress) {}
-	}
-	if s.hasBlob(want) {
-		progress(Progress{Layer: want, Done: size, Total: size, Present: true})
-		return nil
-	}
-	stream, err := l.Compressed()
-	if err != nil {
-		return fmt.Errorf("layer %q: %w", want, err)
-	}
-	defer stream.Close()
-	w, err := s.newBlob()
-	if err != nil {
-		return err
-	}
-	defer w.abort()
-	report := &reporter{ctx: ctx, r: stream, at: Progress{Layer: want, Total: size}, tell: progress}
-	if _, err := io.Copy(w, io.LimitReader(report, size+1)); err != nil {
-		return fmt.Errorf("layer %q: %w", want, err)
-	}
-	_, err = w.commit(want)
-	return err
-}
-
-// reporter tells of every read, and stops when the context ends.
-type reporter struct {
-	ctx  context.Context
-	r    io.Reader
-	at   Progress
-	tell func(Progress)
-}
-
-func (r *reporter) Read(p []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
-	}
-	n, err := r.r.Read(p)
-	r.at.Done += int64(n)
-	r.tell(r.at)
-	return n, err
+	return s.describe(chosen)
 }
 
 // registryError turns what a registry answered into one of our kinds.
 func registryError(err error) error {
-	var answer *transport.Error
-	if !errors.As(err, &answer) {
-		return err
-	}
-	switch answer.StatusCode {
-	case http.StatusNotFound:
-		return fmt.Errorf("%w: %s", ErrNotFound, brief(answer))
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return fmt.Errorf("%w: %s", ErrDenied, brief(answer))
+	for theirs, ours := range map[error]error{
+		remote.ErrNotFound: ErrNotFound, remote.ErrDenied: ErrDenied, remote.ErrInvalid: ErrInvalid, remote.ErrTooLarge: ErrTooLarge,
+	} {
+		if errors.Is(err, theirs) && !errors.Is(err, ours) {
+			return fmt.Errorf("%w: %w", ours, err)
+		}
 	}
 	return err
-}
-
-// brief is the first line of a registry's answer.
-func brief(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
 }

@@ -1,23 +1,23 @@
 package image
 
 import (
-	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
-	"io"
-	"runtime"
+	"os"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/partial"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sampan-dev/sampan/node/image/remote"
 )
 
-// Push sends the image under ref to the registry that ref names. Layers that the
-// registry has are not sent again.
+// Push sends what ref leads to, an image or an index with all its images, to the
+// registry that ref names. Layers that the registry has are not sent again, those
+// that another of its repositories has are mounted from there.
 func (s *Store) Push(ctx context.Context, ref string, opts TransferOptions) (digest.Digest, error) {
 	parsed, err := name.ParseReference(ref)
 	if err != nil {
@@ -28,80 +28,108 @@ func (s *Store) Push(ctx context.Context, ref string, opts TransferOptions) (dig
 		return "", fmt.Errorf("push %q: %w", ref, err)
 	}
 	defer end()
-	img, err := s.Get(ref)
+	root, err := s.target(ref)
 	if err != nil {
 		return "", fmt.Errorf("push %q: %w", ref, err)
 	}
-	stored, err := s.stored(img)
-	if err != nil {
-		return "", fmt.Errorf("push %q: %w", ref, err)
+	client, repo := opts.client(parsed)
+	p := &pushing{store: s, client: client, repo: repo, tell: opts.Progress}
+	if p.tell == nil {
+		p.tell = func(Progress) {}
 	}
-	if err := remote.Write(parsed, stored, opts.remote(ctx)...); err != nil {
+	if err := p.push(ctx, root, parsed.Identifier()); err != nil {
 		return "", fmt.Errorf("push %q: %w", ref, registryError(err))
 	}
-	return img.Manifest, nil
+	return root, nil
 }
 
-// stored shows an image of the store to the registry library.
-func (s *Store) stored(img Image) (v1.Image, error) {
-	raw, err := s.readBlob(img.Manifest)
+// pushing is one push under way.
+type pushing struct {
+	store  *Store
+	client *remote.Client
+	repo   remote.Repository
+	tell   func(Progress)
+}
+
+// push sends a manifest or index and all it needs, and then itself, under ref.
+func (p *pushing) push(ctx context.Context, d digest.Digest, ref string) error {
+	raw, err := p.store.readBlob(d)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return partial.CompressedToImage(&storedImage{store: s, img: img, raw: raw})
-}
-
-type storedImage struct {
-	store *Store
-	img   Image
-	raw   []byte
-}
-
-func (i *storedImage) RawManifest() ([]byte, error) { return i.raw, nil }
-
-func (i *storedImage) RawConfigFile() ([]byte, error) {
-	return i.store.readBlob(digest.Digest(i.img.ID))
-}
-
-func (i *storedImage) MediaType() (types.MediaType, error) {
-	m, err := v1.ParseManifest(bytes.NewReader(i.raw))
+	kind := remote.MediaTypeOf(raw)
+	if remote.IsIndex(kind) {
+		var index ocispec.Index
+		if err := json.Unmarshal(raw, &index); err != nil {
+			return fmt.Errorf("index %q: %w: %w", d, ErrInvalid, err)
+		}
+		for _, m := range index.Manifests {
+			if !p.store.hasBlob(m.Digest) {
+				return fmt.Errorf("the index names an image for %s that is not here (pull it with --all-platforms): %w", platformOf(m), ErrNotFound)
+			}
+			if err := p.push(ctx, m.Digest, m.Digest.String()); err != nil {
+				return err
+			}
+		}
+		return p.client.PushManifest(ctx, p.repo, ref, kind, raw)
+	}
+	m, err := p.store.manifest(d)
 	if err != nil {
-		return "", err
+		return err
 	}
-	if m.MediaType == "" {
-		return types.OCIManifestSchema1, nil
-	}
-	return m.MediaType, nil
-}
-
-func (i *storedImage) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error) {
-	for _, l := range i.img.Layers {
-		if l.Digest.String() == h.String() {
-			return &storedLayer{store: i.store, desc: l}, nil
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelLayers)
+	sent := map[digest.Digest]bool{}
+	for _, desc := range append(m.Layers, m.Config) {
+		if !sent[desc.Digest] {
+			sent[desc.Digest] = true
+			group.Go(func() error { return p.blob(gctx, desc) })
 		}
 	}
-	return nil, fmt.Errorf("layer %q: %w", h, ErrNotFound)
-}
-
-type storedLayer struct {
-	store *Store
-	desc  ocispec.Descriptor
-}
-
-func (l *storedLayer) Digest() (v1.Hash, error) { return v1.NewHash(l.desc.Digest.String()) }
-
-func (l *storedLayer) Compressed() (io.ReadCloser, error) { return l.store.openBlob(l.desc.Digest) }
-
-func (l *storedLayer) Size() (int64, error) { return l.desc.Size, nil }
-
-func (l *storedLayer) MediaType() (types.MediaType, error) {
-	return types.MediaType(l.desc.MediaType), nil
-}
-
-// architecture is want, or this machine's.
-func architecture(want string) string {
-	if want == "" {
-		return runtime.GOARCH
+	if err := group.Wait(); err != nil {
+		return err
 	}
-	return want
+	return p.client.PushManifest(ctx, p.repo, ref, kind, raw)
+}
+
+// blob sends one blob.
+func (p *pushing) blob(ctx context.Context, desc ocispec.Descriptor) error {
+	sent, err := p.client.Push(ctx, p.repo, remote.Upload{
+		Desc: desc, From: p.store.siblings(p.repo, desc.Digest),
+		Open: func() (*os.File, error) { return p.store.openBlob(desc.Digest) },
+		Sent: func(n int64) { p.tell(Progress{Layer: desc.Digest, Done: n, Total: desc.Size}) },
+	})
+	if err == nil && !sent {
+		p.tell(Progress{Layer: desc.Digest, Done: desc.Size, Total: desc.Size, Present: true})
+	}
+	return err
+}
+
+// maxSiblings bounds the repositories that a push tries to mount a blob from.
+const maxSiblings = 3
+
+// siblings are other repositories of the same registry of which an image here
+// has the blob.
+func (s *Store) siblings(repo remote.Repository, blob digest.Digest) []string {
+	images, err := s.List()
+	if err != nil {
+		return nil // only a saving is lost
+	}
+	var names []string
+	for _, img := range images {
+		has := img.ID == blob.String()
+		for _, l := range img.Layers {
+			has = has || l.Digest == blob
+		}
+		if !has {
+			continue
+		}
+		for _, ref := range append(img.Tags, img.Digests...) {
+			registry, rest, _ := strings.Cut(repository(ref), "/")
+			if registry == repo.Registry && rest != repo.Name && len(names) < maxSiblings {
+				names = append(names, rest)
+			}
+		}
+	}
+	return names
 }

@@ -85,8 +85,14 @@ type Store struct {
 
 	// described holds an Image without references per manifest digest.
 	described sync.Map
+	// chosen is the manifest that an index stands for, by the index' digest.
+	chosen sync.Map
 	// unpacking makes two pulls of one layer share the work.
-	unpacking keyedMutex
+	unpacking keyed
+	// fetching makes two pulls of one blob share it.
+	fetching keyed
+	// recalled is what the build cache keeps alive, as of its directory's last change.
+	recalled recalled
 }
 
 const (
@@ -103,7 +109,7 @@ func Open(cfg Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.Default()
 	}
-	for _, dir := range []string{"blobs/sha256", "layers", "snapshots", "ingest"} {
+	for _, dir := range []string{"blobs/sha256", "layers", "snapshots", "ingest", "partial", "cache"} {
 		if err := os.MkdirAll(filepath.Join(cfg.Root, dir), 0o700); err != nil {
 			return nil, fmt.Errorf("open image store %q: %w", cfg.Root, err)
 		}
@@ -197,37 +203,3 @@ func (s *Store) layerPath(chain digest.Digest) string {
 	return filepath.Join(s.root, "layers", chain.Encoded())
 }
 
-// keyedMutex is a mutex per key; keys nobody holds cost nothing.
-type keyedMutex struct {
-	mu   sync.Mutex
-	held map[string]*keyed
-}
-
-type keyed struct {
-	sync.Mutex
-	users int
-}
-
-// lock waits for the key and returns its unlock.
-func (k *keyedMutex) lock(key string) func() {
-	k.mu.Lock()
-	if k.held == nil {
-		k.held = map[string]*keyed{}
-	}
-	one := k.held[key]
-	if one == nil {
-		one = &keyed{}
-		k.held[key] = one
-	}
-	one.users++
-	k.mu.Unlock()
-	one.Lock()
-	return func() {
-		one.Unlock()
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if one.users--; one.users == 0 {
-			delete(k.held, key)
-		}
-	}
-}
