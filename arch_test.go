@@ -31,6 +31,7 @@ var rules = []rule{
 	{"reconcile", []string{"client", "internal"}, "a loop knows no kind by name"},
 	{"control/scheduler", []string{"reconcile", "client", "internal", "kinds"}, "it talks through objects: no store, no server"},
 	{"control/controller", []string{"reconcile", "client", "internal", "kinds"}, "they talk through objects: no store, no server"},
+	{"control/fork", []string{"control", "kinds", "client", "reconcile", "internal"}, "a whole control plane on a copy of the state: the one place but cmd where its parts meet, and no node"},
 	{"node/cri", []string{"internal"}, "it has its own words"},
 	{"node/volume", []string{"reconcile", "client", "node/cri", "internal"}, "swap the engine and nothing moves"},
 	{"node/agent", []string{"reconcile", "client", "node/cri", "node/volume", "node/device", "internal"}, "swap the engine and nothing moves"},

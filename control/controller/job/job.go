@@ -152,6 +152,9 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	if err != nil {
 		return 0, err
 	}
+	if pods, err = c.confirm(ctx, job, pods); err != nil {
+		return 0, err
+	}
 	r := begin(job, pods, c.recall(key), time.Now())
 	m := r.moves()
 	o, doErr := c.do(ctx, job, m)

@@ -13,8 +13,12 @@ import (
 // book is what is known of one quota beside its status.
 type book struct {
 	uid types.UID
-	// freed is what has gone since the status was last written.
-	freed corev1.ResourceList
+	// gone is what has gone, and is not known to have been taken off, in the order
+	// of the revisions of each kind.
+	gone []freed
+	// doubtful: something has gone of which nobody can say whether another leader
+	// has taken it off. The next count in calm finds out.
+	doubtful bool
 	// risen is when a request was last seen to add something.
 	risen time.Time
 	// settles is when a first count is to be repeated; zero: it has been.
@@ -40,6 +44,7 @@ func (c *Controller) book(key reconcile.Key) *book {
 type plan struct {
 	write      bool
 	hard, used corev1.ResourceList
+	through    marks         // up to where what has gone is taken off
 	before     book          // as it was
 	again      time.Duration // until another look
 }
@@ -53,31 +58,42 @@ func (c *Controller) plan(key reconcile.Key, q *corev1.ResourceQuota, now time.T
 		return plan{}, false
 	}
 	b := c.book(key)
-	p = plan{before: *b, hard: quota.Add(nil, q.Spec.Hard)}
+	through := marksOf(q)
+	amount, news := b.takeOff(through)
+	p = plan{before: *b, hard: quota.Add(nil, q.Spec.Hard), through: through}
 	calm := now.Sub(b.risen) >= quiet
-	due := calm && (b.counted.Before(b.risen) || now.Sub(b.counted) >= resync)
+	due := calm && (b.doubtful || b.counted.Before(b.risen) || now.Sub(b.counted) >= resync)
 	first := !quota.Equal(q.Spec.Hard, q.Status.Hard) || len(q.Status.Used) == 0
-	base := quota.Only(quota.Less(q.Status.Used, b.freed), quota.Names(p.hard))
-	if first || due || !b.settles.IsZero() && !now.Before(b.settles) {
-		base = c.recount(b, q, base, now, due)
-	}
-	b.freed = nil
-	p.used = base
-	p.write = !quota.Equal(q.Status.Hard, p.hard) || !quota.Equal(q.Status.Used, p.used)
+	base := quota.Only(quota.Less(q.Status.Used, amount), quota.Names(p.hard))
+	wanted := first || due || !b.settles.IsZero() && !now.Before(b.settles)
+	behind := wanted && c.behind(q, through)
 	switch {
+	case behind && first:
+		return plan{again: behindRetry}, true
+	case wanted && !behind:
+		base = c.recount(b, q, base, now, due)
+		c.advance(q, through)
+	}
+	p.used = base
+	p.write = !quota.Equal(q.Status.Hard, p.hard) || !quota.Equal(q.Status.Used, p.used) || news
+	switch {
+	case behind:
 	case first && p.write:
 		b.settles = now.Add(settle)
 	case !b.settles.IsZero() && !now.Before(b.settles):
 		b.settles = time.Time{}
 	}
 	p.again = b.next(now)
+	if behind {
+		p.again = behindRetry
+	}
 	return p, true
 }
 
 // next is how long nothing need be looked at.
 func (b *book) next(now time.Time) time.Duration {
 	at := b.counted.Add(resync)
-	if b.counted.Before(b.risen) {
+	if b.doubtful || b.counted.Before(b.risen) {
 		at = b.risen.Add(quiet)
 	}
 	if !b.settles.IsZero() && b.settles.Before(at) {
@@ -97,14 +113,14 @@ func (c *Controller) recount(b *book, q *corev1.ResourceQuota, base corev1.Resou
 		}
 	}
 	if calm {
-		b.counted, b.overdue = now, overdue
+		b.counted, b.overdue, b.doubtful = now, overdue, false
 	}
 	return base
 }
 
 // undo puts back what a plan took out of the book when it could not be written.
-// Should it have been written all the same, a count will find what was taken off
-// twice.
+// What has gone is in the book still; should it have been written all the same, the
+// quota's marks will tell.
 func (c *Controller) undo(key reconcile.Key, q *corev1.ResourceQuota, p plan) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -112,7 +128,15 @@ func (c *Controller) undo(key reconcile.Key, q *corev1.ResourceQuota, p plan) {
 	if b == nil || b.uid != q.UID {
 		return
 	}
-	b.freed = quota.Add(p.before.freed, b.freed)
 	b.settles, b.counted = time.Now().Add(settle), p.before.counted
-	b.overdue = p.before.overdue
+	b.overdue, b.doubtful = p.before.overdue, p.before.doubtful
+}
+
+// written forgets what a plan that has been written took off.
+func (c *Controller) written(key reconcile.Key, q *corev1.ResourceQuota, p plan) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b := c.books[key]; b != nil && b.uid == q.UID {
+		b.forget(p.through)
+	}
 }

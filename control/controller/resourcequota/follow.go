@@ -25,6 +25,12 @@ type monitor struct {
 	stop    context.CancelFunc
 	synced  bool
 	objects map[string]map[string]client.Object // by namespace and name
+	// name is the kind's in marks; revision is how far the mirror is.
+	name     string
+	revision func() int64
+	// at is the revision of the last event that was told, before that of the last
+	// with another revision.
+	before, at int64
 }
 
 // measured are the kinds whose objects must be seen whole; the others are merely
@@ -98,6 +104,7 @@ func (c *Controller) start(ctx context.Context, running *sync.WaitGroup, kind co
 	}
 	r := client.Resource[client.Object]{GroupVersionResource: kind.GroupVersionResource, Kind: kind.Kind, Namespaced: kind.Namespaced}
 	mirror := informer.New(c.transport, r, opts)
+	m.name, m.revision = kind.GroupResource().String(), mirror.Revision
 	mirror.Subscribe(func(e informer.Event[client.Object]) { c.changed(m, e) })
 	running.Go(func() { _ = mirror.Run(ctx) }) // ends only with ctx
 	running.Go(func() {
@@ -108,6 +115,9 @@ func (c *Controller) start(ctx context.Context, running *sync.WaitGroup, kind co
 		}
 		c.mu.Lock()
 		m.synced = true
+		if m.at == 0 {
+			m.at = mirror.Revision()
+		}
 		c.mu.Unlock()
 		for _, q := range c.quotas.List() {
 			c.loop.Enqueue(controller.KeyOf(q))
@@ -128,21 +138,34 @@ func (c *Controller) changed(m *monitor, e informer.Event[client.Object]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m.put(e)
+	if now := m.revision(); now != m.at {
+		m.before, m.at = m.at, now
+	}
 	if e.Old == nil {
 		return
 	}
 	for _, q := range c.quotas.ByIndex(byNamespace, namespace) {
 		key := controller.KeyOf(q)
 		b := c.book(key)
-		freed := quota.Rise(m.cost(q, e.New, b), m.cost(q, e.Old, b))
-		if len(freed) > 0 {
-			b.freed = quota.Add(b.freed, freed)
+		less := quota.Rise(m.cost(q, e.New, b), m.cost(q, e.Old, b))
+		if len(less) > 0 {
+			b.note(m, less)
 			c.loop.Enqueue(key)
 		}
 		if e.New == nil {
 			delete(b.overdue, e.Old.GetUID())
 		}
 	}
+}
+
+// note writes down what the event that m was just told has freed. The book has a
+// bound: beyond it the next count finds out.
+func (b *book) note(m *monitor, less corev1.ResourceList) {
+	if len(b.gone) >= maxGone {
+		b.doubtful = true
+		return
+	}
+	b.gone = append(b.gone, freed{kind: m.name, after: m.before, at: m.at, amount: less})
 }
 
 func (m *monitor) put(e informer.Event[client.Object]) {

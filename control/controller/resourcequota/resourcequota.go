@@ -9,6 +9,10 @@
 // And where a count finds less than the quota says, it is believed only once no
 // request has been counted for so long that none can still be under way.
 //
+// A new leader and an old one that does not know yet may both see the same object
+// go. So the quota says, in the annotation Through, up to which revision of each
+// kind what has gone is taken off.
+//
 // It follows upstream's pkg/controller/resourcequota in what is written.
 package resourcequota
 
@@ -43,6 +47,11 @@ const (
 	// resync is how often everything is counted though nothing happened: for pods
 	// that are overdue on a lost node, and for what nobody told. Upstream's.
 	resync = 5 * time.Minute
+	// behindRetry is when a count is tried again for which the mirrors are behind.
+	behindRetry = time.Second
+	// maxGone bounds what is remembered of what has gone while the quota can't be
+	// written.
+	maxGone = 10_000
 )
 
 // Controller counts. Its keys are quotas.
@@ -162,8 +171,10 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	}
 	next := q.DeepCopy()
 	next.Status = corev1.ResourceQuotaStatus{Hard: p.hard, Used: p.used}
+	p.through.on(next)
 	_, err := client.ResourceQuotas.UpdateStatus(ctx, c.transport, next)
 	if err == nil {
+		c.written(key, q, p)
 		return p.again, nil
 	}
 	c.undo(key, q, p)

@@ -1,35 +1,101 @@
 package seeded
 
 import (
+	"bytes"
 	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
 var (
 	oneSeed  = flag.Uint64("seed", 0, "live this seed alone, and show its trace")
-	allSeeds = flag.Int("seeds", 60, "how many seeds to live")
+	allSeeds = flag.Int("seeds", 500, "how many seeds to live")
+	from     = flag.Uint64("from", 1, "the first seed to live")
 	first    = flag.Bool("first", false, "end with the first seed that fails")
+	// share is given to a child process: "1/2" lives the second half.
+	share = flag.String("share", "", "live the seeds that leave this remainder, as 1/2")
 )
 
 // shown is how much of a failing seed's trace is shown: its end.
 const shown = 60
 
-// TestSeeds lives many lives. A seed that fails is lived again by -seed.
+// shortSeeds is how many seeds go test -short lives.
+const shortSeeds = 24
+
+// childEnv makes a child's garbage collector rare: a life is short, and what it
+// leaves behind is collected with it.
+const childEnv = "GOGC=400"
+
+// TestSeeds lives many lives, in as many processes as there are processors: the
+// names that a life makes come from generators that a process has once. A seed
+// that fails is lived again by -seed.
 func TestSeeds(t *testing.T) {
-	k := newKeys(t)
 	if *oneSeed != 0 {
-		trace, wrong := live(t, *oneSeed, k)
+		trace, wrong := live(t, *oneSeed, newKeys(t))
 		t.Log("\n" + strings.Join(trace, "\n"))
 		report(t, *oneSeed, nil, wrong)
 		return
 	}
-	for seed := uint64(1); seed <= uint64(*allSeeds); seed++ {
+	count := *allSeeds
+	if testing.Short() {
+		count = min(count, shortSeeds)
+	}
+	n := min(runtime.GOMAXPROCS(0), count)
+	if *share == "" && n > 1 {
+		split(t, n, count)
+		return
+	}
+	liveAll(t, count)
+}
+
+// liveAll lives the seeds of this process's share.
+func liveAll(t *testing.T, count int) {
+	mine, of := uint64(0), uint64(1)
+	if *share != "" {
+		if _, err := fmt.Sscanf(*share, "%d/%d", &mine, &of); err != nil || of == 0 {
+			t.Fatalf("-share %q: want a remainder and a divisor, as 1/2", *share)
+		}
+	}
+	k := newKeys(t)
+	for seed := *from; seed < *from+uint64(count); seed++ {
+		if seed%of != mine {
+			continue
+		}
 		trace, wrong := live(t, seed, k)
 		report(t, seed, trace, wrong)
 		if *first && t.Failed() {
 			return
+		}
+	}
+}
+
+// split lives the seeds in n processes of this very program.
+func split(t *testing.T, n, count int) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	outputs := make([]bytes.Buffer, n)
+	errs := make([]error, n)
+	var running sync.WaitGroup
+	for i := range n {
+		args := []string{"-test.run", "^TestSeeds$", "-share", fmt.Sprintf("%d/%d", i, n),
+			"-seeds", fmt.Sprint(count), "-from", fmt.Sprint(*from), fmt.Sprintf("-first=%v", *first), "-test.timeout", "0"}
+		child := exec.CommandContext(t.Context(), self, args...)
+		child.Env = append(os.Environ(), childEnv)
+		child.Stdout, child.Stderr = &outputs[i], &outputs[i]
+		running.Go(func() { errs[i] = child.Run() })
+	}
+	running.Wait()
+	for i, err := range errs {
+		if err != nil {
+			t.Errorf("share %d of %d: %v\n%s", i, n, err, outputs[i].String())
 		}
 	}
 }
