@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/klog/v2"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 )
 
@@ -179,6 +180,12 @@ func (c *Connector) log(k call) error {
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		return complaint(answer, pod.Name)
+	}
+	if wsstream.IsWebSocketRequest(k.r) {
+		// Each piece is a message. An error is one side hanging up.
+		lines := wsstream.NewReaderWithLogger(klog.Logger{}, answer.Body, true, wsstream.NewDefaultReaderProtocols())
+		_ = lines.Copy(k.w, k.r.WithContext(klog.NewContext(k.r.Context(), klog.Logger{})))
+		return nil
 	}
 	k.w.Header().Set("Content-Type", "text/plain")
 	k.w.WriteHeader(http.StatusOK)

@@ -3,6 +3,7 @@ package connect
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/websocket"
 	restclient "k8s.io/client-go/rest"
 	client "k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/util/exec"
@@ -59,5 +61,37 @@ func TestExecOverWebSocket(t *testing.T) {
 	}
 	if code.Code != 3 || out.String() != "[shout]: QUIET" || complaint.String() != "hoarse" {
 		t.Errorf("out %q, complaint %q, ended with %v", out.String(), complaint.String(), err)
+	}
+}
+
+// A log is messages, raw or in base64 as the client asks, and then its end.
+func TestLogOverWebSocket(t *testing.T) {
+	server := world(t, "n1")
+	where := "ws" + strings.TrimPrefix(server.URL, "http") + "/api/v1/namespaces/x/pods/web/log?container=a"
+	for _, protocol := range []string{"", "binary.k8s.io", "base64.binary.k8s.io"} {
+		config, err := websocket.NewConfig(where, server.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if protocol != "" {
+			config.Protocol = []string{protocol}
+		}
+		ws, err := config.DialContext(t.Context())
+		if err != nil {
+			t.Fatalf("%q: %v", protocol, err)
+		}
+		defer ws.Close()
+		var log bytes.Buffer
+		for err == nil {
+			var message []byte
+			if err = websocket.Message.Receive(ws, &message); err == nil && protocol == "base64.binary.k8s.io" {
+				message, err = base64.StdEncoding.DecodeString(string(message))
+			}
+			log.Write(message)
+		}
+		const want = "/containerLogs/x/web/a? by kube-apiserver-kubelet-client"
+		if !errors.Is(err, io.EOF) || log.String() != want {
+			t.Errorf("%q: log %q, want %q, ended with %v", protocol, log.String(), want, err)
+		}
 	}
 }
