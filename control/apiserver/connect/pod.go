@@ -1,6 +1,7 @@
 package connect
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -182,8 +183,9 @@ func (c *Connector) log(k call) error {
 		return complaint(answer, pod.Name)
 	}
 	if wsstream.IsWebSocketRequest(k.r) {
-		// Each piece is a message. An error is one side hanging up.
-		lines := wsstream.NewReaderWithLogger(klog.Logger{}, answer.Body, true, wsstream.NewDefaultReaderProtocols())
+		// Each piece is a message. The library drops what comes together with the
+		// end, which a buffer tells apart. An error is one side hanging up.
+		lines := wsstream.NewReaderWithLogger(klog.Logger{}, bufio.NewReader(answer.Body), true, wsstream.NewDefaultReaderProtocols())
 		_ = lines.Copy(k.w, k.r.WithContext(klog.NewContext(k.r.Context(), klog.Logger{})))
 		return nil
 	}
