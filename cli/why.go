@@ -107,7 +107,7 @@ func (w *why) placed(ctx context.Context, pod *corev1.Pod) error {
 	if err != nil || !ok || d.UID != string(pod.UID) || d.Node != pod.Spec.NodeName {
 		return err
 	}
-	fit := d.Nodes - d.Refused()
+	fit := d.Nodes - d.Refused() - d.Unseen
 	w.say("The scheduler put it there at attempt %d, in %s: %d of %s fit.", d.Attempt, millis(d.Took), fit, nodes(d.Nodes))
 	if len(d.Scores) > 1 {
 		for i, s := range d.Scores[:min(3, len(d.Scores))] {

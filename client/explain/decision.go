@@ -26,8 +26,10 @@ type Decision struct {
 	Nominated string `json:"nominated,omitempty"`
 	// Victims are the pods evicted for it.
 	Victims []string `json:"victims,omitempty"`
-	// Nodes is how many nodes there were.
-	Nodes int `json:"nodes"`
+	// Nodes is how many nodes there were; Unseen those that were not looked at,
+	// since enough others fitted.
+	Nodes  int `json:"nodes"`
+	Unseen int `json:"unseen,omitempty"`
 	// Refusals are the reasons of the nodes that did not fit.
 	Refusals []Refusal `json:"refusals,omitempty"`
 	// Scores are the best nodes that did, the best first.
@@ -42,7 +44,9 @@ type Decision struct {
 type Refusal struct {
 	Filter string `json:"filter"`
 	Reason string `json:"reason"`
-	Nodes  int    `json:"nodes"`
+	// Also are further reasons that the same nodes gave.
+	Also  []string `json:"also,omitempty"`
+	Nodes int      `json:"nodes"`
 	// Example is the name of one such node.
 	Example string `json:"example"`
 	// Final: removing pods would not help there.
@@ -59,7 +63,7 @@ type Scored struct {
 // Refuse notes that one node, r.Example, did not fit.
 func (d *Decision) Refuse(r Refusal) {
 	for i := range d.Refusals {
-		if known := &d.Refusals[i]; known.Filter == r.Filter && known.Reason == r.Reason {
+		if known := &d.Refusals[i]; known.Filter == r.Filter && known.Reason == r.Reason && slices.Equal(known.Also, r.Also) {
 			known.Nodes++
 			known.Final = known.Final && r.Final
 			return
@@ -82,9 +86,16 @@ func (d *Decision) Sentence(preemption string) string {
 	if d.Nodes == 0 {
 		return "no nodes available to schedule pods"
 	}
-	var reasons []string
+	counts := map[string]int{}
 	for _, r := range d.Refusals {
-		reasons = append(reasons, fmt.Sprintf("%d %s", r.Nodes, r.Reason))
+		counts[r.Reason] += r.Nodes
+		for _, also := range r.Also {
+			counts[also] += r.Nodes
+		}
+	}
+	var reasons []string
+	for reason, nodes := range counts {
+		reasons = append(reasons, fmt.Sprintf("%d %s", nodes, reason))
 	}
 	slices.Sort(reasons)
 	text := fmt.Sprintf("0/%d nodes are available: %s.", d.Nodes, strings.Join(reasons, ", "))
@@ -94,11 +105,14 @@ func (d *Decision) Sentence(preemption string) string {
 	return text
 }
 
-// Filters are the names of the filters that refused.
-func (d *Decision) Filters() map[string]bool {
-	names := map[string]bool{}
+// Filters are the names of the filters that refused, sorted.
+func (d *Decision) Filters() []string {
+	var names []string
 	for _, r := range d.Refusals {
-		names[r.Filter] = true
+		if !slices.Contains(names, r.Filter) {
+			names = append(names, r.Filter)
+		}
 	}
+	slices.Sort(names)
 	return names
 }

@@ -91,7 +91,7 @@ func (c *cluster) startDeciders(ctx context.Context, g *errgroup.Group, plane *c
 	}
 	placing, err := scheduler.New(scheduler.Config{
 		Transport: plane.component(identity.Identity{Name: "system:kube-scheduler", Groups: []string{identity.Authenticated}}),
-		Filters:   profile.Filters(), Scores: profile.Scores(), Seed: uint64(time.Now().UnixNano()),
+		Profiles:  profile.Default(), Seed: uint64(time.Now().UnixNano()),
 		Timeline: c.timeline, Log: c.log,
 	})
 	if err != nil {

@@ -21,24 +21,54 @@ const writeTimeout = 30 * time.Second
 
 // schedule makes one attempt to place a pod.
 func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
-	d := s.rules.decide(w.pod, s.cluster)
-	d.Attempt = w.attempt
-	s.cfg.Timeline.Mark(d.UID, timeline.Mark{
-		Step: timeline.Schedule, Name: "filter and score", Start: d.At, End: d.At.Add(d.Took),
-		Detail: fmt.Sprintf("%d of %d nodes fit", d.Nodes-d.Refused(), d.Nodes),
-	})
-	if d.Node == "" {
-		s.refuse(ctx, w, d)
+	r := s.profiles[w.pod.Spec.SchedulerName]
+	if w.key == "" {
+		w.key = classKey(w.pod)
+	}
+	o := r.decide(w.pod, w.key, s.cluster)
+	o.Attempt = w.attempt
+	if s.cfg.Timeline != nil {
+		s.cfg.Timeline.Mark(o.UID, timeline.Mark{
+			Step: timeline.Schedule, Name: "filter and score", Start: o.At, End: o.At.Add(o.Took),
+			Detail: fmt.Sprintf("%d of %d nodes fit", o.Nodes-o.Refused()-o.Unseen, o.Nodes),
+		})
+	}
+	if o.Node == "" {
+		s.refuse(ctx, r, w, o)
 		return
 	}
-	d.Message = fmt.Sprintf("Successfully assigned %s/%s to %s", d.Namespace, d.Name, d.Node)
-	s.records.put(d)
+	if err := s.reserve(r, w, o); err != nil {
+		s.log.Warn("pod could not take what it needs", "pod", o.Namespace+"/"+o.Name, "node", o.Node, "error", err)
+		s.release(w)
+		s.queue.again(w, time.Now())
+		return
+	}
+	o.Message = "Successfully assigned " + o.Namespace + "/" + o.Name + " to " + o.Node
+	s.records.put(o)
 	// From here on the node counts as taken, before the API server knows.
-	assumed := w.pod.DeepCopy()
-	assumed.Spec.NodeName = d.Node
-	s.cluster.place(assumed, d.Node)
+	s.cluster.place(w.pod, o.Node)
+	s.cluster.nominate(w.pod, "")
 	w.binding = true
-	s.work(func() { s.bind(ctx, w, d) })
+	pod, held := w.pod, w.held
+	s.work(func() { s.bind(ctx, w, pod, held, o) })
+}
+
+// reserve takes what the pod needs beside a place on its node.
+func (s *Scheduler) reserve(r *rules, w *waiting, o *outcome) error {
+	for _, f := range r.filters {
+		reserver, ok := f.(Reserver)
+		if !ok {
+			continue
+		}
+		taken, err := reserver.Reserve(w.pod, s.cluster.nodes[o.Node], s.cluster)
+		if err != nil {
+			return err
+		}
+		if taken != nil {
+			w.held = append(w.held, taken)
+		}
+	}
+	return nil
 }
 
 // work runs a write beside the loop; the loop waits when too many are under way.
@@ -50,86 +80,131 @@ func (s *Scheduler) work(do func()) {
 	}()
 }
 
-// bind tells the API server where a pod goes.
-func (s *Scheduler) bind(ctx context.Context, w *waiting, d Decision) {
+// bind tells the API server where a pod goes, when all that must be done before
+// is done.
+func (s *Scheduler) bind(ctx context.Context, w *waiting, pod *corev1.Pod, held []Reservation, o *outcome) {
+	for _, r := range held {
+		if err := r.Prepare(ctx, s.cfg.Transport); err != nil {
+			s.mail.post(func() { s.unbound(w, err) })
+			return
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	start := time.Now()
-	binding := &corev1.Binding{
-		ObjectMeta: metav1.ObjectMeta{Namespace: d.Namespace, Name: d.Name, UID: w.pod.UID},
-		Target:     corev1.ObjectReference{Kind: "Node", Name: d.Node},
-	}
-	at := target.Of(client.Pods.GroupVersionResource, d.Namespace).Object(d.Name).Sub("binding")
-	_, err := s.cfg.Transport.Create(ctx, at, binding, metav1.CreateOptions{})
-	if err == nil {
-		s.cfg.Timeline.Mark(d.UID, timeline.Mark{
-			Step: timeline.Schedule, Name: "bind", Start: start, End: time.Now(), Detail: "to node " + d.Node,
-		})
-		s.events.Event(w.pod, corev1.EventTypeNormal, "Scheduled", d.Message)
+	if err := s.writeBinding(ctx, pod, o.Node); err != nil {
+		s.mail.post(func() { s.unbound(w, err) })
 		return
 	}
-	s.mail.post(func() { s.unbound(w, err) })
+	if s.cfg.Timeline != nil {
+		s.cfg.Timeline.Mark(o.UID, timeline.Mark{
+			Step: timeline.Schedule, Name: "bind", Start: start, End: time.Now(), Detail: "to node " + o.Node,
+		})
+	}
+	s.events[pod.Spec.SchedulerName].Event(pod, corev1.EventTypeNormal, "Scheduled", o.Message)
+}
+
+// writeBinding writes it, or has the extender do it whose business the pod is.
+func (s *Scheduler) writeBinding(ctx context.Context, pod *corev1.Pod, node string) error {
+	for _, e := range s.cfg.Extenders {
+		if e.Binds() && e.Interested(pod) {
+			return e.Bind(ctx, pod, node)
+		}
+	}
+	binding := &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
+		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
+	}
+	at := target.Of(client.Pods.GroupVersionResource, pod.Namespace).Object(pod.Name).Sub("binding")
+	_, err := s.cfg.Transport.Create(ctx, at, binding, metav1.CreateOptions{})
+	return err
 }
 
 // unbound takes an assumption back whose binding failed.
 func (s *Scheduler) unbound(w *waiting, err error) {
 	w.binding = false
-	if _, still := s.queue.pods[w.pod.UID]; !still {
+	if now, still := s.queue.pods[w.pod.UID]; !still || now != w {
 		return // bound by another, or gone: the informer has told
 	}
+	s.release(w)
 	s.cluster.lift(w.pod.UID)
 	if apierrors.IsNotFound(err) {
 		s.queue.drop(w.pod.UID)
-		return
+	} else {
+		s.log.Warn("pod could not be bound", "pod", w.pod.Namespace+"/"+w.pod.Name, "error", err)
+		s.queue.again(w, time.Now())
 	}
-	s.log.Warn("pod could not be bound", "pod", w.pod.Namespace+"/"+w.pod.Name, "error", err)
-	s.queue.again(w, time.Now())
 	s.changed(Change{Kind: PodRemoved, Pod: w.pod})
 }
 
 // refuse puts a pod back that fits nowhere, after trying to make room for it.
-func (s *Scheduler) refuse(ctx context.Context, w *waiting, d Decision) {
+func (s *Scheduler) refuse(ctx context.Context, r *rules, w *waiting, o *outcome) {
 	how := ""
-	if d.Nodes > 0 && s.mayPreempt(w.pod) {
-		var p *preemption
-		if p, how = s.makeRoom(w.pod, &d); p != nil {
-			s.work(func() { s.evict(ctx, w.pod, p) })
-		}
+	switch {
+	case o.failed != nil:
+		w.refused = nil
+	case o.Nodes > 0 && !r.preempting.off:
+		how = s.makeRoom(ctx, r, w, o)
 	}
-	d.Message = d.Sentence(how)
-	s.records.put(d)
-	w.refused = d.Filters()
+	if o.Message != "" { // refused whatever the node
+		o.Message = fmt.Sprintf("0/%d nodes are available: %s.", o.Nodes, o.Message)
+		if how != "" {
+			o.Message += " " + how
+		}
+	} else {
+		o.Message = o.Sentence(how)
+	}
+	s.records.put(o)
+	w.refused = o.Filters()
+	w.heeds = r.heeds(w.refused)
 	s.queue.refuse(w, time.Now())
-	s.work(func() { s.report(ctx, w.pod, d) })
+	pod := w.pod
+	s.work(func() { s.report(ctx, pod, o) })
 }
 
-// mayPreempt says whether a pod may have others evicted: not while those it had
-// evicted before are still on their way out.
-func (s *Scheduler) mayPreempt(pod *corev1.Pod) bool {
+// makeRoom finds whom to evict, notes the node as being freed and begins. The text
+// says why nobody is.
+func (s *Scheduler) makeRoom(ctx context.Context, r *rules, w *waiting, o *outcome) string {
+	if s.leaving(w.pod) {
+		return "preemption: not eligible due to a terminating pod on the nominated node."
+	}
+	p, text := r.preempt(w.pod, w.key, s.cluster, s.budgets.List())
+	if p == nil {
+		return text
+	}
+	o.Nominated = p.node
+	for _, v := range p.victims {
+		o.Victims = append(o.Victims, v.Namespace+"/"+v.Name)
+	}
+	s.cluster.nominate(w.pod, p.node)
+	pod := w.pod
+	s.work(func() { s.evict(ctx, pod, p) })
+	return ""
+}
+
+// leaving says whether pods are still on their way out that were evicted for this
+// one: then no others may be.
+func (s *Scheduler) leaving(pod *corev1.Pod) bool {
 	node, ok := s.cluster.nodes[pod.Status.NominatedNodeName]
 	if pod.Status.NominatedNodeName == "" || !ok {
-		return true
+		return false
 	}
 	for _, p := range node.Pods {
-		if p.DeletionTimestamp != nil && priority(p.Pod) < priority(pod) {
-			return false
+		if p.DeletionTimestamp != nil && priority(p.Pod) < priority(pod) && preempted(p.Pod) {
+			return true
 		}
 	}
-	return true
+	return false
 }
 
-// makeRoom finds whom to evict and notes the node as being freed.
-func (s *Scheduler) makeRoom(pod *corev1.Pod, d *Decision) (*preemption, string) {
-	p, text := s.rules.preempt(pod, s.cluster, d, s.budgets.List())
-	if p == nil {
-		return nil, text
+// preempted says whether a pod goes because the scheduler wants it to.
+func preempted(pod *corev1.Pod) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget {
+			return c.Status == corev1.ConditionTrue && c.Reason == corev1.PodReasonPreemptionByScheduler
+		}
 	}
-	d.Nominated = p.node
-	for _, v := range p.victims {
-		d.Victims = append(d.Victims, v.Namespace+"/"+v.Name)
-	}
-	s.cluster.nominate(pod, p.node)
-	return p, ""
+	return false
 }
 
 // evict deletes the victims of a preemption, each told why.
@@ -139,7 +214,7 @@ func (s *Scheduler) evict(ctx context.Context, pod *corev1.Pod, p *preemption) {
 	for _, v := range p.victims {
 		condition := corev1.PodCondition{
 			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
-			Message: s.cfg.Name + ": preempting to accommodate a higher priority pod", ObservedGeneration: v.Generation,
+			Message: pod.Spec.SchedulerName + ": preempting to accommodate a higher priority pod", ObservedGeneration: v.Generation,
 		}
 		if err := s.patchStatus(ctx, v, condition, nil); err != nil && !apierrors.IsNotFound(err) {
 			s.log.Warn("victim's status not written", "pod", v.Namespace+"/"+v.Name, "error", err)
@@ -151,15 +226,15 @@ func (s *Scheduler) evict(ctx context.Context, pod *corev1.Pod, p *preemption) {
 			s.log.Warn("victim not deleted", "pod", v.Namespace+"/"+v.Name, "error", err)
 			continue
 		}
-		s.events.Eventf(v, corev1.EventTypeNormal, "Preempted", "Preempted by pod %s on node %s", pod.UID, p.node)
+		s.events[pod.Spec.SchedulerName].Eventf(v, corev1.EventTypeNormal, "Preempted", "Preempted by pod %s on node %s", pod.UID, p.node)
 	}
 }
 
 // report writes the refusal into the pod's status and as an event.
-func (s *Scheduler) report(ctx context.Context, pod *corev1.Pod, d Decision) {
+func (s *Scheduler) report(ctx context.Context, pod *corev1.Pod, d *outcome) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	s.events.Event(pod, corev1.EventTypeWarning, "FailedScheduling", d.Message)
+	s.events[pod.Spec.SchedulerName].Event(pod, corev1.EventTypeWarning, "FailedScheduling", d.Message)
 	condition := unschedulable(corev1.PodReasonUnschedulable, d.Message, pod.Generation)
 	var nominated *string
 	if d.Nominated != "" && d.Nominated != pod.Status.NominatedNodeName {
@@ -175,8 +250,8 @@ func (s *Scheduler) report(ctx context.Context, pod *corev1.Pod, d Decision) {
 
 // holdBack says in a gated pod's status that its gates are why nothing happens.
 func (s *Scheduler) holdBack(pod *corev1.Pod) {
-	d := Decision{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), At: time.Now(),
-		Message: "Scheduling is blocked due to non-empty scheduling gates"}
+	d := &outcome{Decision: Decision{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), At: time.Now(),
+		Message: "Scheduling is blocked due to non-empty scheduling gates"}}
 	for _, g := range pod.Spec.SchedulingGates {
 		d.Gates = append(d.Gates, g.Name)
 	}

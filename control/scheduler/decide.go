@@ -3,6 +3,7 @@ package scheduler
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -10,133 +11,314 @@ import (
 	"github.com/sampan-dev/sampan/client/explain"
 )
 
+// Which part of the nodes is looked at; upstream's numbers. So many feasible ones
+// are enough, so that a decision costs the same in a large cluster.
+const (
+	minFeasible        = 100
+	minFeasiblePercent = 5
+)
+
 // rules are the filters and scores of a profile.
 type rules struct {
 	filters []Filter
 	scores  []Score
+	// percentage of the nodes to find feasible; 0 adapts to their number.
+	percentage int32
+	extenders  []Extender
+	preempting preempting
 	// pick breaks ties between the best nodes; it must not be nil.
 	pick *rand.Rand
+	// start is where in the order of nodes the next decision begins.
+	start   int
+	classes classes
+
+	// Scratch space of one decision.
+	feasible []*Node
+	totals   []int64
+	parts    [][]int64
+	refused  []int32
+	examples []*Node
+	own      []prepared[Fit]
 }
 
-// prepared is the filters' view of one pod.
-type prepared struct {
-	names []string
-	fits  []Fit
+// outcome is a decision with what is only worked out when somebody asks.
+type outcome struct {
+	Decision
+	plugins []string
+	best    []ranked
+	// final: there is no node where making room would help.
+	final bool
+	// failed is why the attempt came to nothing that is not the nodes' fault.
+	failed error
 }
 
-// prepare asks every filter about a pod.
-func (r *rules) prepare(pod *corev1.Pod, v View) prepared {
-	var p prepared
-	for _, f := range r.filters {
-		if fit := f.For(pod, v); fit != nil {
-			p.names = append(p.names, f.Name())
-			p.fits = append(p.fits, fit)
+// ranked is one of the best nodes.
+type ranked struct {
+	node  string
+	total int64
+	parts []int64 // by plugin
+}
+
+// full is the decision with its scores spelt out.
+func (o *outcome) full() Decision {
+	d := o.Decision
+	for _, b := range o.best {
+		s := Scored{Node: b.node, Total: b.total, Parts: map[string]int64{}}
+		for i, name := range o.plugins {
+			s.Parts[name] += b.parts[i]
 		}
+		d.Scores = append(d.Scores, s)
 	}
-	return p
-}
-
-// check holds one node against the pod and names the first filter that refuses.
-func (p prepared) check(n *Node) (filter string, why Reason) {
-	for i, fit := range p.fits {
-		if why := fit(n); why.Refuses() {
-			return p.names[i], why
-		}
-	}
-	return "", OK
+	return d
 }
 
 // decide filters and scores: it is a function of the pod and the view, and its
 // record says everything that led to the answer.
-func (r *rules) decide(pod *corev1.Pod, c *cluster) Decision {
+func (r *rules) decide(pod *corev1.Pod, key string, c *cluster) *outcome {
 	start := time.Now()
+	k := r.class(pod, key, c)
 	nodes := c.Nodes()
-	d := Decision{
-		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID),
-		At: start, Nodes: len(nodes),
+	o := &outcome{Decision: Decision{
+		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), At: start, Nodes: len(nodes),
+	}, plugins: k.names}
+	if why, by := r.precheck(pod, c); why.Refuses() {
+		o.Refusals = []explain.Refusal{{Filter: by, Reason: why.Text, Nodes: len(nodes), Final: why.Final}}
+		o.Message, o.final = why.Text, why.Final
+	} else {
+		r.filter(pod, k, c, o)
+		r.consult(pod, o)
+		r.choose(pod, k, o)
 	}
-	fits := r.prepare(pod, c)
-	var feasible []*Node
-	for _, n := range nodes {
-		filter, why := fits.check(n)
-		if !why.Refuses() {
-			filter, why = r.withNominated(pod, n, c)
+	o.Took = time.Since(start)
+	return o
+}
+
+// precheck asks the filters that may refuse a pod whatever the node.
+func (r *rules) precheck(pod *corev1.Pod, v View) (Reason, string) {
+	for _, f := range r.filters {
+		if p, ok := f.(Prechecker); ok {
+			if why := p.Precheck(pod, v); why.Refuses() {
+				return why, f.Name()
+			}
 		}
-		if why.Refuses() {
-			d.Refuse(explain.Refusal{Filter: filter, Reason: why.Text, Example: n.Name, Final: why.Final})
+	}
+	return OK, ""
+}
+
+// prepareOwn asks the filters that must see each pod.
+func (r *rules) prepareOwn(pod *corev1.Pod, k *class, v View) []prepared[Fit] {
+	r.own = r.own[:0]
+	for _, f := range k.own {
+		if fit := f.For(pod, v); fit != nil {
+			r.own = append(r.own, prepared[Fit]{name: f.Name(), depends: OnItself, say: fit})
+		}
+	}
+	return r.own
+}
+
+// filter finds feasible nodes, enough of them, and counts the refusals.
+func (r *rules) filter(pod *corev1.Pod, k *class, c *cluster, o *outcome) {
+	r.feasible, r.refused, r.examples = r.feasible[:0], r.refused[:0], r.examples[:0]
+	own := r.prepareOwn(pod, k, c)
+	if k.narrowed {
+		r.filterFew(pod, k, c, o)
+		return
+	}
+	nodes := c.Nodes()
+	enough, begin := r.enough(len(nodes)), 0
+	if len(nodes) > 0 {
+		begin = r.start % len(nodes)
+	}
+	looked := 0
+	for len(r.feasible) < enough && looked < len(nodes) {
+		at := begin + looked
+		if at >= len(nodes) {
+			at -= len(nodes)
+		}
+		looked++
+		r.try(pod, nodes[at], k, own, c)
+	}
+	r.start = begin + looked
+	o.Unseen = len(nodes) - looked
+	r.tellRefusals(k, o)
+}
+
+// filterFew looks at nothing but the nodes that are in question.
+func (r *rules) filterFew(pod *corev1.Pod, k *class, c *cluster, o *outcome) {
+	looked := 0
+	for _, name := range k.only {
+		if n, ok := c.nodes[name]; ok && n.Node != nil {
+			r.try(pod, n, k, r.own, c)
+			looked++
+		}
+	}
+	r.tellRefusals(k, o)
+	if rest := len(c.Nodes()) - looked; rest > 0 && len(r.feasible) == 0 {
+		o.Refusals = append(o.Refusals, explain.Refusal{
+			Filter: k.narrowing[0], Reason: "node(s) didn't satisfy plugin(s) [" + strings.Join(k.narrowing, " ") + "]", Nodes: rest, Final: true,
+		})
+	}
+}
+
+// try holds one node against the pod.
+func (r *rules) try(pod *corev1.Pod, n *Node, k *class, own []prepared[Fit], c *cluster) {
+	at := k.check(n, own)
+	if at == 0 && len(c.nominated) > 0 {
+		at = r.withNominated(pod, n, k, c)
+	}
+	if at == 0 {
+		r.feasible = append(r.feasible, n)
+		return
+	}
+	for len(r.refused) <= int(at) {
+		r.refused, r.examples = append(r.refused, 0), append(r.examples, nil)
+	}
+	if r.refused[at]++; r.refused[at] == 1 {
+		r.examples[at] = n
+	}
+}
+
+// tellRefusals writes the refusals into the record.
+func (r *rules) tellRefusals(k *class, o *outcome) {
+	o.final = len(r.feasible) == 0
+	for at, count := range r.refused {
+		if count == 0 {
 			continue
 		}
-		feasible = append(feasible, n)
+		v := &k.verdicts[at]
+		o.final = o.final && v.why.Final
+		o.Refusals = append(o.Refusals, explain.Refusal{
+			Filter: v.filter, Reason: v.why.Text, Also: v.why.More, Nodes: int(count), Example: r.examples[at].host, Final: v.why.Final,
+		})
 	}
-	if len(feasible) > 0 {
-		d.Scores = r.score(pod, c, feasible)
-		d.Node = r.best(d.Scores)
-		d.Scores = d.Scores[:min(len(d.Scores), maxScored)]
+}
+
+// enough is how many feasible nodes to look for.
+func (r *rules) enough(nodes int) int {
+	if nodes < minFeasible {
+		return nodes
 	}
-	d.Took = time.Since(start)
-	return d
+	percent := int(r.percentage)
+	if percent == 0 {
+		percent = max(50-nodes/125, minFeasiblePercent)
+	}
+	return max(nodes*percent/100, minFeasible)
 }
 
 // withNominated checks a node as it will be when the pods that it is being freed
 // for, of no lower priority, are there: nobody takes their place meanwhile.
-func (r *rules) withNominated(pod *corev1.Pod, n *Node, c *cluster) (string, Reason) {
-	var then *Node
-	for uid, other := range c.nominated[n.Name] {
-		if uid == pod.UID || priority(other) < priority(pod) {
+func (r *rules) withNominated(pod *corev1.Pod, n *Node, k *class, c *cluster) int32 {
+	var there []*corev1.Pod
+	for _, other := range c.nominated[n.host] {
+		if _, placed := c.pods[other.UID]; !placed && other.UID != pod.UID && priority(other) >= priority(pod) {
+			there = append(there, other)
+		}
+	}
+	if len(there) == 0 {
+		return 0
+	}
+	for _, other := range there {
+		c.place(other, n.host)
+	}
+	at := k.check(n, r.own)
+	for _, other := range there {
+		c.lift(other.UID)
+	}
+	return at
+}
+
+// choose scores the feasible nodes and takes one of the best.
+func (r *rules) choose(pod *corev1.Pod, k *class, o *outcome) {
+	switch len(r.feasible) {
+	case 0:
+		return
+	case 1:
+		o.Node = r.feasible[0].host
+		o.best = []ranked{{node: o.Node, parts: make([]int64, len(k.score))}}
+		return
+	}
+	r.score(k)
+	r.prioritize(pod)
+	highest, equal := r.totals[0], 0
+	for _, total := range r.totals {
+		switch {
+		case total > highest:
+			highest, equal = total, 1
+		case total == highest:
+			equal++
+		}
+	}
+	lot := r.pick.IntN(equal)
+	for i, total := range r.totals {
+		if total != highest {
 			continue
 		}
-		if then == nil {
-			then = n.clone()
-		}
-		then.add(other)
-	}
-	if then == nil {
-		return "", OK
-	}
-	return r.prepare(pod, c.suppose(then)).check(then)
-}
-
-// score adds up the weighted scores of the feasible nodes, the best first.
-func (r *rules) score(pod *corev1.Pod, v View, feasible []*Node) []Scored {
-	scored := make([]Scored, len(feasible))
-	for i, n := range feasible {
-		scored[i] = Scored{Node: n.Name, Parts: map[string]int64{}}
-	}
-	if len(feasible) > 1 {
-		for _, s := range r.scores {
-			rating := s.For(pod, v, feasible)
-			if rating == nil {
-				continue
-			}
-			rate(s, rating, feasible, scored)
+		if lot--; lot < 0 {
+			o.Node = r.feasible[i].host
+			break
 		}
 	}
-	slices.SortStableFunc(scored, func(a, b Scored) int { return int(b.Total - a.Total) })
-	return scored
+	o.best = r.top(len(k.score), o.Node)
 }
 
-// rate adds one plugin's opinion.
-func rate(s Score, rating Rating, feasible []*Node, scored []Scored) {
-	scores := make([]int64, len(feasible))
-	for i, n := range feasible {
-		scores[i] = rating.Rate(n)
+// score fills totals and parts: the weighted scores of the feasible nodes.
+func (r *rules) score(k *class) {
+	n := len(r.feasible)
+	r.totals = resize(r.totals, n)
+	clear(r.totals)
+	for len(r.parts) < len(k.score) {
+		r.parts = append(r.parts, nil)
 	}
-	rating.Normalise(scores)
-	for i := range scored {
-		part := scores[i] * s.Weight()
-		scored[i].Total += part
-		scored[i].Parts[s.Name()] += part
+	k.appraise(r.feasible)
+	for i := range k.score {
+		s := &k.score[i]
+		if surveyor, ok := s.say.(Surveyor); ok {
+			surveyor.Survey(r.feasible)
+		}
+		part := resize(r.parts[i], n)
+		k.rates(i, r.feasible, part)
+		s.say.Normalise(r.feasible, part)
+		for at := range part {
+			part[at] *= s.weight
+			r.totals[at] += part[at]
+		}
+		r.parts[i] = part
 	}
 }
 
-// best picks one of the nodes with the highest score at random, so that equal
-// nodes share the load.
-func (r *rules) best(scored []Scored) string {
-	equal := 1
-	for equal < len(scored) && scored[equal].Total == scored[0].Total {
-		equal++
+// top are the best nodes, the chosen one first.
+func (r *rules) top(plugins int, chosen string) []ranked {
+	var at [maxScored]int
+	found := 0
+	for i, total := range r.totals {
+		if found == maxScored && total <= r.totals[at[found-1]] && r.feasible[i].host != chosen {
+			continue
+		}
+		to := min(found, maxScored-1)
+		for to > 0 && (r.totals[at[to-1]] < total || r.totals[at[to-1]] == total && r.feasible[i].host == chosen) {
+			at[to] = at[to-1]
+			to--
+		}
+		at[to] = i
+		found = min(found+1, maxScored)
 	}
-	return scored[r.pick.IntN(equal)].Node
+	best := make([]ranked, found)
+	parts := make([]int64, found*plugins)
+	for rank, i := range at[:found] {
+		mine := parts[rank*plugins : (rank+1)*plugins]
+		for p := range mine {
+			mine[p] = r.parts[p][i]
+		}
+		best[rank] = ranked{r.feasible[i].host, r.totals[i], mine}
+	}
+	return best
+}
+
+func resize(s []int64, n int) []int64 {
+	if cap(s) < n {
+		return make([]int64, n, n+n/4)
+	}
+	return s[:n]
 }
 
 // priority of a pod; none means 0.
@@ -147,12 +329,25 @@ func priority(pod *corev1.Pod) int32 {
 	return *pod.Spec.Priority
 }
 
+// heeds are the changes that may let in a pod that these filters refused.
+func (r *rules) heeds(refused []string) (kinds ChangeKind) {
+	if len(refused) == 0 {
+		return ^ChangeKind(0)
+	}
+	for _, f := range r.filters {
+		if slices.Contains(refused, f.Name()) {
+			kinds |= f.Heeds()
+		}
+	}
+	return kinds
+}
+
 // helps asks the filters that refused a pod whether a change may let it in.
-func (r *rules) helps(pod *corev1.Pod, refused map[string]bool, c Change) bool {
+func (r *rules) helps(pod *corev1.Pod, refused []string, c Change) bool {
 	if len(refused) == 0 {
 		return true
 	}
 	return slices.ContainsFunc(r.filters, func(f Filter) bool {
-		return refused[f.Name()] && f.Helps(pod, c)
+		return f.Heeds()&c.Kind != 0 && slices.Contains(refused, f.Name()) && f.Helps(pod, c)
 	})
 }

@@ -14,6 +14,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/control/scheduler"
@@ -64,7 +65,13 @@ func TestTranscripts(t *testing.T) {
 
 // play runs one block and returns what was said.
 func play(t *testing.T, input string) string {
-	w := scheduler.NewWorld(profile.Filters(), profile.Scores())
+	w := scheduler.NewWorld(profile.Default()[0])
+	w.SetSelector(func(p *corev1.Pod) labels.Selector {
+		if owner := p.Labels["owner"]; owner != "" {
+			return labels.SelectorFromSet(labels.Set{"owner": owner})
+		}
+		return nil
+	})
 	var budgets []*policyv1.PodDisruptionBudget
 	var said []string
 	for _, line := range strings.Split(input, "\n") {
@@ -106,7 +113,7 @@ func decide(w *scheduler.World, pod *corev1.Pod, budgets []*policyv1.PodDisrupti
 		}
 		return fmt.Sprintf("%s → %s (%s)", pod.Name, d.Node, strings.Join(scores, ", "))
 	}
-	node, victims, text := w.Preempt(pod, &d, budgets)
+	node, victims, text := w.Preempt(pod, budgets)
 	if node != "" {
 		slices.Sort(victims)
 		w.Nominate(pod, node)
@@ -182,6 +189,7 @@ func pod(t *testing.T, words []string) (p *corev1.Pod, on string) {
 			p.Spec.PreemptionPolicy = &never
 		case "owner":
 			yes := true
+			p.Labels["owner"] = v
 			p.OwnerReferences = []metav1.OwnerReference{{UID: types.UID(v), Controller: &yes}}
 		case "label":
 			key, value, _ := strings.Cut(v, "=")

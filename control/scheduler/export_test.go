@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/labels"
 )
 
 // World lets the transcripts drive decisions without an API server.
@@ -13,18 +14,39 @@ type World struct {
 	rules rules
 }
 
-func NewWorld(filters []Filter, scores []Score) *World {
-	return &World{c: newCluster(), rules: rules{filters: filters, scores: scores, pick: rand.New(rand.NewPCG(1, 0))}}
+func NewWorld(p Profile) *World {
+	return &World{c: newCluster(), rules: rules{
+		filters: p.Filters, scores: p.Scores, percentage: p.PercentageOfNodesToScore, pick: rand.New(rand.NewPCG(1, 0)),
+	}}
 }
 
-func (w *World) SetNode(n *corev1.Node)              { w.c.setNode(n) }
+func (w *World) SetNode(n *corev1.Node)                       { w.c.setNode(n) }
+func (w *World) SetNamespace(n string, set map[string]string) { w.c.setNamespace(n, set) }
+func (w *World) SetStorage(s Storage)                         { w.c.storage = s }
+func (w *World) SetSelector(f func(*corev1.Pod) labels.Selector) {
+	w.c.selector = f
+	w.rules.forgetOwned(w.c)
+}
 func (w *World) RemoveNode(name string)              { w.c.removeNode(name) }
 func (w *World) Place(p *corev1.Pod, node string)    { w.c.place(p, node) }
+func (w *World) Lift(p *corev1.Pod)                  { w.c.lift(p.UID) }
 func (w *World) Nominate(p *corev1.Pod, node string) { w.c.nominate(p, node) }
-func (w *World) Decide(p *corev1.Pod) Decision       { return w.rules.decide(p, w.c) }
 
-func (w *World) Preempt(p *corev1.Pod, d *Decision, budgets []*policyv1.PodDisruptionBudget) (node string, victims []string, text string) {
-	found, text := w.rules.preempt(p, w.c, d, budgets)
+func (w *World) Decide(p *corev1.Pod) Decision {
+	return w.rules.decide(p, classKey(p), w.c).full()
+}
+
+// Put decides and places: what a scheduler does all day.
+func (w *World) Put(p *corev1.Pod) string {
+	o := w.rules.decide(p, classKey(p), w.c)
+	if o.Node != "" {
+		w.c.place(p, o.Node)
+	}
+	return o.Node
+}
+
+func (w *World) Preempt(p *corev1.Pod, budgets []*policyv1.PodDisruptionBudget) (node string, victims []string, text string) {
+	found, text := w.rules.preempt(p, classKey(p), w.c, budgets)
 	if found == nil {
 		return "", nil, text
 	}

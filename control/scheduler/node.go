@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"maps"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -53,10 +52,20 @@ func (r *Resources) Add(o Resources, sign int64) {
 	}
 }
 
+// equal says whether two amounts are the same.
+func (r *Resources) equal(o *Resources) bool {
+	return r.MilliCPU == o.MilliCPU && r.Memory == o.Memory && r.EphemeralStorage == o.EphemeralStorage && maps.Equal(r.Scalar, o.Scalar)
+}
+
 // Requests are what a pod asks for, with its overhead (KEP-688), the greater of
 // its init containers and its containers, as component-helpers computes it.
 func Requests(pod *corev1.Pod) Resources {
-	return NewResources(podresource.PodRequests(pod, podresource.PodResourcesOptions{UseStatusResources: true}))
+	if plain(pod) {
+		return sum(pod, 0, 0)
+	}
+	return NewResources(podresource.PodRequests(pod, podresource.PodResourcesOptions{
+		UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true,
+	}))
 }
 
 // What upstream assumes of a container that requests nothing, in scores only.
@@ -68,8 +77,11 @@ const (
 // NonZeroRequests are Requests where a container without cpu or memory requests
 // counts as a small one, so that scores spread such pods too.
 func NonZeroRequests(pod *corev1.Pod) Resources {
+	if plain(pod) {
+		return sum(pod, defaultMilliCPU, defaultMemory)
+	}
 	return NewResources(podresource.PodRequests(pod, podresource.PodResourcesOptions{
-		UseStatusResources: true,
+		UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true,
 		NonMissingContainerRequests: corev1.ResourceList{
 			corev1.ResourceCPU:    *milli(defaultMilliCPU),
 			corev1.ResourceMemory: *bytes(defaultMemory),
@@ -77,16 +89,43 @@ func NonZeroRequests(pod *corev1.Pod) Resources {
 	}))
 }
 
+// plain pods ask for what their containers ask for, and nothing else: most do.
+func plain(pod *corev1.Pod) bool {
+	if len(pod.Spec.InitContainers) > 0 || len(pod.Spec.Overhead) > 0 || pod.Spec.Resources != nil ||
+		pod.Status.Resources != nil || pod.Status.AllocatedResources != nil || len(pod.Status.NodeAllocatableResourceClaimStatuses) > 0 {
+		return false
+	}
+	for i := range pod.Status.ContainerStatuses {
+		if s := &pod.Status.ContainerStatuses[i]; s.Resources != nil || s.AllocatedResources != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// sum adds up the requests of a plain pod's containers; those that do not name
+// cpu or memory count with the given amounts.
+func sum(pod *corev1.Pod, cpu, memory int64) (total Resources) {
+	for i := range pod.Spec.Containers {
+		r := NewResources(pod.Spec.Containers[i].Resources.Requests)
+		if _, named := pod.Spec.Containers[i].Resources.Requests[corev1.ResourceCPU]; !named {
+			r.MilliCPU = cpu
+		}
+		if _, named := pod.Spec.Containers[i].Resources.Requests[corev1.ResourceMemory]; !named {
+			r.Memory = memory
+		}
+		total.Add(r, 1)
+	}
+	return total
+}
+
 // Pod is a pod on a node with what the filters ask of it again and again.
 type Pod struct {
 	*corev1.Pod
 	Requests, NonZero Resources
-}
-
-// HasAffinity says whether the pod has affinity or anti-affinity to other pods.
-func (p Pod) HasAffinity() bool {
-	a := p.Spec.Affinity
-	return a != nil && (a.PodAffinity != nil || a.PodAntiAffinity != nil)
+	node              *Node
+	group             *group
+	held              *holding
 }
 
 // Node is a node with the pods that are, or are about to be, on it. Plugins only
@@ -95,15 +134,21 @@ type Node struct {
 	*corev1.Node
 	Allocatable Resources
 	MaxPods     int64
-	Pods        map[types.UID]Pod
+	Pods        map[types.UID]*Pod
 	// Requested and NonZero add up what the pods ask for.
 	Requested, NonZero Resources
 	// HostPorts counts the pods' claims on the node's ports.
 	HostPorts map[HostPort]int
 	// Images are the sizes in bytes of the images that the node has, by name.
 	Images map[string]int64
-	// affine counts the pods with pod (anti-)affinity.
-	affine int
+	// host is the node's name, also when there is no object.
+	host string
+	// slot numbers the node among those that exist, densely; another node may
+	// have it later.
+	slot int
+	// object and state change when the object, and when it or its pods do. No
+	// two states of any nodes have the same.
+	object, state uint64
 }
 
 // HostPort is a port of the node itself.
@@ -113,21 +158,22 @@ type HostPort struct {
 	Port     int32
 }
 
-func newNode(n *corev1.Node) *Node {
-	node := &Node{Pods: map[types.UID]Pod{}, HostPorts: map[HostPort]int{}}
-	node.set(n)
-	return node
+// NewNode makes a node without pods, for those who look at one by itself.
+func NewNode(obj *corev1.Node) *Node {
+	n := &Node{Pods: map[types.UID]*Pod{}, HostPorts: map[HostPort]int{}}
+	n.set(obj)
+	return n
 }
 
 // set takes over the object; the pods stay.
 func (n *Node) set(obj *corev1.Node) {
 	n.Node = obj
+	n.Images = map[string]int64{}
 	if obj == nil {
 		return
 	}
 	n.Allocatable = NewResources(obj.Status.Allocatable)
 	n.MaxPods = obj.Status.Allocatable.Pods().Value()
-	n.Images = map[string]int64{}
 	for _, img := range obj.Status.Images {
 		for _, name := range img.Names {
 			n.Images[familiar(name)] = img.SizeBytes
@@ -141,43 +187,15 @@ func familiar(name string) string {
 	return strings.TrimPrefix(name, "library/")
 }
 
-// add puts a pod on the node.
-func (n *Node) add(p *corev1.Pod) {
-	n.remove(p.UID)
-	pod := Pod{Pod: p, Requests: Requests(p), NonZero: NonZeroRequests(p)}
-	n.Pods[p.UID] = pod
-	n.count(pod, 1)
-}
-
-// remove takes a pod off the node, if it is there.
-func (n *Node) remove(uid types.UID) {
-	pod, ok := n.Pods[uid]
-	if !ok {
-		return
-	}
-	delete(n.Pods, uid)
-	n.count(pod, -1)
-}
-
-func (n *Node) count(pod Pod, sign int64) {
+// count adds what a pod asks for, times sign.
+func (n *Node) count(pod *Pod, sign int64) {
 	n.Requested.Add(pod.Requests, sign)
 	n.NonZero.Add(pod.NonZero, sign)
-	if pod.HasAffinity() {
-		n.affine += int(sign)
-	}
 	for _, port := range PodHostPorts(pod.Pod) {
 		if n.HostPorts[port] += int(sign); n.HostPorts[port] == 0 {
 			delete(n.HostPorts, port)
 		}
 	}
-}
-
-// clone copies the node so that pods can be taken away to see what would be.
-func (n *Node) clone() *Node {
-	c := *n
-	c.Pods, c.HostPorts = maps.Clone(n.Pods), maps.Clone(n.HostPorts)
-	c.Requested.Scalar, c.NonZero.Scalar = maps.Clone(n.Requested.Scalar), maps.Clone(n.NonZero.Scalar)
-	return &c
 }
 
 // PodHostPorts are the node's ports that a pod claims. Sidecars claim theirs,
@@ -208,15 +226,4 @@ func PodHostPorts(pod *corev1.Pod) []HostPort {
 		}
 	}
 	return ports
-}
-
-// byName orders nodes.
-func byName(nodes []*Node) []*Node {
-	slices.SortFunc(nodes, func(a, b *Node) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
-	return nodes
 }

@@ -1,7 +1,12 @@
 package scheduler
 
 import (
+	"context"
+
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/sampan-dev/sampan/client"
 )
 
 // Reason says in words why a pod cannot be on a node. The zero value means that
@@ -9,6 +14,8 @@ import (
 type Reason struct {
 	// Text reads after "2 node(s)": upstream's wording, which people search for.
 	Text string
+	// More are further reasons of the same filter, told beside the first.
+	More []string
 	// Final: removing other pods from the node would not help.
 	Final bool
 }
@@ -19,6 +26,24 @@ var OK Reason
 // Refuses says whether r is a refusal.
 func (r Reason) Refuses() bool { return r.Text != "" }
 
+// Dependence says what an answer about a node is made of, beside the pod's own
+// definition: it tells how long the answer may be kept for equal pods.
+type Dependence int
+
+// The dependences.
+const (
+	// OnNode: on the node object alone.
+	OnNode Dependence = iota
+	// OnPods: on the node object and the pods that are on it.
+	OnPods
+	// OnCluster: on other nodes too, by what View.Tally and View.Held count; For
+	// is asked once for equal pods, and its answer looks at the counts anew.
+	OnCluster
+	// OnItself: on objects that this very pod names, such as its claims; For is
+	// asked at every attempt.
+	OnItself
+)
+
 // Fit answers for one pod whether it can be on a node.
 type Fit func(n *Node) Reason
 
@@ -27,21 +52,56 @@ type Fit func(n *Node) Reason
 type Filter interface {
 	// Name is upstream's plugin name.
 	Name() string
+	// Depends says how long an answer holds.
+	Depends() Dependence
 	// For looks at a pod once, before it is held against nodes. A nil Fit means
 	// that the rule has nothing to say about this pod.
 	For(pod *corev1.Pod, v View) Fit
+	// Heeds are the kinds of change that Helps may say yes to.
+	Heeds() ChangeKind
 	// Helps says whether a change may let in a pod that this filter refused.
 	Helps(pod *corev1.Pod, c Change) bool
+}
+
+// Narrower is a Filter that may know at once which nodes are in question.
+type Narrower interface {
+	// Only names them; narrowed is false when all are.
+	Only(pod *corev1.Pod) (names []string, narrowed bool)
+}
+
+// Prechecker is a Filter that may refuse a pod whatever the node.
+type Prechecker interface {
+	// Precheck returns the refusal for all nodes. A final one is not worth a
+	// preemption.
+	Precheck(pod *corev1.Pod, v View) Reason
+}
+
+// Reserver is a Filter that has something to do once a node is chosen.
+type Reserver interface {
+	// Reserve takes what the pod needs on n, in memory; a nil Reservation means
+	// nothing. It is called by the goroutine that decides.
+	Reserve(pod *corev1.Pod, n *Node, v View) (Reservation, error)
+}
+
+// Reservation is what a pod holds between decision and binding.
+type Reservation interface {
+	// Prepare does, beside the decisions, what must be done before the binding
+	// is written; an error sends the pod back.
+	Prepare(ctx context.Context, t client.Transport) error
+	// Release gives back what was taken. The goroutine that decides calls it.
+	Release()
 }
 
 // Score prefers some of the nodes that passed.
 type Score interface {
 	// Name is upstream's plugin name.
 	Name() string
+	// Depends says how long a number holds; OnItself is not allowed.
+	Depends() Dependence
 	// Weight multiplies the score of 0 to MaxScore.
 	Weight() int64
 	// For looks at a pod once. A nil Rating means no preference.
-	For(pod *corev1.Pod, v View, feasible []*Node) Rating
+	For(pod *corev1.Pod, v View) Rating
 }
 
 // MaxScore is the best that one Score can give a node.
@@ -51,23 +111,39 @@ const MaxScore = 100
 type Rating interface {
 	Rate(n *Node) int64
 	// Normalise brings the numbers of all feasible nodes into 0 to MaxScore.
-	Normalise(scores []int64)
+	Normalise(nodes []*Node, scores []int64)
+}
+
+// Surveyor is a Rating that wants to see the feasible nodes of each attempt
+// before it rates them.
+type Surveyor interface {
+	Survey(feasible []*Node)
 }
 
 // View is the cluster as a scheduling decision sees it. It does not change while
-// a decision is made.
+// a decision is made. What it counts stays current afterwards.
 type View interface {
-	// Nodes are all nodes, by name.
+	// Nodes are all nodes, in the order in which they are looked at.
 	Nodes() []*Node
-	// WithAffinity are the nodes that have pods with pod (anti-)affinity.
-	WithAffinity() []*Node
 	// NamespaceLabels are the labels of a namespace, nil when it is unknown.
 	NamespaceLabels(namespace string) map[string]string
+	// Tally counts the pods that a Count means, by topology domain, from now on
+	// for as long as equal pods are being scheduled.
+	Tally(c Count) *Tally
+	// Held are the affinity terms of the pods on nodes.
+	Held() *Held
+	// NodesWithImage counts the nodes that have an image.
+	NodesWithImage(name string) int
+	// Storage are the objects about volumes.
+	Storage() Storage
+	// Selector selects the pods that belong together with one by its services
+	// and its controller; nil when nothing does.
+	Selector(pod *corev1.Pod) labels.Selector
 }
 
 // Change is something that happened in the cluster since a pod was refused.
 type Change struct {
-	// Kind says what the change is.
+	// Kind says what the change is; of a node it may be several.
 	Kind ChangeKind
 	// Node is the node of a node change as it is now.
 	Node *corev1.Node
@@ -75,21 +151,26 @@ type Change struct {
 	Pod *corev1.Pod
 }
 
-// ChangeKind is a kind of change.
-type ChangeKind int
+// ChangeKind is a set of kinds of change.
+type ChangeKind uint32
 
 // The changes that can let a pod in.
 const (
-	NodeAdded ChangeKind = iota + 1
+	NodeAdded ChangeKind = 1 << iota
 	NodeLabels
 	NodeTaints
 	NodeAllocatable
 	PodPlaced  // a pod is on a node now, or its labels there changed
-	PodRemoved // a pod has left its node
+	PodRemoved // a pod has left its node, or needs less there
+	// StorageChanged: a claim, volume, class, driver, driver's node or capacity
+	// is new or other.
+	StorageChanged
+	// NamespaceLabels: a namespace has other labels.
+	NamespaceLabels
 )
 
-// Linear is a Normalise that maps the largest number to MaxScore and zero to
-// zero; reversed, small numbers are the good ones.
+// Linear maps the largest number to MaxScore and zero to zero; reversed, small
+// numbers are the good ones.
 func Linear(scores []int64, reverse bool) {
 	var highest int64
 	for _, s := range scores {

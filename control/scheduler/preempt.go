@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,8 +13,26 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// maxCandidates bounds the nodes on which a preemption is tried out.
-const maxCandidates = 100
+// On how many nodes a preemption is tried out; upstream's defaults.
+const (
+	minCandidatesPercent  = 10
+	minCandidatesAbsolute = 100
+)
+
+// preempting are the settings of DefaultPreemption.
+type preempting struct {
+	off               bool
+	percent, absolute int32
+}
+
+// candidates is how many nodes that can be freed are enough.
+func (p preempting) candidates(nodes int) int {
+	percent, absolute := int(p.percent), int(p.absolute)
+	if percent == 0 && absolute == 0 {
+		percent, absolute = minCandidatesPercent, minCandidatesAbsolute
+	}
+	return min(nodes, max(nodes*percent/100, absolute))
+}
 
 // preemption is a way to make room: the pods to evict from a node.
 type preemption struct {
@@ -25,76 +44,104 @@ type preemption struct {
 
 // preempt looks for the node where the least must be evicted so that pod fits.
 // The text tells, as upstream's does, how it went.
-func (r *rules) preempt(pod *corev1.Pod, c *cluster, d *Decision, budgets []*policyv1.PodDisruptionBudget) (*preemption, string) {
+func (r *rules) preempt(pod *corev1.Pod, key string, c *cluster, budgets []*policyv1.PodDisruptionBudget) (*preemption, string) {
 	if pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy == corev1.PreemptNever {
 		return nil, "preemption: not eligible due to preemptionPolicy=Never."
 	}
-	var found []*preemption
-	tried, hopeless := 0, 0
-	fits := r.prepare(pod, c)
-	for _, n := range c.Nodes() {
-		if _, why := fits.check(n); why.Final {
-			hopeless++
-			continue
-		}
-		if tried++; tried > maxCandidates {
-			break
-		}
-		if p := r.victims(pod, n, c, budgets); p != nil {
-			found = append(found, p)
+	k := r.class(pod, key, c)
+	own := r.prepareOwn(pod, k, c)
+	nodes := r.inQuestion(k, c)
+	var helpful []*Node
+	for _, n := range nodes {
+		if at := k.check(n, own); !k.verdicts[at].why.Final {
+			helpful = append(helpful, n)
 		}
 	}
+	var found []*preemption
+	enough, begin := r.preempting.candidates(len(helpful)), 0
+	if len(helpful) > 0 {
+		begin = r.pick.IntN(len(helpful))
+	}
+	for i := range helpful {
+		if p := r.victims(pod, helpful[(begin+i)%len(helpful)], k, c, budgets); p != nil {
+			if found = append(found, p); len(found) >= enough {
+				break
+			}
+		}
+	}
+	found = r.consultPreemption(pod, found, c)
 	if len(found) > 0 {
 		return slices.MinFunc(found, milder), ""
 	}
-	return nil, noVictims(d.Nodes, hopeless)
+	return nil, noVictims(len(c.Nodes()), len(helpful))
+}
+
+// inQuestion are the nodes that a class may be on.
+func (r *rules) inQuestion(k *class, c *cluster) []*Node {
+	if !k.narrowed {
+		return c.Nodes()
+	}
+	var nodes []*Node
+	for _, name := range k.only {
+		if n, ok := c.nodes[name]; ok && n.Node != nil {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
 }
 
 // noVictims is upstream's wording of a preemption that found nothing.
-func noVictims(nodes, hopeless int) string {
-	text := fmt.Sprintf("preemption: 0/%d nodes are available:", nodes)
-	if rest := nodes - hopeless; rest > 0 {
-		text += fmt.Sprintf(" %d No preemption victims found for incoming pod", rest)
-		if hopeless > 0 {
-			text += ","
-		}
+func noVictims(nodes, helpful int) string {
+	var parts []string
+	if helpful > 0 {
+		parts = append(parts, fmt.Sprintf("%d No preemption victims found for incoming pod", helpful))
 	}
-	if hopeless > 0 {
-		text += fmt.Sprintf(" %d Preemption is not helpful for scheduling", hopeless)
+	if rest := nodes - helpful; rest > 0 {
+		parts = append(parts, fmt.Sprintf("%d Preemption is not helpful for scheduling", rest))
 	}
-	return text + "."
+	slices.Sort(parts)
+	return fmt.Sprintf("preemption: 0/%d nodes are available: %s.", nodes, strings.Join(parts, ", "))
 }
 
-// victims takes all lower pods off a copy of the node, and, if the pod then
-// fits, puts back as many as can stay: those whose budget forbids eviction
-// first, then the most important.
-func (r *rules) victims(pod *corev1.Pod, n *Node, c *cluster, budgets []*policyv1.PodDisruptionBudget) *preemption {
-	then := n.clone()
+// victims takes all lower pods off the node, and, if the pod then fits, puts back
+// as many as can stay: those whose budget forbids eviction first, then the most
+// important. In the end all are there again.
+func (r *rules) victims(pod *corev1.Pod, n *Node, k *class, c *cluster, budgets []*policyv1.PodDisruptionBudget) *preemption {
 	var lower []*corev1.Pod
 	for _, p := range n.Pods {
 		if priority(p.Pod) < priority(pod) {
 			lower = append(lower, p.Pod)
-			then.remove(p.UID)
 		}
 	}
-	view := c.suppose(then)
-	fits := func() bool {
-		_, why := r.prepare(pod, view).check(then)
-		return !why.Refuses()
+	if len(lower) == 0 {
+		return nil
 	}
-	if len(lower) == 0 || !fits() {
+	slices.SortFunc(lower, moreImportant)
+	taken := make([]*Pod, 0, len(lower))
+	for _, p := range lower {
+		taken = append(taken, c.pods[p.UID])
+		c.lift(p.UID)
+	}
+	defer func() {
+		for _, p := range taken {
+			if _, there := c.pods[p.UID]; !there {
+				c.put(p, c.node(n.host))
+			}
+		}
+	}()
+	fits := func() bool { return k.check(n, r.own) == 0 && r.withNominated(pod, n, k, c) == 0 }
+	if !fits() {
 		return nil
 	}
 	protected, free := byBudget(lower, budgets)
-	out := &preemption{node: n.Name}
+	out := &preemption{node: n.host}
 	reprieve := func(pods []*corev1.Pod) (evicted int) {
-		slices.SortFunc(pods, moreImportant)
 		for _, p := range pods {
-			then.add(p)
+			c.put(taken[slices.Index(lower, p)], n)
 			if fits() {
 				continue
 			}
-			then.remove(p.UID)
+			c.lift(p.UID)
 			out.victims = append(out.victims, p)
 			evicted++
 		}
@@ -118,8 +165,11 @@ func byBudget(pods []*corev1.Pod, budgets []*policyv1.PodDisruptionBudget) (prot
 	for _, p := range pods {
 		broken := false
 		for i, b := range budgets {
+			if b.Namespace != p.Namespace || len(p.Labels) == 0 {
+				continue
+			}
 			selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
-			if err != nil || b.Namespace != p.Namespace || selector.Empty() || !selector.Matches(labels.Set(p.Labels)) {
+			if err != nil || selector.Empty() || !selector.Matches(labels.Set(p.Labels)) {
 				continue
 			}
 			if _, done := b.Status.DisruptedPods[p.Name]; done {
@@ -139,10 +189,7 @@ func byBudget(pods []*corev1.Pod, budgets []*policyv1.PodDisruptionBudget) (prot
 
 // moreImportant orders pods by priority, then by how long they have been running.
 func moreImportant(a, b *corev1.Pod) int {
-	if c := cmp.Compare(priority(b), priority(a)); c != 0 {
-		return c
-	}
-	return started(a).Compare(started(b))
+	return cmp.Or(cmp.Compare(priority(b), priority(a)), started(a).Compare(started(b)), cmp.Compare(a.UID, b.UID))
 }
 
 func started(p *corev1.Pod) time.Time {

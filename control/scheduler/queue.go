@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"container/heap"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,20 +23,36 @@ const (
 // waiting is a pod that has no node.
 type waiting struct {
 	pod     *corev1.Pod
+	key     string // of its class
 	since   time.Time
 	attempt int
-	// refused are the filters that said no the last time.
-	refused map[string]bool
+	// refused are the filters that said no the last time; heeds are the changes
+	// that they may take notice of.
+	refused []string
+	heeds   ChangeKind
 	// gated: scheduling gates keep it from being looked at.
 	gated bool
 	// binding: it has been placed, and the API server is being told.
 	binding bool
+	// held is what it has taken since then.
+	held []Reservation
 	// ready is when it may be tried again; only counts in the delayed heap.
 	ready time.Time
-	// helped: something that may let it in happened while it was being decided.
-	helped bool
-	at     int // position in its heap, -1 in none
-	heap   *podHeap
+	at    int // position in its heap, -1 in none
+	heap  *podHeap
+	// parked: it waits for a change, in the room of its class.
+	parked *room
+}
+
+// room is where refused pods wait that are alike: what helps one helps all.
+type room struct {
+	key   roomKey
+	pods  map[types.UID]*waiting
+	heeds ChangeKind
+}
+
+type roomKey struct {
+	class, refused string
 }
 
 // queue holds the pods without a node: active ones ordered by priority and age,
@@ -44,18 +61,26 @@ type queue struct {
 	pods    map[types.UID]*waiting
 	active  podHeap
 	delayed podHeap
+	rooms   map[roomKey]*room
 	retry   backoff.Policy
 }
 
-func newQueue() *queue {
-	q := &queue{pods: map[types.UID]*waiting{}, retry: backoff.Policy{Min: backoffMin, Max: backoffMax}}
+func newQueue(least, most time.Duration) *queue {
+	q := &queue{
+		pods: map[types.UID]*waiting{}, rooms: map[roomKey]*room{}, retry: backoff.Policy{Min: least, Max: most},
+	}
 	q.active.less = func(a, b *waiting) bool {
 		if pa, pb := priority(a.pod), priority(b.pod); pa != pb {
 			return pa > pb
 		}
 		return older(a, b)
 	}
-	q.delayed.less = func(a, b *waiting) bool { return a.ready.Before(b.ready) }
+	q.delayed.less = func(a, b *waiting) bool {
+		if !a.ready.Equal(b.ready) {
+			return a.ready.Before(b.ready)
+		}
+		return older(a, b)
+	}
 	return q
 }
 
@@ -70,7 +95,7 @@ func older(a, b *waiting) bool {
 
 // put takes in a new pod, or the new state of a known one. A changed spec is a
 // reason to try again.
-func (q *queue) put(pod *corev1.Pod, now time.Time) {
+func (q *queue) put(pod *corev1.Pod, now time.Time) *waiting {
 	w, known := q.pods[pod.UID]
 	if !known {
 		w = &waiting{since: now, at: -1}
@@ -78,6 +103,9 @@ func (q *queue) put(pod *corev1.Pod, now time.Time) {
 	}
 	changed := !known || w.pod.Generation != pod.Generation || len(w.pod.Spec.SchedulingGates) != len(pod.Spec.SchedulingGates) ||
 		!equalLabels(w.pod.Labels, pod.Labels)
+	if changed {
+		w.key = ""
+	}
 	w.pod = pod
 	w.gated = len(pod.Spec.SchedulingGates) > 0
 	switch {
@@ -86,6 +114,7 @@ func (q *queue) put(pod *corev1.Pod, now time.Time) {
 	case changed && !w.binding:
 		q.activate(w)
 	}
+	return w
 }
 
 // drop forgets a pod that has a node or is gone.
@@ -102,34 +131,47 @@ func (q *queue) pop() *waiting {
 		return nil
 	}
 	w := heap.Pop(&q.active).(*waiting)
+	w.heap = nil
 	w.attempt++
-	w.helped = false
 	return w
 }
 
-// refuse puts a pod back that did not fit. It waits for a change that can help,
-// or, when one has come meanwhile, for its back-off.
+// refuse puts a pod back that did not fit: it waits for a change that can help.
 func (q *queue) refuse(w *waiting, now time.Time) {
-	delay := maxUnschedulable
-	if w.helped {
-		delay = q.retry.After(w.attempt)
+	q.delay(w, now.Add(maxUnschedulable))
+	if w.heap == nil {
+		return
 	}
-	q.delay(w, now.Add(delay))
+	key := roomKey{w.key, strings.Join(w.refused, ",")}
+	r, ok := q.rooms[key]
+	if !ok {
+		r = &room{key: key, pods: map[types.UID]*waiting{}, heeds: w.heeds}
+		q.rooms[key] = r
+	}
+	r.pods[w.pod.UID] = w
+	w.parked = r
 }
 
 // again puts a pod back for which something failed that is not its fault.
 func (q *queue) again(w *waiting, now time.Time) { q.delay(w, now.Add(q.retry.After(w.attempt))) }
 
-// help moves the pods that a change may let in out of the waiting room; may says
-// whether it can.
-func (q *queue) help(now time.Time, may func(*waiting) bool) {
-	for _, w := range q.pods {
-		if w.gated || w.binding || w.heap == &q.active || !may(w) {
+// help moves the pods that a change may let in out of the waiting room, into their
+// back-off; may says whether it can, and is asked once for pods that are alike.
+func (q *queue) help(now time.Time, kind ChangeKind, may func(*waiting) bool) {
+	for _, r := range q.rooms {
+		if r.heeds&kind == 0 {
 			continue
 		}
-		w.helped = true
-		if ready := now.Add(q.retry.After(w.attempt)); w.heap == &q.delayed && w.ready.After(ready) {
-			q.delay(w, ready)
+		var one *waiting
+		for _, w := range r.pods {
+			one = w
+			break
+		}
+		if one == nil || !may(one) {
+			continue
+		}
+		for _, w := range r.pods {
+			q.again(w, now)
 		}
 	}
 }
@@ -166,6 +208,12 @@ func (q *queue) leave(w *waiting) {
 		heap.Remove(w.heap, w.at)
 	}
 	w.heap = nil
+	if r := w.parked; r != nil {
+		w.parked = nil
+		if delete(r.pods, w.pod.UID); len(r.pods) == 0 {
+			delete(q.rooms, r.key)
+		}
+	}
 }
 
 func equalLabels(a, b map[string]string) bool {
@@ -173,7 +221,7 @@ func equalLabels(a, b map[string]string) bool {
 		return false
 	}
 	for k, v := range a {
-		if b[k] != v {
+		if w, ok := b[k]; !ok || w != v {
 			return false
 		}
 	}

@@ -25,32 +25,39 @@ type Scored = explain.Scored
 // any goroutine.
 type Records struct {
 	mu    sync.Mutex
-	byPod map[string]Decision
-	order []string
+	byPod map[string]*outcome
+	order []string // a ring, next is the oldest
+	next  int
 }
 
-func newRecords() *Records { return &Records{byPod: map[string]Decision{}} }
+func newRecords() *Records { return &Records{byPod: map[string]*outcome{}} }
 
 // Of returns the last decision about a pod.
 func (r *Records) Of(namespace, name string) (Decision, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d, ok := r.byPod[namespace+"/"+name]
-	return d, ok
+	o, ok := r.byPod[namespace+"/"+name]
+	if !ok {
+		return Decision{}, false
+	}
+	return o.full(), true
 }
 
-func (r *Records) put(d Decision) {
+// put keeps a decision; nobody changes it any more.
+func (r *Records) put(o *outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	key := d.Namespace + "/" + d.Name
+	key := o.Namespace + "/" + o.Name
 	if _, known := r.byPod[key]; !known {
-		if len(r.order) >= MaxDecisions {
-			delete(r.byPod, r.order[0])
-			r.order = r.order[1:]
+		if len(r.order) < MaxDecisions {
+			r.order = append(r.order, key)
+		} else {
+			delete(r.byPod, r.order[r.next])
+			r.order[r.next] = key
+			r.next = (r.next + 1) % MaxDecisions
 		}
-		r.order = append(r.order, key)
 	}
-	r.byPod[key] = d
+	r.byPod[key] = o
 }
 
 // unschedulable is the pod condition that tells of a refusal.

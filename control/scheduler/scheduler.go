@@ -5,8 +5,10 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -14,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/informer"
@@ -23,18 +26,38 @@ import (
 // DefaultName is the schedulerName of pods that ask for no other.
 const DefaultName = corev1.DefaultSchedulerName
 
-// maxBindings bounds the bindings that are being written at once.
-const maxBindings = 64
+// maxBindings bounds the writes under way at once: enough that the store can
+// make many durable together.
+const maxBindings = 128
+
+// Profile is one way of scheduling; pods choose theirs by schedulerName.
+type Profile struct {
+	// Name is the schedulerName of its pods; DefaultName when empty.
+	Name string
+	// Filters and Scores are asked in this order.
+	Filters []Filter
+	Scores  []Score
+	// PercentageOfNodesToScore bounds the search for feasible nodes; 0 adapts to
+	// the size of the cluster.
+	PercentageOfNodesToScore int32
+	// NoPreemption: nobody is evicted for a pod.
+	NoPreemption bool
+	// MinCandidateNodesPercentage and MinCandidateNodesAbsolute say on how many
+	// nodes a preemption is tried out; both 0 mean upstream's 10 % and 100.
+	MinCandidateNodesPercentage, MinCandidateNodesAbsolute int32
+}
 
 // Config is all that a Scheduler needs.
 type Config struct {
-	// Name is the schedulerName of the pods that are ours.
-	Name string
+	// Profiles are the ways of scheduling; there must be one.
+	Profiles []Profile
+	// Extenders have a say in every profile.
+	Extenders []Extender
+	// InitialBackoff and MaxBackoff bound the delay of a pod that did not fit;
+	// upstream's second and ten seconds when 0.
+	InitialBackoff, MaxBackoff time.Duration
 	// Transport is how it speaks to the API server, as system:kube-scheduler.
 	Transport client.Transport
-	// Filters and Scores are the profile, asked in this order.
-	Filters []Filter
-	Scores  []Score
 	// Seed makes the choice between equal nodes repeatable.
 	Seed uint64
 	// Timeline gets the marks of the step "schedule"; it may be nil.
@@ -45,18 +68,20 @@ type Config struct {
 
 // Scheduler places pods. Run does the work; Records may be read at any time.
 type Scheduler struct {
-	cfg     Config
-	log     *slog.Logger
-	rules   rules
-	records *Records
-	events  *client.Recorder
-	mail    mailbox
-	slots   chan struct{}
+	cfg      Config
+	log      *slog.Logger
+	profiles map[string]*rules
+	events   map[string]*client.Recorder
+	records  *Records
+	mail     mailbox
+	slots    chan struct{}
 
 	pods       *informer.Informer[*corev1.Pod]
 	nodes      *informer.Informer[*corev1.Node]
 	namespaces *informer.Informer[*corev1.Namespace]
 	budgets    *informer.Informer[*policyv1.PodDisruptionBudget]
+	storage    *storageMirror
+	owners     *ownerMirror
 
 	// Only Run's goroutine touches these.
 	cluster *cluster
@@ -68,18 +93,17 @@ func New(cfg Config) (*Scheduler, error) {
 	if cfg.Transport == nil {
 		return nil, errors.New("scheduler: no transport given")
 	}
-	if cfg.Name == "" {
-		cfg.Name = DefaultName
-	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
 	s := &Scheduler{
 		cfg: cfg, log: cfg.Log.With("component", "scheduler"), records: newRecords(),
-		rules: rules{filters: cfg.Filters, scores: cfg.Scores, pick: rand.New(rand.NewPCG(cfg.Seed, 0))},
-		mail:  mailbox{news: make(chan struct{}, 1)}, slots: make(chan struct{}, maxBindings),
-		events:  client.NewRecorder(cfg.Transport, cfg.Name, ""),
-		cluster: newCluster(), queue: newQueue(),
+		profiles: map[string]*rules{}, events: map[string]*client.Recorder{},
+		mail: mailbox{news: make(chan struct{}, 1)}, slots: make(chan struct{}, maxBindings),
+		cluster: newCluster(), queue: newQueue(cmp.Or(cfg.InitialBackoff, backoffMin), cmp.Or(cfg.MaxBackoff, backoffMax)),
+	}
+	if err := s.addProfiles(); err != nil {
+		return nil, err
 	}
 	opts := informer.Options{Log: s.log}
 	s.pods = informer.New(cfg.Transport, client.Pods, opts)
@@ -89,7 +113,30 @@ func New(cfg Config) (*Scheduler, error) {
 	s.pods.Subscribe(func(e informer.Event[*corev1.Pod]) { s.mail.post(func() { s.podChanged(e) }) })
 	s.nodes.Subscribe(func(e informer.Event[*corev1.Node]) { s.mail.post(func() { s.nodeChanged(e) }) })
 	s.namespaces.Subscribe(func(e informer.Event[*corev1.Namespace]) { s.mail.post(func() { s.namespaceChanged(e) }) })
+	s.storage = newStorageMirror(cfg.Transport, opts, func() { s.mail.post(func() { s.changed(Change{Kind: StorageChanged}) }) })
+	s.owners = newOwnerMirror(cfg.Transport, opts, func() { s.mail.post(s.ownersChanged) })
+	s.cluster.storage, s.cluster.selector = s.storage, s.owners.selector
 	return s, nil
+}
+
+// addProfiles makes the rules of each profile.
+func (s *Scheduler) addProfiles() error {
+	if len(s.cfg.Profiles) == 0 {
+		return errors.New("scheduler: no profile given")
+	}
+	for i, p := range s.cfg.Profiles {
+		name := cmp.Or(p.Name, DefaultName)
+		if _, twice := s.profiles[name]; twice {
+			return fmt.Errorf("scheduler: profile %q is given twice", name)
+		}
+		s.profiles[name] = &rules{
+			filters: p.Filters, scores: p.Scores, percentage: p.PercentageOfNodesToScore, extenders: s.cfg.Extenders,
+			preempting: preempting{off: p.NoPreemption, percent: p.MinCandidateNodesPercentage, absolute: p.MinCandidateNodesAbsolute},
+			pick:       rand.New(rand.NewPCG(s.cfg.Seed, uint64(i))),
+		}
+		s.events[name] = client.NewRecorder(s.cfg.Transport, name, "")
+	}
+	return nil
 }
 
 // Records are the decisions made so far.
@@ -101,14 +148,23 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	go func() { _ = s.namespaces.Run(ctx) }()
 	go func() { _ = s.budgets.Run(ctx) }()
 	// Nodes first: a pod held against half of them would be refused for nothing.
-	for _, synced := range []<-chan struct{}{s.nodes.Synced(), s.namespaces.Synced(), s.budgets.Synced()} {
+	synced := []<-chan struct{}{s.nodes.Synced(), s.namespaces.Synced(), s.budgets.Synced()}
+	synced = append(synced, s.storage.run(ctx)...)
+	synced = append(synced, s.owners.run(ctx)...)
+	for _, done := range synced {
 		select {
-		case <-synced:
+		case <-done:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 	go func() { _ = s.pods.Run(ctx) }()
+	// And all pods that have a node, before any other gets one.
+	select {
+	case <-s.pods.Synced():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	return s.loop(ctx)
 }
 
@@ -138,9 +194,9 @@ func (s *Scheduler) loop(ctx context.Context) error {
 	}
 }
 
-// ours says whether a pod waits for this scheduler.
+// ours says whether a pod waits for one of our profiles.
 func (s *Scheduler) ours(p *corev1.Pod) bool {
-	return p.Spec.SchedulerName == s.cfg.Name && p.Spec.NodeName == "" && p.DeletionTimestamp == nil && !terminal(p)
+	return s.profiles[p.Spec.SchedulerName] != nil && p.Spec.NodeName == "" && p.DeletionTimestamp == nil && !terminal(p)
 }
 
 func terminal(p *corev1.Pod) bool {
@@ -151,36 +207,70 @@ func terminal(p *corev1.Pod) bool {
 func (s *Scheduler) podChanged(e informer.Event[*corev1.Pod]) {
 	pod := e.New
 	if pod == nil || terminal(pod) {
-		gone := e.Object()
-		s.queue.drop(gone.UID)
-		s.cluster.nominate(gone, "")
-		if s.cluster.lift(gone.UID) {
-			s.changed(Change{Kind: PodRemoved, Pod: gone})
-		}
+		s.podGone(e.Object())
 		return
 	}
 	if e.Old != nil && e.Old.UID != pod.UID { // recreated while we did not look
-		s.podChanged(informer.Event[*corev1.Pod]{Old: e.Old})
+		s.podGone(e.Old)
 	}
 	if pod.Spec.NodeName != "" {
-		s.queue.drop(pod.UID)
-		s.cluster.nominate(pod, "")
-		s.cluster.place(pod, pod.Spec.NodeName)
-		if e.Old == nil || e.Old.Spec.NodeName == "" || !equalLabels(e.Old.Labels, pod.Labels) {
-			s.changed(Change{Kind: PodPlaced, Pod: pod})
-		}
+		s.podPlaced(e.Old, pod)
 		return
 	}
 	if !s.ours(pod) {
-		s.queue.drop(pod.UID)
+		s.settled(pod.UID)
 		s.cluster.nominate(pod, "")
 		return
 	}
 	s.cluster.nominate(pod, pod.Status.NominatedNodeName)
-	s.queue.put(pod, time.Now())
-	if gated := s.queue.pods[pod.UID].gated; gated {
+	if s.queue.put(pod, time.Now()).gated {
 		s.holdBack(pod)
 	}
+}
+
+// podGone forgets a pod that needs nothing any more.
+func (s *Scheduler) podGone(pod *corev1.Pod) {
+	s.settled(pod.UID)
+	s.cluster.nominate(pod, "")
+	if s.cluster.lift(pod.UID) {
+		s.changed(Change{Kind: PodRemoved, Pod: pod})
+	}
+}
+
+// podPlaced notes the state of a pod that has a node.
+func (s *Scheduler) podPlaced(old, pod *corev1.Pod) {
+	s.settled(pod.UID)
+	s.cluster.nominate(pod, "")
+	before, known := s.cluster.pods[pod.UID]
+	var had Resources
+	if known {
+		had = before.Requests
+	}
+	news := s.cluster.place(pod, pod.Spec.NodeName)
+	if old == nil || old.Spec.NodeName == "" || !equalLabels(old.Labels, pod.Labels) {
+		s.changed(Change{Kind: PodPlaced, Pod: pod})
+	}
+	if now := s.cluster.pods[pod.UID]; known && news && !now.Requests.equal(&had) { // resized in place
+		s.changed(Change{Kind: PodRemoved, Pod: pod})
+	}
+}
+
+// settled takes a pod out of the queue that has a node, or is gone.
+func (s *Scheduler) settled(uid types.UID) {
+	w, ok := s.queue.pods[uid]
+	if !ok {
+		return
+	}
+	s.release(w)
+	s.queue.drop(uid)
+}
+
+// release gives back what a pod has taken beside its place.
+func (s *Scheduler) release(w *waiting) {
+	for _, r := range w.held {
+		r.Release()
+	}
+	w.held = nil
 }
 
 // nodeChanged brings a node's new state into the view.
@@ -190,32 +280,52 @@ func (s *Scheduler) nodeChanged(e informer.Event[*corev1.Node]) {
 		return
 	}
 	s.cluster.setNode(e.New)
-	if e.Old == nil {
-		s.changed(Change{Kind: NodeAdded, Node: e.New})
-		return
+	var kind ChangeKind
+	switch {
+	case e.Old == nil:
+		kind = NodeAdded
+	default:
+		if !equalLabels(e.Old.Labels, e.New.Labels) {
+			kind |= NodeLabels
+		}
+		if e.Old.Spec.Unschedulable != e.New.Spec.Unschedulable || !apiequality.Semantic.DeepEqual(e.Old.Spec.Taints, e.New.Spec.Taints) {
+			kind |= NodeTaints
+		}
+		if !apiequality.Semantic.DeepEqual(e.Old.Status.Allocatable, e.New.Status.Allocatable) {
+			kind |= NodeAllocatable
+		}
 	}
-	if !equalLabels(e.Old.Labels, e.New.Labels) {
-		s.changed(Change{Kind: NodeLabels, Node: e.New})
-	}
-	if e.Old.Spec.Unschedulable != e.New.Spec.Unschedulable || !apiequality.Semantic.DeepEqual(e.Old.Spec.Taints, e.New.Spec.Taints) {
-		s.changed(Change{Kind: NodeTaints, Node: e.New})
-	}
-	if !apiequality.Semantic.DeepEqual(e.Old.Status.Allocatable, e.New.Status.Allocatable) {
-		s.changed(Change{Kind: NodeAllocatable, Node: e.New})
+	if kind != 0 {
+		s.changed(Change{Kind: kind, Node: e.New})
 	}
 }
 
 func (s *Scheduler) namespaceChanged(e informer.Event[*corev1.Namespace]) {
 	if e.New == nil {
-		delete(s.cluster.namespaces, e.Old.Name)
+		s.cluster.setNamespace(e.Old.Name, nil)
 		return
 	}
-	s.cluster.namespaces[e.New.Name] = e.New.Labels
+	labels := e.New.Labels
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	s.cluster.setNamespace(e.New.Name, labels)
+	if e.Old != nil && !equalLabels(e.Old.Labels, labels) {
+		s.changed(Change{Kind: NamespaceLabels})
+	}
+}
+
+// ownersChanged makes the profiles think again about pods that are spread by what
+// selects them.
+func (s *Scheduler) ownersChanged() {
+	for _, r := range s.profiles {
+		r.forgetOwned(s.cluster)
+	}
 }
 
 // changed gives those pods another chance that a change may let in.
 func (s *Scheduler) changed(c Change) {
-	s.queue.help(time.Now(), func(w *waiting) bool {
-		return s.rules.helps(w.pod, w.refused, c)
+	s.queue.help(time.Now(), c.Kind, func(w *waiting) bool {
+		return s.profiles[w.pod.Spec.SchedulerName].helps(w.pod, w.refused, c)
 	})
 }

@@ -1,59 +1,89 @@
 package scheduler
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 )
 
 // cluster is the View of the one goroutine that schedules. It is changed by the
-// events between decisions, one object at a time, and never rebuilt.
+// events between decisions, one object at a time, and never rebuilt: to see what
+// would be, pods are placed and lifted again.
 type cluster struct {
 	nodes map[string]*Node
-	// order are the nodes that exist, by name; nil when it must be made again.
+	slots []*Node // by slot; nil where none is
+	free  []int   // slots that are nil
+	// order are the nodes that exist, zones in turn; nil when it must be made
+	// again.
 	order []*Node
-	// affine are those with pods that have affinity; kept with order.
-	affine     []*Node
-	at         map[types.UID]string
+	pods  map[types.UID]*Pod
+	// generation is in the last state that any node got.
+	generation uint64
+
 	namespaces map[string]map[string]string
+	groups     map[string]*group
+	tallies    []*Tally
+	held       Held
+	holdings   map[string]*holding
+	// images counts the nodes that have an image; imagery changes with it.
+	images  map[string]int
+	imagery uint64
 	// nominated are the pods that wait for a node to be freed for them.
-	nominated map[string]map[types.UID]*corev1.Pod
+	nominated map[string][]*corev1.Pod
+	nominee   map[types.UID]string
+	storage   Storage
+	selector  func(*corev1.Pod) labels.Selector
+	// asked: somebody has called Selector.
+	asked bool
 }
 
 func newCluster() *cluster {
 	return &cluster{
-		nodes: map[string]*Node{}, at: map[types.UID]string{},
-		namespaces: map[string]map[string]string{}, nominated: map[string]map[types.UID]*corev1.Pod{},
+		nodes: map[string]*Node{}, pods: map[types.UID]*Pod{}, namespaces: map[string]map[string]string{},
+		groups: map[string]*group{}, holdings: map[string]*holding{}, images: map[string]int{},
+		nominated: map[string][]*corev1.Pod{}, nominee: map[types.UID]string{},
+		storage: NoStorage{}, selector: func(*corev1.Pod) labels.Selector { return nil },
 	}
 }
 
-// Nodes implements View.
+// Nodes implements View. Zones take turns, so that a part of the nodes is a fair
+// sample of them; within a zone the order is that of the names.
 func (c *cluster) Nodes() []*Node {
-	if c.order == nil {
-		c.order = make([]*Node, 0, len(c.nodes))
-		for _, n := range c.nodes {
-			if n.Node != nil {
-				c.order = append(c.order, n)
+	if c.order != nil {
+		return c.order
+	}
+	zones := map[string][]*Node{}
+	for _, n := range c.slots {
+		if n != nil && n.Node != nil {
+			zones[zone(n)] = append(zones[zone(n)], n)
+		}
+	}
+	names := slices.Sorted(maps.Keys(zones))
+	longest := 0
+	for _, nodes := range zones {
+		slices.SortFunc(nodes, func(a, b *Node) int { return cmp.Compare(a.Name, b.Name) })
+		longest = max(longest, len(nodes))
+	}
+	c.order = make([]*Node, 0, len(c.slots))
+	for i := range longest {
+		for _, name := range names {
+			if nodes := zones[name]; i < len(nodes) {
+				c.order = append(c.order, nodes[i])
 			}
 		}
-		byName(c.order)
 	}
 	return c.order
 }
 
-// WithAffinity implements View.
-func (c *cluster) WithAffinity() []*Node {
-	if c.affine == nil {
-		c.affine = []*Node{}
-		for _, n := range c.Nodes() {
-			if n.affine > 0 {
-				c.affine = append(c.affine, n)
-			}
-		}
-	}
-	return c.affine
+// zone is a node's region and zone.
+func zone(n *Node) string {
+	return n.Labels[corev1.LabelTopologyRegion] + "\x00" + n.Labels[corev1.LabelTopologyZone]
 }
 
 // NamespaceLabels implements View.
@@ -61,17 +91,118 @@ func (c *cluster) NamespaceLabels(namespace string) map[string]string {
 	return c.namespaces[namespace]
 }
 
+// Held implements View.
+func (c *cluster) Held() *Held { return &c.held }
+
+// NodesWithImage implements View.
+func (c *cluster) NodesWithImage(name string) int { return c.images[name] }
+
+// Storage implements View.
+func (c *cluster) Storage() Storage { return c.storage }
+
+// Selector implements View.
+func (c *cluster) Selector(pod *corev1.Pod) labels.Selector {
+	c.asked = true
+	return c.selector(pod)
+}
+
+// setNamespace takes over a namespace's labels; nil forgets it.
+func (c *cluster) setNamespace(name string, set map[string]string) {
+	before := c.namespaces[name]
+	if set == nil {
+		delete(c.namespaces, name)
+	} else {
+		c.namespaces[name] = set
+	}
+	if !equalLabels(before, set) {
+		c.relabelled(name)
+	}
+}
+
+func (c *cluster) touch(n *Node, object bool) {
+	c.generation++
+	n.state = c.generation
+	if object {
+		n.object = c.generation
+	}
+}
+
+// node returns the named node, made without an object if it is not known.
+func (c *cluster) node(name string) *Node {
+	n, ok := c.nodes[name]
+	if ok {
+		return n
+	}
+	n = &Node{Pods: map[types.UID]*Pod{}, HostPorts: map[HostPort]int{}, host: name, slot: len(c.slots)}
+	if last := len(c.free) - 1; last >= 0 {
+		n.slot, c.free = c.free[last], c.free[:last]
+		c.slots[n.slot] = n
+	} else {
+		c.slots = append(c.slots, n)
+	}
+	c.nodes[name] = n
+	c.touch(n, true)
+	return n
+}
+
 // setNode takes over a node's new state.
 func (c *cluster) setNode(obj *corev1.Node) {
-	n, ok := c.nodes[obj.Name]
-	if !ok || n.Node == nil {
-		c.order, c.affine = nil, nil
-	}
-	if ok {
-		n.set(obj)
+	n := c.node(obj.Name)
+	old := n.Node
+	if old != nil && !differs(old, obj) {
+		n.Node = obj
 		return
 	}
-	c.nodes[obj.Name] = newNode(obj)
+	moved := old == nil || !equalLabels(old.Labels, obj.Labels) || !apiequality.Semantic.DeepEqual(old.Spec, obj.Spec)
+	if moved {
+		c.order = nil
+		c.unmap(n)
+	}
+	c.picture(n, -1)
+	n.set(obj)
+	c.picture(n, 1)
+	c.touch(n, true)
+	if !moved {
+		return
+	}
+	for _, t := range c.tallies {
+		t.join(n)
+	}
+	for _, t := range c.held.terms {
+		t.join(n)
+	}
+}
+
+// differs says whether anything about a node is new that placing pods depends on:
+// most updates of nodes are heartbeats.
+func differs(old, now *corev1.Node) bool {
+	return old.UID != now.UID || !equalLabels(old.Labels, now.Labels) ||
+		!apiequality.Semantic.DeepEqual(old.Spec, now.Spec) ||
+		!apiequality.Semantic.DeepEqual(old.Status.Allocatable, now.Status.Allocatable) ||
+		!slices.Equal(old.Status.DeclaredFeatures, now.Status.DeclaredFeatures) ||
+		!apiequality.Semantic.DeepEqual(old.Status.Images, now.Status.Images)
+}
+
+// unmap takes a node out of all topology.
+func (c *cluster) unmap(n *Node) {
+	for _, t := range c.tallies {
+		t.leave(n.slot)
+	}
+	for _, t := range c.held.terms {
+		t.leave(n.slot)
+	}
+}
+
+// picture counts a node's images in or out.
+func (c *cluster) picture(n *Node, sign int) {
+	for name := range n.Images {
+		if c.images[name] += sign; c.images[name] == 0 {
+			delete(c.images, name)
+		}
+	}
+	if len(n.Images) > 0 {
+		c.imagery++
+	}
 }
 
 // removeNode forgets a node; pods that are still bound to it are remembered, in
@@ -81,95 +212,101 @@ func (c *cluster) removeNode(name string) {
 	if !ok {
 		return
 	}
-	n.Node = nil
-	if len(n.Pods) == 0 {
-		delete(c.nodes, name)
-	}
-	c.order, c.affine = nil, nil
+	c.unmap(n)
+	c.picture(n, -1)
+	n.set(nil)
+	c.order = nil
+	c.drop(n)
 }
 
-// place puts a pod on a node, or moves its newer state there.
-func (c *cluster) place(pod *corev1.Pod, node string) {
-	c.lift(pod.UID)
-	n, ok := c.nodes[node]
-	if !ok {
-		n = newNode(nil)
-		c.nodes[node] = n
+// drop gives up a node that has neither object nor pods.
+func (c *cluster) drop(n *Node) {
+	if n.Node == nil && len(n.Pods) == 0 {
+		delete(c.nodes, n.host)
+		c.slots[n.slot] = nil
+		c.free = append(c.free, n.slot)
 	}
-	before := n.affine
-	n.add(pod)
-	if before != n.affine {
-		c.affine = nil
+}
+
+// place puts a pod on a node, or moves its newer state there. It says whether
+// anything that others depend on is new.
+func (c *cluster) place(pod *corev1.Pod, node string) (news bool) {
+	if p, ok := c.pods[pod.UID]; ok {
+		if c.nodes[node] == p.node && c.replace(p, pod) {
+			return false
+		}
+		c.lift(pod.UID)
 	}
-	c.at[pod.UID] = node
+	c.put(&Pod{Pod: pod, Requests: Requests(pod), NonZero: NonZeroRequests(pod)}, c.node(node))
+	return true
+}
+
+// replace takes over a pod's newer state where nothing else follows from it.
+func (c *cluster) replace(p *Pod, pod *corev1.Pod) bool {
+	if (p.DeletionTimestamp == nil) != (pod.DeletionTimestamp == nil) || !equalLabels(p.Labels, pod.Labels) {
+		return false
+	}
+	if requests := Requests(pod); !requests.equal(&p.Requests) {
+		return false
+	}
+	p.Pod = pod
+	return true
+}
+
+// put puts a pod that is nowhere on a node.
+func (c *cluster) put(p *Pod, n *Node) {
+	p.node = n
+	n.Pods[p.UID] = p
+	n.count(p, 1)
+	c.pods[p.UID] = p
+	c.join(p)
+	p.held = c.hold(p.Pod)
+	c.carry(p, 1)
+	c.touch(n, false)
+}
+
+// carry counts the terms that a pod holds in or out of its node.
+func (c *cluster) carry(p *Pod, by int32) {
+	if p.held == nil {
+		return
+	}
+	for _, t := range p.held.terms {
+		t.add(p.node.slot, by)
+	}
 }
 
 // lift takes a pod off its node, if it is on one.
 func (c *cluster) lift(uid types.UID) bool {
-	name, ok := c.at[uid]
+	p, ok := c.pods[uid]
 	if !ok {
 		return false
 	}
-	delete(c.at, uid)
-	n := c.nodes[name]
-	before := n.affine
-	n.remove(uid)
-	if before != n.affine {
-		c.affine = nil
-	}
-	if n.Node == nil && len(n.Pods) == 0 {
-		delete(c.nodes, name)
-	}
+	n := p.node
+	delete(c.pods, uid)
+	delete(n.Pods, uid)
+	n.count(p, -1)
+	c.carry(p, -1)
+	c.release(p.held)
+	c.part(p)
+	c.touch(n, false)
+	c.drop(n)
 	return true
 }
 
 // nominate notes that node is being freed for a pod; "" takes the note back.
 func (c *cluster) nominate(pod *corev1.Pod, node string) {
-	for name, pods := range c.nominated {
-		if delete(pods, pod.UID); len(pods) == 0 {
-			delete(c.nominated, name)
+	if before, ok := c.nominee[pod.UID]; ok {
+		delete(c.nominee, pod.UID)
+		c.nominated[before] = slices.DeleteFunc(c.nominated[before], func(p *corev1.Pod) bool { return p.UID == pod.UID })
+		if len(c.nominated[before]) == 0 {
+			delete(c.nominated, before)
 		}
 	}
-	if node == "" {
-		return
+	if node != "" {
+		c.nominee[pod.UID] = node
+		c.nominated[node] = append(c.nominated[node], pod)
 	}
-	if c.nominated[node] == nil {
-		c.nominated[node] = map[types.UID]*corev1.Pod{}
-	}
-	c.nominated[node][pod.UID] = pod
 }
-
-// what if: a view in which one node is replaced.
-type supposed struct {
-	*cluster
-	node   *Node
-	nodes  []*Node
-	affine []*Node
-}
-
-// suppose is the cluster with one node in another state.
-func (c *cluster) suppose(node *Node) *supposed {
-	s := &supposed{cluster: c, node: node}
-	s.nodes = slices.Clone(c.Nodes())
-	for i, n := range s.nodes {
-		if n.Name == node.Name {
-			s.nodes[i] = node
-		}
-	}
-	for _, n := range s.nodes {
-		// The node itself always counts: pods will come and go on it.
-		if n.affine > 0 || n == node {
-			s.affine = append(s.affine, n)
-		}
-	}
-	return s
-}
-
-// Nodes implements View.
-func (s *supposed) Nodes() []*Node { return s.nodes }
-
-// WithAffinity implements View.
-func (s *supposed) WithAffinity() []*Node { return s.affine }
 
 func milli(n int64) *resource.Quantity { return resource.NewMilliQuantity(n, resource.DecimalSI) }
 func bytes(n int64) *resource.Quantity { return resource.NewQuantity(n, resource.BinarySI) }

@@ -1,5 +1,5 @@
-// Package profile lists the plugins of the default scheduler, in the order in
-// which they are asked.
+// Package profile makes profiles: upstream's default one, and those that a
+// KubeSchedulerConfiguration describes.
 package profile
 
 import (
@@ -15,18 +15,25 @@ import (
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/unschedulable"
 )
 
-// Filters are the rules a node must pass: the cheap and often decisive first.
-func Filters() []scheduler.Filter {
+// Default is upstream's default scheduler.
+func Default() []scheduler.Profile {
+	return []scheduler.Profile{{Name: scheduler.DefaultName, Filters: filters(), Scores: scores()}}
+}
+
+// filters are the rules a node must pass, in upstream's order: the cheap and often
+// decisive first.
+func filters() []scheduler.Filter {
 	return []scheduler.Filter{
-		unschedulable.Filter{}, nodename.Filter{}, taints.Filter{}, nodeaffinity.Filter{}, ports.Filter{},
-		resources.Filter{}, spread.Filter{}, podaffinity.Filter{},
+		nodename.Filter{}, unschedulable.Filter{}, taints.Filter{}, nodeaffinity.Filter{}, ports.Filter{},
+		resources.Filter{}, spread.Filter{Plugin: spread.System()}, podaffinity.Filter{},
 	}
 }
 
-// Scores are the preferences among the nodes that passed.
-func Scores() []scheduler.Score {
+// scores are the preferences among the nodes that passed.
+func scores() []scheduler.Score {
 	return []scheduler.Score{
-		taints.Score{}, nodeaffinity.Score{}, spread.Score{}, podaffinity.Score{},
-		resources.LeastAllocated{}, resources.Balanced{}, images.Score{},
+		taints.Score{}, nodeaffinity.Score{}, resources.Score{Resources: resources.Usual()},
+		spread.Score{Plugin: spread.System()}, podaffinity.Score{HardWeight: 1},
+		resources.Balanced{Resources: resources.Usual()}, images.Score{},
 	}
 }

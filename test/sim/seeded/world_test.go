@@ -308,7 +308,7 @@ func (w *world) startScheduler() {
 	l := w.begins("scheduler", func(ctx context.Context, l *life) error {
 		s, err := scheduler.New(scheduler.Config{
 			Transport: w.connect(l, "", identity.Identity{Name: "system:kube-scheduler", Groups: []string{identity.Authenticated}}),
-			Filters:   profile.Filters(), Scores: profile.Scores(), Seed: w.seed, Log: w.log,
+			Profiles:  profile.Default(), Seed: w.seed, Log: w.log,
 		})
 		if err != nil {
 			return err

@@ -24,47 +24,52 @@ func (Score) Name() string { return "ImageLocality" }
 // Weight implements scheduler.Score.
 func (Score) Weight() int64 { return 1 }
 
+// Depends implements scheduler.Score. By how many nodes an image is had counts
+// too; the scheduler sees to that.
+func (Score) Depends() scheduler.Dependence { return scheduler.OnNode }
+
 // For implements scheduler.Score.
-func (Score) For(pod *corev1.Pod, v scheduler.View, _ []*scheduler.Node) scheduler.Rating {
-	nodes := v.Nodes()
-	r := rating{containers: int64(len(pod.Spec.Containers)), total: int64(len(nodes)), having: map[string]int64{}}
-	for _, c := range pod.Spec.Containers {
-		name := normalised(c.Image)
-		if _, ok := r.having[name]; ok {
-			continue
-		}
-		r.having[name] = 0
-		for _, n := range nodes {
-			if _, ok := n.Images[name]; ok {
-				r.having[name]++
-			}
+func (Score) For(pod *corev1.Pod, v scheduler.View) scheduler.Rating {
+	r := &rating{view: v}
+	for i := range pod.Spec.InitContainers {
+		r.names = append(r.names, normalised(pod.Spec.InitContainers[i].Image))
+	}
+	for i := range pod.Spec.Containers {
+		r.names = append(r.names, normalised(pod.Spec.Containers[i].Image))
+	}
+	for i := range pod.Spec.Volumes {
+		if image := pod.Spec.Volumes[i].Image; image != nil {
+			r.names = append(r.names, normalised(image.Reference))
 		}
 	}
 	return r
 }
 
 type rating struct {
-	containers, total int64
-	// having counts the nodes that have an image.
-	having map[string]int64
+	view  scheduler.View
+	names []string
 }
 
 // Rate grows with the bytes that need not be pulled; an image that few nodes have
 // counts less, lest one node gets all its pods.
-func (r rating) Rate(n *scheduler.Node) int64 {
-	var sum int64
-	for name, having := range r.having {
-		sum += n.Images[name] * having / max(1, r.total)
-	}
-	most := large * r.containers
-	sum = min(max(sum, small), most)
-	if most <= small {
+func (r *rating) Rate(n *scheduler.Node) int64 {
+	if len(n.Images) == 0 {
 		return 0
 	}
+	var sum int64
+	total := float64(len(r.view.Nodes()))
+	for _, name := range r.names {
+		if size, ok := n.Images[name]; ok {
+			sum += int64(float64(size) * float64(r.view.NodesWithImage(name)) / total)
+		}
+	}
+	most := int64(large * len(r.names))
+	sum = min(max(sum, small), most)
 	return scheduler.MaxScore * (sum - small) / (most - small)
 }
 
-func (rating) Normalise([]int64) {}
+// Normalise implements scheduler.Rating.
+func (*rating) Normalise([]*scheduler.Node, []int64) {}
 
 // normalised adds the tag that a bare name means; the
 // default registry goes without saying.

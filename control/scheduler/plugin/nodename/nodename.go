@@ -13,6 +13,12 @@ type Filter struct{}
 // Name implements scheduler.Filter.
 func (Filter) Name() string { return "NodeName" }
 
+// Depends implements scheduler.Filter.
+func (Filter) Depends() scheduler.Dependence { return scheduler.OnNode }
+
+// Heeds implements scheduler.Filter.
+func (Filter) Heeds() scheduler.ChangeKind { return scheduler.NodeAdded }
+
 // For implements scheduler.Filter.
 func (Filter) For(pod *corev1.Pod, _ scheduler.View) scheduler.Fit {
 	if pod.Spec.NodeName == "" {

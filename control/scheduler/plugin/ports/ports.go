@@ -13,6 +13,12 @@ type Filter struct{}
 // Name implements scheduler.Filter.
 func (Filter) Name() string { return "NodePorts" }
 
+// Depends implements scheduler.Filter.
+func (Filter) Depends() scheduler.Dependence { return scheduler.OnPods }
+
+// Heeds implements scheduler.Filter.
+func (Filter) Heeds() scheduler.ChangeKind { return scheduler.NodeAdded | scheduler.PodRemoved }
+
 // For implements scheduler.Filter.
 func (Filter) For(pod *corev1.Pod, _ scheduler.View) scheduler.Fit {
 	wanted := scheduler.PodHostPorts(pod)
@@ -42,5 +48,5 @@ func wildcard(ip string) bool { return ip == "0.0.0.0" || ip == "::" }
 
 // Helps implements scheduler.Filter.
 func (Filter) Helps(_ *corev1.Pod, c scheduler.Change) bool {
-	return c.Kind == scheduler.NodeAdded || c.Kind == scheduler.PodRemoved && len(scheduler.PodHostPorts(c.Pod)) > 0
+	return c.Kind&scheduler.NodeAdded != 0 || c.Pod != nil && len(scheduler.PodHostPorts(c.Pod)) > 0
 }

@@ -15,10 +15,27 @@ import (
 )
 
 // Plugin is upstream's PodTopologySpread.
-type Plugin struct{}
+type Plugin struct {
+	// Defaults are the constraints of pods that have none of their own but
+	// belong together by a service or a controller.
+	Defaults []corev1.TopologySpreadConstraint
+	// Lenient: upstream's own defaults, which let nodes without a zone take part.
+	Lenient bool
+}
+
+// System is the plugin with upstream's own defaults, which only prefer.
+func System() Plugin {
+	return Plugin{Lenient: true, Defaults: []corev1.TopologySpreadConstraint{
+		{MaxSkew: 3, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway},
+		{MaxSkew: 5, TopologyKey: corev1.LabelTopologyZone, WhenUnsatisfiable: corev1.ScheduleAnyway},
+	}}
+}
 
 // Name implements scheduler.Filter and scheduler.Score.
 func (Plugin) Name() string { return "PodTopologySpread" }
+
+// Depends implements scheduler.Filter and scheduler.Score.
+func (Plugin) Depends() scheduler.Dependence { return scheduler.OnCluster }
 
 const (
 	notMatched = "node(s) didn't match pod topology spread constraints"
@@ -29,15 +46,19 @@ const (
 type constraint struct {
 	corev1.TopologySpreadConstraint
 	selector labels.Selector
-	// owner, for the built-in defaults, counts the pods of one controller.
-	owner metav1.Object
+	*scheduler.Tally
+	// self is 1 when the pod matches its own selector.
+	self int
 }
 
-// constraints are the pod's own ones of a kind. A pod with none of its own that
-// belongs to a controller gets upstream's defaults, which only prefer.
-func constraints(pod *corev1.Pod, when corev1.UnsatisfiableConstraintAction) []constraint {
-	var list []constraint
-	for _, c := range pod.Spec.TopologySpreadConstraints {
+// constraints are the pod's own ones of a kind, or else the defaults; own tells.
+func (p Plugin) constraints(pod *corev1.Pod, when corev1.UnsatisfiableConstraintAction, v scheduler.View) (list []*constraint, own bool) {
+	from := pod.Spec.TopologySpreadConstraints
+	var shared labels.Selector
+	if own = len(from) > 0; !own {
+		from = p.Defaults
+	}
+	for _, c := range from {
 		if c.WhenUnsatisfiable != when {
 			continue
 		}
@@ -45,21 +66,17 @@ func constraints(pod *corev1.Pod, when corev1.UnsatisfiableConstraintAction) []c
 		if err != nil {
 			continue // validation let no such pod in
 		}
-		list = append(list, constraint{TopologySpreadConstraint: c, selector: alike(selector, pod, c.MatchLabelKeys)})
+		if !own {
+			if shared == nil {
+				if shared = v.Selector(pod); shared == nil {
+					return nil, false
+				}
+			}
+			selector = shared
+		}
+		list = append(list, &constraint{TopologySpreadConstraint: c, selector: alike(selector, pod, c.MatchLabelKeys)})
 	}
-	if len(pod.Spec.TopologySpreadConstraints) > 0 || when != corev1.ScheduleAnyway || metav1.GetControllerOf(pod) == nil {
-		return list
-	}
-	for _, d := range []struct {
-		key  string
-		skew int32
-	}{{corev1.LabelHostname, 3}, {corev1.LabelTopologyZone, 5}} {
-		list = append(list, constraint{
-			TopologySpreadConstraint: corev1.TopologySpreadConstraint{MaxSkew: d.skew, TopologyKey: d.key, WhenUnsatisfiable: when},
-			owner:                    pod,
-		})
-	}
-	return list
+	return list, own
 }
 
 // alike adds matchLabelKeys: the pod's own values of those keys (KEP-3243).
@@ -76,33 +93,29 @@ func alike(s labels.Selector, pod *corev1.Pod, keys []string) labels.Selector {
 	return s
 }
 
-// counts says whether a pod on a node is one of those to be spread.
-func (c *constraint) counts(pod, other *corev1.Pod) bool {
-	if other.DeletionTimestamp != nil || other.Namespace != pod.Namespace {
-		return false
+// count begins to count a constraint's pods. With strict, nodes must have the
+// labels of all constraints to be counted.
+func (c *constraint) count(pod *corev1.Pod, all []*constraint, strict bool, v scheduler.View) {
+	affinity := nodeaffinity.GetRequiredNodeAffinity(pod)
+	c.Tally = v.Tally(scheduler.Count{
+		Key: c.TopologyKey, Living: true,
+		Means: func(namespace string, set map[string]string) bool {
+			return namespace == pod.Namespace && !c.selector.Empty() && c.selector.Matches(labels.Set(set))
+		},
+		Eligible: func(n *scheduler.Node) bool {
+			return (!strict || hasLabels(n, all)) && c.eligible(pod, affinity, n)
+		},
+	})
+	if c.selector.Matches(labels.Set(pod.Labels)) {
+		c.self = 1
 	}
-	if c.owner != nil {
-		mine, theirs := metav1.GetControllerOf(c.owner), metav1.GetControllerOf(other)
-		return theirs != nil && mine.UID == theirs.UID
-	}
-	return c.selector.Matches(labels.Set(other.Labels))
-}
-
-// matching counts a node's pods to be spread.
-func (c *constraint) matching(pod *corev1.Pod, n *scheduler.Node) (count int) {
-	for _, p := range n.Pods {
-		if p.UID != pod.UID && c.counts(pod, p.Pod) {
-			count++
-		}
-	}
-	return count
 }
 
 // eligible says whether a node's pods are counted at all (KEP-3094: by default
 // the pod's node affinity is honoured and taints are not).
-func (c *constraint) eligible(pod *corev1.Pod, n *scheduler.Node) bool {
+func (c *constraint) eligible(pod *corev1.Pod, affinity nodeaffinity.RequiredNodeAffinity, n *scheduler.Node) bool {
 	if c.NodeAffinityPolicy == nil || *c.NodeAffinityPolicy == corev1.NodeInclusionPolicyHonor {
-		if ok, _ := nodeaffinity.GetRequiredNodeAffinity(pod).Match(n.Node); !ok {
+		if ok, _ := affinity.Match(n.Node); !ok {
 			return false
 		}
 	}
@@ -126,26 +139,34 @@ func tolerated(pod *corev1.Pod, t *corev1.Taint) bool {
 	return false
 }
 
+func hasLabels(n *scheduler.Node, all []*constraint) bool {
+	for _, c := range all {
+		if _, ok := n.Labels[c.TopologyKey]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
 // Filter is the part that must hold.
 type Filter struct{ Plugin }
 
-// For implements scheduler.Filter: it counts once, and then compares.
-func (Filter) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {
-	hard := constraints(pod, corev1.DoNotSchedule)
+// For implements scheduler.Filter.
+func (f Filter) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {
+	hard, _ := f.constraints(pod, corev1.DoNotSchedule, v)
 	if len(hard) == 0 {
 		return nil
 	}
-	tables := make([]table, len(hard))
-	for i := range hard {
-		tables[i] = tabulate(pod, v.Nodes(), hard, &hard[i])
+	for _, c := range hard {
+		c.count(pod, hard, true, v)
 	}
 	return func(n *scheduler.Node) scheduler.Reason {
-		for i := range hard {
-			domain, ok := n.Labels[hard[i].TopologyKey]
+		for _, c := range hard {
+			count, ok := c.On(n)
 			if !ok {
 				return scheduler.Reason{Text: noLabel, Final: true}
 			}
-			if tables[i].skew(domain)+tables[i].self > int(hard[i].MaxSkew) {
+			if count+c.self-c.least() > int(c.MaxSkew) {
 				return scheduler.Reason{Text: notMatched}
 			}
 		}
@@ -153,50 +174,38 @@ func (Filter) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {
 	}
 }
 
-// table counts matching pods by domain of one constraint.
-type table struct {
-	counts map[string]int
-	least  int
-	// self is 1 when the pod matches its own selector.
-	self int
+// least is the number of pods of the emptiest domain; 0 while there are fewer
+// domains than there should be.
+func (c *constraint) least() int {
+	if c.MinDomains != nil && c.Domains() < int(*c.MinDomains) {
+		return 0
+	}
+	return c.Least()
 }
 
-// tabulate counts over the nodes that have every constraint's label.
-func tabulate(pod *corev1.Pod, nodes []*scheduler.Node, all []constraint, c *constraint) table {
-	t := table{counts: map[string]int{}}
-	for _, n := range nodes {
-		if hasLabels(n, all) && c.eligible(pod, n) {
-			t.counts[n.Labels[c.TopologyKey]] += c.matching(pod, n)
-		}
-	}
-	t.least = math.MaxInt
-	for _, count := range t.counts {
-		t.least = min(t.least, count)
-	}
-	if c.MinDomains != nil && len(t.counts) < int(*c.MinDomains) || len(t.counts) == 0 {
-		t.least = 0
-	}
-	if c.owner != nil || c.selector.Matches(labels.Set(pod.Labels)) {
-		t.self = 1
-	}
-	return t
-}
-
-// skew is by how much a domain is above the emptiest one.
-func (t table) skew(domain string) int { return t.counts[domain] - t.least }
-
-func hasLabels(n *scheduler.Node, all []constraint) bool {
-	for i := range all {
-		if _, ok := n.Labels[all[i].TopologyKey]; !ok {
-			return false
-		}
-	}
-	return true
+// Heeds implements scheduler.Filter.
+func (Filter) Heeds() scheduler.ChangeKind {
+	return scheduler.NodeAdded | scheduler.NodeLabels | scheduler.NodeTaints | scheduler.PodPlaced | scheduler.PodRemoved
 }
 
 // Helps implements scheduler.Filter.
-func (Filter) Helps(_ *corev1.Pod, c scheduler.Change) bool {
-	return c.Kind != scheduler.NodeAllocatable
+func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change) bool {
+	if c.Pod == nil {
+		return true
+	}
+	if c.Pod.Namespace != pod.Namespace {
+		return false
+	}
+	if len(pod.Spec.TopologySpreadConstraints) == 0 || c.Kind == scheduler.PodPlaced {
+		return true // its labels may be others now
+	}
+	hard, _ := f.constraints(pod, corev1.DoNotSchedule, nil)
+	for _, h := range hard {
+		if h.selector.Matches(labels.Set(c.Pod.Labels)) {
+			return true
+		}
+	}
+	return false
 }
 
 // Score is the part that should hold.
@@ -206,58 +215,104 @@ type Score struct{ Plugin }
 func (Score) Weight() int64 { return 2 }
 
 // For implements scheduler.Score.
-func (Score) For(pod *corev1.Pod, v scheduler.View, feasible []*scheduler.Node) scheduler.Rating {
-	soft := constraints(pod, corev1.ScheduleAnyway)
-	r := rating{soft: soft}
-	for i := range soft {
-		domains := map[string]int{}
-		for _, n := range feasible {
-			if d, ok := n.Labels[soft[i].TopologyKey]; ok {
-				domains[d] = 0
-			}
-		}
-		for _, n := range v.Nodes() {
-			d, ok := n.Labels[soft[i].TopologyKey]
-			if _, known := domains[d]; ok && known && soft[i].eligible(pod, n) {
-				domains[d] += soft[i].matching(pod, n)
-			}
-		}
-		r.domains = append(r.domains, domains)
-	}
+func (s Score) For(pod *corev1.Pod, v scheduler.View) scheduler.Rating {
+	soft, own := s.constraints(pod, corev1.ScheduleAnyway, v)
 	if len(soft) == 0 {
 		return nil
 	}
-	return r
+	strict := own || !s.Lenient
+	for _, c := range soft {
+		c.count(pod, soft, strict, v)
+	}
+	return &rating{soft: soft, strict: strict, weights: make([]float64, len(soft))}
 }
 
 type rating struct {
-	soft    []constraint
-	domains []map[string]int
+	soft    []*constraint
+	weights []float64
+	// strict: nodes without all labels get nothing.
+	strict bool
+	seen   []uint32 // domain → last survey
+	survey uint32
 }
 
-// Rate weighs each constraint's count by the logarithm of its domains, as
-// upstream does, so that zones and hosts can be compared.
-func (r rating) Rate(n *scheduler.Node) int64 {
+// Survey counts the domains of the feasible nodes: each constraint's count is
+// weighed by the logarithm of their number, so that zones and hosts can be
+// compared.
+func (r *rating) Survey(feasible []*scheduler.Node) {
+	rated := 0
+	for _, n := range feasible {
+		if !r.ignores(n) {
+			rated++
+		}
+	}
+	for i, c := range r.soft {
+		domains := 0
+		if c.TopologyKey == corev1.LabelHostname {
+			domains = rated
+		} else {
+			domains = r.domains(c, feasible)
+		}
+		r.weights[i] = math.Log(float64(domains + 2))
+	}
+}
+
+// domains counts the different domains of one constraint.
+func (r *rating) domains(c *constraint, feasible []*scheduler.Node) (count int) {
+	r.survey++
+	for _, n := range feasible {
+		d := c.Domain(n)
+		if d < 0 {
+			continue
+		}
+		for len(r.seen) <= d {
+			r.seen = append(r.seen, 0)
+		}
+		if r.seen[d] != r.survey {
+			r.seen[d] = r.survey
+			count++
+		}
+	}
+	return count
+}
+
+func (r *rating) ignores(n *scheduler.Node) bool { return r.strict && !hasLabels(n, r.soft) }
+
+// Rate implements scheduler.Rating.
+func (r *rating) Rate(n *scheduler.Node) int64 {
 	var sum float64
 	for i, c := range r.soft {
-		if d, ok := n.Labels[c.TopologyKey]; ok {
-			sum += float64(r.domains[i][d])*math.Log(float64(len(r.domains[i])+2)) + float64(c.MaxSkew-1)
+		count, ok := c.On(n)
+		if !ok {
+			if r.strict {
+				return 0
+			}
+			continue
 		}
+		if c.TopologyKey == corev1.LabelHostname {
+			count = c.Here(n)
+		}
+		sum += float64(count)*r.weights[i] + float64(c.MaxSkew-1)
 	}
 	return int64(math.Round(sum))
 }
 
 // Normalise turns counts around: few pods are good.
-func (rating) Normalise(scores []int64) {
+func (r *rating) Normalise(nodes []*scheduler.Node, scores []int64) {
 	lowest, highest := int64(math.MaxInt64), int64(0)
-	for _, s := range scores {
-		lowest, highest = min(lowest, s), max(highest, s)
+	for i, s := range scores {
+		if !r.ignores(nodes[i]) {
+			lowest, highest = min(lowest, s), max(highest, s)
+		}
 	}
 	for i, s := range scores {
-		if highest == 0 {
+		switch {
+		case r.ignores(nodes[i]):
+			scores[i] = 0
+		case highest == 0:
 			scores[i] = scheduler.MaxScore
-			continue
+		default:
+			scores[i] = scheduler.MaxScore * (highest + lowest - s) / highest
 		}
-		scores[i] = scheduler.MaxScore * (highest + lowest - s) / highest
 	}
 }

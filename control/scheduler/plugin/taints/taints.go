@@ -15,6 +15,12 @@ type Plugin struct{}
 // Name implements scheduler.Filter and scheduler.Score.
 func (Plugin) Name() string { return "TaintToleration" }
 
+// Depends implements scheduler.Filter and scheduler.Score.
+func (Plugin) Depends() scheduler.Dependence { return scheduler.OnNode }
+
+// Heeds implements scheduler.Filter.
+func (Plugin) Heeds() scheduler.ChangeKind { return scheduler.NodeAdded | scheduler.NodeTaints }
+
 // Filter is the rule about NoSchedule and NoExecute taints.
 type Filter struct{ Plugin }
 
@@ -33,10 +39,7 @@ func (Filter) For(pod *corev1.Pod, _ scheduler.View) scheduler.Fit {
 
 // Helps implements scheduler.Filter.
 func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change) bool {
-	if c.Kind != scheduler.NodeAdded && c.Kind != scheduler.NodeTaints {
-		return false
-	}
-	return !f.For(pod, nil)(&scheduler.Node{Node: c.Node}).Refuses()
+	return c.Node != nil && !f.For(pod, nil)(&scheduler.Node{Node: c.Node}).Refuses()
 }
 
 // Score prefers nodes with few PreferNoSchedule taints that are not tolerated.
@@ -46,20 +49,13 @@ type Score struct{ Plugin }
 func (Score) Weight() int64 { return 3 }
 
 // For implements scheduler.Score.
-func (Score) For(pod *corev1.Pod, _ scheduler.View, feasible []*scheduler.Node) scheduler.Rating {
-	for _, n := range feasible {
-		if intolerable(pod, n) > 0 {
-			return rating{pod}
-		}
-	}
-	return nil
-}
+func (Score) For(pod *corev1.Pod, _ scheduler.View) scheduler.Rating { return rating{pod} }
 
 type rating struct{ pod *corev1.Pod }
 
 func (r rating) Rate(n *scheduler.Node) int64 { return intolerable(r.pod, n) }
 
-func (rating) Normalise(scores []int64) { scheduler.Linear(scores, true) }
+func (rating) Normalise(_ []*scheduler.Node, scores []int64) { scheduler.Linear(scores, true) }
 
 // intolerable counts the taints that advise against the node.
 func intolerable(pod *corev1.Pod, n *scheduler.Node) (count int64) {

@@ -14,6 +14,12 @@ type Filter struct{}
 // Name implements scheduler.Filter.
 func (Filter) Name() string { return "NodeUnschedulable" }
 
+// Depends implements scheduler.Filter.
+func (Filter) Depends() scheduler.Dependence { return scheduler.OnNode }
+
+// Heeds implements scheduler.Filter.
+func (Filter) Heeds() scheduler.ChangeKind { return scheduler.NodeAdded | scheduler.NodeTaints }
+
 // For implements scheduler.Filter. A pod that tolerates the taint which a cordon
 // sets may go there all the same (DaemonSets do).
 func (Filter) For(pod *corev1.Pod, _ scheduler.View) scheduler.Fit {
@@ -32,5 +38,5 @@ func (Filter) For(pod *corev1.Pod, _ scheduler.View) scheduler.Fit {
 
 // Helps implements scheduler.Filter.
 func (Filter) Helps(_ *corev1.Pod, c scheduler.Change) bool {
-	return (c.Kind == scheduler.NodeAdded || c.Kind == scheduler.NodeTaints) && !c.Node.Spec.Unschedulable
+	return c.Node != nil && !c.Node.Spec.Unschedulable
 }
