@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/client"
@@ -74,6 +76,7 @@ const (
 	byController = "controller" // uid of the controlling owner
 	byOrphan     = "orphan"     // namespace, for what has no controller
 	byNode       = "node"       // spec.nodeName of a pod
+	byNamespace  = "namespace"
 )
 
 // IndexOwners makes Owned and Orphans work on i.
@@ -112,4 +115,15 @@ func IndexNodes(i *informer.Informer[*corev1.Pod]) {
 // IndexNodes.
 func OnNode(i *informer.Informer[*corev1.Pod], node string) []*corev1.Pod {
 	return i.ByIndex(byNode, node)
+}
+
+// IndexNamespaces makes InNamespace work on i.
+func IndexNamespaces[T client.Object](i *informer.Informer[T]) {
+	i.AddIndex(byNamespace, func(obj T) []string { return []string{obj.GetNamespace()} })
+}
+
+// InNamespace returns the objects of a namespace that selector matches, by name.
+// See IndexNamespaces.
+func InNamespace[T client.Object](i *informer.Informer[T], namespace string, selector labels.Selector) []T {
+	return slices.DeleteFunc(i.ByIndex(byNamespace, namespace), func(obj T) bool { return !selector.Matches(labels.Set(obj.GetLabels())) })
 }

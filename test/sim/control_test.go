@@ -31,7 +31,10 @@ type plane struct {
 
 // start brings up an API server and all controllers; it returns when both are at
 // rest.
-func start(t *testing.T) *plane {
+func start(t *testing.T) *plane { return startWith(t, func(*apiserver.Config) {}) }
+
+// startWith is start with an API server that is configured otherwise.
+func startWith(t *testing.T, tune func(*apiserver.Config)) *plane {
 	dir := t.TempDir()
 	authority, err := pki.Open(filepath.Join(dir, "pki"), time.Now)
 	if err != nil {
@@ -43,9 +46,9 @@ func start(t *testing.T) *plane {
 	}
 	objects := memory.New(memory.Config{})
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	server, err := apiserver.New(apiserver.Config{
-		Store: objects, Kinds: kindtable.Kinds(), Authority: authority, TokenKey: tokens, Log: log,
-	})
+	cfg := apiserver.Config{Store: objects, Kinds: kindtable.Kinds(), Authority: authority, TokenKey: tokens, Log: log}
+	tune(&cfg)
+	server, err := apiserver.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/endpointslice"
 	"github.com/sampan-dev/sampan/control/controller/endpointslicemirroring"
 	"github.com/sampan-dev/sampan/control/controller/gc"
+	"github.com/sampan-dev/sampan/control/controller/horizontalpodautoscaler"
 	"github.com/sampan-dev/sampan/control/controller/job"
 	"github.com/sampan-dev/sampan/control/controller/namespace"
 	"github.com/sampan-dev/sampan/control/controller/node"
@@ -112,6 +113,7 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(job.New(shared)))
 	add(as(cronjob.New(shared)))
 	add(as(ttlafterfinished.New(shared)))
+	add(as(horizontalpodautoscaler.New(shared, cfg.Kinds)))
 	add(as(disruption.New(shared, cfg.Kinds)))
 	add(as(disruption.NewCleaner(shared)))
 	add(as(endpointslice.New(shared)))

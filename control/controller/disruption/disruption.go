@@ -31,8 +31,6 @@ const (
 	// patience is how long an evicted pod may take to be seen as deleted, and how
 	// long a pod may carry a disruption that does not come.
 	patience = 2 * time.Minute
-	// byNamespace is an index of pods and budgets.
-	byNamespace = "disruption namespace"
 )
 
 // Controller keeps the status of budgets. Its keys are budgets.
@@ -63,8 +61,8 @@ func New(cfg controller.Config, kinds *controller.Kinds) (*Controller, error) {
 	c.events = client.NewRecorder(c.transport, source, "")
 	c.scales = newScales(cfg.Mirrors, c.transport, kinds)
 	c.loop = reconcile.NewLoop(c, reconcile.Config{Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
-	c.pods.AddIndex(byNamespace, func(p *corev1.Pod) []string { return []string{p.Namespace} })
-	c.budgets.AddIndex(byNamespace, func(b *policyv1.PodDisruptionBudget) []string { return []string{b.Namespace} })
+	controller.IndexNamespaces(c.pods)
+	controller.IndexNamespaces(c.budgets)
 	c.budgets.Subscribe(func(e informer.Event[*policyv1.PodDisruptionBudget]) {
 		if e.New != nil {
 			c.loop.Enqueue(controller.KeyOf(e.New))
@@ -76,7 +74,7 @@ func New(cfg controller.Config, kinds *controller.Kinds) (*Controller, error) {
 
 // podChanged looks at the budgets that cover a pod, or have covered it.
 func (c *Controller) podChanged(e informer.Event[*corev1.Pod]) {
-	budgets := c.budgets.ByIndex(byNamespace, e.Object().Namespace)
+	budgets := controller.InNamespace(c.budgets, e.Object().Namespace, labels.Everything())
 	covering := 0
 	first := ""
 	for _, b := range budgets {
@@ -157,12 +155,7 @@ func (c *Controller) look(ctx context.Context, budget *policyv1.PodDisruptionBud
 		c.events.Eventf(budget, corev1.EventTypeWarning, "NoPods", "Failed to get pods: %v", err)
 		return verdict{}, err
 	}
-	var pods []*corev1.Pod
-	for _, pod := range c.pods.ByIndex(byNamespace, budget.Namespace) {
-		if selector.Matches(labels.Set(pod.Labels)) {
-			pods = append(pods, pod)
-		}
-	}
+	pods := controller.InNamespace(c.pods, budget.Namespace, selector)
 	if len(pods) == 0 {
 		c.events.Event(budget, corev1.EventTypeNormal, "NoPods", "No matching pods found")
 	}
