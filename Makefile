@@ -6,18 +6,24 @@ GO      ?= go
 VERSION := v1.37.2
 STRIP   := -trimpath -ldflags "-s -w"
 ASSETS  := cmd/sampan/assets
+OCI     := cmd/sampan/shortcut/assets/oci
 
 .PHONY: all run test fuzz lint bench conformance clean FORCE
 
 all: bin/sampan examples/hello/bin/hello
 
-# The one binary. It carries two programs: the keeper, which parents containers,
-# and kubectl, compressed.
-bin/sampan: $(ASSETS)/keeper $(ASSETS)/kubectl.zst FORCE
+# The one binary. It carries three programs: the keeper, which parents containers,
+# the OCI runtime's command line, and kubectl, compressed.
+bin/sampan: $(ASSETS)/keeper $(OCI) $(ASSETS)/kubectl.zst FORCE
 	$(GO) build $(STRIP) -o $@ ./cmd/sampan
 
 $(ASSETS)/keeper: FORCE
 	$(GO) build $(STRIP) -o $@ ./cmd/keeper
+
+# The command line carries a keeper too.
+$(OCI): $(ASSETS)/keeper FORCE
+	cp $(ASSETS)/keeper cmd/oci/assets/keeper
+	$(GO) build $(STRIP) -o $@ ./cmd/oci
 
 # kubectl changes only with its version: it is built when go.mod changes.
 $(ASSETS)/kubectl.zst: go.mod cmd/kubectl/main.go
@@ -72,4 +78,4 @@ bench: all
 	$(GO) run ./test/bench
 
 clean:
-	rm -rf bin $(ASSETS)/keeper $(ASSETS)/kubectl.zst examples/hello/bin
+	rm -rf bin $(ASSETS)/keeper $(ASSETS)/kubectl.zst $(OCI) cmd/oci/assets/keeper examples/hello/bin

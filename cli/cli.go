@@ -32,6 +32,10 @@ type Program struct {
 	// Kubectl reads the kubectl program, zstd-compressed: megabytes that only one
 	// verb wants in memory. It gives nil when there is none.
 	Kubectl func() []byte
+	// OCI becomes the OCI runtime's command line; it returns only when it cannot.
+	// WriteOCI writes that program.
+	OCI      func(args []string) error
+	WriteOCI func(w io.Writer) error
 }
 
 // Settings are the flags that every verb has.
@@ -95,7 +99,7 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	root.AddCommand(
 		upCommand(p, s), downCommand(p, s), kubectlCommand(p, s), whyCommand(s), traceCommand(s),
 		buildCommand(p, s), imagesCommand(s), pullCommand(s), pushCommand(s), tagCommand(s), rmiCommand(s),
-		saveCommand(s), loadCommand(s), inspectCommand(s), secretsCommand(s), versionCommand(p),
+		saveCommand(s), loadCommand(s), inspectCommand(s), ociCommand(p), ociInstallCommand(p), secretsCommand(s), versionCommand(p),
 	)
 	return root
 }

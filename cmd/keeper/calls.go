@@ -124,7 +124,7 @@ func (c *calls) elf(code []byte) []byte {
 
 // becomeMapped is become for a container with a user namespace.
 func (s *stager) becomeMapped() error {
-	code := callLoop()
+	code := callLoop(control)
 	if code == nil {
 		return fmt.Errorf("user namespaces: %w", syscall.ENOSYS)
 	}
@@ -136,7 +136,7 @@ func (s *stager) becomeMapped() error {
 	if err != nil {
 		return err
 	}
-	for _, keep := range []int{controlFD, s.user} {
+	for _, keep := range []int{control, s.user} {
 		if _, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(keep), syscall.F_SETFD, 0); e != 0 {
 			return fmt.Errorf("keep descriptor %d: %w", keep, e)
 		}
@@ -158,7 +158,7 @@ func (s *stager) lastCalls() (*calls, error) {
 			failed = err
 		}
 	}
-	add("close the control socket on exec", syscall.SYS_FCNTL, controlFD, syscall.F_SETFD, syscall.FD_CLOEXEC)
+	add("close the control socket on exec", syscall.SYS_FCNTL, uint64(control), syscall.F_SETFD, syscall.FD_CLOEXEC)
 	add("enter user namespace", sysSetns, uint64(s.user), syscall.CLONE_NEWUSER)
 	add("close", syscall.SYS_CLOSE, uint64(s.user))
 	if p.NoNewPrivs {

@@ -5,8 +5,9 @@ import "encoding/binary"
 const elfMachine = 62 // EM_X86_64
 
 // callLoop is the loop over the list of system calls. Entries are 72 bytes: the
-// number, six arguments, and a message for descriptor 4 when the call fails.
-func callLoop() []byte {
+// number, six arguments, and a message for the descriptor report
+// when the call fails.
+func callLoop(report int) []byte {
 	code := []byte{0x48, 0xbb} // mov rbx, list
 	code = binary.LittleEndian.AppendUint64(code, dataAddress)
 	return append(code,
@@ -25,7 +26,7 @@ func callLoop() []byte {
 		0xeb, 0xd8, // jmp next
 		// failed:
 		0xb8, 1, 0, 0, 0, // mov eax, write
-		0xbf, 4, 0, 0, 0, // mov edi, 4
+		0xbf, byte(report), byte(report>>8), 0, 0, // mov edi, report
 		0x48, 0x8b, 0x73, 0x38, // mov rsi, [rbx+56]
 		0x48, 0x8b, 0x53, 0x40, // mov rdx, [rbx+64]
 		0x0f, 0x05, // syscall

@@ -79,7 +79,7 @@ func (s *stager) rootMount() (int, error) {
 	r := &s.p.Root
 	if r.Path != "" {
 		fd, err := openTree(atFdcwd, r.Path, openTreeClone|atRecursive)
-		if err == nil && s.user >= 0 {
+		if err == nil && s.user >= 0 && !r.Mapped {
 			err = s.idmap(fd)
 		}
 		return fd, err

@@ -52,6 +52,9 @@ func (s *stager) become() error {
 	if err != nil {
 		return err
 	}
+	if err := s.preserve(); err != nil {
+		return err
+	}
 	if p.UserNS != "" {
 		return s.becomeMapped()
 	}
@@ -83,6 +86,17 @@ func (s *stager) become() error {
 		code = codeNotFound
 	}
 	return &failure{code, fmt.Errorf("exec %s: %w", s.path, e)}
+}
+
+// promising finds early what become would fail with: a program that is not there.
+func (s *stager) promising() error {
+	if _, err := s.chdir(); err != nil {
+		return err
+	}
+	if _, err := lookup(&s.p.Process); err != nil {
+		return err
+	}
+	return syscall.Chdir("/")
 }
 
 // limits sets the resource limits. A hard limit above ours without
@@ -237,7 +251,11 @@ func (s *stager) credentials() error {
 		if caps.Ambient&own&(1<<c) == 0 {
 			continue
 		}
-		if err := prctl(prCapAmbient, ambientRaise, c); err != nil {
+		err := prctl(prCapAmbient, ambientRaise, c)
+		if errors.Is(err, syscall.EPERM) {
+			continue // not inheritable: as with other runtimes, it is not given
+		}
+		if err != nil {
 			return fmt.Errorf("raise ambient capability %d: %w", c, err)
 		}
 	}

@@ -15,10 +15,15 @@ import (
 
 // The descriptors of a stage besides its stdio.
 const (
-	planFD    = 3
-	controlFD = 4
-	targetFD  = 5 // exec: the pidfd of the container's first process
+	planFD      = 3
+	controlFD   = 4
+	targetFD    = 5 // exec: the pidfd of the container's first process
+	preservedFD = 6 // the first of those that the program inherits
 )
+
+// control is where reports go: controlFD, until the program's own descriptors
+// need that number.
+var control = controlFD //nolint:gochecknoglobals // a stage is one process with one socket
 
 // maxPlan bounds a plan: a container may have thousands of mounts, no more.
 const maxPlan = 8 << 20
@@ -34,6 +39,8 @@ type stager struct {
 	// path is the program, looked up.
 	path string
 	user int // the user namespace to enter last, or -1
+	// state is what hooks read.
+	state []byte
 }
 
 // failure is an error with the exit code that a shell would give.
@@ -114,8 +121,16 @@ func (s *stager) init() error {
 	if err != nil {
 		return err
 	}
+	if err := s.hooks(); err != nil {
+		return err
+	}
 	if err := s.enterRoot(); err != nil {
 		return err
+	}
+	if s.p.StartFIFO != "" { // whoever starts us will not hear what is wrong
+		if err := s.promising(); err != nil {
+			return err
+		}
 	}
 	if err := tell(plan.Report{Ready: true, Notes: s.notes}, master...); err != nil {
 		return err
@@ -123,6 +138,9 @@ func (s *stager) init() error {
 	closeAll(master)
 	if err := awaitStart(gate); err != nil {
 		os.Exit(1) // the keeper is gone, and with it whoever would have started us
+	}
+	if err := s.startHooks(); err != nil {
+		return err
 	}
 	return s.become()
 }
@@ -278,7 +296,7 @@ func tell(r plan.Report, fds ...int) error {
 	if len(fds) > 0 {
 		oob = syscall.UnixRights(fds...)
 	}
-	return syscall.Sendmsg(controlFD, b, oob, nil, syscall.MSG_NOSIGNAL)
+	return syscall.Sendmsg(control, b, oob, nil, syscall.MSG_NOSIGNAL)
 }
 
 // awaitStart blocks until someone says go.

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/sampan-dev/sampan/cli"
+	"github.com/sampan-dev/sampan/cmd/sampan/shortcut"
 )
 
 // version is set by the linker for releases.
@@ -35,6 +36,7 @@ func run() int {
 		Down:    down,
 		Runner:  runner,
 		Kubectl: kubectl,
+		OCI:     shortcut.Run, WriteOCI: shortcut.Write,
 	}
 	err := cli.New(program).ExecuteContext(ctx)
 	if err == nil || errors.Is(err, context.Canceled) && ctx.Err() != nil {

@@ -33,13 +33,9 @@ func (p parts) close() error { return started{closers: p.closers}.close() }
 
 // openParts opens the container runtime, the image store and the pod network.
 func openParts(c partsConfig) (p parts, err error) {
-	program, err := keeper()
-	if err != nil {
-		return p, err
-	}
 	runtime, err := container.Open(container.Config{
 		Root: filepath.Join(c.DataDir, "containers"), Run: filepath.Join(c.RunDir, "c"),
-		Keeper: program, Cgroup: c.Cgroup(), Log: c.log,
+		Keeper: container.Sealed(keeper), Cgroup: c.Cgroup(), Log: c.log,
 	})
 	if err != nil {
 		return p, fmt.Errorf("container runtime: %w", err)

@@ -44,13 +44,10 @@ func (l *lazyRunner) dirs() (root, run string) {
 func (l *lazyRunner) cgroup() string { return l.settings.Cgroup() + "/build-" + l.name }
 
 func (l *lazyRunner) open() error {
-	program, err := keeper()
-	if err != nil {
-		return err
-	}
 	root, run := l.dirs()
+	var err error
 	l.runtime, err = container.Open(container.Config{
-		Root: root, Run: run, Keeper: program, Cgroup: l.cgroup(), Log: slog.New(slog.DiscardHandler),
+		Root: root, Run: run, Keeper: container.Sealed(keeper), Cgroup: l.cgroup(), Log: slog.New(slog.DiscardHandler),
 	})
 	return err
 }

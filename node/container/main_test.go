@@ -89,7 +89,7 @@ func newHome(t testing.TB) *home {
 		t.Fatal(err)
 	}
 	h := &home{t: t, cfg: Config{
-		Root: filepath.Join(dir, "root"), Run: filepath.Join(dir, "run"), Keeper: built.keeper,
+		Root: filepath.Join(dir, "root"), Run: filepath.Join(dir, "run"), Keeper: Sealed(func() ([]byte, error) { return built.keeper, nil }),
 		Cgroup: fmt.Sprintf("/sampan-test-%d-%s", os.Getpid(), filepath.Base(dir)[len("sampan-test-"):]),
 		Log:    slog.New(slog.DiscardHandler),
 	}}

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,7 +16,6 @@ import (
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/node/container/cgroup"
-	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
 // OCI is the core of an OCI runtime's command line (runtime-spec 1.3, runtime.md):
@@ -23,13 +23,12 @@ import (
 // are children of the caller, as containerd's and Podman's monitors expect, and
 // not of the keeper.
 //
-// Hooks that run in the container's namespaces (createContainer, startContainer)
-// are refused: a container that asks for them must not run without.
+// Commands of one container wait for each other by a lock on its directory.
 type OCI struct {
 	// Root holds one directory a container.
 	Root string
-	// Keeper is the keeper program, which also plays a container's first process.
-	Keeper []byte
+	// Keeper opens the keeper program, which also plays a container's first process.
+	Keeper func() (*os.File, error)
 	// Cgroup is the parent of containers whose spec names none.
 	Cgroup string
 	Log    *slog.Logger
@@ -40,10 +39,12 @@ type OCICreate struct {
 	Bundle string
 	// PidFile is written with the pid when not empty.
 	PidFile string
-	// ConsoleSocket is a unix socket that receives the tty's master.
-	ConsoleSocket string
+	// Console receives the tty's master, and owns it. See ConsoleSocket.
+	Console func(master *os.File) error
 	// Stdio are the container's streams when it has no tty; nil is /dev/null.
 	Stdio [3]*os.File
+	// Preserved are descriptors that the program inherits after stderr.
+	Preserved []*os.File
 }
 
 // ociRecord is what is kept between commands.
@@ -80,9 +81,11 @@ func (o *OCI) Create(ctx context.Context, id string, opt OCICreate) (err error) 
 	if spec.Root == nil || spec.Linux == nil || spec.Process == nil {
 		return fmt.Errorf("create container %q: config.json has no root, linux or process", id)
 	}
-	if h := spec.Hooks; h != nil && len(h.CreateContainer)+len(h.StartContainer) > 0 {
-		return fmt.Errorf("create container %q: createContainer and startContainer hooks: %w", id, errors.ErrUnsupported)
+	bundle, err := filepath.Abs(opt.Bundle)
+	if err != nil {
+		return fmt.Errorf("create container %q: %w", id, err)
 	}
+	opt.Bundle = bundle
 	if err := os.MkdirAll(o.Root, 0o700); err != nil {
 		return err
 	}
@@ -128,33 +131,51 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	}
 	p.CgroupProcs = group.Procs()
 	p.StartFIFO = filepath.Join(r.dir(rec.ID), startFIFO)
-	if err := errors.Join(unix.Mkfifo(p.StartFIFO, 0o600), os.Mkdir(p.Root.Mountpoint, 0o700)); err != nil {
-		return err
+	// The root is attached where it is, which is where hooks look for it; its owners
+	// are the caller's business.
+	p.Root.Mountpoint, p.Root.Mapped = root, true
+	p.Hooks = planHooks(spec.Hooks)
+	p.Process.Preserved = len(opt.Preserved)
+	if err := unix.Mkfifo(p.StartFIFO, 0o600); err != nil {
+		return &os.PathError{Op: "mkfifo", Path: p.StartFIFO, Err: err}
 	}
 	if p.Process.UserNS == filepath.Join(r.runDir(rec.ID), userPin) {
 		if err := r.pinUserNS(mappingsOf(spec, nil), p.Process.UserNS); err != nil {
 			return err
 		}
 	}
-	if err := atomicfile.WriteJSON(r.file(rec.ID, planFile), p); err != nil {
+	if err := writeVolatile(r.file(rec.ID, planFile), p); err != nil {
 		return err
 	}
-	proc, err := o.launch(ctx, p, child, stage{stdio: opt.Stdio, console: opt.ConsoleSocket})
+	// The record names the cgroup before it holds anything that must be found again.
+	if err := writeVolatile(r.file(rec.ID, stateFile), rec); err != nil {
+		return err
+	}
+	s := stage{stdio: opt.Stdio, console: opt.Console, preserved: opt.Preserved}
+	s.hooks = func(pid int) ([]byte, error) {
+		rec.PID, rec.Ticks = pid, startTicks(pid)
+		return o.creatorHooks(ctx, rec)
+	}
+	proc, err := o.launch(ctx, p, child, s)
 	if err != nil {
 		return err
 	}
 	rec.PID, rec.Ticks = proc.Pid, startTicks(proc.Pid)
 	_ = proc.Release() // never fails
-	if err := o.runHooks(ctx, rec, "prestart", true); err != nil {
-		return err
-	}
-	if err := o.runHooks(ctx, rec, "createRuntime", true); err != nil {
-		return err
-	}
-	if err := atomicfile.WriteJSON(r.file(rec.ID, stateFile), rec); err != nil {
+	if err := writeVolatile(r.file(rec.ID, stateFile), rec); err != nil {
 		return err
 	}
 	return writePid(opt.PidFile, rec.PID)
+}
+
+// writeVolatile writes what a reboot voids: a container of this command line does
+// not outlive one.
+func writeVolatile(path string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %q: %w", path, err)
+	}
+	return atomicfile.WriteVolatile(path, b, 0o600)
 }
 
 func writePid(path string, pid int) error {
@@ -196,9 +217,15 @@ func (o *OCI) state(rec *ociRecord) specs.State {
 	s.Status, s.Pid = specs.StateRunning, rec.PID
 	if _, err := os.Lstat(filepath.Join(o.Root, rec.ID, startFIFO)); err == nil {
 		s.Status = specs.StateCreated
+	} else if g, err := cgroup.Open(rec.Cgroup, nil, o.runtime().log); err == nil && g.Frozen() {
+		s.Status = Paused
 	}
 	return s
 }
+
+// Paused is the status of a container whose processes Pause has stopped. The
+// specification leaves room for states of a runtime's own; runc and crun have it.
+const Paused specs.ContainerState = "paused"
 
 // Start is `start`.
 func (o *OCI) Start(ctx context.Context, id string) error {
@@ -237,10 +264,15 @@ func (o *OCI) Kill(ctx context.Context, id string, sig syscall.Signal, all bool)
 		}
 		return g.Signal(sig)
 	}
-	if o.state(rec).Status == specs.StateStopped {
-		return fmt.Errorf("kill container %q: is stopped: %w", id, ErrState)
+	// The descriptor first: what is asked about then cannot become another process.
+	fd, err := unix.PidfdOpen(rec.PID, 0)
+	if err == nil {
+		defer unix.Close(fd)
 	}
-	if err := unix.Kill(rec.PID, sig); err != nil {
+	if err != nil || o.state(rec).Status == specs.StateStopped {
+		return fmt.Errorf("kill container %q: container not running: %w", id, ErrState)
+	}
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
 		return fmt.Errorf("kill container %q: %w", id, err)
 	}
 	return nil
@@ -282,58 +314,4 @@ func (o *OCI) remove(ctx context.Context, r *Runtime, rec *ociRecord) error {
 	}
 	_ = unix.Unmount(filepath.Join(r.dir(rec.ID), userPin), unix.MNT_DETACH) // there may be none
 	return os.RemoveAll(r.dir(rec.ID))
-}
-
-// OCIExec are the options of exec.
-type OCIExec struct {
-	Process       *specs.Process
-	PidFile       string
-	ConsoleSocket string
-	// Detach returns as soon as the process runs; the code is 0 then.
-	Detach bool
-	Stdio  [3]*os.File
-}
-
-// Exec is `exec`: it returns the exit code of the process.
-func (o *OCI) Exec(ctx context.Context, id string, opt OCIExec) (int, error) {
-	rec, err := o.load(id)
-	if err != nil {
-		return -1, err
-	}
-	if s := o.state(rec).Status; s != specs.StateRunning {
-		return -1, fmt.Errorf("exec in container %q: is %s: %w", id, s, ErrState)
-	}
-	r := o.runtime()
-	c := &container{r: r, filePlan: r.file(id, planFile)}
-	c.rec = record{ID: id, State: Running, PID: rec.PID, Ticks: rec.Ticks, Boot: rec.Boot}
-	p, err := c.execPlan(ExecConfig{Process: opt.Process, TTY: opt.Process.Terminal})
-	if err != nil {
-		return -1, fmt.Errorf("exec in container %q: %w", id, err)
-	}
-	target, err := c.pidfd()
-	if err != nil {
-		return -1, fmt.Errorf("exec in container %q: %w", id, err)
-	}
-	t := os.NewFile(uintptr(target), "pidfd")
-	defer t.Close()
-	child := &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", rec.PID)}
-	proc, err := o.launch(ctx, p, child, stage{stdio: opt.Stdio, console: opt.ConsoleSocket, target: t})
-	if err != nil {
-		return codeOf(err), fmt.Errorf("exec in container %q: %w", id, err)
-	}
-	if err := writePid(opt.PidFile, proc.Pid); err != nil {
-		return -1, err
-	}
-	if opt.Detach {
-		return 0, proc.Release()
-	}
-	st, err := proc.Wait()
-	if err != nil {
-		return -1, err
-	}
-	ws := st.Sys().(syscall.WaitStatus)
-	if ws.Signaled() {
-		return 128 + int(ws.Signal()), nil
-	}
-	return ws.ExitStatus(), nil
 }

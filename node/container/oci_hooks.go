@@ -9,7 +9,43 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
 )
+
+// planHooks are the hooks that the first process runs itself; nil when there are
+// no hooks before start at all.
+func planHooks(h *specs.Hooks) *plan.Hooks {
+	if h == nil || len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer) == 0 { //nolint:staticcheck // prestart is deprecated, and used
+		return nil
+	}
+	return &plan.Hooks{CreateContainer: plannedHooks(h.CreateContainer), StartContainer: plannedHooks(h.StartContainer)}
+}
+
+func plannedHooks(in []specs.Hook) []plan.Hook {
+	out := make([]plan.Hook, len(in))
+	for i, h := range in {
+		out[i] = plan.Hook{Path: h.Path, Args: h.Args, Env: h.Env}
+		if h.Timeout != nil {
+			out[i].Timeout = *h.Timeout
+		}
+	}
+	return out
+}
+
+// creatorHooks runs what belongs between the making of the namespaces and the
+// container's own hooks, for which it returns the state.
+func (o *OCI) creatorHooks(ctx context.Context, rec *ociRecord) ([]byte, error) {
+	if err := o.runHooks(ctx, rec, "prestart", true); err != nil {
+		return nil, err
+	}
+	if err := o.runHooks(ctx, rec, "createRuntime", true); err != nil {
+		return nil, err
+	}
+	s := o.state(rec)
+	s.Status = specs.StateCreating
+	return json.Marshal(s)
+}
 
 // runHooks runs the hooks of one moment with the state on their stdin. One that
 // fails is an error where the specification says so, and a log line elsewhere.
@@ -24,7 +60,11 @@ func (o *OCI) runHooks(ctx context.Context, rec *ociRecord, moment string, must 
 	if len(hooks) == 0 {
 		return nil
 	}
-	state, err := json.Marshal(o.state(rec))
+	now := o.state(rec)
+	if must {
+		now.Status = specs.StateCreating
+	}
+	state, err := json.Marshal(now)
 	if err != nil {
 		return err
 	}

@@ -17,8 +17,12 @@ import (
 // stage is what launch needs besides the plan.
 type stage struct {
 	stdio   [3]*os.File
-	console string   // unix socket for the tty's master
+	console func(master *os.File) error
 	target  *os.File // exec: the pidfd of the container
+	// preserved are further descriptors of the program.
+	preserved []*os.File
+	// hooks runs those of the creator, and gives the state that the container's read.
+	hooks func(pid int) ([]byte, error)
 }
 
 // launchError is what a stage has reported.
@@ -60,7 +64,7 @@ func (o *OCI) launch(ctx context.Context, p *plan.Plan, child *plan.Child, s sta
 	if err != nil {
 		return nil, err
 	}
-	if err := o.reports(control, p, s.console); err != nil {
+	if err := o.reports(control, p, &s, proc.Pid); err != nil {
 		_ = proc.Kill() // it may have ended
 		_, _ = proc.Wait()
 		return nil, err
@@ -69,7 +73,7 @@ func (o *OCI) launch(ctx context.Context, p *plan.Plan, child *plan.Child, s sta
 }
 
 func (o *OCI) fork(p *plan.Plan, child *plan.Child, s stage, control *os.File) (*os.Process, error) {
-	exe, err := sealed("sampan-keeper", o.Keeper)
+	exe, err := o.Keeper()
 	if err != nil {
 		return nil, fmt.Errorf("keeper program: %w", err)
 	}
@@ -91,11 +95,12 @@ func (o *OCI) fork(p *plan.Plan, child *plan.Child, s stage, control *os.File) (
 		}
 	}
 	files = append(files[:3:3], file, control)
-	if s.target != nil {
-		files = append(files, s.target)
+	if s.target == nil {
+		s.target = null
 	}
+	files = append(append(files, s.target), s.preserved...)
 	attr := &os.ProcAttr{
-		Dir: "/", Env: []string{"GOGC=off", "GOMAXPROCS=1"}, Files: files,
+		Dir: "/", Env: []string{"GOGC=off", "GOMAXPROCS=2"}, Files: files,
 		Sys: &syscall.SysProcAttr{Cloneflags: child.Flags, Setsid: true},
 	}
 	var proc *os.Process
@@ -123,7 +128,7 @@ func (o *OCI) fork(p *plan.Plan, child *plan.Child, s stage, control *os.File) (
 
 // reports reads what the stage says: for a container until it is ready, for an
 // exec until its socket closes because the program runs.
-func (o *OCI) reports(control *net.UnixConn, p *plan.Plan, console string) error {
+func (o *OCI) reports(control *net.UnixConn, p *plan.Plan, s *stage, pid int) error {
 	for {
 		var rep plan.Report
 		master, err := recvMessage(control, &rep)
@@ -140,8 +145,21 @@ func (o *OCI) reports(control *net.UnixConn, p *plan.Plan, console string) error
 			return &launchError{rep.Code, rep.Error}
 		}
 		if master >= 0 {
-			if err := sendConsole(console, master); err != nil {
+			if s.console == nil {
+				unix.Close(master)
+				return errors.New("a terminal needs a console socket")
+			}
+			if err := s.console(os.NewFile(uintptr(master), "/dev/ptmx")); err != nil {
 				return err
+			}
+		}
+		if rep.Hooks {
+			state, err := s.hooks(pid)
+			if err != nil {
+				return err
+			}
+			if _, err := control.Write(state); err != nil {
+				return fmt.Errorf("tell the state: %w", err)
 			}
 		}
 		if rep.Ready && p.Kind == plan.Init {
@@ -150,19 +168,19 @@ func (o *OCI) reports(control *net.UnixConn, p *plan.Plan, console string) error
 	}
 }
 
-// sendConsole hands the tty's master to whoever listens on the console socket.
-func sendConsole(path string, master int) error {
-	defer unix.Close(master)
-	if path == "" {
-		return errors.New("a terminal needs a console socket")
+// ConsoleSocket hands the tty's master to whoever listens on a unix socket, as
+// runtimes do with --console-socket.
+func ConsoleSocket(path string) func(master *os.File) error {
+	return func(master *os.File) error {
+		defer master.Close()
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			return fmt.Errorf("console socket: %w", err)
+		}
+		defer c.Close()
+		if _, _, err := c.(*net.UnixConn).WriteMsgUnix([]byte(master.Name()), unix.UnixRights(int(master.Fd())), nil); err != nil {
+			return fmt.Errorf("console socket: %w", err)
+		}
+		return nil
 	}
-	c, err := net.Dial("unix", path)
-	if err != nil {
-		return fmt.Errorf("console socket: %w", err)
-	}
-	defer c.Close()
-	if _, _, err := c.(*net.UnixConn).WriteMsgUnix([]byte("/dev/ptmx"), unix.UnixRights(master), nil); err != nil {
-		return fmt.Errorf("console socket: %w", err)
-	}
-	return nil
 }

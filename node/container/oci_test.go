@@ -23,7 +23,7 @@ func newOCI(t *testing.T, change func(*specs.Spec), verbs ...string) (*OCI, stri
 		t.Skip("needs root: namespaces, mounts and cgroups")
 	}
 	dir := t.TempDir()
-	o := &OCI{Root: filepath.Join(dir, "state"), Keeper: built.keeper, Cgroup: fmt.Sprintf("/sampan-test-%d-oci-%s", os.Getpid(), filepath.Base(filepath.Dir(dir)))}
+	o := &OCI{Root: filepath.Join(dir, "state"), Keeper: Sealed(func() ([]byte, error) { return built.keeper, nil }), Cgroup: fmt.Sprintf("/sampan-test-%d-oci-%s", os.Getpid(), filepath.Base(filepath.Dir(dir)))}
 	spec := probeSpec(verbs...)
 	spec.Root = &specs.Root{Path: built.rootfs, Readonly: true}
 	if change != nil {
@@ -63,7 +63,7 @@ func TestOCILifecycle(t *testing.T) {
 		record := func(moment string) []specs.Hook {
 			return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", `echo ` + moment + ` $(grep -o '"status":"[a-z]*"') >> ` + hooked}}}
 		}
-		s.Hooks = &specs.Hooks{CreateRuntime: record("createRuntime"), Poststart: record("poststart"), Poststop: record("poststop")}
+		s.Hooks = &specs.Hooks{Prestart: record("prestart"), CreateRuntime: record("createRuntime"), CreateContainer: record("createContainer"), Poststart: record("poststart"), Poststop: record("poststop")}
 	}, "lines", ";", "exit", "3")
 	ctx := t.Context()
 	in, toC, err := os.Pipe()
@@ -120,7 +120,7 @@ func TestOCILifecycle(t *testing.T) {
 	if _, err := o.State("c1"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("state after delete: %v", err)
 	}
-	want := "createRuntime \"status\":\"created\"\npoststart \"status\":\"running\"\npoststop \"status\":\"stopped\"\n"
+	want := "prestart \"status\":\"creating\"\ncreateRuntime \"status\":\"creating\"\ncreateContainer \"status\":\"creating\"\npoststart \"status\":\"running\"\npoststop \"status\":\"stopped\"\n"
 	if b, err := os.ReadFile(hooked); err != nil || string(b) != want {
 		t.Errorf("hooks saw %q, %v", b, err)
 	}
@@ -149,15 +149,74 @@ func TestOCIKill(t *testing.T) {
 }
 
 func TestOCIRefuses(t *testing.T) {
-	o, bundle := newOCI(t, func(s *specs.Spec) { s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/x"}}} }, "exit", "0")
-	if err := o.Create(t.Context(), "c1", OCICreate{Bundle: bundle}); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("hooks inside: %v", err)
-	}
+	o, bundle := newOCI(t, nil, "exit", "0")
 	if err := o.Create(t.Context(), "../x", OCICreate{Bundle: bundle}); err == nil {
 		t.Error("an id that is a path")
 	}
 	o, bundle = newOCI(t, func(s *specs.Spec) { s.Process.Terminal = true }, "exit", "0")
 	if err := o.Create(t.Context(), "c1", OCICreate{Bundle: bundle}); err == nil || !strings.Contains(err.Error(), "console socket") {
 		t.Errorf("a terminal without a console socket: %v", err)
+	}
+	o, bundle = newOCI(t, func(s *specs.Spec) { s.Process.Args = []string{"/nothing"} })
+	if err := o.Create(t.Context(), "c1", OCICreate{Bundle: bundle}); codeOf(err) != 127 {
+		t.Errorf("a program that is not there: %v", err)
+	}
+}
+
+// A hook of the container's own that fails ends it, and nothing is left.
+func TestOCIHookFails(t *testing.T) {
+	for moment, set := range map[string]func(*specs.Hooks, []specs.Hook){
+		"createRuntime":   func(h *specs.Hooks, l []specs.Hook) { h.CreateRuntime = l },
+		"createContainer": func(h *specs.Hooks, l []specs.Hook) { h.CreateContainer = l },
+	} {
+		o, bundle := newOCI(t, func(s *specs.Spec) {
+			s.Hooks = &specs.Hooks{}
+			set(s.Hooks, []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "exit 7"}}})
+		}, "exit", "0")
+		err := o.Create(t.Context(), "c1", OCICreate{Bundle: bundle})
+		if err == nil || !strings.Contains(err.Error(), moment+` hook "/bin/sh": exit status 7`) {
+			t.Errorf("%s: %v", moment, err)
+		}
+		if _, err := o.State("c1"); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: state %v", moment, err)
+		}
+	}
+}
+
+func TestOCIPause(t *testing.T) {
+	o, bundle := newOCI(t, nil, "sleep")
+	ctx := t.Context()
+	if err := o.Run(ctx, "c1", OCICreate{Bundle: bundle}); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Resume("c1"); !errors.Is(err, ErrState) {
+		t.Errorf("resumed while running: %v", err)
+	}
+	if err := o.Pause("c1"); err != nil {
+		t.Fatal(err)
+	}
+	o.expect(t, Paused)
+	if err := o.Resume("c1"); err != nil {
+		t.Fatal(err)
+	}
+	s := o.expect(t, specs.StateRunning)
+	if pids, err := o.Processes("c1"); err != nil || len(pids) != 1 || pids[0] != s.Pid {
+		t.Errorf("processes %v, %v; want %d", pids, err, s.Pid)
+	}
+	limit := int64(17)
+	if err := o.Update("c1", &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := o.Usage("c1"); err != nil || u.PidsLimit != 17 || u.Pids == 0 {
+		t.Errorf("usage %+v, %v", u, err)
+	}
+	if all, err := o.List(); err != nil || len(all) != 1 || all[0].ID != "c1" {
+		t.Errorf("list %v, %v", all, err)
+	}
+	if err := o.Kill(ctx, "c1", syscall.SIGKILL, false); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := o.Wait("c1"); code != 128+int(syscall.SIGKILL) || err != nil {
+		t.Errorf("code %d, %v", code, err)
 	}
 }

@@ -2,7 +2,10 @@ package container
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -18,11 +21,21 @@ type option struct {
 	all         uint64
 }
 
-// mountOptions are the options of fstab that are flags to the kernel. Everything
-// else belongs to the filesystem.
+// mountOption is what an option of fstab means that is a flag to the kernel.
+// Everything else belongs to the filesystem.
 func mountOption(name string) (option, bool) {
+	o, ok := mountOptions()[name]
+	return o, ok
+}
+
+// MountOptions are the names of all options that are not the filesystem's own.
+func MountOptions() []string {
+	return slices.Sorted(maps.Keys(mountOptions()))
+}
+
+var mountOptions = sync.OnceValue(func() map[string]option {
 	const msNosymfollow = 256
-	o, ok := map[string]option{
+	return map[string]option{
 		"defaults": {}, "ro": {set: unix.MS_RDONLY}, "rw": {clear: unix.MS_RDONLY},
 		"nosuid": {set: unix.MS_NOSUID}, "suid": {clear: unix.MS_NOSUID},
 		"nodev": {set: unix.MS_NODEV}, "dev": {clear: unix.MS_NODEV},
@@ -40,9 +53,8 @@ func mountOption(name string) (option, bool) {
 		"rro": {all: unix.MOUNT_ATTR_RDONLY}, "rnosuid": {all: unix.MOUNT_ATTR_NOSUID},
 		"rnodev": {all: unix.MOUNT_ATTR_NODEV}, "rnoexec": {all: unix.MOUNT_ATTR_NOEXEC},
 		"rnosymfollow": {all: unix.MOUNT_ATTR_NOSYMFOLLOW},
-	}[name]
-	return o, ok
-}
+	}
+})
 
 // planMount translates one mount of a runtime spec.
 func planMount(in specs.Mount) (plan.Mount, error) {

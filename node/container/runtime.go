@@ -43,8 +43,9 @@ type Config struct {
 	// Run is the volatile directory: sockets, FIFOs, pinned namespaces.
 	// A unix socket's path is 107 bytes at most: keep it short.
 	Run string
-	// Keeper is the keeper program, a static executable.
-	Keeper []byte
+	// Keeper opens the keeper program, a static executable, in a way in which
+	// nobody can write to it: see Sealed.
+	Keeper func() (*os.File, error)
 	// Cgroup is the parent of containers that name no cgroup of their own, and
 	// of the keeper's; an absolute path below the root of each hierarchy.
 	Cgroup string

@@ -40,7 +40,7 @@ func (r *Runtime) dialOrSpawn() (*net.UnixConn, error) {
 // spawn starts the keeper from a sealed memfd, in a session and a cgroup of its
 // own, with its listening socket as descriptor 3: it can be dialled at once.
 func (r *Runtime) spawn() error {
-	exe, err := sealed("sampan-keeper", r.cfg.Keeper)
+	exe, err := r.cfg.Keeper()
 	if err != nil {
 		return fmt.Errorf("keeper program: %w", err)
 	}
@@ -94,8 +94,19 @@ func (r *Runtime) listen() (*os.File, error) {
 	return l.File()
 }
 
-// sealed puts a program into memory where nobody can write to it any more, so
-// that no container that gets hold of it changes what the host runs.
+// Sealed is a Config.Keeper out of a program's bytes, which are read each time it
+// is wanted, and not kept: it puts them into memory where nobody can write to them
+// any more, so that no container that gets hold of it changes what the host runs.
+func Sealed(read func() ([]byte, error)) func() (*os.File, error) {
+	return func() (*os.File, error) {
+		program, err := read()
+		if err != nil {
+			return nil, err
+		}
+		return sealed("sampan-keeper", program)
+	}
+}
+
 func sealed(name string, program []byte) (*os.File, error) {
 	if len(program) == 0 {
 		return nil, errors.New("is empty")

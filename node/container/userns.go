@@ -26,7 +26,7 @@ func (r *Runtime) holdNamespaces(flags uintptr, maps *IDMappings, f func(ns stri
 	if len(maps.UID) == 0 || len(maps.GID) == 0 {
 		return errors.New("user namespace has no id mappings")
 	}
-	exe, err := sealed("sampan-keeper", r.cfg.Keeper)
+	exe, err := r.cfg.Keeper()
 	if err != nil {
 		return fmt.Errorf("keeper program: %w", err)
 	}

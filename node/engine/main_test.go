@@ -140,7 +140,7 @@ func (n *node) open() {
 	}
 	var err error
 	n.runtime, err = container.Open(container.Config{Root: filepath.Join(n.dir, "containers"), Run: filepath.Join(n.dir, "run"),
-		Keeper: built.keeper, Cgroup: n.cgroup, Log: log})
+		Keeper: container.Sealed(func() ([]byte, error) { return built.keeper, nil }), Cgroup: n.cgroup, Log: log})
 	n.must(err)
 	n.images, err = image.Open(image.Config{Root: filepath.Join(n.dir, "images"), Log: log})
 	n.must(err)

@@ -188,6 +188,13 @@ func (g *Group) Freeze(frozen bool) error {
 	return g.m.Freeze(state)
 }
 
+// Frozen reports whether Freeze has stopped the group. One that is not there is
+// not frozen.
+func (g *Group) Frozen() bool {
+	state, err := g.m.GetFreezerState()
+	return err == nil && state == cgroups.Frozen
+}
+
 // Signal sends sig to every process of the group. For SIGKILL the group is
 // frozen first (or killed by the kernel, where it can), so that no fork escapes.
 func (g *Group) Signal(sig syscall.Signal) error {

@@ -40,6 +40,25 @@ type Plan struct {
 	// StartFIFO, when set, is where the go-ahead comes from instead of the control
 	// socket: whoever created the container need not be there any more.
 	StartFIFO string
+	// Hooks are programs to run on the way; nil asks nobody. With them the stage
+	// reports Report.Hooks once its mounts are there, and goes on when it has been
+	// sent the state that they read.
+	Hooks *Hooks
+}
+
+// Hooks are those of the OCI runtime specification that run in the container's
+// namespaces: CreateContainer before the root is entered, StartContainer after,
+// just before the program.
+type Hooks struct {
+	CreateContainer, StartContainer []Hook
+}
+
+// Hook is one program. A failure of one ends the container.
+type Hook struct {
+	Path      string
+	Args, Env []string
+	// Timeout in seconds; zero means none.
+	Timeout int
 }
 
 // Kind of a plan.
@@ -74,6 +93,9 @@ type Root struct {
 	// attached to for the moment before the pivot.
 	Mountpoint string
 	Readonly   bool
+	// Mapped says that with a user namespace the files are owned as it sees them
+	// already: they are not shown through its mapping.
+	Mapped bool
 	// Propagation of the root mount, as MS_* flags.
 	Propagation uintptr
 }
@@ -133,6 +155,9 @@ type Process struct {
 	OOMScoreAdj  *int
 	TTY          bool
 	Rows, Cols   uint16
+	// Preserved is how many descriptors after stderr the program inherits. The
+	// stage gets them after those of its own.
+	Preserved int
 }
 
 // Caps are capability sets, one bit a capability.

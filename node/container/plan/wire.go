@@ -115,6 +115,9 @@ type Report struct {
 	Code  int    `json:",omitempty"`
 	// Notes are refusals that were tolerated, one line each for the log.
 	Notes []string `json:",omitempty"`
+	// Hooks says that the container's namespaces and mounts are there: the time for
+	// the hooks of whoever creates it. It waits for the state that its own read.
+	Hooks bool `json:",omitempty"`
 }
 
 // Stream says what an attach frame carries; it is the frame's first byte.

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+// hooks tells the creator that the namespaces and mounts are there, waits for the
+// state that it sends, and runs the hooks that belong before the root is entered.
+func (s *stager) hooks() error {
+	h := s.p.Hooks
+	if h == nil {
+		return nil
+	}
+	if err := tell(plan.Report{Hooks: true, Notes: s.notes}); err != nil {
+		return err
+	}
+	s.notes = nil
+	b := make([]byte, plan.MaxMessage)
+	n, err := syscall.Read(controlFD, b)
+	for errors.Is(err, syscall.EINTR) {
+		n, err = syscall.Read(controlFD, b)
+	}
+	if err != nil || n == 0 {
+		return fmt.Errorf("the creator is gone: %w", errors.Join(err, syscall.EPIPE))
+	}
+	s.state = b[:n]
+	return s.runHooks("createContainer", h.CreateContainer)
+}
+
+// startHooks run in the container, just before its program.
+func (s *stager) startHooks() error {
+	if s.p.Hooks == nil {
+		return nil
+	}
+	return s.runHooks("startContainer", s.p.Hooks.StartContainer)
+}
+
+func (s *stager) runHooks(moment string, hooks []plan.Hook) error {
+	for i := range hooks {
+		if err := runHook(&hooks[i], s.state); err != nil {
+			return fmt.Errorf("%s hook %q: %w", moment, hooks[i].Path, err)
+		}
+	}
+	return nil
+}
+
+// runHook runs one program with the state on its stdin. What it prints goes where
+// the container's errors go.
+func runHook(h *plan.Hook, state []byte) error {
+	argv := h.Args
+	if len(argv) == 0 {
+		argv = []string{h.Path}
+	}
+	var in [2]int
+	if err := syscall.Pipe2(in[:], syscall.O_CLOEXEC); err != nil {
+		return err
+	}
+	pid, err := syscall.ForkExec(h.Path, argv, &syscall.ProcAttr{
+		Env: h.Env, Files: []uintptr{uintptr(in[0]), 2, 2},
+	})
+	syscall.Close(in[0])
+	if err != nil {
+		syscall.Close(in[1])
+		return err
+	}
+	_, _ = syscall.Write(in[1], state) // a state fits into a pipe; a hook need not read it
+	syscall.Close(in[1])
+	if h.Timeout > 0 {
+		late := time.AfterFunc(time.Duration(h.Timeout)*time.Second, func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+		defer late.Stop()
+	}
+	var ws syscall.WaitStatus
+	_, err = syscall.Wait4(pid, &ws, 0, nil)
+	for errors.Is(err, syscall.EINTR) {
+		_, err = syscall.Wait4(pid, &ws, 0, nil)
+	}
+	switch {
+	case err != nil:
+		return err
+	case ws.Signaled():
+		return fmt.Errorf("killed by signal %d", ws.Signal())
+	case ws.ExitStatus() != 0:
+		return fmt.Errorf("exit status %d", ws.ExitStatus())
+	}
+	return nil
+}
+
+// preserve moves the descriptors that the program inherits to where it looks for
+// them, right after stderr. The control socket makes room.
+func (s *stager) preserve() error {
+	n := s.p.Process.Preserved
+	if n == 0 {
+		return nil
+	}
+	fd, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(control), syscall.F_DUPFD_CLOEXEC, uintptr(preservedFD+n))
+	if e != 0 {
+		return fmt.Errorf("preserve descriptors: %w", e)
+	}
+	control = int(fd)
+	if s.user >= 0 {
+		if fd, _, e = syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(s.user), syscall.F_DUPFD_CLOEXEC, uintptr(preservedFD+n)); e != 0 {
+			return fmt.Errorf("preserve descriptors: %w", e)
+		}
+		s.user = int(fd)
+	}
+	for i := range n {
+		if err := syscall.Dup3(preservedFD+i, 3+i, 0); err != nil {
+			return fmt.Errorf("preserve descriptor %d: %w", 3+i, err)
+		}
+	}
+	return cloexecFrom(uintptr(3 + n))
+}

@@ -1,0 +1,3 @@
+package shortcut
+
+const sysMemfdCreate = 319

@@ -1,0 +1,78 @@
+package container
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+// OCIExec are the options of exec.
+type OCIExec struct {
+	Process *specs.Process
+	PidFile string
+	Console func(master *os.File) error
+	// Detach returns as soon as the process runs; the code is 0 then.
+	Detach bool
+	// Started hears of the process, when there is somebody to pass signals on.
+	Started   func(*os.Process)
+	Stdio     [3]*os.File
+	Preserved []*os.File
+}
+
+// Exec is `exec`: it returns the exit code of the process.
+func (o *OCI) Exec(ctx context.Context, id string, opt OCIExec) (int, error) {
+	rec, err := o.load(id)
+	if err != nil {
+		return -1, err
+	}
+	if s := o.state(rec).Status; s != specs.StateRunning {
+		return -1, fmt.Errorf("exec in container %q: is %s: %w", id, s, ErrState)
+	}
+	r := o.runtime()
+	c := &container{r: r, filePlan: r.file(id, planFile)}
+	c.rec = record{ID: id, State: Running, PID: rec.PID, Ticks: rec.Ticks, Boot: rec.Boot}
+	p, err := c.execPlan(ExecConfig{Process: opt.Process, TTY: opt.Process.Terminal})
+	if err != nil {
+		return -1, fmt.Errorf("exec in container %q: %w", id, err)
+	}
+	target, err := c.pidfd()
+	if err != nil {
+		return -1, fmt.Errorf("exec in container %q: %w", id, err)
+	}
+	t := os.NewFile(uintptr(target), "pidfd")
+	defer t.Close()
+	child := &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", rec.PID)}
+	p.Process.Preserved = len(opt.Preserved)
+	proc, err := o.launch(ctx, p, child, stage{stdio: opt.Stdio, console: opt.Console, target: t, preserved: opt.Preserved})
+	if err != nil {
+		return codeOf(err), fmt.Errorf("exec in container %q: %w", id, err)
+	}
+	if err := writePid(opt.PidFile, proc.Pid); err != nil {
+		return -1, err
+	}
+	if opt.Detach {
+		return 0, proc.Release()
+	}
+	if opt.Started != nil {
+		opt.Started(proc)
+	}
+	return waitCode(proc)
+}
+
+// waitCode waits for a child and gives its exit code as a shell does.
+func waitCode(p *os.Process) (int, error) {
+	st, err := p.Wait()
+	if err != nil {
+		return -1, err
+	}
+	ws := st.Sys().(syscall.WaitStatus)
+	if ws.Signaled() {
+		return 128 + int(ws.Signal()), nil
+	}
+	return ws.ExitStatus(), nil
+}
