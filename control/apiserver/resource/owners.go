@@ -28,6 +28,7 @@ type fieldManagers struct {
 	server    *Server
 	converter func() managedfields.TypeConverter
 	made      sync.Map // managerKey -> *managedfields.FieldManager
+	known     verdicts
 }
 
 type managerKey struct {
@@ -60,6 +61,7 @@ func (f *fieldManagers) of(k *kinds.Kind, sub string) (*managedfields.FieldManag
 
 // forget lets go of the managers of a kind that is served no more.
 func (f *fieldManagers) forget(k *kinds.Kind) {
+	f.known.forget() // it is by name
 	f.made.Range(func(key, _ any) bool {
 		if key.(managerKey).kind == k {
 			f.made.Delete(key)
@@ -175,24 +177,6 @@ func (c *call) rules() kindRules {
 		return kindRules{faceKind(c.sub)}
 	}
 	return kindRules{c.kind}
-}
-
-// track writes into obj who owns the fields that differ from old, which is nil
-// for a new object.
-func (c *call) track(obj, old kinds.Object) {
-	m, err := c.fieldManager()
-	if err != nil {
-		c.server.cfg.Log.Error("track field owners", "kind", c.gvk(), "err", err)
-		return
-	}
-	live := c.rules().empty()
-	if old != nil {
-		live = old.DeepCopyObject().(kinds.Object)
-	}
-	tracked, ok := m.UpdateNoErrors(live, obj, c.req.manager()).(kinds.Object)
-	if ok && tracked != obj {
-		obj.SetManagedFields(tracked.GetManagedFields())
-	}
 }
 
 // face is old as the client of the call sees it: old itself, or what the

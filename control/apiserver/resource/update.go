@@ -63,10 +63,14 @@ func (c *call) update(ctx context.Context) (*answer, error) {
 }
 
 // edit changes an object by compare-and-swap. The cached copy is tried first; a
-// failure that the latest version may not have is never told.
+// failure that the latest version may not have is never told. If the cached copy
+// turns out to be the latest version, nothing is tried again: as upstream, so that
+// webhooks are asked once.
 func (c *call) edit(ctx context.Context, e edit) (*answer, error) {
 	t := c.req.Target
 	cur, latest := c.storage.base(t.Namespace, t.Name), false
+	var tried int64 // the revision of the cached copy that failure is about
+	var failure error
 	for range maxEdits {
 		if cur == nil {
 			var err error
@@ -75,6 +79,9 @@ func (c *call) edit(ctx context.Context, e edit) (*answer, error) {
 				return nil, c.failed(err)
 			}
 			latest = true
+			if cur != nil && failure != nil && cur.revision == tried {
+				return nil, c.failed(failure)
+			}
 		}
 		attempt, done := withOutcome(ctx)
 		out, err := c.try(attempt, e, cur, latest)
@@ -83,6 +90,10 @@ func (c *call) edit(ctx context.Context, e edit) (*answer, error) {
 		case err == nil:
 			return out, nil
 		case errors.Is(err, errAgain) || !latest && retriable(err):
+			tried, failure = 0, nil
+			if !latest && !errors.Is(err, errAgain) {
+				tried, failure = cur.revision, err
+			}
 			cur = nil
 			if ctx.Err() != nil {
 				return nil, c.failed(context.Cause(ctx))
@@ -114,6 +125,9 @@ func (c *call) try(ctx context.Context, e edit, cur *record, latest bool) (*answ
 	body, err := e.next(before)
 	if err != nil {
 		return nil, err
+	}
+	if !latest && c.checkRevision(body, old) != nil {
+		return nil, errAgain // the client has seen a later version: nobody need be asked about this one
 	}
 	if !e.tracked {
 		c.track(body, before)
@@ -267,8 +281,8 @@ func (c *call) write(ctx context.Context, cur *record, next kinds.Object, latest
 		return nil, err
 	}
 	if after == nil && !stale {
-		if !latest {
-			return nil, errAgain // the cache may be behind: only the store knows that nothing changes
+		if !latest && !c.isLatest(ctx, cur) {
+			return nil, errAgain // the cache is behind: only the store knows that nothing changes
 		}
 		setRevision(next, cur.revision)
 		next.SetManagedFields(held.GetManagedFields())
@@ -291,6 +305,12 @@ func (c *call) write(ctx context.Context, cur *record, next kinds.Object, latest
 	}
 	setRevision(next, revision)
 	return c.done(http.StatusOK, next), nil
+}
+
+// isLatest asks the store whether cur is the latest version of its object.
+func (c *call) isLatest(ctx context.Context, cur *record) bool {
+	now, err := c.storage.read(ctx, cur.obj.GetNamespace(), cur.obj.GetName())
+	return err == nil && now.revision == cur.revision
 }
 
 // changed gives the bytes of next, or nil when they are those of old. Times in
@@ -337,15 +357,8 @@ func sameOwners(a, b []metav1.ManagedFieldsEntry) bool {
 	}
 	for i := range a {
 		x, y := a[i], b[i]
-		var fx, fy []byte
-		if x.FieldsV1 != nil {
-			fx = x.FieldsV1.GetRawBytes()
-		}
-		if y.FieldsV1 != nil {
-			fy = y.FieldsV1.GetRawBytes()
-		}
 		if x.Manager != y.Manager || x.Operation != y.Operation || x.APIVersion != y.APIVersion ||
-			x.Subresource != y.Subresource || x.FieldsType != y.FieldsType || !bytes.Equal(fx, fy) {
+			x.Subresource != y.Subresource || x.FieldsType != y.FieldsType || x.FieldsV1.GetRawString() != y.FieldsV1.GetRawString() {
 			return false
 		}
 	}

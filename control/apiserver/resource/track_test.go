@@ -1,0 +1,211 @@
+package resource
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/sampan-dev/sampan/control/store/memory"
+	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/all"
+)
+
+type everybody struct{}
+
+func (everybody) Authorize(context.Context, Access) (bool, string, error) { return true, "", nil }
+
+// What is remembered of writes is what the field manager says, whatever is written:
+// objects of every kind, filled at random, changed at random, through the kind and
+// its status, by several managers, against the manager itself.
+func TestTrackAsTheFieldManager(t *testing.T) {
+	st := memory.New(memory.Config{})
+	defer st.Close()
+	s, err := New(Config{Kinds: all.Kinds(), Store: st, Authorizer: everybody{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	total := 0
+	for _, k := range s.Kinds() {
+		if _, ok := k.New().(runtime.Unstructured); ok || k.Storage == "" {
+			continue
+		}
+		synctest.Test(t, func(t *testing.T) { // no second begins in it: entries of one are in another order
+			f := &filler{rand.New(rand.NewPCG(1, 2))}
+			for round := range 8 {
+				obj := k.New()
+				f.fill(reflect.ValueOf(obj).Elem(), 0, round)
+				obj.SetManagedFields(nil)
+				obj.SetUID("u")
+				total += trackBoth(t, s, k, "", "ann", obj, nil)
+				for step := range 12 {
+					next := obj.DeepCopyObject().(kinds.Object)
+					for range 1 + step%3 {
+						f.alter(reflect.ValueOf(next).Elem())
+					}
+					next.SetUID("u")
+					next.SetManagedFields(nil)
+					if step%4 == 0 {
+						next.SetManagedFields(obj.DeepCopyObject().(kinds.Object).GetManagedFields())
+					}
+					total += trackBoth(t, s, k, []string{"", "status"}[step%2*min(1, statuses(k))], []string{"ann", "bob"}[step/2%2], next, obj)
+					obj = next
+				}
+			}
+		})
+	}
+	if total < 100 {
+		t.Errorf("only %d writes were like another one", total)
+	}
+}
+
+func statuses(k *kinds.Kind) int {
+	if sub := subresource(k, "status"); sub != nil {
+		return 1
+	}
+	return 0
+}
+
+// trackBoth tracks a write thrice: by the manager, and twice by what is remembered.
+// obj keeps the record. It says whether the shape was known, from another write.
+func trackBoth(t *testing.T, s *Server, k *kinds.Kind, sub, manager string, obj, old kinds.Object) int {
+	t.Helper()
+	c := &call{collection: &collection{server: s, kind: k, gvr: k.GVR()}, req: &Request{Verb: verbUpdate}, sub: subresource(k, sub)}
+	c.req.Update.FieldManager = manager
+	var before []metav1.ManagedFieldsEntry
+	if old != nil {
+		before = old.GetManagedFields()
+	}
+	known := 0
+	if w := (&shaper{}); c.shape(w, obj.DeepCopyObject().(kinds.Object), old, before) {
+		if _, ok := s.fields.known.get(w.b); ok {
+			known = 1
+		}
+	}
+	want := obj.DeepCopyObject().(kinds.Object)
+	if !c.trackSlowly(want, old) {
+		obj.SetManagedFields(want.GetManagedFields())
+		return 0 // items of a list without their keys: the record stays as it was
+	}
+	for range 2 {
+		got := obj.DeepCopyObject().(kinds.Object)
+		c.track(got, old)
+		if err := differ(got.GetManagedFields(), want.GetManagedFields()); err != "" {
+			t.Fatalf("%s\nold %+v\nnew %+v", err, old, obj)
+		}
+	}
+	obj.SetManagedFields(want.GetManagedFields())
+	return known
+}
+
+func differ(got, want []metav1.ManagedFieldsEntry) string {
+	if !sameOwners(got, want) {
+		return fmt.Sprintf("got  %+v\nwant %+v", got, want)
+	}
+	for i := range got {
+		if d := got[i].Time.Sub(want[i].Time.Time); d < -time.Minute || d > time.Minute {
+			return fmt.Sprintf("entry %d of %s, not %s", i, got[i].Time, want[i].Time)
+		}
+	}
+	return ""
+}
+
+// filler makes up objects.
+type filler struct{ *rand.Rand }
+
+var words26 = []string{"a", "b", "c"}
+
+// fill sets about as many fields of v as round says: none at zero.
+func (f *filler) fill(v reflect.Value, depth, round int) {
+	if depth > 9 {
+		return
+	}
+	switch p := v.Addr().Interface().(type) {
+	case *metav1.Time:
+		*p = metav1.NewTime(time.Unix(1700000000+f.Int64N(3), f.Int64N(1e9)))
+		return
+	case *metav1.MicroTime:
+		*p = metav1.NewMicroTime(time.Unix(1700000000, f.Int64N(3)*1000))
+		return
+	case *resource.Quantity:
+		*p = resource.MustParse([]string{"0", "1", "1500m"}[f.IntN(3)])
+		return
+	case *intstr.IntOrString:
+		*p = []intstr.IntOrString{intstr.FromInt32(0), intstr.FromInt32(80), intstr.FromString("web")}[f.IntN(3)]
+		return
+	case *runtime.RawExtension:
+		p.Raw = []byte([]string{`{"a":1}`, `{"b":{"c":[1]}}`}[f.IntN(2)])
+		return
+	case *metav1.TypeMeta, *[]metav1.ManagedFieldsEntry:
+		return
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(words26[f.IntN(len(words26))])
+	case reflect.Bool:
+		v.SetBool(f.IntN(2) == 0)
+	case reflect.Int, reflect.Int32, reflect.Int64:
+		v.SetInt(f.Int64N(3))
+	case reflect.Uint8, reflect.Uint32, reflect.Uint64:
+		v.SetUint(f.Uint64N(3))
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if f.IntN(8) < round && v.Field(i).CanSet() {
+				f.fill(v.Field(i), depth+1, round)
+			}
+		}
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		f.fill(v.Elem(), depth+1, round)
+	case reflect.Slice:
+		n := f.IntN(3)
+		v.Set(reflect.MakeSlice(v.Type(), n, n))
+		for i := range n {
+			f.fill(v.Index(i), depth+1, round)
+		}
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+		for range f.IntN(3) {
+			key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+			f.fill(key, depth+1, round)
+			f.fill(value, depth+1, round)
+			v.SetMapIndex(key, value)
+		}
+	}
+}
+
+// alter changes one thing somewhere in v.
+func (f *filler) alter(v reflect.Value) {
+	for {
+		switch {
+		case v.Kind() == reflect.Struct && v.NumField() > 0 && leaves[v.Type()].text == nil:
+			next := v.Field(f.IntN(v.NumField()))
+			if !next.CanSet() || next.Type() == reflect.TypeFor[metav1.TypeMeta]() {
+				return
+			}
+			v = next
+			continue
+		case v.Kind() == reflect.Pointer && !v.IsNil() && f.IntN(3) > 0:
+			v = v.Elem()
+			continue
+		case v.Kind() == reflect.Slice && v.Len() > 0 && f.IntN(3) > 0:
+			v = v.Index(f.IntN(v.Len()))
+			continue
+		}
+		if f.IntN(4) == 0 {
+			v.SetZero()
+			return
+		}
+		f.fill(v, 3, 3)
+		return
+	}
+}
