@@ -14,7 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// uplinkEnv says that this process began in an empty network namespace.
+// uplinkEnv says that this process began in an empty network namespace, and a
+// mount namespace of its own.
 const uplinkEnv = "SAMPAN_CONFORMANCE_UPLINK"
 
 // The network of the namespace is one kept for documentation (RFC 5737).
@@ -31,9 +32,10 @@ const (
 
 // start brings the cluster up and loads the images.
 func (c *config) start(ctx context.Context) error {
-	if os.Getenv(uplinkEnv) != "" {
-		if err := uplink(); err != nil {
-			return fmt.Errorf("network of the cluster: %w", err)
+	alone := os.Getenv(uplinkEnv) != ""
+	if alone {
+		if err := errors.Join(isolate(), uplink()); err != nil {
+			return fmt.Errorf("namespaces of the cluster: %w", err)
 		}
 	}
 	if err := os.MkdirAll(c.report, 0o755); err != nil {
@@ -46,7 +48,12 @@ func (c *config) start(ctx context.Context) error {
 	if err := c.command(ctx, upTimeout, "load", "--data-dir", c.data, "-i", c.images); err != nil {
 		return err
 	}
-	log.Printf("images loaded in %s", time.Since(begin).Round(time.Millisecond))
+	if alone {
+		if err := c.serveImages(ctx); err != nil {
+			return fmt.Errorf("registry of the images: %w", err)
+		}
+	}
+	log.Printf("images are there after %s", time.Since(begin).Round(time.Millisecond))
 	return c.command(ctx, upTimeout, "up", "--detach", "--data-dir", c.data)
 }
 
@@ -75,11 +82,17 @@ func (c *config) down() error {
 func (c *config) command(ctx context.Context, limit time.Duration, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	_, err := c.output(ctx, args...)
+	return err
+}
+
+// output is what a verb of sampan prints.
+func (c *config) output(ctx context.Context, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, c.sampan, args...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("sampan %s: %w\n%s", args[0], err, out)
+		return "", fmt.Errorf("sampan %s: %w\n%s", args[0], err, out)
 	}
-	return nil
+	return string(out), nil
 }
 
 // uplink gives this namespace what any machine has: loopback, an address, and a

@@ -128,8 +128,8 @@ func (c *config) selected() ([]string, lists, error) {
 	return found, l, nil
 }
 
-// elsewhere runs this program again in a network namespace of its own, as if on
-// another machine.
+// elsewhere runs this program again in namespaces of its own for network and
+// mounts, as if on another machine.
 func elsewhere() error {
 	self, err := os.Executable()
 	if err != nil {
@@ -141,7 +141,7 @@ func elsewhere() error {
 	cmd := exec.Command(self, append([]string{"-here"}, os.Args[1:]...)...)
 	cmd.Env = append(os.Environ(), uplinkEnv+"=1")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
 	// An interrupt from the terminal reaches the child too, which cleans up.
 	signal.Ignore(os.Interrupt)
 	if err := cmd.Run(); err != nil {
