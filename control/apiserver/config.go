@@ -85,6 +85,12 @@ type Config struct {
 	PodSecurity admit.PodSecurity
 	// QuotaLimits are what may only be used under a ResourceQuota.
 	QuotaLimits []admit.QuotaLimit
+	// Admission switches admission plugins on and off.
+	Admission admit.Switches
+	// AdmissionPath is the file of an AdmissionConfiguration
+	// (--admission-control-config-file); what it says of PodSecurity and of
+	// ResourceQuota takes the place of the fields above. "" means none.
+	AdmissionPath string
 	// Timeline gets the first marks of each pod; it may be nil.
 	Timeline *timeline.Recorder
 	// Now is the wall clock; nil means time.Now.
@@ -97,6 +103,9 @@ type Config struct {
 func (c *Config) complete() error {
 	if c.Store == nil || c.Authority == nil || c.TokenKey == nil || len(c.Kinds) == 0 {
 		return errors.New("api server config: Store, Kinds, Authority and TokenKey must be set")
+	}
+	if err := c.admission(); err != nil {
+		return fmt.Errorf("api server config: %w", err)
 	}
 	if err := c.PodSecurity.Valid(); err != nil {
 		return fmt.Errorf("api server config: %w", err)
@@ -118,6 +127,25 @@ func (c *Config) complete() error {
 			c.Advertise = netip.AddrPortFrom(c.Advertise.Addr(), uint16(at.Port)) //nolint:gosec // a port
 		}
 	}
+	return nil
+}
+
+// admission reads how admission is configured.
+func (c *Config) admission() error {
+	if err := c.Admission.Valid(); err != nil {
+		return err
+	}
+	if c.AdmissionPath == "" {
+		return nil
+	}
+	read, err := admit.Load(c.AdmissionPath)
+	if err != nil {
+		return err
+	}
+	if read.PodSecurity != nil {
+		c.PodSecurity = *read.PodSecurity
+	}
+	c.QuotaLimits = append(c.QuotaLimits, read.QuotaLimits...)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sampan-dev/sampan/control/apiserver/admit"
@@ -37,7 +38,20 @@ func (s *Server) newDynamic(reader *ownReader) *dynamic {
 }
 
 // rules are in upstream's order.
-func (d *dynamic) rules() []admit.Rule { return []admit.Rule{d.policies, d.webhooks} }
+func (d *dynamic) rules() []admit.Plugin {
+	return []admit.Plugin{
+		{Name: "MutatingAdmissionPolicy", Rule: admit.Changes{Rule: d.policies}},
+		{Name: "MutatingAdmissionWebhook", Rule: admit.Changes{Rule: d.webhooks}},
+		{Rule: d.policies.Rights()},
+		{Name: "ValidatingAdmissionPolicy", Rule: admit.Judges{Rule: d.policies}},
+		{Name: "ValidatingAdmissionWebhook", Rule: admit.Judges{Rule: d.webhooks}},
+	}
+}
+
+// metrics are those of policies and webhooks.
+func (d *dynamic) metrics() []prometheus.Collector {
+	return []prometheus.Collector{d.policies, d.webhooks}
+}
 
 // run follows the configuration until ctx ends.
 func (d *dynamic) run(ctx context.Context) error {

@@ -36,7 +36,7 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 		Admission: s.unlessEnding(admit.Default(admit.Config{
 			PodSecurity: s.cfg.PodSecurity, QuotaLimits: s.cfg.QuotaLimits,
 			Objects: reader, Writer: reader, Authz: s.authz, ResourceOf: s.resourceOf, Now: s.cfg.Now,
-			Dynamic: s.dynamic.rules()})),
+			Dynamic: s.dynamic.rules(), Switches: s.cfg.Admission})),
 		Audit:        s.finished,
 		Ordered:      true, // by flow.Order, before ServeHTTP
 		Timeline:     s.cfg.Timeline,

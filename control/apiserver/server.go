@@ -120,7 +120,7 @@ func New(cfg Config) (*Server, error) {
 	s.remotes = s.newAggregator()
 	s.order = flow.New(flow.Config{Asks: s.resources.Asks, Stored: s.resources.Stored, Now: cfg.Now, Log: cfg.Log})
 	s.metrics.server = s
-	s.metrics.registry.MustRegister(s.order)
+	s.metrics.registry.MustRegister(append(s.dynamic.metrics(), s.order)...)
 	s.rotation = s.newRotation()
 	if s.handler, err = s.routes(); err != nil {
 		return nil, fmt.Errorf("api server: %w", err)

@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/sampan-dev/sampan/control/apiserver/admit/match"
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/internal/target"
@@ -30,54 +29,6 @@ import (
 type Reader interface {
 	Get(ctx context.Context, t target.Target, opts metav1.GetOptions) (runtime.Object, error)
 	List(ctx context.Context, t target.Target, opts metav1.ListOptions) (runtime.Object, error)
-}
-
-// Rule is one admission rule. A rule that only changes, or only judges, embeds
-// Neither for the other half.
-type Rule interface {
-	Admit(ctx context.Context, a *resource.Attributes) error
-	Validate(ctx context.Context, a *resource.Attributes) error
-}
-
-// Neither changes nothing and refuses nothing.
-type Neither struct{}
-
-// Admit does nothing.
-func (Neither) Admit(context.Context, *resource.Attributes) error { return nil }
-
-// Validate does nothing.
-func (Neither) Validate(context.Context, *resource.Attributes) error { return nil }
-
-// Chain is an ordered list of rules; the first that refuses ends it.
-type Chain []Rule
-
-// Admit lets every rule change the object in turn, and once more if a webhook or
-// policy changed what the rules before it had seen.
-func (c Chain) Admit(ctx context.Context, a *resource.Attributes) error {
-	ctx, rounds := match.WithRounds(ctx)
-	if err := c.admit(ctx, a); err != nil || !rounds.Again() {
-		return err
-	}
-	return c.admit(ctx, a)
-}
-
-func (c Chain) admit(ctx context.Context, a *resource.Attributes) error {
-	for _, rule := range c {
-		if err := rule.Admit(ctx, a); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Validate lets every rule judge the object as it will be stored.
-func (c Chain) Validate(ctx context.Context, a *resource.Attributes) error {
-	for _, rule := range c {
-		if err := rule.Validate(ctx, a); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Config is what the default rules need.
@@ -98,42 +49,49 @@ type Config struct {
 	Now func() time.Time
 	// Dynamic are the rules that users configure (policies, webhooks), in their
 	// order. They see what all others made of the object; only quotas come after.
-	Dynamic []Rule
+	Dynamic []Plugin
+	// Switches say which rules are on.
+	Switches Switches
 }
 
-// Default are the rules of a cluster that nobody configured, in upstream's order:
-// those that kube-apiserver v1.37 enables by default, and two that it does not
-// and every cluster should: OwnerReferencesPermissionEnforcement and
-// DenyServiceExternalIPs. PodGroupProtection is missing: upstream does nothing in
-// it unless the alpha kind PodGroup is switched on.
+// Default are the rules of a cluster, in upstream's order: those that
+// kube-apiserver v1.37 enables by default, and two that it does not and every
+// cluster should: OwnerReferencesPermissionEnforcement and DenyServiceExternalIPs.
+// PodGroupProtection does nothing: upstream's neither, unless the alpha kind PodGroup
+// is switched on.
 func Default(cfg Config) Chain {
-	return slices.Concat(static(cfg), cfg.Dynamic, Chain{newQuotas(cfg)})
+	return cfg.Switches.keep(slices.Concat(static(cfg), cfg.Dynamic, Chain{{"ResourceQuota", newQuotas(cfg)}}))
 }
 
 func static(cfg Config) Chain {
+	csr := certificateRules{authz: cfg.Authz, now: cfg.Now}
 	return Chain{
-		namespaces{objects: cfg.Objects, going: &going{now: cfg.Now, at: map[string]time.Time{}}},
-		limits{objects: cfg.Objects},
-		serviceAccounts{objects: cfg.Objects},
-		nodeRestriction{objects: cfg.Objects},
-		nodeCertificates{objects: cfg.Objects, authz: cfg.Authz},
-		freshNodes{},
-		newPodSecurity(cfg.Objects, cfg.PodSecurity),
-		priorities{objects: cfg.Objects},
-		tolerations{},
-		storageClasses{objects: cfg.Objects},
-		storageInUse{},
-		ownerReferences{authz: cfg.Authz, resourceOf: cfg.ResourceOf},
-		claimResize{objects: cfg.Objects},
-		volumePhases{now: cfg.Now},
-		runtimeClasses{objects: cfg.Objects},
-		certificateRules{authz: cfg.Authz, now: cfg.Now},
-		ingressClasses{objects: cfg.Objects},
-		externalIPs{},
-		podTopology{objects: cfg.Objects},
-		nodeFeatures{objects: cfg.Objects},
-		podResize{objects: cfg.Objects},
-		escalation{authz: cfg.Authz},
+		{"NamespaceLifecycle", namespaces{objects: cfg.Objects, going: &going{now: cfg.Now, at: map[string]time.Time{}}}},
+		{"LimitRanger", limits{objects: cfg.Objects}},
+		{"ServiceAccount", serviceAccounts{objects: cfg.Objects}},
+		{"NodeRestriction", nodeRestriction{objects: cfg.Objects}},
+		{"NodeRestriction", nodeCertificates{objects: cfg.Objects, authz: cfg.Authz}},
+		{"TaintNodesByCondition", freshNodes{}},
+		{"PodSecurity", newPodSecurity(cfg.Objects, cfg.PodSecurity)},
+		{"Priority", priorities{objects: cfg.Objects}},
+		{"DefaultTolerationSeconds", tolerations{}},
+		{"DefaultStorageClass", storageClasses{objects: cfg.Objects}},
+		{"StorageObjectInUseProtection", storageInUse{}},
+		{"OwnerReferencesPermissionEnforcement", ownerReferences{authz: cfg.Authz, resourceOf: cfg.ResourceOf}},
+		{"PersistentVolumeClaimResize", claimResize{objects: cfg.Objects}},
+		{"", volumePhases{now: cfg.Now}},
+		{"RuntimeClass", runtimeClasses{objects: cfg.Objects}},
+		{"", csr},
+		{"CertificateApproval", certificateApproval{certificateRules: csr}},
+		{"CertificateSigning", certificateSigning{certificateRules: csr}},
+		{"ClusterTrustBundleAttest", trustBundleAttest{certificateRules: csr}},
+		{"CertificateSubjectRestriction", subjectRestriction{}},
+		{"DefaultIngressClass", ingressClasses{objects: cfg.Objects}},
+		{"DenyServiceExternalIPs", externalIPs{}},
+		{"PodTopologyLabels", podTopology{objects: cfg.Objects}},
+		{"NodeDeclaredFeatureValidator", nodeFeatures{objects: cfg.Objects}},
+		{"PodResizeValidator", podResize{objects: cfg.Objects}},
+		{"", escalation{authz: cfg.Authz}},
 	}
 }
 

@@ -23,9 +23,8 @@ import (
 // issuedSkew is how far from now a pod's new certificate may begin.
 const issuedSkew = 5 * time.Minute
 
-// certificateRules are upstream's CertificateApproval, CertificateSigning,
-// CertificateSubjectRestriction and ClusterTrustBundleAttest, and what upstream's
-// storage writes into requests for certificates: who asks, and when it was decided.
+// certificateRules are what upstream's storage writes into requests for
+// certificates: who asks, and when it was decided.
 type certificateRules struct {
 	authz *authz.Authorizer
 	now   func() time.Time
@@ -77,44 +76,64 @@ func stamp(now, old []certificatesv1.CertificateSigningRequestCondition, at meta
 	}
 }
 
+// Validate judges the certificates of pods, and takes care once more that no webhook
+// changes who asks.
 func (r certificateRules) Validate(ctx context.Context, a *resource.Attributes) error {
-	if a.Target.Resource.Group != certificatesv1.GroupName {
-		return nil
-	}
 	switch now := a.Object.(type) {
 	case *certificatesv1.CertificateSigningRequest:
-		return r.request(ctx, a, now)
-	case *certificatesv1.ClusterTrustBundle:
-		return r.attest(ctx, a, now)
+		if a.Target.Subresource == "" && a.Operation == resource.OpCreate {
+			requester(now, a.User)
+		}
 	case *certificatesv1.PodCertificateRequest:
 		return r.issue(ctx, a, now)
 	}
 	return nil
 }
 
-func (r certificateRules) request(ctx context.Context, a *resource.Attributes, now *certificatesv1.CertificateSigningRequest) error {
-	old, _ := a.Old.(*certificatesv1.CertificateSigningRequest)
-	switch sub := a.Target.Subresource; {
-	case sub == "" && a.Operation == resource.OpCreate:
-		requester(now, a.User) // once more: no webhook may change who asks
-		return subjectRestriction(now)
-	case sub == "approval" && old != nil:
-		if !r.may(ctx, a.User, "approve", old.Spec.SignerName) {
-			return fmt.Errorf("user not permitted to approve requests with signerName %q", old.Spec.SignerName)
-		}
-	case sub == "status" && old != nil:
-		same := bytes.Equal(old.Status.Certificate, now.Status.Certificate) &&
-			equality.Semantic.DeepEqual(old.Status.Conditions, now.Status.Conditions)
-		if !same && !r.may(ctx, a.User, "sign", old.Spec.SignerName) {
-			return fmt.Errorf("user not permitted to sign requests with signerName %q", old.Spec.SignerName)
-		}
+// signingRequest is the request for a certificate before and after a change of one
+// of its subresources.
+func signingRequest(a *resource.Attributes, sub string) (old, now *certificatesv1.CertificateSigningRequest, ok bool) {
+	old, was := a.Old.(*certificatesv1.CertificateSigningRequest)
+	now, is := a.Object.(*certificatesv1.CertificateSigningRequest)
+	return old, now, was && is && a.Target.Subresource == sub
+}
+
+// certificateApproval: whoever approves must be entitled to, for the signer.
+type certificateApproval struct{ certificateRules }
+
+func (certificateApproval) Admit(context.Context, *resource.Attributes) error { return nil }
+
+func (r certificateApproval) Validate(ctx context.Context, a *resource.Attributes) error {
+	old, _, ok := signingRequest(a, "approval")
+	if !ok || r.may(ctx, a.User, "approve", old.Spec.SignerName) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("user not permitted to approve requests with signerName %q", old.Spec.SignerName)
+}
+
+// certificateSigning: whoever signs must be entitled to, for the signer.
+type certificateSigning struct{ certificateRules }
+
+func (certificateSigning) Admit(context.Context, *resource.Attributes) error { return nil }
+
+func (r certificateSigning) Validate(ctx context.Context, a *resource.Attributes) error {
+	old, now, ok := signingRequest(a, "status")
+	if !ok || bytes.Equal(old.Status.Certificate, now.Status.Certificate) &&
+		equality.Semantic.DeepEqual(old.Status.Conditions, now.Status.Conditions) {
+		return nil
+	}
+	if r.may(ctx, a.User, "sign", old.Spec.SignerName) {
+		return nil
+	}
+	return fmt.Errorf("user not permitted to sign requests with signerName %q", old.Spec.SignerName)
 }
 
 // subjectRestriction: nobody becomes an administrator by a signed request.
-func subjectRestriction(r *certificatesv1.CertificateSigningRequest) error {
-	if r.Spec.SignerName != certificatesv1.KubeAPIServerClientSignerName {
+type subjectRestriction struct{ Neither }
+
+func (subjectRestriction) Validate(_ context.Context, a *resource.Attributes) error {
+	r, ok := a.Object.(*certificatesv1.CertificateSigningRequest)
+	if !ok || a.Target.Subresource != "" || a.Operation != resource.OpCreate || r.Spec.SignerName != certificatesv1.KubeAPIServerClientSignerName {
 		return nil
 	}
 	parsed, err := certificates.ParseRequest(r.Spec.Request)
@@ -127,9 +146,17 @@ func subjectRestriction(r *certificatesv1.CertificateSigningRequest) error {
 	return nil
 }
 
-// attest: whoever publishes a signer's anchors must be entitled to speak for it.
-// The collector's writes, which change no anchor, pass.
-func (r certificateRules) attest(ctx context.Context, a *resource.Attributes, now *certificatesv1.ClusterTrustBundle) error {
+// trustBundleAttest: whoever publishes a signer's anchors must be entitled to speak
+// for it. The collector's writes, which change no anchor, pass.
+type trustBundleAttest struct{ certificateRules }
+
+func (trustBundleAttest) Admit(context.Context, *resource.Attributes) error { return nil }
+
+func (r trustBundleAttest) Validate(ctx context.Context, a *resource.Attributes) error {
+	now, ok := a.Object.(*certificatesv1.ClusterTrustBundle)
+	if !ok {
+		return nil
+	}
 	signer := now.Spec.SignerName
 	if signer == "" || a.Operation == resource.OpUpdate && authz.OnlyForCollector(a.Object, a.Old) {
 		return nil

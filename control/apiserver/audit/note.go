@@ -52,6 +52,13 @@ func Wanted(ctx context.Context) bool {
 	return ok
 }
 
+// Detailed says whether the event of the request that ctx belongs to is written at
+// level, or with more: some annotations are only for those who see bodies, too.
+func Detailed(ctx context.Context, level Level) bool {
+	r := From(ctx)
+	return r != nil && r.decision.Level.AtLeast(level)
+}
+
 func (n *notes) snapshot() map[string]string {
 	n.mu.Lock()
 	defer n.mu.Unlock()

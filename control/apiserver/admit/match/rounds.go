@@ -12,6 +12,7 @@ import (
 // It is for one goroutine.
 type Rounds struct {
 	again, second bool
+	touched       bool
 	parts         map[string]*Round
 }
 
@@ -39,6 +40,9 @@ func (r *Rounds) Again() bool {
 	r.second = true
 	return true
 }
+
+// Touched says that somebody's rule has changed the object.
+func (r *Rounds) Touched() bool { return r.touched }
 
 // Enter returns the memory of a part of the chain. If others changed obj since the
 // part last saw it, all that it called and may call again is to be called again.
@@ -84,7 +88,7 @@ func (r *Round) Skip(key string) bool { return r.rounds.second && !r.recall[key]
 // called again is.
 func (r *Round) Changed() {
 	r.recallAll()
-	r.rounds.again = true
+	r.rounds.again, r.rounds.touched = true, true
 }
 
 // Called says that key has been called and may be called again.

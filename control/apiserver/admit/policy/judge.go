@@ -74,7 +74,7 @@ func (p *Policies) judge(ctx context.Context, r *match.Request, all []bound[*val
 
 // misconfigured applies the failure policy to what cannot be asked.
 func (t *trial) misconfigured(v *validating, binding string, err error) {
-	if !v.closed() {
+	if !v.closed(t.r) {
 		return
 	}
 	what := "policy"
@@ -117,7 +117,7 @@ func (t *trial) policy(ctx context.Context, b bound[*validating], found match.Fo
 		}
 		for _, param := range params {
 			t.note(b.policy, bind, b.policy.evaluate(ctx, cel.Input{Object: obj, Old: old, Params: param,
-				Request: t.r.Review(found), Namespace: space, Authority: t.authority}))
+				Request: t.r.Review(found), Namespace: space, Authority: t.authority}, b.policy.closed(t.r)))
 		}
 	}
 	for key, values := range t.notes {
@@ -130,16 +130,20 @@ func (t *trial) policy(ctx context.Context, b bound[*validating], found match.Fo
 func (t *trial) note(v *validating, b *binding, e evaluation) {
 	for i, d := range e.decisions {
 		if !d.denied {
+			t.passed(v, b, d)
 			continue
 		}
 		for _, action := range b.actions {
 			switch action {
 			case admissionregistrationv1.Deny:
 				t.denials = append(t.denials, denial{v.Name, b.name, d})
+				t.p.metrics.judged(v.Name, b.name, d, "deny")
 			case admissionregistrationv1.Audit:
 				t.audited = append(t.audited, violation{Message: d.message, Policy: v.Name, Binding: b.name, Index: i, Actions: b.actions})
+				t.p.metrics.judged(v.Name, b.name, d, "audit")
 			case admissionregistrationv1.Warn:
 				t.r.Warn(fmt.Sprintf("Validation failed for ValidatingAdmissionPolicy '%s' with binding '%s': %s", v.Name, b.name, d.message))
+				t.p.metrics.judged(v.Name, b.name, d, "warn")
 			}
 		}
 	}
@@ -149,8 +153,21 @@ func (t *trial) note(v *validating, b *binding, e evaluation) {
 			t.notes[n.key] = append(t.notes[n.key], n.value)
 		}
 	}
-	for _, text := range e.failures {
-		t.denials = append(t.denials, denial{v.Name, b.name, decision{message: text}})
+	for _, err := range e.failures {
+		d := decision{message: err.Error(), cause: err}
+		t.denials = append(t.denials, denial{v.Name, b.name, d})
+		t.p.metrics.judged(v.Name, b.name, d, "deny")
+	}
+}
+
+// passed notes what could not be evaluated and yet refuses nothing.
+func (t *trial) passed(v *validating, b *binding, d decision) {
+	if d.cause == nil {
+		return
+	}
+	t.p.metrics.judged(v.Name, b.name, d, "allow")
+	if t.r.Vital() {
+		t.p.cfg.Log.Warn("a policy could not judge a vital write, which goes on", "policy", v.Name, "binding", b.name, "error", d.cause)
 	}
 }
 

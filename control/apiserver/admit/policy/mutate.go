@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -144,7 +145,9 @@ func (s *shaping) take(ctx context.Context, t *turn) error {
 	}
 	before := s.r.Object.DeepCopyObject()
 	for _, m := range c.mutations {
+		begin := time.Now()
 		err := s.p.change(ctx, s.r, t.found, c, m, in)
+		s.p.metrics.changed(t.policy.Name, t.binding, time.Since(begin), err)
 		var status *apierrors.StatusError
 		switch {
 		case errors.As(err, &status):
@@ -167,6 +170,10 @@ func (s *shaping) verdict() error {
 	var err *apierrors.StatusError
 	for _, f := range s.faults {
 		if p := f.policy.Spec.FailurePolicy; p != nil && *p == admissionregistrationv1.Ignore {
+			continue
+		}
+		if s.r.Vital() {
+			s.p.cfg.Log.Warn("a policy could not change a vital write, which goes on", "policy", f.policy.Name, "binding", f.binding, "error", f.text)
 			continue
 		}
 		text := f.String()

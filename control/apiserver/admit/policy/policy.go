@@ -46,7 +46,8 @@ type Config struct {
 
 // Policies are the admission rule. Its methods may be called concurrently, Run once.
 type Policies struct {
-	cfg Config
+	cfg     Config
+	metrics *metrics
 
 	validating         *follow.Objects[*admissionregistrationv1.ValidatingAdmissionPolicy]
 	validatingBindings *follow.Objects[*admissionregistrationv1.ValidatingAdmissionPolicyBinding]
@@ -59,7 +60,7 @@ type Policies struct {
 
 // New returns Policies. Until Run has read them, writes wait.
 func New(cfg Config) *Policies {
-	p := &Policies{cfg: cfg}
+	p := &Policies{cfg: cfg, metrics: newMetrics()}
 	p.validating = followed[*admissionregistrationv1.ValidatingAdmissionPolicy](cfg, "validatingadmissionpolicies")
 	p.validatingBindings = followed[*admissionregistrationv1.ValidatingAdmissionPolicyBinding](cfg, "validatingadmissionpolicybindings")
 	p.mutating = followed[*admissionregistrationv1.MutatingAdmissionPolicy](cfg, "mutatingadmissionpolicies")
@@ -105,13 +106,23 @@ func (p *Policies) Admit(ctx context.Context, a *resource.Attributes) error {
 	return p.mutate(ctx, match.NewRequest(a, p.cfg.Table, p.cfg.Objects), bound)
 }
 
-// Validate lets the validating policies judge the object. Before that it judges
-// policies and bindings themselves: who writes one must be allowed to read its
-// params.
+// Rights is the rule by which policies and bindings themselves are judged: who
+// writes one must be allowed to read its params.
+func (p *Policies) Rights() interface {
+	Admit(ctx context.Context, a *resource.Attributes) error
+	Validate(ctx context.Context, a *resource.Attributes) error
+} {
+	return rights{p}
+}
+
+type rights struct{ *Policies }
+
+func (rights) Admit(context.Context, *resource.Attributes) error { return nil }
+
+func (r rights) Validate(ctx context.Context, a *resource.Attributes) error { return r.mayRead(ctx, a) }
+
+// Validate lets the validating policies judge the object.
 func (p *Policies) Validate(ctx context.Context, a *resource.Attributes) error {
-	if err := p.mayRead(ctx, a); err != nil {
-		return err
-	}
 	if match.ExemptFromPolicies(a) {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -61,6 +62,9 @@ type decision struct {
 	message string
 	// reason is "" for what could not be evaluated.
 	reason metav1.StatusReason
+	// cause is why it could not be evaluated; nil when it could.
+	cause error
+	took  time.Duration
 }
 
 // note is one audit annotation.
@@ -71,25 +75,27 @@ type evaluation struct {
 	decisions []decision
 	notes     []note
 	// failures are audit annotations that could not be evaluated.
-	failures []string
+	failures []error
+	// closed says that what cannot be evaluated is a denial.
+	closed bool
 }
 
 // closed says that what cannot be evaluated is a denial.
-func (v *validating) closed() bool {
-	return v.Spec.FailurePolicy == nil || *v.Spec.FailurePolicy != admissionregistrationv1.Ignore
+func (v *validating) closed(r *match.Request) bool {
+	return (v.Spec.FailurePolicy == nil || *v.Spec.FailurePolicy != admissionregistrationv1.Ignore) && !r.Vital()
 }
 
 // failed is the evaluation of a policy that cannot be evaluated at all.
-func (v *validating) failed(err error) evaluation {
-	return evaluation{decisions: []decision{{denied: v.closed(), message: err.Error()}}}
+func failed(err error, closed bool) evaluation {
+	return evaluation{decisions: []decision{{denied: closed, message: err.Error(), cause: err}}, closed: closed}
 }
 
-// evaluate asks the policy.
-func (v *validating) evaluate(ctx context.Context, in cel.Input) evaluation {
+// evaluate asks the policy; closed says that what cannot be evaluated is a denial.
+func (v *validating) evaluate(ctx context.Context, in cel.Input, closed bool) evaluation {
 	c := v.compiled()
 	met, err := c.conditions.Met(ctx, in)
 	if err != nil {
-		return v.failed(err)
+		return failed(err, closed)
 	}
 	if !met {
 		return evaluation{}
@@ -98,24 +104,27 @@ func (v *validating) evaluate(ctx context.Context, in cel.Input) evaluation {
 	results := make([]decision, len(c.validations))
 	wrong := make([]bool, len(c.validations))
 	for i, e := range c.validations {
+		begin := time.Now()
 		value, err, fatal := run.Evaluate(e)
 		switch {
 		case fatal != nil:
-			return v.failed(fatal)
+			return failed(fatal, closed)
 		case err != nil:
-			results[i] = decision{denied: v.closed(), message: err.Error()}
+			results[i] = decision{denied: closed, message: err.Error(), cause: err}
 		default:
 			wrong[i] = !cel.IsTrue(value)
 		}
+		results[i].took = time.Since(begin)
 	}
 	in.Authority = nil // messages and annotations are not told who may what
-	v.explain(c.scope.Start(ctx, in, run.Left), c, results, wrong)
-	out := evaluation{decisions: results}
+	out := evaluation{decisions: results, closed: closed}
+	v.explain(c.scope.Start(ctx, in, run.Left), c, &out, wrong)
 	return v.annotate(c.scope.Start(ctx, in, cel.Budget), c, out)
 }
 
 // explain writes the messages of the validations that are wrong.
-func (v *validating) explain(run *cel.Run, c *checks, results []decision, wrong []bool) {
+func (v *validating) explain(run *cel.Run, c *checks, out *evaluation, wrong []bool) {
+	results := out.decisions
 	texts := make([]string, len(results))
 	for i, e := range c.messages {
 		if e == nil {
@@ -123,7 +132,7 @@ func (v *validating) explain(run *cel.Run, c *checks, results []decision, wrong 
 		}
 		value, err, fatal := run.Evaluate(e)
 		if fatal != nil {
-			v.unexplained(fatal, results)
+			out.unexplained(fatal)
 			return
 		}
 		if err == nil {
@@ -135,7 +144,7 @@ func (v *validating) explain(run *cel.Run, c *checks, results []decision, wrong 
 			continue
 		}
 		rule := v.Spec.Validations[i]
-		results[i] = decision{denied: true, message: texts[i], reason: metav1.StatusReasonInvalid}
+		results[i] = decision{denied: true, message: texts[i], reason: metav1.StatusReasonInvalid, took: results[i].took}
 		if rule.Reason != nil {
 			results[i].reason = *rule.Reason
 		}
@@ -150,10 +159,10 @@ func (v *validating) explain(run *cel.Run, c *checks, results []decision, wrong 
 
 // unexplained is what comes of messages that cost too much: as if no validation
 // could be evaluated, those aside that could not anyway.
-func (v *validating) unexplained(err error, results []decision) {
-	for i := range results {
-		if results[i].message == "" {
-			results[i] = decision{denied: v.closed(), message: fmt.Sprintf("failed messageExpression: %s", err)}
+func (e *evaluation) unexplained(err error) {
+	for i := range e.decisions {
+		if d := &e.decisions[i]; d.message == "" {
+			*d = decision{denied: e.closed, message: fmt.Sprintf("failed messageExpression: %s", err), cause: err, took: d.took}
 		}
 	}
 }
@@ -175,9 +184,9 @@ func (v *validating) annotate(run *cel.Run, c *checks, out evaluation) evaluatio
 		value, err, fatal := run.Evaluate(e)
 		switch {
 		case fatal != nil:
-			return v.failed(fatal)
-		case err != nil && v.closed():
-			out.failures = append(out.failures, err.Error())
+			return failed(fatal, out.closed)
+		case err != nil && out.closed:
+			out.failures = append(out.failures, err)
 			continue
 		case err != nil:
 			continue
@@ -188,7 +197,7 @@ func (v *validating) annotate(run *cel.Run, c *checks, out evaluation) evaluatio
 		case ok:
 			out.notes = append(out.notes, note{v.Spec.AuditAnnotations[i].Key, text})
 		default:
-			out.failures = append(out.failures, fmt.Sprintf("valueExpression '%v' resulted in unsupported return type: %v. "+
+			out.failures = append(out.failures, fmt.Errorf("valueExpression '%v' resulted in unsupported return type: %v. "+
 				"Return type must be either string or null.", e.Text, value.Type()))
 		}
 	}

@@ -156,12 +156,12 @@ func denied(name string, result *metav1.Status) *apierrors.StatusError {
 }
 
 // verdict is what a client is told of a call that failed or refused. ignored says
-// that the failure policy lets the write pass.
-func (h *hook) verdict(err error) (ignored bool, told error) {
+// that the write goes on all the same.
+func (h *hook) verdict(r *match.Request, err error) (ignored bool, told error) {
 	var failed *failure
 	var no refusal
 	switch {
-	case errors.As(err, &failed) && h.ignore:
+	case errors.As(err, &failed) && h.open(r):
 		return true, nil
 	case errors.As(err, &failed):
 		return false, apierrors.NewInternalError(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,6 +20,7 @@ type call struct {
 	found  match.Found
 	answer *admissionv1.AdmissionResponse
 	err    error
+	took   time.Duration
 }
 
 // judge calls all webhooks that want to see the object at once and waits for all;
@@ -40,11 +42,15 @@ func (w *Webhooks) judge(ctx context.Context, r *match.Request, hooks []*hook) e
 	if ctx.Err() != nil {
 		return tooLate()
 	}
+	patient, done := patience(ctx, r)
+	defer done()
 	var wg sync.WaitGroup
 	for _, c := range calls {
 		wg.Go(func() {
+			begin := time.Now()
+			defer func() { c.took = time.Since(begin) }()
 			defer c.contain()
-			c.answer, c.err = w.ask(ctx, r, c.hook, c.found, false)
+			c.answer, c.err = w.ask(patient, r, c.hook, c.found, false)
 		})
 	}
 	wg.Wait()
@@ -53,7 +59,11 @@ func (w *Webhooks) judge(ctx context.Context, r *match.Request, hooks []*hook) e
 
 // contain makes a panic the call's own failure.
 func (c *call) contain() {
-	if p := recover(); p != nil {
+	switch p := recover(); {
+	case p == nil:
+	case c.hook.ignore:
+		c.err = &failure{c.hook.name, fmt.Errorf("panic: %v", p)}
+	default:
 		c.err = apierrors.NewInternalError(fmt.Errorf("ValidatingAdmissionWebhook/%v has panicked: %v", c.hook.name, p))
 	}
 }
@@ -66,9 +76,11 @@ func (w *Webhooks) sum(ctx context.Context, r *match.Request, calls []*call) err
 			heed(ctx, r, c.hook, c.answer)
 		}
 		if c.err == nil {
+			w.metrics.called(c.hook, stepJudge, r.Operation, c.took, nil, false)
 			continue
 		}
-		ignored, told := c.hook.verdict(c.err)
+		ignored, told := c.hook.verdict(r, c.err)
+		w.metrics.called(c.hook, stepJudge, r.Operation, c.took, c.err, ignored)
 		if ignored {
 			if !errors.Is(c.err, context.Canceled) {
 				w.cfg.Log.Warn("validating webhook failed; the write goes on", "webhook", c.hook.name, "error", c.err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	admissionv1 "k8s.io/api/admission/v1"
@@ -19,13 +20,20 @@ import (
 // part names the mutating webhooks among those that mutate.
 const part = "MutatingAdmissionWebhook"
 
-const failedOpen = "failed-open."
+// What the keys of the audit annotations begin with.
+const (
+	failedOpen   = "failed-open."
+	mutationNote = "mutation.webhook.admission.k8s.io/"
+	patchNote    = "patch.webhook.admission.k8s.io/"
+)
 
 // mutate calls the webhooks one after the other; each sees what those before it
 // made of the object.
 func (w *Webhooks) mutate(ctx context.Context, r *match.Request, hooks []*hook) error {
 	round := match.Enter(ctx, part, r.Object)
 	defer func() { round.Leave(r.Object) }()
+	patient, done := patience(ctx, r)
+	defer done()
 	for i, h := range hooks {
 		found, ok, err := w.wants(ctx, r, h)
 		if err != nil {
@@ -34,9 +42,13 @@ func (w *Webhooks) mutate(ctx context.Context, r *match.Request, hooks []*hook) 
 		if !ok || round.Skip(h.key) {
 			continue
 		}
-		changed, err := w.change(ctx, r, h, found)
-		at := fmt.Sprintf("mutation.webhook.admission.k8s.io/round_%d_index_%d", round.Number(), i)
+		begin := time.Now()
+		index := fmt.Sprintf("round_%d_index_%d", round.Number(), i)
+		changed, err := w.change(patient, r, h, found, index)
+		at := mutationNote + index
 		audit.Annotate(ctx, at, noteOf(h, changed))
+		ignored, told := h.verdict(r, err)
+		w.metrics.called(h, stepMutate, r.Operation, time.Since(begin), err, ignored)
 		if changed {
 			round.Changed()
 		}
@@ -46,7 +58,6 @@ func (w *Webhooks) mutate(ctx context.Context, r *match.Request, hooks []*hook) 
 		if err == nil {
 			continue
 		}
-		ignored, told := h.verdict(err)
 		if !ignored {
 			return told
 		}
@@ -75,8 +86,23 @@ func noteOf(h *hook, mutated bool) string {
 	return string(raw)
 }
 
-// change calls one webhook and applies what it answers.
-func (w *Webhooks) change(ctx context.Context, r *match.Request, h *hook, found match.Found) (changed bool, err error) {
+// patchOf is what the audit log says of a patch, where it has bodies.
+func patchOf(h *hook, patch jsonpatch.Patch) string {
+	raw, err := json.Marshal(struct {
+		Configuration string          `json:"configuration"`
+		Webhook       string          `json:"webhook"`
+		Patch         jsonpatch.Patch `json:"patch,omitempty"`
+		PatchType     string          `json:"patchType,omitempty"`
+	}{h.config, h.name, patch, string(admissionv1.PatchTypeJSONPatch)})
+	if err != nil {
+		return ""
+	}
+	return string(raw)
+}
+
+// change calls one webhook and applies what it answers. index names the call in the
+// audit log.
+func (w *Webhooks) change(ctx context.Context, r *match.Request, h *hook, found match.Found, index string) (changed bool, err error) {
 	answer, err := w.ask(ctx, r, h, found, true)
 	if answer != nil {
 		heed(ctx, r, h, answer)
@@ -103,6 +129,9 @@ func (w *Webhooks) change(ctx context.Context, r *match.Request, h *hook, found 
 	changed, err = apply(r, found, patch)
 	if err != nil {
 		return false, apierrors.NewInternalError(err)
+	}
+	if audit.Detailed(ctx, audit.Request) {
+		audit.Annotate(ctx, patchNote+index, patchOf(h, patch))
 	}
 	return changed, nil
 }

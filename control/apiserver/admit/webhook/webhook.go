@@ -6,7 +6,8 @@
 // configurations' names; validating ones all at once. Configurations are followed
 // by a watch: one is in force a moment after it was written. What configures
 // admission itself, and what asks who somebody is or what they may, is never
-// shown to a webhook, so that a webhook that is down can always be taken away.
+// shown to a webhook, so that a webhook that is down can always be taken away. One
+// that is down stops neither what is vital nor the repair of its own service.
 //
 // Facts: admission.k8s.io/v1 and v1beta1; Kubernetes v1.37's admission plugins
 // MutatingAdmissionWebhook and ValidatingAdmissionWebhook, and their messages.
@@ -50,6 +51,7 @@ type Config struct {
 // Webhooks are the admission rule. Its methods may be called concurrently, Run once.
 type Webhooks struct {
 	cfg        Config
+	metrics    *metrics
 	mutating   *follow.Objects[*admissionregistrationv1.MutatingWebhookConfiguration]
 	validating *follow.Objects[*admissionregistrationv1.ValidatingWebhookConfiguration]
 
@@ -60,7 +62,7 @@ type Webhooks struct {
 // New returns Webhooks. Until Run has read the configurations, writes wait.
 func New(cfg Config) *Webhooks {
 	gv := admissionregistrationv1.SchemeGroupVersion
-	w := &Webhooks{cfg: cfg}
+	w := &Webhooks{cfg: cfg, metrics: newMetrics()}
 	w.mutating = follow.New[*admissionregistrationv1.MutatingWebhookConfiguration](cfg.Configurations,
 		target.Of(gv.WithResource("mutatingwebhookconfigurations"), ""), cfg.Log)
 	w.validating = follow.New[*admissionregistrationv1.ValidatingWebhookConfiguration](cfg.Configurations,

@@ -1,0 +1,94 @@
+package admit
+
+import (
+	"context"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+
+	"github.com/sampan-dev/sampan/control/apiserver/admit/match"
+	"github.com/sampan-dev/sampan/control/apiserver/resource"
+)
+
+// Rule is one admission rule. A rule that only changes, or only judges, embeds
+// Neither for the other half.
+type Rule interface {
+	Admit(ctx context.Context, a *resource.Attributes) error
+	Validate(ctx context.Context, a *resource.Attributes) error
+}
+
+// Neither changes nothing and refuses nothing.
+type Neither struct{}
+
+// Admit does nothing.
+func (Neither) Admit(context.Context, *resource.Attributes) error { return nil }
+
+// Validate does nothing.
+func (Neither) Validate(context.Context, *resource.Attributes) error { return nil }
+
+// Changes is the half of a rule that changes.
+type Changes struct{ Rule }
+
+// Validate does nothing.
+func (Changes) Validate(context.Context, *resource.Attributes) error { return nil }
+
+// Judges is the half of a rule that judges.
+type Judges struct{ Rule }
+
+// Admit does nothing.
+func (Judges) Admit(context.Context, *resource.Attributes) error { return nil }
+
+// Plugin is a rule under upstream's name, by which it is switched.
+type Plugin struct {
+	// Name is "" for what is no plugin upstream, but a part of its storage: it
+	// cannot be switched off.
+	Name string
+	Rule
+}
+
+// Chain is an ordered list of rules; the first that refuses ends it.
+type Chain []Plugin
+
+// Admit lets every rule change the object in turn, and once more if a webhook or
+// policy changed what the rules before it had seen. A record of field owners that
+// somebody broke on the way is as it was before, with a warning.
+func (c Chain) Admit(ctx context.Context, a *resource.Attributes) error {
+	ctx, rounds := match.WithRounds(ctx)
+	obj, tracked := a.Object.(metav1.Object)
+	var before []metav1.ManagedFieldsEntry
+	if tracked {
+		before = obj.GetManagedFields()
+	}
+	err := c.admit(ctx, a)
+	if err == nil && rounds.Again() {
+		err = c.admit(ctx, a)
+	}
+	if err != nil || !tracked || !rounds.Touched() {
+		return err
+	}
+	if broken := managedfields.ValidateManagedFields(obj.GetManagedFields()); broken != nil {
+		obj.SetManagedFields(before)
+		a.Warn(fmt.Sprintf(".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: %v", broken))
+	}
+	return nil
+}
+
+func (c Chain) admit(ctx context.Context, a *resource.Attributes) error {
+	for _, rule := range c {
+		if err := rule.Admit(ctx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Validate lets every rule judge the object as it will be stored.
+func (c Chain) Validate(ctx context.Context, a *resource.Attributes) error {
+	for _, rule := range c {
+		if err := rule.Validate(ctx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
