@@ -19,7 +19,7 @@ type class struct {
 	key    string
 	used   uint64 // when last, in decisions
 	uses   int
-	filter []prepared[Fit]
+	filter [OnItself][]prepared[Fit] // by dependence
 	score  []prepared[Rating]
 	// own are the filters that must be asked for each pod.
 	own     []Filter
@@ -173,7 +173,7 @@ func (r *rules) study(pod *corev1.Pod, key string, c *cluster) *class {
 			continue
 		}
 		if fit := f.For(pod, c); fit != nil {
-			k.filter = append(k.filter, prepared[Fit]{name: f.Name(), depends: f.Depends(), say: fit})
+			k.filter[f.Depends()] = append(k.filter[f.Depends()], prepared[Fit]{name: f.Name(), say: fit})
 		}
 	}
 	for _, s := range r.scores {
@@ -238,42 +238,41 @@ func (k *class) check(n *Node, own []prepared[Fit]) int32 {
 	if at := k.local(n); at != 0 {
 		return at
 	}
-	if at := k.ask(n, own, OnItself); at != 0 {
-		return at
+	if len(own) > 0 {
+		if at := k.ask(n, own); at != 0 {
+			return at
+		}
 	}
-	return k.ask(n, k.filter, OnCluster)
+	return k.ask(n, k.filter[OnCluster])
 }
 
 // local is the verdict of the filters that look at nothing but the node.
 func (k *class) local(n *Node) int32 {
 	if n.slot >= len(k.known) {
-		if at := k.ask(n, k.filter, OnNode); at != 0 {
+		if at := k.ask(n, k.filter[OnNode]); at != 0 {
 			return at
 		}
-		return k.ask(n, k.filter, OnPods)
+		return k.ask(n, k.filter[OnPods])
 	}
 	known := &k.known[n.slot]
 	if known.state == n.state {
 		return known.verdict
 	}
 	if known.object != n.object {
-		known.fixed = k.ask(n, k.filter, OnNode)
+		known.fixed = k.ask(n, k.filter[OnNode])
 		known.object = n.object
 	}
 	known.verdict = known.fixed
 	if known.verdict == 0 {
-		known.verdict = k.ask(n, k.filter, OnPods)
+		known.verdict = k.ask(n, k.filter[OnPods])
 	}
 	known.state = n.state
 	return known.verdict
 }
 
-// ask asks the filters of one dependence.
-func (k *class) ask(n *Node, filters []prepared[Fit], depends Dependence) int32 {
+// ask asks some filters.
+func (k *class) ask(n *Node, filters []prepared[Fit]) int32 {
 	for i := range filters {
-		if filters[i].depends != depends {
-			continue
-		}
 		if why := filters[i].say(n); why.Refuses() {
 			return k.note(filters[i].name, why)
 		}

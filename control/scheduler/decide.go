@@ -110,7 +110,7 @@ func (r *rules) prepareOwn(pod *corev1.Pod, k *class, v View) []prepared[Fit] {
 	r.own = r.own[:0]
 	for _, f := range k.own {
 		if fit := f.For(pod, v); fit != nil {
-			r.own = append(r.own, prepared[Fit]{name: f.Name(), depends: OnItself, say: fit})
+			r.own = append(r.own, prepared[Fit]{name: f.Name(), say: fit})
 		}
 	}
 	return r.own

@@ -3,7 +3,7 @@
 // API keeps. It prints a table; absolute times belong to the machine, ratios to
 // the program. It runs as root in a network namespace of its own.
 //
-//	go run ./test/bench [-only start,pods,idle,writes,requests,size]
+//	go run ./test/bench [-only start,pods,idle,writes,requests,schedule,size]
 package main
 
 import (
@@ -29,14 +29,14 @@ type measurement struct {
 }
 
 var measurements = []measurement{
-	{"start", start}, {"pods", pods}, {"idle", idle}, {"writes", writes}, {"requests", requests}, {"size", weight},
+	{"start", start}, {"pods", pods}, {"idle", idle}, {"writes", writes}, {"requests", requests}, {"schedule", schedule}, {"size", weight},
 }
 
 // inside marks the process that is in the namespace already.
 const inside = "SAMPAN_BENCH_INSIDE"
 
 func main() {
-	only := flag.String("only", "", "comma-separated: start, pods, idle, writes, requests, size")
+	only := flag.String("only", "", "comma-separated: start, pods, idle, writes, requests, schedule, size")
 	flag.Parse()
 	if os.Getenv(inside) == "" {
 		os.Exit(again())

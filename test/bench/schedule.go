@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/client/informer"
+	"github.com/sampan-dev/sampan/control/apiserver"
+	"github.com/sampan-dev/sampan/control/scheduler"
+	"github.com/sampan-dev/sampan/control/scheduler/profile"
+	"github.com/sampan-dev/sampan/control/store/etcd"
+	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/pki"
+	kindtable "github.com/sampan-dev/sampan/kinds/all"
+)
+
+const (
+	// creators make pods at the same time, as upstream's benchmark does.
+	creators = 30
+	// workloadTimeout bounds one workload.
+	workloadTimeout = 5 * time.Minute
+)
+
+// schedule runs upstream's scheduler_perf workloads: nodes and pods are made
+// through the API server of this process, over a durable etcd, and pods count once
+// they are bound in the store.
+func schedule(ctx context.Context) (rows []row, err error) {
+	for _, w := range workloads() {
+		if only := os.Getenv("WORKLOAD"); only != "" && only != w.name {
+			continue
+		}
+		r, err := w.measure(ctx)
+		if err != nil {
+			return rows, fmt.Errorf("%s: %w", w.name, err)
+		}
+		rows = append(rows, r)
+		fmt.Fprintf(os.Stderr, "%s: %s\n", r.what, r.value)
+	}
+	return rows, nil
+}
+
+// arena is a control plane with nothing but a scheduler.
+type arena struct {
+	client.Transport
+	server *apiserver.Server
+	bound  atomic.Int64
+	news   chan struct{}
+	stop   func()
+}
+
+// open starts store, API server and scheduler.
+func open(ctx context.Context) (*arena, error) {
+	dir, err := os.MkdirTemp("/var/tmp", "sampan-bench-sched-*")
+	if err != nil {
+		return nil, err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	objects, err := etcd.Start(ctx, etcd.EmbedConfig{Dir: filepath.Join(dir, "etcd"), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	a := &arena{news: make(chan struct{}, 1), stop: func() {
+		cancel()
+		running.Wait()
+		_ = objects.Close()
+		os.RemoveAll(dir)
+	}}
+	authority, err := pki.Open(filepath.Join(dir, "pki"), time.Now)
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := pki.OpenTokenKey(filepath.Join(dir, "tokens.key"))
+	if err != nil {
+		return nil, err
+	}
+	a.server, err = apiserver.New(apiserver.Config{Store: objects.Store(), Kinds: kindtable.Kinds(), Authority: authority, TokenKey: tokens, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	running.Go(func() { _ = a.server.Run(ctx) })
+	<-a.server.Ready()
+	a.Transport = a.server.Local(identity.Identity{Name: "admin", Groups: []string{identity.Masters, identity.Authenticated}})
+	s, err := scheduler.New(scheduler.Config{
+		Transport: a.server.Local(identity.Identity{Name: "system:kube-scheduler", Groups: []string{identity.Authenticated}}),
+		Profiles:  profile.Default(), Seed: 1, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	pods := informer.New(a.Transport, client.Pods, informer.Options{Log: log})
+	pods.Subscribe(a.seen)
+	running.Go(func() { _ = pods.Run(ctx) })
+	running.Go(func() { _ = s.Run(ctx) })
+	<-pods.Synced()
+	return a, nil
+}
+
+// seen counts the pods that get a node, for those marked as measured.
+func (a *arena) seen(e informer.Event[*corev1.Pod]) {
+	if e.New == nil || e.New.Spec.NodeName == "" || e.Old != nil && e.Old.Spec.NodeName != "" || e.New.Annotations["churn"] != "" {
+		return
+	}
+	a.bound.Add(1)
+	select {
+	case a.news <- struct{}{}:
+	default:
+	}
+}
+
+// until waits for so many pods to be bound.
+func (a *arena) until(ctx context.Context, n int64) error {
+	for a.bound.Load() < n {
+		select {
+		case <-a.news:
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d pods bound: %w", a.bound.Load(), n, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// each makes n things with several clients at once.
+func each(ctx context.Context, n int, do func(context.Context, int) error) error {
+	var next atomic.Int64
+	var failed atomic.Pointer[error]
+	var all sync.WaitGroup
+	for range creators {
+		all.Go(func() {
+			for {
+				i := int(next.Add(1) - 1)
+				if i >= n || failed.Load() != nil {
+					return
+				}
+				if err := do(ctx, i); err != nil {
+					failed.CompareAndSwap(nil, &err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// namespace makes a namespace as its controllers would have it.
+func (a *arena) namespace(ctx context.Context, name string, labels map[string]string) error {
+	if name != metav1.NamespaceDefault {
+		if _, err := client.Namespaces.Create(ctx, a, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}); err != nil {
+			return err
+		}
+	}
+	_, err := client.ServiceAccounts.Create(ctx, a, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "default"}})
+	return err
+}
+
+// pods makes pods and waits until they are bound.
+func (a *arena) pods(ctx context.Context, s step, total *int64) error {
+	first := *total
+	*total += int64(s.pods)
+	err := each(ctx, s.pods, func(ctx context.Context, i int) error {
+		p := s.template(s.namespaces[i%len(s.namespaces)])
+		p.Name = fmt.Sprintf("pod-%d", first+int64(i))
+		_, err := client.Pods.Create(ctx, a, p)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return a.until(ctx, *total)
+}
+
+// bill is what has been used so far.
+type bill struct {
+	at     time.Time
+	cpu    time.Duration
+	allocs uint64
+	bytes  uint64
+}
+
+func billed() bill {
+	var usage syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return bill{time.Now(), time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), m.Mallocs, m.TotalAlloc}
+}
+
+// measure runs one workload.
+func (w workload) measure(ctx context.Context) (row, error) {
+	ctx, cancel := context.WithTimeout(ctx, workloadTimeout)
+	defer cancel()
+	a, err := open(ctx)
+	if err != nil {
+		return row{}, err
+	}
+	defer a.stop()
+	if err := w.prepare(ctx, a); err != nil {
+		return row{}, err
+	}
+	var total int64
+	for _, s := range w.init {
+		if err := a.pods(ctx, s, &total); err != nil {
+			return row{}, fmt.Errorf("initial pods: %w", err)
+		}
+	}
+	churning, still := context.WithCancel(ctx)
+	defer still()
+	if w.churn != nil {
+		go w.churn(churning, a)
+	}
+	if path := os.Getenv("CPUPROFILE"); path != "" {
+		f, err := os.Create(path)
+		if err != nil {
+			return row{}, err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return row{}, err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	before := billed()
+	if err := a.pods(ctx, w.measured, &total); err != nil {
+		return row{}, err
+	}
+	after := billed()
+	n := float64(w.measured.pods)
+	rate := n / after.at.Sub(before.at).Seconds()
+	return row{
+		fmt.Sprintf("%s, %d nodes, %d pods", w.name, w.nodes, w.measured.pods),
+		fmt.Sprintf("%.0f pods/s; %.0f µs of processor and %.0f allocations (%.0f KiB) a pod; %.1f times the floor",
+			rate, float64((after.cpu-before.cpu).Microseconds())/n, float64(after.allocs-before.allocs)/n, float64(after.bytes-before.bytes)/n/1024, rate/w.floor),
+		fmt.Sprintf("floor %.0f", w.floor),
+	}, nil
+}
