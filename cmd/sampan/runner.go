@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/sampan-dev/sampan/cli"
 	"github.com/sampan-dev/sampan/node/build"
@@ -24,15 +25,17 @@ func runner(s cli.Settings) (build.Runner, func() error, error) {
 type lazyRunner struct {
 	settings cli.Settings
 	name     string
-	runtime  *container.Runtime
+
+	opening sync.Once
+	failed  error
+	runtime *container.Runtime
 }
 
-// Run implements build.Runner. A build runs one instruction at a time.
+// Run implements build.Runner. Stages run beside each other.
 func (l *lazyRunner) Run(ctx context.Context, r build.Run) error {
-	if l.runtime == nil {
-		if err := l.open(); err != nil {
-			return err
-		}
+	l.opening.Do(func() { l.failed = l.open() })
+	if l.failed != nil {
+		return l.failed
 	}
 	return build.Sandbox{Runtime: l.runtime}.Run(ctx, r)
 }

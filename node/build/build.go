@@ -4,19 +4,16 @@
 // Each instruction that changes files makes one layer, found again under a key
 // that is made of everything the layer depends on: the layers below, the
 // instruction as expanded, and the content of the files it reads. Equal input
-// gives an equal image.
+// gives an equal image. Stages that do not need each other run at the same time.
 package build
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
+	"sync"
 	"time"
-
-	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
 	"github.com/sampan-dev/sampan/node/image"
 )
@@ -27,6 +24,12 @@ const (
 	MaxDockerfile = 1 << 20
 	// MaxContextFiles bounds the files that one COPY may take.
 	MaxContextFiles = 1 << 20
+	// MaxDownload bounds what an ADD fetches, in bytes.
+	MaxDownload = 8 << 30
+	// MaxSecret bounds a secret in bytes.
+	MaxSecret = 500 << 10
+	// parallelSteps is how many instructions, of several stages, run at once.
+	parallelSteps = 4
 )
 
 // ErrUnsupported is the kind of every instruction or flag that this builder does
@@ -37,9 +40,11 @@ var ErrUnsupported = errors.New("not supported")
 type Options struct {
 	// Context is the directory that COPY and ADD read.
 	Context string
-	// Dockerfile is its path; "" means Dockerfile in the context.
+	// Dockerfile is its path; "" means Dockerfile in the context. Content, when
+	// it is not nil, is its text, and Dockerfile only what errors call it.
 	Dockerfile string
-	// Tags are the references given to the result; at least one.
+	Content    []byte
+	// Tags are the references given to the result; none lists it without a name.
 	Tags []string
 	// Args are values for ARG, as with --build-arg.
 	Args map[string]string
@@ -47,29 +52,63 @@ type Options struct {
 	Labels map[string]string
 	// Target names the stage to stop at; "" means the last.
 	Target string
-	// NoCache runs every instruction though its layer is known.
-	NoCache bool
+	// Platforms are what the image is for ("linux/arm64"); none means this
+	// machine, several make an index.
+	Platforms []string
+	// NoCache runs every instruction though its layer is known; NoCacheStages
+	// does so for the stages of these names.
+	NoCache       bool
+	NoCacheStages []string
+	// Pull asks registries for base images that are here already.
+	Pull bool
+	// Secrets are for RUN --mount=type=secret, by ID; Agents are sockets of SSH
+	// agents for type=ssh, by ID.
+	Secrets map[string]Secret
+	Agents  map[string]string
+	// Provenance attaches a statement of what went into the image.
+	Provenance bool
 	// Epoch, when set, is the newest time that a file or the image may show
 	// (SOURCE_DATE_EPOCH), which makes builds of equal input equal to the byte.
 	Epoch *time.Time
 
-	// Images keeps the base images and the result.
+	// Images keeps the base images, the result, and the cache of layers.
 	Images *image.Store
-	// Cache is the directory of the build cache's records.
+	// Cache is the directory of cache mounts and of what RUNs write; it must not
+	// be on an overlay file system when there is a RUN.
 	Cache string
 	// Runner executes RUN; nil means that RUN is an error.
 	Runner Runner
-	// Auth are the credentials for base images that must be pulled.
-	Auth image.Auth
-	// Progress is told of every step; nil means nobody wants to know. It may be
-	// called from several goroutines.
+	// Pulls say how base images are pulled.
+	Pulls image.TransferOptions
+	// Progress is told of every step; nil means nobody wants to know. It is never
+	// called twice at once.
 	Progress func(Event)
+	// Warn is told of what is doubtful in the Dockerfile.
+	Warn func(Warning)
+	// OnResult, when set, is told of the build's records after each platform.
+	OnResult func(Provenance)
+}
+
+// Secret is one value that a RUN may see and no layer keeps.
+type Secret struct {
+	// File is where it is; "" means the value in Value.
+	File  string
+	Value []byte
+}
+
+// Warning is something doubtful in a Dockerfile.
+type Warning struct {
+	Rule, Text string
+	// Line is where, from 1; 0 is nowhere in particular.
+	Line int
 }
 
 // Event is one thing that a build has to tell.
 type Event struct {
 	// Stage and Step count from 1; Steps is how many there are in the stage.
 	Stage, Step, Steps int
+	// Name is the stage's, when it has one.
+	Name string
 	// Text is the instruction as written.
 	Text string
 	// Done: the step is over; Cached: its layer was known.
@@ -79,7 +118,7 @@ type Event struct {
 	Output []byte
 }
 
-// Runner executes one RUN instruction.
+// Runner executes one RUN instruction. It may be called concurrently.
 type Runner interface {
 	// Run runs the command over lower (topmost first) and upper, in which it
 	// leaves its changes. An exit code other than zero is an *ExitError.
@@ -92,11 +131,24 @@ type Run struct {
 	Env         []string
 	WorkingDir  string
 	UID, GID    uint32
+	Groups      []uint32
 	User        string
 	Lower       []string
 	Upper, Work string
+	Mounts      []Mount
 	Output      func([]byte)
 	NetworkNone bool
+}
+
+// Mount is one thing more that a RUN sees.
+type Mount struct {
+	// Target is an absolute path in the container.
+	Target string
+	// Source is a file or directory of this machine; "" is a fresh tmpfs of at
+	// most Size bytes (0: the kernel's default).
+	Source   string
+	Size     int64
+	ReadOnly bool
 }
 
 // ExitError says that a command of the build failed.
@@ -109,18 +161,17 @@ type ExitError struct {
 // Error names the exit code.
 func (e *ExitError) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
 
-// Build builds one image. Errors name the Dockerfile's line.
+// Build builds one image, or for several platforms an index, of which it returns
+// the first image. Errors are a *Failure where they belong to a line.
 func Build(ctx context.Context, opts Options) (image.Image, error) {
-	if opts.Dockerfile == "" {
-		opts.Dockerfile = filepath.Join(opts.Context, "Dockerfile")
+	if err := opts.complete(); err != nil {
+		return image.Image{}, err
 	}
-	if opts.Progress == nil {
-		opts.Progress = func(Event) {}
+	raw, err := readDockerfile(opts)
+	if err != nil {
+		return image.Image{}, err
 	}
-	if len(opts.Tags) == 0 {
-		return image.Image{}, fmt.Errorf("build %q: no tag given: %w", opts.Context, image.ErrInvalid)
-	}
-	file, err := parse(opts.Dockerfile)
+	file, err := parse(opts.Dockerfile, raw, opts.Warn)
 	if err != nil {
 		return image.Image{}, err
 	}
@@ -133,57 +184,69 @@ func Build(ctx context.Context, opts Options) (image.Image, error) {
 	if err != nil {
 		return image.Image{}, err
 	}
-	defer content.Close()
-	b := &builder{opts: opts, file: file, context: files, content: content, cache: cache{dir: opts.Cache}}
-	return b.run(ctx)
+	img, err := buildAll(ctx, &builder{opts: opts, file: file, context: files, content: content})
+	content.Close()
+	if err != nil {
+		return image.Image{}, err
+	}
+	if _, err := opts.Images.PruneMemories(image.MaxMemories, image.MaxMemoryBytes, time.Time{}); err != nil {
+		return image.Image{}, err
+	}
+	return img, nil
 }
 
-// dockerfile is a parsed Dockerfile.
-type dockerfile struct {
-	path   string
-	escape rune
-	stages []instructions.Stage
-	args   []instructions.ArgCommand
+// complete fills in what was left out.
+func (o *Options) complete() error {
+	if o.Dockerfile == "" {
+		o.Dockerfile = filepath.Join(o.Context, "Dockerfile")
+	}
+	tell := o.Progress
+	var mu sync.Mutex
+	o.Progress = func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if tell != nil {
+			tell(e)
+		}
+	}
+	if o.Warn == nil {
+		o.Warn = func(Warning) {}
+	}
+	if len(o.Platforms) == 0 {
+		o.Platforms = []string{""}
+	}
+	for _, tag := range o.Tags {
+		if _, err := image.Normalise(tag); err != nil {
+			return fmt.Errorf("tag %q: %w", tag, err)
+		}
+	}
+	return o.epochArg()
 }
 
-// parse reads a Dockerfile; what is wrong with it is told with its line.
-func parse(path string) (dockerfile, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return dockerfile{}, fmt.Errorf("no Dockerfile at %q: %w", path, err)
+// buildAll builds for each platform, and joins what comes out.
+func buildAll(ctx context.Context, base *builder) (image.Image, error) {
+	var parts []built
+	for _, name := range base.opts.Platforms {
+		p, err := parsePlatform(name)
+		if err != nil {
+			return image.Image{}, err
+		}
+		b := &builder{
+			opts: base.opts, file: base.file, context: base.context, content: base.content, platform: p,
+			slots: make(chan struct{}, parallelSteps), consumed: map[string]bool{},
+			alone: len(base.opts.Platforms) == 1 && !base.opts.Provenance,
+		}
+		img, err := b.run(ctx)
+		if err != nil {
+			return image.Image{}, err
+		}
+		parts = append(parts, built{image: img, platform: p, provenance: b.provenance()})
+		if base.opts.OnResult != nil {
+			base.opts.OnResult(parts[len(parts)-1].provenance)
+		}
 	}
-	if info.Size() > MaxDockerfile {
-		return dockerfile{}, fmt.Errorf("%s: more than %d bytes: %w", path, MaxDockerfile, image.ErrTooLarge)
+	if len(parts) == 1 && !base.opts.Provenance {
+		return parts[0].image, nil
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return dockerfile{}, err
-	}
-	defer f.Close()
-	tree, err := parser.Parse(f)
-	if err != nil {
-		return dockerfile{}, located(path, err)
-	}
-	stages, args, err := instructions.Parse(tree.AST, nil)
-	if err != nil {
-		return dockerfile{}, located(path, err)
-	}
-	return dockerfile{path: path, escape: tree.EscapeToken, stages: stages, args: args}, nil
-}
-
-// located puts file and line before an error of the parser.
-func located(path string, err error) error {
-	var at *parser.LocationError
-	if errors.As(err, &at) && len(at.Locations) > 0 && len(at.Locations[0]) > 0 {
-		return fmt.Errorf("%s:%d: %w", path, at.Locations[0][0].Start.Line, err)
-	}
-	return fmt.Errorf("%s: %w", path, err)
-}
-
-// at puts file and line before an error of an instruction.
-func (d dockerfile) at(where []parser.Range, err error) error {
-	if err == nil || len(where) == 0 {
-		return err
-	}
-	return fmt.Errorf("%s:%d: %w", d.path, where[0].Start.Line, err)
+	return base.join(parts)
 }

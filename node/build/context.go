@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -27,7 +28,10 @@ type tree struct {
 }
 
 // buildContext is the tree that the person gave.
-type buildContext struct{ tree }
+type buildContext struct {
+	tree
+	dir string
+}
 
 // source is one file, directory or link of a tree.
 type source struct {
@@ -44,7 +48,7 @@ func openContext(dir, dockerfile string) (*buildContext, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build context %q: %w", dir, err)
 	}
-	c := &buildContext{tree{Root: root, name: "the build context (" + dir + ")"}}
+	c := &buildContext{tree: tree{Root: root, name: "the build context (" + dir + ")"}, dir: dir}
 	for _, name := range []string{dockerfile + ".dockerignore", filepath.Join(dir, ".dockerignore")} {
 		f, err := os.Open(name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -103,6 +107,69 @@ func (t *tree) find(pattern string) ([]string, error) {
 		return nil, fmt.Errorf("%q is not in %s%s: %w", pattern, t.name, hint(len(matches)), image.ErrNotFound)
 	}
 	return kept, nil
+}
+
+// pivotMark is what "/./" in a source of COPY --parents becomes: the directories
+// before it do not come along.
+const pivotMark = "/./"
+
+// findDeep is find for COPY --parents: ** matches any number of directories.
+func (t *tree) findDeep(pattern string) ([]string, error) {
+	if strings.Contains(pattern, pivotMark) && !strings.HasPrefix(pattern, pivotMark) {
+		return nil, fmt.Errorf("%q: a pivot /./ in a source of --parents: %w", pattern, ErrUnsupported)
+	}
+	if !strings.Contains(pattern, "**") {
+		return t.find(pattern)
+	}
+	parts := strings.Split(entryName("/"+pattern), "/")
+	var kept []string
+	err := fs.WalkDir(t.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || p == "." {
+			return err
+		}
+		hidden, err := t.ignores(p)
+		if err != nil {
+			return err
+		}
+		ok, err := deepMatch(parts, strings.Split(p, "/"))
+		if err != nil {
+			return fmt.Errorf("%q: %w: %w", pattern, image.ErrInvalid, err)
+		}
+		if ok && !hidden {
+			kept = append(kept, p)
+			if d.IsDir() {
+				return fs.SkipDir // it comes with all that is in it
+			}
+		}
+		return nil
+	})
+	if err == nil && len(kept) == 0 {
+		err = fmt.Errorf("%q matches nothing in %s: %w", pattern, t.name, image.ErrNotFound)
+	}
+	return kept, err
+}
+
+// deepMatch matches a path's parts with a pattern's.
+func deepMatch(pattern, parts []string) (bool, error) {
+	if len(pattern) == 0 {
+		return len(parts) == 0, nil
+	}
+	if pattern[0] == "**" {
+		for i := range len(parts) + 1 {
+			if ok, err := deepMatch(pattern[1:], parts[i:]); ok || err != nil {
+				return ok, err
+			}
+		}
+		return false, nil
+	}
+	if len(parts) == 0 {
+		return false, nil
+	}
+	ok, err := path.Match(pattern[0], parts[0])
+	if !ok || err != nil {
+		return false, err
+	}
+	return deepMatch(pattern[1:], parts[1:])
 }
 
 // hint explains why something that is there is not.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -33,16 +32,17 @@ type item struct {
 	content *string
 	// archive: the source is a tar to be unpacked at to.
 	archive bool
+	// above are directories to be made on the way, outermost first.
+	above []string
+	// mode replaces a file's permissions when no --chmod does; 0 keeps them.
+	mode os.FileMode
 }
 
 // copy executes COPY.
 func (b *builder) copy(ctx context.Context, st *stage, cmd *instructions.CopyCommand) (bool, error) {
-	if cmd.Parents {
-		return false, fmt.Errorf("--parents: %w", ErrUnsupported)
-	}
 	from := &b.context.tree
 	if cmd.From != "" {
-		v, err := b.stageView(ctx, cmd.From)
+		v, err := b.stageView(ctx, st, cmd.From)
 		if err != nil {
 			return false, err
 		}
@@ -50,23 +50,40 @@ func (b *builder) copy(ctx context.Context, st *stage, cmd *instructions.CopyCom
 		from = &v.tree
 	}
 	return b.transfer(ctx, st, transfer{
-		verb: "COPY", from: from, what: cmd.SourcesAndDest,
+		verb: "COPY", from: from, what: cmd.SourcesAndDest, link: cmd.Link, parents: cmd.Parents,
 		chown: cmd.Chown, chmod: cmd.Chmod, exclude: cmd.ExcludePatterns,
 	})
 }
 
-// add executes ADD: as COPY, but local archives are unpacked.
+// add executes ADD: as COPY, but local archives are unpacked, and URLs fetched.
 func (b *builder) add(ctx context.Context, st *stage, cmd *instructions.AddCommand) (bool, error) {
-	for _, s := range cmd.SourcePaths {
-		if strings.Contains(s, "://") || strings.HasPrefix(s, "git@") {
-			return false, fmt.Errorf("ADD of the remote source %q: %w; fetch it first and COPY it", s, ErrUnsupported)
-		}
+	t := transfer{
+		verb: "ADD", from: &b.context.tree, what: cmd.SourcesAndDest, link: cmd.Link,
+		unpack:       cmd.Unpack == nil || *cmd.Unpack,
+		unpackRemote: cmd.Unpack != nil && *cmd.Unpack,
+		chown:        cmd.Chown, chmod: cmd.Chmod, exclude: cmd.ExcludePatterns,
 	}
-	unpack := cmd.Unpack == nil || *cmd.Unpack
-	return b.transfer(ctx, st, transfer{
-		verb: "ADD", from: &b.context.tree, what: cmd.SourcesAndDest, unpack: unpack,
-		chown: cmd.Chown, chmod: cmd.Chmod, exclude: cmd.ExcludePatterns,
-	})
+	var local []string
+	for _, s := range cmd.SourcePaths {
+		if isGit(s) {
+			return false, fmt.Errorf("ADD of the git repository %q: %w; clone it first and COPY it", s, ErrUnsupported)
+		}
+		if !isURL(s) {
+			local = append(local, s)
+			continue
+		}
+		got, err := b.download(ctx, s, cmd.Checksum)
+		if err != nil {
+			return false, err
+		}
+		defer func() { _ = got.close() }()
+		t.remote = append(t.remote, got)
+	}
+	if cmd.Checksum != "" && (len(local) > 0 || len(t.remote) != 1) {
+		return false, fmt.Errorf("--checksum is for one URL: %w", image.ErrInvalid)
+	}
+	t.what.SourcePaths = local
+	return b.transfer(ctx, st, t)
 }
 
 // transfer is what COPY and ADD have in common.
@@ -76,7 +93,13 @@ type transfer struct {
 	what         instructions.SourcesAndDest
 	chown, chmod string
 	exclude      []string
-	unpack       bool
+	// unpack: local archives are taken apart; unpackRemote: those fetched too.
+	unpack, unpackRemote bool
+	// link: the layer stands for itself, whatever is below it.
+	link bool
+	// parents: the sources' directories come along.
+	parents bool
+	remote  []*downloaded
 }
 
 // transfer looks up the sources, and adds the layer that holds them.
@@ -95,7 +118,7 @@ func (b *builder) transfer(ctx context.Context, st *stage, t transfer) (bool, er
 		return false, err
 	}
 	return b.layer(ctx, st, change{
-		instruction: plan.text, content: content,
+		instruction: plan.text, content: content, apart: t.link,
 		write: plan.write,
 	})
 }
@@ -112,66 +135,109 @@ func (b *builder) plan(st *stage, t transfer, v *view) (copying, error) {
 	}
 	var paths []string
 	for _, arg := range t.what.SourcePaths {
-		found, err := t.from.find(arg)
+		find := t.from.find
+		if t.parents {
+			find = t.from.findDeep
+		}
+		found, err := find(arg)
 		if err != nil {
 			return copying{}, err
 		}
 		paths = append(paths, found...)
 	}
-	if len(paths)+len(t.what.SourceContents) > 1 && !strings.HasSuffix(t.what.DestPath, "/") && path.Base(t.what.DestPath) != "." {
+	slashed := strings.HasSuffix(t.what.DestPath, "/") || path.Base(t.what.DestPath) == "."
+	if len(paths)+len(t.what.SourceContents)+len(t.remote) > 1 && !slashed {
 		return copying{}, fmt.Errorf("with more than one source the destination %q must be a directory and end with a /: %w", t.what.DestPath, image.ErrInvalid)
 	}
-	dest, err := v.destination(st.resolve(t.what.DestPath))
-	if err != nil {
-		return copying{}, err
+	dest := st.resolve(t.what.DestPath)
+	into := slashed || t.parents
+	if !t.link {
+		if dest, err = v.destination(dest); err != nil {
+			return copying{}, err
+		}
+		into = into || v.isDir(dest)
 	}
-	into := strings.HasSuffix(t.what.DestPath, "/") || path.Base(t.what.DestPath) == "." || v.isDir(dest)
-	c := copying{owner: own, text: fmt.Sprintf("%s %q %q %q %v", t.verb, dest, t.chown, t.chmod, into)}
+	c := copying{owner: own, text: fmt.Sprintf("%s %q %q %q %v %v %v", t.verb, dest, t.chown, t.chmod, into, t.parents, t.unpack)}
 	for _, p := range paths {
-		sources, err := t.from.walk(p, excluded)
+		sources, err := t.from.walk(strings.TrimPrefix(p, pivotMark), excluded)
 		if err != nil {
 			return copying{}, fmt.Errorf("%q: %w", p, err)
 		}
-		c.items = append(c.items, t.item(p, sources, dest, into))
+		one, err := t.item(p, sources, dest, into)
+		if err != nil {
+			return copying{}, err
+		}
+		c.items = append(c.items, one)
 	}
-	return b.heredocs(st, t, c, dest, into)
+	for _, r := range t.remote {
+		one, err := t.fetched(r, dest, into)
+		if err != nil {
+			return copying{}, err
+		}
+		c.items = append(c.items, one)
+	}
+	return heredocItems(t, c, dest, into), nil
 }
 
 // item decides where one source goes: a directory's content into dest, a file
-// into a directory or under the name dest.
-func (t transfer) item(p string, sources []source, dest string, into bool) item {
+// into a directory or under the name dest; with --parents, below its own path.
+func (t transfer) item(p string, sources []source, dest string, into bool) (item, error) {
 	one := item{sources: sources, to: dest}
-	if sources[0].info.IsDir() {
-		return one
+	if t.parents {
+		one.to = path.Join(dest, p)
+		for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
+			one.above = append([]string{path.Join(dest, dir)}, one.above...)
+		}
+		return one, nil
 	}
-	if t.unpack && isArchive(sources[0]) {
-		one.archive = true
-		return one
+	if sources[0].info.IsDir() {
+		return one, nil
+	}
+	if t.unpack && t.verb == "ADD" {
+		is, err := isArchive(sources[0])
+		if err != nil {
+			return one, err
+		}
+		if one.archive = is; is {
+			return one, nil
+		}
 	}
 	if into {
 		one.to = path.Join(dest, path.Base(p))
 	}
-	return one
+	return one, nil
 }
 
-// heredocs adds the inline files of the instruction.
-func (b *builder) heredocs(st *stage, t transfer, c copying, dest string, into bool) (copying, error) {
-	for _, s := range t.what.SourceContents {
-		data := s.Data
-		if s.Expand {
-			expanded, err := b.expand(data, st.variables())
-			if err != nil {
-				return c, err
-			}
-			data = expanded
+// fetched decides where a download goes.
+func (t transfer) fetched(r *downloaded, dest string, into bool) (item, error) {
+	one := item{sources: []source{r.source}, to: dest, mode: 0o600}
+	if t.unpackRemote {
+		is, err := isArchive(r.source)
+		if err != nil || is {
+			one.archive = is
+			return one, err
 		}
+	}
+	if !into {
+		return one, nil
+	}
+	if r.name == "" {
+		return one, fmt.Errorf("%q does not say what its file is called: give a destination that does not end with a /: %w", r.url, image.ErrInvalid)
+	}
+	one.to = path.Join(dest, r.name)
+	return one, nil
+}
+
+// heredocItems adds the inline files of the instruction.
+func heredocItems(t transfer, c copying, dest string, into bool) copying {
+	for _, s := range t.what.SourceContents {
 		to := dest
 		if into {
 			to = path.Join(dest, s.Path)
 		}
-		c.items = append(c.items, item{content: &data, to: to})
+		c.items = append(c.items, item{content: &s.Data, to: to})
 	}
-	return c, nil
+	return c
 }
 
 // checksum stands for everything that the copy reads.
@@ -194,6 +260,13 @@ func (c copying) checksum() (string, error) {
 // write puts the files into the layer.
 func (c copying) write(w *layerWriter) error {
 	for _, it := range c.items {
+		for _, dir := range it.above {
+			if !w.made[entryName(dir)] {
+				if err := w.dirs(dir); err != nil {
+					return err
+				}
+			}
+		}
 		if it.content != nil {
 			if err := w.file(it.to, []byte(*it.content), c.owner); err != nil {
 				return err
@@ -211,7 +284,11 @@ func (c copying) write(w *layerWriter) error {
 			if s.info.IsDir() && (to == "/" || w.made[entryName(to)]) {
 				continue
 			}
-			if err := w.copy(s, to, c.owner); err != nil {
+			own := c.owner
+			if it.mode != 0 && own.mode == nil {
+				own.mode = func(os.FileMode, bool) os.FileMode { return it.mode }
+			}
+			if err := w.copy(s, to, own); err != nil {
 				return fmt.Errorf("%q: %w", s.path, err)
 			}
 		}
@@ -237,37 +314,31 @@ func (t transfer) owner(v *view) (owner, error) {
 	if t.chmod == "" {
 		return o, nil
 	}
-	bits, err := strconv.ParseUint(t.chmod, 8, 32)
-	if err != nil || bits > 0o7777 {
-		return o, fmt.Errorf("--chmod=%s: want an octal mode such as 755: %w", t.chmod, image.ErrInvalid)
-	}
-	mode := os.FileMode(bits & 0o777)
-	for bit, flag := range map[uint64]os.FileMode{0o4000: os.ModeSetuid, 0o2000: os.ModeSetgid, 0o1000: os.ModeSticky} {
-		if bits&bit != 0 {
-			mode |= flag
-		}
-	}
-	o.mode = &mode
-	return o, nil
+	o.mode, err = parseMode(t.chmod)
+	return o, err
 }
 
-// isArchive says whether a file is a tar, compressed or not.
-func isArchive(s source) bool {
-	if !s.info.Mode().IsRegular() || s.info.Size() < 512 && !strings.Contains(s.path, ".t") {
-		return false
+// isArchive says whether a file is a tar, compressed or not. One whose compression
+// we cannot undo is an error: copying it as it is would be a surprise.
+func isArchive(s source) (bool, error) {
+	if !s.info.Mode().IsRegular() {
+		return false, nil
 	}
 	f, err := s.tree.Open(s.path)
 	if err != nil {
-		return false
+		return false, err
 	}
 	defer f.Close()
 	plain, done, err := image.Decompress(f)
+	if errors.Is(err, image.ErrCompression) && strings.Contains(path.Base(s.path), ".t") {
+		return false, fmt.Errorf("%q: %w; unpack it first, or copy it with COPY", s.path, err)
+	}
 	if err != nil {
-		return false
+		return false, nil //nolint:nilerr // it only begins like something compressed
 	}
 	defer done()
 	_, err = tar.NewReader(plain).Next()
-	return err == nil
+	return err == nil, nil
 }
 
 // unpack copies the entries of an archive below to.

@@ -23,6 +23,11 @@ type step struct {
 func (b *builder) instruction(ctx context.Context, st *stage, s step) (cached bool, err error) {
 	vars := st.variables()
 	expand := func(word string) (string, error) { return b.expand(word, vars) }
+	if e, ok := s.cmd.(instructions.SupportsSingleWordExpansionRaw); ok {
+		if err := e.ExpandRaw(func(word string) (string, error) { return b.expandRaw(word, vars) }); err != nil {
+			return false, err
+		}
+	}
 	if e, ok := s.cmd.(instructions.SupportsSingleWordExpansion); ok {
 		if err := e.Expand(expand); err != nil {
 			return false, err
@@ -61,7 +66,7 @@ func (b *builder) arg(st *stage, cmd *instructions.ArgCommand) error {
 			return err
 		}
 		if value == nil {
-			if global, ok := st.globals[a.Key]; ok {
+			if global, ok := b.globals[a.Key]; ok {
 				value = &global
 			}
 		}

@@ -33,8 +33,8 @@ func (w *layerWriter) finish(err error) error {
 // owner is whom a copied file belongs to, and with which permissions.
 type owner struct {
 	uid, gid int
-	// mode replaces the source's permissions; nil keeps them.
-	mode *os.FileMode
+	// mode makes new permissions of the source's; nil keeps them.
+	mode func(old os.FileMode, dir bool) os.FileMode
 }
 
 // dirs writes the directory p and nothing above it: what a layer leaves out
@@ -71,7 +71,7 @@ func (w *layerWriter) header(h *tar.Header) error {
 func (w *layerWriter) file(to string, content []byte, o owner) error {
 	mode := os.FileMode(0o644)
 	if o.mode != nil {
-		mode = *o.mode
+		mode = o.mode(mode, false)
 	}
 	h := &tar.Header{
 		Typeflag: tar.TypeReg, Name: entryName(to), Size: int64(len(content)),
@@ -89,7 +89,7 @@ func (w *layerWriter) copy(src source, to string, o owner) error {
 	info := src.info
 	h := &tar.Header{Name: entryName(to), Mode: unixMode(info.Mode()), Uid: o.uid, Gid: o.gid, ModTime: info.ModTime()}
 	if o.mode != nil && info.Mode()&os.ModeSymlink == 0 {
-		h.Mode = unixMode(*o.mode)
+		h.Mode = unixMode(o.mode(info.Mode(), info.IsDir()))
 	}
 	switch {
 	case info.IsDir():

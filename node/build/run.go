@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/node/image"
@@ -30,56 +31,123 @@ func (b *builder) runCommand(ctx context.Context, st *stage, s step, cmd *instru
 	if b.opts.Runner == nil {
 		return false, fmt.Errorf("RUN needs root and a Linux machine: %w", ErrUnsupported)
 	}
-	if len(instructions.GetMounts(cmd)) > 0 {
-		return false, fmt.Errorf("RUN --mount: %w", ErrUnsupported)
+	if instructions.GetSecurity(cmd) == instructions.SecurityInsecure {
+		return false, fmt.Errorf("RUN --security=insecure: %w", ErrUnsupported)
 	}
-	run, err := st.command(cmd)
+	run, files, err := b.command(st, cmd)
 	if err != nil {
 		return false, err
 	}
-	return b.cached(st, change{instruction: fmt.Sprintf("RUN %q %q %q", run.Args, run.Env, run.User)}, func() (image.Layer, error) {
-		return b.execute(ctx, st, s, run)
+	mounts := instructions.GetMounts(cmd)
+	content, err := b.mountKey(ctx, st, mounts)
+	if err != nil {
+		return false, err
+	}
+	for _, f := range files {
+		content = digestOf(content, f.path, f.data)
+	}
+	c := change{
+		instruction: fmt.Sprintf("RUN %s %q %q %q %q %v", st.platform, run.Args, run.Env, run.User, run.WorkingDir, run.NetworkNone),
+		content:     content,
+	}
+	b.proxies(&run)
+	return b.cached(st, c, func() (image.Layer, error) {
+		return b.execute(ctx, st, execution{step: s, run: run, mounts: mounts, files: files})
 	})
 }
 
+// inline is a script of a heredoc that is to be a file.
+type inline struct{ path, data string }
+
 // command is the process that a RUN asks for.
-func (st *stage) command(cmd *instructions.RunCommand) (Run, error) {
+func (b *builder) command(st *stage, cmd *instructions.RunCommand) (Run, []inline, error) {
 	c := st.config.Config
 	run := Run{WorkingDir: cmp.Or(c.WorkingDir, "/"), User: c.User, NetworkNone: instructions.GetNetwork(cmd) == instructions.NetworkNone}
-	run.Args = cmd.CmdLine
-	if cmd.PrependShell {
-		run.Args = append(slices.Clone(st.shell), strings.Join(cmd.CmdLine, " "))
+	line, files, err := heredocs(cmd)
+	if err != nil {
+		return run, nil, err
 	}
-	if len(cmd.Files) > 0 {
-		if len(cmd.Files) != 1 || !cmd.PrependShell {
-			return run, fmt.Errorf("a RUN with several heredocs: %w", ErrUnsupported)
-		}
-		run.Args = append(slices.Clone(st.shell), cmd.Files[0].Data)
+	run.Args = line
+	if cmd.PrependShell && len(files) == 0 {
+		run.Args = append(slices.Clone(st.shell), strings.Join(line, " "))
 	}
 	env := slices.Clone(c.Env)
+	has := func(k string) bool {
+		return slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, k+"=") })
+	}
 	for _, k := range slices.Sorted(maps.Keys(st.args)) {
-		if !slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, k+"=") }) {
+		if !has(k) {
 			env = append(env, k+"="+st.args[k])
 		}
 	}
-	if !slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "PATH=") }) {
+	if !has("PATH") {
 		env = append(env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	}
 	run.Env = env
-	return run, nil
+	return run, files, nil
 }
 
+// heredocs are the command line and files of a RUN with heredocs, which is a
+// script to be run, a script with an interpreter of its own, or input of a command.
+func heredocs(cmd *instructions.RunCommand) ([]string, []inline, error) {
+	line := slices.Clone(cmd.CmdLine)
+	if len(cmd.Files) == 0 {
+		return line, nil, nil
+	}
+	if len(line) != 1 || !cmd.PrependShell {
+		return nil, nil, fmt.Errorf("heredocs are for the shell form alone: %w", image.ErrInvalid)
+	}
+	only, err := parser.ParseHeredoc(line[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	if only == nil {
+		full := line[0]
+		for _, f := range cmd.Files {
+			full += "\n" + f.Data + f.Name
+		}
+		return []string{full}, nil, nil
+	}
+	data := cmd.Files[0].Data
+	if cmd.Files[0].Chomp {
+		data = parser.ChompHeredocContent(data)
+	}
+	if strings.HasPrefix(data, "#!") {
+		at := "/dev/pipes/" + path.Base(cmd.Files[0].Name)
+		return []string{at}, []inline{{path: at, data: data}}, nil
+	}
+	return []string{data}, nil, nil
+}
+
+// proxies adds the proxy settings that were given and not declared.
+func (b *builder) proxies(run *Run) {
+	for _, k := range slices.Sorted(maps.Keys(b.opts.Args)) {
+		if isProxy(k) && !slices.ContainsFunc(run.Env, func(kv string) bool { return strings.HasPrefix(kv, k+"=") }) {
+			run.Env = append(run.Env, k+"="+b.opts.Args[k])
+		}
+	}
+}
+
+// execution is one RUN to be run.
+type execution struct {
+	step   step
+	run    Run
+	mounts []*instructions.Mount
+	files  []inline
+}
+
+// engineFiles are what every RUN finds, whatever the image has.
+var engineFiles = []string{"/proc", "/dev", "/sys", "/etc/resolv.conf", "/etc/hosts"} //nolint:gochecknoglobals // a constant list
+
 // execute runs the command over the stage's layers and packs its changes.
-func (b *builder) execute(ctx context.Context, st *stage, s step, run Run) (image.Layer, error) {
+func (b *builder) execute(ctx context.Context, st *stage, e execution) (_ image.Layer, err error) {
+	run := e.run
 	lower, err := b.content.Unpack(ctx, st.layers)
 	if err != nil {
 		return image.Layer{}, err
 	}
 	if len(lower) == 0 {
 		return image.Layer{}, fmt.Errorf("RUN in an image without files: %w", image.ErrInvalid)
-	}
-	if run.UID, run.GID, err = b.account(ctx, st, run.User); err != nil {
-		return image.Layer{}, err
 	}
 	if err := os.MkdirAll(b.opts.Cache, 0o700); err != nil {
 		return image.Layer{}, err
@@ -90,13 +158,41 @@ func (b *builder) execute(ctx context.Context, st *stage, s step, run Run) (imag
 	if err != nil {
 		return image.Layer{}, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	all, err := b.mount(ctx, st, e.mounts, dir)
+	if err != nil {
+		return image.Layer{}, err
+	}
+	defer func() { err = errors.Join(err, all.close()) }() // before the directory goes
+	for i, f := range e.files {
+		at := filepath.Join(dir, fmt.Sprintf("inline%d", i))
+		if err := os.WriteFile(at, []byte(f.data), 0o755); err != nil { //nolint:gosec // it is a program
+			return image.Layer{}, err
+		}
+		all.mounts = append(all.mounts, Mount{Source: at, Target: f.path, ReadOnly: true})
+	}
+	run.Mounts, run.Env = all.mounts, append(slices.Clone(run.Env), all.env...)
+	missing, err := b.examine(ctx, st, &run)
+	if err != nil {
+		return image.Layer{}, err
+	}
 	run.Lower, run.Upper, run.Work = lower, filepath.Join(dir, "upper"), filepath.Join(dir, "work")
 	for _, d := range []string{run.Upper, run.Work} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return image.Layer{}, err
 		}
 	}
+	if err := b.perform(ctx, e.step, run); err != nil {
+		return image.Layer{}, err
+	}
+	if err := sweepStubs(run.Upper, missing); err != nil {
+		return image.Layer{}, err
+	}
+	return b.pack(ctx, run.Upper)
+}
+
+// perform runs the command, passes on what it prints, and keeps the end of it.
+func (b *builder) perform(ctx context.Context, s step, run Run) error {
 	var tail []byte
 	run.Output = func(p []byte) {
 		tail = append(tail, p...)
@@ -105,34 +201,57 @@ func (b *builder) execute(ctx context.Context, st *stage, s step, run Run) (imag
 		event.Output = p
 		b.opts.Progress(event)
 	}
-	if err := b.opts.Runner.Run(ctx, run); err != nil {
-		var exit *ExitError
-		if errors.As(err, &exit) {
-			exit.Tail = string(tail)
-		}
-		return image.Layer{}, err
+	err := b.opts.Runner.Run(ctx, run)
+	var exit *ExitError
+	if errors.As(err, &exit) {
+		exit.Tail = string(tail)
 	}
-	return b.pack(ctx, run.Upper)
+	return err
 }
 
-// account finds the IDs of a USER ("name", "name:group" or numbers) in the image.
-func (b *builder) account(ctx context.Context, st *stage, user string) (uid, gid uint32, err error) {
-	if user == "" {
-		return 0, 0, nil
-	}
+// examine looks into the image for the user's IDs, and for the places of mounts
+// that it does not have.
+func (b *builder) examine(ctx context.Context, st *stage, run *Run) (missing []string, err error) {
 	v, err := b.view(ctx, st.layers)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	defer func() { _ = v.Close() }()
-	o, err := transfer{chown: user}.owner(v)
+	defer func() { err = errors.Join(err, v.Close()) }()
+	if err := v.process(run); err != nil {
+		return nil, fmt.Errorf("USER %s: %w", run.User, err)
+	}
+	targets := slices.Clone(engineFiles)
+	for _, m := range run.Mounts {
+		targets = append(targets, m.Target)
+	}
+	return stubs(v, targets)
+}
+
+// process finds the IDs of a USER ("name", "name:group" or numbers) in the image,
+// and its further groups when it names none itself.
+func (v *view) process(run *Run) error {
+	if run.User == "" {
+		return nil
+	}
+	user, group, hasGroup := strings.Cut(run.User, ":")
+	o, err := transfer{chown: run.User}.owner(v)
 	if err != nil {
-		return 0, 0, fmt.Errorf("USER %s: %w", user, err)
+		return err
 	}
-	if _, err := strconv.Atoi(user); err == nil {
-		o.gid = 0 // a bare number says nothing of a group
+	if _, err := strconv.Atoi(user); err == nil && !hasGroup {
+		o.gid = 0 // a bare number has the group that the image gives it, or none
+		if fields, err := v.line("/etc/passwd", func(f []string) bool { return len(f) > 3 && f[2] == user }); err == nil {
+			user = fields[0]
+			if o.gid, err = strconv.Atoi(fields[3]); err != nil {
+				return err
+			}
+		}
 	}
-	return uint32(o.uid), uint32(o.gid), nil //nolint:gosec // both come from 32-bit columns or fail in the kernel
+	if !hasGroup || group == "" {
+		run.Groups = v.groups(user)
+	}
+	run.UID, run.GID = uint32(o.uid), uint32(o.gid) //nolint:gosec // both come from 32-bit columns or fail in the kernel
+	return nil
 }
 
 // pack turns an overlayfs upper directory into a layer.

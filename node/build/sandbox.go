@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -19,18 +20,15 @@ type Sandbox struct {
 	Runtime *container.Runtime
 }
 
-// runCapabilities are Docker's defaults: what package managers need, and less
-// than root has.
-var runCapabilities = []string{
-	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID",
-	"CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
-}
-
 // Run implements Runner.
 func (s Sandbox) Run(ctx context.Context, r Run) (err error) {
 	id := "build-" + rand.Text()
+	spec, err := runSpec(r)
+	if err != nil {
+		return err
+	}
 	err = s.Runtime.Create(ctx, container.CreateConfig{
-		ID: id, Spec: runSpec(r), Rootfs: container.Rootfs{Lower: r.Lower, Upper: r.Upper, Work: r.Work},
+		ID: id, Spec: spec, Rootfs: container.Rootfs{Lower: r.Lower, Upper: r.Upper, Work: r.Work},
 	})
 	if err != nil {
 		return fmt.Errorf("make the build's container: %w", err)
@@ -59,37 +57,49 @@ func (o output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// runSpec is the OCI runtime specification of a RUN.
-func runSpec(r Run) *specs.Spec {
-	namespaces := []specs.LinuxNamespace{
-		{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+// runSpec is the OCI runtime specification of a RUN: every default that a container
+// has, seccomp included, but that privileges may be gained by set-uid programs, as
+// package managers do.
+func runSpec(r Run) (*specs.Spec, error) {
+	spec := container.DefaultSpec()
+	spec.Hostname = "build"
+	p := spec.Process
+	p.Args, p.Env, p.Cwd, p.NoNewPrivileges = r.Args, r.Env, r.WorkingDir, false
+	p.User = specs.User{UID: r.UID, GID: r.GID, AdditionalGids: r.Groups}
+	if r.UID != 0 {
+		p.Capabilities.Effective, p.Capabilities.Permitted = nil, nil
 	}
-	mounts := []specs.Mount{
-		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
-		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
-		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
-		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
-	}
-	if r.NetworkNone {
-		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
-	} else {
+	if !r.NetworkNone {
+		spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
 		for _, file := range []string{"/etc/resolv.conf", "/etc/hosts"} {
 			if _, err := os.Stat(file); err == nil {
-				mounts = append(mounts, specs.Mount{Destination: file, Type: "bind", Source: file, Options: []string{"bind", "ro"}})
+				spec.Mounts = append(spec.Mounts, specs.Mount{Destination: file, Type: "bind", Source: file, Options: []string{"bind", "ro"}})
 			}
 		}
 	}
-	return &specs.Spec{
-		Version: specs.Version, Hostname: "build", Root: &specs.Root{}, Mounts: mounts,
-		Process: &specs.Process{
-			Args: r.Args, Env: r.Env, Cwd: r.WorkingDir, User: specs.User{UID: r.UID, GID: r.GID},
-			Capabilities: &specs.LinuxCapabilities{Bounding: runCapabilities, Effective: runCapabilities, Permitted: runCapabilities},
-		},
-		Linux: &specs.Linux{
-			Namespaces:    namespaces,
-			MaskedPaths:   []string{"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"},
-			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
-		},
+	for _, m := range r.Mounts {
+		spec.Mounts = append(spec.Mounts, m.spec())
 	}
+	filter, err := container.DefaultSeccomp(spec)
+	if err != nil {
+		return nil, err
+	}
+	spec.Linux.Seccomp = filter
+	return spec, nil
+}
+
+// spec is the mount as the runtime has it.
+func (m Mount) spec() specs.Mount {
+	if m.Source == "" {
+		options := []string{"nosuid", "nodev", "mode=1777"}
+		if m.Size > 0 {
+			options = append(options, fmt.Sprintf("size=%d", m.Size))
+		}
+		return specs.Mount{Destination: m.Target, Type: "tmpfs", Source: "tmpfs", Options: options}
+	}
+	options := []string{"bind", "nosuid", "nodev"}
+	if m.ReadOnly {
+		options = append(options, "ro")
+	}
+	return specs.Mount{Destination: m.Target, Type: "bind", Source: m.Source, Options: options}
 }

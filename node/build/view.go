@@ -66,16 +66,10 @@ func (v *view) mount(lower []string) error {
 }
 
 // stageView opens a view of what COPY --from names.
-func (b *builder) stageView(ctx context.Context, from string) (*view, error) {
-	var layers []image.Layer
-	if i := b.stageBefore(from, len(b.done)); i >= 0 && b.done[i] != nil {
-		layers = b.done[i].layers
-	} else {
-		_, found, err := b.base(ctx, from)
-		if err != nil {
-			return nil, err
-		}
-		layers = found
+func (b *builder) stageView(ctx context.Context, st *stage, from string) (*view, error) {
+	layers, _, err := b.sourceLayers(ctx, st, from)
+	if err != nil {
+		return nil, err
 	}
 	v, err := b.view(ctx, layers)
 	if err != nil {
@@ -153,26 +147,67 @@ func (v *view) group(name string) (int, error) {
 
 // account finds a name's line in one of the image's account files.
 func (v *view) account(file, name string, least int) ([]string, error) {
-	missing := fmt.Errorf("%q is not in the image's %s: %w", name, file, image.ErrNotFound)
+	fields, err := v.line(file, func(f []string) bool { return len(f) >= least && f[0] == name })
+	if err != nil {
+		return nil, fmt.Errorf("%q is not in the image's %s: %w", name, file, err)
+	}
+	return fields, nil
+}
+
+// line finds the first line of an account file that is wanted.
+func (v *view) line(file string, wanted func([]string) bool) (found []string, err error) {
+	err = v.lines(file, func(f []string) bool {
+		if found == nil && wanted(f) {
+			found = f
+		}
+		return found == nil
+	})
+	if err == nil && found == nil {
+		err = image.ErrNotFound
+	}
+	return found, err
+}
+
+// lines goes through an account file until each says no.
+func (v *view) lines(file string, each func([]string) bool) error {
 	if v.dir == "" {
-		return nil, missing
+		return image.ErrNotFound
 	}
 	real, err := securejoin.SecureJoin(v.dir, file)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	f, err := os.Open(real)
+	f, err := os.OpenFile(real, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, missing
+		return image.ErrNotFound
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return image.ErrNotFound
+	}
 	for lines := bufio.NewScanner(io.LimitReader(f, maxUserFile)); lines.Scan(); {
-		fields := strings.Split(lines.Text(), ":")
-		if len(fields) >= least && slices.Index(fields, name) == 0 {
-			return fields, nil
+		if !each(strings.Split(lines.Text(), ":")) {
+			return nil
 		}
 	}
-	return nil, missing
+	return nil
+}
+
+// maxGroups bounds the further groups of a user.
+const maxGroups = 256
+
+// groups are those of which the image's /etc/group says that the user is in them.
+func (v *view) groups(user string) []uint32 {
+	var all []uint32
+	_ = v.lines("/etc/group", func(f []string) bool { // no such file, no groups
+		if len(f) > 3 && slices.Contains(strings.Split(f[3], ","), user) {
+			if id, err := strconv.ParseUint(f[2], 10, 32); err == nil {
+				all = append(all, uint32(id))
+			}
+		}
+		return len(all) < maxGroups
+	})
+	return all
 }
 
 // portNumber reads a TCP or UDP port.

@@ -21,6 +21,8 @@ type Image struct {
 	ID string
 	// Manifest is the digest of the manifest.
 	Manifest digest.Digest
+	// Index is the digest of the index that a build has just made around it.
+	Index digest.Digest `json:",omitempty"`
 	// Tags are the normalised references with a tag; Digests those with one.
 	Tags    []string
 	Digests []string

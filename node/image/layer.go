@@ -8,6 +8,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -186,6 +187,29 @@ func (b *Build) CommitIndex(manifests []ocispec.Descriptor, refs []string) (dige
 		}
 	}
 	return d, nil
+}
+
+// Size is that of a stored blob.
+func (b *Build) Size(d digest.Digest) (int64, error) {
+	f, err := b.store.openBlob(d)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// ChainOf is the chain ID of layers, under which the topmost lies unpacked.
+func ChainOf(layers []Layer) digest.Digest {
+	var diffs []digest.Digest
+	for _, l := range layers {
+		diffs = append(diffs, l.DiffID)
+	}
+	return identity.ChainID(diffs)
 }
 
 // Put stores a small blob that an index or manifest will name.

@@ -202,4 +202,3 @@ func (s *Store) blobPath(d digest.Digest) string {
 func (s *Store) layerPath(chain digest.Digest) string {
 	return filepath.Join(s.root, "layers", chain.Encoded())
 }
-

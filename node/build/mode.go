@@ -1,0 +1,113 @@
+package build
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/sampan-dev/sampan/node/image"
+)
+
+// parseMode reads --chmod: octal ("755") or symbolic as chmod(1) has it
+// ("u=rwX,go=rX", "a+x").
+func parseMode(text string) (func(old os.FileMode, dir bool) os.FileMode, error) {
+	if bits, err := strconv.ParseUint(text, 8, 32); err == nil && bits <= 0o7777 {
+		mode := fromUnix(uint32(bits))
+		return func(os.FileMode, bool) os.FileMode { return mode }, nil
+	}
+	var clauses []clause
+	for _, part := range strings.Split(text, ",") {
+		c, ok := parseClause(part)
+		if !ok {
+			return nil, fmt.Errorf("--chmod=%s: want an octal mode such as 755, or a symbolic one such as u=rwX,go=rX: %w", text, image.ErrInvalid)
+		}
+		clauses = append(clauses, c)
+	}
+	return func(old os.FileMode, dir bool) os.FileMode {
+		bits := uint32(unixMode(old)) //nolint:gosec // twelve bits
+		for _, c := range clauses {
+			bits = c.apply(bits, dir)
+		}
+		return fromUnix(bits)
+	}, nil
+}
+
+// clause is one part of a symbolic mode.
+type clause struct {
+	who  uint32 // the permission and set-id bits that it is about
+	does byte   // + - =
+	bits uint32 // in all three places
+	// maybe: X, executable where something already is.
+	maybe bool
+}
+
+func parseClause(text string) (c clause, ok bool) {
+	i := strings.IndexAny(text, "+-=")
+	if i < 0 {
+		return c, false
+	}
+	for _, who := range text[:i] {
+		switch who {
+		case 'u':
+			c.who |= 0o4700
+		case 'g':
+			c.who |= 0o2070
+		case 'o':
+			c.who |= 0o1007
+		case 'a':
+			c.who |= 0o7777
+		default:
+			return c, false
+		}
+	}
+	if i == 0 {
+		c.who = 0o7777
+	}
+	c.does = text[i]
+	for _, what := range text[i+1:] {
+		switch what {
+		case 'r':
+			c.bits |= 0o444
+		case 'w':
+			c.bits |= 0o222
+		case 'x':
+			c.bits |= 0o111
+		case 'X':
+			c.maybe = true
+		case 's':
+			c.bits |= 0o6000
+		case 't':
+			c.bits |= 0o1000
+		default:
+			return c, false
+		}
+	}
+	return c, true
+}
+
+func (c clause) apply(old uint32, dir bool) uint32 {
+	bits := c.bits
+	if c.maybe && (dir || old&0o111 != 0) {
+		bits |= 0o111
+	}
+	bits &= c.who
+	switch c.does {
+	case '+':
+		return old | bits
+	case '-':
+		return old &^ bits
+	}
+	return old&^(c.who&0o777) | bits
+}
+
+// fromUnix is the reverse of unixMode.
+func fromUnix(bits uint32) os.FileMode {
+	mode := os.FileMode(bits & 0o777)
+	for bit, flag := range map[uint32]os.FileMode{0o4000: os.ModeSetuid, 0o2000: os.ModeSetgid, 0o1000: os.ModeSticky} {
+		if bits&bit != 0 {
+			mode |= flag
+		}
+	}
+	return mode
+}
