@@ -58,7 +58,7 @@ func (c *config) specs(ctx context.Context, selected []string) []result {
 // parallel has workers take batches until none is left.
 func (c *config) parallel(ctx context.Context, specs []string, workers int) []result {
 	batches := make(chan []string, len(specs))
-	for batch := range slices.Chunk(specs, batchSize) {
+	for _, batch := range inBatches(specs) {
 		batches <- batch
 	}
 	close(batches)
@@ -79,6 +79,19 @@ func (c *config) parallel(ctx context.Context, specs []string, workers int) []re
 	}
 	wg.Wait()
 	return results
+}
+
+// inBatches puts specs together, but for [Slow] ones, which come first.
+func inBatches(specs []string) (batches [][]string) {
+	var rest []string
+	for _, spec := range specs {
+		if strings.Contains(spec, "[Slow]") {
+			batches = append(batches, []string{spec})
+		} else {
+			rest = append(rest, spec)
+		}
+	}
+	return slices.AppendSeq(batches, slices.Chunk(rest, batchSize))
 }
 
 // batch runs specs one after the other. A spec that takes too long ends its
