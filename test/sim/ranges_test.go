@@ -171,8 +171,7 @@ func TestClaimsGrowByTheirClass(t *testing.T) {
 		claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "data"},
 			Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: &class, VolumeName: "v", AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 				Resources: corev1.VolumeResourceRequirements{Requests: amounts("storage", "1Gi")}}}
-		made, err := client.PersistentVolumeClaims.Create(t.Context(), p.admin, claim)
-		if err != nil {
+		if _, err := client.PersistentVolumeClaims.Create(t.Context(), p.admin, claim); err != nil {
 			t.Fatal(err)
 		}
 		grow := func(to string) error {
@@ -188,11 +187,8 @@ func TestClaimsGrowByTheirClass(t *testing.T) {
 		if err := grow("2Gi"); err == nil {
 			t.Error("a claim grew before it was bound")
 		}
-		bound := made.DeepCopy()
-		bound.Status.Phase, bound.Status.Capacity = corev1.ClaimBound, amounts("storage", "1Gi")
-		if _, err := client.PersistentVolumeClaims.UpdateStatus(t.Context(), p.admin, bound); err != nil {
-			t.Fatal(err)
-		}
+		p.volume("v", "1Gi", class, corev1.PersistentVolumeReclaimRetain)
+		p.settle()
 		if err := grow("2Gi"); err != nil {
 			t.Errorf("grow: %v", err)
 		}

@@ -27,6 +27,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/namespace"
 	"github.com/sampan-dev/sampan/control/controller/node"
 	"github.com/sampan-dev/sampan/control/controller/podgc"
+	"github.com/sampan-dev/sampan/control/controller/pvbinder"
 	"github.com/sampan-dev/sampan/control/controller/pvcprotection"
 	"github.com/sampan-dev/sampan/control/controller/pvprotection"
 	"github.com/sampan-dev/sampan/control/controller/replicaset"
@@ -124,6 +125,7 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(served.New(shared, cfg.Kinds)))
 	add(as(namespace.New(shared, cfg.Kinds)))
 	add(as(resourcequota.New(shared, cfg.Kinds)))
+	add(as(pvbinder.New(shared)))
 	add(as(pvprotection.New(shared)))
 	add(as(pvcprotection.New(shared)))
 	add(as(servicecidr.New(shared)))
