@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/sampan-dev/sampan/client/explain"
 	"github.com/sampan-dev/sampan/node/build"
 	"github.com/sampan-dev/sampan/node/image"
 )
@@ -36,6 +37,10 @@ type Program struct {
 	// WriteOCI writes that program.
 	OCI      func(args []string) error
 	WriteOCI func(w io.Writer) error
+	// Graph collects what every component declares to read and to write.
+	Graph func() ([]Component, error)
+	// Simulate says what would happen. It only reads the cluster.
+	Simulate func(ctx context.Context, q Simulation) (*explain.Forecast, error)
 }
 
 // Settings are the flags that every verb has.
@@ -95,6 +100,7 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	flags.StringVar(&s.DataDir, "data-dir", DefaultDataDir, "directory of the cluster's state")
 	flags.StringVar(&s.RunDir, "run-dir", "", "directory of sockets and namespaces (default "+DefaultRunDir+", or one of its own for another --data-dir)")
 	flags.StringVar(&s.Kubeconfig, "kubeconfig", "", "how to reach the API server (default: $KUBECONFIG, else that of --data-dir)")
+	root.AddCommand(simulateCommand(p, s), graphCommand(p))
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return s.complete() }
 	root.AddCommand(
 		upCommand(p, s), downCommand(p, s), kubectlCommand(p, s), whyCommand(s), traceCommand(s),

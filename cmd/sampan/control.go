@@ -17,12 +17,10 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/apiserver"
-	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/apiserver/atrest"
+	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/controller"
 	"github.com/sampan-dev/sampan/control/controller/all"
-	"github.com/sampan-dev/sampan/control/scheduler"
-	"github.com/sampan-dev/sampan/control/scheduler/profile"
 	"github.com/sampan-dev/sampan/control/store"
 	"github.com/sampan-dev/sampan/control/store/etcd"
 	"github.com/sampan-dev/sampan/internal/identity"
@@ -89,24 +87,30 @@ func (c *cluster) startDeciders(ctx context.Context, g *errgroup.Group, plane *c
 	if err := c.writeKubeconfig(ctx, g); err != nil {
 		return err
 	}
-	placing, err := scheduler.New(scheduler.Config{
-		Transport: plane.component(identity.Identity{Name: "system:kube-scheduler", Groups: []string{identity.Authenticated}}),
-		Profiles:  profile.Default(), Seed: uint64(time.Now().UnixNano()),
-		Timeline: c.timeline, Log: c.log,
-	})
-	if err != nil {
-		return err
-	}
-	records.decisions.Store(placing.Records())
-	g.Go(func() error { return placing.Run(ctx) })
 	tokens, err := pki.OpenTokenKey(filepath.Join(c.DataDir, "pki", "service-account.key"))
 	if err != nil {
 		return err
 	}
+	candidate, err := c.candidate()
+	if err != nil {
+		return err
+	}
 	g.Go(func() error {
-		return all.Start(ctx, all.Config{
-			Transport: plane.controller, Kinds: controller.NewKinds(stored(kinds.Kinds())...), RootCA: c.authority.PEM(), Log: c.log,
-			Authority: c.authority, TokenKey: tokens,
+		return c.lead(ctx, plane, "kube-scheduler", candidate, func(ctx context.Context) error {
+			placing, err := newScheduler(plane.component(schedulerUser), uint64(time.Now().UnixNano()), c.timeline, c.log)
+			if err != nil {
+				return err
+			}
+			records.decisions.Store(placing.Records())
+			return placing.Run(ctx)
+		})
+	})
+	g.Go(func() error {
+		return c.lead(ctx, plane, "kube-controller-manager", candidate, func(ctx context.Context) error {
+			return all.Start(ctx, all.Config{
+				Transport: plane.controller, Kinds: controller.NewKinds(controller.Stored(kinds.Kinds())...), RootCA: c.authority.PEM(), Log: c.log,
+				Authority: c.authority, TokenKey: tokens,
+			})
 		})
 	})
 	return nil

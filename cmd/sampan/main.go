@@ -35,6 +35,7 @@ func run() int {
 		Up:      up,
 		Down:    down,
 		Runner:  runner,
+		Graph:   graph, Simulate: simulate,
 		Kubectl: kubectl,
 		OCI:     shortcut.Run, WriteOCI: shortcut.Write,
 	}

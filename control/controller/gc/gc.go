@@ -83,6 +83,11 @@ func (*Collector) Reads() []schema.GroupVersionResource { return nil }
 // every kind are shared with whoever sets them.
 func (*Collector) Writes() []reconcile.Write { return nil }
 
+// Everywhere implements controller.Everywhere.
+func (*Collector) Everywhere() (reads bool, writes []string) {
+	return true, []string{reconcile.Delete, "metadata.ownerReferences", "metadata.finalizers[orphan, foregroundDeletion]"}
+}
+
 // Run follows all kinds and collects until ctx ends. It begins once the kinds
 // known at the start have been listed.
 func (c *Collector) Run(ctx context.Context) error {

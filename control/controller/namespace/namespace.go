@@ -71,6 +71,10 @@ func New(cfg controller.Config, kinds *controller.Kinds) (*Controller, error) {
 	return c, nil
 }
 
+// Everywhere implements controller.Everywhere: it deletes all that a namespace
+// holds.
+func (*Controller) Everywhere() (reads bool, writes []string) { return true, []string{reconcile.Delete} }
+
 // Name implements reconcile.Reconciler.
 func (*Controller) Name() string { return "namespace" }
 

@@ -92,6 +92,9 @@ func New(cfg controller.Config, kinds *controller.Kinds) (*Controller, error) {
 	return c, nil
 }
 
+// Everywhere implements controller.Everywhere: it counts whatever a quota caps.
+func (*Controller) Everywhere() (reads bool, writes []string) { return true, nil }
+
 // Name implements reconcile.Reconciler.
 func (*Controller) Name() string { return "resourcequota" }
 

@@ -1,0 +1,48 @@
+package all
+
+import (
+	"log/slog"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/internal/pki"
+	"github.com/sampan-dev/sampan/reconcile"
+)
+
+// Declaration is what a controller says of itself.
+type Declaration struct {
+	Name   string
+	Reads  []schema.GroupVersionResource
+	Writes []reconcile.Write
+	// ReadsAll says that it reads every kind there is; WritesAll are the parts that
+	// it writes of every kind.
+	ReadsAll  bool
+	WritesAll []string
+}
+
+// Declared makes every controller without running it, and returns what they
+// declare, by name. Nothing is asked of any server.
+func Declared() ([]Declaration, error) {
+	s, err := New(Config{
+		Transport: func(string) client.Transport { return nil },
+		Kinds:     controller.NewKinds(), Log: slog.New(slog.DiscardHandler),
+		Authority: &pki.Authority{}, TokenKey: &pki.TokenKey{}, RootCA: []byte("of no cluster"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	var all []Declaration
+	for _, c := range s.Controllers {
+		d := Declaration{Name: c.Name(), Reads: c.Reads(), Writes: c.Writes()}
+		if e, ok := c.(controller.Everywhere); ok {
+			d.ReadsAll, d.WritesAll = e.Everywhere()
+		}
+		all = append(all, d)
+	}
+	slices.SortFunc(all, func(a, b Declaration) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
+}
