@@ -19,6 +19,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
 
 	"github.com/sampan-dev/sampan/control/store"
 )
@@ -54,10 +55,10 @@ type Store struct {
 	closed   atomic.Bool
 	watchers atomic.Uint64 // how many there have been: each has its own stream
 
-	// reading are the options of reads, and applied gives the revision, where the
-	// only member is in this process; see readHere.
+	// reading are the options of reads, and here reads single keys, where the only
+	// member is in this process; see readHere.
 	reading []clientv3.OpOption
-	applied func() int64
+	here    *here
 }
 
 var _ store.Store = (*Store)(nil)
@@ -89,8 +90,8 @@ func newStore(client *clientv3.Client, prefix string) *Store {
 // readHere makes reads skip consensus. A cluster of one member, in this process,
 // has applied a write before it acknowledges it: what it has is the latest there
 // is, so that its local reads are linearizable too.
-func (s *Store) readHere(applied func() int64) {
-	s.reading, s.applied = []clientv3.OpOption{clientv3.WithSerializable()}, applied
+func (s *Store) readHere(kv mvcc.KV) {
+	s.reading, s.here = []clientv3.OpOption{clientv3.WithSerializable()}, &here{kv: kv}
 }
 
 // Get implements store.Store.
@@ -98,7 +99,10 @@ func (s *Store) Get(ctx context.Context, key string) (store.Entry, int64, error)
 	if err := s.enter(ctx); err != nil {
 		return store.Entry{}, 0, fmt.Errorf("get %q: %w", key, err)
 	}
-	resp, err := s.client.Get(ctx, s.prefix+key, s.reading...)
+	if s.here != nil {
+		return s.getHere(ctx, key)
+	}
+	resp, err := s.client.Get(ctx, s.prefix+key)
 	if err != nil {
 		return store.Entry{}, 0, fmt.Errorf("get %q: %w", key, s.kind(ctx, err))
 	}
@@ -106,6 +110,17 @@ func (s *Store) Get(ctx context.Context, key string) (store.Entry, int64, error)
 		return store.Entry{}, resp.Header.GetRevision(), fmt.Errorf("get %q: %w", key, store.ErrNotFound)
 	}
 	return s.entry(resp.Kvs[0]), resp.Header.GetRevision(), nil
+}
+
+func (s *Store) getHere(ctx context.Context, key string) (store.Entry, int64, error) {
+	kv, revision, err := s.here.get(ctx, s.prefix+key, 0)
+	switch {
+	case err != nil:
+		return store.Entry{}, 0, fmt.Errorf("get %q: %w", key, s.kind(ctx, err))
+	case kv == nil:
+		return store.Entry{}, revision, fmt.Errorf("get %q: %w", key, store.ErrNotFound)
+	}
+	return s.entry(kv), revision, nil
 }
 
 // List implements store.Store.
@@ -141,8 +156,8 @@ func (s *Store) Revision(ctx context.Context) (int64, error) {
 	if err := s.enter(ctx); err != nil {
 		return 0, fmt.Errorf("read revision: %w", err)
 	}
-	if s.applied != nil {
-		return s.applied(), nil
+	if s.here != nil {
+		return s.here.kv.Rev(), nil
 	}
 	// Any linearizable read tells the revision; this one finds nothing.
 	resp, err := s.client.Get(ctx, "\x00", clientv3.WithCountOnly())
@@ -170,6 +185,9 @@ func (s *Store) Close() error {
 		return nil
 	}
 	close(s.done)
+	if s.here != nil {
+		s.here.end()
+	}
 	// A client without a connection says "canceled" when it is closed.
 	if err := s.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("close etcd client: %w", err)

@@ -122,7 +122,7 @@ func Start(ctx context.Context, cfg EmbedConfig) (started *Server, err error) {
 		return nil, err
 	}
 	s.store = newStore(v3client.New(s.etcd), cfg.Prefix)
-	s.store.readHere(s.etcd.KV().Rev)
+	s.store.readHere(s.etcd.KV())
 	if cfg.Socket == "" {
 		return s, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/metadata"
@@ -36,8 +37,11 @@ func (s *Store) Watch(ctx context.Context, prefix string, after int64) (store.Wa
 	}
 	own, cancel := context.WithCancel(ctx)
 	own = metadata.AppendToOutgoingContext(own, streamKey, strconv.FormatUint(s.watchers.Add(1), 10))
-	events := s.client.Watch(own, s.prefix+prefix,
-		clientv3.WithPrefix(), clientv3.WithPrevKV(), clientv3.WithRev(after+1))
+	opts := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithRev(after + 1)}
+	if s.here == nil {
+		opts = append(opts, clientv3.WithPrevKV())
+	}
+	events := s.client.Watch(own, s.prefix+prefix, opts...)
 	return &watcher{s: s, parent: ctx, ctx: own, cancel: cancel, prefix: prefix, events: events}, nil
 }
 
@@ -75,8 +79,8 @@ func (w *watcher) read(resp clientv3.WatchResponse, ok bool) ([]store.Event, err
 	batch := make([]store.Event, 0, len(resp.Events))
 	for _, event := range resp.Events {
 		next := store.Event{Type: store.Put, Entry: w.s.entry(event.Kv)}
-		if event.PrevKv != nil {
-			previous := w.s.entry(event.PrevKv)
+		if kv := w.previous(event); kv != nil {
+			previous := w.s.entry(kv)
 			next.Previous = &previous
 		}
 		if event.Type == clientv3.EventTypeDelete {
@@ -89,6 +93,19 @@ func (w *watcher) read(resp clientv3.WatchResponse, ok bool) ([]store.Event, err
 		batch = append(batch, next)
 	}
 	return batch, nil
+}
+
+// previous is what an event replaced; nil when there was nothing, or when nobody
+// remembers.
+func (w *watcher) previous(event *clientv3.Event) *mvccpb.KeyValue {
+	if w.s.here == nil || event.IsCreate() {
+		return event.PrevKv
+	}
+	kv, _, err := w.s.here.get(w.ctx, string(event.Kv.Key), event.Kv.ModRevision-1)
+	if err != nil {
+		return nil // compacted meanwhile
+	}
+	return kv
 }
 
 // reason says why the watch ended.
