@@ -54,14 +54,20 @@ func printImages(out io.Writer, list []image.Image) error {
 }
 
 func pullCommand(s *Settings) *cobra.Command {
-	return &cobra.Command{
+	platform, all, quiet := "", false, false
+	cmd := &cobra.Command{
 		Use: "pull IMAGE", Short: "Fetch an image from a registry", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, err := s.images()
 			if err != nil {
 				return err
 			}
-			img, err := store.Pull(cmd.Context(), args[0], image.TransferOptions{Progress: layersTo(cmd.ErrOrStderr())})
+			opts := s.transfers()
+			opts.Architecture, opts.AllPlatforms = strings.TrimPrefix(platform, "linux/"), all
+			if !quiet {
+				opts.Progress = layersTo(cmd.ErrOrStderr())
+			}
+			img, err := store.Pull(cmd.Context(), args[0], opts)
 			if err != nil {
 				return err
 			}
@@ -69,29 +75,26 @@ func pullCommand(s *Settings) *cobra.Command {
 			return err
 		},
 	}
-}
-
-// layersTo prints a line for each layer that has arrived.
-func layersTo(out io.Writer) func(image.Progress) {
-	return func(p image.Progress) {
-		switch {
-		case p.Present:
-			fmt.Fprintf(out, "%s  is here already\n", shortID(p.Layer.String()))
-		case p.Done == p.Total:
-			fmt.Fprintf(out, "%s  %s\n", shortID(p.Layer.String()), size(p.Total))
-		}
-	}
+	cmd.Flags().StringVar(&platform, "platform", "", "what the image is for, such as linux/arm64 (default: this machine)")
+	cmd.Flags().BoolVar(&all, "all-platforms", false, "fetch the images for all platforms")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "no progress")
+	return cmd
 }
 
 func pushCommand(s *Settings) *cobra.Command {
-	return &cobra.Command{
+	quiet := false
+	cmd := &cobra.Command{
 		Use: "push IMAGE", Short: "Send an image to the registry in its name", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, err := s.images()
 			if err != nil {
 				return err
 			}
-			digest, err := store.Push(cmd.Context(), args[0], image.TransferOptions{})
+			opts := s.transfers()
+			if !quiet {
+				opts.Progress = layersTo(cmd.ErrOrStderr())
+			}
+			digest, err := store.Push(cmd.Context(), args[0], opts)
 			if err != nil {
 				return err
 			}
@@ -99,6 +102,8 @@ func pushCommand(s *Settings) *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "no progress")
+	return cmd
 }
 
 func tagCommand(s *Settings) *cobra.Command {
@@ -133,33 +138,35 @@ func rmiCommand(s *Settings) *cobra.Command {
 }
 
 func saveCommand(s *Settings) *cobra.Command {
-	output := ""
+	output, format := "", ""
 	cmd := &cobra.Command{
 		Use: "save -o FILE IMAGE...", Short: "Write images to an archive", Args: cobra.MinimumNArgs(1),
+		Long: `Write images to an archive that docker, podman, skopeo and sampan load: a
+docker-archive that is an OCI layout as well, or with --format=oci that alone.`,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			store, err := s.images()
 			if err != nil {
 				return err
 			}
+			write := store.Save
+			switch format {
+			case "docker":
+			case "oci":
+				write = store.SaveLayout
+			default:
+				return fmt.Errorf("--format=%s: want docker or oci", format)
+			}
 			if output == "" {
-				if terminal(cmd.OutOrStdout()) {
-					return fmt.Errorf("an archive would fill your terminal: say where it goes with -o FILE")
-				}
-				return store.Save(cmd.OutOrStdout(), args...)
+				output = "-"
 			}
-			f, err := os.OpenFile(output, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
-			if err != nil {
-				return err
+			if output == "-" && terminal(cmd.OutOrStdout()) {
+				return fmt.Errorf("an archive would fill your terminal: say where it goes with -o FILE")
 			}
-			if err := store.Save(f, args...); err != nil {
-				f.Close()
-				os.Remove(output)
-				return err
-			}
-			return f.Close()
+			return writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error { return write(w, args...) })
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write")
+	cmd.Flags().StringVar(&format, "format", "docker", "docker or oci")
 	return cmd
 }
 
@@ -173,6 +180,10 @@ func loadCommand(s *Settings) *cobra.Command {
 				return err
 			}
 			from := cmd.InOrStdin()
+			if info, err := os.Stat(input); err == nil && info.IsDir() {
+				loaded, err := store.LoadLayout(cmd.Context(), input)
+				return printLoaded(cmd.OutOrStdout(), loaded, err)
+			}
 			if input != "" {
 				f, err := os.Open(input)
 				if err != nil {
@@ -182,14 +193,23 @@ func loadCommand(s *Settings) *cobra.Command {
 				from = f
 			}
 			loaded, err := store.Load(cmd.Context(), from)
-			for _, img := range loaded {
-				fmt.Fprintf(cmd.OutOrStdout(), "loaded %s  %s\n", strings.Join(img.Tags, ", "), shortID(img.ID))
-			}
-			return err
+			return printLoaded(cmd.OutOrStdout(), loaded, err)
 		},
 	}
-	cmd.Flags().StringVarP(&input, "input", "i", "", "file to read (default: standard input)")
+	cmd.Flags().StringVarP(&input, "input", "i", "", "file, or directory of an OCI layout, to read (default: standard input)")
 	return cmd
+}
+
+// printLoaded says what came in, and then what went wrong.
+func printLoaded(out io.Writer, loaded []image.Image, failed error) error {
+	for _, img := range loaded {
+		name := strings.Join(img.Tags, ", ")
+		if name == "" {
+			name = "<none>"
+		}
+		fmt.Fprintf(out, "loaded %s  %s\n", name, shortID(img.ID))
+	}
+	return failed
 }
 
 func inspectCommand(s *Settings) *cobra.Command {
