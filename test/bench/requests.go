@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/pem"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,6 +24,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/client-go/rest"
 
 	"github.com/sampan-dev/sampan/client"
@@ -28,6 +32,7 @@ import (
 	"github.com/sampan-dev/sampan/control/store"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pki"
+	"github.com/sampan-dev/sampan/internal/scheme"
 	table "github.com/sampan-dev/sampan/kinds/all"
 )
 
@@ -174,6 +179,7 @@ func (b *bench) singles(ctx context.Context, clients int) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
+	several := int64(max(20, 4*clients)) // objects to update and get: few writers meet
 	rows := []row{{fmt.Sprintf("raw puts, %d clients", clients), puts.String(), ""}}
 	for _, way := range []struct {
 		name string
@@ -188,7 +194,7 @@ func (b *bench) singles(ctx context.Context, clients int) ([]row, error) {
 			return nil, err
 		}
 		updates, err := per(ctx, clients, func(ctx context.Context, i int64) error {
-			o := object(fmt.Sprintf("%s-%d-%d", prefix, clients, i%20+1))
+			o := object(fmt.Sprintf("%s-%d-%d", prefix, clients, i%several+1))
 			o.Data["round"] = fmt.Sprint(i)
 			_, err := client.ConfigMaps.Update(ctx, way, o)
 			return err
@@ -197,19 +203,55 @@ func (b *bench) singles(ctx context.Context, clients int) ([]row, error) {
 			return nil, err
 		}
 		gets, err := per(ctx, clients, func(ctx context.Context, i int64) error {
-			_, err := client.ConfigMaps.Get(ctx, way, "default", fmt.Sprintf("%s-%d-%d", prefix, clients, i%20+1))
+			_, err := client.ConfigMaps.Get(ctx, way, "default", fmt.Sprintf("%s-%d-%d", prefix, clients, i%several+1))
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
+		floor := ""
+		if way.Transport == b.wire {
+			bare, err := b.bare(ctx, clients)
+			if err != nil {
+				return nil, err
+			}
+			floor = fmt.Sprintf(", %.0f %% of a handler that does nothing: %v", gets.rate/bare.rate*100, bare)
+		}
 		where := fmt.Sprintf("%s, %d clients: ", way.name, clients)
 		rows = append(rows,
 			row{where + "creates", fmt.Sprintf("%v, %.0f %% of raw puts", creates, creates.rate/puts.rate*100), ">= 70 %"},
 			row{where + "updates", fmt.Sprintf("%v, %.0f %%", updates, updates.rate/puts.rate*100), ">= 70 %"},
-			row{where + "gets", gets.String(), ""})
+			row{where + "gets", gets.String() + floor, ""})
 	}
 	return rows, nil
+}
+
+// bare measures gets from a server with a handler that has one answer ready, by the
+// same client over the same kind of connection: what HTTPS itself costs.
+func (b *bench) bare(ctx context.Context, clients int) (cost, error) {
+	media := "application/vnd.kubernetes.protobuf"
+	var ready bytes.Buffer
+	o := object("bare")
+	o.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMap"))
+	if err := protobuf.NewSerializer(scheme.Scheme(), scheme.Scheme()).Encode(o, &ready); err != nil {
+		return cost{}, err
+	}
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", media)
+		_, _ = w.Write(ready.Bytes())
+	}))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	defer s.Close()
+	roots := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	way, err := client.NewHTTP(&rest.Config{Host: s.URL, TLSClientConfig: rest.TLSClientConfig{CAData: roots}})
+	if err != nil {
+		return cost{}, err
+	}
+	return per(ctx, clients, func(ctx context.Context, _ int64) error {
+		_, err := client.ConfigMaps.Get(ctx, way, "default", "bare")
+		return err
+	})
 }
 
 // per is what a kind of request costs over measureFor.
