@@ -49,8 +49,35 @@ func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
 	s.cluster.place(w.pod, o.Node)
 	s.cluster.nominate(w.pod, "")
 	w.binding = true
-	pod, held := w.pod, w.held
-	s.work(func() { s.bind(ctx, w, pod, held, o) })
+	pod := w.pod
+	if len(w.held) == 0 {
+		s.work(func() { s.bind(ctx, w, pod, o) })
+		return
+	}
+	// What must be done before may take minutes: it does not count as work. The
+	// end of the pod ends it.
+	held := w.held
+	preparing, cancel := context.WithCancel(ctx)
+	w.cancel = cancel
+	go func() {
+		if err := prepare(preparing, s.cfg.Transport, held); err != nil {
+			s.mail.post(func() { s.unbound(w, err) })
+			return
+		}
+		s.slots <- struct{}{}
+		defer func() { <-s.slots }()
+		s.bind(ctx, w, pod, o)
+	}()
+}
+
+// prepare does what must be done before a binding is written.
+func prepare(ctx context.Context, t client.Transport, held []Reservation) error {
+	for _, r := range held {
+		if err := r.Prepare(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reserve takes what the pod needs beside a place on its node.
@@ -80,15 +107,8 @@ func (s *Scheduler) work(do func()) {
 	}()
 }
 
-// bind tells the API server where a pod goes, when all that must be done before
-// is done.
-func (s *Scheduler) bind(ctx context.Context, w *waiting, pod *corev1.Pod, held []Reservation, o *outcome) {
-	for _, r := range held {
-		if err := r.Prepare(ctx, s.cfg.Transport); err != nil {
-			s.mail.post(func() { s.unbound(w, err) })
-			return
-		}
-	}
+// bind tells the API server where a pod goes.
+func (s *Scheduler) bind(ctx context.Context, w *waiting, pod *corev1.Pod, o *outcome) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	start := time.Now()
@@ -167,6 +187,9 @@ func (s *Scheduler) refuse(ctx context.Context, r *rules, w *waiting, o *outcome
 func (s *Scheduler) makeRoom(ctx context.Context, r *rules, w *waiting, o *outcome) string {
 	if s.leaving(w.pod) {
 		return "preemption: not eligible due to a terminating pod on the nominated node."
+	}
+	if never := w.pod.Spec.PreemptionPolicy; o.final && (never == nil || *never != corev1.PreemptNever) {
+		return noVictims(o.Nodes, 0)
 	}
 	p, text := r.preempt(w.pod, w.key, s.cluster, s.budgets.List())
 	if p == nil {

@@ -134,6 +134,8 @@ type View interface {
 	Held() *Held
 	// NodesWithImage counts the nodes that have an image.
 	NodesWithImage(name string) int
+	// ClaimUsers counts the pods on nodes that use a claim, "namespace/name".
+	ClaimUsers(claim string) int
 	// Storage are the objects about volumes.
 	Storage() Storage
 	// Selector selects the pods that belong together with one by its services

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"container/heap"
+	"context"
 	"strings"
 	"time"
 
@@ -36,6 +37,8 @@ type waiting struct {
 	binding bool
 	// held is what it has taken since then.
 	held []Reservation
+	// cancel ends the preparation of the binding; nil when there is none.
+	cancel context.CancelFunc
 	// ready is when it may be tried again; only counts in the delayed heap.
 	ready time.Time
 	at    int // position in its heap, -1 in none

@@ -271,6 +271,10 @@ func (s *Scheduler) release(w *waiting) {
 		r.Release()
 	}
 	w.held = nil
+	if w.cancel != nil {
+		w.cancel()
+		w.cancel = nil
+	}
 }
 
 // nodeChanged brings a node's new state into the view.

@@ -34,6 +34,8 @@ type cluster struct {
 	// images counts the nodes that have an image; imagery changes with it.
 	images  map[string]int
 	imagery uint64
+	// claims counts the pods on nodes that use a claim.
+	claims map[string]int
 	// nominated are the pods that wait for a node to be freed for them.
 	nominated map[string][]*corev1.Pod
 	nominee   map[types.UID]string
@@ -46,7 +48,7 @@ type cluster struct {
 func newCluster() *cluster {
 	return &cluster{
 		nodes: map[string]*Node{}, pods: map[types.UID]*Pod{}, namespaces: map[string]map[string]string{},
-		groups: map[string]*group{}, holdings: map[string]*holding{}, images: map[string]int{},
+		groups: map[string]*group{}, holdings: map[string]*holding{}, images: map[string]int{}, claims: map[string]int{},
 		nominated: map[string][]*corev1.Pod{}, nominee: map[types.UID]string{},
 		storage: NoStorage{}, selector: func(*corev1.Pod) labels.Selector { return nil },
 	}
@@ -262,8 +264,31 @@ func (c *cluster) put(p *Pod, n *Node) {
 	c.join(p)
 	p.held = c.hold(p.Pod)
 	c.carry(p, 1)
+	c.use(p.Pod, 1)
 	c.touch(n, false)
 }
+
+// use counts the claims of a pod.
+func (c *cluster) use(pod *corev1.Pod, by int) {
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		key := pod.Namespace + "/"
+		switch {
+		case v.PersistentVolumeClaim != nil:
+			key += v.PersistentVolumeClaim.ClaimName
+		case v.Ephemeral != nil:
+			key += pod.Name + "-" + v.Name
+		default:
+			continue
+		}
+		if c.claims[key] += by; c.claims[key] == 0 {
+			delete(c.claims, key)
+		}
+	}
+}
+
+// ClaimUsers implements View.
+func (c *cluster) ClaimUsers(claim string) int { return c.claims[claim] }
 
 // carry counts the terms that a pod holds in or out of its node.
 func (c *cluster) carry(p *Pod, by int32) {
@@ -286,6 +311,7 @@ func (c *cluster) lift(uid types.UID) bool {
 	delete(n.Pods, uid)
 	n.count(p, -1)
 	c.carry(p, -1)
+	c.use(p.Pod, -1)
 	c.release(p.held)
 	c.part(p)
 	c.touch(n, false)

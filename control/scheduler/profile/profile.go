@@ -13,6 +13,7 @@ import (
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/spread"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/taints"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/unschedulable"
+	"github.com/sampan-dev/sampan/control/scheduler/plugin/volumes"
 )
 
 // Default is upstream's default scheduler.
@@ -25,7 +26,8 @@ func Default() []scheduler.Profile {
 func filters() []scheduler.Filter {
 	return []scheduler.Filter{
 		nodename.Filter{}, unschedulable.Filter{}, taints.Filter{}, nodeaffinity.Filter{}, ports.Filter{},
-		resources.Filter{}, spread.Filter{Plugin: spread.System()}, podaffinity.Filter{},
+		resources.Filter{}, volumes.Restrictions{}, volumes.Limits{}, volumes.NewBinding(0), volumes.Zone{},
+		spread.Filter{Plugin: spread.System()}, podaffinity.Filter{},
 	}
 }
 

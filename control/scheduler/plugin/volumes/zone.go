@@ -1,0 +1,83 @@
+package volumes
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/control/scheduler"
+)
+
+// Zone is upstream's VolumeZone: volumes that say by labels where they are can be
+// used there only.
+type Zone struct{ every }
+
+// zoneLabels are those, each with its other name.
+var zoneLabels = map[string]string{
+	corev1.LabelTopologyZone:            corev1.LabelFailureDomainBetaZone,
+	corev1.LabelTopologyRegion:          corev1.LabelFailureDomainBetaRegion,
+	corev1.LabelFailureDomainBetaZone:   corev1.LabelTopologyZone,
+	corev1.LabelFailureDomainBetaRegion: corev1.LabelTopologyRegion,
+}
+
+// zoneSeparator is between the zones of a volume that is in several.
+const zoneSeparator = "__"
+
+// Name implements scheduler.Filter.
+func (Zone) Name() string { return "VolumeZone" }
+
+// Heeds implements scheduler.Filter.
+func (Zone) Heeds() scheduler.ChangeKind {
+	return scheduler.StorageChanged | scheduler.NodeAdded | scheduler.NodeLabels
+}
+
+// Helps implements scheduler.Filter.
+func (Zone) Helps(*corev1.Pod, scheduler.Change) bool { return true }
+
+// For implements scheduler.Filter.
+func (Zone) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {
+	type place struct {
+		key    string
+		values []string
+	}
+	var places []place
+	for _, claim := range claims(pod, v.Storage()) {
+		pv := v.Storage().Volume(claim.Spec.VolumeName)
+		if pv == nil {
+			continue
+		}
+		for key := range zoneLabels {
+			if value, ok := pv.Labels[key]; ok {
+				places = append(places, place{key, strings.Split(value, zoneSeparator)})
+			}
+		}
+	}
+	if len(places) == 0 {
+		return nil
+	}
+	return func(n *scheduler.Node) scheduler.Reason {
+		if !zoned(n) {
+			return scheduler.OK // upstream's rule: a node that does not say where it is may be anywhere
+		}
+		for _, p := range places {
+			value, ok := n.Labels[p.key]
+			if !ok {
+				value, ok = n.Labels[zoneLabels[p.key]]
+			}
+			if !ok || !slices.Contains(p.values, value) {
+				return scheduler.Reason{Text: "node(s) had no available volume zone", Final: true}
+			}
+		}
+		return scheduler.OK
+	}
+}
+
+func zoned(n *scheduler.Node) bool {
+	for key := range zoneLabels {
+		if _, ok := n.Labels[key]; ok {
+			return true
+		}
+	}
+	return false
+}
