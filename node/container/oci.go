@@ -282,8 +282,8 @@ func (o *OCI) Kill(ctx context.Context, id string, sig syscall.Signal, all bool)
 // that is not there no error.
 func (o *OCI) Delete(ctx context.Context, id string, force bool) error {
 	rec, err := o.load(id)
-	if force && errors.Is(err, ErrNotFound) {
-		return nil
+	if force && errors.Is(err, ErrNotFound) { // there may be a directory without a record, from a create that was killed
+		return os.RemoveAll(filepath.Join(o.Root, id))
 	}
 	if err != nil {
 		return err

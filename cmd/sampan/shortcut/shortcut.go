@@ -51,6 +51,10 @@ func Run(args []string) error {
 	if err != nil {
 		return err
 	}
+	argv := append([]string{Link}, args...)
+	if path, err := kept(f); err == nil {
+		_ = syscall.Exec(path, argv, syscall.Environ()) // it may be on a filesystem without execution
+	}
 	fd, err := memfd(Link)
 	if err != nil {
 		return err
@@ -59,7 +63,65 @@ func Run(args []string) error {
 		syscall.Close(fd)
 		return err
 	}
-	return syscall.Exec("/proc/self/fd/"+digits(fd), append([]string{Link}, args...), syscall.Environ())
+	return syscall.Exec("/proc/self/fd/"+digits(fd), argv, syscall.Environ())
+}
+
+// programDir holds the program as a file: to copy it into memory each time would
+// take longer than all that it does. Only root writes there.
+const programDir = "/run/sampan-oci.programs"
+
+// kept finds the program as a file, or writes it. Its name says which sampan it
+// came from: by device, inode, size and time of its last change.
+func kept(f io.Reader) (string, error) {
+	var self, st syscall.Stat_t
+	if err := syscall.Stat("/proc/self/exe", &self); err != nil {
+		return "", err
+	}
+	if syscall.Geteuid() != 0 {
+		return "", syscall.EPERM
+	}
+	err := syscall.Lstat(programDir, &st)
+	if err == syscall.ENOENT {
+		if err = syscall.Mkdir(programDir, 0o700); err == nil || err == syscall.EEXIST {
+			err = syscall.Lstat(programDir, &st)
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	if st.Mode != syscall.S_IFDIR|0o700 || st.Uid != 0 {
+		return "", syscall.EPERM
+	}
+	name := programDir + "/oci-" + digits(int(self.Dev)) + "-" + digits(int(self.Ino)) + "-" + digits(int(self.Size)) +
+		"-" + digits(int(self.Ctim.Nano()))
+	if err := syscall.Lstat(name, &st); err == nil && st.Mode == syscall.S_IFREG|0o500 && st.Uid == 0 {
+		return name, nil
+	}
+	return name, write(name, f)
+}
+
+// write makes the file, whole or not at all. A file that is being written cannot be
+// executed, so the name comes last.
+func write(name string, f io.Reader) error {
+	part := name + "." + digits(syscall.Getpid())
+	fd, err := syscall.Open(part, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC|syscall.O_CLOEXEC|syscall.O_NOFOLLOW, 0o500)
+	if err != nil {
+		return err
+	}
+	err = fill(fd, f)
+	if cerr := syscall.Close(fd); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = syscall.Chmod(part, 0o500)
+	}
+	if err == nil {
+		err = syscall.Rename(part, name)
+	}
+	if err != nil {
+		_ = syscall.Unlink(part)
+	}
+	return err
 }
 
 // Write writes the program to w, for those who want it as a file of its own.
@@ -87,6 +149,11 @@ func memfd(name string) (int, error) {
 }
 
 func fill(fd int, from io.Reader) error {
+	if s, ok := from.(io.Seeker); ok {
+		if _, err := s.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+	}
 	b := make([]byte, 256<<10)
 	for {
 		n, err := from.Read(b)
