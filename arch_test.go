@@ -35,6 +35,7 @@ var rules = []rule{
 	{"node/cri", []string{"internal"}, "it has its own words"},
 	{"node/volume", []string{"reconcile", "client", "node/cri", "internal"}, "swap the engine and nothing moves"},
 	{"node/agent", []string{"reconcile", "client", "node/cri", "node/volume", "node/device", "internal"}, "swap the engine and nothing moves"},
+	{"node/hollow", []string{"client", "node/agent", "node/cri", "internal"}, "the real agent on an engine of nothing"},
 	{"node/proxy", []string{"reconcile", "client", "node/cri", "internal"}, "it reads services, and speaks to the kernel"},
 	{"node/dns", []string{"reconcile", "client", "node/cri", "internal"}, "it reads services, and answers"},
 	{"node/engine", []string{"node/cri", "node/container", "node/image", "node/network", "internal"}, "it must run under a foreign kubelet: no client, no kinds"},

@@ -41,6 +41,8 @@ type Program struct {
 	Graph func() ([]Component, error)
 	// Simulate says what would happen. It only reads the cluster.
 	Simulate func(ctx context.Context, q Simulation) (*explain.Forecast, error)
+	// Hollow runs nodes without containers until ctx ends.
+	Hollow func(ctx context.Context, o HollowOptions) error
 }
 
 // Settings are the flags that every verb has.
@@ -100,7 +102,7 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	flags.StringVar(&s.DataDir, "data-dir", DefaultDataDir, "directory of the cluster's state")
 	flags.StringVar(&s.RunDir, "run-dir", "", "directory of sockets and namespaces (default "+DefaultRunDir+", or one of its own for another --data-dir)")
 	flags.StringVar(&s.Kubeconfig, "kubeconfig", "", "how to reach the API server (default: $KUBECONFIG, else that of --data-dir)")
-	root.AddCommand(simulateCommand(p, s), graphCommand(p))
+	root.AddCommand(simulateCommand(p, s), graphCommand(p), hollowCommand(p, s))
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return s.complete() }
 	root.AddCommand(
 		upCommand(p, s), downCommand(p, s), kubectlCommand(p, s), whyCommand(s), traceCommand(s),

@@ -35,7 +35,7 @@ func run() int {
 		Up:      up,
 		Down:    down,
 		Runner:  runner,
-		Graph:   graph, Simulate: simulate,
+		Graph:   graph, Simulate: simulate, Hollow: hollowNodes,
 		Kubectl: kubectl,
 		OCI:     shortcut.Run, WriteOCI: shortcut.Write,
 	}

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/sampan-dev/sampan/cli"
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/node/hollow"
+)
+
+// hollowNodes joins nodes without containers.
+func hollowNodes(ctx context.Context, o cli.HollowOptions) error {
+	base, err := clientcmd.BuildConfigFromFlags(o.Server, o.Kubeconfig)
+	if err != nil {
+		return fmt.Errorf("kubeconfig %q: %w", o.Kubeconfig, err)
+	}
+	cpu, err := resource.ParseQuantity(o.CPU)
+	if err != nil {
+		return fmt.Errorf("--cpu %q: %w", o.CPU, err)
+	}
+	memory, err := resource.ParseQuantity(o.Memory)
+	if err != nil {
+		return fmt.Errorf("--memory %q: %w", o.Memory, err)
+	}
+	cfg := hollow.Config{
+		Nodes: o.Nodes, First: o.First, Prefix: o.Prefix, CPU: cpu, Memory: memory, Pods: o.Pods,
+		Transport: func(node string) (client.Transport, error) {
+			own := rest.CopyConfig(base)
+			own.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + node, Groups: []string{"system:nodes"}}
+			return client.NewHTTP(own)
+		},
+	}
+	if o.Verbose {
+		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	if o.Tainted {
+		cfg.Taint = &corev1.Taint{Key: hollow.Label, Value: "true", Effect: corev1.TaintEffectNoSchedule}
+	}
+	begun := 0
+	cfg.Started = func(string) {
+		if begun++; begun == o.Nodes {
+			fmt.Fprintf(o.Out, "%d hollow nodes have begun\n", begun)
+		}
+	}
+	return hollow.Run(ctx, cfg)
+}
