@@ -41,6 +41,7 @@ var rules = []rule{
 	{"node/engine", []string{"node/cri", "node/container", "node/image", "node/network", "internal"}, "it must run under a foreign kubelet: no client, no kinds"},
 	{"node/container", []string{"internal"}, "separately testable host craft"},
 	{"node/image", []string{"internal"}, "separately testable host craft"},
+	{"node/registry", []string{"node/image", "internal"}, "it serves a store, whoever asks"},
 	{"node/network", []string{"internal"}, "separately testable host craft"},
 	{"node/build", []string{"node/container", "node/image", "node/network", "internal"}, "it needs no cluster"},
 	{"cli", []string{"client", "node/image", "node/build", "internal"}, "asking a question starts nothing of the control plane"},

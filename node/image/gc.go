@@ -47,6 +47,9 @@ const (
 	indexLock = "index.lock"
 )
 
+// lockExclusive is flock's way to have a lock alone.
+const lockExclusive = unix.LOCK_EX
+
 // flock takes a lock between processes, and between users within one.
 func (s *Store) flock(name string, how int) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(s.root, name), os.O_CREATE|os.O_RDWR, 0o600)
@@ -122,6 +125,9 @@ func (s *Store) reachable() (blobs, layers map[string]bool, err error) {
 		if err := s.markTree(entry.Digest, blobs, layers); err != nil {
 			return nil, nil, err
 		}
+	}
+	if err := s.markPinned(blobs); err != nil {
+		return nil, nil, err
 	}
 	if err := s.markRemembered(blobs, layers); err != nil {
 		return nil, nil, err

@@ -125,7 +125,10 @@ type arrival struct {
 	// platform picks from an index; all takes everything that is in it.
 	platform string
 	all      bool
-	tell     func(Progress)
+	// packed: the layers are kept as they come, since no container here will
+	// want them.
+	packed bool
+	tell   func(Progress)
 }
 
 // ingest takes an image from anywhere into the store.
@@ -137,7 +140,7 @@ func (s *Store) ingest(ctx context.Context, from source, a arrival) (Image, erro
 	defer end()
 	kind := remote.MediaTypeOf(a.raw)
 	if remote.IsManifest(kind) {
-		img, err := s.fetchImage(ctx, from, a.raw, a.tell)
+		img, err := s.fetchImage(ctx, from, arrival{raw: a.raw, tell: a.tell})
 		if err != nil {
 			return Image{}, err
 		}
@@ -164,7 +167,7 @@ func (s *Store) ingestIndex(ctx context.Context, from source, a arrival) (Image,
 			return Image{}, fmt.Errorf("the index has no image for linux/%s, only %s: %w",
 				architecture(a.platform), platforms(index.Manifests), ErrNotFound)
 		}
-		img, err := s.fetchManifest(ctx, from, picked, a.tell)
+		img, err := s.fetchManifest(ctx, from, picked, arrival{tell: a.tell})
 		if err != nil {
 			return Image{}, err
 		}
@@ -178,7 +181,8 @@ func (s *Store) ingestIndex(ctx context.Context, from source, a arrival) (Image,
 		if !remote.IsManifest(desc.MediaType) {
 			continue
 		}
-		_, err := s.fetchManifest(ctx, from, desc, a.tell)
+		foreign := desc.Platform != nil && desc.Platform.Architecture != architecture("")
+		_, err := s.fetchManifest(ctx, from, desc, arrival{tell: a.tell, packed: foreign})
 		if errors.Is(err, ErrNotFound) || errors.Is(err, remote.ErrNotFound) {
 			continue // a sparse index: some of its images are elsewhere
 		}
@@ -198,16 +202,18 @@ func (s *Store) ingestIndex(ctx context.Context, from source, a arrival) (Image,
 }
 
 // fetchManifest brings the image that an index describes.
-func (s *Store) fetchManifest(ctx context.Context, from source, desc ocispec.Descriptor, tell func(Progress)) (Image, error) {
+func (s *Store) fetchManifest(ctx context.Context, from source, desc ocispec.Descriptor, a arrival) (Image, error) {
 	raw, err := s.fetchSmall(ctx, from, desc)
 	if err != nil {
 		return Image{}, err
 	}
-	return s.fetchImage(ctx, from, raw, tell)
+	a.raw = raw
+	return s.fetchImage(ctx, from, a)
 }
 
 // fetchImage brings config and layers of a manifest.
-func (s *Store) fetchImage(ctx context.Context, from source, raw []byte, tell func(Progress)) (Image, error) {
+func (s *Store) fetchImage(ctx context.Context, from source, a arrival) (Image, error) {
+	raw := a.raw
 	var m ocispec.Manifest
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return Image{}, fmt.Errorf("manifest: %w: %w", ErrInvalid, err)
@@ -228,10 +234,10 @@ func (s *Store) fetchImage(ctx context.Context, from source, raw []byte, tell fu
 			return Image{}, fmt.Errorf("config %q: %w: %w", m.Config.Digest, ErrInvalid, err)
 		}
 	}
-	if attestation(m) {
+	if a.packed || attestation(m) {
 		err = s.fetchOthers(ctx, from, m.Layers)
 	} else {
-		err = s.bring(ctx, img, from, tell)
+		err = s.bring(ctx, img, from, a.tell)
 	}
 	if err != nil {
 		return Image{}, err

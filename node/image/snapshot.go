@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,6 +79,9 @@ func (s *Store) Prepare(key, imageRef string) (Rootfs, error) {
 	if err != nil {
 		return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
 	}
+	if err := s.unpackMissing(img); err != nil {
+		return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
+	}
 	made := snapshot{Image: img.Manifest}
 	for i := range img.Layers {
 		made.Chains = append(made.Chains, img.Chain(i))
@@ -95,6 +99,19 @@ func (s *Store) Prepare(key, imageRef string) (Rootfs, error) {
 		return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
 	}
 	return s.rootfs(dir, made), nil
+}
+
+// unpackMissing unpacks what has been pushed to this store and never been used.
+func (s *Store) unpackMissing(img Image) error {
+	if err := checkLayers(img); err != nil {
+		return err
+	}
+	for i := range img.Layers {
+		if _, err := os.Stat(s.layerPath(img.Chain(i))); err != nil {
+			return s.unpackAll(context.Background(), img)
+		}
+	}
+	return nil
 }
 
 // rootfs names the directories of a snapshot.

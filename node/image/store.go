@@ -109,7 +109,7 @@ func Open(cfg Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.Default()
 	}
-	for _, dir := range []string{"blobs/sha256", "layers", "snapshots", "ingest", "partial", "cache"} {
+	for _, dir := range []string{"blobs/sha256", "layers", "snapshots", "ingest", "partial", "cache", "pins"} {
 		if err := os.MkdirAll(filepath.Join(cfg.Root, dir), 0o700); err != nil {
 			return nil, fmt.Errorf("open image store %q: %w", cfg.Root, err)
 		}
