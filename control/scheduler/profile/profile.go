@@ -3,6 +3,10 @@
 package profile
 
 import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/sampan-dev/sampan/control/scheduler"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/images"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/nodeaffinity"
@@ -18,24 +22,65 @@ import (
 
 // Default is upstream's default scheduler.
 func Default() []scheduler.Profile {
-	return []scheduler.Profile{{Name: scheduler.DefaultName, Filters: filters(), Scores: scores()}}
+	p := scheduler.Profile{Name: scheduler.DefaultName}
+	for _, plugin := range usual().plugins() {
+		if plugin.filter != nil {
+			p.Filters = append(p.Filters, plugin.filter)
+		}
+		if plugin.score != nil {
+			p.Scores = append(p.Scores, plugin.score)
+		}
+	}
+	return []scheduler.Profile{p}
 }
 
-// filters are the rules a node must pass, in upstream's order: the cheap and often
-// decisive first.
-func filters() []scheduler.Filter {
-	return []scheduler.Filter{
-		nodename.Filter{}, unschedulable.Filter{}, taints.Filter{}, nodeaffinity.Filter{}, ports.Filter{},
-		resources.Filter{}, volumes.Restrictions{}, volumes.Limits{}, volumes.NewBinding(0), volumes.Zone{},
-		spread.Filter{Plugin: spread.System()}, podaffinity.Filter{},
+// settings are the arguments of the plugins.
+type settings struct {
+	added       *corev1.NodeAffinity
+	fit         resources.Filter
+	fitScore    resources.Score
+	balanced    []resources.Weighed
+	spread      spread.Plugin
+	affinity    podaffinity.Score
+	bindTimeout time.Duration
+	// percent and absolute are DefaultPreemption's.
+	percent, absolute int32
+}
+
+// usual are upstream's defaults.
+func usual() settings {
+	return settings{
+		fitScore: resources.Score{Resources: resources.Usual()}, balanced: resources.Usual(),
+		spread: spread.System(), affinity: podaffinity.Score{HardWeight: 1},
 	}
 }
 
-// scores are the preferences among the nodes that passed.
-func scores() []scheduler.Score {
-	return []scheduler.Score{
-		taints.Score{}, nodeaffinity.Score{}, resources.Score{Resources: resources.Usual()},
-		spread.Score{Plugin: spread.System()}, podaffinity.Score{HardWeight: 1},
-		resources.Balanced{Resources: resources.Usual()}, images.Score{},
+// plugin is one with what it does; either may be nil.
+type plugin struct {
+	name   string
+	filter scheduler.Filter
+	score  scheduler.Score
+}
+
+// plugins are all there are, in upstream's order: the cheap and often decisive
+// first. What has neither filter nor score here is part of the scheduler itself.
+func (s settings) plugins() []plugin {
+	node := nodeaffinity.Plugin{Added: s.added}
+	return []plugin{
+		{name: "SchedulingGates"}, {name: "PrioritySort"}, {name: "DefaultPreemption"}, {name: "DefaultBinder"},
+		{name: "NodeName", filter: nodename.Filter{}},
+		{name: "NodeUnschedulable", filter: unschedulable.Filter{}},
+		{name: "TaintToleration", filter: taints.Filter{}, score: taints.Score{}},
+		{name: "NodeAffinity", filter: nodeaffinity.Filter{Plugin: node}, score: nodeaffinity.Score{Plugin: node}},
+		{name: "NodePorts", filter: ports.Filter{}},
+		{name: "NodeResourcesFit", filter: s.fit, score: s.fitScore},
+		{name: "VolumeRestrictions", filter: volumes.Restrictions{}},
+		{name: "NodeVolumeLimits", filter: volumes.Limits{}},
+		{name: "VolumeBinding", filter: volumes.NewBinding(s.bindTimeout)},
+		{name: "VolumeZone", filter: volumes.Zone{}},
+		{name: "PodTopologySpread", filter: spread.Filter{Plugin: s.spread}, score: spread.Score{Plugin: s.spread}},
+		{name: "InterPodAffinity", filter: podaffinity.Filter{}, score: s.affinity},
+		{name: "NodeResourcesBalancedAllocation", score: resources.Balanced{Resources: s.balanced}},
+		{name: "ImageLocality", score: images.Score{}},
 	}
 }
