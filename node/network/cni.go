@@ -119,6 +119,12 @@ func (n *Net) detachCNI(ctx context.Context, rec record) error {
 	if err != nil {
 		return fmt.Errorf("recorded CNI configuration: %w", err)
 	}
+	if err := n.installed(list); err != nil {
+		// Nobody can undo what it did; the interfaces go with the namespace. A pod
+		// that could never be removed would be worse than an address that leaks.
+		n.log.Warn("a CNI plugin that attached a pod is gone: what it keeps of its own stays", "network", list.Name, "err", err)
+		return nil
+	}
 	if _, err := os.Stat(rec.NetNS); err != nil {
 		rec.NetNS = "" // plugins clean up what they can
 	}

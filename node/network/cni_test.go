@@ -47,6 +47,7 @@ func TestNetworkListTakesOver(t *testing.T) {
 	w.must(os.WriteFile(list, []byte(`{"cniVersion":"1.0.0","name":"vendor","plugins":[{"type":"vendor"}]}`), 0o600))
 	w.must(w.net.Check(t.Context()))
 
+	w.pod("stranded")
 	_, ips := w.pod("after")
 	if fmt.Sprint(ips) != "[198.51.100.7]" {
 		t.Errorf("addresses %v, want the plugin's", ips)
@@ -64,11 +65,15 @@ func TestNetworkListTakesOver(t *testing.T) {
 	w.must(w.net.Detach(t.Context(), Attachment{ID: "before"}))
 	w.clean("after")
 	w.clean("before")
+	// So may the plugin: the pod goes all the same.
+	w.must(os.Remove(filepath.Join(bin, "vendor")))
+	w.must(w.net.Detach(t.Context(), Attachment{ID: "stranded"}))
+	w.clean("stranded")
 	calls, err := os.ReadFile(filepath.Join(bin, "calls"))
 	w.must(err)
 	args := " eth0 IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID="
-	want := fmt.Sprintf("ADD after"+args+"\nADD refused"+args+"\nDEL refused"+args+"\nDEL after"+args+"\n",
-		"default", "after", "after", "", "", "refused", "", "", "refused", "default", "after", "after")
+	want := fmt.Sprintf("ADD stranded"+args+"\nADD after"+args+"\nADD refused"+args+"\nDEL refused"+args+"\nDEL after"+args+"\n",
+		"default", "stranded", "stranded", "default", "after", "after", "", "", "refused", "", "", "refused", "default", "after", "after")
 	if string(calls) != want {
 		t.Errorf("plugin saw\n%swant\n%s", calls, want)
 	}
