@@ -65,7 +65,9 @@ func (st *starter) start(ctx context.Context) func(*machine) {
 	if err != nil {
 		return st.fail(ctx, errConfig, err)
 	}
-	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+	// A pod that is deleted now must not look as if its container had failed to
+	// start: what has begun comes to its end, and is then stopped as any other.
+	callCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	made, err := st.m.a.cfg.Engine.CreateContainer(callCtx, &rt.CreateContainerRequest{
 		PodSandboxId: st.box, Config: cfg, SandboxConfig: spec.Sandbox(st.pod, 0, st.m.a.node),
@@ -75,6 +77,9 @@ func (st *starter) start(ctx context.Context) func(*machine) {
 	}
 	st.m.a.mark(st.m.uid, "create container", st.c.Name, begin)
 	st.event(corev1.EventTypeNormal, "Created", "Container created")
+	if ctx.Err() != nil {
+		return nil
+	}
 	begin = time.Now()
 	if _, err := st.m.a.cfg.Engine.StartContainer(callCtx, &rt.StartContainerRequest{ContainerId: made.GetContainerId()}); err != nil {
 		return st.fail(ctx, errRun, err)

@@ -3,8 +3,10 @@ package status
 import (
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/plan"
@@ -158,10 +160,20 @@ func (b *builder) state(c *actual.Container) corev1.ContainerState {
 	case actual.Exited:
 		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 			ExitCode: c.ExitCode, Reason: exitReason(c), Message: b.message(c),
-			StartedAt: stamp(c.Started), FinishedAt: stamp(c.Finished), ContainerID: b.id(c),
+			StartedAt: begun(c), FinishedAt: stamp(c.Finished), ContainerID: b.id(c),
 		}}
 	}
 	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: b.waiting}}
+}
+
+// begun is when a container that has ended was started. One that could not be has
+// the engine's zero, which is 1970 to clients: an end without a beginning would
+// confuse them.
+func begun(c *actual.Container) metav1.Time {
+	if c.Started.IsZero() {
+		return metav1.NewTime(time.Unix(0, 0))
+	}
+	return stamp(c.Started)
 }
 
 // message is what the container left to be said. Its file goes with the pod's
