@@ -74,6 +74,7 @@ var fences = []fence{
 	{"k8s.io/client-go/dynamic", []string{"test"}, "it drags the clientset in", false},
 	{"k8s.io/apiserver", []string{"control/apiserver/crd", "control/apiserver/cel"}, "ours is the server; only leaf packages of it: CRD schemas, and the CEL environment of expressions", false},
 	{"k8s.io/pod-security-admission", []string{"control/apiserver/admit"}, "one rule judges pods; its admission package would drag the clientset in", false},
+	{"k8s.io/kube-scheduler", []string{"control/scheduler/profile", "control/scheduler/extender"}, "the form of configurations and of questions to extenders; decisions know neither", false},
 	{"k8s.io/kubernetes", []string{"test/conformance"}, "never: upstream's tests alone", false},
 	{"github.com/spf13/cobra", []string{"cli", "cmd"}, "flags are read in one place", false},
 }
