@@ -32,7 +32,16 @@ type entry struct {
 	Args    [6]uint64
 	Message uint64
 	Length  uint64
+	Flags   uint64
 }
+
+// Flags of an entry.
+const (
+	// mayFail goes on whatever the call returns.
+	mayFail = 1
+	// isAbsolute wants the first argument to point at a slash after the call.
+	isAbsolute = 2
+)
 
 // endOfCalls is no system call: the list fails there, though it never gets there.
 const endOfCalls = ^uint64(0)
@@ -148,8 +157,11 @@ func (s *stager) becomeMapped() error {
 	return fmt.Errorf("enter user namespace: %w", e)
 }
 
-// lastCalls is what become does, as a list.
-func (s *stager) lastCalls() (*calls, error) {
+// adder appends a call to a list.
+type adder = func(what string, nr uintptr, args ...uint64)
+
+// lastCalls is what become does, as a list; first come other calls.
+func (s *stager) lastCalls(first ...func(*calls, adder)) (*calls, error) {
 	p := &s.p.Process
 	c := newCalls()
 	var failed error
@@ -158,15 +170,23 @@ func (s *stager) lastCalls() (*calls, error) {
 			failed = err
 		}
 	}
+	add("stay opaque", syscall.SYS_PRCTL, prSetDumpable, 0)
 	add("close the control socket on exec", syscall.SYS_FCNTL, uint64(control), syscall.F_SETFD, syscall.FD_CLOEXEC)
-	add("enter user namespace", sysSetns, uint64(s.user), syscall.CLONE_NEWUSER)
-	add("close", syscall.SYS_CLOSE, uint64(s.user))
+	for _, f := range first {
+		f(c, add)
+	}
+	own := getOwn()
+	if s.user >= 0 {
+		add("enter user namespace", sysSetns, uint64(s.user), syscall.CLONE_NEWUSER)
+		add("close", syscall.SYS_CLOSE, uint64(s.user))
+		own = uint64(1)<<(lastCap()+1) - 1 // entering a user namespace gives everything in it
+	}
 	if p.NoNewPrivs {
 		add("no_new_privs", syscall.SYS_PRCTL, prSetNoNewPrivs, 1)
 	} else {
 		s.addSeccomp(c, add)
 	}
-	s.addCredentials(c, add)
+	s.addCredentials(c, add, own)
 	if p.NoNewPrivs {
 		s.addSeccomp(c, add)
 	}
@@ -177,7 +197,7 @@ func (s *stager) lastCalls() (*calls, error) {
 	return c, err
 }
 
-func (s *stager) addSeccomp(c *calls, add func(string, uintptr, ...uint64)) {
+func (s *stager) addSeccomp(c *calls, add adder) {
 	code := s.p.Process.Seccomp
 	if len(code) == 0 {
 		return
@@ -188,13 +208,12 @@ func (s *stager) addSeccomp(c *calls, add func(string, uintptr, ...uint64)) {
 	add("load seccomp filter", sysSeccomp, setModeFilter, uint64(s.p.Process.SeccompFlags), c.put(prog))
 }
 
-func (s *stager) addCredentials(c *calls, add func(string, uintptr, ...uint64)) {
+func (s *stager) addCredentials(c *calls, add adder, own uint64) {
 	p := &s.p.Process
 	last := lastCap()
-	own := uint64(1)<<(last+1) - 1 // entering a user namespace gives everything in it
 	caps := p.Caps
 	if caps == nil {
-		caps = &plan.Caps{Bounding: own, Effective: own, Permitted: own}
+		caps = &plan.Caps{Bounding: ^uint64(0), Effective: own, Permitted: own}
 	}
 	for n := range last + 1 {
 		if caps.Bounding&(1<<n) == 0 {
@@ -219,11 +238,22 @@ func (s *stager) addCredentials(c *calls, add func(string, uintptr, ...uint64)) 
 		}
 	}
 	add("set capabilities", syscall.SYS_CAPSET, c.put(header), c.put(data))
+	add("clear ambient capabilities", syscall.SYS_PRCTL, prCapAmbient, ambientClearAll)
 	for n := range last + 1 {
 		if caps.Ambient&own&(1<<n) != 0 {
 			add("raise ambient capability", syscall.SYS_PRCTL, prCapAmbient, ambientRaise, n)
+			c.list[len(c.list)-1].Flags = mayFail // not inheritable: as with other runtimes, it is not given
 		}
 	}
+}
+
+// getOwn are the capabilities that this process could give.
+func getOwn() uint64 {
+	own, err := getCaps()
+	if err != nil {
+		return 0
+	}
+	return own
 }
 
 // lastCap is the kernel's last capability, asked of the kernel itself.

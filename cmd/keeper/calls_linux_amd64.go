@@ -4,8 +4,8 @@ import "encoding/binary"
 
 const elfMachine = 62 // EM_X86_64
 
-// callLoop is the loop over the list of system calls. Entries are 72 bytes: the
-// number, six arguments, and a message for the descriptor report
+// callLoop is the loop over the list of system calls. Entries are 80 bytes: the
+// number, six arguments, a message with its length, and flags. The message is for the descriptor report
 // when the call fails.
 func callLoop(report int) []byte {
 	code := []byte{0x48, 0xbb} // mov rbx, list
@@ -20,10 +20,18 @@ func callLoop(report int) []byte {
 		0x4c, 0x8b, 0x43, 0x28, // mov r8, [rbx+40]
 		0x4c, 0x8b, 0x4b, 0x30, // mov r9, [rbx+48]
 		0x0f, 0x05, // syscall
+		0x48, 0x8b, 0x4b, 0x48, // mov rcx, [rbx+72]
+		0xf6, 0xc1, mayFail, // test cl, mayFail
+		0x75, 0x0f, // jnz on
 		0x48, 0x85, 0xc0, // test rax, rax
-		0x78, 0x06, // js failed
-		0x48, 0x83, 0xc3, 0x48, // add rbx, 72
-		0xeb, 0xd8, // jmp next
+		0x78, 0x10, // js failed
+		0xf6, 0xc1, isAbsolute, // test cl, isAbsolute
+		0x74, 0x05, // jz on
+		0x80, 0x3f, '/', // cmp byte [rdi], '/'
+		0x75, 0x06, // jne failed
+		// on:
+		0x48, 0x83, 0xc3, 0x50, // add rbx, 80
+		0xeb, 0xc5, // jmp next
 		// failed:
 		0xb8, 1, 0, 0, 0, // mov eax, write
 		0xbf, byte(report), byte(report>>8), 0, 0, // mov edi, report

@@ -91,7 +91,7 @@ func (k *keeper) launch(ch *child, planFD int) (plan.Answer, error) {
 	}
 	ch.control = control
 	files := []uintptr{stdio[0].Fd(), stdio[1].Fd(), stdio[2].Fd(), uintptr(planFD), theirs.Fd()}
-	pid, pidfd, err := fork(&ch.c, ch.id, files)
+	pid, pidfd, err := fork(&ch.c, stageOf(ch.id), files)
 	theirs.Close()
 	if err != nil {
 		return plan.Answer{}, err
@@ -118,9 +118,19 @@ func (k *keeper) launch(ch *child, planFD int) (plan.Answer, error) {
 	return plan.Answer{Code: rep.Code, Notes: rep.Notes}, errors.New(rep.Error)
 }
 
-// fork starts this very program as a stage in the namespaces that must exist
-// before it does.
-func fork(c *plan.Child, name string, files []uintptr) (pid int, pidfd *os.File, err error) {
+// program is what a fork executes.
+type program struct {
+	path string
+	argv []string
+}
+
+// stageOf is this very program as a stage.
+func stageOf(name string) program {
+	return program{"/proc/self/exe", []string{"keeper", "stage", name}}
+}
+
+// fork starts a program in the namespaces that must exist before it does.
+func fork(c *plan.Child, p program, files []uintptr) (pid int, pidfd *os.File, err error) {
 	fd := -1
 	attr := &syscall.ProcAttr{
 		// A stage lives for a millisecond: it need not collect garbage.
@@ -129,7 +139,7 @@ func fork(c *plan.Child, name string, files []uintptr) (pid int, pidfd *os.File,
 		Sys:   &syscall.SysProcAttr{Cloneflags: c.Flags, Setsid: true, PidFD: &fd},
 	}
 	start := func() (err error) {
-		pid, err = forkInto(c.Cgroup, name, attr)
+		pid, err = forkInto(c.Cgroup, p, attr)
 		return err
 	}
 	if c.PIDNS != "" {
@@ -155,10 +165,9 @@ func fork(c *plan.Child, name string, files []uintptr) (pid int, pidfd *os.File,
 
 // forkInto forks into a cgroup. Where the kernel cannot (before Linux 5.7, or with
 // clone3 forbidden) the child is moved there, which takes longer.
-func forkInto(cgroup, name string, attr *syscall.ProcAttr) (int, error) {
-	argv := []string{"keeper", "stage", name}
+func forkInto(cgroup string, p program, attr *syscall.ProcAttr) (int, error) {
 	if cgroup == "" {
-		return syscall.ForkExec("/proc/self/exe", argv, attr)
+		return syscall.ForkExec(p.path, p.argv, attr)
 	}
 	dir, err := openFD(cgroup, oPath|syscall.O_DIRECTORY)
 	if err != nil {
@@ -166,12 +175,12 @@ func forkInto(cgroup, name string, attr *syscall.ProcAttr) (int, error) {
 	}
 	defer syscall.Close(dir)
 	attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, dir
-	pid, err := syscall.ForkExec("/proc/self/exe", argv, attr)
+	pid, err := syscall.ForkExec(p.path, p.argv, attr)
 	if err == nil {
 		return pid, nil
 	}
 	attr.Sys.UseCgroupFD = false
-	if pid, err = syscall.ForkExec("/proc/self/exe", argv, attr); err != nil {
+	if pid, err = syscall.ForkExec(p.path, p.argv, attr); err != nil {
 		return 0, err
 	}
 	if err := writeFile(cgroup+"/cgroup.procs", strconv.Itoa(pid)); err != nil {

@@ -65,13 +65,16 @@ func launchExec(r *plan.Request, fds []int) (*os.File, plan.Answer, int, error) 
 	if len(fds) == maxFDs {
 		files = []uintptr{uintptr(fds[2]), uintptr(fds[3]), uintptr(fds[4])}
 	}
+	if p, a, err := quickExec(r, fds, files); err == nil {
+		return p, a, -1, nil
+	}
 	control, theirs, err := pair()
 	if err != nil {
 		return nil, none, -1, err
 	}
 	defer control.close()
 	files = append(files, uintptr(fds[0]), theirs.Fd(), uintptr(fds[1]))
-	pid, pidfd, err := fork(r.Child, r.ID, files)
+	pid, pidfd, err := fork(r.Child, stageOf(r.ID), files)
 	theirs.Close()
 	if err != nil {
 		return nil, none, -1, err

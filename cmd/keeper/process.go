@@ -156,18 +156,22 @@ func (s *stager) home() {
 			return
 		}
 	}
-	dir := "/"
+	var text []byte
 	if f, err := os.Open("/etc/passwd"); err == nil {
-		b, _ := io.ReadAll(io.LimitReader(f, maxPasswd))
+		text, _ = io.ReadAll(io.LimitReader(f, maxPasswd))
 		f.Close()
-		for line := range strings.Lines(string(b)) {
-			if f := strings.Split(strings.TrimSpace(line), ":"); len(f) >= 6 && f[2] == strconv.Itoa(p.UID) {
-				dir = f[5]
-				break
-			}
+	}
+	p.Env = append(p.Env, "HOME="+homeIn(string(text), p.UID))
+}
+
+// homeIn is the home directory of a user as a passwd file has it.
+func homeIn(passwd string, uid int) string {
+	for line := range strings.Lines(passwd) {
+		if f := strings.Split(strings.TrimSpace(line), ":"); len(f) >= 6 && f[2] == strconv.Itoa(uid) {
+			return f[5]
 		}
 	}
-	p.Env = append(p.Env, "HOME="+dir)
+	return "/"
 }
 
 // lookup finds the program as execvp would, with an error that says what is wrong.
