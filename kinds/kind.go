@@ -102,6 +102,8 @@ type Custom struct {
 	// Convert makes an object of another version of the same kind, for the
 	// record of field owners; obj is left alone.
 	Convert func(obj Object, to schema.GroupVersionKind) (Object, error)
+	// Stored is the version that is stored.
+	Stored schema.GroupVersionKind
 }
 
 // Strategy is what happens to an object between decoding and storing. The

@@ -82,7 +82,10 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
+	calls := timed(cfg.Store, cfg.Kinds)
+	cfg.Store = calls
 	s := &Server{cfg: cfg, ready: make(chan struct{}), stopping: make(chan struct{}), metrics: newMetrics()}
+	s.metrics.registry.MustRegister(calls.seconds, calls.failed)
 	var err error
 	s.addresses, err = serviceip.New(serviceip.Config{Ranges: cfg.ServiceRanges, List: s.services,
 		Objects: &ownReader{server: s}, Now: cfg.Now, Log: cfg.Log})
@@ -173,6 +176,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.followSettings(ctx) })
 	g.Go(func() error { return s.aggregateRoles(ctx) })
 	g.Go(func() error { return s.dynamic.run(ctx) })
+	g.Go(func() error { return s.checkTypes(ctx) })
 	g.Go(func() error { return s.keepOrder(ctx) })
 	g.Go(func() error { return s.keepSealed(ctx) })
 	g.Go(func() error { return s.crds.Run(ctx, s.own, s.resources) })

@@ -53,10 +53,10 @@ func ModelName(gvk schema.GroupVersionKind) string {
 	return strings.Join(group, ".") + "." + gvk.Version + "." + gvk.Kind
 }
 
-// models are the schemas of the kind and of its list. selectable adds the fields
-// by which lists may choose.
+// models are the schemas of the kind and of its list. selectable makes them as
+// they are published: with the fields by which lists may choose.
 func (v *version) models(v2, selectable bool) map[string]*spec.Schema {
-	b := modeller{version: v, refs: v3Schemas, v2: v2}
+	b := modeller{version: v, refs: v3Schemas, v2: v2, wrap: selectable && !v2}
 	if v2 {
 		b.refs = v2Schemas
 	}
@@ -85,6 +85,9 @@ type modeller struct {
 	version *version
 	refs    string
 	v2      bool
+	// wrap puts references with something beside them into an allOf: OpenAPI v3
+	// would ignore what is beside them otherwise.
+	wrap bool
 }
 
 // object is the kind's schema with what every object has. A schema that is missing
@@ -126,7 +129,11 @@ func (b modeller) list(gvk schema.GroupVersionKind) *spec.Schema {
 }
 
 func (b modeller) ref(name, description string) spec.Schema {
-	return *spec.RefSchema(b.refs + name).WithDescription(description)
+	to := spec.RefSchema(b.refs + name)
+	if b.wrap {
+		to = spec.ComposedSchema(*to)
+	}
+	return *to.WithDescription(description)
 }
 
 func (b modeller) typeMeta(s *spec.Schema) {

@@ -1,6 +1,8 @@
 package discovery
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"slices"
 	"strings"
 
@@ -111,7 +113,8 @@ func (v *groupVersion) resourceList() *metav1.APIResourceList {
 		GroupVersion: v.String(), APIResources: []metav1.APIResource{}}
 	for _, k := range v.kinds {
 		list.APIResources = append(list.APIResources, metav1.APIResource{Name: k.Resource, SingularName: k.Singular,
-			Namespaced: k.Namespaced, Kind: k.GVK.Kind, Verbs: verbsOf(k), ShortNames: k.Short, Categories: k.Categories})
+			Namespaced: k.Namespaced, Kind: k.GVK.Kind, Verbs: verbsOf(k), ShortNames: k.Short, Categories: k.Categories,
+			StorageVersionHash: storageHash(k)})
 		for _, s := range subresources(k) {
 			r := metav1.APIResource{Name: k.Resource + "/" + s.Name, Namespaced: k.Namespaced, Kind: s.GVK.Kind, Verbs: ordered(s.Verbs)}
 			if s.GVK.GroupVersion() != v.GroupVersion {
@@ -121,6 +124,23 @@ func (v *groupVersion) resourceList() *metav1.APIResourceList {
 		}
 	}
 	return list
+}
+
+// storageHash is by which clients see that a kind is stored in another version than
+// before: upstream's eight bytes, and "" for what is not stored.
+func storageHash(k *kinds.Kind) string {
+	if k.Storage == "" {
+		return ""
+	}
+	stored := k.GVK
+	switch {
+	case k.View != nil:
+		stored = k.View.Stored
+	case k.Custom != nil:
+		stored = k.Custom.Stored
+	}
+	sum := sha256.Sum256([]byte(stored.Group + "/" + stored.Version + "/" + stored.Kind))
+	return base64.StdEncoding.EncodeToString(sum[:8])
 }
 
 // subresources are the kind's, by name, with their kind filled in.

@@ -42,6 +42,10 @@ type Watcher interface {
 // Objects follows the objects of one kind, which are shared and read-only. Its
 // methods may be called concurrently, Run once.
 type Objects[T kinds.Object] struct {
+	// Changed, if set before Run, is told of the objects whenever they are others
+	// than before; it is Run's goroutine that calls it.
+	Changed func(all []T)
+
 	from   Watcher
 	at     target.Target
 	log    *slog.Logger
@@ -158,4 +162,7 @@ func (o *Objects[T]) publish() {
 	slices.SortFunc(all, func(a, b T) int { return strings.Compare(a.GetName(), b.GetName()) })
 	o.ordered.Store(&all)
 	o.first.Do(func() { close(o.synced) })
+	if o.Changed != nil {
+		o.Changed(all)
+	}
 }

@@ -196,7 +196,7 @@ func (s *stage) step(block string) string {
 
 // request sends one object, or a bare verb.
 func (s *stage) request(verb string, opts map[string]string, text string) string {
-	method := map[string]string{"create": "POST", "update": "PUT", "merge": "PATCH", "delete": "DELETE", "get": "GET", "until": "POST"}[verb]
+	method := map[string]string{"create": "POST", "update": "PUT", "merge": "PATCH", "delete": "DELETE", "get": "GET", "await": "GET", "until": "POST"}[verb]
 	path, media, body := opts["path"], "application/json", []byte(nil)
 	if text != "" {
 		var err error
@@ -229,11 +229,11 @@ func (s *stage) request(verb string, opts map[string]string, text string) string
 		_ = answer.Body.Close()
 		s.last = answer.Header.Get("Audit-Id")
 		seen := s.tell(answer, raw, opts["show"])
-		if verb != "until" || strings.Contains(seen, opts["has"]) {
+		if verb != "until" && verb != "await" || strings.Contains(seen, opts["has"]) {
 			return seen
 		}
 		// A configuration is in force a moment after it was written.
-		if answer.StatusCode < 300 {
+		if verb == "until" && answer.StatusCode < 300 {
 			s.remove(who, path+"/"+nameOf(raw))
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
