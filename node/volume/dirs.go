@@ -109,11 +109,14 @@ func hostPath(src *corev1.HostPathVolumeSource) error {
 		want = *src.Type
 	}
 	switch want {
-	case corev1.HostPathUnset:
-		return nil
-	case corev1.HostPathDirectoryOrCreate:
+	case corev1.HostPathUnset, corev1.HostPathDirectoryOrCreate:
+		// Without a type nothing is checked; what is not there, the engines that
+		// people know create as a directory.
 		if _, err := os.Stat(src.Path); errors.Is(err, fs.ErrNotExist) {
 			return os.MkdirAll(src.Path, 0o755)
+		}
+		if want == corev1.HostPathUnset {
+			return nil
 		}
 	case corev1.HostPathFileOrCreate:
 		if err := createFile(src.Path); err != nil {

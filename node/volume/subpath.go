@@ -53,7 +53,26 @@ func openPart(s SubPath) (*os.File, error) {
 	if !errors.Is(err, fs.ErrNotExist) || !s.Writable {
 		return part, err
 	}
-	return pathrs.MkdirAllHandle(root, s.Path, 0o750)
+	return makePart(root, s.Path)
+}
+
+// makePart creates a directory with the mode of the volume's root, so that
+// whoever may write to the volume may write to it too.
+func makePart(root *os.File, path string) (*os.File, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(root.Fd()), &st); err != nil {
+		return nil, fmt.Errorf("ask for the volume's mode: %w", err)
+	}
+	part, err := pathrs.MkdirAllHandle(root, path, os.FileMode(st.Mode&0o777))
+	if err != nil {
+		return nil, err
+	}
+	// Again: the process's umask has taken bits away, and none else were given.
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", part.Fd()), st.Mode&0o7777); err != nil {
+		part.Close()
+		return nil, fmt.Errorf("set mode of %q: %w", path, err)
+	}
+	return part, nil
 }
 
 // bind mounts an open file or directory at target. A mount that is there from

@@ -326,3 +326,30 @@ func TestHostPathTypes(t *testing.T) {
 		}
 	}
 }
+
+// A directory that a subPath names and nobody has made is as open as its volume.
+func TestMissingSubPathHasTheVolumesMode(t *testing.T) {
+	b := newBench(t)
+	root := t.TempDir()
+	if err := os.Chmod(root, 0o777|os.ModeSetgid); err != nil {
+		t.Fatal(err)
+	}
+	at, err := b.BindSubPath(SubPath{PodUID: "u1", Volume: "v", Container: "c", Root: root, Path: "a/b", Writable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(at)
+	if err != nil || info.Mode() != fs.ModeDir|fs.ModeSetgid|0o777 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+// A host path without a type is made if it is not there.
+func TestHostPathWithoutAType(t *testing.T) {
+	b := newBench(t)
+	at := filepath.Join(t.TempDir(), "a", "b")
+	b.prepare(t, podWith(corev1.Volume{Name: "h", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: at}}}))
+	if info, err := os.Stat(at); err != nil || info.Mode() != fs.ModeDir|0o755 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}

@@ -146,8 +146,8 @@ func (s *Server) nodeStats() nodeStats {
 	}
 	total, available := meminfo("MemTotal:"), meminfo("MemAvailable:")
 	if total > available {
-		used := total - available
-		n.Memory = &memoryStats{Time: now, AvailableBytes: &available, UsageBytes: &used, WorkingSetBytes: &used}
+		used, resident := total-available, meminfo("AnonPages:")
+		n.Memory = &memoryStats{Time: now, AvailableBytes: &available, UsageBytes: &used, WorkingSetBytes: &used, RSSBytes: &resident}
 	}
 	return n
 }
