@@ -249,7 +249,7 @@ func TestLogLines(t *testing.T) {
 		}
 		got = append(got, strings.Join(f[1:], " "))
 	}
-	if want := "P x*1|P x*1|F x*0|F x*1|F no newline"; strings.Join(got, "|") != want {
+	if want := "P x*1|P x*1|F x*0|F x*1|P no newline"; strings.Join(got, "|") != want {
 		t.Errorf("got %s, want %s", strings.Join(got, "|"), want)
 	}
 }
