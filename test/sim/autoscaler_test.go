@@ -35,10 +35,13 @@ func TestAutoscalerVersions(t *testing.T) {
 		}
 		h = h.DeepCopy()
 		h.Spec.MaxReplicas = 9
+		h.ResourceVersion = "" // the controller writes, too
 		if h, err = client.HorizontalPodAutoscalers.Update(ctx, p.admin, h); err != nil || h.Generation != 2 {
 			t.Fatalf("%v, generation %d", err, h.Generation)
 		}
+		p.settle()
 		h = h.DeepCopy()
+		h.ResourceVersion = ""
 		h.Status.CurrentReplicas = 3
 		h.Status.Conditions = []autoscalingv2.HorizontalPodAutoscalerCondition{{Type: autoscalingv2.AbleToScale, Status: corev1.ConditionTrue}}
 		if _, err = client.HorizontalPodAutoscalers.UpdateStatus(ctx, p.admin, h); err != nil {

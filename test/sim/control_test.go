@@ -6,6 +6,7 @@ package sim_test
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver"
 	"github.com/sampan-dev/sampan/control/controller"
 	controllers "github.com/sampan-dev/sampan/control/controller/all"
+	"github.com/sampan-dev/sampan/control/controller/nodeipam"
 	"github.com/sampan-dev/sampan/control/store/memory"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pki"
@@ -66,7 +68,7 @@ func startWith(t *testing.T, tune func(*apiserver.Config)) *plane {
 	running.Go(func() {
 		_ = controllers.Start(ctx, controllers.Config{
 			Transport: p.component, Kinds: controller.NewKinds(stored()...), RootCA: authority.PEM(), Log: log,
-			Authority: authority, TokenKey: tokens,
+			Authority: authority, TokenKey: tokens, NodeRanges: nodeipam.Config{Clusters: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}},
 		})
 	})
 	p.settle()

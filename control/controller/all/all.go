@@ -21,11 +21,16 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/endpoints"
 	"github.com/sampan-dev/sampan/control/controller/endpointslice"
 	"github.com/sampan-dev/sampan/control/controller/endpointslicemirroring"
+	"github.com/sampan-dev/sampan/control/controller/ephemeralvolume"
+	"github.com/sampan-dev/sampan/control/controller/expand"
 	"github.com/sampan-dev/sampan/control/controller/gc"
 	"github.com/sampan-dev/sampan/control/controller/horizontalpodautoscaler"
 	"github.com/sampan-dev/sampan/control/controller/job"
+	"github.com/sampan-dev/sampan/control/controller/loadbalancer"
 	"github.com/sampan-dev/sampan/control/controller/namespace"
 	"github.com/sampan-dev/sampan/control/controller/node"
+	"github.com/sampan-dev/sampan/control/controller/nodeipam"
+	"github.com/sampan-dev/sampan/control/controller/nodettl"
 	"github.com/sampan-dev/sampan/control/controller/podgc"
 	"github.com/sampan-dev/sampan/control/controller/pvbinder"
 	"github.com/sampan-dev/sampan/control/controller/pvcprotection"
@@ -61,6 +66,11 @@ type Config struct {
 	Authority *pki.Authority
 	// TokenKey signs the tokens in secrets of service accounts; nil signs none.
 	TokenKey *pki.TokenKey
+	// NodeRanges are shared out among nodes for their pods; without any, nodes have
+	// what they bring themselves.
+	NodeRanges nodeipam.Config
+	// NoLoadBalancer leaves services of type LoadBalancer to somebody else.
+	NoLoadBalancer bool
 	// Log defaults to slog.Default().
 	Log *slog.Logger
 }
@@ -126,10 +136,19 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(namespace.New(shared, cfg.Kinds)))
 	add(as(resourcequota.New(shared, cfg.Kinds)))
 	add(as(pvbinder.New(shared)))
+	add(as(ephemeralvolume.New(shared)))
+	add(as(expand.New(shared)))
 	add(as(pvprotection.New(shared)))
 	add(as(pvcprotection.New(shared)))
 	add(as(servicecidr.New(shared)))
 	add(as(node.New(shared)))
+	add(as(nodettl.New(shared)))
+	if len(cfg.NodeRanges.Clusters) > 0 {
+		add(as(nodeipam.New(shared, cfg.NodeRanges)))
+	}
+	if !cfg.NoLoadBalancer {
+		add(as(loadbalancer.New(shared)))
+	}
 	add(as(taint.New(shared)))
 	add(as(podgc.New(shared)))
 	add(as(gc.New(shared, cfg.Kinds)))
