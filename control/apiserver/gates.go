@@ -38,6 +38,7 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 			Objects: reader, Writer: reader, Authz: s.authz, ResourceOf: s.resourceOf, Now: s.cfg.Now,
 			Dynamic: s.dynamic.rules(), Switches: s.cfg.Admission})),
 		Audit:        s.finished,
+		Delivered:    s.metrics.delivered,
 		Ordered:      true, // by flow.Order, before ServeHTTP
 		Timeline:     s.cfg.Timeline,
 		Transformers: s.cfg.Transformers,

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 )
@@ -28,6 +29,7 @@ type metrics struct {
 	seconds  *prometheus.HistogramVec
 	sizes    *prometheus.HistogramVec
 	series   sync.Map // of series, by seriesKey
+	events   *prometheus.CounterVec
 
 	reading, writing atomic.Int64
 	mu               sync.Mutex
@@ -61,6 +63,8 @@ func newMetrics() *metrics {
 		sizes: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "apiserver_response_sizes",
 			Help:    "Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.",
 			Buckets: prometheus.ExponentialBuckets(1000, 10, 7)}, requestLabels),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "apiserver_watch_events_total",
+			Help: "Number of events sent in watch clients"}, []string{"group", "version", "resource"}),
 		long:    map[seriesKey]int{},
 		longNow: prometheus.NewDesc("apiserver_longrunning_requests", "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.", requestLabels, nil),
 		kindNow: prometheus.NewDesc("apiserver_current_inflight_requests", "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.", []string{"request_kind"}, nil),
@@ -90,6 +94,11 @@ func (m *metrics) count(k seriesKey, code int) *series {
 	}
 	c.(prometheus.Counter).Inc()
 	return s
+}
+
+// delivered counts events that were sent to a watcher.
+func (m *metrics) delivered(of schema.GroupVersionResource, events int) {
+	m.events.WithLabelValues(of.Group, of.Version, of.Resource).Add(float64(events))
 }
 
 // local counts a request of a component of this process.
@@ -192,6 +201,7 @@ func (m *metrics) Describe(c chan<- *prometheus.Desc) {
 	m.requests.Describe(c)
 	m.seconds.Describe(c)
 	m.sizes.Describe(c)
+	m.events.Describe(c)
 	c <- m.longNow
 	c <- m.kindNow
 	c <- m.objects
@@ -202,6 +212,7 @@ func (m *metrics) Collect(c chan<- prometheus.Metric) {
 	m.requests.Collect(c)
 	m.seconds.Collect(c)
 	m.sizes.Collect(c)
+	m.events.Collect(c)
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}

@@ -22,7 +22,7 @@ func connectOptions(name string, q url.Values, path string) (runtime.Object, sch
 		path = q.Get("path")
 	}
 	var options runtime.Object
-	kind := ""
+	var kind string
 	switch name {
 	case "pods/attach":
 		kind, options = "PodAttachOptions", &corev1.PodAttachOptions{Stdin: flag("stdin"), Stdout: flag("stdout"),

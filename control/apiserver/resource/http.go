@@ -106,6 +106,10 @@ func (x *exchange) serve(at route) {
 		return
 	}
 	x.query = x.options(query)
+	wait, err := timeoutOf(query)
+	if err != nil && x.req.Verb != verbWatch {
+		x.query = err
+	}
 	release, err := x.admitLoad()
 	if err != nil {
 		x.fail(err)
@@ -115,10 +119,26 @@ func (x *exchange) serve(at route) {
 	ctx := x.r.Context()
 	if x.req.Verb != verbWatch {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, RequestTimeout)
+		ctx, cancel = context.WithTimeout(ctx, wait)
 		defer cancel()
 	}
 	x.run(ctx)
+}
+
+// timeoutOf is how long a request may last: as long as its URL says, where that is
+// less than RequestTimeout. "0s" is no wish.
+func timeoutOf(q url.Values) (time.Duration, error) {
+	if q.Get("timeout") == "" {
+		return RequestTimeout, nil
+	}
+	wish, err := time.ParseDuration(q.Get("timeout"))
+	if err != nil {
+		return RequestTimeout, apierrors.NewBadRequest("invalid timeout specified in the request URL - " + err.Error())
+	}
+	if wish <= 0 || wish > RequestTimeout {
+		return RequestTimeout, nil
+	}
+	return wish, nil
 }
 
 // noRoute says that the URL or the method leads nowhere, to those who may try.

@@ -56,6 +56,9 @@ func (f *fieldManagers) of(k *kinds.Kind, sub string) (*managedfields.FieldManag
 		return nil, fmt.Errorf("field manager of %q: %w", k.GVK, err)
 	}
 	kept, _ := f.made.LoadOrStore(key, m)
+	if !f.server.serves(k) {
+		f.made.Delete(key) // the request came before the kind went: nobody would forget it
+	}
 	return kept.(*managedfields.FieldManager), nil
 }
 

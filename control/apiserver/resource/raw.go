@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,18 +18,28 @@ import (
 // Raw gets a path below /api or /apis, with its query, as JSON: also one that
 // another server answers for. A refusal is an API status.
 func (l *Local) Raw(ctx context.Context, path string) ([]byte, error) {
-	r, err := http.NewRequestWithContext(identity.With(ctx, l.who), http.MethodGet, path, nil)
+	return l.raw(ctx, http.MethodGet, path)
+}
+
+// RawDelete deletes what a path names, as Raw gets it.
+func (l *Local) RawDelete(ctx context.Context, path string) error {
+	_, err := l.raw(ctx, http.MethodDelete, path)
+	return err
+}
+
+func (l *Local) raw(ctx context.Context, method, path string) ([]byte, error) {
+	r, err := http.NewRequestWithContext(identity.With(ctx, l.who), method, path, nil)
 	if err != nil {
-		return nil, fmt.Errorf("get %q: %w", path, err)
+		return nil, fmt.Errorf("%s %q: %w", method, path, err)
 	}
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("User-Agent", l.agent)
 	w := &written{header: http.Header{}, code: http.StatusOK}
 	l.server.ServeHTTP(w, r)
 	if w.full {
-		return nil, fmt.Errorf("get %q: the answer is longer than %d bytes", path, maxRaw)
+		return nil, fmt.Errorf("%s %q: the answer is longer than %d bytes", method, path, maxRaw)
 	}
-	if w.code == http.StatusOK {
+	if w.code >= http.StatusOK && w.code < http.StatusMultipleChoices {
 		return w.body.Bytes(), nil
 	}
 	status := metav1.Status{}
@@ -36,7 +47,7 @@ func (l *Local) Raw(ctx context.Context, path string) ([]byte, error) {
 		return nil, &apierrors.StatusError{ErrStatus: status}
 	}
 	at, _ := parsePath(r.URL.Path)
-	return nil, apierrors.NewGenericServerResponse(w.code, "get", at.target.Resource.GroupResource(), at.target.Name, w.body.String(), 0, true)
+	return nil, apierrors.NewGenericServerResponse(w.code, strings.ToLower(method), at.target.Resource.GroupResource(), at.target.Name, w.body.String(), 0, true)
 }
 
 // maxRaw bounds an answer that is kept in memory.

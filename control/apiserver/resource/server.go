@@ -92,6 +92,8 @@ type Config struct {
 	Admission Admission
 	// Audit is told of every finished request; nil keeps no audit.
 	Audit func(ctx context.Context, e AuditEvent)
+	// Delivered is told how many events a watch over HTTP has been sent; nil counts none.
+	Delivered func(of schema.GroupVersionResource, events int)
 	// Timeline gets the first marks of each pod; it may be nil.
 	Timeline *timeline.Recorder
 	// Transformers seal and open stored bytes, by the kind's Storage ("secrets").
@@ -310,6 +312,12 @@ func (t *table) clone() *table {
 		next.storages[k] = v
 	}
 	return next
+}
+
+// serves says whether k, and no newer row in its place, is in the table.
+func (s *Server) serves(k *kinds.Kind) bool {
+	c, ok := s.table.Load().byResource[k.GVR()]
+	return ok && c.kind == k
 }
 
 // Kinds returns what is served now, for discovery; the order is by group,

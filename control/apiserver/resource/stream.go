@@ -68,7 +68,14 @@ func (t *teller) batch(events []cache.Event) error {
 		}
 		frames = append(frames, data)
 	}
-	return t.send(frames)
+	if tell := t.server.cfg.Delivered; tell != nil && len(frames) > 0 {
+		tell(t.stream.call.gvr, len(frames))
+	}
+	if err := t.send(frames); err != nil {
+		return err
+	}
+	told(t.r.Context(), events)
+	return nil
 }
 
 // send writes what is to arrive together.
