@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -132,15 +131,14 @@ func (b *bringing) stream(ctx context.Context, layer ocispec.Descriptor, diff di
 	go func() {
 		var err error
 		u, err = b.store.unpackVerified(ctx, reader, layer.Size, diff)
-		if err == nil { // what follows the compressed stream is not ours to judge
-			_, err = io.Copy(io.Discard, reader)
-		}
-		_ = reader.CloseWithError(err) // never fails
+		// What follows the compressed stream is not ours to judge; and when the
+		// content makes no sense, its digest tells whose fault that is.
+		_, _ = io.Copy(io.Discard, reader) // its error is fetchBlob's
 		unpacking <- err
 	}()
 	err := b.store.fetchBlob(ctx, fetching{src: b.src, desc: layer, tell: b.tell}, writer)
 	_ = writer.CloseWithError(err) // never fails
-	if unpackErr := <-unpacking; unpackErr != nil && !errors.Is(unpackErr, err) {
+	if unpackErr := <-unpacking; err == nil {
 		err = unpackErr
 	}
 	if err != nil {
