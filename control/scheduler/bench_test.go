@@ -118,3 +118,33 @@ func spreadOver(p *corev1.Pod, when corev1.UnsatisfiableConstraintAction) {
 		MaxSkew: 5, TopologyKey: corev1.LabelTopologyZone, WhenUnsatisfiable: when, LabelSelector: &metav1.LabelSelector{MatchLabels: p.Labels},
 	}}
 }
+
+// BenchmarkPreempt measures the search for a node to free when all are full.
+func BenchmarkPreempt(b *testing.B) {
+	for _, nodes := range []int{1000, 5000} {
+		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
+			w := scheduler.NewWorld(profile.Default()[0])
+			for i := range nodes {
+				w.SetNode(benchNode(i))
+				for j := range 4 {
+					p := benchPod(fmt.Sprintf("low-%d-%d", i, j), func(p *corev1.Pod) {
+						p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("900m")
+					})
+					w.Place(p, fmt.Sprintf("node-%05d", i))
+				}
+			}
+			high := int32(10)
+			boss := benchPod("boss", func(p *corev1.Pod) {
+				p.Spec.Priority = &high
+				p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("3")
+			})
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				if node, _, _ := w.Preempt(boss, nil); node == "" {
+					b.Fatal("no room")
+				}
+			}
+		})
+	}
+}
