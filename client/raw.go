@@ -18,6 +18,26 @@ func Raw(ctx context.Context, t Transport, path string) ([]byte, error) {
 	return r.Raw(ctx, path)
 }
 
+// RawDelete deletes what a path names, as Raw gets it.
+func RawDelete(ctx context.Context, t Transport, path string) error {
+	r, ok := t.(interface {
+		RawDelete(ctx context.Context, path string) error
+	})
+	if !ok {
+		return errors.New("this connection deletes nothing by its path")
+	}
+	return r.RawDelete(ctx, path)
+}
+
+// RawDelete implements what the function RawDelete asks for.
+func (h *httpTransport) RawDelete(ctx context.Context, path string) error {
+	c, err := h.client(optionsVersion)
+	if err != nil {
+		return err
+	}
+	return c.Delete().RequestURI(path).SetHeader("Accept", contentJSON).Do(ctx).Error()
+}
+
 // Raw implements what the function Raw asks for.
 func (h *httpTransport) Raw(ctx context.Context, path string) ([]byte, error) {
 	c, err := h.client(optionsVersion)

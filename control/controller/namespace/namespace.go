@@ -73,7 +73,9 @@ func New(cfg controller.Config, kinds *controller.Kinds) (*Controller, error) {
 
 // Everywhere implements controller.Everywhere: it deletes all that a namespace
 // holds.
-func (*Controller) Everywhere() (reads bool, writes []string) { return true, []string{reconcile.Delete} }
+func (*Controller) Everywhere() (reads bool, writes []string) {
+	return true, []string{reconcile.Delete}
+}
 
 // Name implements reconcile.Reconciler.
 func (*Controller) Name() string { return "namespace" }
@@ -124,7 +126,7 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 			return 0, fmt.Errorf("update status of namespace %q: %w", key.Name, err)
 		}
 	}
-	if err := errors.Join(left.errs...); err != nil {
+	if err := errors.Join(append(left.errs, left.undiscovered())...); err != nil {
 		return 0, fmt.Errorf("empty namespace %q: %w", key.Name, err)
 	}
 	if left.any() {
@@ -151,6 +153,8 @@ func (c *Controller) finalize(ctx context.Context, ns *corev1.Namespace) error {
 func (c *Controller) empty(ctx context.Context, namespace string) remains {
 	left := remains{kinds: map[schema.GroupVersionResource]int{}, finalizers: map[string]int{}}
 	kinds, _ := c.kinds.List()
+	others := c.discover(ctx)
+	left.failed = others.failed
 	pods := client.Pods.GroupVersionResource
 	left.emptyKind(ctx, c.transport, pods, namespace)
 	if left.kinds[pods] > 0 {
@@ -161,6 +165,9 @@ func (c *Controller) empty(ctx context.Context, namespace string) remains {
 			left.emptyKind(ctx, c.transport, kind.GroupVersionResource, namespace)
 		}
 	}
+	for _, kind := range others.kinds {
+		left.emptyRemote(ctx, c.transport, kind, namespace)
+	}
 	return left
 }
 
@@ -169,7 +176,10 @@ type remains struct {
 	kinds      map[schema.GroupVersionResource]int
 	finalizers map[string]int
 	errs       []error
-	wait       time.Duration // when to look again
+	// failed are group versions of other servers of which nobody knows what they
+	// keep.
+	failed map[schema.GroupVersion]error
+	wait   time.Duration // when to look again
 }
 
 func (r *remains) any() bool { return len(r.kinds) > 0 }

@@ -57,8 +57,12 @@ func conditionsOf(left remains) []corev1.NamespaceCondition {
 		}
 		finalizers = failing(finalizers, "SomeFinalizersRemain", "Some content in the namespace has finalizers remaining: ", names)
 	}
+	discovered := condition(corev1.NamespaceDeletionDiscoveryFailure, "ResourcesDiscovered", "All resources successfully discovered")
+	if err := left.undiscovered(); err != nil {
+		discovered = failing(discovered, "DiscoveryFailed", fmt.Sprintf("Discovery failed for some groups, %d failing: ", len(left.failed)), []string{err.Error()})
+	}
 	return []corev1.NamespaceCondition{
-		condition(corev1.NamespaceDeletionDiscoveryFailure, "ResourcesDiscovered", "All resources successfully discovered"),
+		discovered,
 		condition(corev1.NamespaceDeletionGVParsingFailure, "ParsedGroupVersions", "All legacy kube types successfully parsed"),
 		content, remaining, finalizers,
 	}
