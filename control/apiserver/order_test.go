@@ -34,7 +34,7 @@ func TestOrder(t *testing.T) {
 			t.Errorf("%s: %v generation %d", s.Name, s.Annotations, s.Generation)
 		}
 	}
-	r, err := http.NewRequestWithContext(t.Context(), "GET", w.url+"/version", nil)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.url+"/version", nil)
 	must(t, err)
 	answer, err := alice.Do(r)
 	must(t, err)
@@ -99,5 +99,27 @@ func TestOrder(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("metrics lack %s", want)
 		}
+	}
+}
+
+// A watch holds its seat only until what it begins with is written: many of them
+// leave room for others.
+func TestWatchesLeaveTheirSeats(t *testing.T) {
+	w := start(t)
+	scheduler := w.as("system:kube-scheduler")
+	const watches = 120 // more than the level's seats
+	for i := range watches {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			w.url+"/api/v1/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", nil)
+		must(t, err)
+		answer, err := scheduler.Do(r)
+		must(t, err)
+		t.Cleanup(func() { _ = answer.Body.Close() })
+		if answer.StatusCode != http.StatusOK {
+			t.Fatalf("watch %d: %s", i, answer.Status)
+		}
+	}
+	if code, text := w.do(scheduler, "GET", "/api/v1/pods", nil, nil); code != http.StatusOK {
+		t.Errorf("beside %d watches: %d %s", watches, code, text)
 	}
 }

@@ -199,7 +199,7 @@ func TestRemoteAPI(t *testing.T) {
 }
 
 func watchWares(t *testing.T, w *world, c *http.Client, list string) {
-	r, err := http.NewRequestWithContext(t.Context(), "GET", w.url+list+"?watch=true", nil)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.url+list+"?watch=true", nil)
 	must(t, err)
 	answer, err := c.Do(r)
 	must(t, err)

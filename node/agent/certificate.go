@@ -203,7 +203,8 @@ func (c *certificate) issued(req *certificatesv1.PodCertificateRequest) {
 func chain(text string) []byte {
 	var out bytes.Buffer
 	rest := []byte(text)
-	for block := (*pem.Block)(nil); ; {
+	for {
+		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			return out.Bytes()
 		}

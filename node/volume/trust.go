@@ -113,7 +113,8 @@ func anchors(bundles []*certificatesv1.ClusterTrustBundle) []byte {
 	set := map[string]bool{}
 	for _, b := range bundles {
 		rest := []byte(b.Spec.TrustBundle)
-		for block := (*pem.Block)(nil); ; {
+		for {
+			var block *pem.Block
 			if block, rest = pem.Decode(rest); block == nil {
 				break
 			}

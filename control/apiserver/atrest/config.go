@@ -120,7 +120,7 @@ func checkResources(all []string, at *field.Path) (errs field.ErrorList) {
 	}
 	for i, name := range all {
 		gr := schema.ParseGroupResource(name)
-		problem := ""
+		var problem string
 		switch {
 		case strings.ToLower(name) != name:
 			problem = "resource name should not contain capital letters"

@@ -150,15 +150,15 @@ func (l *level) wait(ctx context.Context, t *ticket) error {
 
 // refuse counts and returns reason. The caller holds mu.
 func (l *level) refuse(reason error) error {
-	switch reason {
-	case errTimeout:
+	switch {
+	case errors.Is(reason, errTimeout):
 		l.counted.timedOut++
-	case errCancelled:
+	case errors.Is(reason, errCancelled):
 		l.counted.cancelled++
 	default:
 		l.counted.rejected++
 	}
-	if reason != errCancelled {
+	if !errors.Is(reason, errCancelled) {
 		l.retry.drop(l.now().Unix())
 	}
 	return reason
@@ -173,7 +173,7 @@ func (l *level) choose(flow uint64) *queue {
 		if q == nil {
 			q = &queue{index: i}
 			if best == nil || least > 0 {
-				best, least = q, 0
+				best = q
 			}
 			break
 		}
@@ -287,11 +287,4 @@ func (l *level) resize(limit int) {
 	defer l.mu.Unlock()
 	l.limit = limit
 	l.dispatch()
-}
-
-// demand is how many seats are wanted now.
-func (l *level) demand() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.held + l.waitingSeats
 }

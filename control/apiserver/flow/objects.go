@@ -128,7 +128,7 @@ func (f *follower) open(ctx context.Context, at target.Target) (watch.Interface,
 // next takes one event, and those that are there already.
 func (f *follower) next(ctx context.Context, levels, schemas watch.Interface, timer <-chan time.Time) error {
 	var e watch.Event
-	ok := true
+	var ok bool
 	select {
 	case e, ok = <-levels.ResultChan():
 	case e, ok = <-schemas.ResultChan():

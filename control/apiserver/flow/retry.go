@@ -25,7 +25,7 @@ func (r *retryAfter) drop(second int64) {
 	slot.second, slot.count = r.second, r.count
 	r.second, r.count = second, 1
 	var lately int64
-	for _, h := range r.history {
+	for _, h := range &r.history {
 		if h.count > 0 && h.second < second && second-h.second <= r.wait {
 			lately += h.count
 		}

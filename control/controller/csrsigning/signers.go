@@ -17,7 +17,7 @@ import (
 const legacyUnknown = "kubernetes.io/legacy-unknown"
 
 // errNotNode is what a request without a node's name is told, in upstream's words.
-var errNotNode = errors.New("subject common name does not begin with " + identity.NodePrefix)
+var errNotNode = errors.New("subject common name does not begin with " + identity.NodePrefix) //nolint:staticcheck // the prefix ends in a colon
 
 // signers are those of Kubernetes itself, each with the check of what it signs.
 // Others' requests are others' business.

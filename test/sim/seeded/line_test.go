@@ -42,11 +42,6 @@ type line struct {
 	acked func(t target.Target, obj runtime.Object)
 }
 
-type answer struct {
-	obj runtime.Object
-	err error
-}
-
 // ask carries one request, or what the seed makes of it.
 func (l *line) ask(ctx context.Context, a act, verb string, t target.Target, do func(context.Context) (runtime.Object, error)) (runtime.Object, error) {
 	v, err := l.gate.enter(ctx, l.life, a, l.as+verb+" "+t.String())

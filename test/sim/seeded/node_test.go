@@ -20,8 +20,6 @@ import (
 type machine struct {
 	name   string
 	engine *agenttest.Engine
-	// off is true while it has no power.
-	off bool
 }
 
 // process is a container that runs.
