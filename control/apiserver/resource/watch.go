@@ -148,6 +148,7 @@ func (s *stream) each(f func([]cache.Event) error, fault func(metav1.Status) err
 			if err := f(batch); err != nil {
 				return err
 			}
+			told(s.ctx, batch)
 		case <-s.ctx.Done():
 			return nil
 		case <-s.call.server.ctx.Done():
