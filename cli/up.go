@@ -39,6 +39,9 @@ type UpOptions struct {
 	// AuditPolicy and AuditWebhook are the files of an audit policy and of a
 	// kubeconfig of who else gets the events; "" means Metadata, and nobody.
 	AuditPolicy, AuditWebhook string
+	// SchedulerConfig is the file of a KubeSchedulerConfiguration; "" means
+	// upstream's default scheduler.
+	SchedulerConfig string
 	// Access says who may come in besides the cluster's own.
 	Access AccessOptions
 	// Verbose logs everything.
@@ -86,6 +89,7 @@ stops everything and leaves nothing behind.`,
 	flags.StringVar(&o.EtcdKey, "etcd-keyfile", "", "key of that certificate")
 	flags.StringVar(&o.ContainerRuntime, "container-runtime-endpoint", "", "CRI socket of another container engine (default: built in)")
 	flags.StringVar(&o.EncryptionConfig, "encryption-provider-config", "", "file that says what is encrypted at rest, and how (default: Secrets, with a key of our own)")
+	flags.StringVar(&o.SchedulerConfig, "scheduler-config", "", "KubeSchedulerConfiguration of the scheduler: profiles, plugins, extenders (default: upstream's default profile)")
 	flags.StringVar(&o.AuditPolicy, "audit-policy-file", "", "file that says what the audit log has (default: who did what, without bodies)")
 	flags.StringVar(&o.AuditWebhook, "audit-webhook-config-file", "", "kubeconfig of a webhook that gets the audit events too")
 	o.Access.flags(cmd)

@@ -97,7 +97,7 @@ func (c *cluster) startDeciders(ctx context.Context, g *errgroup.Group, plane *c
 	}
 	g.Go(func() error {
 		return c.lead(ctx, plane, "kube-scheduler", candidate, func(ctx context.Context) error {
-			placing, err := newScheduler(plane.component(schedulerUser), uint64(time.Now().UnixNano()), c.timeline, c.log)
+			placing, err := newScheduler(c.SchedulerConfig, plane.component(schedulerUser), uint64(time.Now().UnixNano()), c.timeline, c.log)
 			if err != nil {
 				return err
 			}

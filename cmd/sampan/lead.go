@@ -24,9 +24,18 @@ import (
 // schedulerUser is the scheduler as a user of the API.
 var schedulerUser = identity.Identity{Name: "system:kube-scheduler", Groups: []string{identity.Authenticated}}
 
-// newScheduler makes the scheduler as every cluster of ours has it.
-func newScheduler(t client.Transport, seed uint64, marks *timeline.Recorder, log *slog.Logger) (*scheduler.Scheduler, error) {
-	return scheduler.New(scheduler.Config{Transport: t, Profiles: profile.Default(), Seed: seed, Timeline: marks, Log: log})
+// newScheduler makes the scheduler that a file describes; without one, as every
+// cluster of ours has it.
+func newScheduler(file string, t client.Transport, seed uint64, marks *timeline.Recorder, log *slog.Logger) (*scheduler.Scheduler, error) {
+	cfg := scheduler.Config{Profiles: profile.Default()}
+	if file != "" {
+		var err error
+		if cfg, err = profile.Load(file); err != nil {
+			return nil, err
+		}
+	}
+	cfg.Transport, cfg.Seed, cfg.Timeline, cfg.Log = t, seed, marks, log
+	return scheduler.New(cfg)
 }
 
 // lead runs what only one server of a cluster may run at a time. With an external
