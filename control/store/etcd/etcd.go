@@ -90,7 +90,7 @@ func newStore(client *clientv3.Client, prefix string) *Store {
 // readHere makes reads skip consensus. A cluster of one member, in this process,
 // has applied a write before it acknowledges it: what it has is the latest there
 // is, so that its local reads are linearizable too.
-func (s *Store) readHere(kv mvcc.KV) {
+func (s *Store) readHere(kv mvcc.WatchableKV) {
 	s.reading, s.here = []clientv3.OpOption{clientv3.WithSerializable()}, &here{kv: kv}
 }
 

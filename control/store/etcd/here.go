@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"math"
 	"sync"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -11,12 +12,12 @@ import (
 	"github.com/sampan-dev/sampan/control/store"
 )
 
-// here reads single keys of a member in this process. Etcd's own way to its
+// here reads single keys of a member in this process, and is its way to watch. Etcd's own way to its
 // database first copies the list of all that has been written since the latest
 // batch commit, up to ten thousand entries, after each write anew: so that long
 // reads do not hold up writes. To look up one key takes less than the copy.
 type here struct {
-	kv mvcc.KV
+	kv mvcc.WatchableKV
 
 	ending sync.RWMutex // held by readers: the database must not end under them
 	ended  bool
@@ -37,6 +38,16 @@ func (h *here) get(ctx context.Context, key string, revision int64) (*mvccpb.Key
 		return nil, txn.Rev(), err
 	}
 	return found.KVs[0], found.Rev, nil
+}
+
+// revision is the store's, as readers see it.
+func (h *here) revision() int64 {
+	h.ending.RLock()
+	defer h.ending.RUnlock()
+	if h.ended {
+		return math.MaxInt64 // nobody will read
+	}
+	return h.kv.Rev()
 }
 
 // end waits for readers and lets in no more.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/metadata"
@@ -19,7 +18,7 @@ import (
 // have caught up, and then to all of them.
 const streamKey = "sampan-watch"
 
-// watcher is a store.Watcher on one etcd watch.
+// watcher is a store.Watcher on one watch of an external etcd.
 type watcher struct {
 	s      *Store
 	parent context.Context // as Watch got it
@@ -35,13 +34,13 @@ func (s *Store) Watch(ctx context.Context, prefix string, after int64) (store.Wa
 	if err := s.enter(ctx); err != nil {
 		return nil, fmt.Errorf("watch %q: %w", prefix, err)
 	}
+	if s.here != nil {
+		return s.watchHere(ctx, prefix, after)
+	}
 	own, cancel := context.WithCancel(ctx)
 	own = metadata.AppendToOutgoingContext(own, streamKey, strconv.FormatUint(s.watchers.Add(1), 10))
-	opts := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithRev(after + 1)}
-	if s.here == nil {
-		opts = append(opts, clientv3.WithPrevKV())
-	}
-	events := s.client.Watch(own, s.prefix+prefix, opts...)
+	events := s.client.Watch(own, s.prefix+prefix,
+		clientv3.WithPrefix(), clientv3.WithPrevKV(), clientv3.WithRev(after+1))
 	return &watcher{s: s, parent: ctx, ctx: own, cancel: cancel, prefix: prefix, events: events}, nil
 }
 
@@ -79,8 +78,8 @@ func (w *watcher) read(resp clientv3.WatchResponse, ok bool) ([]store.Event, err
 	batch := make([]store.Event, 0, len(resp.Events))
 	for _, event := range resp.Events {
 		next := store.Event{Type: store.Put, Entry: w.s.entry(event.Kv)}
-		if kv := w.previous(event); kv != nil {
-			previous := w.s.entry(kv)
+		if event.PrevKv != nil {
+			previous := w.s.entry(event.PrevKv)
 			next.Previous = &previous
 		}
 		if event.Type == clientv3.EventTypeDelete {
@@ -93,19 +92,6 @@ func (w *watcher) read(resp clientv3.WatchResponse, ok bool) ([]store.Event, err
 		batch = append(batch, next)
 	}
 	return batch, nil
-}
-
-// previous is what an event replaced; nil when there was nothing, or when nobody
-// remembers.
-func (w *watcher) previous(event *clientv3.Event) *mvccpb.KeyValue {
-	if w.s.here == nil || event.IsCreate() {
-		return event.PrevKv
-	}
-	kv, _, err := w.s.here.get(w.ctx, string(event.Kv.Key), event.Kv.ModRevision-1)
-	if err != nil {
-		return nil // compacted meanwhile
-	}
-	return kv
 }
 
 // reason says why the watch ended.
