@@ -141,7 +141,7 @@ func BenchmarkPreempt(b *testing.B) {
 			b.ReportAllocs()
 			b.ResetTimer()
 			for range b.N {
-				if node, _, _ := w.Preempt(boss, nil); node == "" {
+				if node, _, _ := w.Decide(boss).Preempt(nil); node == "" {
 					b.Fatal("no room")
 				}
 			}

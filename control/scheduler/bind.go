@@ -166,14 +166,7 @@ func (s *Scheduler) refuse(ctx context.Context, r *rules, w *waiting, o *outcome
 	case o.Nodes > 0 && !r.preempting.off:
 		how = s.makeRoom(ctx, r, w, o)
 	}
-	if o.Message != "" { // refused whatever the node
-		o.Message = fmt.Sprintf("0/%d nodes are available: %s.", o.Nodes, o.Message)
-		if how != "" {
-			o.Message += " " + how
-		}
-	} else {
-		o.Message = o.Sentence(how)
-	}
+	o.Message = o.sentence(how)
 	s.records.put(o)
 	w.refused = o.Filters()
 	w.heeds = r.heeds(w.refused)
@@ -188,10 +181,7 @@ func (s *Scheduler) makeRoom(ctx context.Context, r *rules, w *waiting, o *outco
 	if s.leaving(w.pod) {
 		return "preemption: not eligible due to a terminating pod on the nominated node."
 	}
-	if never := w.pod.Spec.PreemptionPolicy; o.final && (never == nil || *never != corev1.PreemptNever) {
-		return noVictims(o.Nodes, 0)
-	}
-	p, text := r.preempt(w.pod, w.key, s.cluster, s.budgets.List())
+	p, text := r.preempt(w.pod, w.key, s.cluster, o, s.budgets.List())
 	if p == nil {
 		return text
 	}

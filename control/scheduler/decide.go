@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -48,6 +49,8 @@ type outcome struct {
 	best    []ranked
 	// final: there is no node where making room would help.
 	final bool
+	// anywhere is a refusal that does not depend on the node.
+	anywhere string
 	// failed is why the attempt came to nothing that is not the nodes' fault.
 	failed error
 }
@@ -72,6 +75,18 @@ func (o *outcome) full() Decision {
 	return d
 }
 
+// sentence is upstream's summary of a refusal; how tells of preemption.
+func (o *outcome) sentence(how string) string {
+	if o.anywhere == "" || o.Nodes == 0 {
+		return o.Sentence(how)
+	}
+	text := fmt.Sprintf("0/%d nodes are available: %s.", o.Nodes, o.anywhere)
+	if how != "" {
+		text += " " + how
+	}
+	return text
+}
+
 // decide filters and scores: it is a function of the pod and the view, and its
 // record says everything that led to the answer.
 func (r *rules) decide(pod *corev1.Pod, key string, c *cluster) *outcome {
@@ -83,7 +98,7 @@ func (r *rules) decide(pod *corev1.Pod, key string, c *cluster) *outcome {
 	}, plugins: k.names}
 	if why, by := r.precheck(pod, c); why.Refuses() {
 		o.Refusals = []explain.Refusal{{Filter: by, Reason: why.Text, Nodes: len(nodes), Final: why.Final}}
-		o.Message, o.final = why.Text, why.Final
+		o.anywhere, o.final = why.Text, why.Final
 	} else {
 		r.filter(pod, k, c, o)
 		r.consult(pod, o)

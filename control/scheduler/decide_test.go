@@ -30,6 +30,9 @@ var update = flag.Bool("update", false, "write what was seen into the transcript
 //	    spread=KEY:SKEW[:soft] near=K=V@KEY far=K=V@KEY like=K=V@KEY:WEIGHT never-preempt
 //	budget K=V allowed=N
 //	remove NODE
+//	namespace NAME K=V
+//
+// and those of storage; pods have claim=NAME, in=NAMESPACE, only=NODE and more.
 //
 // A pod without on= is decided, and placed where the decision says.
 func TestTranscripts(t *testing.T) {
@@ -72,6 +75,8 @@ func play(t *testing.T, input string) string {
 		}
 		return nil
 	})
+	storage := newShelf()
+	w.SetStorage(storage)
 	var budgets []*policyv1.PodDisruptionBudget
 	var said []string
 	for _, line := range strings.Split(input, "\n") {
@@ -79,11 +84,17 @@ func play(t *testing.T, input string) string {
 		if len(words) == 0 || words[0] == "#" {
 			continue
 		}
+		if storage.read(t, words) {
+			continue
+		}
 		switch words[0] {
 		case "node":
 			w.SetNode(node(t, words[1:]))
 		case "remove":
 			w.RemoveNode(words[1])
+		case "namespace":
+			k, v, _ := strings.Cut(words[2], "=")
+			w.SetNamespace(words[1], map[string]string{k: v})
 		case "budget":
 			budgets = append(budgets, budget(t, words[1:]))
 		case "pod":
@@ -113,13 +124,16 @@ func decide(w *scheduler.World, pod *corev1.Pod, budgets []*policyv1.PodDisrupti
 		}
 		return fmt.Sprintf("%s → %s (%s)", pod.Name, d.Node, strings.Join(scores, ", "))
 	}
-	node, victims, text := w.Preempt(pod, budgets)
+	node, victims, text := d.Preempt(budgets)
 	if node != "" {
 		slices.Sort(victims)
 		w.Nominate(pod, node)
 		return fmt.Sprintf("%s waits for %s, evicting %s", pod.Name, node, strings.Join(victims, " "))
 	}
-	return pod.Name + " pending: " + d.Sentence(text)
+	if d.Nodes == 0 {
+		return pod.Name + " pending: " + d.Sentence("")
+	}
+	return pod.Name + " pending: " + text
 }
 
 func node(t *testing.T, words []string) *corev1.Node {
@@ -187,6 +201,29 @@ func pod(t *testing.T, words []string) (p *corev1.Pod, on string) {
 		case "never-preempt":
 			never := corev1.PreemptNever
 			p.Spec.PreemptionPolicy = &never
+		case "claim":
+			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: v, VolumeSource: corev1.VolumeSource{
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: v},
+			}})
+		case "min-domains":
+			n, _ := strconv.Atoi(v)
+			least := int32(n)
+			p.Spec.TopologySpreadConstraints[0].MinDomains = &least
+		case "taints":
+			policy := corev1.NodeInclusionPolicy(v)
+			p.Spec.TopologySpreadConstraints[0].NodeTaintsPolicy = &policy
+		case "only":
+			p.Spec.Affinity.NodeAffinity = &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{v}}}}},
+			}}
+			affinity = true
+		case "team": // anti-affinity to its own labels in namespaces of a team
+			affinity = true
+			far := term("app=" + p.Labels["app"] + "@kubernetes.io/hostname")
+			far.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"team": v}}
+			p.Spec.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution = []corev1.PodAffinityTerm{far}
+		case "in":
+			p.Namespace = v
 		case "owner":
 			yes := true
 			p.Labels["owner"] = v

@@ -32,8 +32,28 @@ func (w *World) Place(p *corev1.Pod, node string)    { w.c.place(p, node) }
 func (w *World) Lift(p *corev1.Pod)                  { w.c.lift(p.UID) }
 func (w *World) Nominate(p *corev1.Pod, node string) { w.c.nominate(p, node) }
 
-func (w *World) Decide(p *corev1.Pod) Decision {
-	return w.rules.decide(p, classKey(p), w.c).full()
+func (w *World) Decide(p *corev1.Pod) *Outcome {
+	return &Outcome{Decision: w.rules.decide(p, classKey(p), w.c).full(), w: w, pod: p}
+}
+
+// Outcome is a decision as a transcript sees it.
+type Outcome struct {
+	Decision
+	w   *World
+	pod *corev1.Pod
+}
+
+// Preempt makes room, or says the sentence of the pod's condition.
+func (o *Outcome) Preempt(budgets []*policyv1.PodDisruptionBudget) (node string, victims []string, text string) {
+	again := o.w.rules.decide(o.pod, classKey(o.pod), o.w.c)
+	found, how := o.w.rules.preempt(o.pod, classKey(o.pod), o.w.c, again, budgets)
+	if found == nil {
+		return "", nil, again.sentence(how)
+	}
+	for _, v := range found.victims {
+		victims = append(victims, v.Name)
+	}
+	return found.node, victims, ""
 }
 
 // Put decides and places: what a scheduler does all day.
@@ -43,15 +63,4 @@ func (w *World) Put(p *corev1.Pod) string {
 		w.c.place(p, o.Node)
 	}
 	return o.Node
-}
-
-func (w *World) Preempt(p *corev1.Pod, budgets []*policyv1.PodDisruptionBudget) (node string, victims []string, text string) {
-	found, text := w.rules.preempt(p, classKey(p), w.c, budgets)
-	if found == nil {
-		return "", nil, text
-	}
-	for _, v := range found.victims {
-		victims = append(victims, v.Name)
-	}
-	return found.node, victims, ""
 }

@@ -44,9 +44,12 @@ type preemption struct {
 
 // preempt looks for the node where the least must be evicted so that pod fits.
 // The text tells, as upstream's does, how it went.
-func (r *rules) preempt(pod *corev1.Pod, key string, c *cluster, budgets []*policyv1.PodDisruptionBudget) (*preemption, string) {
+func (r *rules) preempt(pod *corev1.Pod, key string, c *cluster, o *outcome, budgets []*policyv1.PodDisruptionBudget) (*preemption, string) {
 	if pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy == corev1.PreemptNever {
 		return nil, "preemption: not eligible due to preemptionPolicy=Never."
+	}
+	if o.final {
+		return nil, noVictims(o.Nodes, 0)
 	}
 	k := r.class(pod, key, c)
 	own := r.prepareOwn(pod, k, c)
