@@ -134,7 +134,7 @@ func fork(c *plan.Child, p program, files []uintptr) (pid int, pidfd *os.File, e
 	fd := -1
 	attr := &syscall.ProcAttr{
 		// A stage lives for a millisecond: it need not collect garbage.
-		Env:   []string{"GOGC=off", "GOMAXPROCS=2", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
+		Env:   []string{"GOGC=off", "GOMAXPROCS=1", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Cloneflags: c.Flags, Setsid: true, PidFD: &fd},
 	}
