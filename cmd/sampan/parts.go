@@ -40,7 +40,7 @@ func openParts(c partsConfig) (p parts, err error) {
 	if err != nil {
 		return p, fmt.Errorf("container runtime: %w", err)
 	}
-	p.closers = append(p.closers, runtime.Close)
+	p.closers = append(p.closers, runtime.Leave)
 	images, err := image.Open(image.Config{Root: c.ImageDir(), Log: c.log})
 	if err != nil {
 		return p, err

@@ -114,6 +114,23 @@ func (r *Runtime) Close() error {
 	return nil
 }
 
+// leaveWait bounds how long Leave waits for an idle keeper to end.
+const leaveWait = 5 * time.Second
+
+// Leave is Close, but ends a keeper that keeps nothing: it has nobody to wait for,
+// and the next Open starts another.
+func (r *Runtime) Leave() error {
+	r.mu.Lock()
+	idle := len(r.containers)+len(r.sandboxes)+len(r.creating) == 0
+	r.mu.Unlock()
+	if !idle {
+		return r.Close()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveWait)
+	defer cancel()
+	return r.Shutdown(ctx)
+}
+
 // Shutdown stops the keeper itself. Containers that still run are left alone:
 // remove them first.
 func (r *Runtime) Shutdown(ctx context.Context) error {
