@@ -9,8 +9,11 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"github.com/sampan-dev/sampan/node/agent/spec"
 )
 
 // Refusal is why a pod may not run here; it becomes the pod's reason and message.
@@ -107,13 +110,33 @@ func resources(pod *corev1.Pod, node Node) *Refusal {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		q, have := wants[name], node.Allocatable[name]
+		q, have := wants[name], node.allocatable(name)
+		if have == nil {
+			continue
+		}
 		want, capacity := amount(name, q.MilliValue(), q.Value()), amount(name, have.MilliValue(), have.Value())
 		if want > 0 && want > capacity-used[name] {
 			return insufficient(name, want, used[name], capacity)
 		}
 	}
 	return nil
+}
+
+// allocatable is how much of a resource there is for pods. It is nil for an
+// extended resource that neither the agent nor the Node knows: such a one is
+// accounted for by somebody else, and no reason to refuse a pod, as upstream.
+func (n Node) allocatable(name corev1.ResourceName) *apiresource.Quantity {
+	have, known := n.Allocatable[name]
+	if known || !spec.Extended(name) {
+		return &have
+	}
+	if n.Node == nil {
+		return nil
+	}
+	if have, known = n.Node.Status.Allocatable[name]; !known {
+		return nil
+	}
+	return &have
 }
 
 // amount counts CPU in thousandths and everything else in units.

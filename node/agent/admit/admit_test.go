@@ -28,6 +28,7 @@ func TestPod(t *testing.T) {
 	node := Node{
 		Node: &corev1.Node{
 			ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"zone": "a"}},
+			Status:     corev1.NodeStatus{Allocatable: corev1.ResourceList{"example.com/fake": resource.MustParse("3")}},
 			Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: "t", Value: "v", Effect: corev1.TaintEffectNoExecute}, {Key: "s", Effect: corev1.TaintEffectNoSchedule}}},
 		},
 		Allocatable: corev1.ResourceList{"cpu": resource.MustParse("2"), "memory": resource.MustParse("1Gi"), "pods": resource.MustParse("3")},
@@ -47,7 +48,9 @@ func TestPod(t *testing.T) {
 	}{
 		"fits":       {tolerate(requests("cpu", "500m")), "", ""},
 		"too much":   {tolerate(requests("cpu", "501m")), "OutOfcpu", "Pod was rejected: Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"},
-		"no such":    {tolerate(requests("example.com/gpu", "1")), "OutOfexample.com/gpu", "Pod was rejected: Node didn't have enough resource: example.com/gpu, requested: 1, used: 0, capacity: 0"},
+		"no such":    {tolerate(requests("example.com/gpu", "1")), "", ""}, // somebody else counts it
+		"advertised": {tolerate(requests("example.com/fake", "3")), "", ""},
+		"too many":   {tolerate(requests("example.com/fake", "4")), "OutOfexample.com/fake", "Pod was rejected: Node didn't have enough resource: example.com/fake, requested: 4, used: 0, capacity: 3"},
 		"elsewhere":  {tolerate(func(s *corev1.PodSpec) { s.NodeSelector = map[string]string{"zone": "b"} }), "NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"},
 		"here":       {tolerate(func(s *corev1.PodSpec) { s.NodeSelector = map[string]string{"zone": "a"} }), "", ""},
 		"port taken": {tolerate(hostPort(corev1.ContainerPort{HostPort: 80})), "NodePorts", "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"},

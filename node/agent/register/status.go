@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
@@ -29,6 +30,13 @@ const (
 func (r *Registrar) status(ctx context.Context, old corev1.NodeStatus) corev1.NodeStatus {
 	s := *old.DeepCopy()
 	s.Capacity, s.Allocatable = r.machine.capacity.DeepCopy(), r.machine.allocatable.DeepCopy()
+	// Somebody else may advertise resources of this node: they stay as long as
+	// they are in its capacity.
+	for name, q := range old.Capacity {
+		if _, ours := s.Capacity[name]; !ours && spec.Extended(name) {
+			s.Capacity[name], s.Allocatable[name] = q, q
+		}
+	}
 	s.NodeInfo = r.machine.info
 	s.DaemonEndpoints.KubeletEndpoint.Port = r.cfg.Port
 	s.Addresses = nil

@@ -3,6 +3,7 @@ package spec
 import (
 	"path"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/resource"
@@ -200,4 +201,11 @@ func smallestRequest(pod *corev1.Pod) int64 {
 		}
 	}
 	return max(smallest, 0)
+}
+
+// Extended says whether a resource is none of Kubernetes' own: a device, or what
+// an administrator has made up. Its name has a domain that is not kubernetes.io.
+func Extended(name corev1.ResourceName) bool {
+	text := string(name)
+	return strings.Contains(text, "/") && !strings.Contains(text, "kubernetes.io/") && !strings.HasPrefix(text, "requests.")
 }
