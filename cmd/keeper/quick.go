@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -54,7 +55,7 @@ func quickExec(r *plan.Request, fds []int, stdio []uintptr) (*os.File, plan.Answ
 	}
 	defer control.close()
 	defer theirs.Close()
-	files := append(stdio[:len(stdio):len(stdio)], uintptr(fds[1]), theirs.Fd())
+	files := slices.Concat(stdio, []uintptr{uintptr(fds[1]), theirs.Fd()})
 	q := quick{s: s, keep: quickTarget + 2}
 	if ns := s.p.Process.UserNS; ns != "" {
 		fd, err := open(ns, syscall.O_RDONLY)

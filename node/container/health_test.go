@@ -3,6 +3,8 @@ package container
 import (
 	"context"
 	"errors"
+	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +25,11 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	signal(syscall.SIGSTOP)
+	for try := 0; try < 100000; try++ { // its threads stop one by one
+		if b, err := os.ReadFile("/proc/" + itoa(pid) + "/stat"); err != nil || strings.Contains(string(b), ") T ") {
+			break
+		}
+	}
 	ctx, cancel := context.WithTimeout(b.context(), 50*time.Millisecond)
 	defer cancel()
 	if err := b.Check(ctx); !errors.Is(err, context.DeadlineExceeded) {

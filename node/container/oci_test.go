@@ -63,7 +63,10 @@ func TestOCILifecycle(t *testing.T) {
 		record := func(moment string) []specs.Hook {
 			return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", `echo ` + moment + ` $(grep -o '"status":"[a-z]*"') >> ` + hooked}}}
 		}
-		s.Hooks = &specs.Hooks{Prestart: record("prestart"), CreateRuntime: record("createRuntime"), CreateContainer: record("createContainer"), Poststart: record("poststart"), Poststop: record("poststop")}
+		s.Hooks = &specs.Hooks{
+			Prestart:      record("prestart"), //nolint:staticcheck // deprecated, and used
+			CreateRuntime: record("createRuntime"), CreateContainer: record("createContainer"), Poststart: record("poststart"), Poststop: record("poststop"),
+		}
 	}, "lines", ";", "exit", "3")
 	ctx := t.Context()
 	in, toC, err := os.Pipe()
