@@ -21,6 +21,7 @@ import (
 	"github.com/sampan-dev/sampan/kinds/node"
 	"github.com/sampan-dev/sampan/kinds/policy"
 	"github.com/sampan-dev/sampan/kinds/rbac"
+	"github.com/sampan-dev/sampan/kinds/resource"
 	"github.com/sampan-dev/sampan/kinds/scheduling"
 	"github.com/sampan-dev/sampan/kinds/storage"
 	"github.com/sampan-dev/sampan/kinds/storagemigration"
@@ -50,6 +51,7 @@ func Kinds() []*kinds.Kind {
 		coordination.Kinds(),
 		node.Kinds(),
 		discovery.Kinds(),
+		resource.Kinds(),
 		flowcontrol.Kinds(),
 		storagemigration.Kinds(),
 	} {

@@ -37,6 +37,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/pvprotection"
 	"github.com/sampan-dev/sampan/control/controller/replicaset"
 	"github.com/sampan-dev/sampan/control/controller/replicationcontroller"
+	"github.com/sampan-dev/sampan/control/controller/resourceclaim"
 	"github.com/sampan-dev/sampan/control/controller/resourcequota"
 	"github.com/sampan-dev/sampan/control/controller/rootca"
 	"github.com/sampan-dev/sampan/control/controller/served"
@@ -137,6 +138,8 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(resourcequota.New(shared, cfg.Kinds)))
 	add(as(pvbinder.New(shared)))
 	add(as(ephemeralvolume.New(shared)))
+	add(as(resourceclaim.New(shared)))
+	add(as(resourceclaim.NewReleaser(shared)))
 	add(as(expand.New(shared)))
 	add(as(pvprotection.New(shared)))
 	add(as(pvcprotection.New(shared)))
