@@ -30,6 +30,8 @@ import (
 const (
 	// creators make pods at the same time, as upstream's benchmark does.
 	creators = 30
+	// queuedPods are made while the scheduler is away, to see it alone.
+	queuedPods = 2000
 	// workloadTimeout bounds one workload.
 	workloadTimeout = 5 * time.Minute
 )
@@ -59,6 +61,7 @@ type arena struct {
 	bound  atomic.Int64
 	news   chan struct{}
 	stop   func()
+	pause  func()
 }
 
 // open starts store, API server and scheduler.
@@ -95,19 +98,33 @@ func open(ctx context.Context) (*arena, error) {
 	running.Go(func() { _ = a.server.Run(ctx) })
 	<-a.server.Ready()
 	a.Transport = a.server.Local(identity.Identity{Name: "admin", Groups: []string{identity.Masters, identity.Authenticated}})
+	pods := informer.New(a.Transport, client.Pods, informer.Options{Log: log})
+	pods.Subscribe(a.seen)
+	running.Go(func() { _ = pods.Run(ctx) })
+	<-pods.Synced()
+	return a, a.begin(ctx, log)
+}
+
+// begin starts the scheduler; pause stops it.
+func (a *arena) begin(ctx context.Context, log *slog.Logger) error {
 	s, err := scheduler.New(scheduler.Config{
 		Transport: a.server.Local(identity.Identity{Name: "system:kube-scheduler", Groups: []string{identity.Authenticated}}),
 		Profiles:  profile.Default(), Seed: 1, Log: log,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	pods := informer.New(a.Transport, client.Pods, informer.Options{Log: log})
-	pods.Subscribe(a.seen)
-	running.Go(func() { _ = pods.Run(ctx) })
-	running.Go(func() { _ = s.Run(ctx) })
-	<-pods.Synced()
-	return a, nil
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Run(ctx)
+	}()
+	a.pause = func() {
+		cancel()
+		<-done
+	}
+	return nil
 }
 
 // seen counts the pods that get a node, for those marked as measured.
@@ -170,20 +187,45 @@ func (a *arena) namespace(ctx context.Context, name string, labels map[string]st
 	return err
 }
 
+// queued binds pods that are all there when the scheduler starts, and returns how
+// many a second, from the first that is bound to the last.
+func (a *arena) queued(ctx context.Context, s step, total *int64) (float64, error) {
+	a.pause()
+	if err := a.make(ctx, s, total); err != nil {
+		return 0, err
+	}
+	before := a.bound.Load()
+	if err := a.begin(ctx, slog.New(slog.DiscardHandler)); err != nil {
+		return 0, err
+	}
+	if err := a.until(ctx, before+1); err != nil {
+		return 0, err
+	}
+	first, start := a.bound.Load(), time.Now()
+	if err := a.until(ctx, *total); err != nil {
+		return 0, err
+	}
+	return float64(a.bound.Load()-first) / time.Since(start).Seconds(), nil
+}
+
 // pods makes pods and waits until they are bound.
 func (a *arena) pods(ctx context.Context, s step, total *int64) error {
+	if err := a.make(ctx, s, total); err != nil {
+		return err
+	}
+	return a.until(ctx, *total)
+}
+
+// make makes pods, several at a time.
+func (a *arena) make(ctx context.Context, s step, total *int64) error {
 	first := *total
 	*total += int64(s.pods)
-	err := each(ctx, s.pods, func(ctx context.Context, i int) error {
+	return each(ctx, s.pods, func(ctx context.Context, i int) error {
 		p := s.template(s.namespaces[i%len(s.namespaces)])
 		p.Name = fmt.Sprintf("pod-%d", first+int64(i))
 		_, err := client.Pods.Create(ctx, a, p)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	return a.until(ctx, *total)
 }
 
 // bill is what has been used so far.
@@ -241,12 +283,18 @@ func (w workload) measure(ctx context.Context) (row, error) {
 		return row{}, err
 	}
 	after := billed()
+	again := w.measured
+	again.pods = min(again.pods, queuedPods)
+	held, err := a.queued(ctx, again, &total)
+	if err != nil {
+		return row{}, fmt.Errorf("queued pods: %w", err)
+	}
 	n := float64(w.measured.pods)
 	rate := n / after.at.Sub(before.at).Seconds()
 	return row{
 		fmt.Sprintf("%s, %d nodes, %d pods", w.name, w.nodes, w.measured.pods),
-		fmt.Sprintf("%.0f pods/s; %.0f µs of processor and %.0f allocations (%.0f KiB) a pod; %.1f times the floor",
-			rate, float64((after.cpu-before.cpu).Microseconds())/n, float64(after.allocs-before.allocs)/n, float64(after.bytes-before.bytes)/n/1024, rate/w.floor),
+		fmt.Sprintf("%.0f pods/s; %.0f µs of processor and %.0f allocations (%.0f KiB) a pod; %.1f times the floor; %.0f a second of %d that wait in line",
+			rate, float64((after.cpu-before.cpu).Microseconds())/n, float64(after.allocs-before.allocs)/n, float64(after.bytes-before.bytes)/n/1024, rate/w.floor, held, again.pods),
 		fmt.Sprintf("floor %.0f", w.floor),
 	}, nil
 }
