@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sampan-dev/sampan/client"
@@ -46,6 +47,20 @@ func (t emptied) List(ctx context.Context, at target.Target, opts metav1.ListOpt
 func (t emptied) Get(ctx context.Context, at target.Target, opts metav1.GetOptions) (runtime.Object, error) {
 	obj, err := t.Transport.Get(ctx, at, opts)
 	return empty(obj), err
+}
+
+// What writes answer is read by the agent, too.
+
+// Update implements client.Transport.
+func (t emptied) Update(ctx context.Context, at target.Target, obj runtime.Object, opts metav1.UpdateOptions) (runtime.Object, error) {
+	made, err := t.Transport.Update(ctx, at, obj, opts)
+	return empty(made), err
+}
+
+// Patch implements client.Transport.
+func (t emptied) Patch(ctx context.Context, at target.Target, pt types.PatchType, data []byte, opts metav1.PatchOptions) (runtime.Object, error) {
+	made, err := t.Transport.Patch(ctx, at, pt, data, opts)
+	return empty(made), err
 }
 
 // empty is a pod without what a hollow node can't do; others stay as they are.
