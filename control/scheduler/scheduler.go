@@ -284,11 +284,9 @@ func (s *Scheduler) nodeChanged(e informer.Event[*corev1.Node]) {
 		return
 	}
 	s.cluster.setNode(e.New)
-	var kind ChangeKind
-	switch {
-	case e.Old == nil:
-		kind = NodeAdded
-	default:
+	kind := NodeAdded
+	if e.Old != nil {
+		kind = 0
 		if !equalLabels(e.Old.Labels, e.New.Labels) {
 			kind |= NodeLabels
 		}

@@ -165,16 +165,21 @@ func (h *HTTP) Preempt(pod *corev1.Pod, ways map[string]scheduler.Victims) (map[
 		return nil, nil
 	}
 	question := &extenderv1.ExtenderPreemptionArgs{Pod: pod}
+	if h.cfg.NodeCacheCapable {
+		question.NodeNameToMetaVictims = map[string]*extenderv1.MetaVictims{}
+	} else {
+		question.NodeNameToVictims = map[string]*extenderv1.Victims{}
+	}
 	for name, w := range ways {
 		if h.cfg.NodeCacheCapable {
 			meta := &extenderv1.MetaVictims{NumPDBViolations: int64(w.Violations)}
 			for _, p := range w.Pods {
 				meta.Pods = append(meta.Pods, &extenderv1.MetaPod{UID: string(p.UID)})
 			}
-			put(&question.NodeNameToMetaVictims, name, meta)
+			question.NodeNameToMetaVictims[name] = meta
 			continue
 		}
-		put(&question.NodeNameToVictims, name, &extenderv1.Victims{Pods: w.Pods, NumPDBViolations: int64(w.Violations)})
+		question.NodeNameToVictims[name] = &extenderv1.Victims{Pods: w.Pods, NumPDBViolations: int64(w.Violations)}
 	}
 	var answer extenderv1.ExtenderPreemptionResult
 	if err := h.send(context.Background(), h.cfg.PreemptVerb, question, &answer); err != nil {
@@ -197,13 +202,6 @@ func (h *HTTP) Preempt(pod *corev1.Pod, ways map[string]scheduler.Victims) (map[
 		kept[name] = victims
 	}
 	return kept, nil
-}
-
-func put[T any](m *map[string]T, key string, value T) {
-	if *m == nil {
-		*m = map[string]T{}
-	}
-	(*m)[key] = value
 }
 
 func on(n *scheduler.Node, uid string) *corev1.Pod {

@@ -247,10 +247,8 @@ func (r *rating) Survey(feasible []*scheduler.Node) {
 		}
 	}
 	for i, c := range r.soft {
-		domains := 0
-		if c.TopologyKey == corev1.LabelHostname {
-			domains = rated
-		} else {
+		domains := rated
+		if c.TopologyKey != corev1.LabelHostname {
 			domains = r.domains(c, feasible)
 		}
 		r.weights[i] = math.Log(float64(domains + 2))
