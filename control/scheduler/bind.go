@@ -160,17 +160,18 @@ func (s *Scheduler) unbound(w *waiting, err error) {
 // refuse puts a pod back that fits nowhere, after trying to make room for it.
 func (s *Scheduler) refuse(ctx context.Context, r *rules, w *waiting, o *outcome) {
 	how := ""
-	switch {
-	case o.failed != nil:
-		w.refused = nil
-	case o.Nodes > 0 && !r.preempting.off:
+	if o.failed == nil && o.Nodes > 0 && !r.preempting.off {
 		how = s.makeRoom(ctx, r, w, o)
 	}
 	o.Message = o.sentence(how)
 	s.records.put(o)
 	w.refused = o.Filters()
 	w.heeds = r.heeds(w.refused)
-	s.queue.refuse(w, time.Now())
+	if o.failed != nil { // nothing has to change for another attempt
+		s.queue.again(w, time.Now())
+	} else {
+		s.queue.refuse(w, time.Now())
+	}
 	pod := w.pod
 	s.work(func() { s.report(ctx, pod, o) })
 }

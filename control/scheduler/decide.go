@@ -346,7 +346,7 @@ func priority(pod *corev1.Pod) int32 {
 
 // heeds are the changes that may let in a pod that these filters refused.
 func (r *rules) heeds(refused []string) (kinds ChangeKind) {
-	if len(refused) == 0 {
+	if !r.ours(refused) {
 		return ^ChangeKind(0)
 	}
 	for _, f := range r.filters {
@@ -357,9 +357,20 @@ func (r *rules) heeds(refused []string) (kinds ChangeKind) {
 	return kinds
 }
 
+// ours says whether filters alone refused: what changes an extender's mind is not
+// known, so anything may.
+func (r *rules) ours(refused []string) bool {
+	for _, name := range refused {
+		if !slices.ContainsFunc(r.filters, func(f Filter) bool { return f.Name() == name }) {
+			return false
+		}
+	}
+	return len(refused) > 0
+}
+
 // helps asks the filters that refused a pod whether a change may let it in.
 func (r *rules) helps(pod *corev1.Pod, refused []string, c Change) bool {
-	if len(refused) == 0 {
+	if !r.ours(refused) {
 		return true
 	}
 	return slices.ContainsFunc(r.filters, func(f Filter) bool {
