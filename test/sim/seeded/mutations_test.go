@@ -32,7 +32,7 @@ var mutations = []mutation{
 	{"a quota is not looked at", "control/apiserver/admit/quota_charge.go",
 		"if len(over) == 0 {", "if len(over) >= 0 {"},
 	{"of two leaders both take off what has gone", "control/controller/resourcequota/marks.go",
-		"return f.at <= through[f.kind] })", "return f.at <= through[f.kind] && f.at < 0 })"},
+		"ok && err == nil && n > 0 {", "ok && err == nil && n > 0 && false {"},
 	{"of two leaders both count a pod of a job", "control/controller/job/confirm.go",
 		"if err != nil || c.pods.Revision() >= revision {", "if err != nil || revision > 0 {"},
 	{"the store lets an old version overwrite a new one", "control/store/memory/memory.go",
