@@ -71,11 +71,7 @@ func (t *teller) batch(events []cache.Event) error {
 	if tell := t.server.cfg.Delivered; tell != nil && len(frames) > 0 {
 		tell(t.stream.call.gvr, len(frames))
 	}
-	if err := t.send(frames); err != nil {
-		return err
-	}
-	told(t.r.Context(), events)
-	return nil
+	return t.send(frames)
 }
 
 // send writes what is to arrive together.
