@@ -139,7 +139,7 @@ func (c *call) snapshot(ctx context.Context, at position) (cache.Snapshot, error
 	if !at.exact {
 		return mirror.Snapshot(), nil
 	}
-	snap, err := mirror.At(ctx, at.revision)
+	snap, err := c.at(ctx, mirror, at.revision)
 	if errors.Is(err, store.ErrCompacted) {
 		if at.token {
 			return cache.Snapshot{}, expiredToken(at)
@@ -148,6 +148,16 @@ func (c *call) snapshot(ctx context.Context, at position) (cache.Snapshot, error
 			"The resourceVersion for the provided list is too old.")
 	}
 	return snap, err
+}
+
+// at is the state of a revision. What the store has forgotten is forgotten, though
+// a cache in which nothing has changed since could still tell: how long a revision
+// is remembered must not depend on who writes what.
+func (c *call) at(ctx context.Context, mirror *cache.Cache, revision int64) (cache.Snapshot, error) {
+	if revision < c.server.compacted.Load() {
+		return cache.Snapshot{}, fmt.Errorf("revision %d: %w", revision, store.ErrCompacted)
+	}
+	return mirror.At(ctx, revision)
 }
 
 // waitFor waits until the cache shows revision, but not for ever.

@@ -134,13 +134,15 @@ type Server struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu       sync.Mutex // guards changes of table
-	table    atomic.Pointer[table]
-	watches  atomic.Int64
-	reads    chan struct{}
-	writes   chan struct{}
-	subs     map[string]Subcreate
-	virtuals map[schema.GroupVersionResource]Virtual
+	mu      sync.Mutex // guards changes of table
+	table   atomic.Pointer[table]
+	watches atomic.Int64
+	// compacted is the revision before which history is forgotten.
+	compacted atomic.Int64
+	reads     chan struct{}
+	writes    chan struct{}
+	subs      map[string]Subcreate
+	virtuals  map[schema.GroupVersionResource]Virtual
 }
 
 // table is the immutable picture of what is served.
@@ -365,6 +367,7 @@ func (s *Server) compact(ctx context.Context) error {
 			if err != nil && !errors.Is(err, store.ErrCompacted) && ctx.Err() == nil {
 				s.cfg.Log.Warn("compact the store", "revision", last, "err", err)
 			}
+			s.compacted.Store(last)
 		}
 		if now, err := s.cfg.Store.Revision(ctx); err == nil {
 			last = now

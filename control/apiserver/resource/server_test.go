@@ -276,6 +276,10 @@ func TestCompaction(t *testing.T) {
 		if w.Code != http.StatusGone {
 			t.Errorf("old list: %d %s", w.Code, w.Body)
 		}
+		// Where nothing has changed since, it is as old.
+		if w = f.request("GET", "/api/v1/pods?resourceVersion=2&resourceVersionMatch=Exact", ""); w.Code != http.StatusGone {
+			t.Errorf("old list of what has not changed: %d %s", w.Code, w.Body)
+		}
 		// {"v":"meta.k8s.io/v1","rv":2,"start":"a/c1"}
 		w = f.request("GET", "/api/v1/configmaps?continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6Miwic3RhcnQiOiJhL2MxIn0", "")
 		var status metav1.Status
