@@ -12,6 +12,10 @@ type AccessOptions struct {
 	TokenWebhook string
 	// OIDC is one issuer of identity tokens; more of them are for Authentication.
 	OIDC OIDCOptions
+	// Enable and Disable name admission plugins, Admission is the file of an
+	// AdmissionConfiguration.
+	Enable, Disable []string
+	Admission       string
 }
 
 // OIDCOptions are one issuer of identity tokens; an empty Issuer is none.
@@ -27,6 +31,9 @@ func (a *AccessOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&a.Authentication, "authentication-config", "", "file of an AuthenticationConfiguration: who else issues tokens")
 	f.StringVar(&a.Authorization, "authorization-config", "", "file of an AuthorizationConfiguration: who else is asked (default: Node, RBAC)")
 	f.StringVar(&a.TokenWebhook, "authentication-token-webhook-config-file", "", "kubeconfig of a server that reviews tokens")
+	f.StringSliceVar(&a.Enable, "enable-admission-plugins", nil, "admission plugins to switch on besides the default ones")
+	f.StringSliceVar(&a.Disable, "disable-admission-plugins", nil, "admission plugins to switch off")
+	f.StringVar(&a.Admission, "admission-control-config-file", "", "file of an AdmissionConfiguration: Pod Security defaults, limited resources")
 	f.StringVar(&a.OIDC.Issuer, "oidc-issuer-url", "", "issuer of identity tokens")
 	f.StringVar(&a.OIDC.Client, "oidc-client-id", "", "audience that such tokens must have")
 	f.StringVar(&a.OIDC.CAFile, "oidc-ca-file", "", "authority of the issuer's certificate (default: the system's)")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/apiserver"
+	"github.com/sampan-dev/sampan/control/apiserver/admit"
 	"github.com/sampan-dev/sampan/control/apiserver/atrest"
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/controller"
@@ -144,6 +145,7 @@ func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.List
 		AuditPath: filepath.Join(c.DataDir, "audit.log"), AuditPolicy: c.AuditPolicy, AuditWebhook: c.AuditWebhook, Extra: extra,
 		Ring: ring, Encryption: encryption,
 		Authentication: c.authentication(), AuthorizationPath: c.Access.Authorization,
+		Admission: admit.Switches{Enable: c.Access.Enable, Disable: c.Access.Disable}, AdmissionPath: c.Access.Admission,
 		Timeline: c.timeline, Log: c.log,
 	})
 }

@@ -37,7 +37,7 @@ const (
 	busy = 4 * time.Minute
 	// calm is how long the cluster then has to become what was asked for. It is
 	// longer than a node's silence takes to have all its consequences.
-	calm = 15 * time.Minute
+	calm = 10 * time.Minute
 	// restartAfter is how long a crashed component stays away.
 	restartAfter = 3 * time.Second
 	// maxSteps bounds one life.
