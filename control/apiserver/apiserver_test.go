@@ -194,6 +194,7 @@ func TestJourney(t *testing.T) {
 	if code, text := w.do(admin, "GET", "/metrics", nil, nil, "Impersonate-User", "system:anonymous"); code != 403 {
 		t.Errorf("admin as nobody gets /metrics: %d %s", code, text)
 	}
+	w.stop() // what was still on its way to the file is written
 	audit, err := os.ReadFile(w.audit)
 	must(t, err)
 	if !strings.Contains(string(audit), `"username":"admin"`) || !strings.Contains(string(audit), `"impersonatedUser":{"username":"alice"`) {
