@@ -67,6 +67,8 @@ type Runtime struct {
 	sandboxes  map[string]*Sandbox
 	// creating are ids of containers and sandboxes that are being made.
 	creating map[string]bool
+	// ended is set once the keeper has been told to stop.
+	ended bool
 	// parents counts the sandboxes of each cgroup that is one's parent.
 	parents map[string]int
 	// parentBusy serialises making and removing such a cgroup. Order: before mu.
@@ -132,8 +134,15 @@ func (r *Runtime) Leave() error {
 }
 
 // Shutdown stops the keeper itself. Containers that still run are left alone:
-// remove them first.
+// remove them first. A second Shutdown, or Leave after it, does nothing.
 func (r *Runtime) Shutdown(ctx context.Context) error {
+	r.mu.Lock()
+	again := r.ended
+	r.ended = true
+	r.mu.Unlock()
+	if again {
+		return nil
+	}
 	err := r.keeper.shutdown(ctx)
 	_ = r.Close() // never fails
 	os.Remove(r.socketPath())

@@ -38,6 +38,7 @@ func TestReplicationController(t *testing.T) {
 		if _, err := client.Pods.Create(ctx, p.admin, orphan); err != nil {
 			t.Fatal(err)
 		}
+		p.settle() // a controller that has not seen it yet makes a pod of its own
 		rc, err := client.ReplicationControllers.Create(ctx, p.admin, controllerOf("rc", 1))
 		if err != nil {
 			t.Fatal(err)
