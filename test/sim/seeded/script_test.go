@@ -162,6 +162,10 @@ func (w *world) statefulSetsLife(name string) {
 	replicas := int32(1 + w.rng.IntN(3))
 	s := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "free", Name: name}}
 	s.Spec = appsv1.StatefulSetSpec{Replicas: &replicas, Selector: selector(name), Template: w.template(name, "app"), ServiceName: name}
+	// With no time to stop a pod is gone from the API at once, though a silent node
+	// runs it still: nobody may ask for that and for one pod of a name at most.
+	grace := int64(1)
+	s.Spec.Template.Spec.TerminationGracePeriodSeconds = &grace
 	if w.rng.IntN(2) == 0 {
 		s.Spec.PodManagementPolicy = appsv1.ParallelPodManagement
 	}
