@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	digest "github.com/opencontainers/go-digest"
-
 	"github.com/sampan-dev/sampan/node/image"
 )
 
@@ -66,7 +64,7 @@ func (b *builder) noteBase(ref string, img image.Image) {
 	if err != nil {
 		full = ref
 	}
-	m := material{URI: "pkg:docker/" + strings.ReplaceAll(full, ":", "@"), Digest: map[string]string{"sha256": digest.Digest(img.Manifest).Encoded()}}
+	m := material{URI: "pkg:docker/" + strings.ReplaceAll(full, ":", "@"), Digest: map[string]string{"sha256": img.Manifest.Encoded()}}
 	for _, known := range b.materials {
 		if known.URI == m.URI {
 			return

@@ -76,7 +76,7 @@ func (b *builder) add(ctx context.Context, st *stage, cmd *instructions.AddComma
 		if err != nil {
 			return false, err
 		}
-		defer func() { _ = got.close() }()
+		defer func() { _ = got.close() }() //nolint:gocritic // they are wanted until all is copied
 		t.remote = append(t.remote, got)
 	}
 	if cmd.Checksum != "" && (len(local) > 0 || len(t.remote) != 1) {

@@ -140,30 +140,32 @@ func (m *mounted) overlay(lower []string, upper, at string) (string, error) {
 	return root, nil
 }
 
+// shown are the layers of what a RUN is shown: of another stage or image, or the
+// context, less what upper hides of it.
+func (b *builder) shown(ctx context.Context, st *stage, from, upper string) ([]string, error) {
+	if from != "" {
+		layers, _, err := b.sourceLayers(ctx, st, from)
+		if err != nil {
+			return nil, err
+		}
+		return b.content.Unpack(ctx, layers)
+	}
+	dir, err := filepath.Abs(b.context.dir)
+	if err != nil {
+		return nil, err
+	}
+	if strings.ContainsAny(dir, ":,\\") {
+		return nil, fmt.Errorf("the context's path %q has a character that overlayfs cannot take: %w", dir, ErrUnsupported)
+	}
+	return []string{dir}, b.context.hide(upper)
+}
+
 // bind shows a RUN the context or another stage. What it writes there is lost.
 func (b *builder) bind(ctx context.Context, st *stage, all *mounted, m *instructions.Mount, at string) error {
-	var lower []string
 	upper := filepath.Join(at, "upper")
-	if m.From == "" {
-		dir, err := filepath.Abs(b.context.dir)
-		if err != nil {
-			return err
-		}
-		if strings.ContainsAny(dir, ":,\\") {
-			return fmt.Errorf("the context's path %q has a character that overlayfs cannot take: %w", dir, ErrUnsupported)
-		}
-		lower = []string{dir}
-		if err := b.context.hide(upper); err != nil {
-			return err
-		}
-	} else {
-		layers, _, err := b.sourceLayers(ctx, st, m.From)
-		if err != nil {
-			return err
-		}
-		if lower, err = b.content.Unpack(ctx, layers); err != nil {
-			return err
-		}
+	lower, err := b.shown(ctx, st, m.From, upper)
+	if err != nil {
+		return err
 	}
 	root, err := all.overlay(lower, upper, at)
 	if err != nil {

@@ -84,7 +84,7 @@ var proxyArgs = []string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "
 // isProxy says whether an ARG is one of those, in capitals or not.
 func isProxy(name string) bool {
 	for _, p := range proxyArgs {
-		if name == p || name == strings.ToLower(p) {
+		if strings.EqualFold(name, p) {
 			return true
 		}
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -116,7 +117,7 @@ func (e *Engine) podMetrics(s *sandbox, st *rt.LinuxPodSandboxStats) *rt.PodSand
 	for _, m := range podMeasures() {
 		values := labels
 		if m.network {
-			values = append(labels[:len(labels):len(labels)], st.GetNetwork().GetDefaultInterface().GetName())
+			values = append(slices.Clone(labels), st.GetNetwork().GetDefaultInterface().GetName())
 		}
 		if v := m.of(st); v != nil {
 			pod.Metrics = append(pod.Metrics, &rt.Metric{Name: m.name, MetricType: m.kind, LabelValues: values, Value: v})

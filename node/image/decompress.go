@@ -15,7 +15,7 @@ import (
 // maxZstdWindow bounds the memory that a zstd frame may ask for.
 const maxZstdWindow = 128 << 20
 
-// ErrCompression: content compressed in a way that this program cannot undo.
+// ErrCompression is content compressed in a way that this program cannot undo.
 var ErrCompression = errors.New("compression not supported")
 
 // Decompress looks at the first bytes and undoes gzip, zstd or bzip2; xz it

@@ -262,7 +262,7 @@ func (s *Store) complete(raw []byte) error {
 	if len(m.Layers) > MaxLayers || len(m.Manifests) > maxPlatforms {
 		return fmt.Errorf("%d layers, %d manifests: %w", len(m.Layers), len(m.Manifests), ErrTooLarge)
 	}
-	needed := append(m.Layers, m.Manifests...)
+	needed := slices.Concat(m.Layers, m.Manifests)
 	if remote.IsManifest(kind) {
 		needed = append(needed, m.Config)
 	}

@@ -60,7 +60,7 @@ func (g *Registry) getBlob(c call) {
 		if err != nil {
 			continue
 		}
-		defer f.Close()
+		defer f.Close() //nolint:gocritic // the loop ends here
 		c.w.Header().Set("Content-Type", "application/octet-stream")
 		c.w.Header().Set("Docker-Content-Digest", d.String())
 		c.w.Header().Set("ETag", `"`+d.String()+`"`)

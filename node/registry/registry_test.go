@@ -271,7 +271,7 @@ func TestRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		answer.Body.Close()
-		if answer.StatusCode != 400 && answer.StatusCode != 404 {
+		if answer.StatusCode != http.StatusBadRequest && answer.StatusCode != http.StatusNotFound {
 			t.Errorf("%s: %d", what, answer.StatusCode)
 		}
 	}

@@ -137,7 +137,7 @@ func serveBench(ctx context.Context) (*bench, error) {
 		return nil, fmt.Errorf("the server ended: %w", err)
 	}
 	b := &bench{store: st, raw: raw, local: s.Local(identity.Identity{Name: "bench", Groups: []string{identity.Masters}}), url: "https://" + listener.Addr().String()}
-	b.close = func() { cancel(); <-done; stop(); stopRaw(); _ = os.RemoveAll(dir) }
+	b.close = func() { cancel(); _ = <-done; stop(); stopRaw(); _ = os.RemoveAll(dir) }
 	leaf, err := ca.Issue(pki.Leaf{CommonName: "bench", Organizations: []string{identity.Masters}, Client: true})
 	if err != nil {
 		b.close()
@@ -399,7 +399,7 @@ func (b *bench) watches(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	want := int64(written*(*measureFor).Seconds()) * watching * 99 / 100
+	want := int64(written*measureFor.Seconds()) * watching * 99 / 100
 	for delivered.Load() < want && time.Since(begin) < 10*(*measureFor) {
 		time.Sleep(10 * time.Millisecond)
 	}

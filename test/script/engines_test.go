@@ -55,7 +55,7 @@ func engineTest(t *testing.T, programsNeeded ...string) (dir, runtime, rootfs st
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { clear(t, dir) })
+	t.Cleanup(func() { unmountAll(t, dir) })
 	sampan, err := filepath.EvalSymlinks(filepath.Join(bin, "sampan"))
 	if err != nil {
 		t.Fatal(err)
@@ -78,8 +78,8 @@ func engineTest(t *testing.T, programsNeeded ...string) (dir, runtime, rootfs st
 	return dir, runtime, rootfs
 }
 
-// clear removes the directory with the mounts that an engine has left in it.
-func clear(t *testing.T, dir string) {
+// unmountAll removes the directory with the mounts that an engine has left in it.
+func unmountAll(t *testing.T, dir string) {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

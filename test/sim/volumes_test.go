@@ -140,7 +140,7 @@ func TestClaimWaitsAndIsProvisioned(t *testing.T) {
 			c.Annotations = map[string]string{}
 		}
 		c.Annotations["volume.kubernetes.io/selected-node"] = "n1" // the scheduler's word
-		if c, err = client.PersistentVolumeClaims.Update(ctx, p.admin, c); err != nil {
+		if _, err = client.PersistentVolumeClaims.Update(ctx, p.admin, c); err != nil {
 			t.Fatal(err)
 		}
 		p.settle()

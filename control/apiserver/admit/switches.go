@@ -197,7 +197,7 @@ func (c *Configured) resourceQuota(raw []byte) error {
 		}
 		scopes := make([]quota.Requirement, 0, len(l.MatchScopes))
 		for _, s := range l.MatchScopes {
-			scopes = append(scopes, quota.Requirement(s))
+			scopes = append(scopes, s)
 		}
 		c.QuotaLimits = append(c.QuotaLimits, QuotaLimit{Resource: schema.GroupResource{Group: l.APIGroup, Resource: l.Resource},
 			MatchContains: l.MatchContains, MatchScopes: scopes})

@@ -80,7 +80,7 @@ func TestLogOverWebSocket(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%q: %v", protocol, err)
 		}
-		defer ws.Close()
+		t.Cleanup(func() { _ = ws.Close() })
 		var log bytes.Buffer
 		for err == nil {
 			var message []byte

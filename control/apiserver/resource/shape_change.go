@@ -1,6 +1,10 @@
 package resource
 
-import "reflect"
+import (
+	"bytes"
+
+	"reflect"
+)
 
 // What has become of something, as a shape tells it.
 const (
@@ -96,7 +100,7 @@ func (s *shaper) differing(m *mould, a, b reflect.Value) bool {
 	if s.failed {
 		return true
 	}
-	if string(s.b[mark:half]) == string(s.b[half:]) {
+	if bytes.Equal(s.b[mark:half], s.b[half:]) {
 		s.b = s.b[:mark]
 		return false
 	}

@@ -46,7 +46,7 @@ func TestTrackAsTheFieldManager(t *testing.T) {
 				f.fill(reflect.ValueOf(obj).Elem(), 0, round)
 				obj.SetManagedFields(nil)
 				obj.SetUID("u")
-				total += trackBoth(t, s, k, "", "ann", obj, nil)
+				total += trackBoth(t, s, k, writer{"", "ann"}, obj, nil)
 				for step := range 12 {
 					next := obj.DeepCopyObject().(kinds.Object)
 					for range 1 + step%3 {
@@ -57,7 +57,7 @@ func TestTrackAsTheFieldManager(t *testing.T) {
 					if step%4 == 0 {
 						next.SetManagedFields(obj.DeepCopyObject().(kinds.Object).GetManagedFields())
 					}
-					total += trackBoth(t, s, k, []string{"", "status"}[step%2*min(1, statuses(k))], []string{"ann", "bob"}[step/2%2], next, obj)
+					total += trackBoth(t, s, k, writer{[]string{"", "status"}[step%2*min(1, statuses(k))], []string{"ann", "bob"}[step/2%2]}, next, obj)
 					obj = next
 				}
 			}
@@ -75,12 +75,15 @@ func statuses(k *kinds.Kind) int {
 	return 0
 }
 
+// writer is who writes which part.
+type writer struct{ sub, manager string }
+
 // trackBoth tracks a write thrice: by the manager, and twice by what is remembered.
 // obj keeps the record. It says whether the shape was known, from another write.
-func trackBoth(t *testing.T, s *Server, k *kinds.Kind, sub, manager string, obj, old kinds.Object) int {
+func trackBoth(t *testing.T, s *Server, k *kinds.Kind, by writer, obj, old kinds.Object) int {
 	t.Helper()
-	c := &call{collection: &collection{server: s, kind: k, gvr: k.GVR()}, req: &Request{Verb: verbUpdate}, sub: subresource(k, sub)}
-	c.req.Update.FieldManager = manager
+	c := &call{collection: &collection{server: s, kind: k, gvr: k.GVR()}, req: &Request{Verb: verbUpdate}, sub: subresource(k, by.sub)}
+	c.req.Update.FieldManager = by.manager
 	var before []metav1.ManagedFieldsEntry
 	if old != nil {
 		before = old.GetManagedFields()

@@ -114,6 +114,14 @@ type wantedUse struct {
 	target    autoscalingv2.MetricTarget
 }
 
+// what is what a metric of it is called.
+func (w wantedUse) what() string {
+	if w.container != "" {
+		return "container resource"
+	}
+	return "resource"
+}
+
 // resource judges the use of a resource.
 func (r *round) resource(ctx context.Context, s *sight, w wantedUse, selector labels.Selector) (proposal, error) {
 	if w.target.AverageValue == nil && w.target.AverageUtilization == nil {
@@ -143,11 +151,7 @@ func (r *round) resource(ctx context.Context, s *sight, w wantedUse, selector la
 		if err != nil {
 			return p, fmt.Errorf("failed to get %s utilization: %w", w.name, err)
 		}
-		what := "resource"
-		if w.container != "" {
-			what = "container resource"
-		}
-		p.metric = fmt.Sprintf("%s %s utilization (percentage of request)", w.name, what)
+		p.metric = fmt.Sprintf("%s %s utilization (percentage of request)", w.name, w.what())
 		now.AverageUtilization = &percent
 	}
 	format := resource.DecimalSI

@@ -174,7 +174,8 @@ func (m *memory) note(replicas int32, now time.Time) {
 			kept = append(kept, w)
 		}
 	}
-	m.wanted = append(kept, wish{replicas, now})
+	kept = append(kept, wish{replicas, now})
+	m.wanted = kept
 }
 
 // scaled remembers a change.
@@ -185,7 +186,8 @@ func (m *memory) scaled(from, to int32, now time.Time) {
 			kept = append(kept, c)
 		}
 	}
-	m.changes = append(kept, change{to - from, now})
+	kept = append(kept, change{to - from, now})
+	m.changes = kept
 }
 
 // change is by how much the last period has changed the workload.

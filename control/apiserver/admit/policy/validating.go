@@ -198,7 +198,7 @@ func (v *validating) annotate(run *cel.Run, c *checks, out evaluation) evaluatio
 			out.notes = append(out.notes, note{v.Spec.AuditAnnotations[i].Key, text})
 		default:
 			out.failures = append(out.failures, fmt.Errorf("valueExpression '%v' resulted in unsupported return type: %v. "+
-				"Return type must be either string or null.", e.Text, value.Type()))
+				"Return type must be either string or null.", e.Text, value.Type())) //nolint:staticcheck // upstream's words
 		}
 	}
 	return out
