@@ -137,7 +137,13 @@ func serveBench(ctx context.Context) (*bench, error) {
 		return nil, fmt.Errorf("the server ended: %w", err)
 	}
 	b := &bench{store: st, raw: raw, local: s.Local(identity.Identity{Name: "bench", Groups: []string{identity.Masters}}), url: "https://" + listener.Addr().String()}
-	b.close = func() { cancel(); _ = <-done; stop(); stopRaw(); _ = os.RemoveAll(dir) }
+	b.close = func() {
+		cancel()
+		<-done
+		stop()
+		stopRaw()
+		_ = os.RemoveAll(dir)
+	}
 	leaf, err := ca.Issue(pki.Leaf{CommonName: "bench", Organizations: []string{identity.Masters}, Client: true})
 	if err != nil {
 		b.close()

@@ -33,7 +33,10 @@ func TestHollowNodes(t *testing.T) {
 				},
 			})
 		}()
-		defer func() { stop(); _ = <-done }()
+		defer func() {
+			stop()
+			<-done
+		}()
 		time.Sleep(10 * time.Second)
 		nodes, _, err := client.Nodes.List(ctx, p.admin, "", metav1.ListOptions{LabelSelector: hollow.Label})
 		if err != nil || len(nodes) != 3 {

@@ -196,9 +196,7 @@ func (c *Configured) resourceQuota(raw []byte) error {
 			return fmt.Errorf("limitedResources[%d].resource: Required value", i)
 		}
 		scopes := make([]quota.Requirement, 0, len(l.MatchScopes))
-		for _, s := range l.MatchScopes {
-			scopes = append(scopes, s)
-		}
+		scopes = append(scopes, l.MatchScopes...)
 		c.QuotaLimits = append(c.QuotaLimits, QuotaLimit{Resource: schema.GroupResource{Group: l.APIGroup, Resource: l.Resource},
 			MatchContains: l.MatchContains, MatchScopes: scopes})
 	}

@@ -79,6 +79,29 @@ func bounded(q request) (int32, why) {
 	return q.desired, withinRange
 }
 
+// memory is an autoscaler's past, as far as its rules look back. It begins anew
+// with the process, as upstream's does.
+type memory struct {
+	wanted  []wish
+	changes []change
+}
+
+// wish is a recommendation as it was before anything was made of it.
+type wish struct {
+	replicas int32
+	at       time.Time
+}
+
+// change is a change of scale, down when negative.
+type change struct {
+	by int32
+	at time.Time
+}
+
+// farthest is the longest that any rule may look back: the API allows an hour for
+// windows and half of that for periods.
+const farthest = time.Hour
+
 // paced keeps a workload to the rates of its rules.
 func (m *memory) paced(b *autoscalingv2.HorizontalPodAutoscalerBehavior, q request, now time.Time) (int32, why) {
 	switch {
@@ -136,29 +159,6 @@ func (m *memory) limit(rules *autoscalingv2.HPAScalingRules, current int32, dire
 	}
 	return result
 }
-
-// memory is an autoscaler's past, as far as its rules look back. It begins anew
-// with the process, as upstream's does.
-type memory struct {
-	wanted  []wish
-	changes []change
-}
-
-// wish is a recommendation as it was before anything was made of it.
-type wish struct {
-	replicas int32
-	at       time.Time
-}
-
-// change is a change of scale, down when negative.
-type change struct {
-	by int32
-	at time.Time
-}
-
-// farthest is the longest that any rule may look back: the API allows an hour for
-// windows and half of that for periods.
-const farthest = time.Hour
 
 // begin remembers what a workload was found with.
 func (m *memory) begin(current int32, now time.Time) {

@@ -197,8 +197,9 @@ func (v *validating) annotate(run *cel.Run, c *checks, out evaluation) evaluatio
 		case ok:
 			out.notes = append(out.notes, note{v.Spec.AuditAnnotations[i].Key, text})
 		default:
+			//nolint:staticcheck // upstream's words
 			out.failures = append(out.failures, fmt.Errorf("valueExpression '%v' resulted in unsupported return type: %v. "+
-				"Return type must be either string or null.", e.Text, value.Type())) //nolint:staticcheck // upstream's words
+				"Return type must be either string or null.", e.Text, value.Type()))
 		}
 	}
 	return out
