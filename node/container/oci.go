@@ -23,7 +23,7 @@ import (
 // are children of the caller, as containerd's and Podman's monitors expect, and
 // not of the keeper.
 //
-// Commands of one container wait for each other by a lock on its directory.
+// Nothing orders the commands of one container: whoever gives them waits for each.
 type OCI struct {
 	// Root holds one directory a container.
 	Root string
