@@ -1,13 +1,16 @@
 package seeded
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // mutation is a fault put into the product on purpose.
@@ -67,6 +70,20 @@ func TestMutations(t *testing.T) {
 	}
 }
 
+// longestStep bounds a build, and the lives of a mutation.
+const longestStep = 8 * time.Minute
+
+// bounded runs a program to its end and returns what it printed. One that takes too
+// long is asked where it stands: Go's programs answer SIGQUIT with their stacks.
+func bounded(t *testing.T, name string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), longestStep)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) }
+	cmd.WaitDelay = 10 * time.Second
+	return cmd.CombinedOutput()
+}
+
 func (m mutation) try(t *testing.T, root string) {
 	dir := t.TempDir()
 	file := filepath.Join(root, m.file)
@@ -89,11 +106,10 @@ func (m mutation) try(t *testing.T, root string) {
 	if err := os.WriteFile(plan, overlay, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", plan, "-o", program, ".")
-	if out, err := build.CombinedOutput(); err != nil {
+	if out, err := bounded(t, "go", "test", "-c", "-overlay", plan, "-o", program, "."); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	out, err := exec.CommandContext(t.Context(), program, "-test.run", "^TestSeeds$", "-test.failfast", "-seeds", seedsOfMutation, "-first").CombinedOutput()
+	out, err := bounded(t, program, "-test.run", "^TestSeeds$", "-test.failfast", "-seeds", seedsOfMutation, "-first")
 	if err == nil {
 		t.Fatalf("no seed has noticed:\n%s", out)
 	}

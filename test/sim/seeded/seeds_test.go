@@ -7,10 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 var (
@@ -27,6 +29,11 @@ const shown = 60
 
 // shortSeeds is how many seeds go test -short lives.
 const shortSeeds = 24
+
+// longestLife is how long a life may take by the real clock; two seconds are usual.
+// One that takes longer has come to a stop: somebody in it waits for what false time
+// can't bring, as for a lock whose holder sleeps.
+const longestLife = 3 * time.Minute
 
 // childEnv makes a child's garbage collector rare: a life is short, and what it
 // leaves behind is collected with it.
@@ -98,6 +105,16 @@ func split(t *testing.T, n, count int) {
 			t.Errorf("share %d of %d: %v\n%s", i, n, err, outputs[i].String())
 		}
 	}
+}
+
+// watchdog ends the process if a life comes to a stop, and says where everybody
+// stands. The caller stops it when the life has ended.
+func watchdog(seed uint64) *time.Timer {
+	return time.AfterFunc(longestLife, func() {
+		fmt.Fprintf(os.Stderr, "seed %d has come to a stop: it has not ended after %v\n", seed, longestLife)
+		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
+		os.Exit(2)
+	})
 }
 
 func report(t *testing.T, seed uint64, trace, wrong []string) {

@@ -113,6 +113,7 @@ func live(t *testing.T, seed uint64, k keys) (trace, wrong []string) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
+	defer watchdog(seed).Stop()
 	// Names and UIDs are the seed's too.
 	rand8 := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})
 	uuid.SetRand(rand8)
