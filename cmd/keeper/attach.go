@@ -29,13 +29,9 @@ func (k *keeper) attach(c *conn, id string, stdin bool) {
 	}
 	cl := &client{c}
 	o := ch.out
-	o.mu.Lock()
-	if o.over {
-		o.mu.Unlock()
+	if !o.join(cl) {
 		return
 	}
-	o.clients[cl] = struct{}{}
-	o.mu.Unlock()
 	o.input(c)
 	if stdin {
 		o.endStdin()

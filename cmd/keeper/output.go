@@ -19,6 +19,7 @@ type output struct {
 	log     *os.File
 	clients map[*client]struct{}
 	over    bool // closed: nobody can attach any more
+	early   early
 
 	stdout, stderr *os.File // read ends; stdout is the master of a tty
 	stdin          *os.File // write end, or nil
@@ -32,6 +33,9 @@ type output struct {
 // must not get SIGPIPE before the successor has come.
 func openOutput(c *plan.Child) (*output, []*os.File, error) {
 	o := &output{path: c.Log, clients: map[*client]struct{}{}, once: c.StdinOnce, tty: c.TTY}
+	if o.once {
+		o.early.met = make(chan struct{})
+	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return o, nil, err
@@ -180,16 +184,17 @@ func (o *output) readNow(fd int, s plan.Stream, lines *lineLog) (ready, open boo
 	frame := o.frame(s, n)
 	scratch.Unlock()
 	if frame != nil {
-		o.broadcast(frame)
+		o.deliver(frame)
 	}
 	return true, true
 }
 
-// frame copies the scratch buffer for the attached clients, if there are any.
+// frame copies the scratch buffer for the attached clients, if there are any, or
+// for the one that is waited for.
 func (o *output) frame(s plan.Stream, n int) []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.clients) == 0 {
+	if len(o.clients) == 0 && o.early.met == nil {
 		return nil
 	}
 	return append([]byte{byte(s)}, scratch.b[1:1+n]...)

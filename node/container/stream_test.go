@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -103,6 +104,29 @@ func TestStdinOnce(t *testing.T) {
 	}
 	if got, want := b.log(cfg.LogPath), "stdout F hello\nstdout F end\n"; got != want {
 		t.Errorf("log %q, want %q", got, want)
+	}
+}
+
+// What a container for one client prints before that client comes is kept for it,
+// and when it prints more than is kept, it waits.
+func TestStdinOnceKeepsWhatCameFirst(t *testing.T) {
+	b := newBox(t)
+	cfg := b.config("c1", probeSpec("flood", "1", ";", "cat"))
+	cfg.Stdin, cfg.StdinOnce = true, true
+	b.start(cfg)
+	for printed := int64(0); printed == 0; runtime.Gosched() { // what nobody has seen
+		info, err := os.Stat(cfg.LogPath)
+		if err != nil {
+			t.Fatal(err)
+		}
+		printed = info.Size()
+	}
+	var out bytes.Buffer
+	if err := b.Attach(b.context(), "c1", strings.NewReader("last"), &out, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.Len(), 1<<20/100*100+len("last"); got != want || !strings.HasSuffix(out.String(), "last") {
+		t.Errorf("the client got %d bytes, want %d", got, want)
 	}
 }
 
