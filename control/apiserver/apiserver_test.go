@@ -183,7 +183,7 @@ func TestJourney(t *testing.T) {
 	if code, text := w.do(admin, "GET", "/api/v1/namespaces/default/secrets", nil, nil, "Impersonate-User", "alice"); code != 403 || !strings.Contains(text, "alice") {
 		t.Errorf("admin as alice lists secrets: %d %s", code, text)
 	}
-	if code, text := w.do(alice, "GET", "/api", nil, nil, "Impersonate-User", "admin", "Impersonate-Group", "system:masters"); code != 403 || !strings.Contains(text, "cannot impersonate resource") {
+	if code, text := w.do(alice, "GET", "/api", nil, nil, "Impersonate-User", "admin", "Impersonate-Group", "system:masters"); code != 403 || !strings.Contains(text, `cannot impersonate-on:user-info:get path \"/api\"`) {
 		t.Errorf("alice as admin: %d %s", code, text)
 	}
 	for _, name := range []string{self.Name, "system:kube-scheduler"} {
@@ -197,7 +197,8 @@ func TestJourney(t *testing.T) {
 	w.stop() // what was still on its way to the file is written
 	audit, err := os.ReadFile(w.audit)
 	must(t, err)
-	if !strings.Contains(string(audit), `"username":"admin"`) || !strings.Contains(string(audit), `"impersonatedUser":{"username":"alice"`) {
+	if !strings.Contains(string(audit), `"username":"admin"`) || !strings.Contains(string(audit), `"impersonatedUser":{"username":"alice"`) ||
+		!strings.Contains(string(audit), `"authenticationMetadata":{"impersonationConstraint":"impersonate:user-info"}`) {
 		t.Errorf("audit log: %s", audit)
 	}
 	if n := strings.Count(string(audit), `"name":"borrowed"`); n != 2 {

@@ -23,6 +23,7 @@ type origin struct {
 	auditID      string
 	address      string
 	impersonator *identity.Identity
+	constraint   string // of the impersonation
 }
 
 type originKey struct{}
@@ -177,6 +178,9 @@ func newEvent(ctx context.Context, who identity.Identity, received time.Time) au
 		if o.impersonator != nil {
 			as := e.User
 			e.User, e.Impersonated = userOf(*o.impersonator), &as
+			if o.constraint != "" {
+				e.Authentication = &audit.Authentication{ImpersonationConstraint: o.constraint}
+			}
 		}
 	}
 	return e

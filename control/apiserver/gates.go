@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -95,6 +96,13 @@ func (g gate) Authorize(ctx context.Context, a resource.Access) (bool, string, e
 	if err := g.server.policyKnown(ctx, a.User); err != nil {
 		return false, "", err
 	}
+	allowed, reason := g.server.authz.Authorize(ctx, question(a))
+	noteDecision(ctx, allowed, reason)
+	return allowed, reason, nil
+}
+
+// question is what the authorizer is asked about an access.
+func question(a resource.Access) authz.Attributes {
 	t := a.Target
 	q := authz.Attributes{User: a.User, Verb: a.Verb, Group: t.Resource.Group, Version: t.Resource.Version,
 		Resource: t.Resource.Resource, Subresource: t.Subresource, Namespace: t.Namespace, Name: t.Name, FieldSelector: a.FieldSelector, LabelSelector: a.LabelSelector}
@@ -104,9 +112,22 @@ func (g gate) Authorize(ctx context.Context, a resource.Access) (bool, string, e
 	if q.Resource == "namespaces" && q.Group == "" && q.Name != "" {
 		q.Namespace = q.Name // a role in the namespace may be about the namespace itself
 	}
-	allowed, reason := g.server.authz.Authorize(ctx, q)
-	noteDecision(ctx, allowed, reason)
-	return allowed, reason, nil
+	return q
+}
+
+// asks is what a request, which nobody has looked into yet, will ask the authorizer.
+func (s *Server) asks(r *http.Request, who identity.Identity) authz.Attributes {
+	asked := s.resources.Asks(r)
+	if !asked.Resource {
+		return authz.Attributes{User: who, Verb: strings.ToLower(r.Method), Path: r.URL.Path}
+	}
+	a := resource.Access{User: who, Verb: asked.Verb, Target: asked.Target}
+	switch a.Verb {
+	case "list", "watch", "deletecollection":
+		given := r.URL.Query()
+		a.FieldSelector, a.LabelSelector = given.Get("fieldSelector"), given.Get("labelSelector")
+	}
+	return question(a)
 }
 
 // policyKnown waits for the roles, unless who needs none.

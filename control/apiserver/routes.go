@@ -18,6 +18,7 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/atrest"
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
+	"github.com/sampan-dev/sampan/control/apiserver/authz/impersonate"
 	"github.com/sampan-dev/sampan/control/apiserver/discovery"
 	"github.com/sampan-dev/sampan/internal/identity"
 )
@@ -154,37 +155,34 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 			return
 		}
 		r.Header.Del("Authorization") // no handler behind this, and no one behind a proxy, needs it
-		as, needs, err := authn.Impersonation(r.Header)
+		wanted, err := impersonate.Wanted(r.Header)
 		if err != nil {
 			Fail(w, err)
 			return
 		}
-		if as != nil {
-			if err := s.mayImpersonate(r.Context(), who, needs); err != nil {
+		if wanted != nil {
+			if who, err = s.become(r, who, wanted); err != nil {
 				Fail(w, err)
 				return
 			}
-			if about, ok := originOf(r.Context()); ok {
-				about.impersonator = &who
-			}
-			who = *as
 		}
 		next.ServeHTTP(w, r.WithContext(identity.With(r.Context(), who)))
 	})
 }
 
-func (s *Server) mayImpersonate(ctx context.Context, who identity.Identity, needs []authn.Permission) error {
-	if err := s.policyKnown(ctx, who); err != nil {
-		return apierrors.NewServiceUnavailable("the policy is not known yet")
+// become makes the request another's, if its caller may act as wanted.
+func (s *Server) become(r *http.Request, caller identity.Identity, wanted *identity.Identity) (identity.Identity, error) {
+	if err := s.policyKnown(r.Context(), caller); err != nil {
+		return caller, apierrors.NewServiceUnavailable("the policy is not known yet")
 	}
-	for _, n := range needs {
-		q := authz.Attributes{User: who, Verb: "impersonate", Group: n.Group, Version: "v1", Resource: n.Resource,
-			Subresource: n.Subresource, Namespace: n.Namespace, Name: n.Name}
-		if allowed, reason := s.authz.Authorize(ctx, q); !allowed {
-			return authz.Forbidden(q, reason)
-		}
+	verdict, err := s.borrow.Become(r.Context(), wanted, s.asks(r, caller))
+	if err != nil {
+		return caller, err
 	}
-	return nil
+	if about, ok := originOf(r.Context()); ok {
+		about.impersonator, about.constraint = &caller, verdict.Constraint
+	}
+	return verdict.User, nil
 }
 
 // servePaths lists what there is, for people who open the root; all else is 404.

@@ -18,6 +18,7 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/atrest"
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
+	"github.com/sampan-dev/sampan/control/apiserver/authz/impersonate"
 	"github.com/sampan-dev/sampan/control/apiserver/crd"
 	"github.com/sampan-dev/sampan/control/apiserver/flow"
 	"github.com/sampan-dev/sampan/control/apiserver/metricsapi"
@@ -54,6 +55,7 @@ type Server struct {
 	authn     *authn.Authenticator
 	sources   *authn.Sources
 	authz     *authz.Authorizer
+	borrow    *impersonate.Gate
 	mayConfig *authz.Settings
 	defaults  *authz.Defaults
 	policy    *policy
@@ -123,7 +125,7 @@ func New(cfg Config) (*Server, error) {
 	s.remotes = s.newAggregator()
 	s.order = flow.New(flow.Config{Asks: s.resources.Asks, Stored: s.resources.Stored, Now: cfg.Now, Log: cfg.Log})
 	s.metrics.server = s
-	s.metrics.registry.MustRegister(append(s.dynamic.metrics(), s.order)...)
+	s.metrics.registry.MustRegister(append(s.dynamic.metrics(), s.order, s.borrow)...)
 	s.rotation = s.newRotation()
 	if s.handler, err = s.routes(); err != nil {
 		return nil, fmt.Errorf("api server: %w", err)

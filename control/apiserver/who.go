@@ -8,6 +8,7 @@ import (
 
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
+	"github.com/sampan-dev/sampan/control/apiserver/authz/impersonate"
 )
 
 // authenticator joins all ways of saying who one is.
@@ -27,6 +28,7 @@ func (s *Server) authenticator(reader *ownReader) (err error) {
 func (s *Server) authorizer(reader *ownReader) (err error) {
 	nodes := authz.NewNodes(reader, s.defaults)
 	s.authz = authz.New(s.policy, nodes)
+	s.borrow = impersonate.New(s.authz.Decide)
 	if s.cfg.AuthorizationPath == "" {
 		return nil
 	}

@@ -58,6 +58,7 @@ type Event struct {
 	Verb           string                     `json:"verb"`
 	User           authenticationv1.UserInfo  `json:"user"`
 	Impersonated   *authenticationv1.UserInfo `json:"impersonatedUser,omitempty"`
+	Authentication *Authentication            `json:"authenticationMetadata,omitempty"`
 	SourceIPs      []string                   `json:"sourceIPs,omitempty"`
 	UserAgent      string                     `json:"userAgent,omitempty"`
 	Object         *Object                    `json:"objectRef,omitempty"`
@@ -67,6 +68,12 @@ type Event struct {
 	Received       metav1.MicroTime           `json:"requestReceivedTimestamp"`
 	Reached        metav1.MicroTime           `json:"stageTimestamp"`
 	Annotations    map[string]string          `json:"annotations,omitempty"`
+}
+
+// Authentication says how it was found out who makes a request.
+type Authentication struct {
+	// ImpersonationConstraint is the verb of the constrained impersonation.
+	ImpersonationConstraint string `json:"impersonationConstraint,omitempty"`
 }
 
 // Object names what a request is about.

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -267,32 +266,6 @@ func TestCertificateRunsOut(t *testing.T) {
 			time.Sleep(31 * time.Minute)
 		}
 	})
-}
-
-func TestImpersonation(t *testing.T) {
-	h := http.Header{"Impersonate-User": {"bob"}, "Impersonate-Group": {"crew"}, "Impersonate-Extra-Why%2fnot": {"because"}, "Accept": {"x"}}
-	id, needs, err := Impersonation(h)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if id.Name != "bob" || !slices.Equal(id.Groups, []string{"crew", identity.Authenticated}) || !slices.Equal(id.Extra["why/not"], []string{"because"}) {
-		t.Errorf("impersonated %+v", id)
-	}
-	want := []Permission{{Resource: "users", Name: "bob"}, {Resource: "groups", Name: "crew"},
-		{Group: "authentication.k8s.io", Resource: "userextras", Subresource: "why/not", Name: "because"}}
-	if !reflect.DeepEqual(needs, want) {
-		t.Errorf("needs %+v", needs)
-	}
-	if len(h) != 1 {
-		t.Errorf("headers left: %v", h)
-	}
-	id, needs, err = Impersonation(http.Header{"Impersonate-User": {"system:serviceaccount:x:robot"}})
-	if err != nil || !id.In("system:serviceaccounts:x") || needs[0] != (Permission{Resource: "serviceaccounts", Namespace: "x", Name: "robot"}) {
-		t.Errorf("service account: %+v %+v %v", id, needs, err)
-	}
-	if _, _, err := Impersonation(http.Header{"Impersonate-Group": {"system:masters"}}); !apierrors.IsBadRequest(err) {
-		t.Errorf("a group without a user: %v", err)
-	}
 }
 
 func TestDiscovery(t *testing.T) {
