@@ -77,6 +77,7 @@ var (
 	CSIStorageCapacities   = namespaced[*storagev1.CSIStorageCapacity](storagev1.SchemeGroupVersion, "csistoragecapacities", "CSIStorageCapacity")
 	DeviceClasses          = clusterwide[*resourcev1.DeviceClass](resourcev1.SchemeGroupVersion, "deviceclasses", "DeviceClass")
 	ResourceSlices         = clusterwide[*resourcev1.ResourceSlice](resourcev1.SchemeGroupVersion, "resourceslices", "ResourceSlice")
+	DeviceTaintRules       = clusterwide[*resourcev1.DeviceTaintRule](resourcev1.SchemeGroupVersion, "devicetaintrules", "DeviceTaintRule")
 	ResourceClaims         = namespaced[*resourcev1.ResourceClaim](resourcev1.SchemeGroupVersion, "resourceclaims", "ResourceClaim")
 	ResourceClaimTemplates = namespaced[*resourcev1.ResourceClaimTemplate](resourcev1.SchemeGroupVersion, "resourceclaimtemplates", "ResourceClaimTemplate")
 )

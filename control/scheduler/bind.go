@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/client/explain"
 	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/internal/timeline"
 )
@@ -25,6 +26,10 @@ func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
 	if w.key == "" {
 		w.key = classKey(w.pod)
 	}
+	if by, why := r.shut(w.pod, s.cluster); why != "" {
+		s.park(r, w, by, why)
+		return
+	}
 	o := r.decide(w.pod, w.key, s.cluster)
 	o.Attempt = w.attempt
 	if s.cfg.Timeline != nil {
@@ -37,9 +42,9 @@ func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
 		s.refuse(ctx, r, w, o)
 		return
 	}
-	if err := s.reserve(r, w, o); err != nil {
+	held, err := s.reserve(r, w, o)
+	if err != nil {
 		s.log.Warn("pod could not take what it needs", "pod", o.Namespace+"/"+o.Name, "node", o.Node, "error", err)
-		s.release(w)
 		s.queue.again(w, time.Now())
 		return
 	}
@@ -50,52 +55,15 @@ func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
 	s.cluster.nominate(w.pod, "")
 	w.binding = true
 	pod := w.pod
-	if len(w.held) == 0 {
-		s.work(func() { s.bind(ctx, w, pod, o) })
+	if len(held) > 0 {
+		s.prepare(ctx, w, o, held)
 		return
 	}
-	// What must be done before may take minutes: it does not count as work. The
-	// end of the pod ends it.
-	held := w.held
-	preparing, cancel := context.WithCancel(ctx)
-	w.cancel = cancel
-	go func() {
-		if err := prepare(preparing, s.cfg.Transport, held); err != nil {
+	s.work(func() {
+		if err := s.bind(ctx, pod, o); err != nil {
 			s.mail.post(func() { s.unbound(w, err) })
-			return
 		}
-		s.slots <- struct{}{}
-		defer func() { <-s.slots }()
-		s.bind(ctx, w, pod, o)
-	}()
-}
-
-// prepare does what must be done before a binding is written.
-func prepare(ctx context.Context, t client.Transport, held []Reservation) error {
-	for _, r := range held {
-		if err := r.Prepare(ctx, t); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// reserve takes what the pod needs beside a place on its node.
-func (s *Scheduler) reserve(r *rules, w *waiting, o *outcome) error {
-	for _, f := range r.filters {
-		reserver, ok := f.(Reserver)
-		if !ok {
-			continue
-		}
-		taken, err := reserver.Reserve(w.pod, s.cluster.nodes[o.Node], s.cluster)
-		if err != nil {
-			return err
-		}
-		if taken != nil {
-			w.held = append(w.held, taken)
-		}
-	}
-	return nil
+	})
 }
 
 // work runs a write beside the loop; the loop waits when too many are under way.
@@ -108,13 +76,12 @@ func (s *Scheduler) work(do func()) {
 }
 
 // bind tells the API server where a pod goes.
-func (s *Scheduler) bind(ctx context.Context, w *waiting, pod *corev1.Pod, o *outcome) {
+func (s *Scheduler) bind(ctx context.Context, pod *corev1.Pod, o *outcome) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	start := time.Now()
 	if err := s.writeBinding(ctx, pod, o.Node); err != nil {
-		s.mail.post(func() { s.unbound(w, err) })
-		return
+		return err
 	}
 	if s.cfg.Timeline != nil {
 		s.cfg.Timeline.Mark(o.UID, timeline.Mark{
@@ -122,6 +89,7 @@ func (s *Scheduler) bind(ctx context.Context, w *waiting, pod *corev1.Pod, o *ou
 		})
 	}
 	s.events[pod.Spec.SchedulerName].Event(pod, corev1.EventTypeNormal, "Scheduled", o.Message)
+	return nil
 }
 
 // writeBinding writes it, or has the extender do it whose business the pod is.
@@ -146,7 +114,6 @@ func (s *Scheduler) unbound(w *waiting, err error) {
 	if now, still := s.queue.pods[w.pod.UID]; !still || now != w {
 		return // bound by another, or gone: the informer has told
 	}
-	s.release(w)
 	s.cluster.lift(w.pod.UID)
 	if apierrors.IsNotFound(err) {
 		s.queue.drop(w.pod.UID)
@@ -157,11 +124,27 @@ func (s *Scheduler) unbound(w *waiting, err error) {
 	s.changed(Change{Kind: PodRemoved, Pod: w.pod})
 }
 
-// refuse puts a pod back that fits nowhere, after trying to make room for it.
+// park lets a pod wait at which to look is no use yet.
+func (s *Scheduler) park(r *rules, w *waiting, by, why string) {
+	w.attempt--
+	s.records.put(&outcome{Decision: Decision{
+		Namespace: w.pod.Namespace, Name: w.pod.Name, UID: string(w.pod.UID), At: time.Now(), Attempt: w.attempt,
+		Nodes: len(s.cluster.Nodes()), Message: why, Refusals: []explain.Refusal{{Filter: by, Reason: why, Nodes: len(s.cluster.Nodes()), Final: true}},
+	}})
+	w.refused = []string{by}
+	w.heeds = r.heeds(w.refused)
+	s.queue.refuse(w, time.Now())
+}
+
+// refuse puts a pod back that fits nowhere, after trying to help it and to make
+// room for it.
 func (s *Scheduler) refuse(ctx context.Context, r *rules, w *waiting, o *outcome) {
 	how := ""
-	if o.failed == nil && o.Nodes > 0 && !r.preempting.off {
-		how = s.makeRoom(ctx, r, w, o)
+	if o.failed == nil && o.Nodes > 0 {
+		how = s.remedy(ctx, r, w.pod)
+		if !r.preempting.off {
+			how = join(how, s.makeRoom(ctx, r, w, o))
+		}
 	}
 	o.Message = o.sentence(how)
 	s.records.put(o)
@@ -176,72 +159,34 @@ func (s *Scheduler) refuse(ctx context.Context, r *rules, w *waiting, o *outcome
 	s.work(func() { s.report(ctx, pod, o) })
 }
 
-// makeRoom finds whom to evict, notes the node as being freed and begins. The text
-// says why nobody is.
-func (s *Scheduler) makeRoom(ctx context.Context, r *rules, w *waiting, o *outcome) string {
-	if s.leaving(w.pod) {
-		return "preemption: not eligible due to a terminating pod on the nominated node."
+func join(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
 	}
-	p, text := r.preempt(w.pod, w.key, s.cluster, o, s.budgets.List())
-	if p == nil {
-		return text
-	}
-	o.Nominated = p.node
-	for _, v := range p.victims {
-		o.Victims = append(o.Victims, v.Namespace+"/"+v.Name)
-	}
-	s.cluster.nominate(w.pod, p.node)
-	pod := w.pod
-	s.work(func() { s.evict(ctx, pod, p) })
-	return ""
+	return a + ", " + b
 }
 
-// leaving says whether pods are still on their way out that were evicted for this
-// one: then no others may be.
-func (s *Scheduler) leaving(pod *corev1.Pod) bool {
-	node, ok := s.cluster.nodes[pod.Status.NominatedNodeName]
-	if pod.Status.NominatedNodeName == "" || !ok {
-		return false
-	}
-	for _, p := range node.Pods {
-		if p.DeletionTimestamp != nil && priority(p.Pod) < priority(pod) && preempted(p.Pod) {
-			return true
-		}
-	}
-	return false
-}
-
-// preempted says whether a pod goes because the scheduler wants it to.
-func preempted(pod *corev1.Pod) bool {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.DisruptionTarget {
-			return c.Status == corev1.ConditionTrue && c.Reason == corev1.PodReasonPreemptionByScheduler
-		}
-	}
-	return false
-}
-
-// evict deletes the victims of a preemption, each told why.
-func (s *Scheduler) evict(ctx context.Context, pod *corev1.Pod, p *preemption) {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
-	defer cancel()
-	for _, v := range p.victims {
-		condition := corev1.PodCondition{
-			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
-			Message: pod.Spec.SchedulerName + ": preempting to accommodate a higher priority pod", ObservedGeneration: v.Generation,
-		}
-		if err := s.patchStatus(ctx, v, condition, nil); err != nil && !apierrors.IsNotFound(err) {
-			s.log.Warn("victim's status not written", "pod", v.Namespace+"/"+v.Name, "error", err)
-		}
-		err := client.Pods.Delete(ctx, s.cfg.Transport, v.Namespace, v.Name, metav1.DeleteOptions{
-			Preconditions: metav1.NewUIDPreconditions(string(v.UID)),
-		})
-		if err != nil && !apierrors.IsNotFound(err) {
-			s.log.Warn("victim not deleted", "pod", v.Namespace+"/"+v.Name, "error", err)
+// remedy has the filters do what they know to do about a pod that fits nowhere.
+func (s *Scheduler) remedy(ctx context.Context, r *rules, pod *corev1.Pod) (text string) {
+	for _, f := range r.filters {
+		can, ok := f.(Remedy)
+		if !ok {
 			continue
 		}
-		s.events[pod.Spec.SchedulerName].Eventf(v, corev1.EventTypeNormal, "Preempted", "Preempted by pod %s on node %s", pod.UID, p.node)
+		do, words := can.Remedy(pod, s.cluster)
+		if do == nil {
+			continue
+		}
+		text = join(text, words)
+		s.work(func() {
+			ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+			defer cancel()
+			if err := do(ctx, s.cfg.Transport); err != nil {
+				s.log.Warn("pod could not be helped", "pod", pod.Namespace+"/"+pod.Name, "filter", f.Name(), "error", err)
+			}
+		})
 	}
+	return text
 }
 
 // report writes the refusal into the pod's status and as an event.
@@ -249,7 +194,11 @@ func (s *Scheduler) report(ctx context.Context, pod *corev1.Pod, d *outcome) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	s.events[pod.Spec.SchedulerName].Event(pod, corev1.EventTypeWarning, "FailedScheduling", d.Message)
-	condition := unschedulable(corev1.PodReasonUnschedulable, d.Message, pod.Generation)
+	reason := corev1.PodReasonUnschedulable
+	if d.failed != nil {
+		reason = corev1.PodReasonSchedulerError
+	}
+	condition := unschedulable(reason, d.Message, pod.Generation)
 	var nominated *string
 	if d.Nominated != "" && d.Nominated != pod.Status.NominatedNodeName {
 		nominated = &d.Nominated

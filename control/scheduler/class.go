@@ -21,9 +21,10 @@ type class struct {
 	uses   int
 	filter [OnItself][]prepared[Fit] // by dependence
 	score  []prepared[Rating]
-	// own are the filters that must be asked for each pod.
-	own     []Filter
-	tallies []*Tally
+	// own and ownScores are the plugins that must be asked for each pod.
+	own       []Filter
+	ownScores []Score
+	tallies   []*Tally
 	// owned: a plugin has asked what selects the pod.
 	owned   bool
 	imagery uint64
@@ -161,6 +162,14 @@ func (r *rules) forgetOwned(c *cluster) {
 	}
 }
 
+// forgetAll drops all classes.
+func (r *rules) forgetAll(c *cluster) {
+	for key, k := range r.classes.byKey {
+		c.forget(k.tallies)
+		delete(r.classes.byKey, key)
+	}
+}
+
 // study asks all plugins about a pod.
 func (r *rules) study(pod *corev1.Pod, key string, c *cluster) *class {
 	k := &class{key: key, verdicts: []verdict{{}}, numbers: map[verdictKey]int32{}}
@@ -177,6 +186,10 @@ func (r *rules) study(pod *corev1.Pod, key string, c *cluster) *class {
 		}
 	}
 	for _, s := range r.scores {
+		if s.Depends() == OnItself {
+			k.ownScores = append(k.ownScores, s)
+			continue
+		}
 		if rating := s.For(pod, c); rating != nil {
 			k.score = append(k.score, prepared[Rating]{name: s.Name(), depends: s.Depends(), weight: s.Weight(), say: rating})
 		}
@@ -282,10 +295,10 @@ func (k *class) ask(n *Node, filters []prepared[Fit]) int32 {
 
 // note gives a refusal a number.
 func (k *class) note(filter string, why Reason) int32 {
-	if v := &k.verdicts[k.last]; v.filter == filter && v.why.Text == why.Text && v.why.Final == why.Final && len(v.why.More)+len(why.More) == 0 {
+	if v := &k.verdicts[k.last]; v.filter == filter && v.why.Text == why.Text && v.why.Final == why.Final && v.why.Failed == why.Failed && len(v.why.More)+len(why.More) == 0 {
 		return k.last
 	}
-	key := verdictKey{filter, why.Text, strings.Join(why.More, "\n"), why.Final}
+	key := verdictKey{filter, why.Text, strings.Join(why.More, "\n"), why.Final, why.Failed}
 	at, ok := k.numbers[key]
 	if !ok {
 		at = int32(len(k.verdicts))
@@ -298,18 +311,33 @@ func (k *class) note(filter string, why Reason) int32 {
 
 type verdictKey struct {
 	filter, text, more string
-	final              bool
+	final, failed      bool
+}
+
+// ratings are the scores of a pod whose own must be asked, with their names.
+func (k *class) ratings(pod *corev1.Pod, v View) ([]prepared[Rating], []string) {
+	all, names := slices.Clone(k.score), slices.Clone(k.names)
+	for _, s := range k.ownScores {
+		if rating := s.For(pod, v); rating != nil {
+			all = append(all, prepared[Rating]{name: s.Name(), depends: OnItself, weight: s.Weight(), say: rating})
+			names = append(names, s.Name())
+		}
+	}
+	return all, names
 }
 
 // rates returns the raw numbers of one score for the feasible nodes.
-func (k *class) rates(i int, feasible []*Node, into []int64) {
-	raw := k.raw[i]
+func (k *class) rates(i int, say Rating, feasible []*Node, into []int64) {
+	var raw []int64
+	if i < len(k.raw) {
+		raw = k.raw[i]
+	}
 	for at, n := range feasible {
 		if n.slot < len(raw) {
 			into[at] = raw[n.slot]
 			continue
 		}
-		into[at] = k.score[i].say.Rate(n)
+		into[at] = say.Rate(n)
 	}
 }
 

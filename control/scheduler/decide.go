@@ -40,6 +40,8 @@ type rules struct {
 	refused  []int32
 	examples []*Node
 	own      []prepared[Fit]
+	// broken is the refusal that ended the search, if one did.
+	broken *verdict
 }
 
 // outcome is a decision with what is only worked out when somebody asks.
@@ -77,6 +79,9 @@ func (o *outcome) full() Decision {
 
 // sentence is upstream's summary of a refusal; how tells of preemption.
 func (o *outcome) sentence(how string) string {
+	if o.failed != nil {
+		return o.failed.Error()
+	}
 	if o.anywhere == "" || o.Nodes == 0 {
 		return o.Sentence(how)
 	}
@@ -95,14 +100,17 @@ func (r *rules) decide(pod *corev1.Pod, key string, c *cluster) *outcome {
 	nodes := c.Nodes()
 	o := &outcome{Decision: Decision{
 		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), At: start, Nodes: len(nodes),
-	}, plugins: k.names}
+	}}
 	if why, by := r.precheck(pod, c); why.Refuses() {
 		o.Refusals = []explain.Refusal{{Filter: by, Reason: why.Text, Nodes: len(nodes), Final: why.Final}}
 		o.anywhere, o.final = why.Text, why.Final
+		if why.Failed {
+			o.failed = fmt.Errorf("running PreFilter plugin %q: %s", by, why.Text)
+		}
 	} else {
 		r.filter(pod, k, c, o)
 		r.consult(pod, o)
-		r.choose(pod, k, o)
+		r.choose(pod, k, c, o)
 	}
 	o.Took = time.Since(start)
 	return o
@@ -120,6 +128,18 @@ func (r *rules) precheck(pod *corev1.Pod, v View) (Reason, string) {
 	return OK, ""
 }
 
+// shut asks the filters that may know that looking at a pod is no use.
+func (r *rules) shut(pod *corev1.Pod, v View) (by, why string) {
+	for _, f := range r.filters {
+		if g, ok := f.(Gate); ok {
+			if why := g.Shut(pod, v); why != "" {
+				return f.Name(), why
+			}
+		}
+	}
+	return "", ""
+}
+
 // prepareOwn asks the filters that must see each pod.
 func (r *rules) prepareOwn(pod *corev1.Pod, k *class, v View) []prepared[Fit] {
 	r.own = r.own[:0]
@@ -133,7 +153,7 @@ func (r *rules) prepareOwn(pod *corev1.Pod, k *class, v View) []prepared[Fit] {
 
 // filter finds feasible nodes, enough of them, and counts the refusals.
 func (r *rules) filter(pod *corev1.Pod, k *class, c *cluster, o *outcome) {
-	r.feasible, r.refused, r.examples = r.feasible[:0], r.refused[:0], r.examples[:0]
+	r.feasible, r.refused, r.examples, r.broken = r.feasible[:0], r.refused[:0], r.examples[:0], nil
 	own := r.prepareOwn(pod, k, c)
 	if k.narrowed {
 		r.filterFew(pod, k, c, o)
@@ -145,7 +165,7 @@ func (r *rules) filter(pod *corev1.Pod, k *class, c *cluster, o *outcome) {
 		begin = r.start % len(nodes)
 	}
 	looked := 0
-	for len(r.feasible) < enough && looked < len(nodes) {
+	for len(r.feasible) < enough && looked < len(nodes) && r.broken == nil {
 		at := begin + looked
 		if at >= len(nodes) {
 			at -= len(nodes)
@@ -162,7 +182,7 @@ func (r *rules) filter(pod *corev1.Pod, k *class, c *cluster, o *outcome) {
 func (r *rules) filterFew(pod *corev1.Pod, k *class, c *cluster, o *outcome) {
 	looked := 0
 	for _, name := range k.only {
-		if n, ok := c.nodes[name]; ok && n.Node != nil {
+		if n, ok := c.nodes[name]; ok && n.Node != nil && r.broken == nil {
 			r.try(pod, n, k, r.own, c)
 			looked++
 		}
@@ -191,10 +211,17 @@ func (r *rules) try(pod *corev1.Pod, n *Node, k *class, own []prepared[Fit], c *
 	if r.refused[at]++; r.refused[at] == 1 {
 		r.examples[at] = n
 	}
+	if v := &k.verdicts[at]; v.why.Failed {
+		r.broken = v
+	}
 }
 
 // tellRefusals writes the refusals into the record.
 func (r *rules) tellRefusals(k *class, o *outcome) {
+	if v := r.broken; v != nil {
+		r.feasible = r.feasible[:0]
+		o.failed = fmt.Errorf("running %q filter plugin: %s", v.filter, v.why.Text)
+	}
 	o.final = len(r.feasible) == 0
 	for at, count := range r.refused {
 		if count == 0 {
@@ -243,16 +270,20 @@ func (r *rules) withNominated(pod *corev1.Pod, n *Node, k *class, c *cluster) in
 }
 
 // choose scores the feasible nodes and takes one of the best.
-func (r *rules) choose(pod *corev1.Pod, k *class, o *outcome) {
+func (r *rules) choose(pod *corev1.Pod, k *class, c *cluster, o *outcome) {
 	switch len(r.feasible) {
 	case 0:
 		return
 	case 1:
 		o.Node = r.feasible[0].host
-		o.best = []ranked{{node: o.Node, parts: make([]int64, len(k.score))}}
+		o.plugins, o.best = k.names, []ranked{{node: o.Node, parts: make([]int64, len(k.score))}}
 		return
 	}
-	r.score(k)
+	ratings := k.score
+	if o.plugins = k.names; len(k.ownScores) > 0 {
+		ratings, o.plugins = k.ratings(pod, c)
+	}
+	r.score(k, ratings)
 	r.prioritize(pod)
 	highest, equal := r.totals[0], 0
 	for _, total := range r.totals {
@@ -273,25 +304,25 @@ func (r *rules) choose(pod *corev1.Pod, k *class, o *outcome) {
 			break
 		}
 	}
-	o.best = r.top(len(k.score), o.Node)
+	o.best = r.top(len(ratings), o.Node)
 }
 
 // score fills totals and parts: the weighted scores of the feasible nodes.
-func (r *rules) score(k *class) {
+func (r *rules) score(k *class, ratings []prepared[Rating]) {
 	n := len(r.feasible)
 	r.totals = resize(r.totals, n)
 	clear(r.totals)
-	for len(r.parts) < len(k.score) {
+	for len(r.parts) < len(ratings) {
 		r.parts = append(r.parts, nil)
 	}
 	k.appraise(r.feasible)
-	for i := range k.score {
-		s := &k.score[i]
+	for i := range ratings {
+		s := &ratings[i]
 		if surveyor, ok := s.say.(Surveyor); ok {
 			surveyor.Survey(r.feasible)
 		}
 		part := resize(r.parts[i], n)
-		k.rates(i, r.feasible, part)
+		k.rates(i, s.say, r.feasible, part)
 		s.say.Normalise(r.feasible, part)
 		for at := range part {
 			part[at] *= s.weight

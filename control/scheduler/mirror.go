@@ -24,21 +24,29 @@ type storageMirror struct {
 }
 
 // newStorageMirror calls changed whenever any of the objects does.
-func newStorageMirror(t client.Transport, opts informer.Options, changed func()) *storageMirror {
+func newStorageMirror(t client.Transport, opts informer.Options, changed func(Change)) *storageMirror {
 	return &storageMirror{
-		claims:     mirrored(t, client.PersistentVolumeClaims, opts, changed),
-		volumes:    mirrored(t, client.PersistentVolumes, opts, changed),
-		classes:    mirrored(t, client.StorageClasses, opts, changed),
-		nodes:      mirrored(t, client.CSINodes, opts, changed),
-		drivers:    mirrored(t, client.CSIDrivers, opts, changed),
-		capacities: mirrored(t, client.CSIStorageCapacities, opts, changed),
+		claims:     mirrored(t, client.PersistentVolumeClaims, opts, ClaimChanged, changed),
+		volumes:    mirrored(t, client.PersistentVolumes, opts, VolumeChanged, changed),
+		classes:    mirrored(t, client.StorageClasses, opts, ClassChanged, changed),
+		nodes:      mirrored(t, client.CSINodes, opts, CSINodeChanged, changed),
+		drivers:    mirrored(t, client.CSIDrivers, opts, CSIDriverChanged, changed),
+		capacities: mirrored(t, client.CSIStorageCapacities, opts, CapacityChanged, changed),
 	}
 }
 
-func mirrored[T client.Object](t client.Transport, r client.Resource[T], opts informer.Options, changed func()) *informer.Informer[T] {
+func mirrored[T client.Object](t client.Transport, r client.Resource[T], opts informer.Options, kind ChangeKind, changed func(Change)) *informer.Informer[T] {
 	i := informer.New(t, r, opts)
-	i.Subscribe(func(informer.Event[T]) { changed() })
+	i.Subscribe(func(e informer.Event[T]) { changed(Change{Kind: kind, Old: some(e.Old), New: some(e.New)}) })
 	return i
+}
+
+// some is an object, or nil where there is none.
+func some[T client.Object](obj T) any {
+	if any(obj) == any(*new(T)) {
+		return nil
+	}
+	return obj
 }
 
 // run starts the mirrors and returns what closes when they are complete.
@@ -147,23 +155,23 @@ func (m *ownerMirror) selector(pod *corev1.Pod) labels.Selector {
 	}
 	owner := metav1.GetControllerOf(pod)
 	if owner == nil {
-		return some(selector)
+		return useful(selector)
 	}
 	switch owner.Kind {
 	case "ReplicationController":
 		if rc, ok := m.controllers.Get(pod.Namespace, owner.Name); ok && rc.UID == owner.UID {
-			return some(labels.Merge(all, rc.Spec.Selector).AsSelector())
+			return useful(labels.Merge(all, rc.Spec.Selector).AsSelector())
 		}
 	case "ReplicaSet":
 		if rs, ok := m.replicaSets.Get(pod.Namespace, owner.Name); ok && rs.UID == owner.UID {
-			return some(with(selector, rs.Spec.Selector))
+			return useful(with(selector, rs.Spec.Selector))
 		}
 	case "StatefulSet":
 		if set, ok := m.statefulSets.Get(pod.Namespace, owner.Name); ok && set.UID == owner.UID {
-			return some(with(selector, set.Spec.Selector))
+			return useful(with(selector, set.Spec.Selector))
 		}
 	}
-	return some(selector)
+	return useful(selector)
 }
 
 func with(s labels.Selector, more *metav1.LabelSelector) labels.Selector {
@@ -177,7 +185,7 @@ func with(s labels.Selector, more *metav1.LabelSelector) labels.Selector {
 	return s
 }
 
-func some(s labels.Selector) labels.Selector {
+func useful(s labels.Selector) labels.Selector {
 	if s.Empty() {
 		return nil
 	}

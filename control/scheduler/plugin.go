@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/control/scheduler/device"
 )
 
 // Reason says in words why a pod cannot be on a node. The zero value means that
@@ -18,6 +19,9 @@ type Reason struct {
 	More []string
 	// Final: removing other pods from the node would not help.
 	Final bool
+	// Failed: nothing is wrong with the node, the question could not be answered;
+	// the attempt ends here, and the pod is tried again after its back-off.
+	Failed bool
 }
 
 // OK is the reason for no refusal.
@@ -76,6 +80,22 @@ type Prechecker interface {
 	Precheck(pod *corev1.Pod, v View) Reason
 }
 
+// Gate is a Filter that may know that looking at a pod is no use yet. Unlike a
+// refusal that makes no event and no condition, and counts as no attempt: the pod
+// waits for what the filter heeds.
+type Gate interface {
+	// Shut says why, "" when the pod may be looked at.
+	Shut(pod *corev1.Pod, v View) string
+}
+
+// Remedy is a Filter that may know what to do about a pod that fits nowhere, short
+// of evicting others.
+type Remedy interface {
+	// Remedy returns what is to be done beside the decisions, and the words for
+	// it; nil stands for nothing. It speaks of the attempt that has just failed.
+	Remedy(pod *corev1.Pod, v View) (do func(ctx context.Context, t client.Transport) error, text string)
+}
+
 // Reserver is a Filter that has something to do once a node is chosen.
 type Reserver interface {
 	// Reserve takes what the pod needs on n, in memory; a nil Reservation means
@@ -83,20 +103,33 @@ type Reserver interface {
 	Reserve(pod *corev1.Pod, n *Node, v View) (Reservation, error)
 }
 
-// Reservation is what a pod holds between decision and binding.
+// Reservation is what a pod holds between decision and binding. Prepare and Undo
+// run beside the decisions, one after the other and at most once. When they are
+// through, the goroutine that decides calls Keep or Release, once.
 type Reservation interface {
-	// Prepare does, beside the decisions, what must be done before the binding
-	// is written; an error sends the pod back.
-	Prepare(ctx context.Context, t client.Transport) error
-	// Release gives back what was taken. The goroutine that decides calls it.
+	// Prepare does what must be done before the binding is written; an error
+	// sends the pod back.
+	Prepare(ctx context.Context, h Hand) error
+	// Undo takes back what Prepare wrote, after it or a later step has failed.
+	Undo(ctx context.Context, h Hand)
+	// Keep notes that the pod is bound.
+	Keep()
+	// Release gives back what was taken.
 	Release()
+}
+
+// Hand is what a Reservation works with.
+type Hand struct {
+	client.Transport
+	// Event tells of the pod; kind is corev1.EventTypeNormal or -Warning.
+	Event func(kind, reason, text string)
 }
 
 // Score prefers some of the nodes that passed.
 type Score interface {
 	// Name is upstream's plugin name.
 	Name() string
-	// Depends says how long a number holds; OnItself is not allowed.
+	// Depends says how long a number holds.
 	Depends() Dependence
 	// Weight multiplies the score of 0 to MaxScore.
 	Weight() int64
@@ -138,38 +171,12 @@ type View interface {
 	ClaimUsers(claim string) int
 	// Storage are the objects about volumes.
 	Storage() Storage
+	// Devices are the devices of the cluster, and whose they are.
+	Devices() *device.Ledger
 	// Selector selects the pods that belong together with one by its services
 	// and its controller; nil when nothing does.
 	Selector(pod *corev1.Pod) labels.Selector
 }
-
-// Change is something that happened in the cluster since a pod was refused.
-type Change struct {
-	// Kind says what the change is; of a node it may be several.
-	Kind ChangeKind
-	// Node is the node of a node change as it is now.
-	Node *corev1.Node
-	// Pod is the pod of a pod change.
-	Pod *corev1.Pod
-}
-
-// ChangeKind is a set of kinds of change.
-type ChangeKind uint32
-
-// The changes that can let a pod in.
-const (
-	NodeAdded ChangeKind = 1 << iota
-	NodeLabels
-	NodeTaints
-	NodeAllocatable
-	PodPlaced  // a pod is on a node now, or its labels there changed
-	PodRemoved // a pod has left its node, or needs less there
-	// StorageChanged: a claim, volume, class, driver, driver's node or capacity
-	// is new or other.
-	StorageChanged
-	// NamespaceLabels: a namespace has other labels.
-	NamespaceLabels
-)
 
 // Linear maps the largest number to MaxScore and zero to zero; reversed, small
 // numbers are the good ones.

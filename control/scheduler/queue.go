@@ -35,8 +35,6 @@ type waiting struct {
 	gated bool
 	// binding: it has been placed, and the API server is being told.
 	binding bool
-	// held is what it has taken since then.
-	held []Reservation
 	// cancel ends the preparation of the binding; nil when there is none.
 	cancel context.CancelFunc
 	// ready is when it may be tried again; only counts in the delayed heap.

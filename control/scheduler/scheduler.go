@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -81,6 +82,7 @@ type Scheduler struct {
 	namespaces *informer.Informer[*corev1.Namespace]
 	budgets    *informer.Informer[*policyv1.PodDisruptionBudget]
 	storage    *storageMirror
+	devices    *deviceMirror
 	owners     *ownerMirror
 
 	// Only Run's goroutine touches these.
@@ -113,7 +115,8 @@ func New(cfg Config) (*Scheduler, error) {
 	s.pods.Subscribe(func(e informer.Event[*corev1.Pod]) { s.mail.post(func() { s.podChanged(e) }) })
 	s.nodes.Subscribe(func(e informer.Event[*corev1.Node]) { s.mail.post(func() { s.nodeChanged(e) }) })
 	s.namespaces.Subscribe(func(e informer.Event[*corev1.Namespace]) { s.mail.post(func() { s.namespaceChanged(e) }) })
-	s.storage = newStorageMirror(cfg.Transport, opts, func() { s.mail.post(func() { s.changed(Change{Kind: StorageChanged}) }) })
+	s.storage = newStorageMirror(cfg.Transport, opts, func(c Change) { s.mail.post(func() { s.changed(c) }) })
+	s.devices = s.newDeviceMirror(opts)
 	s.owners = newOwnerMirror(cfg.Transport, opts, func() { s.mail.post(s.ownersChanged) })
 	s.cluster.storage, s.cluster.selector = s.storage, s.owners.selector
 	return s, nil
@@ -151,6 +154,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	synced := []<-chan struct{}{s.nodes.Synced(), s.namespaces.Synced(), s.budgets.Synced()}
 	synced = append(synced, s.storage.run(ctx)...)
 	synced = append(synced, s.owners.run(ctx)...)
+	synced = append(synced, s.devices.run(ctx)...)
 	for _, done := range synced {
 		select {
 		case <-done:
@@ -223,8 +227,15 @@ func (s *Scheduler) podChanged(e informer.Event[*corev1.Pod]) {
 		return
 	}
 	s.cluster.nominate(pod, pod.Status.NominatedNodeName)
-	if s.queue.put(pod, time.Now()).gated {
+	w := s.queue.put(pod, time.Now())
+	switch {
+	case w.gated:
 		s.holdBack(pod)
+	case e.Old != nil && w.parked != nil && !apiequality.Semantic.DeepEqual(e.Old.Status.ResourceClaimStatuses, pod.Status.ResourceClaimStatuses):
+		c := Change{Kind: PodClaims, Pod: pod}
+		if w.heeds&c.Kind != 0 && s.profiles[pod.Spec.SchedulerName].helps(pod, w.refused, c) {
+			s.queue.again(w, time.Now())
+		}
 	}
 }
 
@@ -261,20 +272,10 @@ func (s *Scheduler) settled(uid types.UID) {
 	if !ok {
 		return
 	}
-	s.release(w)
-	s.queue.drop(uid)
-}
-
-// release gives back what a pod has taken beside its place.
-func (s *Scheduler) release(w *waiting) {
-	for _, r := range w.held {
-		r.Release()
-	}
-	w.held = nil
-	if w.cancel != nil {
+	if w.cancel != nil { // what it holds is given back once the preparation has ended
 		w.cancel()
-		w.cancel = nil
 	}
+	s.queue.drop(uid)
 }
 
 // nodeChanged brings a node's new state into the view.
@@ -295,6 +296,9 @@ func (s *Scheduler) nodeChanged(e informer.Event[*corev1.Node]) {
 		}
 		if !apiequality.Semantic.DeepEqual(e.Old.Status.Allocatable, e.New.Status.Allocatable) {
 			kind |= NodeAllocatable
+		}
+		if !slices.Equal(e.Old.Status.DeclaredFeatures, e.New.Status.DeclaredFeatures) {
+			kind |= NodeFeatures
 		}
 	}
 	if kind != 0 {

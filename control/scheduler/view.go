@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sampan-dev/sampan/control/scheduler/device"
 )
 
 // cluster is the View of the one goroutine that schedules. It is changed by the
@@ -40,6 +42,7 @@ type cluster struct {
 	nominated map[string][]*corev1.Pod
 	nominee   map[types.UID]string
 	storage   Storage
+	devices   *device.Ledger
 	selector  func(*corev1.Pod) labels.Selector
 	// asked: somebody has called Selector.
 	asked bool
@@ -50,7 +53,7 @@ func newCluster() *cluster {
 		nodes: map[string]*Node{}, pods: map[types.UID]*Pod{}, namespaces: map[string]map[string]string{},
 		groups: map[string]*group{}, holdings: map[string]*holding{}, images: map[string]int{}, claims: map[string]int{},
 		nominated: map[string][]*corev1.Pod{}, nominee: map[types.UID]string{},
-		storage: NoStorage{}, selector: func(*corev1.Pod) labels.Selector { return nil },
+		storage: NoStorage{}, devices: device.NewLedger(), selector: func(*corev1.Pod) labels.Selector { return nil },
 	}
 }
 
@@ -101,6 +104,9 @@ func (c *cluster) NodesWithImage(name string) int { return c.images[name] }
 
 // Storage implements View.
 func (c *cluster) Storage() Storage { return c.storage }
+
+// Devices implements View.
+func (c *cluster) Devices() *device.Ledger { return c.devices }
 
 // Selector implements View.
 func (c *cluster) Selector(pod *corev1.Pod) labels.Selector {

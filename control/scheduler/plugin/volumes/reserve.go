@@ -49,9 +49,17 @@ func (r *reservation) Release() {
 	}
 }
 
+// Keep implements scheduler.Reservation: the volumes say themselves whose they are.
+func (r *reservation) Keep() { r.Release() }
+
+// Undo implements scheduler.Reservation. What the binder has been asked for stays:
+// the next attempt finds it, and a node that was chosen for provisioning is the
+// provisioner's to reject.
+func (r *reservation) Undo(context.Context, scheduler.Hand) {}
+
 // Prepare implements scheduler.Reservation: it gives the volumes to the claims and
 // has the missing ones made for the node, and waits until all claims are bound.
-func (r *reservation) Prepare(ctx context.Context, t client.Transport) error {
+func (r *reservation) Prepare(ctx context.Context, t scheduler.Hand) error {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	var pending []*corev1.PersistentVolumeClaim

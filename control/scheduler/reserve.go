@@ -1,0 +1,91 @@
+package scheduler
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// reserve takes what the pod needs beside a place on its node: all or nothing.
+func (s *Scheduler) reserve(r *rules, w *waiting, o *outcome) (held []Reservation, err error) {
+	for _, f := range r.filters {
+		reserver, ok := f.(Reserver)
+		if !ok {
+			continue
+		}
+		taken, err := reserver.Reserve(w.pod, s.cluster.nodes[o.Node], s.cluster)
+		if err != nil {
+			giveBack(held)
+			return nil, err
+		}
+		if taken != nil {
+			held = append(held, taken)
+		}
+	}
+	return held, nil
+}
+
+func giveBack(held []Reservation) {
+	for i := len(held) - 1; i >= 0; i-- {
+		held[i].Release()
+	}
+}
+
+// prepare does what must be done before the binding is written, and binds. That may
+// take minutes, and does not count as work. The end of the pod ends it.
+func (s *Scheduler) prepare(ctx context.Context, w *waiting, o *outcome, held []Reservation) {
+	pod := w.pod
+	h := Hand{Transport: s.cfg.Transport, Event: func(kind, reason, text string) {
+		s.events[pod.Spec.SchedulerName].Event(pod, kind, reason, text)
+	}}
+	preparing, cancel := context.WithCancel(ctx)
+	w.cancel = cancel
+	go func() {
+		defer cancel()
+		done, err := prepareAll(preparing, h, held)
+		if err == nil {
+			err = s.bindInTurn(ctx, pod, o)
+		}
+		if err != nil && ctx.Err() == nil { // whoever comes after us finds what is written, and goes on
+			undo(ctx, h, held[:done])
+		}
+		s.mail.post(func() { s.prepared(w, held, err) })
+	}()
+}
+
+// prepareAll prepares one after the other; done counts those that were begun.
+func prepareAll(ctx context.Context, h Hand, held []Reservation) (done int, err error) {
+	for i, r := range held {
+		if err := r.Prepare(ctx, h); err != nil {
+			return i + 1, err
+		}
+	}
+	return len(held), nil
+}
+
+func undo(ctx context.Context, h Hand, held []Reservation) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	for i := len(held) - 1; i >= 0; i-- {
+		held[i].Undo(ctx, h)
+	}
+}
+
+// bindInTurn binds when not too many others do.
+func (s *Scheduler) bindInTurn(ctx context.Context, pod *corev1.Pod, o *outcome) error {
+	s.slots <- struct{}{}
+	defer func() { <-s.slots }()
+	return s.bind(ctx, pod, o)
+}
+
+// prepared ends the life of reservations.
+func (s *Scheduler) prepared(w *waiting, held []Reservation, err error) {
+	if err == nil {
+		for _, r := range held {
+			r.Keep()
+		}
+		return
+	}
+	giveBack(held)
+	s.unbound(w, err)
+}
