@@ -6,6 +6,7 @@
 package kinds
 
 import (
+	"context"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -91,11 +92,13 @@ func (k *Kind) GVR() schema.GroupVersionResource {
 // version of such a kind has a row of its own, and its own view of what is stored:
 // its stored bytes may be those of any version.
 type Custom struct {
-	// Load makes an object of this version of stored bytes of any version, Save
-	// the bytes that are stored for an object of this version. Both may ask a
-	// conversion webhook, and fail.
-	Load func(data []byte) (Object, error)
-	Save func(obj Object) ([]byte, error)
+	// Load makes objects of this version of stored bytes of any version, all or
+	// none; Save the bytes that are stored for an object of this version. Both may
+	// ask a conversion webhook, and fail, at the latest when ctx ends.
+	Load func(ctx context.Context, data ...[]byte) ([]Object, error)
+	Save func(ctx context.Context, obj Object) ([]byte, error)
+	// Asks says that Load asks a webhook: once for all that it is given.
+	Asks bool
 	// Coerce takes from a decoded object what the schema has no place for, as
 	// decoding into a Go type would, and names the unknown fields.
 	Coerce func(obj Object) (unknown []string, err error)

@@ -24,6 +24,7 @@ func (s *Server) custom(reader *ownReader) {
 		Webhooks: s.webhooks, Now: s.cfg.Now, Log: s.cfg.Log,
 		Metadata: func() (map[string]*crd.Schema, error) { return s.schemas.Metadata() },
 	})
+	s.metrics.registry.MustRegister(s.crds)
 	s.schemas = openapi.New(func() []*kinds.Kind { return s.resources.Kinds() }, s.crds.Models)
 }
 

@@ -61,6 +61,9 @@ type Config struct {
 	// Decode makes an object of stored bytes, without setting its
 	// resourceVersion. It is called concurrently and must not keep the bytes.
 	Decode func(value []byte) (runtime.Object, error)
+	// DecodeAll does the same for many at once, all or none; set when that is
+	// cheaper by far (a webhook converts them). Nil: Decode is cheap.
+	DecodeAll func(ctx context.Context, values [][]byte) ([]runtime.Object, error)
 	// Open makes what Decode understands of the bytes stored under key
 	// (decryption at rest); nil: they are stored as they are.
 	Open func(key string, value []byte) ([]byte, error)
@@ -82,6 +85,8 @@ type Cache struct {
 
 	// following is the store's watcher, while there is one, for asking progress.
 	following atomic.Pointer[store.Watcher]
+
+	together chan struct{} // holds one who decodes together
 
 	// work is Run's own tree; what readers get are copies of it.
 	work *btree.Map[string, *Entry]
@@ -113,6 +118,8 @@ func New(cfg Config) *Cache {
 		work:    new(btree.Map[string, *Entry]),
 		current: Snapshot{tree: new(btree.Map[string, *Entry])},
 		changed: make(chan struct{}),
+
+		together: make(chan struct{}, 1),
 	}
 }
 

@@ -41,6 +41,8 @@ type Entry struct {
 type selectable struct {
 	labels labels.Set
 	fields fields.Set
+	// object is kept, for kinds whose objects are dear to decode; else nil.
+	object runtime.Object
 }
 
 // form is one encoding of an entry.
@@ -92,14 +94,19 @@ func (e *Entry) Decode() (runtime.Object, error) {
 }
 
 func (e *Entry) decode() (runtime.Object, error) {
-	plain := e.raw
-	if e.cfg.Open != nil {
-		var err error
-		if plain, err = e.cfg.Open(e.cfg.Prefix+e.key, e.raw); err != nil {
-			return nil, err
-		}
+	plain, err := e.open()
+	if err != nil {
+		return nil, err
 	}
 	return e.cfg.Decode(plain)
+}
+
+// open gives the stored bytes as they were before they were sealed.
+func (e *Entry) open() ([]byte, error) {
+	if e.cfg.Open == nil {
+		return e.raw, nil
+	}
+	return e.cfg.Open(e.cfg.Prefix+e.key, e.raw)
 }
 
 // Labels are the object's labels; none when it cannot be decoded.
@@ -113,16 +120,24 @@ func (e *Entry) selected() *selectable {
 	if have := e.selectable.Load(); have != nil {
 		return have
 	}
-	made := new(selectable)
-	if obj, err := e.Decode(); err == nil {
-		if accessor, err := meta.Accessor(obj); err == nil {
-			made.labels = accessor.GetLabels()
-		}
-		if e.cfg.Fields != nil {
-			made.fields = e.cfg.Fields(obj)
-		}
+	obj, err := e.Decode()
+	if err != nil {
+		return new(selectable) // not remembered: it may be decoded another time
 	}
-	e.selectable.Store(made)
+	made := e.looked(obj)
+	e.selectable.CompareAndSwap(nil, made)
+	return made
+}
+
+// looked is what selectors see of obj.
+func (e *Entry) looked(obj runtime.Object) *selectable {
+	made := new(selectable)
+	if accessor, err := meta.Accessor(obj); err == nil {
+		made.labels = accessor.GetLabels()
+	}
+	if e.cfg.Fields != nil {
+		made.fields = e.cfg.Fields(obj)
+	}
 	return made
 }
 

@@ -83,12 +83,18 @@ func (w *Watcher) urge(ctx context.Context, history store.Watcher) {
 
 // deliverEvents sends what the reader wants of a batch of the store's events.
 func (w *Watcher) deliverEvents(events []store.Event) bool {
-	var batch []Event
+	var changes []*change
 	for _, event := range events {
-		if event.Type == store.Progress {
-			continue
+		if event.Type != store.Progress {
+			changes = append(changes, w.cache.pastChange(event))
 		}
-		if e, ok := w.translate(w.cache.pastChange(event)); ok {
+	}
+	if !w.together(changes) {
+		return false
+	}
+	var batch []Event
+	for _, ch := range changes {
+		if e, ok := w.translate(ch); ok {
 			batch = append(batch, e)
 			w.sent = e.Revision
 		}

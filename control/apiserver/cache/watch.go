@@ -170,6 +170,9 @@ func (w *Watcher) run() {
 // it is due.
 func (w *Watcher) deliver(seen view) bool {
 	changes := seen.changes[:min(len(seen.changes), maxBatch)]
+	if !w.together(changes) {
+		return false
+	}
 	var batch []Event
 	for _, ch := range changes {
 		if event, ok := w.translate(ch); ok {
@@ -189,6 +192,9 @@ func (w *Watcher) deliver(seen view) bool {
 
 // deliverInitial sends the start snapshot and lets go of it.
 func (w *Watcher) deliverInitial() bool {
+	if !w.startTogether() {
+		return false
+	}
 	var batch []Event
 	alive := true
 	w.start.Ascend(w.scope(), "", func(entry *Entry) bool {

@@ -22,6 +22,7 @@ func (ch *change) leaving() *Entry {
 	ch.once.Do(func() {
 		ch.parted = &Entry{cfg: ch.before.cfg, key: ch.before.key, raw: ch.before.raw, revision: ch.revision}
 		ch.parted.hot.Store(true)
+		ch.before.bequeath(ch.parted)
 	})
 	return ch.parted
 }

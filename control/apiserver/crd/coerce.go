@@ -2,6 +2,7 @@ package crd
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 
@@ -73,9 +74,31 @@ func restore(tree map[string]any, meta *metav1.ObjectMeta, how manner) error {
 	return objectmeta.SetObjectMeta(tree, meta)
 }
 
-// load makes an object of this version of stored bytes of any version: as that
-// version they are pruned and defaulted, and then converted.
-func (v *version) load(data []byte) (kinds.Object, error) {
+// load makes objects of this version of stored bytes of any version: as that
+// version they are pruned and defaulted, and then converted, all together.
+func (v *version) load(ctx context.Context, data ...[]byte) ([]kinds.Object, error) {
+	stored := make([]*unstructured.Unstructured, len(data))
+	for i, raw := range data {
+		obj, err := v.read(raw)
+		if err != nil {
+			return nil, err
+		}
+		stored[i] = obj
+	}
+	all, err := v.family.convert(ctx, v, stored...)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]kinds.Object, len(all))
+	for i, obj := range all {
+		obj.SetGroupVersionKind(v.gvk)
+		out[i] = obj
+	}
+	return out, nil
+}
+
+// read makes an object of stored bytes, of the version that they are of.
+func (v *version) read(data []byte) (*unstructured.Unstructured, error) {
 	tree := map[string]any{}
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(data, &tree); err != nil {
 		return nil, fmt.Errorf("decode stored %q: %w", v.gvk.Kind, err)
@@ -89,17 +112,12 @@ func (v *version) load(data []byte) (kinds.Object, error) {
 		return nil, fmt.Errorf("decode stored %q: %w", v.gvk.Kind, err)
 	}
 	defaulting.Default(tree, from.schema)
-	out, err := v.family.convert(obj, v)
-	if err != nil {
-		return nil, err
-	}
-	out.SetGroupVersionKind(v.gvk)
-	return out, nil
+	return obj, nil
 }
 
 // save gives the bytes that are stored for an object of this version: those of the
 // stored version.
-func (v *version) save(obj kinds.Object) ([]byte, error) {
+func (v *version) save(ctx context.Context, obj kinds.Object) ([]byte, error) {
 	own, ok := obj.(*unstructured.Unstructured)
 	if !ok {
 		return nil, fmt.Errorf("store %q: not a custom resource: %T", v.gvk.Kind, obj)
@@ -107,12 +125,12 @@ func (v *version) save(obj kinds.Object) ([]byte, error) {
 	if own.GetAPIVersion() != v.gvk.GroupVersion().String() {
 		own.SetGroupVersionKind(v.gvk)
 	}
-	stored, err := v.family.convert(own, v.family.hub)
+	stored, err := v.family.convert(ctx, v.family.hub, own)
 	if err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
-	if err := json.NewEncoder(&b).Encode(stored.Object); err != nil {
+	if err := json.NewEncoder(&b).Encode(stored[0].Object); err != nil {
 		return nil, fmt.Errorf("encode %q: %w", v.gvk.Kind, err)
 	}
 	return b.Bytes(), nil
@@ -132,5 +150,9 @@ func (f *family) convertFor(obj kinds.Object, to schema.GroupVersionKind) (kinds
 	if _, known := f.versions[own.GroupVersionKind().Version]; !known {
 		return nil, unknownVersion(own.GroupVersionKind(), to)
 	}
-	return f.convert(own, into)
+	all, err := f.convert(context.Background(), into, own) // the record knows no context
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
 }

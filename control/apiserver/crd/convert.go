@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -26,23 +29,35 @@ func unknownVersion(from, to schema.GroupVersionKind) error {
 	return runtime.NewNotRegisteredGVKErrForTarget(from.Kind, from, to.GroupVersion())
 }
 
-// convert gives obj in another version; obj is left alone, and is the answer when
-// it is of that version already. The result is pruned by its version's schema.
-func (f *family) convert(obj *unstructured.Unstructured, to *version) (*unstructured.Unstructured, error) {
-	if obj.GetAPIVersion() == to.gvk.GroupVersion().String() {
-		return obj, nil
+// convert gives objs in another version, in their order; they are left alone, and
+// are the answer where they are of that version already. The results are pruned by
+// their version's schema. A webhook is asked once for each version that there is.
+func (f *family) convert(ctx context.Context, to *version, objs ...*unstructured.Unstructured) ([]*unstructured.Unstructured, error) {
+	out := make([]*unstructured.Unstructured, len(objs))
+	ask := map[schema.GroupVersionKind][]int{}
+	for i, obj := range objs {
+		switch from := obj.GroupVersionKind(); {
+		case from.GroupVersion() == to.gvk.GroupVersion():
+			out[i] = obj
+		case f.asks() && !empty(obj):
+			ask[from] = append(ask[from], i)
+		default:
+			out[i] = obj.DeepCopy()
+			out[i].SetAPIVersion(to.gvk.GroupVersion().String())
+		}
 	}
-	var out *unstructured.Unstructured
-	var err error
-	conversion := f.def.Spec.Conversion
-	if conversion == nil || conversion.Strategy != apiextensionsv1.WebhookConverter || empty(obj) {
-		out = obj.DeepCopy()
-		out.SetAPIVersion(to.gvk.GroupVersion().String())
-	} else if out, err = f.ask(obj, to.gvk); err != nil {
-		return nil, err
+	for from, places := range ask {
+		if err := f.convertPlaces(ctx, from, to.gvk, objs, out, places); err != nil {
+			return nil, err
+		}
 	}
-	if _, err := to.coerce(out.Object, strictly); err != nil {
-		return nil, err
+	for i := range out {
+		if out[i] == objs[i] {
+			continue
+		}
+		if _, err := to.coerce(out[i].Object, strictly); err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
 }
@@ -54,36 +69,102 @@ func empty(obj *unstructured.Unstructured) bool {
 	return len(obj.Object) == 2 && kind && version
 }
 
-// ask lets the definition's webhook convert one object.
-func (f *family) ask(obj *unstructured.Unstructured, to schema.GroupVersionKind) (*unstructured.Unstructured, error) {
-	hook := f.def.Spec.Conversion.Webhook
-	from := obj.GroupVersionKind()
-	if hook == nil || hook.ClientConfig == nil {
-		return nil, fmt.Errorf("conversion webhook for %v failed: no webhook is configured", from)
+// convertPlaces lets the webhook convert those of objs that are of one version.
+func (f *family) convertPlaces(ctx context.Context, from, to schema.GroupVersionKind, objs, out []*unstructured.Unstructured, places []int) error {
+	some := make([]*unstructured.Unstructured, len(places))
+	for i, place := range places {
+		some[i] = objs[place]
 	}
-	review, uid := newReview(hook.ConversionReviewVersions, obj, to)
+	c := conversion{family: f, from: from, to: to}
+	begin := time.Now()
+	made, err := c.ask(ctx, some)
+	f.cfg.metrics.converted(f.def.Name, c, time.Since(begin), err)
+	if err != nil {
+		return c.told(ctx, err)
+	}
+	for i, place := range places {
+		out[place] = made[i]
+	}
+	return nil
+}
+
+// conversion is one question to a definition's webhook.
+type conversion struct {
+	family   *family
+	from, to schema.GroupVersionKind
+}
+
+// failed is how a conversion failed, as the metrics tell failures apart.
+type failed struct {
+	sort  string
+	cause error
+}
+
+func (f *failed) Error() string { return f.cause.Error() }
+
+func (f *failed) Unwrap() error { return f.cause }
+
+// The sorts of failures, upstream's.
+const (
+	callFailed    = "conversion_webhook_call_failure"
+	malformed     = "conversion_webhook_malformed_response_failure"
+	incomplete    = "conversion_webhook_partial_response_failure"
+	invalidObject = "conversion_webhook_invalid_converted_object_failure"
+)
+
+func (c conversion) fail(sort, format string, args ...any) error {
+	return &failed{sort, fmt.Errorf("conversion webhook for %v "+format, append([]any{c.from}, args...)...)}
+}
+
+// told is what a client is told of a failed conversion: 500 in the conversion's own
+// words, or that its time is up.
+func (c conversion) told(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", err, context.Cause(ctx))
+	}
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: err.Error()}}
+}
+
+// ask lets the webhook convert objects of one version, all in one call.
+func (c conversion) ask(ctx context.Context, objs []*unstructured.Unstructured) ([]*unstructured.Unstructured, error) {
+	hook := c.family.def.Spec.Conversion.Webhook
+	if hook == nil || hook.ClientConfig == nil {
+		return nil, c.fail(callFailed, "failed: no webhook is configured")
+	}
+	review, uid := newReview(hook.ConversionReviewVersions, objs, c.to)
 	if review == nil {
-		return nil, errors.New("no supported conversion review versions")
+		return nil, &failed{callFailed, errors.New("no supported conversion review versions")}
 	}
 	answer := &apiextensionsv1.ConversionReview{}
-	ctx, cancel := context.WithTimeout(context.Background(), webhook.DefaultTimeout)
+	ctx, cancel := context.WithTimeout(ctx, webhook.DefaultTimeout)
 	defer cancel()
-	if err := f.cfg.Webhooks.Call(ctx, clientConfig(hook.ClientConfig), review, answer); err != nil {
+	if err := c.family.cfg.Webhooks.Call(ctx, clientConfig(hook.ClientConfig), review, answer); err != nil {
 		// Not wrapped: the status is what the webhook told us, not what we tell.
-		return nil, fmt.Errorf("conversion webhook for %v failed: %v", from, err) //nolint:errorlint // as above
+		return nil, c.fail(callFailed, "failed: %v", err)
 	}
 	raw, err := converted(answer, uid, review.APIVersion)
 	if err != nil {
-		return nil, fmt.Errorf("conversion webhook for %v failed: %w", from, err)
+		return nil, c.fail(malformed, "failed: %w", err)
 	}
-	if len(raw) != 1 {
-		return nil, fmt.Errorf("conversion webhook for %v returned %d objects, expected %d", from, len(raw), 1)
+	if len(raw) != len(objs) {
+		return nil, c.fail(incomplete, "returned %d objects, expected %d", len(raw), len(objs))
 	}
-	out := &unstructured.Unstructured{}
-	if err := out.UnmarshalJSON(raw[0].Raw); err != nil {
-		return nil, err
+	out := make([]*unstructured.Unstructured, len(raw))
+	for i := range raw {
+		out[i] = &unstructured.Unstructured{}
+		if err := out[i].UnmarshalJSON(raw[i].Raw); err != nil {
+			return nil, c.fail(invalidObject, "returned invalid converted object at index %d: %w", i, err)
+		}
+		if err := c.check(objs[i], out[i]); err != nil {
+			where := "object"
+			if len(objs) > 1 {
+				where = fmt.Sprintf("converted object at index %d", i)
+			}
+			return nil, c.fail(invalidObject, "returned invalid %s: %w", where, err)
+		}
 	}
-	return out, f.checkConverted(obj, out, to)
+	return out, nil
 }
 
 func clientConfig(c *apiextensionsv1.WebhookClientConfig) webhook.ClientConfig {
@@ -105,16 +186,20 @@ func clientConfig(c *apiextensionsv1.WebhookClientConfig) webhook.ClientConfig {
 
 // newReview makes the question in the first version that both sides speak; nil
 // when there is none. Both versions look the same but for their name.
-func newReview(versions []string, obj *unstructured.Unstructured, to schema.GroupVersionKind) (*apiextensionsv1.ConversionReview, types.UID) {
+func newReview(versions []string, objs []*unstructured.Unstructured, to schema.GroupVersionKind) (*apiextensionsv1.ConversionReview, types.UID) {
 	for _, v := range versions {
 		if v != apiextensionsv1.SchemeGroupVersion.Version && v != apiextensionsv1beta1.SchemeGroupVersion.Version {
 			continue
 		}
 		uid := uuid.NewUUID()
+		raw := make([]runtime.RawExtension, len(objs))
+		for i, obj := range objs {
+			raw[i].Object = obj
+		}
 		return &apiextensionsv1.ConversionReview{
 			TypeMeta: metav1.TypeMeta{Kind: "ConversionReview", APIVersion: apiextensionsv1.GroupName + "/" + v},
 			Request: &apiextensionsv1.ConversionRequest{
-				UID: uid, DesiredAPIVersion: to.GroupVersion().String(), Objects: []runtime.RawExtension{{Object: obj}}},
+				UID: uid, DesiredAPIVersion: to.GroupVersion().String(), Objects: raw},
 		}, uid
 	}
 	return nil, ""
@@ -144,15 +229,14 @@ func converted(answer *apiextensionsv1.ConversionReview, uid types.UID, asked st
 	return r.ConvertedObjects, nil
 }
 
-// checkConverted refuses another object than the one that was sent. Of its
-// metadata a webhook may change labels and annotations; the rest is put back.
-func (f *family) checkConverted(in, out *unstructured.Unstructured, to schema.GroupVersionKind) error {
-	from := in.GroupVersionKind()
-	if got := out.GroupVersionKind().GroupVersion(); got != to.GroupVersion() {
-		return fmt.Errorf("conversion webhook for %v returned invalid object at index 0: invalid groupVersion (expected %v, received %v)", from, to.GroupVersion(), got)
+// check refuses another object than the one that was sent. Of its metadata a
+// webhook may change labels and annotations; the rest is put back.
+func (c conversion) check(in, out *unstructured.Unstructured) error {
+	if got := out.GroupVersionKind().GroupVersion(); got != c.to.GroupVersion() {
+		return fmt.Errorf("invalid groupVersion (expected %v, received %v)", c.to.GroupVersion(), got)
 	}
 	if in.GetKind() != out.GetKind() {
-		return fmt.Errorf("conversion webhook for %v returned invalid object at index 0: invalid kind (expected %v, received %v)", from, in.GetKind(), out.GetKind())
+		return fmt.Errorf("invalid kind (expected %v, received %v)", in.GetKind(), out.GetKind())
 	}
 	for _, same := range []struct{ what, want, got string }{
 		{"name", in.GetName(), out.GetName()},
@@ -160,13 +244,10 @@ func (f *family) checkConverted(in, out *unstructured.Unstructured, to schema.Gr
 		{"UID", string(in.GetUID()), string(out.GetUID())},
 	} {
 		if same.want != same.got {
-			return fmt.Errorf("conversion webhook for %v returned invalid object: must have the same %s: %v != %v", from, same.what, same.want, same.got)
+			return fmt.Errorf("must have the same %s: %v != %v", same.what, same.want, same.got)
 		}
 	}
-	if err := restoreMetadata(in, out); err != nil {
-		return fmt.Errorf("conversion webhook for %v returned invalid metadata: %w", from, err)
-	}
-	return nil
+	return restoreMetadata(in, out)
 }
 
 func restoreMetadata(in, out *unstructured.Unstructured) error {

@@ -64,6 +64,8 @@ type Config struct {
 	// Now is the wall clock.
 	Now func() time.Time
 	Log *slog.Logger
+
+	metrics *metrics
 }
 
 // Definitions are the definitions of one API server, and what they serve. All
@@ -82,6 +84,7 @@ type Definitions struct {
 
 // New returns Definitions that serve nothing until Run.
 func New(cfg Config) *Definitions {
+	cfg.metrics = newMetrics()
 	return &Definitions{
 		cfg:      cfg,
 		synced:   make(chan struct{}),

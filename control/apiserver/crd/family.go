@@ -112,6 +112,12 @@ func (f *family) version(spec *apiextensionsv1.CustomResourceDefinitionVersion) 
 // structural schemas.
 func (f *family) preserves() bool { return f.def.Spec.PreserveUnknownFields }
 
+// asks says that a webhook converts between the versions.
+func (f *family) asks() bool {
+	c := f.def.Spec.Conversion
+	return c != nil && c.Strategy == apiextensionsv1.WebhookConverter
+}
+
 // namespaced says where the objects live.
 func (f *family) namespaced() bool { return f.def.Spec.Scope == apiextensionsv1.NamespaceScoped }
 

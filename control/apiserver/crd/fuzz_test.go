@@ -152,15 +152,16 @@ func FuzzObject(f *testing.F) {
 		if len(faults) > 0 {
 			return
 		}
-		stored, err := v.save(obj)
+		stored, err := v.save(t.Context(), obj)
 		if err != nil {
 			t.Fatalf("a valid object cannot be stored: %v", err)
 		}
-		back, err := v.load(stored)
+		loaded, err := v.load(t.Context(), stored)
 		if err != nil {
 			t.Fatalf("a stored object cannot be loaded: %v", err)
 		}
-		again, err := v.save(back)
+		back := loaded[0]
+		again, err := v.save(t.Context(), back)
 		if err != nil || !bytes.Equal(again, stored) {
 			t.Fatalf("stored %s\nloaded %s (%v)", stored, again, err)
 		}

@@ -55,6 +55,7 @@ func (v *version) buildRow() (*kinds.Kind, error) {
 			Save:    v.save,
 			Coerce:  func(obj kinds.Object) ([]string, error) { return v.coerce(content(obj), strictly) },
 			Convert: v.family.convertFor,
+			Asks:    v.family.asks(),
 			Stored:  v.family.hub.gvk,
 		},
 	}

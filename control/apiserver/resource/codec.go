@@ -2,6 +2,7 @@ package resource
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 
@@ -44,12 +45,12 @@ func newCodec(s *runtime.Scheme) *codec {
 // store gives the bytes that are stored for obj: protobuf in upstream's envelope,
 // what the kind says for kinds without a Go type. The object's resourceVersion is
 // not stored.
-func (c *codec) store(obj kinds.Object, k *kinds.Kind) ([]byte, error) {
+func (c *codec) store(ctx context.Context, obj kinds.Object, k *kinds.Kind) ([]byte, error) {
 	revision := obj.GetResourceVersion()
 	obj.SetResourceVersion("")
 	defer obj.SetResourceVersion(revision)
 	if k.Custom != nil {
-		return k.Custom.Save(obj)
+		return k.Custom.Save(ctx, obj)
 	}
 	if _, ok := obj.(runtime.Unstructured); ok {
 		return encode(c.json, obj)
@@ -57,10 +58,11 @@ func (c *codec) store(obj kinds.Object, k *kinds.Kind) ([]byte, error) {
 	return encode(c.proto, obj)
 }
 
-// load makes an object of kind k from its stored bytes.
-func (c *codec) load(data []byte, k *kinds.Kind) (kinds.Object, error) {
+// load makes an object of kind k from its stored bytes. Only a custom kind may
+// have to wait for others, at the latest until ctx ends.
+func (c *codec) load(ctx context.Context, data []byte, k *kinds.Kind) (kinds.Object, error) {
 	if k.Custom != nil {
-		return k.Custom.Load(data) // of whichever version they are
+		return loadOne(ctx, data, k) // of whichever version they are
 	}
 	obj := k.New()
 	if err := c.read(data, k, obj); err != nil {

@@ -40,8 +40,8 @@ func (c *call) find(ctx context.Context) (*record, error) {
 	if err := waitFor(ctx, mirror, revision); err != nil {
 		return nil, err
 	}
-	if r := c.storage.peek(t.Namespace, t.Name); r != nil {
-		return r, nil
+	if r, err := c.storage.peek(ctx, t.Namespace, t.Name); r != nil || err != nil {
+		return r, err
 	}
 	return nil, apierrors.NewNotFound(c.gr(), t.Name)
 }

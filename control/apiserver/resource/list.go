@@ -65,6 +65,9 @@ func (c *call) list(ctx context.Context) (*answer, error) {
 	if err != nil {
 		return nil, c.failed(err)
 	}
+	if err := c.together(ctx, snap, sel, at.from, opts.Limit); err != nil {
+		return nil, c.failed(err)
+	}
 	p, err := c.collect(snap, sel, at.from, opts.Limit)
 	if err != nil {
 		return nil, err
@@ -175,14 +178,10 @@ func waitFor(ctx context.Context, mirror *cache.Cache, revision int64) error {
 // with selectors not even that, as upstream.
 func (c *call) collect(snap cache.Snapshot, sel selector, from string, limit int64) (*page, error) {
 	p := &page{revision: snap.Revision()}
-	prefix := ""
-	if ns := c.req.Target.Namespace; ns != "" {
-		prefix = ns + "/"
-	}
 	var last string
 	var rest int64
 	var failed error
-	snap.Ascend(prefix, from, func(e *cache.Entry) bool {
+	snap.Ascend(c.scope(), from, func(e *cache.Entry) bool {
 		if limit > 0 && int64(len(p.items)) >= limit {
 			if !sel.all() {
 				rest = 1

@@ -30,7 +30,7 @@ func (s *Server) within(r *Request, gvr schema.GroupVersionResource, name string
 // clients' updates. change gets a copy; its failure from an old copy is not told.
 func (c *call) rewrite(ctx context.Context, change func(next kinds.Object) error) (kinds.Object, error) {
 	t := c.req.Target
-	cur, latest := c.storage.base(t.Namespace, t.Name), false
+	cur, latest := c.storage.base(ctx, t.Namespace, t.Name), false
 	for range maxEdits {
 		if cur == nil {
 			var err error

@@ -54,7 +54,7 @@ func (m *messenger) batch(events []cache.Event) error {
 		}
 		data, err := m.encodeEvent(e)
 		if err != nil {
-			return err
+			return &unshown{err}
 		}
 		if err := m.post(data); err != nil {
 			return err

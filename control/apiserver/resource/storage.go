@@ -103,9 +103,12 @@ func (st *storage) start() *cache.Cache {
 	cfg := cache.Config{
 		Store:  st.server.cfg.Store,
 		Prefix: st.prefix,
-		Decode: func(plain []byte) (runtime.Object, error) { return st.server.codec.load(plain, st.kind) },
-		Fields: st.selectable,
-		Log:    st.server.cfg.Log,
+		Decode: func(plain []byte) (runtime.Object, error) {
+			return st.server.codec.load(st.ctx, plain, st.kind)
+		},
+		DecodeAll: st.decodeAll(),
+		Fields:    st.selectable,
+		Log:       st.server.cfg.Log,
 	}
 	if st.seal != nil {
 		cfg.Open = func(key string, value []byte) ([]byte, error) {
@@ -159,35 +162,30 @@ func (st *storage) open(key string, value []byte) (plain []byte, stale bool, err
 
 // peek returns what the cache has, which may be a little old; nil when the cache
 // is not running or has nothing.
-func (st *storage) peek(namespace, name string) *record {
+func (st *storage) peek(ctx context.Context, namespace, name string) (*record, error) {
 	c := st.running()
 	if c == nil {
-		return nil
+		return nil, nil
 	}
 	e, ok := c.Snapshot().Get(cacheKey(namespace, name))
 	if !ok {
-		return nil
+		return nil, nil
 	}
-	return st.entryRecord(e)
+	return st.entryRecord(ctx, c, e)
 }
 
 // base returns a cached copy to begin a write from; nil when there is none, or
 // when this server has written since to what may be the same object.
-func (st *storage) base(namespace, name string) *record {
+func (st *storage) base(ctx context.Context, namespace, name string) *record {
 	c := st.running()
 	if c == nil || st.recent.after(st.key(namespace, name), c.Snapshot().Revision()) {
 		return nil
 	}
-	return st.peek(namespace, name)
-}
-
-// entryRecord gives an entry as a record; nil when its bytes cannot be read.
-func (st *storage) entryRecord(e *cache.Entry) *record {
-	obj, ok := e.Object().(kinds.Object)
-	if !ok {
-		return nil
+	have, err := st.peek(ctx, namespace, name)
+	if err != nil {
+		return nil // reading it tells why
 	}
-	return &record{obj: obj, revision: e.Revision(), entry: e}
+	return have
 }
 
 // read returns the object as the store has it now. What the cache has already
@@ -198,18 +196,20 @@ func (st *storage) read(ctx context.Context, namespace, name string) (*record, e
 	if err != nil {
 		return nil, err
 	}
-	if r := st.peek(namespace, name); r != nil && r.revision == e.Revision {
-		return r, nil
+	if c := st.running(); c != nil {
+		if cached, ok := c.Snapshot().Get(cacheKey(namespace, name)); ok && cached.Revision() == e.Revision {
+			return st.entryRecord(ctx, c, cached)
+		}
 	}
-	return st.recordOf(e)
+	return st.recordOf(ctx, e)
 }
 
-func (st *storage) recordOf(e store.Entry) (*record, error) {
+func (st *storage) recordOf(ctx context.Context, e store.Entry) (*record, error) {
 	plain, stale, err := st.open(e.Key, e.Value)
 	if err != nil {
 		return nil, err
 	}
-	obj, err := st.server.codec.load(plain, st.kind)
+	obj, err := st.server.codec.load(ctx, plain, st.kind)
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", e.Key, err)
 	}
@@ -228,7 +228,7 @@ func (st *storage) bytes(r *record) ([]byte, bool, error) {
 // create stores a new object and sets its resourceVersion.
 func (st *storage) create(ctx context.Context, obj kinds.Object) error {
 	key := st.key(obj.GetNamespace(), obj.GetName())
-	value, err := st.sealed(key, obj)
+	value, err := st.sealed(ctx, key, obj)
 	if err != nil {
 		return err
 	}
@@ -241,8 +241,8 @@ func (st *storage) create(ctx context.Context, obj kinds.Object) error {
 	return nil
 }
 
-func (st *storage) sealed(key string, obj kinds.Object) ([]byte, error) {
-	plain, err := st.server.codec.store(obj, st.kind)
+func (st *storage) sealed(ctx context.Context, key string, obj kinds.Object) ([]byte, error) {
+	plain, err := st.server.codec.store(ctx, obj, st.kind)
 	if err != nil {
 		return nil, err
 	}

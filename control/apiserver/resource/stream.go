@@ -64,7 +64,7 @@ func (t *teller) batch(events []cache.Event) error {
 		}
 		data, err := t.encodeEvent(e)
 		if err != nil {
-			return err
+			return errors.Join(t.send(frames), &unshown{err})
 		}
 		frames = append(frames, data)
 	}

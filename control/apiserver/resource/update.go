@@ -68,7 +68,7 @@ func (c *call) update(ctx context.Context) (*answer, error) {
 // webhooks are asked once.
 func (c *call) edit(ctx context.Context, e edit) (*answer, error) {
 	t := c.req.Target
-	cur, latest := c.storage.base(t.Namespace, t.Name), false
+	cur, latest := c.storage.base(ctx, t.Namespace, t.Name), false
 	var tried int64 // the revision of the cached copy that failure is about
 	var failure error
 	for range maxEdits {
@@ -276,7 +276,7 @@ func (c *call) write(ctx context.Context, cur *record, next kinds.Object, latest
 	if err != nil {
 		return nil, err
 	}
-	after, err := c.changed(held, cur.obj, before)
+	after, err := c.changed(ctx, held, cur.obj, before)
 	if err != nil {
 		return nil, err
 	}
@@ -315,8 +315,8 @@ func (c *call) isLatest(ctx context.Context, cur *record) bool {
 
 // changed gives the bytes of next, or nil when they are those of old. Times in
 // the record of field owners alone are no change: next then keeps old's.
-func (c *call) changed(next, old kinds.Object, before []byte) ([]byte, error) {
-	after, err := c.server.codec.store(next, c.storage.kind)
+func (c *call) changed(ctx context.Context, next, old kinds.Object, before []byte) ([]byte, error) {
+	after, err := c.server.codec.store(ctx, next, c.storage.kind)
 	if err != nil || bytes.Equal(after, before) {
 		return nil, err
 	}
@@ -325,7 +325,7 @@ func (c *call) changed(next, old kinds.Object, before []byte) ([]byte, error) {
 		return after, nil
 	}
 	next.SetManagedFields(old.GetManagedFields())
-	same, err := c.server.codec.store(next, c.storage.kind)
+	same, err := c.server.codec.store(ctx, next, c.storage.kind)
 	if err != nil || bytes.Equal(same, before) {
 		return nil, err
 	}
@@ -338,7 +338,7 @@ func (c *call) swap(ctx context.Context, cur *record, held kinds.Object, plain [
 	value, err := c.storage.sealBytes(key, plain)
 	if errors.Is(err, store.ErrTooLarge) && len(held.GetManagedFields()) > 0 {
 		held.SetManagedFields(nil)
-		value, err = c.storage.sealed(key, held)
+		value, err = c.storage.sealed(ctx, key, held)
 	}
 	if err != nil {
 		return 0, err

@@ -146,6 +146,10 @@ func (s *stream) each(f func([]cache.Event) error, fault func(metav1.Status) err
 				return s.ended(fault)
 			}
 			if err := f(batch); err != nil {
+				var hidden *unshown
+				if errors.As(err, &hidden) {
+					return fault(statusOf(interpret(hidden.cause, s.call.gr(), "")))
+				}
 				return err
 			}
 			told(s.ctx, batch)
@@ -158,9 +162,13 @@ func (s *stream) each(f func([]cache.Event) error, fault func(metav1.Status) err
 }
 
 // ended tells a client to list again when nobody remembers what happened since
-// the revision that it asked for. Other ends are silent: the client goes on from
-// the last thing it saw.
+// the revision that it asked for, and what could not be decoded for it. Other ends
+// are silent: the client goes on from the last thing it saw.
 func (s *stream) ended(fault func(metav1.Status) error) error {
+	var told apierrors.APIStatus
+	if errors.As(s.watcher.Err(), &told) {
+		return fault(statusOf(s.watcher.Err()))
+	}
 	if !errors.Is(s.watcher.Err(), store.ErrCompacted) {
 		return nil
 	}
@@ -237,7 +245,8 @@ func (l *local) forward(batch []cache.Event) error {
 		} else if obj := (item{e.Entry}).object(l.stream.call.collection); obj != nil {
 			out.Object = obj
 		} else {
-			continue
+			_, err := e.Entry.Decode()
+			return &unshown{err}
 		}
 		if err := l.send(out); err != nil {
 			return err
