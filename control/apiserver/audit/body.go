@@ -90,7 +90,7 @@ func jsonOf(contentType string, raw []byte) []byte {
 			return nil
 		}
 		return out
-	case "application/cbor":
+	case "application/cbor", "application/apply-patch+cbor":
 		var v any
 		if direct.Unmarshal(raw, &v) != nil {
 			return nil

@@ -18,8 +18,8 @@ const (
 )
 
 // patchMedia are the formats of a patch.
-var patchMedia = []string{"application/apply-patch+yaml", "application/apply-patch+cbor", "application/json-patch+json",
-	"application/merge-patch+json", "application/strategic-merge-patch+json"}
+var patchMedia = []string{"application/json-patch+json", "application/merge-patch+json",
+	"application/strategic-merge-patch+json", "application/apply-patch+yaml", "application/apply-patch+cbor"}
 
 // pathItem is what may be done at one path.
 type pathItem struct {
@@ -217,11 +217,8 @@ func (p *pathItem) v2() map[string]any {
 		if params != nil {
 			o["parameters"] = params
 		}
-		o["consumes"] = []string{"*/*"}
-		if op.method == "patch" {
-			o["consumes"] = p.patches()
-		}
-		o["produces"] = p.media()
+		o["consumes"] = p.takes(op)
+		o["produces"] = p.gives(op)
 		ok := map[string]any{"description": "OK"}
 		if op.answer != "" {
 			ok["schema"] = map[string]any{refKey: refV2 + op.answer}
@@ -257,11 +254,11 @@ func (p *pathItem) v3() map[string]any {
 			o["parameters"] = params
 		}
 		if op.body != "" {
-			o["requestBody"] = map[string]any{"content": p.content(op.body, op.method == "patch")}
+			o["requestBody"] = map[string]any{"content": content(op.body, p.takes(op))}
 		}
 		ok := map[string]any{"description": "OK"}
 		if op.answer != "" {
-			ok["content"] = p.content(op.answer, false)
+			ok["content"] = content(op.answer, p.gives(op))
 		}
 		o["responses"] = map[string]any{"200": ok, "401": map[string]any{"description": "Unauthorized"}}
 		out[op.method] = o
@@ -269,26 +266,34 @@ func (p *pathItem) v3() map[string]any {
 	return out
 }
 
-// media are the formats of objects at the path, patches those of patches.
-func (p *pathItem) media() []string {
+// gives are the formats of an operation's answers: of a list also those of a watch.
+// Of custom kinds upstream names two, though it serves CBOR for them too.
+func (p *pathItem) gives(op *operation) []string {
 	if p.custom {
 		return []string{"application/json", "application/yaml"}
 	}
-	return []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}
+	media := []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"}
+	if op.action == "list" {
+		media = append(media, "application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", "application/cbor-seq")
+	}
+	return media
 }
 
-func (p *pathItem) patches() []string {
-	if !p.custom {
+// takes are the formats of what is sent; which objects may be in is left open, as
+// upstream does.
+func (p *pathItem) takes(op *operation) []string {
+	switch {
+	case op.method == "patch" && p.custom:
+		return []string{"application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"}
+	case op.method == "patch":
 		return patchMedia
+	case p.custom:
+		return []string{"application/json", "application/yaml"}
 	}
-	return []string{"application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"}
+	return []string{"*/*"}
 }
 
-func (p *pathItem) content(model string, patch bool) map[string]any {
-	media := p.media()
-	if patch {
-		media = p.patches()
-	}
+func content(model string, media []string) map[string]any {
 	out := map[string]any{}
 	for _, m := range media {
 		out[m] = map[string]any{"schema": map[string]any{refKey: refV3 + model}}

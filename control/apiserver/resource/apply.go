@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
@@ -43,13 +44,22 @@ func (c *call) applied(old kinds.Object) (runtime.Object, error) {
 	return out, nil
 }
 
+// applies says that the request is a server-side apply, in either form.
+func (c *call) applies() bool {
+	return c.req.PatchType == types.ApplyYAMLPatchType || c.req.PatchType == types.ApplyCBORPatchType
+}
+
 // configuration reads what the client applies.
 func (c *call) configuration() (*unstructured.Unstructured, error) {
+	if c.req.PatchType == types.ApplyCBORPatchType {
+		return configurationInCBOR(c.req.PatchData)
+	}
 	wanted := &unstructured.Unstructured{Object: map[string]any{}}
 	data, err := yaml.YAMLToJSON(c.req.PatchData)
-	if err == nil {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(data, &wanted.Object) // whole numbers stay whole
+	if err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("error encoding patch: %v", err))
 	}
+	err = kjson.UnmarshalCaseSensitivePreserveInts(data, &wanted.Object) // whole numbers stay whole
 	if err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 	}

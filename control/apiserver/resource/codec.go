@@ -25,6 +25,7 @@ type codec struct {
 	jsonPretty       *json.Serializer
 	yaml, yamlStrict *json.Serializer
 	proto            *protobuf.Serializer
+	cbor             cborForms
 }
 
 func newCodec(s *runtime.Scheme) *codec {
@@ -39,6 +40,7 @@ func newCodec(s *runtime.Scheme) *codec {
 		yaml:       build(json.SerializerOptions{Yaml: true}),
 		yamlStrict: build(json.SerializerOptions{Yaml: true, Strict: true}),
 		proto:      protobuf.NewSerializer(s, s),
+		cbor:       newCBOR(s),
 	}
 }
 
@@ -106,6 +108,8 @@ func (c *codec) decode(data []byte, m mediaType, want schema.GroupVersionKind, i
 	switch {
 	case m == mediaProtobuf:
 		d = c.proto
+	case m == mediaCBOR:
+		d = c.cbor.decoder(strict)
 	case m == mediaYAML && strict:
 		d = c.yamlStrict
 	case m == mediaYAML:

@@ -23,17 +23,18 @@ const (
 	mediaJSON mediaType = iota
 	mediaYAML
 	mediaProtobuf
+	mediaCBOR
 )
 
 const (
-	acceptedMedia   = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
-	acceptedStreams = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+	acceptedMedia   = "application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor"
+	acceptedStreams = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch, " + cborSequence
 	// maxClauses bounds an Accept header; kubectl sends three.
 	maxClauses = 32
 )
 
 func (m mediaType) String() string {
-	return [...]string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}[m]
+	return [...]string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"}[m]
 }
 
 // mediaOf reads a Content-Type; none means JSON.
@@ -56,6 +57,8 @@ func mediaNamed(name string) (mediaType, bool) {
 		return mediaYAML, true
 	case "application/vnd.kubernetes.protobuf":
 		return mediaProtobuf, true
+	case "application/cbor":
+		return mediaCBOR, true
 	}
 	return 0, false
 }
@@ -83,11 +86,13 @@ type form struct {
 }
 
 func (f form) contentType(watch bool) string {
-	t := f.media.String()
-	if watch && f.media == mediaProtobuf {
-		t += ";stream=watch"
+	switch {
+	case watch && f.media == mediaProtobuf:
+		return f.media.String() + ";stream=watch"
+	case watch && f.media == mediaCBOR:
+		return cborSequence
 	}
-	return t
+	return f.media.String()
 }
 
 // clause is one alternative of an Accept header.
@@ -132,7 +137,7 @@ func (c *call) negotiate(r *http.Request, watch bool) (form, error) {
 		if watch && f.media == mediaYAML {
 			return form{}, notAcceptable(acceptedStreams)
 		}
-		f.pretty = cl.params["pretty"] == "1" || prettyWanted(r)
+		f.pretty = f.media != mediaCBOR && (cl.params["pretty"] == "1" || prettyWanted(r))
 		return c.fitted(f, r)
 	}
 	return form{}, notAcceptable(acceptedMedia)
@@ -188,7 +193,7 @@ func (cl clause) form() (form, bool) {
 	switch as {
 	case "Table":
 		f.shape = asTable
-		return f, f.media != mediaProtobuf
+		return f, f.media != mediaProtobuf && f.media != mediaCBOR
 	case "PartialObjectMetadata", "PartialObjectMetadataList":
 		f.shape, f.list = asPartial, as == "PartialObjectMetadataList"
 		return f, true

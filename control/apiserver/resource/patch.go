@@ -2,6 +2,7 @@ package resource
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -32,10 +33,13 @@ func (c *call) patch(ctx context.Context) (*answer, error) {
 	if errs := validation.ValidatePatchOptions(&c.req.Patch, c.req.PatchType); len(errs) > 0 {
 		return nil, badOptions("PatchOptions", errs)
 	}
+	if !c.applies() && !json.Valid(c.req.PatchData) {
+		return nil, apierrors.NewBadRequest("invalid JSON patch")
+	}
 	if c.sub != nil && c.sub.Copy == nil {
 		return nil, apierrors.NewMethodNotSupported(c.gr(), verbPatch)
 	}
-	apply := c.req.PatchType == types.ApplyPatchType
+	apply := c.applies()
 	return c.edit(ctx, edit{
 		create:  apply && c.sub == nil,
 		tracked: apply,
@@ -62,7 +66,7 @@ func (c *call) patched(current kinds.Object) (kinds.Object, error) {
 		out, err = c.jsonPatched(current)
 	case types.StrategicMergePatchType:
 		out, err = c.strategicPatched(current)
-	case types.ApplyPatchType:
+	case types.ApplyYAMLPatchType, types.ApplyCBORPatchType:
 		out, err = c.applied(current)
 	default:
 		return nil, unsupported(patchTypes(c.kind))
@@ -87,7 +91,7 @@ func patchTypes(k *kinds.Kind) string {
 	if _, ok := k.New().(runtime.Unstructured); !ok {
 		list += "application/strategic-merge-patch+json, "
 	}
-	return list + "application/apply-patch+yaml"
+	return list + "application/apply-patch+yaml, application/apply-patch+cbor"
 }
 
 // jsonPatched applies a JSON patch or a JSON merge patch to the JSON form.

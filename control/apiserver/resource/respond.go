@@ -118,6 +118,8 @@ func (x *exchange) pageBytes(p *page) ([][]byte, error) {
 		return [][]byte{data}, err
 	case x.form.media == mediaProtobuf:
 		return x.call.protobufList(p)
+	case x.form.media == mediaCBOR:
+		return x.call.cborList(p)
 	}
 	return x.call.jsonList(p)
 }
@@ -163,6 +165,8 @@ func (c *codec) encodeAs(m mediaType, pretty bool, obj runtime.Object) ([]byte, 
 	switch {
 	case m == mediaProtobuf:
 		return encode(c.proto, obj)
+	case m == mediaCBOR:
+		return c.cbor.Encode(obj)
 	case m == mediaYAML:
 		return encode(c.yaml, obj)
 	case pretty:

@@ -67,7 +67,7 @@ func (c *collection) protoBytes(it item) ([]byte, error) {
 	})
 }
 
-// itemBytes is one whole object in JSON or protobuf.
+// itemBytes is one whole object in JSON, protobuf or CBOR.
 func (c *collection) itemBytes(it item, m mediaType, newline bool) ([][]byte, error) {
 	if m == mediaProtobuf {
 		raw, err := c.protoBytes(it)
@@ -75,6 +75,9 @@ func (c *collection) itemBytes(it item, m mediaType, newline bool) ([][]byte, er
 			return nil, err
 		}
 		return [][]byte{c.envelope(c.kind.GVK.Kind, len(raw)), raw}, nil
+	}
+	if m == mediaCBOR {
+		return c.cborWhole(it)
 	}
 	data, err := c.jsonBytes(it)
 	if !newline {
@@ -190,9 +193,12 @@ func (c *collection) frame(e cache.Event, m mediaType) ([]byte, error) {
 // frameHead is how many bytes tell the length of a protobuf frame.
 const frameHead = 4
 
-// frameOf wraps an encoded object as a watch event: a line of JSON, or protobuf
-// with its length in front.
+// frameOf wraps an encoded object as a watch event: a line of JSON, protobuf with
+// its length in front, or CBOR.
 func frameOf(event string, object []byte, m mediaType) ([]byte, error) {
+	if m == mediaCBOR {
+		return cborFrame(event, object)
+	}
 	if m != mediaProtobuf {
 		object = bytes.TrimSuffix(object, []byte("\n"))
 		line := make([]byte, 0, len(object)+len(event)+24)

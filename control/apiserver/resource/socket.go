@@ -17,7 +17,7 @@ import (
 const maxSocketRead = 4 << 10
 
 // socket is a watch over WebSocket: each event is a message, of text for JSON,
-// binary for protobuf.
+// binary for protobuf and CBOR.
 func (x *exchange) socket(s *stream) {
 	defer s.close()
 	x.wrote = true
@@ -76,8 +76,11 @@ func (m *messenger) post(frame []byte) error {
 	if err := m.ws.SetWriteDeadline(time.Now().Add(writeWait)); err != nil {
 		return err
 	}
-	if m.form.media == mediaProtobuf {
+	switch m.form.media {
+	case mediaProtobuf:
 		return websocket.Message.Send(m.ws, frame[frameHead:])
+	case mediaCBOR:
+		return websocket.Message.Send(m.ws, frame)
 	}
 	return websocket.Message.Send(m.ws, string(frame))
 }
