@@ -82,6 +82,7 @@ var fences = []fence{
 	{"k8s.io/kube-aggregator/pkg/apis", []string{"control/apiserver", "control/controller", "internal/scheme", "kinds/apiregistration", "test"}, "its types alone", false},
 	{"k8s.io/pod-security-admission", []string{"control/apiserver/admit"}, "one rule judges pods; its admission package would drag the clientset in", false},
 	{"k8s.io/kube-scheduler", []string{"control/scheduler/profile", "control/scheduler/extender"}, "the form of configurations and of questions to extenders; decisions know neither", false},
+	{"k8s.io/kubelet", []string{"node/agent", "node/volume", "node/device", "cmd/sampan"}, "what a node's plugins speak, and the form of its configuration", true},
 	{"k8s.io/kubernetes", []string{"test/conformance"}, "never: upstream's tests alone", false},
 	{"github.com/spf13/cobra", []string{"cli", "cmd"}, "flags are read in one place", false},
 }

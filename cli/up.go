@@ -42,6 +42,9 @@ type UpOptions struct {
 	// SchedulerConfig is the file of a KubeSchedulerConfiguration; "" means
 	// upstream's default scheduler.
 	SchedulerConfig string
+	// KubeletConfig and KubeletConfigDir are the file of a KubeletConfiguration
+	// and a directory of additions to it; "" means our defaults.
+	KubeletConfig, KubeletConfigDir string
 	// Access says who may come in besides the cluster's own.
 	Access AccessOptions
 	// Verbose logs everything.
@@ -92,6 +95,8 @@ stops everything and leaves nothing behind.`,
 	flags.StringVar(&o.SchedulerConfig, "scheduler-config", "", "KubeSchedulerConfiguration of the scheduler: profiles, plugins, extenders (default: upstream's default profile)")
 	flags.StringVar(&o.AuditPolicy, "audit-policy-file", "", "file that says what the audit log has (default: who did what, without bodies)")
 	flags.StringVar(&o.AuditWebhook, "audit-webhook-config-file", "", "kubeconfig of a webhook that gets the audit events too")
+	flags.StringVar(&o.KubeletConfig, "kubelet-config", "", "KubeletConfiguration of this node (default: none)")
+	flags.StringVar(&o.KubeletConfigDir, "kubelet-config-dir", "", "directory of *.conf files that are merged over --kubelet-config")
 	o.Access.flags(cmd)
 	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "log what happens")
 	return cmd

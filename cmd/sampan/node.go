@@ -24,6 +24,7 @@ import (
 	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/node/agent"
+	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/cri"
 	"github.com/sampan-dev/sampan/node/engine"
 )
@@ -89,6 +90,9 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 		who, err := callers.Authenticate(r)
 		return who, err == nil && who.In(identity.Authenticated)
 	}
+	if cfg.Kubelet, err = c.kubelet(); err != nil {
+		return err
+	}
 	cfg.Authz, cfg.Timeline, cfg.Log = mayUseNode(self, c.NodeName), c.timeline, c.log
 	kubelet, err := agent.New(cfg)
 	if err != nil {
@@ -99,6 +103,21 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 		g.Go(func() error { return cri.Serve(ctx, filepath.Join(c.RunDir, "cri.sock"), p.engine) })
 	}
 	return c.startServices(ctx, g, p.control)
+}
+
+// kubelet reads the node's KubeletConfiguration; nil when there is none.
+func (c *cluster) kubelet() (*settings.Kubelet, error) {
+	if c.KubeletConfig == "" && c.KubeletConfigDir == "" {
+		return nil, nil
+	}
+	loaded, err := settings.Load(c.KubeletConfig, c.KubeletConfigDir)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range loaded.Warnings {
+		c.log.Warn("kubelet configuration: " + w)
+	}
+	return &loaded.Kubelet, nil
 }
 
 // nodeUser is this node as a user of the API.

@@ -67,7 +67,9 @@ func New(cfg Config) (*Agent, error) {
 	a.registry, err = register.New(register.Config{
 		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, Transport: cfg.Transport, Engine: cfg.Engine, Disk: cfg.Root,
 		MaxPods: cfg.MaxPods, Labels: cfg.Labels, Taints: cfg.Taints, Reserved: cfg.Reserved, Capacity: cfg.Capacity,
-		Port: cfg.Port, Version: cfg.Version, PodCIDR: cfg.PodCIDR, Log: cfg.Log,
+		Port: cfg.Port, Version: cfg.Version, PodCIDR: cfg.PodCIDR, Log: cfg.Log, ProviderID: cfg.Kubelet.ProviderID,
+		LeaseSeconds: cfg.Kubelet.NodeLeaseDurationSeconds, LookEvery: cfg.Kubelet.NodeStatusUpdateFrequency.Duration,
+		ReportEvery: cfg.Kubelet.NodeStatusReportFrequency.Duration, MaxImages: int(*cfg.Kubelet.NodeStatusMaxImages),
 	})
 	if err != nil {
 		return nil, err
@@ -75,8 +77,10 @@ func New(cfg Config) (*Agent, error) {
 	capacity := a.registry.Capacity()
 	a.node = spec.Node{
 		Name: cfg.NodeName, IPs: cfg.NodeIPs, ClusterDNS: cfg.ClusterDNS, ClusterDomain: cfg.ClusterDomain,
-		Resolver: hostResolver(), Allocatable: a.registry.Allocatable(), Memory: capacity.Memory().Value(),
+		Resolver: hostResolver(*cfg.Kubelet.ResolverConfig), Allocatable: a.registry.Allocatable(), Memory: capacity.Memory().Value(),
 		CgroupRoot: cfg.CgroupRoot, PidsLimit: cfg.PidsLimit, LogRoot: cfg.LogRoot, SeccompRoot: cfg.SeccompRoot,
+		SeccompUnconfined: !*cfg.Kubelet.SeccompDefault, NoCFSQuota: !*cfg.Kubelet.CPUCFSQuota,
+		CFSPeriod: cfg.Kubelet.CPUCFSQuotaPeriod.Microseconds(),
 	}
 	a.events = client.NewRecorder(cfg.Transport, "kubelet", cfg.NodeName)
 	a.pods = informer.New(cfg.Transport, client.Pods, informer.Options{FieldSelector: "spec.nodeName=" + cfg.NodeName, Log: cfg.Log})
@@ -100,9 +104,12 @@ func New(cfg Config) (*Agent, error) {
 }
 
 // hostResolver reads the host's resolv.conf, past systemd-resolved's stub, which
-// pods can't reach.
-func hostResolver() spec.Resolver {
-	for _, path := range []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"} {
+// pods can't reach. With no path at all pods get an empty one.
+func hostResolver(path string) spec.Resolver {
+	if path == "" {
+		return spec.Resolver{}
+	}
+	for _, path := range []string{path, "/run/systemd/resolve/resolv.conf"} {
 		f, err := os.Open(path)
 		if err != nil {
 			continue

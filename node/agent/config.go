@@ -26,6 +26,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/timeline"
+	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
@@ -33,13 +34,7 @@ import (
 const (
 	defaultData      = "/var/lib/sampan"
 	defaultDomain    = "cluster.local"
-	defaultMaxPods   = 110  // upstream's
-	defaultPids      = 4096 // per pod: a fork bomb stops here
-	defaultPort      = 10250
-	defaultLogSize   = 10 << 20 // upstream's containerLogMaxSize
-	defaultLogFiles  = 5        // upstream's containerLogMaxFiles
 	defaultResync    = 90 * time.Second
-	defaultPulls     = 4
 	defaultCgroup    = "sampan"
 	defaultVersion   = "v1.37.1"
 	defaultHostsFile = "/etc/hosts"
@@ -108,6 +103,10 @@ type Config struct {
 	Version string
 	// HostsFile is the host's own, for pods in the host's network: /etc/hosts.
 	HostsFile string
+	// Kubelet is the node's KubeletConfiguration as its files say it; nil means
+	// that there are none. Fields of this Config that are set go before it, but
+	// for the cluster's DNS servers and domain, which it may replace.
+	Kubelet *settings.Kubelet
 	// Timeline receives the marks of the run step; it may be nil.
 	Timeline *timeline.Recorder
 	// Log may be nil.
@@ -124,18 +123,17 @@ func (cfg Config) complete() (Config, error) {
 	case cfg.Transport == nil || cfg.Engine == nil:
 		return cfg, errors.New("agent: config has no transport or no engine")
 	}
+	kubelet, err := cfg.heed()
+	if err != nil {
+		return cfg, err
+	}
+	cfg.Kubelet = kubelet
 	or(&cfg.Root, filepath.Join(defaultData, "pods"))
 	or(&cfg.LogRoot, filepath.Join(filepath.Dir(cfg.Root), "logs", "pods"))
 	or(&cfg.SeccompRoot, filepath.Join(filepath.Dir(cfg.Root), "seccomp"))
 	or(&cfg.CgroupRoot, defaultCgroup)
 	or(&cfg.CgroupMount, cgroupMount)
 	or(&cfg.ClusterDomain, defaultDomain)
-	or(&cfg.MaxPods, defaultMaxPods)
-	or(&cfg.PidsLimit, defaultPids)
-	or(&cfg.Port, defaultPort)
-	or(&cfg.LogMaxSize, defaultLogSize)
-	or(&cfg.LogMaxFiles, defaultLogFiles)
-	or(&cfg.ParallelPulls, defaultPulls)
 	or(&cfg.Resync, defaultResync)
 	or(&cfg.Version, defaultVersion)
 	or(&cfg.HostsFile, defaultHostsFile)

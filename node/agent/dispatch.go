@@ -169,7 +169,7 @@ func (a *Agent) admit(pod *corev1.Pod) *admit.Refusal {
 	if !ok {
 		return nil
 	}
-	return admit.Pod(pod, admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: a.placed(pod.UID)})
+	return admit.Pod(pod, admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: a.placed(pod.UID), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls})
 }
 
 // resizable decides whether a pod's changed resources fit.

@@ -181,6 +181,8 @@ func (st *starter) last() time.Time {
 // restarted lengthens the back-off of a container that had to be started again.
 func (m *machine) restarted(name string, finished time.Time) {
 	if !finished.IsZero() {
-		m.crashes[name] = m.crashes[name].Restarted(time.Now(), finished)
+		crash := m.crashes[name]
+		crash.Most = m.a.cfg.Kubelet.CrashLoopBackOff.MaxContainerRestartPeriod.Duration
+		m.crashes[name] = crash.Restarted(time.Now(), finished)
 	}
 }

@@ -20,13 +20,7 @@ import (
 func (a *Agent) Handler() http.Handler {
 	return server.New(server.Config{
 		Node: view{a}, NodeName: a.cfg.NodeName, Engine: a.cfg.Engine, Authn: a.cfg.Authn, Authz: a.cfg.Authz, Log: a.cfg.Log,
-		Settings: map[string]any{
-			"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
-			"clusterDomain": a.cfg.ClusterDomain, "clusterDNS": a.cfg.ClusterDNS, "maxPods": a.cfg.MaxPods,
-			"podPidsLimit": a.cfg.PidsLimit, "cgroupDriver": "cgroupfs", "containerLogMaxSize": strconv.FormatInt(a.cfg.LogMaxSize, 10),
-			"containerLogMaxFiles": a.cfg.LogMaxFiles, "seccompDefault": true, "serializeImagePulls": false,
-			"maxParallelImagePulls": a.cfg.ParallelPulls,
-		},
+		Settings: a.cfg.Kubelet,
 	})
 }
 
@@ -37,7 +31,7 @@ func (a *Agent) serve(ctx context.Context) <-chan error {
 	if a.cfg.TLS == nil {
 		return failed
 	}
-	address := net.JoinHostPort("", strconv.Itoa(int(a.cfg.Port)))
+	address := net.JoinHostPort(listenHost(a.cfg.Kubelet.Address), strconv.Itoa(int(a.cfg.Port)))
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		failed <- fmt.Errorf("serve the kubelet API: %w", err)
@@ -55,6 +49,14 @@ func (a *Agent) serve(ctx context.Context) <-chan error {
 		}
 	})
 	return failed
+}
+
+// listenHost is "" for all addresses, of both families.
+func listenHost(address string) string {
+	if address == "0.0.0.0" || address == "::" {
+		return ""
+	}
+	return address
 }
 
 // view is the agent as the kubelet API sees it.

@@ -25,6 +25,19 @@ type Node struct {
 	Allocatable corev1.ResourceList
 	// Pods are the ones that already have their place here.
 	Pods []*corev1.Pod
+	// UnsafeSysctls are patterns of sysctls that are allowed besides the safe
+	// ones; a trailing * stands for the rest of a name.
+	UnsafeSysctls []string
+}
+
+func (n Node) allows(sysctl string) bool {
+	for _, pattern := range n.UnsafeSysctls {
+		pattern = strings.ReplaceAll(pattern, "/", ".")
+		if prefix, open := strings.CutSuffix(pattern, "*"); pattern == sysctl || (open && strings.HasPrefix(sysctl, prefix)) {
+			return true
+		}
+	}
+	return slices.Contains(safeSysctls, sysctl)
 }
 
 // Pod returns nil when the node takes the pod.
@@ -58,7 +71,8 @@ func operatingSystem(pod *corev1.Pod, _ Node) *Refusal {
 	return nil
 }
 
-// safeSysctls are namespaced and harmless to others; all else is forbidden.
+// safeSysctls are namespaced and harmless to others; all else is forbidden
+// unless the node's administrator allows it.
 var safeSysctls = []string{
 	"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range",
 	"net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports", "net.ipv4.tcp_keepalive_time",
@@ -66,14 +80,14 @@ var safeSysctls = []string{
 	"net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
 }
 
-func sysctls(pod *corev1.Pod, _ Node) *Refusal {
+func sysctls(pod *corev1.Pod, node Node) *Refusal {
 	if pod.Spec.SecurityContext == nil {
 		return nil
 	}
 	for _, s := range pod.Spec.SecurityContext.Sysctls {
 		name := strings.ReplaceAll(s.Name, "/", ".")
 		switch {
-		case !slices.Contains(safeSysctls, name):
+		case !node.allows(name):
 			return &Refusal{"SysctlForbidden", fmt.Sprintf("forbidden sysctl: %q not allowlisted", name)}
 		case strings.HasPrefix(name, "net.") && pod.Spec.HostNetwork:
 			return &Refusal{"SysctlForbidden", fmt.Sprintf("forbidden sysctl: %q not allowed with host net enabled", name)}

@@ -26,6 +26,15 @@ type Crash struct {
 	Delay time.Duration
 	// Last is when the container was last restarted.
 	Last time.Time
+	// Most bounds the delay; zero means CrashMax.
+	Most time.Duration
+}
+
+func (c Crash) most() time.Duration {
+	if c.Most == 0 {
+		return CrashMax
+	}
+	return c.Most
 }
 
 // Until is when a container that ended at finished may start again.
@@ -40,9 +49,9 @@ func (c Crash) Until(finished time.Time) time.Time {
 // finished.
 func (c Crash) Restarted(now, finished time.Time) Crash {
 	if c.Delay == 0 || finished.Sub(c.Last) > CrashForget {
-		return Crash{Delay: CrashMin, Last: now}
+		return Crash{Delay: min(CrashMin, c.most()), Last: now, Most: c.Most}
 	}
-	return Crash{Delay: min(2*c.Delay, CrashMax), Last: now}
+	return Crash{Delay: min(2*c.Delay, c.most()), Last: now, Most: c.Most}
 }
 
 // Restarts reports whether a container that ended with that code is started

@@ -52,7 +52,7 @@ func (r *Registrar) obtain(ctx context.Context) error {
 }
 
 func (r *Registrar) newLease() *coordinationv1.Lease {
-	holder, length := r.cfg.NodeName, int32(leaseLength)
+	holder, length := r.cfg.NodeName, r.cfg.LeaseSeconds
 	l := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Name: r.cfg.NodeName, Namespace: corev1.NamespaceNodeLease},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &length, RenewTime: now()},

@@ -31,7 +31,7 @@ func inspect(cfg Config) (machine, error) {
 			corev1.ResourceCPU:    *resource.NewQuantity(int64(runtime.NumCPU()), resource.DecimalSI),
 			corev1.ResourceMemory: *resource.NewQuantity(memory, resource.BinarySI),
 		}
-		if size, _, err := disk(cfg.Disk); err == nil {
+		if size, _, _, err := disk(cfg.Disk); err == nil {
 			m.capacity[corev1.ResourceEphemeralStorage] = *resource.NewQuantity(size, resource.BinarySI)
 		}
 		hugepages(m.capacity)
@@ -107,17 +107,17 @@ func meminfo(field string) (int64, error) {
 }
 
 // disk is the size of the file system that holds path (or its nearest parent
-// that exists) and what is free of it, in bytes.
-func disk(path string) (size, free int64, err error) {
+// that exists), what of it files may use, and what is free of that, in bytes.
+func disk(path string) (size, usable, free int64, err error) {
 	var s unix.Statfs_t
 	for {
 		err = unix.Statfs(path, &s)
 		if err == nil {
-			return int64(s.Blocks) * s.Bsize, int64(s.Bavail) * s.Bsize, nil
+			return int64(s.Blocks) * s.Bsize, int64(s.Blocks-s.Bfree+s.Bavail) * s.Bsize, int64(s.Bavail) * s.Bsize, nil
 		}
 		i := strings.LastIndexByte(path, '/')
 		if i <= 0 {
-			return 0, 0, fmt.Errorf("size of the pods' file system: %w", err)
+			return 0, 0, 0, fmt.Errorf("size of the pods' file system: %w", err)
 		}
 		path = path[:i]
 	}

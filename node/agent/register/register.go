@@ -5,6 +5,7 @@
 package register
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -25,13 +26,15 @@ import (
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
-// Rhythm of a node's signs of life; upstream's numbers, on which the node
-// controller's patience is built.
+// Rhythm of a node's signs of life unless Config says otherwise; upstream's
+// numbers, on which the node controller's patience is built.
 const (
-	renewEvery  = 10 * time.Second
+	lookEvery   = 10 * time.Second
 	leaseLength = 40
 	reportEvery = 5 * time.Minute
 	callTimeout = 10 * time.Second
+	// renewals is how often a lease is renewed in its time.
+	renewals = 4
 )
 
 // registerRetry spaces attempts to register.
@@ -53,7 +56,23 @@ type Config struct {
 	Port     int32
 	Version  string
 	PodCIDR  string
-	Log      *slog.Logger
+	// ProviderID names the machine to a cloud provider.
+	ProviderID string
+	// LeaseSeconds is how long the lease lasts; it is renewed four times as often.
+	LeaseSeconds int32
+	// LookEvery is how often the status is computed, ReportEvery how often it is
+	// written though it hasn't changed.
+	LookEvery, ReportEvery time.Duration
+	// MaxImages bounds the images in the status; negative for no bound.
+	MaxImages int
+	Log       *slog.Logger
+}
+
+func (cfg Config) complete() Config {
+	cfg.LeaseSeconds = cmp.Or(cfg.LeaseSeconds, leaseLength)
+	cfg.LookEvery, cfg.ReportEvery = cmp.Or(cfg.LookEvery, lookEvery), cmp.Or(cfg.ReportEvery, reportEvery)
+	cfg.MaxImages = cmp.Or(cfg.MaxImages, maxImages)
+	return cfg
 }
 
 // Registrar keeps one node registered.
@@ -76,6 +95,7 @@ type Registrar struct {
 
 // New reads what the machine has; it fails when even that can't be read.
 func New(cfg Config) (*Registrar, error) {
+	cfg = cfg.complete()
 	m, err := inspect(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("look at the machine: %w", err)
@@ -123,17 +143,23 @@ func (r *Registrar) Run(ctx context.Context) error {
 	}
 	close(r.registered)
 	r.events.EventRef(r.reference(), corev1.EventTypeNormal, "Starting", "Starting kubelet.")
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	renew, look := time.NewTimer(0), time.NewTimer(r.cfg.LookEvery)
+	defer renew.Stop()
+	defer look.Stop()
+	every := time.Duration(r.cfg.LeaseSeconds) * time.Second / renewals
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-r.kick:
 			r.beat(ctx, false)
-		case <-timer.C:
-			timer.Reset(renewEvery)
+		case <-renew.C:
+			renew.Reset(every)
 			r.beat(ctx, true)
+			look.Reset(r.cfg.LookEvery) // one look does for both
+		case <-look.C:
+			look.Reset(r.cfg.LookEvery)
+			r.beat(ctx, false)
 		}
 	}
 }
@@ -223,7 +249,7 @@ func (r *Registrar) object(ctx context.Context) *corev1.Node {
 			Name: r.cfg.NodeName, Labels: labels,
 			Annotations: map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
 		},
-		Spec: corev1.NodeSpec{Taints: r.cfg.Taints},
+		Spec: corev1.NodeSpec{Taints: r.cfg.Taints, ProviderID: r.cfg.ProviderID},
 	}
 	node.Status = r.status(ctx, corev1.NodeStatus{})
 	return node

@@ -26,7 +26,7 @@ func (r *Registrar) report(ctx context.Context) error {
 		return nil
 	}
 	next := r.status(ctx, have.Status)
-	if !changed(have.Status, next) && time.Since(r.reported) < reportEvery {
+	if !changed(have.Status, next) && time.Since(r.reported) < r.cfg.ReportEvery {
 		return nil
 	}
 	data, err := statusPatch(have.Status, next)

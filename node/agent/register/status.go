@@ -113,7 +113,9 @@ func (r *Registrar) images(ctx context.Context, s *corev1.NodeStatus) {
 	slices.SortFunc(s.Images, func(a, b corev1.ContainerImage) int {
 		return cmp.Or(cmp.Compare(b.SizeBytes, a.SizeBytes), slices.Compare(a.Names, b.Names))
 	})
-	s.Images = s.Images[:min(len(s.Images), maxImages)]
+	if limit := r.cfg.MaxImages; limit >= 0 {
+		s.Images = s.Images[:min(len(s.Images), limit)]
+	}
 }
 
 // pressure is what a condition says when there is none, and when there is.
@@ -142,8 +144,8 @@ func (p pressure) is(high bool) corev1.NodeCondition {
 func (r *Registrar) conditions(s *corev1.NodeStatus, fault string) {
 	available, err := meminfo("MemAvailable")
 	set(s, memoryPressure.is(err == nil && available < memoryLow))
-	size, free, err := disk(r.cfg.Disk)
-	set(s, diskPressure.is(err == nil && float64(free) < diskLowPart*float64(size)))
+	_, usable, free, err := disk(r.cfg.Disk)
+	set(s, diskPressure.is(err == nil && float64(free) < diskLowPart*float64(usable)))
 	set(s, pidPressure.is(pidsScarce()))
 	ready := corev1.NodeCondition{
 		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status",

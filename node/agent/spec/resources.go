@@ -83,14 +83,6 @@ func Shares(milli int64) int64 {
 	return min(max(milli*sharesPer/milliPerCPU, minShares), maxShares)
 }
 
-// Quota is the CFS quota in microseconds a period; 0 for no limit.
-func Quota(milli int64) int64 {
-	if milli == 0 {
-		return 0
-	}
-	return max(milli*cpuPeriod/milliPerCPU, minQuota)
-}
-
 // ContainerResources are one container's cgroup limits and OOM score.
 func ContainerResources(pod *corev1.Pod, c *corev1.Container, node Node) *rt.LinuxContainerResources {
 	limits, requests := c.Resources.Limits, c.Resources.Requests
@@ -99,9 +91,9 @@ func ContainerResources(pod *corev1.Pod, c *corev1.Container, node Node) *rt.Lin
 		cpu = limits.Cpu()
 	}
 	r := &rt.LinuxContainerResources{
-		CpuPeriod:          cpuPeriod,
+		CpuPeriod:          node.period(),
 		CpuShares:          Shares(cpu.MilliValue()),
-		CpuQuota:           Quota(limits.Cpu().MilliValue()),
+		CpuQuota:           node.quota(limits.Cpu().MilliValue()),
 		MemoryLimitInBytes: limits.Memory().Value(),
 		OomScoreAdj:        OOMScore(pod, c, node.Memory),
 	}
@@ -115,12 +107,12 @@ func ContainerResources(pod *corev1.Pod, c *corev1.Container, node Node) *rt.Lin
 func PodResources(pod *corev1.Pod, node Node) *rt.LinuxContainerResources {
 	requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
 	limits := resource.PodLimits(pod, resource.PodResourcesOptions{})
-	r := &rt.LinuxContainerResources{CpuPeriod: cpuPeriod, CpuShares: Shares(requests.Cpu().MilliValue())}
+	r := &rt.LinuxContainerResources{CpuPeriod: node.period(), CpuShares: Shares(requests.Cpu().MilliValue())}
 	if node.PidsLimit > 0 {
 		r.Unified = map[string]string{"pids.max": strconv.FormatInt(node.PidsLimit, 10)}
 	}
 	if allLimited(pod, corev1.ResourceCPU) {
-		r.CpuQuota = Quota(limits.Cpu().MilliValue())
+		r.CpuQuota = node.quota(limits.Cpu().MilliValue())
 	}
 	if allLimited(pod, corev1.ResourceMemory) {
 		r.MemoryLimitInBytes = limits.Memory().Value()

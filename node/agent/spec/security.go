@@ -118,9 +118,12 @@ func (m Make) user(sc corev1.SecurityContext, out *rt.LinuxContainerSecurityCont
 }
 
 // seccomp is RuntimeDefault unless the pod asks otherwise: safer than upstream,
-// where nothing asked means nothing filtered.
+// where nothing asked means nothing filtered unless seccompDefault is set.
 func (m Make) seccomp(sc corev1.SecurityContext) *rt.SecurityProfile {
 	if isTrue(sc.Privileged) {
+		return &rt.SecurityProfile{ProfileType: rt.SecurityProfile_Unconfined}
+	}
+	if sc.SeccompProfile == nil && m.Node.SeccompUnconfined {
 		return &rt.SecurityProfile{ProfileType: rt.SecurityProfile_Unconfined}
 	}
 	if sc.SeccompProfile == nil {

@@ -34,6 +34,29 @@ type Node struct {
 	// LogRoot holds a directory of container logs a pod; SeccompRoot holds
 	// Localhost profiles.
 	LogRoot, SeccompRoot string
+	// SeccompUnconfined leaves containers that name no profile unfiltered.
+	SeccompUnconfined bool
+	// CFSPeriod is the period of CPU quotas in microseconds, 0 for the kernel's
+	// 100 ms; with NoCFSQuota limits of CPU are not enforced.
+	CFSPeriod  int64
+	NoCFSQuota bool
+}
+
+// period is the period of CPU quotas.
+func (n Node) period() int64 {
+	if n.CFSPeriod == 0 {
+		return cpuPeriod
+	}
+	return n.CFSPeriod
+}
+
+// quota is what a container with that CPU limit may use in a period, 0 for
+// everything.
+func (n Node) quota(milli int64) int64 {
+	if n.NoCFSQuota || milli == 0 {
+		return 0
+	}
+	return max(milli*n.period()/milliPerCPU, minQuota)
 }
 
 // FullName is how messages name a pod, as upstream's do: name_namespace(uid).
