@@ -3,7 +3,7 @@
 // API keeps. It prints a table; absolute times belong to the machine, ratios to
 // the program. It runs as root in a network namespace of its own.
 //
-//	go run ./test/bench [-only start,pods,idle,writes,requests,schedule,size]
+//	go run ./test/bench [-only start,pods,idle,writes,requests,lists,watches,storm,schedule,size]
 package main
 
 import (
@@ -29,15 +29,23 @@ type measurement struct {
 }
 
 var measurements = []measurement{
-	{"start", start}, {"pods", pods}, {"idle", idle}, {"writes", writes}, {"requests", requests}, {"schedule", schedule}, {"size", weight},
+	{"start", start}, {"pods", pods}, {"idle", idle}, {"writes", writes}, {"requests", requests}, {"lists", lists}, {"watches", watches},
+	{"storm", storm}, {"schedule", schedule}, {"size", weight},
 }
 
 // inside marks the process that is in the namespace already.
 const inside = "SAMPAN_BENCH_INSIDE"
 
 func main() {
-	only := flag.String("only", "", "comma-separated: start, pods, idle, writes, requests, schedule, size")
+	only := flag.String("only", "", "comma-separated: start, pods, idle, writes, requests, lists, watches, storm, schedule, size")
 	flag.Parse()
+	if os.Getenv(serving) != "" {
+		if err := serve(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: server:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if os.Getenv(inside) == "" {
 		os.Exit(again())
 	}
