@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,60 +17,40 @@ import (
 	"github.com/sampan-dev/sampan/internal/target"
 )
 
-// Limits of a Recorder. The bucket is upstream's spam filter
-// (client-go/tools/record).
+// Limits of a Recorder, beside those of its correlator.
 const (
-	// maxQueued events wait to be sent; more are dropped: events are best effort.
+	// maxQueued series wait to be sent; what comes when there are as many is lost:
+	// events are best effort.
 	maxQueued = 1000
-	// maxSeries events are remembered so that a repetition becomes a count.
-	maxSeries = 4096
-	// bucketSize events about one object may come at once …
-	bucketSize = 25
-	// … and one more after each bucketFill.
-	bucketFill = 5 * time.Minute
 	// sendTimeout bounds the writing of one event.
 	sendTimeout = 10 * time.Second
 	// maxMessage is the longest message that the API takes.
 	maxMessage = 1024
 )
 
-// Recorder writes Kubernetes events about objects. Repetitions raise the count
-// of the event that is there. It never blocks and never fails: when too much
-// happens, events are lost. It may be used from any goroutine, and on a nil
-// Recorder, where it does nothing. It holds a goroutine only while it has
-// something to send.
+// Recorder writes Kubernetes events about objects, and as few as tell the story, by
+// upstream's rules: a repetition raises the count of the event that is there; when
+// one reason comes with ever new messages, the newest stands for all; and about one
+// object only so much is told at a time. It never blocks and never fails: when too
+// much happens events are lost, and one line in the log says how many. It may be
+// used from any goroutine, and on a nil Recorder, where it does nothing. It holds a
+// goroutine only while it has something to send.
 type Recorder struct {
 	transport Transport
 	source    corev1.EventSource
 
 	mu      sync.Mutex
-	queue   []*corev1.Event
+	queue   []*series
 	sending bool
-	series  map[seriesKey]*corev1.Event // touched by the sender only
-	order   []seriesKey
-	buckets map[types.UID]*bucket
+	lost    int
 	stamp   int64 // in the name of the last event
-}
-
-type seriesKey struct {
-	object                     corev1.ObjectReference
-	eventtype, reason, message string
-}
-
-type bucket struct {
-	tokens float64
-	at     time.Time
+	correlator
 }
 
 // NewRecorder makes a Recorder that signs its events as component on host; host
 // is empty for components that do not belong to a node.
 func NewRecorder(t Transport, component, host string) *Recorder {
-	return &Recorder{
-		transport: t,
-		source:    corev1.EventSource{Component: component, Host: host},
-		series:    map[seriesKey]*corev1.Event{},
-		buckets:   map[types.UID]*bucket{},
-	}
+	return &Recorder{transport: t, source: corev1.EventSource{Component: component, Host: host}}
 }
 
 // Event tells what happened to obj: eventtype is corev1.EventTypeNormal or
@@ -94,22 +73,17 @@ func (r *Recorder) EventRef(ref corev1.ObjectReference, eventtype, reason, messa
 	if r == nil {
 		return
 	}
-	if len(message) > maxMessage {
-		message = strings.ToValidUTF8(message[:maxMessage-3], "") + "..."
-	}
 	namespace := ref.Namespace
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
 	}
 	now := time.Now()
 	e := &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: namespace,
-		},
+		ObjectMeta:          metav1.ObjectMeta{Namespace: namespace},
 		InvolvedObject:      ref,
 		Type:                eventtype,
 		Reason:              reason,
-		Message:             message,
+		Message:             clipped(message),
 		Source:              r.source,
 		ReportingController: r.source.Component,
 		ReportingInstance:   r.source.Host,
@@ -140,113 +114,101 @@ func Reference(obj Object) corev1.ObjectReference {
 func (r *Recorder) enqueue(e *corev1.Event, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.queue) >= maxQueued || !r.allow(e.InvolvedObject.UID, now) {
+	s, tell := r.observe(e, now)
+	if !tell || s.waiting {
+		return // counted: what is told next knows of it
+	}
+	if len(r.queue) >= maxQueued {
+		r.lost++
 		return
 	}
-	r.name(e, now)
-	r.queue = append(r.queue, e)
+	s.waiting = true
+	r.queue = append(r.queue, s)
 	if !r.sending {
 		r.sending = true
 		go r.send()
 	}
 }
 
-// name gives e upstream's kind of name, the object's and the time; no two of this
-// recorder are the same. The caller holds the lock.
-func (r *Recorder) name(e *corev1.Event, now time.Time) {
-	r.stamp = max(r.stamp+1, now.UnixNano())
-	e.Name = fmt.Sprintf("%s.%x", e.InvolvedObject.Name, r.stamp)
-}
-
-// allow takes a token from the object's bucket. The caller holds the lock.
-func (r *Recorder) allow(uid types.UID, now time.Time) bool {
-	b := r.buckets[uid]
-	if b == nil {
-		if len(r.buckets) >= maxSeries {
-			clear(r.buckets) // everybody starts anew: cheaper than finding the oldest
-		}
-		b = &bucket{tokens: bucketSize, at: now}
-		r.buckets[uid] = b
-	}
-	b.tokens = min(bucketSize, b.tokens+now.Sub(b.at).Seconds()/bucketFill.Seconds())
-	b.at = now
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
+// name gives e a name that no other event of this recorder has. The caller holds
+// the lock.
+func (r *Recorder) name(e *corev1.Event) {
+	r.stamp = max(r.stamp+1, time.Now().UnixNano())
+	e.Name = nameOf(e, r.stamp)
 }
 
 // send empties the queue and ends.
 func (r *Recorder) send() {
 	for {
-		r.mu.Lock()
-		if len(r.queue) == 0 {
-			r.queue, r.sending = nil, false
-			r.mu.Unlock()
+		s, e, lost := r.next()
+		if lost > 0 {
+			slog.Warn("events lost: more happened than could be told", "component", r.source.Component, "host", r.source.Host, "lost", lost)
+		}
+		if s == nil {
 			return
 		}
-		e := r.queue[0]
-		r.queue = r.queue[1:]
-		r.mu.Unlock()
-		if err := r.write(e); err != nil {
+		if err := r.write(s, e); err != nil {
 			slog.Debug("event lost", "component", r.source.Component, "object", e.InvolvedObject.Name, "reason", e.Reason, "err", err)
 		}
 	}
 }
 
-// write stores e, or raises the count of the same event.
-func (r *Recorder) write(e *corev1.Event) error {
+// next takes a series from the queue, with its event as it is now. When there is
+// none the sender ends, and learns how many were lost meanwhile.
+func (r *Recorder) next() (s *series, e *corev1.Event, lost int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.queue) == 0 {
+		lost, r.lost = r.lost, 0
+		r.queue, r.sending = nil, false
+		return nil, nil, lost
+	}
+	s = r.queue[0]
+	r.queue = r.queue[1:]
+	s.waiting = false
+	if s.event.Name == "" {
+		r.name(s.event)
+	}
+	e = s.event.DeepCopy()
+	return s, e, 0
+}
+
+// write stores e, or tells the one that is stored what is new of it.
+func (r *Recorder) write(s *series, e *corev1.Event) error {
 	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
 	defer cancel()
-	key := seriesKey{e.InvolvedObject, e.Type, e.Reason, e.Message}
-	key.object.ResourceVersion = "" // the same thing happening to a later version is the same series
-	if known := r.series[key]; known != nil {
-		err := r.repeat(ctx, known, e.LastTimestamp)
+	if s.stored { // the sender's own: there is one at a time
+		err := r.repeat(ctx, e)
 		if !apierrors.IsNotFound(err) {
 			return err
 		}
 	}
-	made, err := Events.Create(ctx, r.transport, e)
+	_, err := Events.Create(ctx, r.transport, e)
 	if apierrors.IsAlreadyExists(err) { // another component's, of the same moment
-		r.mu.Lock()
-		r.name(e, time.Now())
-		r.mu.Unlock()
-		made, err = Events.Create(ctx, r.transport, e)
+		r.rename(s, e)
+		_, err = Events.Create(ctx, r.transport, e)
 	}
 	if err != nil {
 		return fmt.Errorf("create event %q: %w", e.Name, err)
 	}
-	r.remember(key, made)
+	s.stored = true
 	return nil
 }
 
-func (r *Recorder) repeat(ctx context.Context, known *corev1.Event, last metav1.Time) error {
-	data, err := json.Marshal(map[string]any{"count": known.Count + 1, "lastTimestamp": last})
+func (r *Recorder) rename(s *series, e *corev1.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.name(s.event)
+	e.Name = s.event.Name
+}
+
+// repeat tells the stored event how often it has happened by now, and when last.
+func (r *Recorder) repeat(ctx context.Context, e *corev1.Event) error {
+	data, err := json.Marshal(changeOf(e))
 	if err != nil {
 		return fmt.Errorf("encode event patch: %w", err)
 	}
-	at := target.Of(Events.GroupVersionResource, known.Namespace).Object(known.Name)
-	made, err := Events.Patch(ctx, r.transport, at, Patch{Type: types.StrategicMergePatchType, Data: data})
-	if err != nil {
-		return err
-	}
-	known.Count, known.LastTimestamp = made.Count, made.LastTimestamp
-	return nil
-}
-
-func (r *Recorder) remember(key seriesKey, e *corev1.Event) {
-	if _, ok := r.series[key]; !ok {
-		if len(r.order) >= maxSeries {
-			delete(r.series, r.order[0])
-			r.order = r.order[1:]
-		}
-		r.order = append(r.order, key)
-	}
-	// Only what repeat needs: the rest would be kept for nothing.
-	r.series[key] = &corev1.Event{
-		ObjectMeta:    metav1.ObjectMeta{Namespace: e.Namespace, Name: e.Name},
-		Count:         e.Count,
-		LastTimestamp: e.LastTimestamp,
-	}
+	at := target.Of(Events.GroupVersionResource, e.Namespace).Object(e.Name)
+	_, err = Events.Patch(ctx, r.transport, at, Patch{Type: types.StrategicMergePatchType, Data: data})
+	return err
 }
