@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -41,6 +42,9 @@ type Program struct {
 	Graph func() ([]Component, error)
 	// Simulate says what would happen. It only reads the cluster.
 	Simulate func(ctx context.Context, q Simulation) (*explain.Forecast, error)
+	// Signal sends a signal to the first process of a pod's container on this
+	// machine; errors.ErrUnsupported when it is not here, or not ours to reach.
+	Signal func(ctx context.Context, s Settings, podUID string, signal syscall.Signal) error
 	// Hollow runs nodes without containers until ctx ends.
 	Hollow func(ctx context.Context, o HollowOptions) error
 }
@@ -92,6 +96,7 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 
   sampan up                      start a cluster here
   sampan build -t app:v1 .       build an image from a Dockerfile
+  sampan run --rm -it app:v1 sh  run a command in a container of it
   sampan kubectl apply -f x.yaml use it as any Kubernetes
   sampan why pod/x               why is it as it is?
   sampan down                    stop, and leave nothing behind`,
@@ -103,6 +108,9 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	flags.StringVar(&s.RunDir, "run-dir", "", "directory of sockets and namespaces (default "+DefaultRunDir+", or one of its own for another --data-dir)")
 	flags.StringVar(&s.Kubeconfig, "kubeconfig", "", "how to reach the API server (default: $KUBECONFIG, else that of --data-dir)")
 	root.AddCommand(simulateCommand(p, s), graphCommand(p), hollowCommand(p, s))
+	root.AddCommand(
+		runCommand(p, s), psCommand(s), logsCommand(s), execCommand(s), attachCommand(s), stopCommand(p, s), rmCommand(s),
+	)
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return s.complete() }
 	root.AddCommand(
 		upCommand(p, s), downCommand(p, s), kubectlCommand(p, s), whyCommand(s), traceCommand(s),

@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -16,6 +18,8 @@ import (
 type server struct {
 	client.Transport
 	records explain.Server
+	// rest is how the server is reached, for streams.
+	rest *rest.Config
 	// namespace is the context's default.
 	namespace string
 }
@@ -44,9 +48,18 @@ func (s *Settings) connect() (*server, error) {
 		return nil, err
 	}
 	return &server{
-		Transport: transport, namespace: namespace,
+		Transport: transport, namespace: namespace, rest: cfg,
 		records: explain.Server{URL: strings.TrimSuffix(cfg.Host, "/"), Client: plain},
 	}, nil
+}
+
+// unanswered says in one sentence that a cluster is not there, if that is why a
+// request failed.
+func unanswered(err error) error {
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) {
+		return fmt.Errorf("the cluster does not answer: %w; start it with sampan up", err)
+	}
+	return err
 }
 
 // object is what a person names on the command line: "pod/web", "pod web".

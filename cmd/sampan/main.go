@@ -36,13 +36,20 @@ func run() int {
 		Down:    down,
 		Runner:  runner,
 		Graph:   graph, Simulate: simulate, Hollow: hollowNodes,
-		Kubectl: kubectl,
-		OCI:     shortcut.Run, WriteOCI: shortcut.Write,
+		Kubectl: kubectl, Signal: signalPod,
+		OCI: shortcut.Run, WriteOCI: shortcut.Write,
 	}
 	err := cli.New(program).ExecuteContext(ctx)
 	if err == nil || errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return 0
+		return 0 // to be stopped is no failure
+	}
+	var exit *cli.ExitError
+	if errors.As(err, &exit) && exit.Err == nil {
+		return exit.Code
 	}
 	fmt.Fprintln(os.Stderr, "sampan:", err)
+	if exit != nil {
+		return exit.Code
+	}
 	return 1
 }

@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func logsCommand(s *Settings) *cobra.Command {
+	l, tail, since, namespace := logQuery{}, "all", "", ""
+	cmd := &cobra.Command{
+		Use: "logs NAME", Short: "Show what a container has printed", Args: cobra.ExactArgs(1),
+		Long: `Show what a container has printed: its standard output and error each to its own,
+or with --tail both to standard output.`,
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if l.tail, err = parseTail(tail); err != nil {
+				return err
+			}
+			if l.since, err = parseSince(since, time.Now()); err != nil {
+				return err
+			}
+			server, err := s.connect()
+			if err != nil {
+				return err
+			}
+			pod, err := server.named(cmd.Context(), namespace, args[0])
+			if err != nil {
+				return err
+			}
+			err = server.logs(cmd.Context(), at(pod), l, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			if errors.Is(err, context.Canceled) {
+				return nil // Ctrl-C ends --follow
+			}
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVarP(&l.follow, "follow", "f", false, "go on until the container ends")
+	flags.StringVar(&tail, "tail", "all", "how many of the last lines")
+	flags.StringVar(&since, "since", "", "only what is newer than 10m, or than a time")
+	flags.BoolVarP(&l.timestamps, "timestamps", "t", false, "begin each line with its time")
+	flags.StringVarP(&namespace, "namespace", "n", "", "namespace of the pod (default: that of the kubeconfig)")
+	return cmd
+}
+
+// parseTail reads "all" or a number; below zero is all.
+func parseTail(text string) (int64, error) {
+	if text == "all" || text == "-1" {
+		return -1, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("--tail %q: want a number, or all", text)
+	}
+	return n, nil
+}

@@ -1,0 +1,160 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/client"
+)
+
+func psCommand(s *Settings) *cobra.Command {
+	all, quiet, everywhere, namespace := false, false, false, ""
+	cmd := &cobra.Command{
+		Use: "ps", Short: "List the containers of sampan run", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			server, err := s.connect()
+			if err != nil {
+				return err
+			}
+			if namespace == "" && !everywhere {
+				namespace = server.namespace
+			}
+			pods, _, err := client.Pods.List(cmd.Context(), server, namespace, metav1.ListOptions{LabelSelector: runLabel})
+			if err != nil {
+				return unanswered(err)
+			}
+			if !all {
+				pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return look(p).ended })
+			}
+			slices.SortStableFunc(pods, func(a, b *corev1.Pod) int { return b.CreationTimestamp.Compare(a.CreationTimestamp.Time) })
+			return printContainers(cmd.OutOrStdout(), pods, quiet)
+		},
+	}
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "names only")
+	cmd.Flags().BoolVarP(&everywhere, "all-namespaces", "A", false, "of all namespaces")
+	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pods (default: that of the kubeconfig)")
+	return cmd
+}
+
+// maxCommand is how much of a command ps shows.
+const maxCommand = 30
+
+func printContainers(out io.Writer, pods []*corev1.Pod, quiet bool) error {
+	if quiet {
+		for _, p := range pods {
+			fmt.Fprintln(out, p.Name)
+		}
+		return nil
+	}
+	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
+	fmt.Fprintln(w, "NAME\tIMAGE\tCOMMAND\tCREATED\tSTATUS\tPORTS")
+	for _, p := range pods {
+		command := []rune(p.Annotations[runCommandAnnotation])
+		if len(command) > maxCommand {
+			command = append(command[:maxCommand-1], '…')
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s ago\t%s\t%s\n", p.Name, p.Spec.Containers[0].Image, string(command),
+			age(p.CreationTimestamp.Time), containerStatus(p), published(p))
+	}
+	return w.Flush()
+}
+
+// containerStatus is how a container is, for a person.
+func containerStatus(p *corev1.Pod) string {
+	s := look(p)
+	var c corev1.ContainerStatus
+	if len(p.Status.ContainerStatuses) == 1 {
+		c = p.Status.ContainerStatuses[0]
+	}
+	switch {
+	case p.DeletionTimestamp != nil && !s.ended:
+		return "Stopping"
+	case s.running:
+		return "Up " + age(c.State.Running.StartedAt.Time)
+	case s.ended && c.State.Terminated != nil:
+		return fmt.Sprintf("Exited (%d) %s ago", s.code, age(c.State.Terminated.FinishedAt.Time))
+	case s.doomed != "":
+		reason, _, _ := strings.Cut(s.doomed, ":")
+		return reason
+	case c.State.Waiting != nil && s.restarts > 0:
+		return fmt.Sprintf("Restarting (%d times)", s.restarts)
+	case c.State.Terminated != nil:
+		return fmt.Sprintf("Restarting (%d)", c.State.Terminated.ExitCode)
+	}
+	return "Starting"
+}
+
+// published are the ports of the node that lead to the container.
+func published(p *corev1.Pod) string {
+	var all []string
+	for _, port := range p.Spec.Containers[0].Ports {
+		if port.HostPort == 0 {
+			continue
+		}
+		ip := port.HostIP
+		if ip != "" {
+			ip += ":"
+		}
+		all = append(all, fmt.Sprintf("%s%d->%d/%s", ip, port.HostPort, port.ContainerPort, strings.ToLower(string(port.Protocol))))
+	}
+	return strings.Join(all, ", ")
+}
+
+// named finds the pod that a person calls by its name.
+func (s *server) named(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	if namespace == "" {
+		namespace = s.namespace
+	}
+	pod, err := client.Pods.Get(ctx, s, namespace, strings.TrimPrefix(name, "pod/"))
+	return pod, unanswered(err)
+}
+
+// own is named for verbs that end a container: only those of sampan run are theirs.
+func (s *server) own(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	pod, err := s.named(ctx, namespace, name)
+	if err == nil && pod.Labels[runLabel] == "" {
+		return nil, fmt.Errorf("pod %q was not made by sampan run: kubectl delete pod %s ends it", pod.Name, pod.Name)
+	}
+	return pod, err
+}
+
+// at is where the streams and the log of a pod are.
+func at(pod *corev1.Pod) podName {
+	return podName{namespace: pod.Namespace, name: pod.Name, container: mainContainer(pod)}
+}
+
+// mainContainer is the container that is meant when none is named, as kubectl
+// chooses it.
+func mainContainer(pod *corev1.Pod) string {
+	const annotation = "kubectl.kubernetes.io/default-container"
+	if name := pod.Annotations[annotation]; name != "" {
+		return name
+	}
+	return pod.Spec.Containers[0].Name
+}
+
+// parseSince reads 10m, a time, or seconds since 1970.
+func parseSince(text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("--since %q: want a duration such as 10m, or a time such as 2006-01-02T15:04:05Z", text)
+}

@@ -1,0 +1,287 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/client"
+)
+
+// Limits of a run.
+const (
+	// accountWait is how long a new namespace may take to get its service account.
+	accountWait = 10 * time.Second
+	// removeWait is how long --rm waits until the pod has gone.
+	removeWait = 30 * time.Second
+	// patience is how many signals it takes until the container is killed.
+	patience = 3
+	// doubtWait is how long something may go on that will likely pass.
+	doubtWait = 3 * time.Second
+)
+
+// running is one sampan run. Its loop owns everything in it.
+type running struct {
+	*server
+	program  Program
+	settings *Settings
+	flags    runFlags
+	image    string
+	command  []string
+	pod      *corev1.Pod
+
+	in          io.Reader
+	out, errOut io.Writer
+
+	signals chan os.Signal
+	// asked is how many signals have asked for the end.
+	asked int
+	// attached is how many starts of the container we have joined, done tells that
+	// the stream under way has ended, and streamed that it has shown something.
+	attached int
+	done     <-chan streamed
+	streamed bool
+	// broken is why streams ended early; lost fires when the container runs on.
+	broken error
+	lost   <-chan time.Time
+	// doubt fires when what keeps the container from starting has not passed.
+	doubt  <-chan time.Time
+	waited bool
+}
+
+// run makes the pod and stays with it.
+func (r *running) run(ctx context.Context) error {
+	node, err := r.localNode(ctx)
+	if err != nil {
+		return failedToRun(err)
+	}
+	if err := r.ready(ctx, node); err != nil {
+		if ctx.Err() != nil {
+			return &ExitError{Code: signalCode(syscall.SIGINT)}
+		}
+		return failedToRun(err)
+	}
+	// From here on, signals are for the container.
+	r.signals = make(chan os.Signal, patience)
+	signal.Notify(r.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Stop(r.signals)
+	ctx = context.WithoutCancel(ctx)
+	if err := r.create(ctx); err != nil {
+		return failedToRun(err)
+	}
+	err = r.stay(ctx)
+	if r.flags.remove && !errors.Is(err, errDetached) {
+		r.clean(ctx)
+	}
+	if errors.Is(err, errDetached) {
+		return nil
+	}
+	return err
+}
+
+// create makes the pod. The service account of a namespace comes a moment after it.
+func (r *running) create(ctx context.Context) error {
+	deadline := time.Now().Add(accountWait)
+	for {
+		made, err := client.Pods.Create(ctx, r, r.pod)
+		switch {
+		case err == nil:
+			r.pod = made
+			return nil
+		case apierrors.IsAlreadyExists(err) && r.flags.name == "":
+			r.rename(madeUpName())
+		case apierrors.IsAlreadyExists(err):
+			return fmt.Errorf("the name %q is taken: choose another, or sampan rm %s", r.pod.Name, r.pod.Name)
+		case !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "serviceaccount") || time.Now().After(deadline):
+			return err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case s := <-r.signals:
+			return &ExitError{Code: signalCode(s)}
+		}
+	}
+}
+
+// rename takes another made-up name.
+func (r *running) rename(name string) {
+	r.pod.Name, r.pod.Labels[runLabel], r.pod.Spec.Containers[0].Name = name, name, name
+}
+
+// stay waits for the container, shows what it prints, and gives its exit code.
+func (r *running) stay(ctx context.Context) error {
+	pods := followPod(ctx, r, r.pod)
+	defer pods.stop()
+	state := look(r.pod)
+	for {
+		switch {
+		case state.doomed != "" && state.mayPass && !r.waited:
+			if r.doubt == nil {
+				r.doubt = time.After(doubtWait)
+			}
+		case state.doomed != "":
+			r.clean(ctx)
+			return &ExitError{Code: exitFailed, Err: errors.New(state.doomed)}
+		case r.flags.detach && (state.running || state.ended):
+			_, err := fmt.Fprintln(r.out, r.pod.Name)
+			return err
+		case state.ended && r.done == nil:
+			return r.end(ctx, state)
+		case state.running && !r.flags.detach && state.restarts >= r.attached:
+			r.attached, r.streamed = state.restarts+1, false
+			r.attach(ctx)
+		}
+		var err error
+		if state, err = r.next(ctx, pods, state); err != nil {
+			return err
+		}
+	}
+}
+
+// next waits for whatever happens next.
+func (r *running) next(ctx context.Context, pods *podFollower, state podState) (podState, error) {
+	select {
+	case change, ok := <-pods.changes:
+		if !ok {
+			return state, pods.err
+		}
+		r.pod = change.pod
+		state = look(change.pod)
+		state.ended = state.ended || change.gone
+		return state, nil
+	case s := <-r.done:
+		r.done, r.streamed = nil, s.printed
+		if s.err != nil && !state.ended {
+			if errors.Is(s.err, errDetached) || apierrors.IsForbidden(s.err) {
+				return state, s.err
+			}
+			r.broken, r.lost = s.err, time.After(doubtWait)
+		}
+		return state, nil
+	case <-r.lost: // the streams have ended long ago, and the container has not
+		return state, fmt.Errorf("connection to %s lost: %w; it runs on: sampan attach %s", r.pod.Name, r.broken, r.pod.Name)
+	case <-r.doubt:
+		r.waited = true
+		return state, nil
+	case s := <-r.signals:
+		return state, r.signal(ctx, s, state)
+	}
+}
+
+// streamed is how a stream has ended.
+type streamed struct {
+	printed bool
+	err     error
+}
+
+// attach joins the container's streams.
+func (r *running) attach(ctx context.Context) {
+	done := make(chan streamed, 1)
+	r.done = done
+	q := url.Values{"container": {r.pod.Spec.Containers[0].Name}}
+	at := podName{namespace: r.pod.Namespace, name: r.pod.Name}
+	ends := stdio{out: r.out, errOut: r.errOut, tty: r.flags.tty, detach: true}
+	if r.flags.interactive {
+		ends.in = r.in
+	}
+	go func() {
+		printed, err := r.stream(ctx, at, "attach", q, ends)
+		done <- streamed{printed, err}
+	}()
+}
+
+// end gives the exit code, after what the container printed if no stream has
+// shown that: it may have ended before one could be joined.
+func (r *running) end(ctx context.Context, state podState) error {
+	if !r.streamed || state.restarts >= r.attached {
+		at := podName{namespace: r.pod.Namespace, name: r.pod.Name, container: r.pod.Spec.Containers[0].Name}
+		if err := r.logs(ctx, at, logQuery{tail: -1}, r.out, r.errOut); err != nil && state.started {
+			return fmt.Errorf("what %s printed: %w", r.pod.Name, err)
+		}
+	}
+	if state.code == 0 {
+		return nil
+	}
+	exit := &ExitError{Code: state.code}
+	if state.why != "" {
+		exit.Err = errors.New(state.why)
+	}
+	return exit
+}
+
+// signal brings a signal to the container; the third that asks it to end kills it.
+// Where we cannot reach the process, asking to end is deleting the pod.
+func (r *running) signal(ctx context.Context, s os.Signal, state podState) error {
+	number, _ := s.(syscall.Signal)
+	ends := number != syscall.SIGUSR1 && number != syscall.SIGUSR2
+	if !state.started {
+		if !ends {
+			return nil
+		}
+		r.clean(ctx)
+		return &ExitError{Code: signalCode(s)}
+	}
+	if ends {
+		r.asked++
+	}
+	if r.asked >= patience {
+		if err := r.delete(ctx, 1); err != nil {
+			return err
+		}
+		return &ExitError{Code: exitKilled}
+	}
+	err := errors.ErrUnsupported
+	if r.program.Signal != nil {
+		err = r.program.Signal(ctx, *r.settings, string(r.pod.UID), number)
+	}
+	if err == nil || !ends {
+		return nil
+	}
+	return r.delete(ctx, r.flags.stopTimeout)
+}
+
+// delete asks for the pod's end; it is no error that it has come.
+func (r *running) delete(ctx context.Context, grace int64) error {
+	uid := r.pod.UID
+	err := client.Pods.Delete(ctx, r, r.pod.Namespace, r.pod.Name, metav1.DeleteOptions{
+		GracePeriodSeconds: &grace, Preconditions: &metav1.Preconditions{UID: &uid},
+	})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+// clean removes the pod; what goes wrong with it does not hide the exit code.
+func (r *running) clean(ctx context.Context) {
+	if err := r.remove(ctx); err != nil {
+		fmt.Fprintf(r.errOut, "sampan: remove %s: %v\n", r.pod.Name, err)
+	}
+}
+
+// remove deletes the pod and waits until its name is free.
+func (r *running) remove(ctx context.Context) error {
+	pods := followPod(ctx, r, r.pod)
+	defer pods.stop()
+	if err := r.delete(ctx, r.flags.stopTimeout); err != nil {
+		return err
+	}
+	return pods.awaitEnd(removeWait)
+}
+
+// signalCode is what a shell makes of an end by a signal.
+func signalCode(s os.Signal) int {
+	number, _ := s.(syscall.Signal)
+	return 128 + int(number)
+}

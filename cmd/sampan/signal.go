@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/cli"
+	"github.com/sampan-dev/sampan/node/cri"
+)
+
+// podUIDLabel is how the agent marks a pod's containers in an engine.
+const podUIDLabel = "io.kubernetes.pod.uid"
+
+// signalPod sends a signal to the first process of a pod's running container, by
+// way of our engine's socket: the API has nothing for it.
+func signalPod(ctx context.Context, s cli.Settings, podUID string, signal syscall.Signal) error {
+	socket := filepath.Join(s.RunDir, "cri.sock")
+	if _, err := os.Stat(socket); err != nil {
+		return fmt.Errorf("engine: %w: %w", errors.ErrUnsupported, err)
+	}
+	engine, err := cri.Dial(ctx, socket)
+	if err != nil {
+		return fmt.Errorf("engine: %w: %w", errors.ErrUnsupported, err)
+	}
+	defer engine.Close()
+	list, err := engine.ListContainers(ctx, &rt.ListContainersRequest{Filter: &rt.ContainerFilter{
+		State:         &rt.ContainerStateValue{State: rt.ContainerState_CONTAINER_RUNNING},
+		LabelSelector: map[string]string{podUIDLabel: podUID},
+	}})
+	if err != nil {
+		return err
+	}
+	for _, c := range list.GetContainers() {
+		status, err := engine.ContainerStatus(ctx, &rt.ContainerStatusRequest{ContainerId: c.GetId(), Verbose: true})
+		if err != nil {
+			return err
+		}
+		var info struct {
+			PID int `json:"pid"`
+		}
+		if err := json.Unmarshal([]byte(status.GetInfo()["info"]), &info); err != nil || info.PID <= 1 {
+			return fmt.Errorf("container %q: no process is known: %w", c.GetId(), errors.Join(errors.ErrUnsupported, err))
+		}
+		return signalProcess(info.PID, signal)
+	}
+	return fmt.Errorf("pod %q: no container of it runs here: %w", podUID, errors.ErrUnsupported)
+}
+
+// signalProcess signals a process; that it has just ended is no error.
+func signalProcess(pid int, signal syscall.Signal) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("process %d: %w", pid, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, signal, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("signal process %d: %w", pid, err)
+	}
+	return nil
+}

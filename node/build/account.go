@@ -1,0 +1,53 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/sampan-dev/sampan/node/image"
+)
+
+// Account is a user and a group, by number.
+type Account struct{ UID, GID int }
+
+// AccountOf looks up "USER[:GROUP]", names or numbers, in the /etc/passwd and
+// /etc/group of an image that is here. Without GROUP it is the user's own; a
+// number without a name has group 0, as the image specification wants it.
+func AccountOf(ctx context.Context, images *image.Store, img image.Image, who string) (Account, error) {
+	content, err := images.NewBuild()
+	if err != nil {
+		return Account{}, err
+	}
+	defer content.Close()
+	var layers []image.Layer
+	for i, blob := range img.Layers {
+		layers = append(layers, image.Layer{Blob: blob, DiffID: img.Config.RootFS.DiffIDs[i]})
+	}
+	v, err := (&builder{content: content}).view(ctx, layers)
+	if err != nil {
+		return Account{}, err
+	}
+	if v.Root != nil {
+		defer v.Close()
+	}
+	name, group, _ := strings.Cut(who, ":")
+	var a Account
+	if a.UID, a.GID, err = v.user(name); err != nil {
+		return Account{}, fmt.Errorf("user %w", err)
+	}
+	if number(name) {
+		a.GID = 0
+	}
+	if group != "" {
+		if a.GID, err = v.group(group); err != nil {
+			return Account{}, fmt.Errorf("group %w", err)
+		}
+	}
+	return a, nil
+}
+
+// number says whether a text is one.
+func number(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
