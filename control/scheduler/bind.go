@@ -52,7 +52,7 @@ func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
 	s.records.put(o)
 	// From here on the node counts as taken, before the API server knows.
 	s.cluster.place(w.pod, o.Node)
-	s.cluster.nominate(w.pod, "")
+	s.renounce(w.pod)
 	w.binding = true
 	pod := w.pod
 	if len(held) > 0 {
@@ -114,6 +114,10 @@ func (s *Scheduler) unbound(w *waiting, err error) {
 	if now, still := s.queue.pods[w.pod.UID]; !still || now != w {
 		return // bound by another, or gone: the informer has told
 	}
+	on := ""
+	if p, placed := s.cluster.pods[w.pod.UID]; placed {
+		on = p.node.host
+	}
 	s.cluster.lift(w.pod.UID)
 	if apierrors.IsNotFound(err) {
 		s.queue.drop(w.pod.UID)
@@ -121,7 +125,7 @@ func (s *Scheduler) unbound(w *waiting, err error) {
 		s.log.Warn("pod could not be bound", "pod", w.pod.Namespace+"/"+w.pod.Name, "error", err)
 		s.queue.again(w, time.Now())
 	}
-	s.changed(Change{Kind: PodRemoved, Pod: w.pod})
+	s.changed(Change{Kind: PodRemoved, Pod: w.pod, On: on})
 }
 
 // park lets a pod wait at which to look is no use yet.
@@ -132,7 +136,7 @@ func (s *Scheduler) park(r *rules, w *waiting, by, why string) {
 		Nodes: len(s.cluster.Nodes()), Message: why, Refusals: []explain.Refusal{{Filter: by, Reason: why, Nodes: len(s.cluster.Nodes()), Final: true}},
 	}})
 	w.refused = []string{by}
-	w.heeds = r.heeds(w.refused)
+	w.heeds, w.own = r.heeds(w.refused)
 	s.queue.refuse(w, time.Now())
 }
 
@@ -149,7 +153,7 @@ func (s *Scheduler) refuse(ctx context.Context, r *rules, w *waiting, o *outcome
 	o.Message = o.sentence(how)
 	s.records.put(o)
 	w.refused = o.Filters()
-	w.heeds = r.heeds(w.refused)
+	w.heeds, w.own = r.heeds(w.refused)
 	if o.failed != nil { // nothing has to change for another attempt
 		s.queue.again(w, time.Now())
 	} else {

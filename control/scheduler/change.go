@@ -8,8 +8,10 @@ type Change struct {
 	Kind ChangeKind
 	// Node is the node of a node change as it is now.
 	Node *corev1.Node
-	// Pod is the pod of a pod change.
+	// Pod is the pod of a pod change, On the name of the node that it has come to
+	// or left.
 	Pod *corev1.Pod
+	On  string
 	// Old and New are the object of a change of storage or devices, of the type
 	// that the kind names; nil when there was, or is, none.
 	Old, New any

@@ -159,6 +159,10 @@ func (r *rules) filter(pod *corev1.Pod, k *class, c *cluster, o *outcome) {
 		r.filterFew(pod, k, c, o)
 		return
 	}
+	if r.asNominated(pod, k, own, c) {
+		o.Unseen = len(c.Nodes()) - 1
+		return
+	}
 	nodes := c.Nodes()
 	enough, begin := r.enough(len(nodes)), 0
 	if len(nodes) > 0 {
@@ -176,6 +180,17 @@ func (r *rules) filter(pod *corev1.Pod, k *class, c *cluster, o *outcome) {
 	r.start = begin + looked
 	o.Unseen = len(nodes) - looked
 	r.tellRefusals(k, o)
+}
+
+// asNominated takes the node that is kept for the pod, if it fits there: no other is
+// looked at then.
+func (r *rules) asNominated(pod *corev1.Pod, k *class, own []prepared[Fit], c *cluster) bool {
+	n := c.Node(pod.Status.NominatedNodeName)
+	if n == nil || k.check(n, own) != 0 || r.withNominated(pod, n, k, c) != 0 {
+		return false
+	}
+	r.feasible = append(r.feasible, n)
+	return true
 }
 
 // filterFew looks at nothing but the nodes that are in question.
@@ -367,7 +382,9 @@ func resize(s []int64, n int) []int64 {
 	return s[:n]
 }
 
-// priority of a pod; none means 0.
+// Priority of a pod; none means 0.
+func Priority(pod *corev1.Pod) int32 { return priority(pod) }
+
 func priority(pod *corev1.Pod) int32 {
 	if pod.Spec.Priority == nil {
 		return 0
@@ -375,17 +392,19 @@ func priority(pod *corev1.Pod) int32 {
 	return *pod.Spec.Priority
 }
 
-// heeds are the changes that may let in a pod that these filters refused.
-func (r *rules) heeds(refused []string) (kinds ChangeKind) {
+// heeds are the changes that may let in a pod that these filters refused. own says
+// that some of them look at what the pod itself names.
+func (r *rules) heeds(refused []string) (kinds ChangeKind, own bool) {
 	if !r.ours(refused) {
-		return ^ChangeKind(0)
+		return ^ChangeKind(0), false
 	}
 	for _, f := range r.filters {
 		if slices.Contains(refused, f.Name()) {
 			kinds |= f.Heeds()
+			own = own || f.Depends() == OnItself
 		}
 	}
-	return kinds
+	return kinds, own
 }
 
 // ours says whether filters alone refused: what changes an extender's mind is not
@@ -400,11 +419,11 @@ func (r *rules) ours(refused []string) bool {
 }
 
 // helps asks the filters that refused a pod whether a change may let it in.
-func (r *rules) helps(pod *corev1.Pod, refused []string, c Change) bool {
-	if !r.ours(refused) {
+func (r *rules) helps(w *waiting, c Change, v View) bool {
+	if !r.ours(w.refused) {
 		return true
 	}
 	return slices.ContainsFunc(r.filters, func(f Filter) bool {
-		return f.Heeds()&c.Kind != 0 && slices.Contains(refused, f.Name()) && f.Helps(pod, c)
+		return f.Heeds()&c.Kind != 0 && slices.Contains(w.refused, f.Name()) && f.Helps(w.pod, c, v)
 	})
 }

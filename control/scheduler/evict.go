@@ -24,7 +24,7 @@ func (s *Scheduler) makeRoom(ctx context.Context, r *rules, w *waiting, o *outco
 	for _, v := range p.victims {
 		o.Victims = append(o.Victims, v.Namespace+"/"+v.Name)
 	}
-	s.cluster.nominate(w.pod, p.node)
+	s.nominated(w.pod, p.node)
 	pod := w.pod
 	s.work(func() { s.evict(ctx, pod, p) })
 	return ""

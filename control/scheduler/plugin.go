@@ -63,8 +63,9 @@ type Filter interface {
 	For(pod *corev1.Pod, v View) Fit
 	// Heeds are the kinds of change that Helps may say yes to.
 	Heeds() ChangeKind
-	// Helps says whether a change may let in a pod that this filter refused.
-	Helps(pod *corev1.Pod, c Change) bool
+	// Helps says whether a change may let in a pod that this filter refused; v is
+	// the cluster after it.
+	Helps(pod *corev1.Pod, c Change, v View) bool
 }
 
 // Narrower is a Filter that may know at once which nodes are in question.
@@ -158,6 +159,8 @@ type Surveyor interface {
 type View interface {
 	// Nodes are all nodes, in the order in which they are looked at.
 	Nodes() []*Node
+	// Node is the named node, nil when it is unknown.
+	Node(name string) *Node
 	// NamespaceLabels are the labels of a namespace, nil when it is unknown.
 	NamespaceLabels(namespace string) map[string]string
 	// Tally counts the pods that a Count means, by topology domain, from now on

@@ -28,16 +28,17 @@ type waiting struct {
 	since   time.Time
 	attempt int
 	// refused are the filters that said no the last time; heeds are the changes
-	// that they may take notice of.
+	// that they may take notice of, own says that some look at what the pod names.
 	refused []string
 	heeds   ChangeKind
+	own     bool
 	// gated: scheduling gates keep it from being looked at.
 	gated bool
 	// binding: it has been placed, and the API server is being told.
 	binding bool
 	// cancel ends the preparation of the binding; nil when there is none.
 	cancel context.CancelFunc
-	// ready is when it may be tried again; only counts in the delayed heap.
+	// ready is when it is tried again, unless it is active.
 	ready time.Time
 	at    int // position in its heap, -1 in none
 	heap  *podHeap
@@ -52,23 +53,31 @@ type room struct {
 	heeds ChangeKind
 }
 
+// roomKey is one for pods about which no filter can think differently.
 type roomKey struct {
 	class, refused string
+	priority       int32
+	own            types.UID
 }
 
-// queue holds the pods without a node: active ones ordered by priority and age,
-// delayed ones by time, and those that wait for a change. One goroutine owns it.
+// queue holds the pods without a node: active ones ordered by priority and age;
+// eager ones that something may have helped, which are tried after their back-off,
+// or when there is nothing else to do; failed ones that must wait theirs out; and
+// those that wait for a change. One goroutine owns it.
 type queue struct {
-	pods    map[types.UID]*waiting
-	active  podHeap
-	delayed podHeap
-	rooms   map[roomKey]*room
+	pods   map[types.UID]*waiting
+	active podHeap
+	// eager, failed and parked are ordered by when they are tried again.
+	eager, failed, parked podHeap
+	rooms                 map[roomKey]*room
+	// byHeeds are the rooms by what they take notice of.
+	byHeeds map[ChangeKind]map[*room]bool
 	retry   backoff.Policy
 }
 
 func newQueue(least, most time.Duration) *queue {
 	q := &queue{
-		pods: map[types.UID]*waiting{}, rooms: map[roomKey]*room{}, retry: backoff.Policy{Min: least, Max: most},
+		pods: map[types.UID]*waiting{}, rooms: map[roomKey]*room{}, byHeeds: map[ChangeKind]map[*room]bool{}, retry: backoff.Policy{Min: least, Max: most},
 	}
 	q.active.less = func(a, b *waiting) bool {
 		if pa, pb := priority(a.pod), priority(b.pod); pa != pb {
@@ -76,14 +85,18 @@ func newQueue(least, most time.Duration) *queue {
 		}
 		return older(a, b)
 	}
-	q.delayed.less = func(a, b *waiting) bool {
-		if !a.ready.Equal(b.ready) {
-			return a.ready.Before(b.ready)
+	for _, h := range q.sleeping() {
+		h.less = func(a, b *waiting) bool {
+			if !a.ready.Equal(b.ready) {
+				return a.ready.Before(b.ready)
+			}
+			return older(a, b)
 		}
-		return older(a, b)
 	}
 	return q
 }
+
+func (q *queue) sleeping() [3]*podHeap { return [...]*podHeap{&q.eager, &q.failed, &q.parked} }
 
 // older is the order of pods that are equally important: by age, and of those that
 // came at one moment by name.
@@ -126,12 +139,17 @@ func (q *queue) drop(uid types.UID) {
 	}
 }
 
-// pop takes the most important active pod; it stays known.
+// pop takes the most important active pod, or, when there is none, the eager one
+// whose back-off ends first; it stays known.
 func (q *queue) pop() *waiting {
-	if q.active.Len() == 0 {
+	from := &q.active
+	if from.Len() == 0 {
+		from = &q.eager
+	}
+	if from.Len() == 0 {
 		return nil
 	}
-	w := heap.Pop(&q.active).(*waiting)
+	w := heap.Pop(from).(*waiting)
 	w.heap = nil
 	w.attempt++
 	return w
@@ -139,53 +157,75 @@ func (q *queue) pop() *waiting {
 
 // refuse puts a pod back that did not fit: it waits for a change that can help.
 func (q *queue) refuse(w *waiting, now time.Time) {
-	q.delay(w, now.Add(maxUnschedulable))
+	q.delay(w, &q.parked, now.Add(maxUnschedulable))
 	if w.heap == nil {
 		return
 	}
-	key := roomKey{w.key, strings.Join(w.refused, ",")}
+	key := roomKey{class: w.key, refused: strings.Join(w.refused, ","), priority: priority(w.pod)}
+	if w.own {
+		key.own = w.pod.UID
+	}
 	r, ok := q.rooms[key]
 	if !ok {
 		r = &room{key: key, pods: map[types.UID]*waiting{}, heeds: w.heeds}
 		q.rooms[key] = r
+		if q.byHeeds[r.heeds] == nil {
+			q.byHeeds[r.heeds] = map[*room]bool{}
+		}
+		q.byHeeds[r.heeds][r] = true
 	}
 	r.pods[w.pod.UID] = w
 	w.parked = r
 }
 
 // again puts a pod back for which something failed that is not its fault.
-func (q *queue) again(w *waiting, now time.Time) { q.delay(w, now.Add(q.retry.After(w.attempt))) }
+func (q *queue) again(w *waiting, now time.Time) {
+	q.delay(w, &q.failed, now.Add(q.retry.After(w.attempt)))
+}
+
+// hurry puts a pod back that something may have helped.
+func (q *queue) hurry(w *waiting, now time.Time) {
+	q.delay(w, &q.eager, now.Add(q.retry.After(w.attempt)))
+}
 
 // help moves the pods that a change may let in out of the waiting room, into their
 // back-off; may says whether it can, and is asked once for pods that are alike.
 func (q *queue) help(now time.Time, kind ChangeKind, may func(*waiting) bool) {
-	for _, r := range q.rooms {
-		if r.heeds&kind == 0 {
+	for heeds, rooms := range q.byHeeds {
+		if heeds&kind == 0 {
 			continue
 		}
-		var one *waiting
-		for _, w := range r.pods {
-			one = w
-			break
+		for r := range rooms {
+			q.open(r, now, may)
 		}
-		if one == nil || !may(one) {
-			continue
-		}
-		for _, w := range r.pods {
-			q.again(w, now)
-		}
+	}
+}
+
+func (q *queue) open(r *room, now time.Time, may func(*waiting) bool) {
+	var one *waiting
+	for _, w := range r.pods {
+		one = w
+		break
+	}
+	if one == nil || !may(one) {
+		return
+	}
+	for _, w := range r.pods {
+		q.hurry(w, now)
 	}
 }
 
 // wake activates every pod whose time has come and returns when the next will.
 func (q *queue) wake(now time.Time) (next time.Time, ok bool) {
-	for q.delayed.Len() > 0 && !q.delayed.items[0].ready.After(now) {
-		q.activate(q.delayed.items[0])
+	for _, h := range q.sleeping() {
+		for h.Len() > 0 && !h.items[0].ready.After(now) {
+			q.activate(h.items[0])
+		}
+		if h.Len() > 0 && (!ok || h.items[0].ready.Before(next)) {
+			next, ok = h.items[0].ready, true
+		}
 	}
-	if q.delayed.Len() == 0 {
-		return time.Time{}, false
-	}
-	return q.delayed.items[0].ready, true
+	return next, ok
 }
 
 func (q *queue) activate(w *waiting) {
@@ -194,13 +234,13 @@ func (q *queue) activate(w *waiting) {
 	heap.Push(w.heap, w)
 }
 
-func (q *queue) delay(w *waiting, until time.Time) {
+func (q *queue) delay(w *waiting, h *podHeap, until time.Time) {
 	q.leave(w)
-	if _, known := q.pods[w.pod.UID]; !known {
+	if now, known := q.pods[w.pod.UID]; !known || now != w {
 		return
 	}
 	w.ready = until
-	w.heap = &q.delayed
+	w.heap = h
 	heap.Push(w.heap, w)
 }
 
@@ -213,6 +253,9 @@ func (q *queue) leave(w *waiting) {
 		w.parked = nil
 		if delete(r.pods, w.pod.UID); len(r.pods) == 0 {
 			delete(q.rooms, r.key)
+			if delete(q.byHeeds[r.heeds], r); len(q.byHeeds[r.heeds]) == 0 {
+				delete(q.byHeeds, r.heeds)
+			}
 		}
 	}
 }

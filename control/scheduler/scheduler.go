@@ -223,18 +223,22 @@ func (s *Scheduler) podChanged(e informer.Event[*corev1.Pod]) {
 	}
 	if !s.ours(pod) {
 		s.settled(pod.UID)
-		s.cluster.nominate(pod, "")
+		s.renounce(pod)
 		return
 	}
-	s.cluster.nominate(pod, pod.Status.NominatedNodeName)
+	// Another's update may come before ours that tells of the nomination: what has
+	// not changed says nothing.
+	if now := pod.Status.NominatedNodeName; e.Old == nil || e.Old.Status.NominatedNodeName != now {
+		s.nominated(pod, now)
+	}
 	w := s.queue.put(pod, time.Now())
 	switch {
 	case w.gated:
 		s.holdBack(pod)
 	case e.Old != nil && w.parked != nil && !apiequality.Semantic.DeepEqual(e.Old.Status.ResourceClaimStatuses, pod.Status.ResourceClaimStatuses):
 		c := Change{Kind: PodClaims, Pod: pod}
-		if w.heeds&c.Kind != 0 && s.profiles[pod.Spec.SchedulerName].helps(pod, w.refused, c) {
-			s.queue.again(w, time.Now())
+		if w.heeds&c.Kind != 0 && s.profiles[pod.Spec.SchedulerName].helps(w, c, s.cluster) {
+			s.queue.hurry(w, time.Now())
 		}
 	}
 }
@@ -242,27 +246,45 @@ func (s *Scheduler) podChanged(e informer.Event[*corev1.Pod]) {
 // podGone forgets a pod that needs nothing any more.
 func (s *Scheduler) podGone(pod *corev1.Pod) {
 	s.settled(pod.UID)
-	s.cluster.nominate(pod, "")
-	if s.cluster.lift(pod.UID) {
-		s.changed(Change{Kind: PodRemoved, Pod: pod})
+	s.renounce(pod)
+	if p, placed := s.cluster.pods[pod.UID]; placed {
+		on := p.node.host
+		s.cluster.lift(pod.UID)
+		s.changed(Change{Kind: PodRemoved, Pod: pod, On: on})
 	}
+}
+
+// renounce gives up the room that was kept for a pod.
+func (s *Scheduler) renounce(pod *corev1.Pod) { s.nominated(pod, "") }
+
+// nominated notes where room is kept for a pod. Others may have what was kept
+// elsewhere, but for what the pod takes now itself.
+func (s *Scheduler) nominated(pod *corev1.Pod, node string) {
+	before := s.cluster.nominate(pod, node)
+	if before == "" || before == node {
+		return
+	}
+	if p, placed := s.cluster.pods[pod.UID]; placed && p.node.host == before {
+		return
+	}
+	s.changed(Change{Kind: PodRemoved, Pod: pod, On: before})
 }
 
 // podPlaced notes the state of a pod that has a node.
 func (s *Scheduler) podPlaced(old, pod *corev1.Pod) {
 	s.settled(pod.UID)
-	s.cluster.nominate(pod, "")
 	before, known := s.cluster.pods[pod.UID]
 	var had Resources
 	if known {
 		had = before.Requests
 	}
 	news := s.cluster.place(pod, pod.Spec.NodeName)
+	s.renounce(pod)
 	if old == nil || old.Spec.NodeName == "" || !equalLabels(old.Labels, pod.Labels) {
-		s.changed(Change{Kind: PodPlaced, Pod: pod})
+		s.changed(Change{Kind: PodPlaced, Pod: pod, On: pod.Spec.NodeName})
 	}
 	if now := s.cluster.pods[pod.UID]; known && news && !now.Requests.equal(&had) { // resized in place
-		s.changed(Change{Kind: PodRemoved, Pod: pod})
+		s.changed(Change{Kind: PodRemoved, Pod: pod, On: pod.Spec.NodeName})
 	}
 }
 
@@ -332,6 +354,6 @@ func (s *Scheduler) ownersChanged() {
 // changed gives those pods another chance that a change may let in.
 func (s *Scheduler) changed(c Change) {
 	s.queue.help(time.Now(), c.Kind, func(w *waiting) bool {
-		return s.profiles[w.pod.Spec.SchedulerName].helps(w.pod, w.refused, c)
+		return s.profiles[w.pod.Spec.SchedulerName].helps(w, c, s.cluster)
 	})
 }

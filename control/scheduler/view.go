@@ -86,6 +86,14 @@ func (c *cluster) Nodes() []*Node {
 	return c.order
 }
 
+// Node implements View.
+func (c *cluster) Node(name string) *Node {
+	if n, ok := c.nodes[name]; ok && n.Node != nil {
+		return n
+	}
+	return nil
+}
+
 // zone is a node's region and zone.
 func zone(n *Node) string {
 	return n.Labels[corev1.LabelTopologyRegion] + "\x00" + n.Labels[corev1.LabelTopologyZone]
@@ -325,9 +333,11 @@ func (c *cluster) lift(uid types.UID) bool {
 	return true
 }
 
-// nominate notes that node is being freed for a pod; "" takes the note back.
-func (c *cluster) nominate(pod *corev1.Pod, node string) {
-	if before, ok := c.nominee[pod.UID]; ok {
+// nominate notes that node is being freed for a pod; "" takes the note back. It
+// returns the node that was noted before.
+func (c *cluster) nominate(pod *corev1.Pod, node string) (before string) {
+	before, ok := c.nominee[pod.UID]
+	if ok {
 		delete(c.nominee, pod.UID)
 		c.nominated[before] = slices.DeleteFunc(c.nominated[before], func(p *corev1.Pod) bool { return p.UID == pod.UID })
 		if len(c.nominated[before]) == 0 {
@@ -338,6 +348,7 @@ func (c *cluster) nominate(pod *corev1.Pod, node string) {
 		c.nominee[pod.UID] = node
 		c.nominated[node] = append(c.nominated[node], pod)
 	}
+	return before
 }
 
 func milli(n int64) *resource.Quantity { return resource.NewMilliQuantity(n, resource.DecimalSI) }

@@ -21,7 +21,7 @@ func (s *settings) take(c configv1.PluginConfig) error {
 	take, ok := map[string]func([]byte) error{
 		"NodeAffinity": s.takeAffinity, "NodeResourcesFit": s.takeFit, "NodeResourcesBalancedAllocation": s.takeBalanced,
 		"PodTopologySpread": s.takeSpread, "InterPodAffinity": s.takePodAffinity, "VolumeBinding": s.takeBinding,
-		"DefaultPreemption": s.takePreemption,
+		"DefaultPreemption": s.takePreemption, "DynamicResources": s.takeDevices,
 	}[c.Name]
 	if !ok {
 		return errors.New("this plugin takes no arguments")
@@ -199,6 +199,28 @@ func (s *settings) takePreemption(raw []byte) error {
 	}
 	if s.percent < 0 || s.percent > 100 || s.absolute < 0 || s.percent == 0 && s.absolute == 0 {
 		return errors.New("minCandidateNodesPercentage and minCandidateNodesAbsolute: not both zero, and the first at most 100")
+	}
+	return nil
+}
+
+func (s *settings) takeDevices(raw []byte) error {
+	var args configv1.DynamicResourcesArgs
+	if err := yaml.UnmarshalStrict(raw, &args); err != nil {
+		return err
+	}
+	if t := args.FilterTimeout; t != nil {
+		if t.Duration < 0 {
+			return fmt.Errorf("filterTimeout: %s is negative", t.Duration)
+		}
+		if s.deviceSearch = t.Duration; s.deviceSearch == 0 {
+			s.deviceSearch = -1 // none
+		}
+	}
+	if t := args.BindingTimeout; t != nil {
+		if t.Duration < time.Second {
+			return fmt.Errorf("bindingTimeout: %s is less than 1s", t.Duration)
+		}
+		s.deviceBinding = t.Duration
 	}
 	return nil
 }

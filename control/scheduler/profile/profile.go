@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sampan-dev/sampan/control/scheduler"
+	"github.com/sampan-dev/sampan/control/scheduler/plugin/devices"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/images"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/nodeaffinity"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/nodename"
@@ -45,6 +46,8 @@ type settings struct {
 	bindTimeout time.Duration
 	// percent and absolute are DefaultPreemption's.
 	percent, absolute int32
+	// deviceSearch and deviceBinding are DynamicResources's timeouts.
+	deviceSearch, deviceBinding time.Duration
 }
 
 // usual are upstream's defaults.
@@ -66,6 +69,7 @@ type plugin struct {
 // first. What has neither filter nor score here is part of the scheduler itself.
 func (s settings) plugins() []plugin {
 	node := nodeaffinity.Plugin{Added: s.added}
+	dynamic := devices.New(s.deviceSearch, s.deviceBinding)
 	return []plugin{
 		{name: "SchedulingGates"}, {name: "PrioritySort"}, {name: "DefaultPreemption"}, {name: "DefaultBinder"},
 		{name: "NodeName", filter: nodename.Filter{}},
@@ -80,6 +84,7 @@ func (s settings) plugins() []plugin {
 		{name: "VolumeZone", filter: volumes.Zone{}},
 		{name: "PodTopologySpread", filter: spread.Filter{Plugin: s.spread}, score: spread.Score{Plugin: s.spread}},
 		{name: "InterPodAffinity", filter: podaffinity.Filter{}, score: s.affinity},
+		{name: "DynamicResources", filter: dynamic, score: devices.Score{Plugin: dynamic}},
 		{name: "NodeResourcesBalancedAllocation", score: resources.Balanced{Resources: s.balanced}},
 		{name: "ImageLocality", score: images.Score{}},
 	}

@@ -96,7 +96,7 @@ func (Filter) Only(pod *corev1.Pod) (names []string, narrowed bool) {
 }
 
 // Helps implements scheduler.Filter.
-func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change) bool {
+func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
 	if c.Node == nil {
 		return false
 	}

@@ -33,4 +33,6 @@ func (Filter) For(pod *corev1.Pod, _ scheduler.View) scheduler.Fit {
 }
 
 // Helps implements scheduler.Filter.
-func (Filter) Helps(_ *corev1.Pod, c scheduler.Change) bool { return c.Kind == scheduler.NodeAdded }
+func (Filter) Helps(_ *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
+	return c.Kind == scheduler.NodeAdded
+}

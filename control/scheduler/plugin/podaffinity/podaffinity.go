@@ -130,7 +130,7 @@ func (Filter) Heeds() scheduler.ChangeKind {
 }
 
 // Helps implements scheduler.Filter.
-func (Filter) Helps(pod *corev1.Pod, c scheduler.Change) bool {
+func (Filter) Helps(pod *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
 	if c.Pod == nil || c.Kind != scheduler.PodPlaced {
 		return true
 	}

@@ -47,6 +47,6 @@ func clash(a, b scheduler.HostPort) bool {
 func wildcard(ip string) bool { return ip == "0.0.0.0" || ip == "::" }
 
 // Helps implements scheduler.Filter.
-func (Filter) Helps(_ *corev1.Pod, c scheduler.Change) bool {
+func (Filter) Helps(_ *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
 	return c.Kind&scheduler.NodeAdded != 0 || c.Pod != nil && len(scheduler.PodHostPorts(c.Pod)) > 0
 }

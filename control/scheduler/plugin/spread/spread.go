@@ -189,7 +189,7 @@ func (Filter) Heeds() scheduler.ChangeKind {
 }
 
 // Helps implements scheduler.Filter.
-func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change) bool {
+func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
 	if c.Pod == nil {
 		return true
 	}

@@ -38,7 +38,7 @@ func (Filter) For(pod *corev1.Pod, _ scheduler.View) scheduler.Fit {
 }
 
 // Helps implements scheduler.Filter.
-func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change) bool {
+func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
 	return c.Node != nil && !f.For(pod, nil)(&scheduler.Node{Node: c.Node}).Refuses()
 }
 

@@ -41,7 +41,7 @@ func (*Binding) Heeds() scheduler.ChangeKind {
 }
 
 // Helps implements scheduler.Filter.
-func (*Binding) Helps(*corev1.Pod, scheduler.Change) bool { return true }
+func (*Binding) Helps(*corev1.Pod, scheduler.Change, scheduler.View) bool { return true }
 
 // Precheck implements scheduler.Prechecker.
 func (*Binding) Precheck(pod *corev1.Pod, v scheduler.View) scheduler.Reason {

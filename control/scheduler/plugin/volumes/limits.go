@@ -19,7 +19,7 @@ func (Limits) Heeds() scheduler.ChangeKind {
 }
 
 // Helps implements scheduler.Filter.
-func (Limits) Helps(_ *corev1.Pod, c scheduler.Change) bool {
+func (Limits) Helps(_ *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
 	return c.Pod == nil || len(c.Pod.Spec.Volumes) > 0
 }
 

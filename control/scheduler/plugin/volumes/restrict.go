@@ -21,7 +21,7 @@ func (Restrictions) Heeds() scheduler.ChangeKind {
 }
 
 // Helps implements scheduler.Filter.
-func (Restrictions) Helps(pod *corev1.Pod, c scheduler.Change) bool {
+func (Restrictions) Helps(pod *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
 	if c.Pod == nil {
 		return true
 	}

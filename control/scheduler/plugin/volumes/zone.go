@@ -33,7 +33,7 @@ func (Zone) Heeds() scheduler.ChangeKind {
 }
 
 // Helps implements scheduler.Filter.
-func (Zone) Helps(*corev1.Pod, scheduler.Change) bool { return true }
+func (Zone) Helps(*corev1.Pod, scheduler.Change, scheduler.View) bool { return true }
 
 // For implements scheduler.Filter.
 func (Zone) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {
