@@ -90,7 +90,7 @@ func New(cfg Config) (*Server, error) {
 	s.metrics.registry.MustRegister(calls.seconds, calls.failed)
 	var err error
 	s.addresses, err = serviceip.New(serviceip.Config{Ranges: cfg.ServiceRanges, List: s.services,
-		Objects: &ownReader{server: s}, Now: cfg.Now, Log: cfg.Log})
+		Objects: &ownReader{server: s}, Book: cfg.Store, Now: cfg.Now, Log: cfg.Log})
 	if err != nil {
 		return nil, fmt.Errorf("api server: %w", err)
 	}

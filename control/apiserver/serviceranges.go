@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -21,6 +22,9 @@ const defaultRange = "kubernetes"
 // serviceRanges makes the default range of service addresses, and then the records
 // of addresses agree with the services.
 func (s *Server) serviceRanges(ctx context.Context) error {
+	if err := s.nodePorts(ctx); err != nil {
+		return err
+	}
 	if !s.served(networkingv1.SchemeGroupVersion.WithResource("servicecidrs")) {
 		return nil
 	}
@@ -76,18 +80,34 @@ func (s *Server) ensureDefaultRange(ctx context.Context) error {
 	return err
 }
 
-// keepAddresses repairs from time to time, until ctx ends.
+// nodePorts makes the book of node ports agree with the services.
+func (s *Server) nodePorts(ctx context.Context) error {
+	if !s.served(corev1.SchemeGroupVersion.WithResource("services")) {
+		return nil
+	}
+	if err := s.addresses.RepairPorts(ctx); err != nil {
+		return fmt.Errorf("repair node ports: %w", err)
+	}
+	return nil
+}
+
+// keepAddresses repairs from time to time, until ctx ends: node ports more often,
+// since one that has leaked is known only after some looks.
 func (s *Server) keepAddresses(ctx context.Context) error {
-	tick := time.NewTicker(serviceip.RepairEvery)
-	defer tick.Stop()
+	addresses, ports := time.NewTicker(serviceip.RepairEvery), time.NewTicker(serviceip.RepairPortsEvery)
+	defer addresses.Stop()
+	defer ports.Stop()
 	for {
+		repair := s.serviceRanges
 		select {
-		case <-tick.C:
+		case <-addresses.C:
+		case <-ports.C:
+			repair = s.nodePorts
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if err := s.serviceRanges(ctx); err != nil && ctx.Err() == nil {
-			s.cfg.Log.Warn("keep service addresses", "err", err)
+		if err := repair(ctx); err != nil && ctx.Err() == nil {
+			s.cfg.Log.Warn("keep service addresses and node ports", "err", err)
 		}
 	}
 }

@@ -3,9 +3,8 @@
 //
 // Whose an address is says an IPAddress object, whose name is the address: of two
 // servers that give the same one, only one can create it. From which ranges
-// addresses are taken say the ServiceCIDR objects. Node ports are known in memory
-// only and are read from the services when they are first needed: one process
-// gives those.
+// addresses are taken say the ServiceCIDR objects. Which node ports are taken is
+// written down in the store, where upstream has it.
 //
 // Facts: the Service, IPAddress and ServiceCIDR APIs of Kubernetes v1.37, their
 // messages, and how upstream divides a range.
@@ -13,6 +12,7 @@ package serviceip
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -31,9 +31,10 @@ type Config struct {
 	Ranges []netip.Prefix
 	// FirstPort and LastPort bound the node ports; zero means 30000-32767.
 	FirstPort, LastPort int32
-	// List gives all services that exist; it is called once, before the first
-	// allocation.
+	// List gives all services that exist, for repairs.
 	List func(ctx context.Context) ([]*corev1.Service, error)
+	// Book is where the taken node ports are written down.
+	Book Book
 	// Objects reads and writes IPAddresses and ServiceCIDRs as the server itself.
 	Objects Objects
 	// Now is the wall clock; nil means time.Now.
@@ -48,12 +49,11 @@ type Allocator struct {
 	ranges map[corev1.IPFamily]netip.Prefix
 	prime  corev1.IPFamily
 
-	mu     sync.Mutex // guards what follows
-	loaded bool
-	ports  map[int32]struct{}
+	booking sync.Mutex    // held by who changes the book; guards what follows
+	leaks   map[int32]int // in how many comparisons in turn a port was nobody's
 }
 
-// New checks cfg. The Allocator reads the services when it is first used.
+// New checks cfg.
 func New(cfg Config) (*Allocator, error) {
 	if len(cfg.Ranges) == 0 || len(cfg.Ranges) > 2 {
 		return nil, fmt.Errorf("service ranges %v: one or two are needed", cfg.Ranges)
@@ -70,8 +70,10 @@ func New(cfg Config) (*Allocator, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Allocator{cfg: cfg, ranges: map[corev1.IPFamily]netip.Prefix{},
-		ports: map[int32]struct{}{}}
+	if cfg.Book == nil {
+		return nil, errors.New("service addresses: no book of node ports")
+	}
+	a := &Allocator{cfg: cfg, ranges: map[corev1.IPFamily]netip.Prefix{}}
 	for _, r := range cfg.Ranges {
 		r = r.Masked()
 		f := familyOf(r.Addr())
@@ -113,7 +115,7 @@ func (a *Allocator) AfterDelete(svc *corev1.Service, dryRun bool) {
 		return
 	}
 	h := holdings(svc)
-	a.freePorts(h)
+	a.freePorts(context.Background(), h)
 	a.release(context.Background(), svc, h)
 }
 
@@ -134,32 +136,6 @@ func (a *Allocator) begin(ctx context.Context, svc, old *corev1.Service, dryRun 
 		return nil, err
 	}
 	return func(stored bool) { c.finish(ctx, stored && !dryRun) }, nil
-}
-
-// load fills the book of ports from the services that exist. The caller holds mu.
-func (a *Allocator) load(ctx context.Context) error {
-	if a.loaded {
-		return nil
-	}
-	services, err := a.cfg.List(ctx)
-	if err != nil {
-		return apierrors.NewInternalError(fmt.Errorf("read the services for their ports: %w", err))
-	}
-	for _, s := range services {
-		for port := range holdings(s).ports {
-			a.ports[port] = struct{}{}
-		}
-	}
-	a.loaded = true
-	return nil
-}
-
-func (a *Allocator) freePorts(h holding) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for port := range h.ports {
-		delete(a.ports, port)
-	}
 }
 
 func invalid(svc *corev1.Service, errs field.ErrorList) error {

@@ -2,10 +2,11 @@ package serviceip
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/big"
-	"math/rand/v2"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -62,6 +63,7 @@ type claim struct {
 	dryRun bool
 	had    holding // by the old service: still taken, and the new one's to keep
 	took   holding // for the new one
+	book   *ports  // while node ports are given
 }
 
 // finish frees what the new service does not get, or the old one no longer has.
@@ -70,8 +72,8 @@ func (c *claim) finish(ctx context.Context, stored bool) {
 	if stored {
 		gone = c.had.without(holdings(c.svc))
 	}
-	c.a.freePorts(gone)
 	if !c.dryRun {
+		c.a.freePorts(ctx, gone)
 		c.a.release(ctx, c.svc, gone)
 	}
 }
@@ -139,14 +141,28 @@ func (c *claim) address(ctx context.Context, f corev1.IPFamily, asked string) (s
 	return asked, nil
 }
 
-// ports gives the service its node ports.
+// ports gives the service its node ports, all in one change of the book.
 func (c *claim) ports(ctx context.Context) error {
-	c.a.mu.Lock()
-	defer c.a.mu.Unlock()
-	if err := c.a.load(ctx); err != nil {
+	if !usesNodePorts(c.svc) && !checksHealth(c.svc) {
+		return nil
+	}
+	asked, health := slices.Clone(c.svc.Spec.Ports), c.svc.Spec.HealthCheckNodePort
+	try := func(p *ports) error {
+		c.book, c.took = p, newHolding()
+		copy(c.svc.Spec.Ports, asked)
+		c.svc.Spec.HealthCheckNodePort = health
+		return c.nodePorts()
+	}
+	err := c.a.change(ctx, c.dryRun, try)
+	if err == nil {
+		return nil
+	}
+	c.took = newHolding() // nothing was written down
+	var status apierrors.APIStatus
+	if errors.As(err, &status) {
 		return err
 	}
-	return c.nodePorts()
+	return apierrors.NewInternalError(err)
 }
 
 // nodePorts gives each port of the service one on the nodes. Ports of one number
@@ -214,17 +230,17 @@ func (c *claim) port(asked int32) (int32, error) {
 	}
 	first, last := c.a.cfg.FirstPort, c.a.cfg.LastPort
 	if asked == 0 {
-		picked, ok := c.a.pickPort()
+		picked, ok := c.book.free()
 		if !ok {
 			return 0, fmt.Errorf("range is full")
 		}
 		asked = picked
 	} else if asked < first || asked > last {
 		return 0, fmt.Errorf("provided port is not in the valid range. The range of valid ports is %d-%d", first, last)
-	} else if _, taken := c.a.ports[asked]; taken {
+	} else if c.book.has(asked) {
 		return 0, fmt.Errorf("provided port is already allocated")
 	}
-	c.a.ports[asked] = struct{}{}
+	c.book.set(asked, 1)
 	c.took.ports[asked] = struct{}{}
 	return asked, nil
 }
@@ -246,16 +262,4 @@ func offset(r netip.Prefix, n uint64) netip.Addr {
 	raw := make([]byte, r.Addr().BitLen()/8)
 	addr, _ := netip.AddrFromSlice(base.FillBytes(raw))
 	return addr
-}
-
-func (a *Allocator) pickPort() (int32, bool) {
-	first, n := a.cfg.FirstPort, a.cfg.LastPort-a.cfg.FirstPort+1
-	start := rand.Int32N(n)
-	for i := range n {
-		port := first + (start+i)%n
-		if _, taken := a.ports[port]; !taken {
-			return port, true
-		}
-	}
-	return 0, false
 }

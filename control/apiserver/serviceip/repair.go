@@ -19,6 +19,9 @@ import (
 const (
 	// RepairEvery is how often services and addresses should be compared.
 	RepairEvery = 10 * time.Minute
+	// RepairPortsEvery is how often services and node ports should be compared.
+	// Upstream's.
+	RepairPortsEvery = 3 * time.Minute
 	// leakAge is how old an address without its service must be before it counts
 	// as leaked: the service may be about to be stored. Upstream's.
 	leakAge = time.Minute

@@ -14,12 +14,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/sampan-dev/sampan/control/store/memory"
 	"github.com/sampan-dev/sampan/internal/target"
 )
 
 func newAllocator(t *testing.T, exist []*corev1.Service, ranges ...string) *Allocator {
 	t.Helper()
-	cfg := Config{List: func(context.Context) ([]*corev1.Service, error) { return exist, nil }, Objects: newShelf(exist)}
+	book := memory.New(memory.Config{})
+	t.Cleanup(func() { _ = book.Close() })
+	cfg := Config{List: func(context.Context) ([]*corev1.Service, error) { return exist, nil }, Objects: newShelf(exist), Book: book}
 	for _, r := range ranges {
 		cfg.Ranges = append(cfg.Ranges, netip.MustParsePrefix(r))
 	}
@@ -154,6 +157,15 @@ func TestCreate(t *testing.T) {
 	}
 }
 
+func takenPorts(t *testing.T, a *Allocator) int {
+	t.Helper()
+	p, err := a.read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.count()
+}
+
 func describe(s *corev1.Service) string {
 	policy, n := "nil", 0
 	if s.Spec.IPFamilyPolicy != nil {
@@ -269,7 +281,7 @@ func TestUpdate(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		finish(true)
-		got := fmt.Sprintf("%s, %d addresses and %d ports taken", describe(next), a.cfg.Objects.(*shelf).count(), len(a.ports))
+		got := fmt.Sprintf("%s, %d addresses and %d ports taken", describe(next), a.cfg.Objects.(*shelf).count(), takenPorts(t, a))
 		if got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
