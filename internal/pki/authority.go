@@ -165,6 +165,9 @@ type Leaf struct {
 	IPs      []net.IP
 	// Client and Server choose the extended usages; at least one is needed.
 	Client, Server bool
+	// Chain sends the authority's certificate along, so that who knows no more of
+	// the authority than its Hash can find it in a handshake: a node that joins.
+	Chain bool
 	// Lifetime shortens the certificate's life; zero means LeafLifetime, and
 	// nothing outlives the authority.
 	Lifetime time.Duration
@@ -184,7 +187,11 @@ func (a *Authority) Issue(l Leaf) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse own certificate for %q: %w", l.CommonName, err)
 	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: parsed}, nil
+	chain := [][]byte{der}
+	if l.Chain {
+		chain = append(chain, a.cert.Raw)
+	}
+	return &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: parsed}, nil
 }
 
 // Sign makes a certificate for somebody else's public key and returns its DER.

@@ -66,6 +66,7 @@ func ServerLeaf(domain string, extra []string) Leaf {
 	l := Leaf{
 		CommonName: "kube-apiserver",
 		Server:     true,
+		Chain:      true,
 		DNSNames: []string{
 			"kubernetes", "kubernetes.default", "kubernetes.default.svc",
 			"kubernetes.default.svc." + domain, "localhost",

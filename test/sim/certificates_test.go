@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -177,8 +178,8 @@ func TestCertificates(t *testing.T) {
 	})
 }
 
-// A node that holds the right gets its client certificate by itself; a serving
-// certificate it does not.
+// A node gets its client certificate renewed by itself, and a serving certificate
+// for names that are its own.
 func TestNodeCertificates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := start(t)
@@ -190,17 +191,71 @@ func TestNodeCertificates(t *testing.T) {
 		if err := p.csr(node, "n1", nodeSigner, requestOf(t, "system:node:n1", identity.Nodes), nil); err != nil {
 			t.Fatal(err)
 		}
-		p.expectCSR("n1", "by system:node:n1")
-		p.grant("system:certificates.k8s.io:certificatesigningrequests:selfnodeclient")
-		time.Sleep(time.Minute)
 		p.expectCSR("n1", "Approved by system:node:n1 for system:node:n1[system:nodes] lasting 8760h0m0s ca=false")
-		if err := p.csr(node, "serving", servingSigner, requestOf(t, "system:node:n1", identity.Nodes), nil); err != nil {
+		if err := p.csr(node, "usages", servingSigner, requestOf(t, "system:node:n1", identity.Nodes), nil); err != nil {
 			t.Fatal(err)
 		}
-		p.expectCSR("serving", "by system:node:n1")
+		serving := func(s *certificatesv1.CertificateSigningRequestSpec) {
+			s.Usages = []certificatesv1.KeyUsage{"server auth", "digital signature"}
+		}
+		names := func(all ...string) []byte { return servingRequestOf(t, "system:node:n1", all...) }
+		for name, request := range map[string][]byte{
+			"own": names("n1", "192.0.2.1"), "dns": names("n1", "kubernetes"), "peer": names("192.0.2.2"),
+			"claimed": names("192.0.2.3"), "loopback": names("127.0.0.1"),
+		} {
+			if err := p.csr(node, name, servingSigner, request, serving); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.expectCSR("own", "by system:node:n1") // until the node says where it is
+		p.addressed("n2", "192.0.2.2", "192.0.2.3")
+		p.addressed("n1", "192.0.2.1", "192.0.2.3", "127.0.0.1")
+		p.expectCSR("own", "Approved by system:node:n1 for system:node:n1[system:nodes] lasting 8760h0m0s ca=false")
+		for _, name := range []string{"usages", "dns", "peer", "claimed", "loopback"} {
+			p.expectCSR(name, "by system:node:n1")
+		}
 		time.Sleep(24 * time.Hour)
-		p.expectCSR("serving", "gone")
+		p.expectCSR("peer", "gone")
 	})
+}
+
+// servingRequestOf asks for a node's serving certificate.
+func servingRequestOf(t *testing.T, name string, names ...string) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &x509.CertificateRequest{Subject: pkix.Name{CommonName: name, Organization: []string{identity.Nodes}}}
+	for _, n := range names {
+		if ip := net.ParseIP(n); ip != nil {
+			r.IPAddresses = append(r.IPAddresses, ip)
+			continue
+		}
+		r.DNSNames = append(r.DNSNames, n)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, r, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+}
+
+// addressed makes a node that says that it is found at ips.
+func (p *plane) addressed(name string, ips ...string) {
+	p.Helper()
+	n, err := client.Nodes.Create(p.Context(), p.admin, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	if err != nil {
+		p.Fatal(err)
+	}
+	n = n.DeepCopy()
+	for _, ip := range ips {
+		n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})
+	}
+	if _, err := client.Nodes.UpdateStatus(p.Context(), p.admin, n); err != nil {
+		p.Fatal(err)
+	}
+	p.settle()
 }
 
 func TestTrustBundles(t *testing.T) {

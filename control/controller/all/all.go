@@ -156,7 +156,7 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(podgc.New(shared)))
 	add(as(gc.New(shared, cfg.Kinds)))
 	add(as(storageversionmigrator.New(shared, cfg.Kinds)))
-	add(as(csrapproving.New(shared, csrsigning.CheckNodeClient)))
+	add(as(csrapproving.New(shared, csrapproving.Checks{Client: csrsigning.CheckNodeClient, Serving: csrsigning.CheckNodeServing})))
 	add(as(csrcleaning.New(shared)))
 	add(as(csrcleaning.NewPods(shared)))
 	add(as(trustbundle.New(shared, cfg.RootCA)))

@@ -1,12 +1,15 @@
-// Package csrapproving keeps a promise: a node that asks for its own client
-// certificate, and has been given the right to, gets its request approved. It
-// follows upstream's pkg/controller/certificates/approver.
+// Package csrapproving keeps two promises: a node that asks for its own client
+// certificate, and has been given the right to, gets its request approved, as in
+// upstream's pkg/controller/certificates/approver; and so does one that asks for
+// the certificate it serves the kubelet API with, if it asks for names that are its
+// own and nobody else's. Upstream leaves the latter to others.
 package csrapproving
 
 import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -34,23 +37,35 @@ type Controller struct {
 	transport client.Transport
 	loop      *reconcile.Loop
 	requests  *informer.Informer[*certificatesv1.CertificateSigningRequest]
-	// isNode says what keeps a request from being for a node's client certificate.
-	isNode func(*x509.CertificateRequest, []certificatesv1.KeyUsage) error
+	nodes     *informer.Informer[*corev1.Node]
+	checks    Checks
 }
 
-// New makes the controller; isNode recognises requests for nodes' client
-// certificates (csrsigning.CheckNodeClient).
-func New(cfg controller.Config, isNode func(*x509.CertificateRequest, []certificatesv1.KeyUsage) error) (*Controller, error) {
+// Check says what keeps a request from being of a sort; nil: it is one.
+type Check func(*x509.CertificateRequest, []certificatesv1.KeyUsage) error
+
+// Checks recognise what nodes ask for: csrsigning's, which also decide what is
+// signed.
+type Checks struct{ Client, Serving Check }
+
+// New makes the controller.
+func New(cfg controller.Config, checks Checks) (*Controller, error) {
 	if err := cfg.Valid(); err != nil {
 		return nil, err
 	}
 	c := &Controller{
-		transport: cfg.Transport(component), isNode: isNode,
+		transport: cfg.Transport(component), checks: checks,
 		requests: controller.Mirror(cfg.Mirrors, client.CertificateSigningRequests),
+		nodes:    controller.Mirror(cfg.Mirrors, client.Nodes),
 	}
 	c.loop = reconcile.NewLoop(c, reconcile.Config{Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
 	c.requests.Subscribe(func(e informer.Event[*certificatesv1.CertificateSigningRequest]) {
 		c.loop.Enqueue(controller.KeyOf(e.Object()))
+	})
+	c.nodes.Subscribe(func(e informer.Event[*corev1.Node]) {
+		if e.New != nil && (e.Old == nil || !slices.Equal(e.Old.Status.Addresses, e.New.Status.Addresses)) {
+			c.enqueueOf(e.New)
+		}
 	})
 	return c, nil
 }
@@ -60,7 +75,7 @@ func (*Controller) Name() string { return "csrapproving" }
 
 // Reads implements reconcile.Reconciler.
 func (*Controller) Reads() []schema.GroupVersionResource {
-	return []schema.GroupVersionResource{client.CertificateSigningRequests.GroupVersionResource}
+	return []schema.GroupVersionResource{client.CertificateSigningRequests.GroupVersionResource, client.Nodes.GroupVersionResource}
 }
 
 // Writes implements reconcile.Reconciler.
@@ -74,14 +89,25 @@ func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
 // Reconcile implements reconcile.Reconciler.
 func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Duration, error) {
 	have, ok := c.requests.Get("", key.Name)
-	if !ok || len(have.Status.Certificate) > 0 || decided(have) || have.Spec.SignerName != certificatesv1.KubeAPIServerClientKubeletSignerName {
+	if !ok || len(have.Status.Certificate) > 0 || decided(have) {
 		return 0, nil
 	}
+	switch have.Spec.SignerName {
+	case certificatesv1.KubeAPIServerClientKubeletSignerName:
+		return c.client(ctx, have)
+	case certificatesv1.KubeletServingSignerName:
+		return 0, c.serving(ctx, have)
+	}
+	return 0, nil
+}
+
+// client decides on a node's certificate towards the API server.
+func (c *Controller) client(ctx context.Context, have *certificatesv1.CertificateSigningRequest) (time.Duration, error) {
 	parsed, err := certificates.ParseRequest(have.Spec.Request)
 	if err != nil {
 		return 0, fmt.Errorf("unable to parse csr %q: %w", have.Name, err)
 	}
-	if c.isNode(parsed, have.Spec.Usages) != nil {
+	if c.checks.Client(parsed, have.Spec.Usages) != nil {
 		return 0, nil
 	}
 	if have.Spec.Username == parsed.Subject.CommonName {
@@ -124,13 +150,18 @@ func (c *Controller) approve(ctx context.Context, r *certificatesv1.CertificateS
 	if got, ok := answer.(*authorizationv1.SubjectAccessReview); !ok || !got.Status.Allowed {
 		return false, nil
 	}
+	return true, c.write(ctx, r, message)
+}
+
+// write approves.
+func (c *Controller) write(ctx context.Context, r *certificatesv1.CertificateSigningRequest, message string) error {
 	next := r.DeepCopy()
 	next.Status.Conditions = append(next.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
 		Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "AutoApproved", Message: message,
 	})
 	to := target.Of(client.CertificateSigningRequests.GroupVersionResource, "").Object(r.Name).Sub("approval")
 	if _, err := c.transport.Update(ctx, to, next, metav1.UpdateOptions{}); err != nil {
-		return false, fmt.Errorf("error updating approval for csr: %w", err)
+		return fmt.Errorf("error updating approval for csr: %w", err)
 	}
-	return true, nil
+	return nil
 }

@@ -24,7 +24,7 @@ var errNotNode = errors.New("subject common name does not begin with " + identit
 var signers = map[string]func(*x509.CertificateRequest, []certificatesv1.KeyUsage) error{
 	certificatesv1.KubeAPIServerClientSignerName:        clientUsages,
 	certificatesv1.KubeAPIServerClientKubeletSignerName: CheckNodeClient,
-	certificatesv1.KubeletServingSignerName:             checkNodeServing,
+	certificatesv1.KubeletServingSignerName:             CheckNodeServing,
 	legacyUnknown:                                       func(*x509.CertificateRequest, []certificatesv1.KeyUsage) error { return nil },
 }
 
@@ -62,7 +62,9 @@ func CheckNodeClient(r *x509.CertificateRequest, usages []certificatesv1.KeyUsag
 	return nodeUsages(usages, certificatesv1.UsageClientAuth)
 }
 
-func checkNodeServing(r *x509.CertificateRequest, usages []certificatesv1.KeyUsage) error {
+// CheckNodeServing says what keeps a request from being one for the certificate that
+// a node serves the kubelet API with; nil: it is one.
+func CheckNodeServing(r *x509.CertificateRequest, usages []certificatesv1.KeyUsage) error {
 	switch {
 	case !slices.Equal(r.Subject.Organization, []string{identity.Nodes}):
 		return errors.New("subject organization is not system:nodes")

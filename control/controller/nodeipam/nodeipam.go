@@ -40,6 +40,9 @@ type Config struct {
 	// Bits4 and Bits6 are the sizes of a node's ranges; 0 means upstream's
 	// defaults, 24 and 64.
 	Bits4, Bits6 int
+	// Own are ranges that nodes bring themselves, by the node's name: they get these
+	// and nothing else, and nobody else gets them.
+	Own map[string]netip.Prefix
 	// Reserved are ranges within Clusters that no node gets: the services'.
 	Reserved []netip.Prefix
 }
@@ -51,6 +54,7 @@ type Controller struct {
 	loop      *reconcile.Loop
 	nodes     *informer.Informer[*corev1.Node]
 	pools     []*pool
+	own       map[string]netip.Prefix
 
 	mu sync.Mutex
 	// given are ranges that were written and that the mirror does not show yet.
@@ -67,7 +71,7 @@ func New(cfg controller.Config, ranges Config) (*Controller, error) {
 		return nil, err
 	}
 	c := &Controller{
-		transport: cfg.Transport(component), pools: pools, given: map[string][]netip.Prefix{},
+		transport: cfg.Transport(component), pools: pools, own: ranges.Own, given: map[string][]netip.Prefix{},
 		nodes: controller.Mirror(cfg.Mirrors, client.Nodes),
 	}
 	c.events = client.NewRecorder(c.transport, source, "")
@@ -157,7 +161,14 @@ func (c *Controller) choose(name string) ([]netip.Prefix, bool) {
 	if had := c.given[name]; had != nil {
 		return had, true
 	}
+	if own, ok := c.own[name]; ok {
+		c.given[name] = []netip.Prefix{own}
+		return c.given[name], true
+	}
 	var taken []netip.Prefix
+	for _, own := range c.own {
+		taken = append(taken, own)
+	}
 	for _, n := range c.nodes.List() {
 		for _, text := range append(slices.Clone(n.Spec.PodCIDRs), n.Spec.PodCIDR) {
 			if p, err := netip.ParsePrefix(text); err == nil {
