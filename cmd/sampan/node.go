@@ -23,6 +23,7 @@ import (
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/internal/target"
+	"github.com/sampan-dev/sampan/kinds/core"
 	"github.com/sampan-dev/sampan/node/agent"
 	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/cri"
@@ -93,6 +94,7 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 	if cfg.Kubelet, err = c.kubelet(); err != nil {
 		return err
 	}
+	cfg.PreparePod = preparePod
 	cfg.Authz, cfg.Timeline, cfg.Log = mayUseNode(self, c.NodeName), c.timeline, c.log
 	kubelet, err := agent.New(cfg)
 	if err != nil {
@@ -118,6 +120,13 @@ func (c *cluster) kubelet() (*settings.Kubelet, error) {
 		c.log.Warn("kubelet configuration: " + w)
 	}
 	return &loaded.Kubelet, nil
+}
+
+// preparePod makes of a static pod's manifest what the API server would.
+func preparePod(pod *corev1.Pod) error {
+	rules := core.Pod().Strategy
+	rules.Default(pod)
+	return rules.Validate(pod).ToAggregate()
 }
 
 // nodeUser is this node as a user of the API.

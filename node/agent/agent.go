@@ -43,7 +43,8 @@ type Agent struct {
 	registry *register.Registrar
 	logs     *rotate.Rotator
 
-	inbox inbox
+	inbox   inbox
+	statics *statics
 	// classes and shareless belong to dispatch.
 	classes   class.Shares
 	shareless bool
@@ -62,7 +63,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, machines: map[types.UID]*machine{}, inbox: newInbox(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
+	a := &Agent{cfg: cfg, machines: map[types.UID]*machine{}, inbox: newInbox(), statics: newStatics(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
 	a.setRuntime("sampan")
 	a.registry, err = register.New(register.Config{
 		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, Transport: cfg.Transport, Engine: cfg.Engine, Disk: cfg.Root,
@@ -86,7 +87,7 @@ func New(cfg Config) (*Agent, error) {
 	a.pods = informer.New(cfg.Transport, client.Pods, informer.Options{FieldSelector: "spec.nodeName=" + cfg.NodeName, Log: cfg.Log})
 	a.services = informer.New(cfg.Transport, client.Services, informer.Options{Log: cfg.Log})
 	a.nodes = informer.New(cfg.Transport, client.Nodes, informer.Options{FieldSelector: "metadata.name=" + cfg.NodeName, Log: cfg.Log})
-	a.pods.Subscribe(func(e informer.Event[*corev1.Pod]) { a.inbox.put(e.Old, e.New) })
+	a.pods.Subscribe(a.heedPod)
 	a.nodes.Subscribe(func(e informer.Event[*corev1.Node]) {
 		if e.New != nil {
 			a.registry.Seen(e.New)
@@ -149,19 +150,26 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.spawn(func() { a.run(ctx, "node", a.nodes.Run) })
 	a.spawn(func() { a.run(ctx, "pods", a.pods.Run) })
 	a.spawn(func() { a.refs.run(ctx) })
-	for _, synced := range []<-chan struct{}{a.registry.Registered(), a.services.Synced(), a.nodes.Synced(), a.pods.Synced()} {
-		select {
-		case <-synced:
-		case err := <-serveErr:
-			return err
-		case <-ctx.Done():
-			return nil
-		}
-	}
+	a.spawn(func() { a.run(ctx, "static pods", a.runStatic) })
 	a.spawn(func() { a.follow(ctx) })
-	a.adopt(ctx)
-	a.dispatch(ctx, serveErr)
-	return nil
+	return a.dispatch(ctx, serveErr)
+}
+
+// synced closes when the API has said all that decisions about its pods need.
+// Static pods don't wait for it.
+func (a *Agent) synced(ctx context.Context) <-chan struct{} {
+	done := make(chan struct{})
+	a.spawn(func() {
+		for _, part := range []<-chan struct{}{a.statics.read, a.registry.Registered(), a.services.Synced(), a.nodes.Synced(), a.pods.Synced()} {
+			select {
+			case <-part:
+			case <-ctx.Done():
+				return
+			}
+		}
+		close(done)
+	})
+	return done
 }
 
 func (a *Agent) spawn(fn func()) { a.wg.Go(fn) }

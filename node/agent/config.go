@@ -107,10 +107,17 @@ type Config struct {
 	// that there are none. Fields of this Config that are set go before it, but
 	// for the cluster's DNS servers and domain, which it may replace.
 	Kubelet *settings.Kubelet
+	// PreparePod fills in the API's defaults in a static pod and validates it; nil
+	// does neither.
+	PreparePod func(*corev1.Pod) error
 	// Timeline receives the marks of the run step; it may be nil.
 	Timeline *timeline.Recorder
 	// Log may be nil.
 	Log *slog.Logger
+
+	// poll keeps to timers where the kernel would tell of changes: for tests, in
+	// whose time nothing outside happens.
+	poll bool
 }
 
 // complete checks cfg and fills its defaults in.

@@ -20,6 +20,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/admit"
 	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/static"
 )
 
 // inbox collects the pods that changed until the dispatcher takes them. It
@@ -60,36 +61,59 @@ func (b *inbox) ring() {
 	}
 }
 
-// take empties the inbox, the oldest pods first, so that admission is fair.
-func (b *inbox) take() []change {
+// take empties the inbox, but for the API's pods unless all is asked for: static
+// pods first, and then the oldest, so that admission is fair.
+func (b *inbox) take(all bool) []change {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var list []change
-	for _, c := range b.changed {
-		list = append(list, c)
+	for uid, c := range b.changed {
+		if all || static.Is(c.pod) {
+			list = append(list, c)
+			delete(b.changed, uid)
+		}
 	}
-	clear(b.changed)
 	slices.SortFunc(list, func(x, y change) int {
-		return cmp.Or(x.pod.CreationTimestamp.Compare(y.pod.CreationTimestamp.Time), cmp.Compare(x.pod.UID, y.pod.UID))
+		return cmp.Or(-cmp.Compare(one(static.Is(x.pod)), one(static.Is(y.pod))), x.pod.CreationTimestamp.Compare(y.pod.CreationTimestamp.Time), cmp.Compare(x.pod.UID, y.pod.UID))
 	})
 	return list
 }
 
+func one(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
 // dispatch hands every change to the owner of its pod, making owners for new
-// pods, until ctx ends or serving fails.
-func (a *Agent) dispatch(ctx context.Context, serveErr <-chan error) {
+// pods, until ctx ends. Until the API's word is complete static pods alone come
+// in. It fails when serving did before that.
+func (a *Agent) dispatch(ctx context.Context, serveErr <-chan error) error {
+	synced, ready := a.synced(ctx), false
 	for {
 		select {
+		case <-synced:
+			synced, ready = nil, true
+			a.adopt(ctx)
+			a.wakeAll() // static pods may be shown now
+			a.inbox.ring()
 		case <-a.inbox.bell:
-			for _, c := range a.inbox.take() {
+			for _, c := range a.inbox.take(ready) {
 				a.deliver(ctx, c)
+			}
+			if ready {
+				a.unmirror(ctx)
 			}
 			a.share()
 		case err := <-serveErr:
+			if !ready {
+				return err
+			}
 			a.cfg.Log.Error("the kubelet API stopped listening", "err", err)
 			serveErr = nil
 		case <-ctx.Done():
-			return
+			return nil
 		}
 	}
 }
@@ -110,7 +134,7 @@ func (a *Agent) deliver(ctx context.Context, c change) {
 	if c.gone {
 		return
 	}
-	if a.nameTaken(c.pod) {
+	if a.named(c.pod.Namespace, c.pod.Name) != nil {
 		// The pod that had this name is still being brought down here: two pods
 		// of one name must never run at once. Its end rings the bell again.
 		a.inbox.mu.Lock()
@@ -118,7 +142,7 @@ func (a *Agent) deliver(ctx context.Context, c change) {
 			a.inbox.changed[c.pod.UID] = c
 		}
 		a.inbox.mu.Unlock()
-		if !a.nameTaken(c.pod) {
+		if a.named(c.pod.Namespace, c.pod.Name) == nil {
 			a.inbox.ring() // it ended before it could see that somebody waits
 		}
 		return
@@ -136,17 +160,6 @@ func (a *Agent) deliver(ctx context.Context, c change) {
 func settledBefore(pod *corev1.Pod) bool {
 	return pod.Status.StartTime != nil || pod.DeletionTimestamp != nil ||
 		pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-}
-
-func (a *Agent) nameTaken(pod *corev1.Pod) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, m := range a.machines {
-		if m.namespace == pod.Namespace && m.name == pod.Name {
-			return true
-		}
-	}
-	return false
 }
 
 func (a *Agent) start(ctx context.Context, m *machine) {
@@ -167,9 +180,21 @@ func (a *Agent) start(ctx context.Context, m *machine) {
 func (a *Agent) admit(pod *corev1.Pod) *admit.Refusal {
 	node, ok := a.nodes.Get("", a.cfg.NodeName)
 	if !ok {
+		node = a.registry.Initial() // a static pod that comes before the API server
+	}
+	place := admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: a.placed(pod.UID), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls}
+	refusal := admit.Pod(pod, place)
+	if refusal == nil {
 		return nil
 	}
-	return admit.Pod(pod, admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: a.placed(pod.UID), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls})
+	victims, ok := admit.Victims(pod, place)
+	if !ok {
+		return refusal
+	}
+	for _, v := range victims {
+		a.preempt(v.UID)
+	}
+	return nil
 }
 
 // resizable decides whether a pod's changed resources fit.
@@ -197,6 +222,11 @@ func (a *Agent) adopt(ctx context.Context) {
 	for _, p := range a.pods.List() {
 		known[string(p.UID)] = true
 	}
+	a.statics.mu.Lock()
+	for uid := range a.statics.pods {
+		known[string(uid)] = true
+	}
+	a.statics.mu.Unlock()
 	boxes, err := a.cfg.Engine.ListPodSandbox(ctx, &rt.ListPodSandboxRequest{})
 	if err != nil {
 		a.cfg.Log.Error("can't list sandboxes; orphans stay until the next start", "err", err)

@@ -16,7 +16,7 @@ import (
 // reject ends a pod that the node didn't take, before anything was made for it.
 func (m *machine) reject() {
 	m.fatal = &status.Verdict{Reason: m.verdict.Reason, Message: m.verdict.Message}
-	m.event(corev1.EventTypeWarning, m.verdict.Reason, m.verdict.Message[len("Pod was rejected: "):])
+	m.event(corev1.EventTypeWarning, m.verdict.Reason, m.verdict.Said())
 	m.leave()
 }
 
@@ -143,6 +143,7 @@ func (m *machine) busy(now time.Time) map[string]bool {
 		keys[string(plan.MountVolumes)] = true
 	}
 	delete(keys, opReport)
+	delete(keys, opMirror)
 	return keys
 }
 

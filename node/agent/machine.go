@@ -14,6 +14,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/plan"
 	"github.com/sampan-dev/sampan/node/agent/probe"
 	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/static"
 	"github.com/sampan-dev/sampan/node/agent/status"
 	"github.com/sampan-dev/sampan/node/volume"
 )
@@ -49,15 +50,20 @@ type machine struct {
 	namespace, name string
 	log             *slog.Logger
 	bell            chan struct{}
+	// static: a manifest asks for it, and the API only shows it.
+	static bool
 	// trusting: a volume of the pod shows trust bundles.
 	trusting bool
 
 	mu      sync.Mutex // guards the mailbox and what others read
 	mail    change
 	refs    bool
+	end     *ending
 	results []func(*machine)
 	seenIPs []string
-	holds   *corev1.Pod // the admitted pod, nil when it needs no room any more
+	// seenStatus is a static pod's status, which the API may not have.
+	seenStatus corev1.PodStatus
+	holds      *corev1.Pod // the admitted pod, nil when it needs no room any more
 
 	// owned
 	life     context.Context // the owner's; operations that follow others begin under it
@@ -94,13 +100,18 @@ type machine struct {
 	applied map[string]corev1.ResourceRequirements
 	noRoom  *status.Verdict
 
-	probes   *probe.Set
-	adopted  bool
-	status   corev1.PodStatus
-	written  bool
-	holdSend time.Time
-	sendFail int
-	wasReady bool
+	probes  *probe.Set
+	adopted bool
+	status  corev1.PodStatus
+	// mirror is what shows a static pod, nil for nothing.
+	mirror     *corev1.Pod
+	holdMirror time.Time
+	mirrorFail int
+	inherited  bool
+	written    bool
+	holdSend   time.Time
+	sendFail   int
+	wasReady   bool
 }
 
 func newMachine(a *Agent, pod *corev1.Pod) *machine {
@@ -113,6 +124,7 @@ func newMachine(a *Agent, pod *corev1.Pod) *machine {
 		pulls: map[string]pullHistory{}, failures: map[string]plan.Failure{}, crashes: map[string]plan.Crash{},
 		told: map[string]time.Time{}, shown: map[string]plan.Waiting{}, applied: map[string]corev1.ResourceRequirements{}, hooked: map[string]bool{}, status: pod.Status,
 	}
+	m.static = static.Is(pod)
 	m.trusting, _ = volume.Attests(pod)
 	m.probes = probe.NewSet(a.doer.Probe, m.wake, func(container string, kind probe.Kind, output string) {
 		m.unhealthy(pod, container, kind.Title(), output)
@@ -148,6 +160,15 @@ func (m *machine) ips() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.seenIPs
+}
+
+// withStatus is a static pod with its status.
+func (m *machine) withStatus() *corev1.Pod {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := *m.mail.pod
+	p.Status = m.seenStatus
+	return &p
 }
 
 // admitted is the pod as admission counts it, nil when it takes no room.
@@ -194,6 +215,7 @@ func (m *machine) step(ctx context.Context) time.Duration {
 		moved = m.advance(ctx, again, waiting)
 	}
 	m.probe(ctx)
+	m.reflect(ctx, again)
 	m.report(ctx, again, waiting)
 	return again.in()
 }
@@ -223,10 +245,11 @@ func (m *machine) advance(ctx context.Context, again *alarm, waiting map[string]
 // collect takes what others have left.
 func (m *machine) collect() {
 	m.mu.Lock()
-	mail, refs, results := m.mail, m.refs, m.results
-	m.refs, m.results = false, nil
+	mail, refs, results, end := m.mail, m.refs, m.results, m.end
+	m.refs, m.results, m.end = false, nil, nil
 	m.mu.Unlock()
 	m.accept(mail)
+	m.heed(end)
 	for _, apply := range results {
 		apply(m)
 	}

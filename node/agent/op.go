@@ -17,6 +17,7 @@ const (
 	opRelease = "release"
 	opDelete  = "delete"
 	opBury    = "bury"
+	opMirror  = "mirror"
 )
 
 // op is one operation under way.

@@ -37,8 +37,14 @@ func (m *machine) report(ctx context.Context, again *alarm, waiting map[string]p
 	if !m.frozen {
 		m.status = m.compute(waiting)
 	}
+	if m.static {
+		m.mu.Lock()
+		m.seenStatus = m.status
+		m.mu.Unlock()
+	}
 	m.markReady()
-	m.written = equality.Semantic.DeepEqual(m.status, m.pod.Status)
+	base := m.shownBy()
+	m.written = base == nil || equality.Semantic.DeepEqual(m.status, base.Status)
 	if m.written || m.ops[opReport] != nil {
 		return
 	}
@@ -46,7 +52,7 @@ func (m *machine) report(ctx context.Context, again *alarm, waiting map[string]p
 		again.by(m.holdSend)
 		return
 	}
-	base, next := m.pod, m.status
+	next := m.status
 	m.launch(ctx, opReport, plan.Step{}, func(ctx context.Context) func(*machine) {
 		begin := time.Now()
 		got, err := m.a.sendStatus(ctx, base, next)
@@ -59,7 +65,7 @@ func (m *machine) report(ctx context.Context, again *alarm, waiting map[string]p
 
 func (m *machine) compute(waiting map[string]plan.Waiting) corev1.PodStatus {
 	return status.Compute(status.Input{
-		Pod: m.pod, Old: m.status, Actual: m.now, Waiting: waiting, Ready: m.probes.Ready, Started: m.probes.Started,
+		Pod: m.judged(), Old: m.status, Actual: m.now, Waiting: waiting, Ready: m.probes.Ready, Started: m.probes.Started,
 		Applied: m.applied, NoRoom: m.noRoom, Ended: m.ended, Failed: m.fatal, HostIPs: m.a.cfg.NodeIPs, Runtime: m.a.runtimeName(), Now: time.Now(),
 	})
 }
@@ -68,7 +74,10 @@ func (m *machine) compute(waiting map[string]plan.Waiting) corev1.PodStatus {
 func (m *machine) sent(got *corev1.Pod, err error) {
 	if err == nil {
 		m.sendFail, m.holdSend = 0, time.Time{}
-		if !older(got.ResourceVersion, m.pod.ResourceVersion) {
+		switch {
+		case m.static:
+			m.a.sawMirror(got)
+		case !older(got.ResourceVersion, m.pod.ResourceVersion):
 			m.pod = got
 		}
 		return

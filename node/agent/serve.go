@@ -14,6 +14,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/server"
 	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/static"
 )
 
 // Handler is the kubelet API, for whoever serves it in the process itself.
@@ -63,11 +64,34 @@ func listenHost(address string) string {
 type view struct{ a *Agent }
 
 // Pods implements server.Node.
-func (v view) Pods() []*corev1.Pod { return v.a.pods.List() }
+func (v view) Pods() []*corev1.Pod {
+	var list []*corev1.Pod
+	for _, p := range v.a.pods.List() {
+		if !static.IsMirror(p) {
+			list = append(list, p)
+		}
+	}
+	v.a.mu.Lock()
+	defer v.a.mu.Unlock()
+	for _, m := range v.a.machines {
+		if m.static {
+			list = append(list, m.withStatus())
+		}
+	}
+	return list
+}
+
+// pod is the pod of a name, a static one rather than its mirror.
+func (v view) pod(namespace, name string) (*corev1.Pod, bool) {
+	if m := v.a.named(namespace, name); m != nil && m.static {
+		return m.withStatus(), true
+	}
+	return v.a.pods.Get(namespace, name)
+}
 
 // Sandbox implements server.Node.
 func (v view) Sandbox(ctx context.Context, namespace, name string) (string, error) {
-	pod, ok := v.a.pods.Get(namespace, name)
+	pod, ok := v.pod(namespace, name)
 	if !ok {
 		return "", fmt.Errorf("pod does not exist")
 	}
@@ -84,7 +108,7 @@ func (v view) Sandbox(ctx context.Context, namespace, name string) (string, erro
 
 // Container implements server.Node.
 func (v view) Container(ctx context.Context, namespace, name, container string, previous bool) (server.Container, error) {
-	pod, ok := v.a.pods.Get(namespace, name)
+	pod, ok := v.pod(namespace, name)
 	if !ok {
 		return server.Container{}, fmt.Errorf("pod %q does not exist", namespace+"/"+name)
 	}

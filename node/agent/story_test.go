@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -22,6 +23,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/clienttest"
@@ -29,6 +31,7 @@ import (
 	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/internal/timeline"
 	"github.com/sampan-dev/sampan/node/agent/agenttest"
+	"github.com/sampan-dev/sampan/node/agent/settings"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata")
@@ -42,9 +45,30 @@ type api struct {
 	*clienttest.Memory
 	tokens int
 	events atomic.Int64
+	// down makes the server refuse everything.
+	down atomic.Bool
+}
+
+var errDown = errors.New("connection refused")
+
+func (a *api) List(ctx context.Context, t target.Target, opts metav1.ListOptions) (runtime.Object, error) {
+	if a.down.Load() {
+		return nil, errDown
+	}
+	return a.Memory.List(ctx, t, opts)
+}
+
+func (a *api) Watch(ctx context.Context, t target.Target, opts metav1.ListOptions) (watch.Interface, error) {
+	if a.down.Load() {
+		return nil, errDown
+	}
+	return a.Memory.Watch(ctx, t, opts)
 }
 
 func (a *api) Create(ctx context.Context, t target.Target, obj runtime.Object, opts metav1.CreateOptions) (runtime.Object, error) {
+	if a.down.Load() {
+		return nil, errDown
+	}
 	if t.Resource == client.Events.GroupVersionResource {
 		// Events are named by the time, and here much happens at one instant.
 		e := obj.(*corev1.Event).DeepCopy()
@@ -107,6 +131,8 @@ type story struct {
 
 	agent     *Agent
 	stopAgent func()
+	// kubelet is the configuration of the next agent.
+	kubelet settings.Kubelet
 
 	mu    sync.Mutex
 	at    time.Duration
@@ -161,6 +187,7 @@ func (s *story) compare(name string) {
 
 func (s *story) startAgent() {
 	a, err := New(Config{
+		Kubelet: &s.kubelet, poll: true,
 		NodeName: "n1", NodeIPs: []string{"192.0.2.1"}, Transport: s.api, Engine: s.engine, Root: filepath.Join(s.dir, "pods"), CgroupMount: filepath.Join(s.dir, "cgroup"),
 		LogMaxSize: -1, PodCIDR: "10.0.0.0/24", Timeline: s.marks, ClusterDNS: []string{"10.96.0.10"},
 		Capacity: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2"), corev1.ResourceMemory: resource.MustParse("1Gi")},

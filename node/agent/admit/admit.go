@@ -14,6 +14,7 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/static"
 )
 
 // Refusal is why a pod may not run here; it becomes the pod's reason and message.
@@ -28,6 +29,8 @@ type Node struct {
 	// UnsafeSysctls are patterns of sysctls that are allowed besides the safe
 	// ones; a trailing * stands for the rest of a name.
 	UnsafeSysctls []string
+	// Pressures are the conditions by which the node says what it is short of.
+	Pressures []corev1.NodeConditionType
 }
 
 func (n Node) allows(sysctl string) bool {
@@ -42,14 +45,44 @@ func (n Node) allows(sysctl string) bool {
 
 // Pod returns nil when the node takes the pod.
 func Pod(pod *corev1.Pod, node Node) *Refusal {
-	checks := []func(*corev1.Pod, Node) *Refusal{operatingSystem, sysctls, userNamespace, resources, affinity, hostPorts, taints}
-	for _, check := range checks {
+	for _, check := range []func(*corev1.Pod, Node) *Refusal{operatingSystem, sysctls, userNamespace, pressure, resources, affinity, hostPorts, taints} {
 		if r := check(pod, node); r != nil {
-			r.Message = "Pod was rejected: " + r.Message
+			r.Message = rejected + r.Message
 			return r
 		}
 	}
 	return nil
+}
+
+// rejected begins the message of every refusal.
+const rejected = "Pod was rejected: "
+
+// Refuse is a refusal for a reason found elsewhere.
+func Refuse(reason, message string) *Refusal { return &Refusal{reason, rejected + message} }
+
+// Said is the message without what all refusals begin with, as events have it.
+func (r *Refusal) Said() string { return strings.TrimPrefix(r.Message, rejected) }
+
+// checks are those that more room doesn't change.
+var checks = []func(*corev1.Pod, Node) *Refusal{operatingSystem, sysctls, userNamespace, pressure, affinity, hostPorts, taints}
+
+// pressure keeps pods off a node that is short of something: all but critical
+// ones, and when it is only memory all but those that have requested some, or
+// that say they tolerate it.
+func pressure(pod *corev1.Pod, node Node) *Refusal {
+	if len(node.Pressures) == 0 || Critical(pod) {
+		return nil
+	}
+	if len(node.Pressures) == 1 && node.Pressures[0] == corev1.NodeMemoryPressure {
+		if spec.QoS(pod) != corev1.PodQOSBestEffort {
+			return nil
+		}
+		taint := corev1.Taint{Key: corev1.TaintNodeMemoryPressure, Effect: corev1.TaintEffectNoSchedule}
+		if slices.ContainsFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool { return tolerates(t, taint) }) {
+			return nil
+		}
+	}
+	return &Refusal{"Evicted", fmt.Sprintf("The node had condition: %v. ", node.Pressures)}
 }
 
 // Resize returns nil when the node has room for the pod as its spec is now.
@@ -216,6 +249,9 @@ func eachHostPort(pod *corev1.Pod, fn func(p port, ip string)) {
 }
 
 func taints(pod *corev1.Pod, node Node) *Refusal {
+	if static.Is(pod) {
+		return nil // a node's taints are about who may come to it, not about who is its own
+	}
 	for _, t := range node.Node.Spec.Taints {
 		if t.Effect != corev1.TaintEffectNoExecute {
 			continue

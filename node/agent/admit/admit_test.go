@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -76,5 +77,75 @@ func TestPod(t *testing.T) {
 	node.Pods = append(node.Pods, podWith(func(*corev1.PodSpec) {}))
 	if got := Pod(tolerate(func(*corev1.PodSpec) {}), node); got == nil || got.Reason != "OutOfpods" {
 		t.Errorf("a fourth pod of three: %+v", got)
+	}
+}
+
+// TestVictims: a critical pod takes the place of as few others as will do, the
+// least sure of theirs first, and never that of another critical one.
+func TestVictims(t *testing.T) {
+	mk := func(name, cpu, memory string, limited bool, priority int32) *corev1.Pod {
+		r := corev1.ResourceList{}
+		if cpu != "" {
+			r[corev1.ResourceCPU] = resource.MustParse(cpu)
+		}
+		if memory != "" {
+			r[corev1.ResourceMemory] = resource.MustParse(memory)
+		}
+		c := corev1.Container{Name: "c", Resources: corev1.ResourceRequirements{Requests: r}}
+		if limited {
+			c.Resources.Limits = r
+		}
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{Priority: &priority, Containers: []corev1.Container{c}}}
+	}
+	const critical = 2_000_000_000
+	node := Node{
+		Node:        &corev1.Node{},
+		Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("4Gi"), corev1.ResourcePods: resource.MustParse("10")},
+		Pods: []*corev1.Pod{
+			mk("idle", "", "", false, 0), mk("small", "500m", "1Gi", false, 0), mk("large", "2", "1Gi", false, 0),
+			mk("sure", "1", "1Gi", true, 0), mk("vital", "500m", "512Mi", true, critical),
+		},
+	}
+	for _, c := range []struct {
+		pod  *corev1.Pod
+		want string
+		ok   bool
+	}{
+		{mk("plain", "1", "", false, 0), "", false},
+		{mk("key", "300m", "", false, critical), "small", true},
+		{mk("key", "1", "", false, critical), "large", true},
+		{mk("key", "3", "", false, critical), "large sure", true},
+		{mk("key", "4", "", false, critical), "", false},
+		{mk("key", "3500m", "", false, critical), "large small sure", true},
+	} {
+		got, ok := Victims(c.pod, node)
+		var names []string
+		for _, p := range got {
+			names = append(names, p.Name)
+		}
+		if strings.Join(names, " ") != c.want || ok != c.ok {
+			t.Errorf("%s %s: %v %v, want %q %v", c.pod.Name, c.pod.Spec.Containers[0].Resources.Requests.Cpu(), names, ok, c.want, c.ok)
+		}
+	}
+}
+
+// TestPressure: who may still come to a node that is short of something.
+func TestPressure(t *testing.T) {
+	node := Node{Node: &corev1.Node{}, Pressures: []corev1.NodeConditionType{corev1.NodeMemoryPressure}}
+	idle := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}}}}
+	if r := Pod(idle, node); r == nil || r.Reason != "Evicted" || r.Said() != "The node had condition: [MemoryPressure]. " {
+		t.Errorf("best-effort: %+v", r)
+	}
+	asking := idle.DeepCopy()
+	asking.Status.QOSClass = corev1.PodQOSBurstable
+	tolerant := idle.DeepCopy()
+	tolerant.Spec.Tolerations = []corev1.Toleration{{Key: corev1.TaintNodeMemoryPressure, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}}
+	for _, p := range []*corev1.Pod{asking, tolerant} {
+		if r := Pod(p, node); r != nil {
+			t.Errorf("%+v is kept out of a node short of memory", p.Spec)
+		}
+		if r := Pod(p, Node{Node: node.Node, Pressures: []corev1.NodeConditionType{corev1.NodeDiskPressure}}); r == nil {
+			t.Errorf("%+v comes to a node short of disk", p.Spec)
+		}
 	}
 }

@@ -19,6 +19,10 @@ const (
 	MovedTo = unix.IN_MOVED_TO
 	OneShot = unix.IN_ONESHOT
 	Ignored = unix.IN_IGNORED
+
+	MovedFrom  = unix.IN_MOVED_FROM
+	Delete     = unix.IN_DELETE
+	CloseWrite = unix.IN_CLOSE_WRITE
 )
 
 // Event is one change. Name is set for a change in a watched directory.

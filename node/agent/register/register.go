@@ -234,8 +234,30 @@ func (r *Registrar) relabel(ctx context.Context, have *corev1.Node, want map[str
 	return nil
 }
 
+// Initial is the Node as it would be created now, for decisions that can't wait
+// for the API server.
+func (r *Registrar) Initial() *corev1.Node {
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: r.cfg.NodeName, Labels: r.labels()},
+		Spec:       corev1.NodeSpec{Taints: r.cfg.Taints},
+		Status:     corev1.NodeStatus{Capacity: r.Capacity(), Allocatable: r.Allocatable(), NodeInfo: r.machine.info},
+	}
+}
+
 // object is the Node as it is created.
 func (r *Registrar) object(ctx context.Context) *corev1.Node {
+	node := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: r.cfg.NodeName, Labels: r.labels(),
+			Annotations: map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+		},
+		Spec: corev1.NodeSpec{Taints: r.cfg.Taints, ProviderID: r.cfg.ProviderID},
+	}
+	node.Status = r.status(ctx, corev1.NodeStatus{})
+	return node
+}
+
+func (r *Registrar) labels() map[string]string {
 	labels := map[string]string{
 		corev1.LabelHostname: r.cfg.NodeName, corev1.LabelOSStable: r.machine.info.OperatingSystem,
 		corev1.LabelArchStable:  r.machine.info.Architecture,
@@ -244,15 +266,7 @@ func (r *Registrar) object(ctx context.Context) *corev1.Node {
 	for k, v := range r.cfg.Labels {
 		labels[k] = v
 	}
-	node := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{
-			Name: r.cfg.NodeName, Labels: labels,
-			Annotations: map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
-		},
-		Spec: corev1.NodeSpec{Taints: r.cfg.Taints, ProviderID: r.cfg.ProviderID},
-	}
-	node.Status = r.status(ctx, corev1.NodeStatus{})
-	return node
+	return labels
 }
 
 // beat is one heartbeat: the lease, and the status when it is due.

@@ -39,6 +39,7 @@ func conditions(s *corev1.PodStatus, in Input) {
 			s.Conditions = append(s.Conditions, c)
 		}
 	}
+	disruption(s, in)
 	resizing(s, in)
 	containers := containersReady(in, s)
 	set(s, in, corev1.PodReadyToStartContainers, sandboxReady(in))
@@ -67,6 +68,15 @@ func set(s *corev1.PodStatus, in Input, t corev1.PodConditionType, f finding) {
 		}
 	}
 	s.Conditions = append(s.Conditions, c)
+}
+
+// disruption tells of a pod that the node itself brings down.
+func disruption(s *corev1.PodStatus, in Input) {
+	if in.Failed == nil || in.Failed.Disruption == "" || s.Phase != corev1.PodFailed {
+		return
+	}
+	s.Conditions = slices.DeleteFunc(s.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })
+	set(s, in, corev1.DisruptionTarget, finding{status: true, reason: corev1.PodReasonTerminationByKubelet, message: in.Failed.Disruption})
 }
 
 // resizing tells of a resize that waits for room, or is under way. There is no

@@ -17,7 +17,12 @@ import (
 )
 
 // Verdict decides a whole pod's end: it was rejected, evicted or out of time.
-type Verdict struct{ Reason, Message string }
+type Verdict struct {
+	Reason, Message string
+	// Disruption is the message of the condition DisruptionTarget, by which the
+	// pod shows that it is not at fault; "" for none.
+	Disruption string
+}
 
 // Input is all that a status depends on.
 type Input struct {
