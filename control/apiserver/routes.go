@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
 	"github.com/sampan-dev/sampan/control/apiserver/authz/impersonate"
 	"github.com/sampan-dev/sampan/control/apiserver/discovery"
+	"github.com/sampan-dev/sampan/control/apiserver/watchdog"
 	"github.com/sampan-dev/sampan/internal/identity"
 )
 
@@ -57,7 +57,7 @@ func (s *Server) routes() (http.Handler, error) {
 		others.Handle(path, h)
 	}
 	others.HandleFunc("/", s.servePaths)
-	return s.contain(s.measured(s.authenticate(s.audited(s.order.Handler(s.split(others)))))), nil
+	return deep(s.contain(s.measured(s.authenticate(s.audited(s.order.Handler(s.split(others))))))), nil
 }
 
 // split sends resource paths to the generic handler and authorises all others.
@@ -103,12 +103,12 @@ func (s *Server) mayVisit(r *http.Request, who identity.Identity) error {
 // contain keeps a panic to its request and gives the request a name.
 func (s *Server) contain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id := uuid.NewString()
+		id := auditID()
 		w.Header().Set("Audit-Id", id)
 		w.Header().Set("Cache-Control", "no-cache, private")
 		about := &origin{auditID: id, address: peer(r)}
 		r = r.WithContext(context.WithValue(r.Context(), originKey{}, about))
-		boundBody(w, r)
+		defer boundBody(w, r)()
 		defer func() {
 			p := recover()
 			if p == nil {
@@ -128,13 +128,15 @@ func (s *Server) contain(next http.Handler) http.Handler {
 // may last, and not for ever.
 const bodyWait = time.Minute
 
-// boundBody ends requests whose body does not come. Connections and proxies may
-// take as long as they like.
-func boundBody(w http.ResponseWriter, r *http.Request) {
+// boundBody ends requests whose body does not come, until done is called.
+// Connections and proxies may take as long as they like.
+func boundBody(w http.ResponseWriter, r *http.Request) (done func()) {
 	if r.Body == http.NoBody || r.Header.Get("Upgrade") != "" || strings.Contains(r.URL.Path, "/proxy") {
-		return
+		return func() {}
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWait)) // not every writer has deadlines
+	dog := watchdog.New(http.NewResponseController(w).SetReadDeadline)
+	dog.Arm(bodyWait)
+	return dog.Disarm
 }
 
 func peer(r *http.Request) string {

@@ -3,7 +3,6 @@ package audit
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
@@ -172,7 +171,7 @@ func (r *Record) answered() http.Header {
 
 // Write gives an event to all sinks.
 func (t *Trail) Write(e *Event) {
-	raw, err := json.Marshal(e)
+	raw, err := e.encode()
 	if err != nil {
 		t.Log.Error("encode audit event", "error", err)
 		return

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+	"weak"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -71,7 +72,7 @@ func New(cfg Config) *Authenticator {
 	if cfg.Anonymous == nil {
 		cfg.Anonymous = IsHealth
 	}
-	return &Authenticator{cfg: cfg, known: certificates{valid: map[[32]byte]time.Time{}}}
+	return &Authenticator{cfg: cfg, known: certificates{valid: map[weak.Pointer[x509.Certificate]]holder{}}}
 }
 
 // Authenticate gives the caller of r. Without any credentials it is

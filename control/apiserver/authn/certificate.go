@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/sampan-dev/sampan/internal/identity"
 )
@@ -14,52 +15,60 @@ import (
 // that are verified again.
 const maxKnown = 4096
 
-// certificates remembers which leaves were verified, and until when that holds,
-// so that a busy client costs one signature check and not one a request.
+// certificates remembers who showed which leaf, and until when that holds, so that
+// a connection costs one signature check and a request none. A leaf is known by its
+// address: crypto/tls gives all requests of a connection the same one.
 type certificates struct {
 	mu    sync.Mutex
-	valid map[[32]byte]time.Time
+	valid map[weak.Pointer[x509.Certificate]]holder
 }
 
-func (c *certificates) holds(sum [32]byte, now time.Time) bool {
+// holder is the caller that a certificate names: shared, never changed.
+type holder struct {
+	who   identity.Identity
+	until time.Time
+}
+
+func (c *certificates) holder(leaf *x509.Certificate, now time.Time) (identity.Identity, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	until, ok := c.valid[sum]
-	return ok && now.Before(until)
+	h, ok := c.valid[weak.Make(leaf)]
+	return h.who, ok && now.Before(h.until)
 }
 
-func (c *certificates) remember(sum [32]byte, until time.Time) {
+func (c *certificates) remember(leaf *x509.Certificate, h holder) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.valid) >= maxKnown {
 		clear(c.valid)
 	}
-	c.valid[sum] = until
+	c.valid[weak.Make(leaf)] = h
 }
 
 // byCertificate names the caller after the certificate's subject: its common
 // name is the user, its organizations are the groups.
 func (a *Authenticator) byCertificate(chain []*x509.Certificate) (identity.Identity, error) {
 	leaf := chain[0]
-	sum := sha256.Sum256(leaf.Raw)
 	now := a.cfg.Now()
-	if now.Before(leaf.NotBefore) || !a.known.holds(sum, now) {
-		until, err := verify(chain, a.cfg.ClientCAs, now)
-		if err != nil {
-			return identity.Identity{}, fmt.Errorf("client certificate of %q: %w: %w", leaf.Subject.CommonName, err, ErrRefused)
-		}
-		a.known.remember(sum, until)
+	if who, ok := a.known.holder(leaf, now); ok && !now.Before(leaf.NotBefore) {
+		return who, nil
+	}
+	until, err := verify(chain, a.cfg.ClientCAs, now)
+	if err != nil {
+		return identity.Identity{}, fmt.Errorf("client certificate of %q: %w: %w", leaf.Subject.CommonName, err, ErrRefused)
 	}
 	if leaf.Subject.CommonName == "" {
 		return identity.Identity{}, fmt.Errorf("client certificate without a common name: %w", ErrRefused)
 	}
 	groups := make([]string, 0, len(leaf.Subject.Organization)+1)
 	groups = append(append(groups, leaf.Subject.Organization...), identity.Authenticated)
-	return identity.Identity{
+	who := identity.Identity{
 		Name:   leaf.Subject.CommonName,
 		Groups: groups,
-		Extra:  map[string][]string{credentialID: {fmt.Sprintf("X509SHA256=%x", sum)}},
-	}, nil
+		Extra:  map[string][]string{credentialID: {fmt.Sprintf("X509SHA256=%x", sha256.Sum256(leaf.Raw))}},
+	}
+	a.known.remember(leaf, holder{who, until})
+	return who, nil
 }
 
 // verify returns until when the chain is good.

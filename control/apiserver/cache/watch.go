@@ -73,6 +73,10 @@ type WatchOptions struct {
 	// Bookmarks: a Bookmark tells every minute how far the watch has come,
 	// unless other events did.
 	Bookmarks bool
+	// Paced brings events of a busy watch together: batches come some two hundred
+	// times a second at most, but for a few at once. For readers to whom the batch
+	// costs more than what is in it.
+	Paced bool
 }
 
 // Watcher delivers events. Stop it when done.
@@ -91,6 +95,7 @@ type Watcher struct {
 	next uint64 // the place in the window
 	sent int64  // the highest revision the reader knows of
 	due  bool   // a bookmark is
+	pace pace
 }
 
 // Watch starts a watcher. What the window does not reach back to comes out of the
@@ -102,7 +107,8 @@ func (c *Cache) Watch(opts WatchOptions) (*Watcher, error) {
 	if c.current.revision == 0 {
 		return nil, fmt.Errorf("watch %q: %w", c.cfg.Prefix, ErrNotReady)
 	}
-	w := &Watcher{cache: c, opts: opts, events: make(chan []Event), stop: make(chan struct{})}
+	w := &Watcher{cache: c, opts: opts, events: make(chan []Event), stop: make(chan struct{}),
+		pace: pace{on: opts.Paced, left: paceBurst}}
 	switch {
 	case opts.Initial:
 		w.start, w.next = c.current, c.current.next
@@ -152,6 +158,9 @@ func (w *Watcher) run() {
 		if len(seen.changes) > maxBatch {
 			continue
 		}
+		if !w.rest() {
+			return
+		}
 		select {
 		case <-seen.changed:
 		case <-tick:
@@ -163,6 +172,24 @@ func (w *Watcher) run() {
 		case <-w.stop:
 			return
 		}
+	}
+}
+
+// rest waits until the next batch may come, and reports whether one may at all.
+func (w *Watcher) rest() bool {
+	wait := w.pace.wait()
+	if wait <= 0 {
+		return true
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-w.cache.done:
+		return true // which the caller finds out
+	case <-w.stop:
+		return false
 	}
 }
 
@@ -225,6 +252,7 @@ func (w *Watcher) send(batch []Event) bool {
 		changed := seen.changed // only this: the window must not be held while waiting
 		select {
 		case w.events <- batch:
+			w.pace.took()
 			return true
 		case <-changed:
 		case <-w.cache.done:

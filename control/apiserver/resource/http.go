@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sampan-dev/sampan/control/apiserver/watchdog"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -27,6 +28,7 @@ type exchange struct {
 	form   form  // what the client accepts; JSON until negotiated
 	query  error // what is wrong with the URL's query, told after authorisation
 	wrote  bool
+	dog    *watchdog.Dog // nil until something is written that may take long
 }
 
 // ServeHTTP serves /api/<version>/… and /apis/<group>/<version>/…. Who asks is
@@ -63,7 +65,7 @@ func (x *exchange) begin(at route) {
 	}
 	x.req = &Request{
 		Target: at.target, User: who, Path: at.rest,
-		Agent: x.r.UserAgent(), Received: x.server.cfg.Now(), Warn: x.warn,
+		Agent: x.r.UserAgent(), Received: x.server.cfg.Now(), Warn: x.warn, wire: true,
 	}
 	x.req.Verb = at.verb(x.r.Method, wantsWatch(x.r.URL.Query()))
 }
@@ -157,10 +159,6 @@ func (x *exchange) noRoute(at route) error {
 
 // run takes the request through the server and writes the answer.
 func (x *exchange) run(ctx context.Context) {
-	switch x.req.Verb {
-	case verbCreate, verbUpdate, verbPatch:
-		deepen()
-	}
 	out, err := x.answer(ctx)
 	x.server.audit(ctx, x.req, out, err)
 	if err != nil {
@@ -308,10 +306,11 @@ func (x *exchange) warn(text string) {
 const writeWait = time.Minute
 
 // hurry ends the connection of a client that does not accept what is written
-// before done is called. Not every writer has deadlines. One that stays set would
-// end an idle HTTP/2 stream, or the next request on an HTTP/1 connection.
+// before done is called. Not every writer has deadlines.
 func (x *exchange) hurry() (done func()) {
-	rc := http.NewResponseController(x.w)
-	_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
-	return func() { _ = rc.SetWriteDeadline(time.Time{}) }
+	if x.dog == nil {
+		x.dog = watchdog.New(http.NewResponseController(x.w).SetWriteDeadline)
+	}
+	x.dog.Arm(writeWait)
+	return x.dog.Disarm
 }

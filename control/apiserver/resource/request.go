@@ -55,6 +55,8 @@ type Request struct {
 
 	// Warn shows the user a warning; nil drops it.
 	Warn func(text string)
+
+	wire bool // it came over HTTP
 }
 
 type requestKey struct{}

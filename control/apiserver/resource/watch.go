@@ -106,6 +106,7 @@ func (s *stream) start(ctx context.Context, sel selector, revision int64) error 
 		Namespace: s.call.req.Target.Namespace,
 		Match:     s.match(sel),
 		Bookmarks: s.bookmarks,
+		Paced:     s.call.req.wire,
 	})
 	s.watcher, s.after = w, revision
 	return err
