@@ -93,6 +93,9 @@ type Config struct {
 	AdmissionPath string
 	// Timeline gets the first marks of each pod; it may be nil.
 	Timeline *timeline.Recorder
+	// Verdicts of who owns what may be shared by servers of the same Kinds in one
+	// process, as those of a simulation; nil makes some of its own.
+	Verdicts *resource.Verdicts
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
 	// Log gets what no client is told; nil discards it.

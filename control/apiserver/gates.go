@@ -45,6 +45,7 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 		Transformers: s.cfg.Transformers,
 		Transformer:  s.transformer,
 		CustomTypes:  s.types,
+		Verdicts:     s.cfg.Verdicts,
 		Hooks: map[schema.GroupResource]resource.Hook{
 			{Resource: "services"}: {
 				BeginCreate: func(ctx context.Context, obj kinds.Object, dryRun bool) (func(bool), error) {

@@ -28,7 +28,7 @@ type fieldManagers struct {
 	server    *Server
 	converter func() managedfields.TypeConverter
 	made      sync.Map // managerKey -> *managedfields.FieldManager
-	known     verdicts
+	known     *Verdicts
 }
 
 type managerKey struct {
@@ -39,6 +39,7 @@ type managerKey struct {
 func newFieldManagers(s *Server) *fieldManagers {
 	return &fieldManagers{
 		server: s,
+		known:  s.cfg.Verdicts,
 		converter: sync.OnceValue(func() managedfields.TypeConverter {
 			return s.cfg.TypeConverter(s.cfg.Scheme)
 		}),

@@ -83,6 +83,9 @@ type Config struct {
 	// CustomTypes gives the typed schema of a kind without a Go type; nil, or a
 	// nil answer, means that lists are atomic there.
 	CustomTypes func(schema.GroupVersionKind) managedfields.TypeConverter
+	// Verdicts of who owns what may be shared by servers of the very same built-in
+	// kinds; nil makes some of its own.
+	Verdicts *Verdicts
 	// Authorizer is asked for every request, in-process ones too. It must be set.
 	Authorizer Authorizer
 	// Ordered says that whoever calls ServeHTTP bounds the requests in flight
@@ -192,6 +195,9 @@ func withDefaults(cfg Config) Config {
 	}
 	if cfg.TypeConverter == nil {
 		cfg.TypeConverter = builtInTypes
+	}
+	if cfg.Verdicts == nil {
+		cfg.Verdicts = &Verdicts{}
 	}
 	if cfg.Admission == nil {
 		cfg.Admission = admitAll{}

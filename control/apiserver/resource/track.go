@@ -17,11 +17,12 @@ import (
 // remembered of them they are some MiB at the very most.
 const maxVerdicts = 512
 
-// verdicts remember what the field manager made of writes, by their shape: most
+// Verdicts remember what the field manager made of writes, by their shape: most
 // writes are like another one, and the manager's own way, which compares typed
 // values field by field, costs more than all the rest of a create. The young give
-// way to the old when there are too many, so that what is used stays.
-type verdicts struct {
+// way to the old when there are too many, so that what is used stays. The zero
+// Verdicts are ready; any goroutine may use them.
+type Verdicts struct {
 	mu         sync.RWMutex
 	young, old map[string][]owner
 }
@@ -34,7 +35,7 @@ type owner struct {
 	from int
 }
 
-func (v *verdicts) get(shape []byte) ([]owner, bool) {
+func (v *Verdicts) get(shape []byte) ([]owner, bool) {
 	v.mu.RLock()
 	found, ok := v.young[string(shape)]
 	if ok {
@@ -49,7 +50,7 @@ func (v *verdicts) get(shape []byte) ([]owner, bool) {
 	return found, ok
 }
 
-func (v *verdicts) put(shape []byte, owners []owner) {
+func (v *Verdicts) put(shape []byte, owners []owner) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.young) >= maxVerdicts || v.young == nil {
@@ -58,7 +59,7 @@ func (v *verdicts) put(shape []byte, owners []owner) {
 	v.young[string(shape)] = owners
 }
 
-func (v *verdicts) forget() {
+func (v *Verdicts) forget() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.young, v.old = nil, nil

@@ -20,6 +20,7 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/apiserver"
+	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/control/controller"
 	controllers "github.com/sampan-dev/sampan/control/controller/all"
 	"github.com/sampan-dev/sampan/control/scheduler"
@@ -44,10 +45,13 @@ const (
 	maxSteps = 200_000
 )
 
-// keys are made once: making them is the slowest part of a start.
+// keys are what lives share: the keys, for making them is the slowest part of a
+// start, and what servers have found out about the owners of fields, which is the
+// same for all.
 type keys struct {
 	authority *pki.Authority
 	tokens    *pki.TokenKey
+	verdicts  *resource.Verdicts
 }
 
 func newKeys(t *testing.T) keys {
@@ -60,7 +64,7 @@ func newKeys(t *testing.T) keys {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return keys{authority, tokens}
+	return keys{authority, tokens, &resource.Verdicts{}}
 }
 
 // plan is one thing that the world will do.
@@ -106,17 +110,27 @@ type acknowledged struct {
 	revision int64
 }
 
+// room is where lives keep their files. Agents look at how full their disk is, and a
+// disk that happens to be nearly full is no part of a seed: memory is preferred.
+func room() string {
+	const memory = "/dev/shm"
+	if probe, err := os.MkdirTemp(memory, "sampan-seed"); err == nil {
+		_ = os.Remove(probe)
+		return memory
+	}
+	return ""
+}
+
 // live lives the life of a seed and returns its trace and what was wrong.
 func live(t *testing.T, seed uint64, k keys) (trace, wrong []string) {
-	dir, err := os.MkdirTemp("", "sampan-seed")
+	dir, err := os.MkdirTemp(room(), "sampan-seed")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
 	defer watchdog(seed).Stop()
 	// Names and UIDs are the seed's too.
-	rand8 := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})
-	uuid.SetRand(rand8)
+	uuid.SetRand(&source{dice: rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})})
 	defer uuid.SetRand(nil)
 	names.Seed(int64(seed)) //nolint:gosec // any number will do
 	synctest.Test(t, func(t *testing.T) {
@@ -133,12 +147,25 @@ func live(t *testing.T, seed uint64, k keys) (trace, wrong []string) {
 	return trace, wrong
 }
 
+// source gives random bytes to any goroutine.
+type source struct {
+	mu   sync.Mutex
+	dice *rand.ChaCha8
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dice.Read(p)
+}
+
 // run starts everything, lives, and ends everything.
 func (w *world) run() {
 	ctx, stop := context.WithCancel(context.Background())
 	objects := memory.New(memory.Config{})
 	server, err := apiserver.New(apiserver.Config{
-		Store: objects, Kinds: kindtable.Kinds(), Authority: w.keys.authority, TokenKey: w.keys.tokens, Log: w.log,
+		Store: objects, Kinds: kindtable.Kinds(), Authority: w.keys.authority, TokenKey: w.keys.tokens,
+		Verdicts: w.keys.verdicts, Log: w.log,
 	})
 	if err != nil {
 		w.t.Fatal(err)
