@@ -33,6 +33,9 @@ type wares struct {
 	ca   *pki.Authority
 	halt func()
 
+	// say answers in place of what follows, if set before the first request.
+	say func(http.ResponseWriter, *http.Request)
+
 	mu   sync.Mutex
 	seen []string // who asked what
 }
@@ -62,6 +65,10 @@ func startWares(t *testing.T, front []byte) *wares {
 func (s *wares) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if cn := r.TLS.PeerCertificates[0].Subject.CommonName; cn != "front-proxy-client" {
 		http.Error(w, "who is "+cn, http.StatusForbidden)
+		return
+	}
+	if s.say != nil {
+		s.say(w, r)
 		return
 	}
 	s.mu.Lock()

@@ -2,12 +2,17 @@ package aggregate
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/sampan-dev/sampan/internal/identity"
 )
@@ -60,12 +65,55 @@ func (r *remote) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			answer.Header.Del("Audit-Id") // ours counts
 			return nil
 		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+		ErrorHandler: func(w http.ResponseWriter, req *http.Request, err error) {
 			r.again()
+			if errors.Is(context.Cause(req.Context()), context.DeadlineExceeded) {
+				r.late(w)
+				return
+			}
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		},
 	}
+	if !lasts(req) {
+		ctx, cancel := context.WithTimeout(req.Context(), answerWait)
+		defer cancel()
+		req = req.WithContext(ctx)
+	}
 	proxy.ServeHTTP(w, req)
+}
+
+// answerWait is how long the other server may take to answer, as upstream's own
+// requests may.
+const answerWait = time.Minute
+
+// lasts says that a request may go on for as long as both ends like: watches, and
+// connections through a subresource.
+func lasts(req *http.Request) bool {
+	if req.Header.Get("Upgrade") != "" {
+		return true
+	}
+	if wish := req.URL.Query()["watch"]; len(wish) > 0 && wish[0] != "0" && wish[0] != "false" {
+		return true
+	}
+	parts := strings.Split(strings.Trim(req.URL.Path, "/"), "/")
+	for i, part := range parts {
+		switch part {
+		case "proxy", "log", "exec", "attach", "portforward", "watch":
+			if i >= 3 { // below group and version
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// late tells that the other server took too long.
+func (r *remote) late(w http.ResponseWriter) {
+	status := apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0).Status()
+	status.Kind, status.APIVersion = "Status", "v1"
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(int(status.Code))
+	_ = json.NewEncoder(w).Encode(status) // the client has gone: nobody to tell
 }
 
 func hostOf(url string) string { return strings.TrimPrefix(url, "https://") }

@@ -3,6 +3,7 @@ package resource
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"runtime/debug"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -57,6 +58,9 @@ func (l *Local) do(ctx context.Context, r *Request) (c *call, out *answer, err e
 
 // Get returns one object.
 func (l *Local) Get(ctx context.Context, t target.Target, opts metav1.GetOptions) (runtime.Object, error) {
+	if l.beyond(t) {
+		return l.far(ctx, errand{method: http.MethodGet, at: t, options: &opts})
+	}
 	r := l.request(verbGet, t)
 	r.Get = opts
 	return l.one(ctx, r)
@@ -64,6 +68,9 @@ func (l *Local) Get(ctx context.Context, t target.Target, opts metav1.GetOptions
 
 // List returns the kind's list type; its items share the stored objects' insides.
 func (l *Local) List(ctx context.Context, t target.Target, opts metav1.ListOptions) (runtime.Object, error) {
+	if l.beyond(t) {
+		return l.far(ctx, errand{method: http.MethodGet, at: t, options: &opts})
+	}
 	r := l.request(verbList, t)
 	r.List = opts
 	c, out, err := l.do(ctx, r)
@@ -75,6 +82,9 @@ func (l *Local) List(ctx context.Context, t target.Target, opts metav1.ListOptio
 
 // Watch delivers events until Stop or ctx ends.
 func (l *Local) Watch(ctx context.Context, t target.Target, opts metav1.ListOptions) (watch.Interface, error) {
+	if l.beyond(t) {
+		return l.farWatch(ctx, t, opts)
+	}
 	r := l.request(verbWatch, t)
 	r.List = opts
 	_, out, err := l.do(ctx, r)
@@ -86,6 +96,9 @@ func (l *Local) Watch(ctx context.Context, t target.Target, opts metav1.ListOpti
 
 // Create stores a new object, or posts to a subresource or a virtual kind.
 func (l *Local) Create(ctx context.Context, t target.Target, obj runtime.Object, opts metav1.CreateOptions) (runtime.Object, error) {
+	if l.beyond(t) {
+		return l.far(ctx, errand{method: http.MethodPost, at: t, options: &opts, body: obj})
+	}
 	r := l.request(verbCreate, t)
 	r.Create, r.Body = opts, obj.DeepCopyObject()
 	return l.one(ctx, r)
@@ -93,6 +106,9 @@ func (l *Local) Create(ctx context.Context, t target.Target, obj runtime.Object,
 
 // Update replaces an object, or the part of it that a subresource is.
 func (l *Local) Update(ctx context.Context, t target.Target, obj runtime.Object, opts metav1.UpdateOptions) (runtime.Object, error) {
+	if l.beyond(t) {
+		return l.far(ctx, errand{method: http.MethodPut, at: t, options: &opts, body: obj})
+	}
 	r := l.request(verbUpdate, t)
 	r.Update, r.Body = opts, obj.DeepCopyObject()
 	return l.one(ctx, r)
@@ -100,6 +116,9 @@ func (l *Local) Update(ctx context.Context, t target.Target, obj runtime.Object,
 
 // Patch changes an object by one of the API's patch formats.
 func (l *Local) Patch(ctx context.Context, t target.Target, pt types.PatchType, data []byte, opts metav1.PatchOptions) (runtime.Object, error) {
+	if l.beyond(t) {
+		return l.far(ctx, farPatch(t, pt, data, &opts))
+	}
 	r := l.request(verbPatch, t)
 	r.Patch, r.PatchType, r.PatchData = opts, pt, data
 	return l.one(ctx, r)
@@ -107,6 +126,10 @@ func (l *Local) Patch(ctx context.Context, t target.Target, pt types.PatchType, 
 
 // Delete asks for an object's end.
 func (l *Local) Delete(ctx context.Context, t target.Target, opts metav1.DeleteOptions) error {
+	if l.beyond(t) {
+		_, err := l.far(ctx, errand{method: http.MethodDelete, at: t, body: &opts})
+		return err
+	}
 	r := l.request(verbDelete, t)
 	r.Delete = opts
 	_, _, err := l.do(ctx, r)
@@ -115,6 +138,10 @@ func (l *Local) Delete(ctx context.Context, t target.Target, opts metav1.DeleteO
 
 // DeleteCollection deletes what a list with the same options shows.
 func (l *Local) DeleteCollection(ctx context.Context, t target.Target, opts metav1.DeleteOptions, list metav1.ListOptions) error {
+	if l.beyond(t) {
+		_, err := l.far(ctx, errand{method: http.MethodDelete, at: t, options: &list, body: &opts})
+		return err
+	}
 	r := l.request(verbDeleteCollection, t)
 	r.Delete, r.List = opts, list
 	_, _, err := l.do(ctx, r)

@@ -28,26 +28,38 @@ func (l *Local) RawDelete(ctx context.Context, path string) error {
 }
 
 func (l *Local) raw(ctx context.Context, method, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
+	defer cancel()
 	r, err := http.NewRequestWithContext(identity.With(ctx, l.who), method, path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s %q: %w", method, path, err)
 	}
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("User-Agent", l.agent)
+	return l.exchange(r)
+}
+
+// exchange has a request answered, and gives the answer's body.
+func (l *Local) exchange(r *http.Request) ([]byte, error) {
 	w := &written{header: http.Header{}, code: http.StatusOK}
 	l.server.ServeHTTP(w, r)
 	if w.full {
-		return nil, fmt.Errorf("%s %q: the answer is longer than %d bytes", method, path, maxRaw)
+		return nil, fmt.Errorf("%s %q: the answer is longer than %d bytes", r.Method, r.URL.Path, maxRaw)
 	}
 	if w.code >= http.StatusOK && w.code < http.StatusMultipleChoices {
 		return w.body.Bytes(), nil
 	}
+	return nil, refusal(r, w.code, w.body.Bytes())
+}
+
+// refusal is the API status that an answer comes to.
+func refusal(r *http.Request, code int, body []byte) error {
 	status := metav1.Status{}
-	if json.Unmarshal(w.body.Bytes(), &status) == nil && status.Status == metav1.StatusFailure {
-		return nil, &apierrors.StatusError{ErrStatus: status}
+	if json.Unmarshal(body, &status) == nil && status.Status == metav1.StatusFailure {
+		return &apierrors.StatusError{ErrStatus: status}
 	}
 	at, _ := parsePath(r.URL.Path)
-	return nil, apierrors.NewGenericServerResponse(w.code, strings.ToLower(method), at.target.Resource.GroupResource(), at.target.Name, w.body.String(), 0, true)
+	return apierrors.NewGenericServerResponse(code, strings.ToLower(r.Method), at.target.Resource.GroupResource(), at.target.Name, string(body), 0, true)
 }
 
 // maxRaw bounds an answer that is kept in memory.
