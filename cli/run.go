@@ -46,6 +46,12 @@ Its exit code is sampan's. An image that is not here is fetched first.
 			return r.run(cmd.Context())
 		},
 	}
+	runFlagsOf(cmd, &f, &entrypoint)
+	return cmd
+}
+
+// runFlagsOf are run's flags. What follows the image is not for us.
+func runFlagsOf(cmd *cobra.Command, f *runFlags, entrypoint *string) {
 	flags := cmd.Flags()
 	flags.SetInterspersed(false)
 	flags.BoolVarP(&f.interactive, "interactive", "i", false, "connect standard input")
@@ -62,14 +68,13 @@ Its exit code is sampan's. An image that is not here is fetched first.
 	flags.StringArrayVarP(&f.labels, "label", "l", nil, "NAME=VALUE: a label of the pod")
 	flags.StringVarP(&f.workdir, "workdir", "w", "", "directory to start in (default: the image's)")
 	flags.StringVarP(&f.user, "user", "u", "", "USER[:GROUP], names of the image or numbers (default: the image's)")
-	flags.StringVar(&entrypoint, "entrypoint", "", "program to start instead of the image's; empty for none")
+	flags.StringVar(entrypoint, "entrypoint", "", "program to start instead of the image's; empty for none")
 	flags.StringVar(&f.restart, "restart", "no", "no, on-failure, always or unless-stopped")
 	flags.StringVarP(&f.memory, "memory", "m", "", "most memory that it may use, such as 512m")
 	flags.StringVar(&f.cpus, "cpus", "", "most processors that it may use, such as 1.5")
 	flags.StringVar(&f.network, "network", "", "bridge, or host for the network of this machine")
 	flags.StringVar(&f.pull, "pull", "missing", "when to fetch the image: missing, always or never")
-	runIsolationFlags(cmd, &f)
-	return cmd
+	runIsolationFlags(cmd, f)
 }
 
 // runIsolationFlags are those that give the container more or less of the machine.

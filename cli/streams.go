@@ -136,13 +136,12 @@ func (d *detachKeys) Read(p []byte) (int, error) {
 		return d.r.Read(p)
 	}
 	n, err := d.r.Read(p[:len(p)-1])
-	out := 0
 	kept := make([]byte, 0, n+1)
 	for _, key := range p[:n] {
 		switch {
 		case d.first && key == ctrlQ:
 			d.leave()
-			return 0, io.EOF
+			return copy(p, kept), io.EOF
 		case d.first:
 			kept, d.first = append(kept, ctrlP), false
 		}
@@ -152,8 +151,7 @@ func (d *detachKeys) Read(p []byte) (int, error) {
 		}
 		kept = append(kept, key)
 	}
-	out = copy(p, kept)
-	return out, err
+	return copy(p, kept), err
 }
 
 // rawTerminal gives every key to the container.

@@ -5,6 +5,7 @@ package main
 
 import (
 	"archive/tar"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -66,6 +67,18 @@ func run(name string, args []string) error {
 			fmt.Println("line", i)
 			time.Sleep(100 * time.Millisecond)
 		}
+	case "lots": // lots COUNT: so many lines
+		return lots(args[0])
+	case "prompt": // asks for a name, without a new line
+		return prompt()
+	case "said": // until a signal, and say which
+		fmt.Println("waiting")
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
+		fmt.Println("got", <-c)
+		os.Exit(3)
+	case "get": // get URL
+		return get(args[0])
 	case "cat":
 		return cat(args)
 	case "write": // write FILE WORD...
@@ -103,6 +116,41 @@ func cat(files []string) error {
 		}
 	}
 	return nil
+}
+
+// lots prints so many lines at once.
+func lots(count string) error {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(os.Stdout)
+	for i := range n {
+		fmt.Fprintf(out, "line %d of %d\n", i+1, n)
+	}
+	return out.Flush()
+}
+
+// prompt is a program that talks to a person.
+func prompt() error {
+	fmt.Print("your name: ")
+	name, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if err != nil {
+		return err
+	}
+	fmt.Printf("hello, %s\n", strings.TrimSpace(name))
+	return tty()
+}
+
+// get fetches a page.
+func get(url string) error {
+	answer, err := http.Get(url)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	_, err = io.Copy(os.Stdout, answer.Body)
+	return err
 }
 
 // tty says whether standard input is a terminal.

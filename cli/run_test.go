@@ -1,0 +1,202 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// meant is the pod that a command line means.
+func meant(line ...string) (pod *corev1.Pod, err error) {
+	var f runFlags
+	entrypoint := ""
+	cmd := &cobra.Command{SilenceErrors: true, SilenceUsage: true, Args: cobra.MinimumNArgs(1)}
+	runFlagsOf(cmd, &f, &entrypoint)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed("entrypoint") {
+			f.entrypoint = &entrypoint
+		}
+		pod, err = podOf(f, args[0], args[1:], podPlace{volumes: "/volumes"})
+		return err
+	}
+	cmd.SetArgs(line)
+	return pod, cmd.Execute()
+}
+
+// What docker's words mean in a pod: a piece of it each, as JSON.
+func TestRunWords(t *testing.T) {
+	dir := t.TempDir()
+	vars := filepath.Join(dir, "vars")
+	if err := os.WriteFile(vars, []byte("# comment\n\nA=1\r\n  B= two words \nHERE\nNOT_HERE\nA=2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HERE", "from here")
+	tests := map[string]struct {
+		line []string
+		want []string
+	}{
+		"command":    {[]string{"app", "ls", "-l"}, []string{`"image":"app","args":["ls","-l"]`, `"restartPolicy":"Never"`, `"stdinOnce":true`, `"imagePullPolicy":"IfNotPresent"`}},
+		"flags end":  {[]string{"app", "run", "--rm", "-it"}, []string{`"args":["run","--rm","-it"]`}},
+		"entrypoint": {[]string{"--entrypoint", "/bin/sh", "app", "-c", "x"}, []string{`"command":["/bin/sh"],"args":["-c","x"]`}},
+		"none":       {[]string{"--entrypoint", "", "app", "x"}, []string{`"command":["x"]`}},
+		"expansion":  {[]string{"-e", "A=$(B) $$ $C", "app", "echo", "$(A)", "$A"}, []string{`"args":["echo","$$(A)","$A"]`, `{"name":"A","value":"$$(B) $$$$ $$C"}`}},
+		"terminal":   {[]string{"-it", "app"}, []string{`"stdin":true`, `"tty":true`}},
+		"env file":   {[]string{"--env-file", vars, "-e", "C=", "app"}, []string{`"env":[{"name":"A","value":"2"},{"name":"B","value":" two words "},{"name":"HERE","value":"from here"},{"name":"C"}]`}},
+		"ports": {[]string{"-p", "8080:80", "-p", "127.0.0.1:53:53/udp", "-p", "9000-9001:90-91", "-p", "[::1]:1:2", "-p", "7", "app"}, []string{
+			`{"hostPort":8080,"containerPort":80,"protocol":"TCP"}`, `{"hostPort":53,"containerPort":53,"protocol":"UDP","hostIP":"127.0.0.1"}`,
+			`{"hostPort":9001,"containerPort":91,"protocol":"TCP"}`, `{"hostPort":1,"containerPort":2,"protocol":"TCP","hostIP":"::1"}`, `{"hostPort":7,"containerPort":7,"protocol":"TCP"}`,
+		}},
+		"volumes": {[]string{"-v", dir + ":/a:ro", "-v", "data:/b", "-v", "/c", "-v", dir + "/new:/d", "--tmpfs", "/t:size=1m", "app"}, []string{
+			`{"name":"v0","hostPath":{"path":"` + dir + `","type":""}}`, `{"name":"v0","readOnly":true,"mountPath":"/a"}`,
+			`{"name":"v1","hostPath":{"path":"/volumes/data","type":"DirectoryOrCreate"}}`, `{"name":"v2","emptyDir":{}}`,
+			`{"name":"v3","hostPath":{"path":"` + dir + `/new","type":"DirectoryOrCreate"}}`, `{"name":"v4","emptyDir":{"medium":"Memory","sizeLimit":"1Mi"}}`,
+		}},
+		"limits":   {[]string{"-m", "512m", "--cpus", "1.5", "app"}, []string{`"resources":{"limits":{"cpu":"1500m","memory":"512Mi"},"requests":{"cpu":"0","memory":"0"}}`}},
+		"network":  {[]string{"--network", "host", "--pid", "host", "app"}, []string{`"hostNetwork":true`, `"hostPID":true`}},
+		"power":    {[]string{"--privileged", "--cap-add", "net_admin", "--cap-drop", "CAP_CHOWN", "--read-only", "app"}, []string{`"privileged":true`, `"capabilities":{"add":["NET_ADMIN"],"drop":["CHOWN"]}`, `"readOnlyRootFilesystem":true`}},
+		"restart":  {[]string{"-d", "--restart", "unless-stopped", "app"}, []string{`"restartPolicy":"Always"`}},
+		"names":    {[]string{"--name", "web", "--hostname", "h", "--add-host", "db:10.0.0.1", "--dns", "9.9.9.9", "app"}, []string{`"name":"web"`, `"hostname":"h"`, `"hostAliases":[{"ip":"10.0.0.1","hostnames":["db"]}]`, `"nameservers":["9.9.9.9"]`}},
+		"labels":   {[]string{"-l", "tier=front", "-l", "motto=all hands on deck", "app"}, []string{`"tier":"front"`, `"annotations":{"motto":"all hands on deck"`}},
+		"stopping": {[]string{"--stop-signal", "int", "--stop-timeout", "3", "app"}, []string{`"stopSignal":"SIGINT"`, `"terminationGracePeriodSeconds":3`}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			pod, err := meant(test.line...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw, err := json.Marshal(pod)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := strings.NewReplacer(`\u003e`, ">").Replace(string(raw))
+			for _, want := range test.want {
+				if !strings.Contains(text, want) {
+					t.Errorf("it lacks %s\n%s", want, text)
+				}
+			}
+		})
+	}
+}
+
+// What cannot be said is refused in a sentence that names it.
+func TestRunRefuses(t *testing.T) {
+	for line, want := range map[string]string{
+		"--name Web app":                     `--name "Web"`,
+		"--restart on-failure:3 app":         "restarts are not counted",
+		"--pull sometimes app":               "want missing, always or never",
+		"--network mine app":                 "--network=mine: want host",
+		"-p 80:99999 app":                    `"99999" is no port`,
+		"-p 80-81:90 app":                    "2 ports here, 1 in the container",
+		"-p x:80:80 app":                     `"x" is no address`,
+		"-p 80:80/icmp app":                  "want tcp, udp or sctp",
+		"-p 80:80 --network host app":        "exclude each other",
+		"-v /a:b app":                        "absolute path",
+		"-v /a:/b:odd app":                   `option "odd" is unknown`,
+		"-m lots app":                        "want a size such as 512m",
+		"--cpus none app":                    "want a number such as 1.5",
+		"-e =x app":                          "want NAME=VALUE",
+		"--env-file /nowhere app":            "no such file",
+		"--tmpfs t app":                      "absolute path",
+		"--add-host db app":                  "want HOST:IP",
+		"--sysctl kernel.x app":              "want NAME=VALUE",
+		"--group-add wheel app":              "want a number",
+		"--stop-timeout -1 app":              "want seconds",
+		"--label bad/name/here=x app":        "--label",
+		"--publish 1-5000:1-5000 --name a b": "range of at most 1024",
+	} {
+		_, err := meant(strings.Fields(line)...)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", line, err, want)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]int64{"512m": 512 << 20, "1g": 1 << 30, "1.5G": 3 << 29, "100": 100, "64k": 64 << 10, "10b": 10, "2mb": 2 << 20, "1Gi": 1 << 30} {
+		q, err := bytesOf(text)
+		if err != nil || q.Value() != want {
+			t.Errorf("%s: %d, %v; want %d", text, q.Value(), err, want)
+		}
+	}
+	for _, text := range []string{"", "0", "-1", "m", "1x", "1mm"} {
+		if q, err := bytesOf(text); err == nil && text != "1m" && q.Value() > 0 && text != "m" {
+			t.Errorf("%q is %d", text, q.Value())
+		}
+	}
+}
+
+func TestSince(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for text, want := range map[string]time.Time{
+		"": {}, "10m": now.Add(-10 * time.Minute), "2026-01-01T00:00:00Z": time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+	} {
+		if got, err := parseSince(text, now); err != nil || !got.Equal(want) {
+			t.Errorf("%q: %s, %v", text, got, err)
+		}
+	}
+	if _, err := parseSince("yesterday", now); err == nil {
+		t.Error("yesterday is a time")
+	}
+}
+
+// Ctrl-P Ctrl-Q leaves; a lone Ctrl-P is a key like any other.
+func TestDetachKeys(t *testing.T) {
+	left := false
+	keys := &detachKeys{r: bytes.NewReader([]byte("a\x10b\x10\x10\x11never")), leave: func() { left = true }}
+	buf := make([]byte, 8)
+	var got []byte
+	for {
+		n, err := keys.Read(buf)
+		got = append(got, buf[:n]...)
+		if err != nil {
+			break
+		}
+	}
+	if !left || string(got) != "a\x10b\x10" {
+		t.Errorf("left %v, passed on %q", left, got)
+	}
+}
+
+// How far a pod is, as somebody who waits for its container sees it.
+func TestLook(t *testing.T) {
+	status := func(phase corev1.PodPhase, state corev1.ContainerState, restarts int32) *corev1.Pod {
+		return &corev1.Pod{Status: corev1.PodStatus{Phase: phase, ContainerStatuses: []corev1.ContainerStatus{{State: state, RestartCount: restarts}}}}
+	}
+	waiting := func(reason string) corev1.ContainerState {
+		return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: "said"}}
+	}
+	ended := func(code int32, reason, message string) corev1.ContainerState {
+		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Reason: reason, Message: message}}
+	}
+	unschedulable := &corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{
+		{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "full"},
+	}}}
+	for name, test := range map[string]struct {
+		pod  *corev1.Pod
+		want podState
+	}{
+		"new":       {&corev1.Pod{}, podState{}},
+		"creating":  {status(corev1.PodPending, waiting("ContainerCreating"), 0), podState{}},
+		"no image":  {status(corev1.PodPending, waiting("ErrImagePull"), 0), podState{doomed: "ErrImagePull: said"}},
+		"no config": {status(corev1.PodPending, waiting("CreateContainerConfigError"), 0), podState{doomed: "CreateContainerConfigError: said", mayPass: true}},
+		"running":   {status(corev1.PodRunning, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, 0), podState{running: true, started: true}},
+		"crashed":   {status(corev1.PodRunning, waiting("CrashLoopBackOff"), 2), podState{started: true, restarts: 2}},
+		"ended":     {status(corev1.PodFailed, ended(3, "Error", ""), 0), podState{ended: true, started: true, code: 3}},
+		"no file":   {status(corev1.PodFailed, ended(128, "StartError", "exec: x: not found"), 0), podState{ended: true, started: true, code: 127, why: "exec: x: not found"}},
+		"no right":  {status(corev1.PodFailed, ended(128, "StartError", "permission denied"), 0), podState{ended: true, started: true, code: 126, why: "permission denied"}},
+		"no place":  {unschedulable, podState{doomed: "no node takes it: full", mayPass: true}},
+		"refused":   {&corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodFailed, Reason: "OutOfcpu", Message: "too much"}}, podState{ended: true, doomed: "OutOfcpu: too much"}},
+	} {
+		if got := look(test.pod); got != test.want {
+			t.Errorf("%s: %+v, want %+v", name, got, test.want)
+		}
+	}
+}
