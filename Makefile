@@ -49,12 +49,7 @@ test: all bin/helm
 # Each decoder that an outsider can reach, for FUZZ long; make test tries the seeds.
 FUZZ ?= 20s
 fuzz:
-	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
-		for target in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$dir/*_test.go | cut -c6-); do \
-			echo "$$dir $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) $$dir || exit 1; \
-		done; \
-	done
+	test/fuzz.sh $(FUZZ)
 
 lint:
 	test/lint.sh

@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -213,7 +214,15 @@ func (c *call) subcreate(ctx context.Context) (*answer, error) {
 	if err != nil {
 		return nil, c.failed(err)
 	}
-	return &answer{code: http.StatusCreated, object: out}, nil
+	return &answer{code: http.StatusCreated, object: c.named(out)}, nil
+}
+
+// named is an answer with its kind, which whoever made it may have left out.
+func (c *call) named(out runtime.Object) runtime.Object {
+	if kind := out.GetObjectKind(); kind.GroupVersionKind().Empty() {
+		kind.SetGroupVersionKind(c.gvk())
+	}
+	return out
 }
 
 // admitSub shows the body of a POST to a subresource to both halves of admission.
@@ -240,7 +249,7 @@ func (c *call) virtual(ctx context.Context) (*answer, error) {
 	if err != nil {
 		return nil, c.failed(err)
 	}
-	return &answer{code: http.StatusCreated, object: out}, nil
+	return &answer{code: http.StatusCreated, object: c.named(out)}, nil
 }
 
 // acceptVirtual completes, validates and admits what is answered but not stored.
