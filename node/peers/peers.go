@@ -55,8 +55,8 @@ type Peers struct {
 	cfg   Config
 	nodes *informer.Informer[*corev1.Node]
 	wake  chan struct{} // has room for one
-	// told are peers that the log has named as out of reach; only Run uses it.
-	told map[string]string
+	// far are the nodes that were out of reach when last tried; only Run uses it.
+	far map[string]bool
 }
 
 // New returns Peers; nothing happens until Run.
@@ -64,7 +64,7 @@ func New(cfg Config) *Peers {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	p := &Peers{cfg: cfg, wake: make(chan struct{}, 1), told: map[string]string{},
+	p := &Peers{cfg: cfg, wake: make(chan struct{}, 1), far: map[string]bool{},
 		nodes: informer.New(cfg.Transport, client.Nodes, informer.Options{Log: cfg.Log})}
 	p.nodes.Subscribe(func(e informer.Event[*corev1.Node]) {
 		if e.Old != nil && e.New != nil && slices.Equal(waysTo(e.Old), waysTo(e.New)) {
@@ -166,16 +166,18 @@ func (p *Peers) align(h *netlink.Handle) {
 			p.cfg.Log.Warn("a route that leads nowhere any more can't be removed", "to", w.to, "error", err)
 		}
 	}
-	out := map[string]string{}
+	far, isNew := map[string]bool{}, false
+	var last error
 	for w, node := range want {
 		if err := h.RouteReplace(routeOf(w)); err != nil {
-			out[node] = err.Error()
-			if p.told[node] != out[node] {
-				p.cfg.Log.Warn("the pods of a node are out of reach: it must be in one network with this one", "node", node, "address", w.by, "error", err)
-			}
+			isNew = isNew || !p.far[node]
+			far[node], last = true, fmt.Errorf("node %q at %s: %w", node, w.by, err)
 		}
 	}
-	p.told = out
+	if isNew {
+		p.cfg.Log.Warn("the pods of other nodes are out of reach: nodes must be in one network", "nodes", len(far), "error", last)
+	}
+	p.far = far
 }
 
 func routeOf(w way) *netlink.Route {
