@@ -72,7 +72,7 @@ var fences = []fence{
 	{"k8s.io/kubectl", []string{"cmd/kubectl"}, "linked in, its init would cost every start 50 ms and more", true},
 	{"k8s.io/client-go/kubernetes", []string{"test"}, "the typed clientset drags in every group", true},
 	{"k8s.io/client-go/dynamic", []string{"test"}, "it drags the clientset in", false},
-	{"k8s.io/apiserver", []string{"control/apiserver/crd", "control/apiserver/cel"}, "ours is the server; only leaf packages of it: CRD schemas, and the CEL environment of expressions", false},
+	{"k8s.io/apiserver", []string{"control/apiserver/crd", "control/apiserver/cel", "kinds/resource"}, "ours is the server; only leaf packages of it: CRD schemas, and the CEL environment of expressions", false},
 	{"k8s.io/apiserver/pkg/server", nil, "never: theirs is another server", false},
 	{"k8s.io/apiserver/pkg/admission", nil, "never: admission is ours, only the language of expressions is shared", false},
 	{"k8s.io/apiserver/pkg/endpoints", nil, "never: the path of a request is ours", false},

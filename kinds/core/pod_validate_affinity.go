@@ -75,6 +75,11 @@ func (c *podCheck) checkPodTerm(t *corev1.PodAffinityTerm, at *field.Path) {
 	c.Join(metavalidation.ValidateLabelName(t.TopologyKey, at.Child("topologyKey")))
 }
 
+// ValidateNodeSelector checks a choice of nodes in a kind of another group.
+func ValidateNodeSelector(s *corev1.NodeSelector, at *field.Path) field.ErrorList {
+	return validateNodeSelector(s, at)
+}
+
 // validateNodeSelector checks alternatives of which a node must meet one.
 func validateNodeSelector(s *corev1.NodeSelector, at *field.Path) field.ErrorList {
 	var f kinds.Faults

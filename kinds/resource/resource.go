@@ -71,7 +71,7 @@ func DeviceTaintRule() *kinds.Kind {
 			}),
 		},
 		Subresources: []kinds.Subresource{
-			kinds.Status(func(next, body *resourcev1.DeviceTaintRule) { next.Status = body.Status }),
+			kinds.StatusRules(func(next, body *resourcev1.DeviceTaintRule) { next.Status = body.Status }, validateRuleStatus),
 		},
 	}
 }
@@ -98,7 +98,11 @@ func ResourceClaim() *kinds.Kind {
 			}),
 		},
 		Subresources: []kinds.Subresource{
-			kinds.StatusRules(func(next, body *resourcev1.ResourceClaim) { next.Status = body.Status }, validateClaimStatus),
+			kinds.StatusRules(func(next, body *resourcev1.ResourceClaim) {
+				old := *next
+				next.Status = body.Status
+				dropDevices(next, &old)
+			}, validateClaimStatus),
 		},
 	}
 }

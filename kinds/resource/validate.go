@@ -1,11 +1,17 @@
 package resource
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -15,20 +21,37 @@ import (
 
 var spec = field.NewPath("spec")
 
-func validateClass(c *resourcev1.DeviceClass) field.ErrorList {
+func validateClass(c *resourcev1.DeviceClass) field.ErrorList { return class(c, nil) }
+
+// validateClassUpdate leaves what has not changed alone: it was valid once.
+func validateClassUpdate(c, old *resourcev1.DeviceClass) field.ErrorList { return class(c, old) }
+
+func class(c, old *resourcev1.DeviceClass) field.ErrorList {
 	var f kinds.Faults
-	selectors(&f, c.Spec.Selectors, spec.Child("selectors"))
+	if old == nil || !apiequality.Semantic.DeepEqual(c.Spec.Selectors, old.Spec.Selectors) {
+		selectors(&f, c.Spec.Selectors, spec.Child("selectors"))
+	}
 	at := spec.Child("config")
 	if n := len(c.Spec.Config); n > resourcev1.DeviceConfigMaxSize {
 		f.TooMany(at, n, resourcev1.DeviceConfigMaxSize)
+	} else if old == nil || !apiequality.Semantic.DeepEqual(c.Spec.Config, old.Spec.Config) {
+		for i := range c.Spec.Config {
+			configuration(&f, &c.Spec.Config[i].DeviceConfiguration, at.Index(i))
+		}
 	}
-	for i := range c.Spec.Config {
-		configuration(&f, &c.Spec.Config[i].DeviceConfiguration, at.Index(i))
+	if name := c.Spec.ExtendedResourceName; name != nil && !extendedName(*name) {
+		f.Invalid(spec.Child("extendedResourceName"), *name, "must be a valid extended resource name")
 	}
 	return f.List()
 }
 
-func validateClassUpdate(c, _ *resourcev1.DeviceClass) field.ErrorList { return validateClass(c) }
+// extendedName says whether a resource may be a class's: qualified, and none of
+// Kubernetes' own.
+func extendedName(name string) bool {
+	return strings.Contains(name, "/") && !strings.Contains(name, corev1.ResourceDefaultNamespacePrefix) &&
+		!strings.HasPrefix(name, corev1.DefaultResourceRequestsPrefix) &&
+		len(validation.IsQualifiedName(corev1.DefaultResourceRequestsPrefix+name)) == 0
+}
 
 func validateClaim(c *resourcev1.ResourceClaim) field.ErrorList {
 	var f kinds.Faults
@@ -44,6 +67,8 @@ func validateClaimUpdate(c, old *resourcev1.ResourceClaim) field.ErrorList {
 
 func validateTemplate(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
 	var f kinds.Faults
+	f.Join(metav1validation.ValidateLabels(t.Spec.Labels, spec.Child("metadata", "labels")))
+	f.Join(apivalidation.ValidateAnnotations(t.Spec.Annotations, spec.Child("metadata", "annotations")))
 	devices(&f, &t.Spec.Spec.Devices, spec.Child("spec", "devices"))
 	return f.List()
 }
@@ -56,48 +81,78 @@ func validateTemplateUpdate(t, old *resourcev1.ResourceClaimTemplate) field.Erro
 
 // devices checks what is asked for.
 func devices(f *kinds.Faults, d *resourcev1.DeviceClaim, at *field.Path) {
-	if n := len(d.Requests); n > resourcev1.DeviceRequestsMaxSize {
-		f.TooMany(at.Child("requests"), n, resourcev1.DeviceRequestsMaxSize)
-	}
-	seen := map[string]bool{}
-	for i := range d.Requests {
-		r, here := &d.Requests[i], at.Child("requests").Index(i)
-		if seen[r.Name] {
-			f.Duplicate(here, r.Name)
-		}
-		seen[r.Name] = true
+	few(f, d.Requests, resourcev1.DeviceRequestsMaxSize, at.Child("requests"), func(r *resourcev1.DeviceRequest, here *field.Path) {
 		request(f, r, here)
+	})
+	distinct(f, d.Requests, at.Child("requests"), func(r *resourcev1.DeviceRequest) string { return r.Name })
+	few(f, d.Constraints, resourcev1.DeviceConstraintsMaxSize, at.Child("constraints"), func(c *resourcev1.DeviceConstraint, here *field.Path) {
+		constraint(f, d, c, here)
+	})
+	few(f, d.Config, resourcev1.DeviceConfigMaxSize, at.Child("config"), func(c *resourcev1.DeviceClaimConfiguration, here *field.Path) {
+		references(f, d, c.Requests, here.Child("requests"))
+		configuration(f, &c.DeviceConfiguration, here)
+	})
+}
+
+// few checks the items of a list, unless there are too many to look at.
+func few[T any](f *kinds.Faults, list []T, most int, at *field.Path, check func(item *T, at *field.Path)) {
+	if len(list) > most {
+		f.TooMany(at, len(list), most)
+		return
 	}
-	if n := len(d.Constraints); n > resourcev1.DeviceConstraintsMaxSize {
-		f.TooMany(at.Child("constraints"), n, resourcev1.DeviceConstraintsMaxSize)
-	}
-	for i := range d.Constraints {
-		here := at.Child("constraints").Index(i)
-		references(f, d, d.Constraints[i].Requests, here.Child("requests"))
-		if d.Constraints[i].MatchAttribute == nil && d.Constraints[i].DistinctAttribute == nil {
-			f.Required(here.Child("matchAttribute"), "")
-		}
-	}
-	if n := len(d.Config); n > resourcev1.DeviceConfigMaxSize {
-		f.TooMany(at.Child("config"), n, resourcev1.DeviceConfigMaxSize)
-	}
-	for i := range d.Config {
-		here := at.Child("config").Index(i)
-		references(f, d, d.Config[i].Requests, here.Child("requests"))
-		configuration(f, &d.Config[i].DeviceConfiguration, here)
+	for i := range list {
+		check(&list[i], at.Index(i))
 	}
 }
 
+// distinct complains about items that have the key of an earlier one.
+func distinct[T any, K comparable](f *kinds.Faults, list []T, at *field.Path, key func(*T) K) {
+	seen := map[K]bool{}
+	for i := range list {
+		k := key(&list[i])
+		if seen[k] {
+			f.Duplicate(at.Index(i), k)
+		}
+		seen[k] = true
+	}
+}
+
+func constraint(f *kinds.Faults, d *resourcev1.DeviceClaim, c *resourcev1.DeviceConstraint, at *field.Path) {
+	references(f, d, c.Requests, at.Child("requests"))
+	switch {
+	case c.MatchAttribute != nil && c.DistinctAttribute != nil:
+		f.Invalid(at, "{`matchAttribute`, `distinctAttribute`}", "exactly one of `matchAttribute` or `distinctAttribute` is required, but multiple fields are set")
+	case c.MatchAttribute != nil:
+		fullName(f, string(*c.MatchAttribute), at.Child("matchAttribute"))
+	case c.DistinctAttribute != nil:
+		fullName(f, string(*c.DistinctAttribute), at.Child("distinctAttribute"))
+	default:
+		f.Required(at, `exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set`)
+	}
+}
+
+const noReference = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"
+
 // references are names of requests, or of their alternatives behind a slash.
 func references(f *kinds.Faults, d *resourcev1.DeviceClaim, names []string, at *field.Path) {
-	for i, name := range names {
-		main, sub, nested := strings.Cut(name, "/")
-		known := slices.ContainsFunc(d.Requests, func(r resourcev1.DeviceRequest) bool {
-			return r.Name == main && (!nested || slices.ContainsFunc(r.FirstAvailable, func(s resourcev1.DeviceSubRequest) bool { return s.Name == sub }))
-		})
-		if !known {
-			f.Invalid(at.Index(i), name, "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'")
-		}
+	few(f, names, resourcev1.DeviceRequestsMaxSize, at, func(name *string, here *field.Path) { reference(f, d, *name, here) })
+	distinct(f, names, at, func(name *string) string { return *name })
+}
+
+func reference(f *kinds.Faults, d *resourcev1.DeviceClaim, name string, at *field.Path) {
+	parts := strings.Split(name, "/")
+	if len(parts) > 2 {
+		f.Invalid(at, name, noReference)
+		return
+	}
+	for _, part := range parts {
+		f.Each(at, part, validation.IsDNS1123Label(part))
+	}
+	known := slices.ContainsFunc(d.Requests, func(r resourcev1.DeviceRequest) bool {
+		return r.Name == parts[0] && (len(parts) == 1 || slices.ContainsFunc(r.FirstAvailable, func(s resourcev1.DeviceSubRequest) bool { return s.Name == parts[1] }))
+	})
+	if !known {
+		f.Invalid(at, name, noReference)
 	}
 }
 
@@ -110,20 +165,14 @@ func request(f *kinds.Faults, r *resourcev1.DeviceRequest, at *field.Path) {
 		f.Invalid(at, nil, "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set")
 	case r.Exactly != nil:
 		e, here := r.Exactly, at.Child("exactly")
-		amount(f, asked{e.DeviceClassName, e.Selectors, e.AllocationMode, e.Count, e.Tolerations}, here)
-	}
-	if n := len(r.FirstAvailable); n > resourcev1.FirstAvailableDeviceRequestMaxSize {
-		f.TooMany(at.Child("firstAvailable"), n, resourcev1.FirstAvailableDeviceRequestMaxSize)
-	}
-	seen := map[string]bool{}
-	for i := range r.FirstAvailable {
-		s, here := &r.FirstAvailable[i], at.Child("firstAvailable").Index(i)
-		f.Each(here.Child("name"), s.Name, validation.IsDNS1123Label(s.Name))
-		if seen[s.Name] {
-			f.Duplicate(here, s.Name)
-		}
-		seen[s.Name] = true
-		amount(f, asked{s.DeviceClassName, s.Selectors, s.AllocationMode, s.Count, s.Tolerations}, here)
+		amount(f, asked{e.DeviceClassName, e.Selectors, e.AllocationMode, e.Count, e.Tolerations, e.Capacity}, here)
+	default:
+		here := at.Child("firstAvailable")
+		few(f, r.FirstAvailable, resourcev1.FirstAvailableDeviceRequestMaxSize, here, func(s *resourcev1.DeviceSubRequest, here *field.Path) {
+			f.Each(here.Child("name"), s.Name, validation.IsDNS1123Label(s.Name))
+			amount(f, asked{s.DeviceClassName, s.Selectors, s.AllocationMode, s.Count, s.Tolerations, s.Capacity}, here)
+		})
+		distinct(f, r.FirstAvailable, here, func(s *resourcev1.DeviceSubRequest) string { return s.Name })
 	}
 }
 
@@ -134,6 +183,7 @@ type asked struct {
 	mode        resourcev1.DeviceAllocationMode
 	count       int64
 	tolerations []resourcev1.DeviceToleration
+	capacity    *resourcev1.CapacityRequirements
 }
 
 func amount(f *kinds.Faults, a asked, at *field.Path) {
@@ -156,6 +206,12 @@ func amount(f *kinds.Faults, a asked, at *field.Path) {
 	for i := range a.tolerations {
 		toleration(f, &a.tolerations[i], at.Child("tolerations").Index(i))
 	}
+	if a.capacity == nil {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.capacity.Requests)) {
+		qualified(f, string(name), at.Child("capacity", "requests"))
+	}
 }
 
 func toleration(f *kinds.Faults, t *resourcev1.DeviceToleration, at *field.Path) {
@@ -168,12 +224,9 @@ func toleration(f *kinds.Faults, t *resourcev1.DeviceToleration, at *field.Path)
 			f.Invalid(at.Child("value"), t.Value, "must be empty for operator `Exists`")
 		}
 	case resourcev1.DeviceTolerationOpEqual:
-		if t.Key == "" {
-			f.Required(at.Child("key"), "")
-		}
 		f.Each(at.Child("value"), t.Value, validation.IsValidLabelValue(t.Value))
 	default:
-		kinds.OneOf(f, at.Child("operator"), t.Operator, resourcev1.DeviceTolerationOpEqual, resourcev1.DeviceTolerationOpExists)
+		kinds.RequiredOneOf(f, at.Child("operator"), t.Operator, resourcev1.DeviceTolerationOpEqual, resourcev1.DeviceTolerationOpExists)
 	}
 	if t.Effect != "" {
 		kinds.OneOf(f, at.Child("effect"), t.Effect, effects...)
@@ -182,99 +235,68 @@ func toleration(f *kinds.Faults, t *resourcev1.DeviceToleration, at *field.Path)
 
 var effects = []resourcev1.DeviceTaintEffect{resourcev1.DeviceTaintEffectNoExecute, resourcev1.DeviceTaintEffectNoSchedule, resourcev1.DeviceTaintEffectNone}
 
-// selectors must be there, and no longer than what is compiled.
-func selectors(f *kinds.Faults, all []resourcev1.DeviceSelector, at *field.Path) {
-	if n := len(all); n > resourcev1.DeviceSelectorsMaxSize {
-		f.TooMany(at, n, resourcev1.DeviceSelectorsMaxSize)
-	}
-	for i := range all {
-		here := at.Index(i).Child("cel")
-		switch {
-		case all[i].CEL == nil:
-			f.Required(here, "")
-		case strings.TrimSpace(all[i].CEL.Expression) == "":
-			f.Required(here.Child("expression"), "")
-		case len(all[i].CEL.Expression) > resourcev1.CELSelectorExpressionMaxLength:
-			f.TooLong(here.Child("expression"), resourcev1.CELSelectorExpressionMaxLength)
-		}
-	}
-}
-
 func configuration(f *kinds.Faults, c *resourcev1.DeviceConfiguration, at *field.Path) {
 	if c.Opaque == nil {
 		f.Required(at.Child("opaque"), "")
 		return
 	}
 	f.Join(core.ValidateDriverName(c.Opaque.Driver, at.Child("opaque", "driver")))
-	parameters := at.Child("opaque", "parameters")
-	switch raw := c.Opaque.Parameters.Raw; {
-	case len(raw) == 0:
-		f.Required(parameters, "")
-	case len(raw) > resourcev1.OpaqueParametersMaxLength:
-		f.TooLong(parameters, resourcev1.OpaqueParametersMaxLength)
-	case raw[0] != '{':
-		f.Invalid(parameters, "<value omitted>", "must be a valid JSON object")
-	}
+	object(f, c.Opaque.Parameters.Raw, resourcev1.OpaqueParametersMaxLength, at.Child("opaque", "parameters"))
 }
 
-func validateClaimStatus(c, old *resourcev1.ResourceClaim) field.ErrorList {
-	var f kinds.Faults
-	at := field.NewPath("status")
-	reserved(&f, c, old, at.Child("reservedFor"))
-	now, was := c.Status.Allocation, old.Status.Allocation
-	if now != nil && was != nil {
-		f.Immutable(at.Child("allocation"), now, was)
+// object must be a JSON object of bounded size.
+func object(f *kinds.Faults, raw []byte, most int, at *field.Path) {
+	if len(raw) > most {
+		f.TooLong(at, most)
+		return
 	}
-	if now != nil && was == nil {
-		results := at.Child("allocation", "devices", "results")
-		if n := len(now.Devices.Results); n > resourcev1.AllocationResultsMaxSize {
-			f.TooMany(results, n, resourcev1.AllocationResultsMaxSize)
-		}
-		for i := range now.Devices.Results {
-			r, here := &now.Devices.Results[i], results.Index(i)
-			references(&f, &c.Spec.Devices, []string{r.Request}, here.Child("request"))
-			f.Join(core.ValidateDriverName(r.Driver, here.Child("driver")))
-			pool(&f, r.Pool, here.Child("pool"))
-			f.Each(here.Child("device"), r.Device, validation.IsDNS1123Label(r.Device))
-		}
-	}
-	for i := range c.Status.Devices {
-		d := &c.Status.Devices[i]
-		if now == nil || !slices.ContainsFunc(now.Devices.Results, func(r resourcev1.DeviceRequestAllocationResult) bool {
-			return r.Driver == d.Driver && r.Pool == d.Pool && r.Device == d.Device
-		}) {
-			f.Invalid(at.Child("devices").Index(i), d.Driver+"/"+d.Pool+"/"+d.Device, "must be an allocated device in the claim")
-		}
-	}
-	return f.List()
-}
-
-// reserved checks the users of a claim: there are none of what is not allocated,
-// and no new ones of what is to go.
-func reserved(f *kinds.Faults, c, old *resourcev1.ResourceClaim, at *field.Path) {
-	users := c.Status.ReservedFor
-	if n := len(users); n > resourcev1.ResourceClaimReservedForMaxSize {
-		f.TooMany(at, n, resourcev1.ResourceClaimReservedForMaxSize)
-	}
-	seen := map[string]bool{}
-	for i, u := range users {
-		f.NonEmpty(at.Index(i).Child("resource"), u.Resource)
-		f.NonEmpty(at.Index(i).Child("name"), u.Name)
-		if f.NonEmpty(at.Index(i).Child("uid"), string(u.UID)) && seen[string(u.UID)] {
-			f.Duplicate(at.Index(i), string(u.UID))
-		}
-		seen[string(u.UID)] = true
-	}
+	var v any
+	err := json.Unmarshal(raw, &v)
+	_, is := v.(map[string]any)
 	switch {
-	case len(users) == 0:
-	case c.Status.Allocation == nil:
-		f.Forbidden(at, "may not be specified when `allocated` is not set")
-	case c.DeletionTimestamp != nil:
-		if slices.ContainsFunc(users, func(u resourcev1.ResourceClaimConsumerReference) bool {
-			return !slices.Contains(old.Status.ReservedFor, u)
-		}) {
-			f.Forbidden(at, "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set")
-		}
+	case len(raw) == 0, err == nil && v == nil:
+		f.Required(at, "")
+	case err != nil:
+		f.Invalid(at, "<value omitted>", fmt.Sprintf("error parsing data as JSON: %v", err))
+	case !is:
+		f.Invalid(at, "<value omitted>", "must be a valid JSON object")
+	}
+}
+
+// qualified names are C identifiers, with a driver's or another domain before them
+// or without.
+func qualified(f *kinds.Faults, name string, at *field.Path) {
+	domain, id, found := strings.Cut(name, "/")
+	if !found {
+		identifier(f, name, at)
+		return
+	}
+	if strings.Contains(id, "/") {
+		return // upstream's rule
+	}
+	if domain == "" {
+		f.Invalid(at, "", "the domain must not be empty")
+	} else {
+		f.Join(core.ValidateDriverName(domain, at))
+	}
+	if id == "" {
+		f.Invalid(at, "", "the name must not be empty")
+	} else {
+		identifier(f, id, at)
+	}
+}
+
+func identifier(f *kinds.Faults, id string, at *field.Path) {
+	if len(id) > resourcev1.DeviceMaxIDLength {
+		f.TooLong(at, resourcev1.DeviceMaxIDLength)
+	}
+	f.Each(at, id, validation.IsCIdentifier(id))
+}
+
+func fullName(f *kinds.Faults, name string, at *field.Path) {
+	qualified(f, name, at)
+	if !strings.Contains(name, "/") {
+		f.Invalid(at, name, "a fully qualified name must be a domain and a name separated by a slash")
 	}
 }
 

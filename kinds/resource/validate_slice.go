@@ -2,9 +2,12 @@ package resource
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	resourcev1 "k8s.io/api/resource/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -12,40 +15,61 @@ import (
 	"github.com/sampan-dev/sampan/kinds/core"
 )
 
-func validateSlice(s *resourcev1.ResourceSlice) field.ErrorList {
+func validateSlice(s *resourcev1.ResourceSlice) field.ErrorList { return slice(s, nil) }
+
+func slice(s, old *resourcev1.ResourceSlice) field.ErrorList {
 	var f kinds.Faults
 	f.Join(core.ValidateDriverName(s.Spec.Driver, spec.Child("driver")))
 	pool(&f, s.Spec.Pool.Name, spec.Child("pool", "name"))
 	if s.Spec.Pool.ResourceSliceCount <= 0 {
 		f.Invalid(spec.Child("pool", "resourceSliceCount"), s.Spec.Pool.ResourceSliceCount, "must be greater than zero")
 	}
-	f.NonNegative(spec.Child("pool", "generation"), s.Spec.Pool.Generation)
+	if s.Spec.Pool.Generation < 0 {
+		f.Invalid(spec.Child("pool", "generation"), s.Spec.Pool.Generation, "must be greater than or equal to zero")
+	}
 	reach(&f, &s.Spec)
 	if s.Spec.SharedCounters != nil && s.Spec.Devices != nil {
 		f.Invalid(spec, "", "only one of `sharedCounters` or `devices` is allowed")
 	}
 	most, at := resourcev1.ResourceSliceMaxDevices, spec.Child("devices")
+	before := map[string]*resourcev1.Device{}
 	for i := range s.Spec.Devices {
 		if d := &s.Spec.Devices[i]; len(d.Taints) > 0 || len(d.ConsumesCounters) > 0 {
 			most = resourcev1.ResourceSliceMaxDevicesWithAdvancedFeatures
 		}
 	}
-	if n := len(s.Spec.Devices); n > most {
-		f.TooMany(at, n, most)
-	}
-	seen := map[string]bool{}
-	for i := range s.Spec.Devices {
-		d, here := &s.Spec.Devices[i], at.Index(i)
-		f.Each(here.Child("name"), d.Name, validation.IsDNS1123Label(d.Name))
-		if seen[d.Name] {
-			f.Duplicate(here, d.Name)
-		}
-		seen[d.Name] = true
-		for j := range d.Taints {
-			taint(&f, &d.Taints[j], here.Child("taints").Index(j))
+	if old != nil {
+		for i := range old.Spec.Devices {
+			before[old.Spec.Devices[i].Name] = &old.Spec.Devices[i]
 		}
 	}
+	few(&f, s.Spec.Devices, most, at, func(d *resourcev1.Device, here *field.Path) {
+		(&deviceCheck{&f, d, before[d.Name], here}).all(kinds.Deref(s.Spec.PerDeviceNodeSelection))
+	})
+	distinct(&f, s.Spec.Devices, at, func(d *resourcev1.Device) string { return d.Name })
+	at = spec.Child("sharedCounters")
+	few(&f, s.Spec.SharedCounters, resourcev1.ResourceSliceMaxCounterSets, at, func(c *resourcev1.CounterSet, here *field.Path) {
+		counters(&f, c.Name, c.Counters, resourcev1.ResourceSliceMaxCountersPerCounterSet, here.Child("name"), here.Child("counters"))
+	})
+	distinct(&f, s.Spec.SharedCounters, at, func(c *resourcev1.CounterSet) string { return c.Name })
 	return f.List()
+}
+
+// counters are a named set of amounts.
+func counters(f *kinds.Faults, name string, set map[string]resourcev1.Counter, most int, nameAt, at *field.Path) {
+	if f.NonEmpty(nameAt, name) {
+		f.Each(nameAt, name, validation.IsDNS1123Label(name))
+	}
+	switch {
+	case len(set) == 0:
+		f.Required(at, "")
+	case len(set) > most:
+		f.TooMany(at, len(set), most)
+	default:
+		for _, key := range slices.Sorted(maps.Keys(set)) {
+			f.Each(at, key, validation.IsDNS1123Label(key))
+		}
+	}
 }
 
 // reach checks where the devices can be used: in exactly one way.
@@ -61,6 +85,7 @@ func reach(f *kinds.Faults, s *resourcev1.ResourceSliceSpec) {
 	}
 	if s.NodeSelector != nil {
 		set = append(set, "`nodeSelector`")
+		f.Join(core.ValidateNodeSelector(s.NodeSelector, spec.Child("nodeSelector")))
 		if len(s.NodeSelector.NodeSelectorTerms) != 1 {
 			f.Invalid(spec.Child("nodeSelector", "nodeSelectorTerms"), s.NodeSelector.NodeSelectorTerms, "must have exactly one node selector term")
 		}
@@ -88,7 +113,7 @@ func reach(f *kinds.Faults, s *resourcev1.ResourceSliceSpec) {
 
 func validateSliceUpdate(s, old *resourcev1.ResourceSlice) field.ErrorList {
 	var f kinds.Faults
-	f.Join(validateSlice(s))
+	f.Join(slice(s, old))
 	f.Immutable(spec.Child("pool", "name"), s.Spec.Pool.Name, old.Spec.Pool.Name)
 	f.Immutable(spec.Child("driver"), s.Spec.Driver, old.Spec.Driver)
 	f.Immutable(spec.Child("nodeName"), s.Spec.NodeName, old.Spec.NodeName)
@@ -96,11 +121,21 @@ func validateSliceUpdate(s, old *resourcev1.ResourceSlice) field.ErrorList {
 }
 
 func taint(f *kinds.Faults, t *resourcev1.DeviceTaint, at *field.Path) {
-	f.Each(at.Child("key"), t.Key, validation.IsQualifiedName(t.Key))
+	f.Join(metav1validation.ValidateLabelName(t.Key, at.Child("key")))
 	if t.Value != "" {
 		f.Each(at.Child("value"), t.Value, validation.IsValidLabelValue(t.Value))
 	}
 	kinds.RequiredOneOf(f, at.Child("effect"), t.Effect, effects...)
+}
+
+func validateRuleStatus(r, _ *resourcev1.DeviceTaintRule) field.ErrorList {
+	var f kinds.Faults
+	at := field.NewPath("status", "conditions")
+	f.Join(metav1validation.ValidateConditions(r.Status.Conditions, at))
+	if n := len(r.Status.Conditions); n > resourcev1.DeviceTaintRuleStatusMaxConditions {
+		f.TooMany(at, n, resourcev1.DeviceTaintRuleStatusMaxConditions)
+	}
+	return f.List()
 }
 
 func validateRule(r *resourcev1.DeviceTaintRule) field.ErrorList {
