@@ -96,7 +96,7 @@ func (c *Collector) owner(ctx context.Context, n *node, ref metav1.OwnerReferenc
 	if c.graph.isGone(named) {
 		return false, false, nil
 	}
-	kind, ok := c.kinds.Find(gvk)
+	kind, ok := c.find(gvk)
 	if !ok {
 		return false, false, fmt.Errorf("owner %s %q of %s %q: its kind is not known", gvk, ref.Name, n.kind.Resource, n.name)
 	}

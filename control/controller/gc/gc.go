@@ -9,7 +9,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -26,6 +28,8 @@ const (
 	source    = "garbage-collector-controller"
 	// workers: most of a collection is waiting for the server.
 	workers = 20
+	// syncWait is how long the first lists of all kinds are waited for. Upstream's.
+	syncWait = 30 * time.Second
 )
 
 // ignored are kinds that come and go too fast to be worth it; they own nothing
@@ -42,6 +46,7 @@ type Collector struct {
 	events    *client.Recorder
 	loop      *reconcile.Loop
 	kinds     *controller.Kinds
+	remotes   *remotes
 	graph     *graph
 	monitors  map[schema.GroupVersionResource]*monitor // touched by Run only
 }
@@ -67,6 +72,7 @@ func New(cfg controller.Config, kinds *controller.Kinds) (*Collector, error) {
 		graph:     newGraph(),
 		monitors:  map[schema.GroupVersionResource]*monitor{},
 	}
+	c.remotes = newRemotes(cfg, c.transport)
 	c.events = client.NewRecorder(c.transport, source, "")
 	c.loop = reconcile.NewLoop(c, reconcile.Config{Workers: workers, Log: cfg.Log})
 	return c, nil
@@ -75,9 +81,11 @@ func New(cfg controller.Config, kinds *controller.Kinds) (*Collector, error) {
 // Name implements reconcile.Reconciler.
 func (*Collector) Name() string { return "gc" }
 
-// Reads implements reconcile.Reconciler: every kind, through mirrors of its own
-// that keep only metadata.
-func (*Collector) Reads() []schema.GroupVersionResource { return nil }
+// Reads implements reconcile.Reconciler: besides these every kind, through mirrors
+// of its own that keep only metadata.
+func (*Collector) Reads() []schema.GroupVersionResource {
+	return []schema.GroupVersionResource{services.GroupVersionResource}
+}
 
 // Writes implements reconcile.Reconciler: owner references and finalizers of
 // every kind are shared with whoever sets them.
@@ -89,22 +97,22 @@ func (*Collector) Everywhere() (reads bool, writes []string) {
 }
 
 // Run follows all kinds and collects until ctx ends. It begins once the kinds
-// known at the start have been listed.
+// known at the start have been listed, or some of them could not be for a while:
+// a server that is down must not keep the others' garbage.
 func (c *Collector) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	changed := c.follow(ctx, &running)
-	for _, m := range c.monitors {
-		select {
-		case <-m.mirror.Synced():
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	if err := c.await(ctx); err != nil {
+		return err
 	}
 	running.Go(func() { _ = c.loop.Run(ctx) }) // ends only with ctx
+	running.Go(func() { c.remotes.run(ctx) })
 	for {
 		select {
-		case <-changed:
+		case <-changed.here:
+			changed = c.follow(ctx, &running)
+		case <-changed.elsewhere:
 			changed = c.follow(ctx, &running)
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -112,12 +120,34 @@ func (c *Collector) Run(ctx context.Context) error {
 	}
 }
 
+// await waits until all kinds that are followed have been listed, or syncWait is
+// over.
+func (c *Collector) await(ctx context.Context) error {
+	enough := time.NewTimer(syncWait)
+	defer enough.Stop()
+	for gvr, m := range c.monitors {
+		select {
+		case <-m.mirror.Synced():
+		case <-enough.C:
+			c.log.Warn("not everything could be listed; collecting all the same", "kind", gvr)
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// changes tell of other kinds: of this server, and of others.
+type changes struct{ here, elsewhere <-chan struct{} }
+
 // follow starts monitors of new kinds and ends those of kinds that are not
 // served any more; it returns what tells of the next change.
-func (c *Collector) follow(ctx context.Context, running *sync.WaitGroup) <-chan struct{} {
-	kinds, changed := c.kinds.List()
+func (c *Collector) follow(ctx context.Context, running *sync.WaitGroup) (next changes) {
+	kinds, here := c.kinds.List()
+	others, elsewhere := c.remotes.list()
 	served := map[schema.GroupVersionResource]bool{}
-	for _, kind := range kinds {
+	for _, kind := range slices.Concat(kinds, others) {
 		if ignored[kind.GroupResource()] {
 			continue
 		}
@@ -140,7 +170,21 @@ func (c *Collector) follow(ctx context.Context, running *sync.WaitGroup) <-chan 
 			c.graph.forget(obj.GetUID())
 		}
 	}
-	return changed
+	return changes{here, elsewhere}
+}
+
+// find is the kind of an owner reference, in whichever version, here or elsewhere.
+func (c *Collector) find(gvk schema.GroupVersionKind) (controller.Kind, bool) {
+	if kind, ok := c.kinds.Find(gvk); ok {
+		return kind, true
+	}
+	others, _ := c.remotes.list()
+	for _, kind := range others {
+		if kind.Group == gvk.Group && kind.Kind == gvk.Kind {
+			return kind, true
+		}
+	}
+	return controller.Kind{}, false
 }
 
 func (c *Collector) mirror(kind controller.Kind) *informer.Informer[client.Object] {
