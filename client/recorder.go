@@ -62,6 +62,13 @@ func (r *Recorder) Event(obj Object, eventtype, reason, message string) {
 	r.EventRef(Reference(obj), eventtype, reason, message)
 }
 
+// Annotated is Event with annotations, which may be nil.
+func (r *Recorder) Annotated(obj Object, annotations map[string]string, eventtype, reason, message string) {
+	if r != nil {
+		r.record(Reference(obj), annotations, eventtype, reason, message)
+	}
+}
+
 // Eventf is Event with a format.
 func (r *Recorder) Eventf(obj Object, eventtype, reason, format string, args ...any) {
 	r.Event(obj, eventtype, reason, fmt.Sprintf(format, args...))
@@ -70,16 +77,19 @@ func (r *Recorder) Eventf(obj Object, eventtype, reason, format string, args ...
 // EventRef is Event about an object of which only the reference is at hand, or
 // about a part of it (ref.FieldPath).
 func (r *Recorder) EventRef(ref corev1.ObjectReference, eventtype, reason, message string) {
-	if r == nil {
-		return
+	if r != nil {
+		r.record(ref, nil, eventtype, reason, message)
 	}
+}
+
+func (r *Recorder) record(ref corev1.ObjectReference, annotations map[string]string, eventtype, reason, message string) {
 	namespace := ref.Namespace
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
 	}
 	now := time.Now()
 	e := &corev1.Event{
-		ObjectMeta:          metav1.ObjectMeta{Namespace: namespace},
+		ObjectMeta:          metav1.ObjectMeta{Namespace: namespace, Annotations: annotations},
 		InvolvedObject:      ref,
 		Type:                eventtype,
 		Reason:              reason,

@@ -18,10 +18,12 @@ import (
 	"github.com/sampan-dev/sampan/client/informer"
 	"github.com/sampan-dev/sampan/internal/timeline"
 	"github.com/sampan-dev/sampan/node/agent/class"
+	"github.com/sampan-dev/sampan/node/agent/garbage"
 	"github.com/sampan-dev/sampan/node/agent/probe"
 	"github.com/sampan-dev/sampan/node/agent/register"
 	"github.com/sampan-dev/sampan/node/agent/rotate"
 	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/usage"
 	"github.com/sampan-dev/sampan/node/volume"
 )
 
@@ -42,6 +44,9 @@ type Agent struct {
 	doer     *probe.Doer
 	registry *register.Registrar
 	logs     *rotate.Rotator
+	meter    usage.Meter
+	trash    *garbage.Images
+	strain   *strain
 
 	inbox   inbox
 	statics *statics
@@ -65,12 +70,15 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{cfg: cfg, machines: map[types.UID]*machine{}, inbox: newInbox(), statics: newStatics(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
 	a.setRuntime("sampan")
+	if a.strain, err = newStrain(cfg); err != nil {
+		return nil, err
+	}
 	a.registry, err = register.New(register.Config{
 		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, Transport: cfg.Transport, Engine: cfg.Engine, Disk: cfg.Root,
 		MaxPods: cfg.MaxPods, Labels: cfg.Labels, Taints: cfg.Taints, Reserved: cfg.Reserved, Capacity: cfg.Capacity,
 		Port: cfg.Port, Version: cfg.Version, PodCIDR: cfg.PodCIDR, Log: cfg.Log, ProviderID: cfg.Kubelet.ProviderID,
 		LeaseSeconds: cfg.Kubelet.NodeLeaseDurationSeconds, LookEvery: cfg.Kubelet.NodeStatusUpdateFrequency.Duration,
-		ReportEvery: cfg.Kubelet.NodeStatusReportFrequency.Duration, MaxImages: int(*cfg.Kubelet.NodeStatusMaxImages),
+		Pressures: a.pressures, ReportEvery: cfg.Kubelet.NodeStatusReportFrequency.Duration, MaxImages: int(*cfg.Kubelet.NodeStatusMaxImages),
 	})
 	if err != nil {
 		return nil, err
@@ -100,6 +108,8 @@ func New(cfg Config) (*Agent, error) {
 	})
 	a.images = newPuller(cfg.Engine, a.refs, cfg.ParallelPulls)
 	a.doer = &probe.Doer{Engine: cfg.Engine, PodIPs: a.podIPs}
+	a.meter = usage.Meter{Engine: cfg.Engine, Logs: a.node.LogDirectory, Volume: a.emptyDir}
+	a.trash = a.newTrash()
 	a.logs = rotate.New(rotate.Config{Engine: cfg.Engine, MaxSize: cfg.LogMaxSize, MaxFiles: cfg.LogMaxFiles, Log: cfg.Log})
 	return a, nil
 }
@@ -145,6 +155,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	serveErr := a.serve(ctx)
 	a.spawn(func() { a.run(ctx, "log rotation", a.logs.Run) })
+	if a.strain.observe != nil {
+		a.findImages(ctx)
+		a.spawn(func() { a.run(ctx, "eviction", a.relieve) })
+		a.spawn(func() { a.run(ctx, "image garbage collection", a.trash.Run) })
+	}
 	a.spawn(func() { a.run(ctx, "services", a.services.Run) })
 	a.spawn(func() { a.run(ctx, "registration", a.registry.Run) })
 	a.spawn(func() { a.run(ctx, "node", a.nodes.Run) })

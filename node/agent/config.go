@@ -26,6 +26,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/timeline"
+	"github.com/sampan-dev/sampan/node/agent/pressure"
 	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/cri"
 )
@@ -110,6 +111,10 @@ type Config struct {
 	// PreparePod fills in the API's defaults in a static pod and validates it; nil
 	// does neither.
 	PreparePod func(*corev1.Pod) error
+	// Observe says what the node has left; by default the machine is asked, or, of
+	// a node whose Capacity is given, nobody: then nothing is ever evicted and no
+	// image is removed.
+	Observe func() pressure.Observations
 	// Timeline receives the marks of the run step; it may be nil.
 	Timeline *timeline.Recorder
 	// Log may be nil.

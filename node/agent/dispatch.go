@@ -182,7 +182,7 @@ func (a *Agent) admit(pod *corev1.Pod) *admit.Refusal {
 	if !ok {
 		node = a.registry.Initial() // a static pod that comes before the API server
 	}
-	place := admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: a.placed(pod.UID), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls}
+	place := admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: a.placed(pod.UID), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls, Pressures: a.pressures()}
 	refusal := admit.Pod(pod, place)
 	if refusal == nil {
 		return nil

@@ -48,7 +48,7 @@ func (m *machine) heed(e *ending) {
 		return
 	}
 	m.fatal = &e.verdict
-	m.a.events.Event(m.pod, corev1.EventTypeWarning, e.reason, e.verdict.Message)
+	m.a.events.Annotated(m.pod, e.annotations, corev1.EventTypeWarning, e.reason, e.verdict.Message)
 	m.leave()
 	if e.grace >= 0 {
 		m.grace = int64(e.grace / time.Second)

@@ -99,6 +99,7 @@ func (m *machine) decide(ctx context.Context, again *alarm, waiting map[string]p
 	case d.Stopped:
 		m.ended = true
 		m.stage = releasing
+		close(m.down)
 	case d.Finished && len(m.ops) == 0:
 		m.leave()
 	}

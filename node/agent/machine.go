@@ -50,6 +50,8 @@ type machine struct {
 	namespace, name string
 	log             *slog.Logger
 	bell            chan struct{}
+	// down closes when nothing of the pod runs any more.
+	down chan struct{}
 	// static: a manifest asks for it, and the API only shows it.
 	static bool
 	// trusting: a volume of the pod shows trust bundles.
@@ -118,7 +120,7 @@ func newMachine(a *Agent, pod *corev1.Pod) *machine {
 	m := &machine{
 		a: a, uid: pod.UID, namespace: pod.Namespace, name: pod.Name,
 		log:  a.cfg.Log.With("pod", pod.Name, "namespace", pod.Namespace, "uid", pod.UID),
-		bell: make(chan struct{}, 1), mail: change{pod: pod}, pod: pod, holds: pod,
+		bell: make(chan struct{}, 1), down: make(chan struct{}), mail: change{pod: pod}, pod: pod, holds: pod,
 		reader: actual.NewReader(a.cfg.Engine), now: &actual.Pod{UID: string(pod.UID)},
 		messages: map[string]string{}, ops: map[string]*op{}, images: map[string]spec.Image{},
 		pulls: map[string]pullHistory{}, failures: map[string]plan.Failure{}, crashes: map[string]plan.Crash{},

@@ -171,6 +171,8 @@ func (m *machine) reflect(ctx context.Context, again *alarm) {
 		m.inherit()
 		return
 	}
+	old := m.mirror
+	m.mirror = nil // what shows something else gets no status of this pod
 	if m.ops[opMirror] != nil {
 		return
 	}
@@ -182,8 +184,7 @@ func (m *machine) reflect(ctx context.Context, again *alarm) {
 		again.by(m.holdMirror)
 		return
 	}
-	pod, old := m.pod, m.mirror
-	m.mirror = nil
+	pod := m.pod
 	m.launch(ctx, opMirror, plan.Step{}, func(ctx context.Context) func(*machine) {
 		err := m.a.remirror(ctx, pod, old, node)
 		return func(m *machine) {

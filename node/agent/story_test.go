@@ -31,6 +31,7 @@ import (
 	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/internal/timeline"
 	"github.com/sampan-dev/sampan/node/agent/agenttest"
+	"github.com/sampan-dev/sampan/node/agent/pressure"
 	"github.com/sampan-dev/sampan/node/agent/settings"
 )
 
@@ -133,6 +134,8 @@ type story struct {
 	stopAgent func()
 	// kubelet is the configuration of the next agent.
 	kubelet settings.Kubelet
+	// observe is what the node has left, nil for enough of everything.
+	observe func() pressure.Observations
 
 	mu    sync.Mutex
 	at    time.Duration
@@ -187,7 +190,7 @@ func (s *story) compare(name string) {
 
 func (s *story) startAgent() {
 	a, err := New(Config{
-		Kubelet: &s.kubelet, poll: true,
+		Kubelet: &s.kubelet, poll: true, Observe: s.observe,
 		NodeName: "n1", NodeIPs: []string{"192.0.2.1"}, Transport: s.api, Engine: s.engine, Root: filepath.Join(s.dir, "pods"), CgroupMount: filepath.Join(s.dir, "cgroup"),
 		LogMaxSize: -1, PodCIDR: "10.0.0.0/24", Timeline: s.marks, ClusterDNS: []string{"10.96.0.10"},
 		Capacity: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2"), corev1.ResourceMemory: resource.MustParse("1Gi")},

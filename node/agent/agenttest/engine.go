@@ -76,6 +76,9 @@ type Engine struct {
 	PullTime time.Duration
 	// Answer is what ExecSync comes to: exit code and output.
 	Answer func(container string, cmd []string) (int32, string)
+	// Memory is what pods use, by name; Pinned are images that may not go.
+	Memory map[string]uint64
+	Pinned map[string]bool
 	// StreamURL is what Exec hands out.
 	StreamURL string
 	// FailSandbox, when not nil, is what RunPodSandbox answers.

@@ -16,7 +16,7 @@ func (e *Engine) ListImages(context.Context, *rt.ListImagesRequest) (*rt.ListIma
 	defer e.mu.Unlock()
 	out := &rt.ListImagesResponse{}
 	for name := range e.Images {
-		out.Images = append(out.Images, &rt.Image{Id: name, RepoTags: []string{name}, Size: 1})
+		out.Images = append(out.Images, &rt.Image{Id: name, RepoTags: []string{name}, Size: 1, Pinned: e.Pinned[name]})
 	}
 	return out, nil
 }
@@ -72,7 +72,8 @@ func (e *Engine) ListPodSandboxStats(context.Context, *rt.ListPodSandboxStatsReq
 	defer e.mu.Unlock()
 	out := &rt.ListPodSandboxStatsResponse{}
 	for _, b := range e.sandboxes {
-		out.Stats = append(out.Stats, &rt.PodSandboxStats{Attributes: &rt.PodSandboxAttributes{Id: b.id, Metadata: b.config.GetMetadata()}})
+		out.Stats = append(out.Stats, &rt.PodSandboxStats{Attributes: &rt.PodSandboxAttributes{Id: b.id, Metadata: b.config.GetMetadata()},
+			Linux: &rt.LinuxPodSandboxStats{Memory: &rt.MemoryUsage{WorkingSetBytes: &rt.UInt64Value{Value: e.Memory[b.config.GetMetadata().GetName()]}}}})
 	}
 	return out, nil
 }

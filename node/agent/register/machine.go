@@ -31,7 +31,7 @@ func inspect(cfg Config) (machine, error) {
 			corev1.ResourceCPU:    *resource.NewQuantity(int64(runtime.NumCPU()), resource.DecimalSI),
 			corev1.ResourceMemory: *resource.NewQuantity(memory, resource.BinarySI),
 		}
-		if size, _, _, err := disk(cfg.Disk); err == nil {
+		if size, err := disk(cfg.Disk); err == nil {
 			m.capacity[corev1.ResourceEphemeralStorage] = *resource.NewQuantity(size, resource.BinarySI)
 		}
 		hugepages(m.capacity)
@@ -106,34 +106,21 @@ func meminfo(field string) (int64, error) {
 	return 0, fmt.Errorf("read memory size: no %s in /proc/meminfo", field)
 }
 
-// disk is the size of the file system that holds path (or its nearest parent
-// that exists), what of it files may use, and what is free of that, in bytes.
-func disk(path string) (size, usable, free int64, err error) {
+// disk is the size of the file system that holds path, or its nearest parent
+// that exists, in bytes.
+func disk(path string) (size int64, err error) {
 	var s unix.Statfs_t
 	for {
 		err = unix.Statfs(path, &s)
 		if err == nil {
-			return int64(s.Blocks) * s.Bsize, int64(s.Blocks-s.Bfree+s.Bavail) * s.Bsize, int64(s.Bavail) * s.Bsize, nil
+			return int64(s.Blocks) * s.Bsize, nil
 		}
 		i := strings.LastIndexByte(path, '/')
 		if i <= 0 {
-			return 0, 0, 0, fmt.Errorf("size of the pods' file system: %w", err)
+			return 0, fmt.Errorf("size of the pods' file system: %w", err)
 		}
 		path = path[:i]
 	}
-}
-
-// pidsScarce reports whether nearly all process numbers are taken. The fourth
-// field of /proc/loadavg is running/all.
-func pidsScarce() bool {
-	fields := strings.Fields(firstLine("/proc/loadavg"))
-	if len(fields) < 4 {
-		return false
-	}
-	_, text, _ := strings.Cut(fields[3], "/")
-	used, err := strconv.ParseInt(text, 10, 64)
-	limit, limitErr := strconv.ParseInt(firstLine("/proc/sys/kernel/pid_max"), 10, 64)
-	return err == nil && limitErr == nil && float64(limit-used) < pidsLowPart*float64(limit)
 }
 
 func hugepages(capacity corev1.ResourceList) {

@@ -65,6 +65,9 @@ type Config struct {
 	LookEvery, ReportEvery time.Duration
 	// MaxImages bounds the images in the status; negative for no bound.
 	MaxImages int
+	// Pressures are the conditions by which the node says what it is short of;
+	// nil for none.
+	Pressures func() []corev1.NodeConditionType
 	Log       *slog.Logger
 }
 
@@ -142,7 +145,7 @@ func (r *Registrar) Run(ctx context.Context) error {
 		return nil
 	}
 	close(r.registered)
-	r.events.EventRef(r.reference(), corev1.EventTypeNormal, "Starting", "Starting kubelet.")
+	r.events.EventRef(r.Reference(), corev1.EventTypeNormal, "Starting", "Starting kubelet.")
 	renew, look := time.NewTimer(0), time.NewTimer(r.cfg.LookEvery)
 	defer renew.Stop()
 	defer look.Stop()
@@ -164,8 +167,8 @@ func (r *Registrar) Run(ctx context.Context) error {
 	}
 }
 
-// reference is how events name the node: upstream uses the name as its uid.
-func (r *Registrar) reference() corev1.ObjectReference {
+// Reference is how events name the node: upstream uses the name as its uid.
+func (r *Registrar) Reference() corev1.ObjectReference {
 	return corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: r.cfg.NodeName, UID: types.UID(r.cfg.NodeName)}
 }
 

@@ -63,7 +63,7 @@ func (r *Registrar) tell(s corev1.NodeStatus) {
 		if ready {
 			reason = "NodeReady"
 		}
-		r.events.EventRef(r.reference(), corev1.EventTypeNormal, reason, fmt.Sprintf("Node %s status is now: %s", r.cfg.NodeName, reason))
+		r.events.EventRef(r.Reference(), corev1.EventTypeNormal, reason, fmt.Sprintf("Node %s status is now: %s", r.cfg.NodeName, reason))
 	}
 }
 

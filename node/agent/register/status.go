@@ -16,13 +16,10 @@ import (
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
-// Thresholds of pressure, upstream's eviction defaults.
+// Bounds of the list of images, upstream's.
 const (
-	memoryLow   = 100 << 20
-	diskLowPart = 0.10
-	pidsLowPart = 0.05
-	maxImages   = 50
-	maxNames    = 5
+	maxImages = 50
+	maxNames  = 5
 )
 
 // status is the node's status now; old gives the conditions' history and what
@@ -142,11 +139,13 @@ func (p pressure) is(high bool) corev1.NodeCondition {
 }
 
 func (r *Registrar) conditions(s *corev1.NodeStatus, fault string) {
-	available, err := meminfo("MemAvailable")
-	set(s, memoryPressure.is(err == nil && available < memoryLow))
-	_, usable, free, err := disk(r.cfg.Disk)
-	set(s, diskPressure.is(err == nil && float64(free) < diskLowPart*float64(usable)))
-	set(s, pidPressure.is(pidsScarce()))
+	var high []corev1.NodeConditionType
+	if r.cfg.Pressures != nil {
+		high = r.cfg.Pressures()
+	}
+	for _, p := range []pressure{memoryPressure, diskPressure, pidPressure} {
+		set(s, p.is(slices.Contains(high, p.condition)))
+	}
 	ready := corev1.NodeCondition{
 		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status",
 	}
