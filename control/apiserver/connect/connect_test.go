@@ -52,7 +52,7 @@ func (everybody) Authorize(context.Context, resource.Access) (bool, string, erro
 
 // nodeServer is a node's API with the certificate of the node called name. It
 // answers with what it was asked, or speaks a protocol of its own on upgrade.
-func nodeServer(t *testing.T, ca *pki.Authority, name string) *net.TCPAddr {
+func nodeServer(t testing.TB, ca *pki.Authority, name string) *net.TCPAddr {
 	t.Helper()
 	leaf, err := ca.Issue(pki.NodeLeaf(name, []string{"127.0.0.1"}))
 	if err != nil {
@@ -88,7 +88,7 @@ func answer(w http.ResponseWriter, r *http.Request) {
 }
 
 // world is the generic handler with connections, and one node.
-func world(t *testing.T, nodeName string) *httptest.Server {
+func world(t testing.TB, nodeName string) *httptest.Server {
 	t.Helper()
 	ca, err := pki.Open(t.TempDir(), time.Now)
 	if err != nil {
