@@ -10,6 +10,7 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/attachdetach"
 	"github.com/sampan-dev/sampan/control/controller/bootstraptoken"
 	"github.com/sampan-dev/sampan/control/controller/cronjob"
 	"github.com/sampan-dev/sampan/control/controller/csrapproving"
@@ -140,6 +141,7 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	add(as(ephemeralvolume.New(shared)))
 	add(as(resourceclaim.New(shared)))
 	add(as(resourceclaim.NewReleaser(shared)))
+	add(as(attachdetach.New(shared)))
 	add(as(expand.New(shared)))
 	add(as(pvprotection.New(shared)))
 	add(as(pvcprotection.New(shared)))
