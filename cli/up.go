@@ -45,11 +45,19 @@ type UpOptions struct {
 	// KubeletConfig and KubeletConfigDir are the file of a KubeletConfiguration
 	// and a directory of additions to it; "" means our defaults.
 	KubeletConfig, KubeletConfigDir string
+	// Registry is where the node's images are served as a registry, ADDRESS:PORT;
+	// "" means nowhere.
+	Registry string
 	// Access says who may come in besides the cluster's own.
 	Access AccessOptions
 	// Verbose logs everything.
 	Verbose bool
 }
+
+// DefaultRegistry is where images are served when nothing but --registry is said:
+// any user of this machine can push there, and nobody else. That is why it is off
+// unless somebody wants it.
+const DefaultRegistry = "127.0.0.1:5000"
 
 // Report is told of each step that has been reached.
 type Report func(step string)
@@ -97,6 +105,8 @@ stops everything and leaves nothing behind.`,
 	flags.StringVar(&o.AuditWebhook, "audit-webhook-config-file", "", "kubeconfig of a webhook that gets the audit events too")
 	flags.StringVar(&o.KubeletConfig, "kubelet-config", "", "KubeletConfiguration of this node (default: none)")
 	flags.StringVar(&o.KubeletConfigDir, "kubelet-config-dir", "", "directory of *.conf files that are merged over --kubelet-config")
+	flags.StringVar(&o.Registry, "registry", "", "serve this node's images as a registry at ADDRESS:PORT (with --registry alone: "+DefaultRegistry+")")
+	flags.Lookup("registry").NoOptDefVal = DefaultRegistry
 	o.Access.flags(cmd)
 	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "log what happens")
 	return cmd

@@ -28,6 +28,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/cri"
 	"github.com/sampan-dev/sampan/node/engine"
+	"github.com/sampan-dev/sampan/node/image"
 )
 
 // started is a container engine, or why there is none.
@@ -35,6 +36,8 @@ type started struct {
 	cri.Engine
 	err     error
 	closers []func() error
+	// images is our own engine's store.
+	images *image.Store
 }
 
 func (s started) close() error {
@@ -62,7 +65,7 @@ func (c *cluster) startEngine(ctx context.Context) started {
 	if err != nil {
 		return started{err: errors.Join(err, parts.close())}
 	}
-	return started{Engine: own, closers: append(parts.closers, own.Close)}
+	return started{Engine: own, closers: append(parts.closers, own.Close), images: parts.cfg.Images}
 }
 
 // nodeParts are what the node stands on.

@@ -49,6 +49,11 @@ func up(ctx context.Context, o cli.UpOptions, report cli.Report) error {
 	if err != nil {
 		return fmt.Errorf("listen for the API on port %d: %w; if it is in use, choose another with --port", c.Port, err)
 	}
+	images, err := c.openRegistry()
+	if err != nil {
+		listener.Close()
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	// What runs ends before what it stands on is closed, however we leave.
@@ -73,7 +78,11 @@ func up(ctx context.Context, o cli.UpOptions, report cli.Report) error {
 	defer func() { _ = e.close() }()
 	defer stop()
 	report("container engine")
-	if err := c.startNode(ctx, g, nodeParts{control: control, engine: e}); err != nil {
+	parts := nodeParts{control: control, engine: e}
+	if err := c.startNode(ctx, g, parts); err != nil {
+		return err
+	}
+	if err := c.startRegistry(ctx, g, images, parts); err != nil {
 		return err
 	}
 	if err := c.awaitNode(ctx, control); err != nil {

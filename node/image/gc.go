@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -26,10 +27,17 @@ func (s *Store) Remove(ref string) error {
 			return err
 		}
 		full, _ := Normalise(ref) // an abbreviated ID is no reference, and names nothing
-		byName := slices.Contains(img.Tags, full)
+		byName, byDigest := slices.Contains(img.Tags, full), strings.Contains(full, "@")
 		index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool {
+			if byName {
+				return d.Annotations[refAnnotation] == full
+			}
 			chosen, err := s.choose(d)
-			return err == nil && chosen == img.Manifest && (!byName || d.Annotations[refAnnotation] == full)
+			if err != nil || byDigest {
+				return err == nil && chosen == img.Manifest
+			}
+			other, err := s.describe(chosen)
+			return err == nil && other.ID == img.ID
 		})
 		return nil
 	})

@@ -75,10 +75,28 @@ func (s *Store) find(index ocispec.Index, ref string) (Image, error) {
 	for _, img := range images {
 		if slices.Contains(img.Tags, full) || slices.Contains(img.Digests, full) ||
 			strings.HasSuffix(full, "@"+img.Manifest.String()) && slices.Contains(img.Repositories(), repository(full)) {
-			return img, nil
+			return s.exactly(index, img, full)
 		}
 	}
 	return Image{}, fmt.Errorf("image %q: %w", ref, ErrNotFound)
+}
+
+// exactly is the image with the very manifest that a reference leads to, where it
+// has several.
+func (s *Store) exactly(index ocispec.Index, img Image, full string) (Image, error) {
+	for _, entry := range index.Manifests {
+		if entry.Annotations[refAnnotation] != full && !strings.HasSuffix(full, "@"+entry.Digest.String()) {
+			continue
+		}
+		chosen, err := s.choose(entry)
+		if err != nil || chosen == img.Manifest {
+			return img, err
+		}
+		exact, err := s.describe(chosen)
+		exact.Tags, exact.Digests = img.Tags, img.Digests
+		return exact, err
+	}
+	return img, nil
 }
 
 // findByID looks for an image whose ID is ref or begins with it.
@@ -113,23 +131,24 @@ func (s *Store) List() ([]Image, error) {
 	return images, err
 }
 
-// images groups the index's entries by image.
+// images groups the index's entries by image. Manifests that differ in how layers
+// are compressed, as when another tool has pushed them, are one image.
 func (s *Store) images(index ocispec.Index) ([]Image, error) {
-	byManifest := map[digest.Digest]int{}
+	byID := map[string]int{}
 	var images []Image
 	for _, entry := range index.Manifests {
 		manifest, err := s.choose(entry)
 		if err != nil {
 			return nil, err
 		}
-		at, ok := byManifest[manifest]
+		img, err := s.describe(manifest)
+		if err != nil {
+			return nil, err
+		}
+		at, ok := byID[img.ID]
 		if !ok {
-			img, err := s.describe(manifest)
-			if err != nil {
-				return nil, err
-			}
 			at = len(images)
-			byManifest[manifest] = at
+			byID[img.ID] = at
 			images = append(images, img)
 		}
 		images[at].addReference(entry)

@@ -69,7 +69,7 @@ func New(cfg Config) (*Registry, error) {
 		r.log = slog.New(slog.DiscardHandler)
 	}
 	if r.cfg.Allow == nil {
-		r.cfg.Allow = fromHere
+		r.cfg.Allow = FromHere
 	}
 	// The grammar of names (distribution specification, "Pulling manifests").
 	r.names = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
@@ -86,11 +86,23 @@ func (g *Registry) Close() {
 	}
 }
 
-// fromHere lets loopback do everything.
-func fromHere(r *http.Request, _ bool) bool {
+// FromHere lets callers from this machine do everything, if they call it by one
+// of its own names: a web page that has pointed its name at this machine must not
+// have its visitor's browser push for it.
+func FromHere(r *http.Request, _ bool) bool {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	ip := net.ParseIP(host)
-	return err == nil && ip != nil && ip.IsLoopback()
+	return err == nil && ip != nil && ip.IsLoopback() && ownName(r.Host)
+}
+
+// ownName says whether a host is an address, or this machine's name for itself.
+func ownName(hostport string) bool {
+	name := hostport
+	if host, _, err := net.SplitHostPort(hostport); err == nil {
+		name = host
+	}
+	name = strings.Trim(name, "[]")
+	return name == "localhost" || strings.HasSuffix(name, ".localhost") || net.ParseIP(name) != nil
 }
 
 // call is one request, taken apart.

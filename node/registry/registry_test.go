@@ -259,6 +259,15 @@ func TestRefused(t *testing.T) {
 	if w.Code != http.StatusUnauthorized {
 		t.Errorf("a stranger gets %d", w.Code)
 	}
+	for host, want := range map[string]int{"localhost:1": 200, "127.0.0.1": 200, "[::1]:1": 200, "evil.example:1": 401} {
+		r := httptest.NewRequest(http.MethodGet, "/v2/", nil)
+		r.RemoteAddr, r.Host = "127.0.0.1:1234", host
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("from here, called %s: %d, want %d", host, w.Code, want)
+		}
+	}
 	for what, body := range map[string]string{
 		"no manifest":    `{"a":1}`,
 		"no JSON":        `{`,
