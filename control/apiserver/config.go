@@ -51,6 +51,11 @@ type Config struct {
 	FrontProxy *pki.Authority
 	// TokenKey signs service-account tokens.
 	TokenKey *pki.TokenKey
+	// Components are checks of parts of the control plane by their names in
+	// ComponentStatuses, in the place of the built-in ones: whether somebody renews
+	// the lease of "scheduler" and of "controller-manager", and the store for
+	// "etcd-0".
+	Components map[string]func(ctx context.Context) error
 	// NodeMetrics gets a node's /metrics/resource, for metrics.k8s.io; nil asks
 	// the node itself.
 	NodeMetrics func(ctx context.Context, node string) (io.ReadCloser, error)

@@ -17,6 +17,7 @@ var minimal = map[string]string{
 	"v1/Binding":               `target: {kind: Node, name: n1}`,
 	"v1/ConfigMap":             `data: {a: b}`,
 	"v1/Endpoints":             `subsets: [{addresses: [{ip: 10.0.0.1}], ports: [{port: 80}]}]`,
+	"v1/ComponentStatus":       `conditions: [{type: Healthy, status: "True"}]`,
 	"v1/Event":                 `involvedObject: {kind: Pod, name: p, namespace: default}`,
 	"v1/LimitRange":            `spec: {limits: [{type: Container, max: {cpu: "1"}}]}`,
 	"v1/Namespace":             ``,

@@ -14,6 +14,7 @@ import (
 func Kinds() []*kinds.Kind {
 	return []*kinds.Kind{
 		Binding(),
+		ComponentStatus(),
 		ConfigMap(),
 		Endpoints(),
 		Event(),

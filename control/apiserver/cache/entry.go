@@ -88,7 +88,9 @@ func (e *Entry) Decode() (runtime.Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode %q at revision %d: %w", e.cfg.Prefix+e.key, e.revision, err)
 	}
-	accessor.SetResourceVersion(strconv.FormatInt(e.revision, 10))
+	if e.revision != 0 {
+		accessor.SetResourceVersion(strconv.FormatInt(e.revision, 10))
+	}
 	e.object = weakly(obj)
 	return obj, nil
 }

@@ -25,6 +25,9 @@ func (c *call) get(ctx context.Context) (*answer, error) {
 }
 
 func (c *call) find(ctx context.Context) (*record, error) {
+	if c.storage.computed != nil {
+		return c.computedRecord(ctx)
+	}
 	t := c.req.Target
 	revision, err := parseRevision(c.req.Get.ResourceVersion)
 	if err != nil {

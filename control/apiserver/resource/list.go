@@ -57,6 +57,13 @@ func (c *call) list(ctx context.Context) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.storage.computed != nil {
+		p, err := c.computedPage(ctx, sel)
+		if err != nil {
+			return nil, c.failed(err)
+		}
+		return &answer{code: http.StatusOK, page: p}, nil
+	}
 	at, err := c.position(opts)
 	if err != nil {
 		return nil, err

@@ -150,6 +150,9 @@ func (x *exchange) reshaped(p *page) (runtime.Object, error) {
 
 // meta is the page's list metadata.
 func (p *page) meta() metav1.ListMeta {
+	if p.revision == 0 {
+		return metav1.ListMeta{} // of objects that nobody stores
+	}
 	return metav1.ListMeta{
 		ResourceVersion:    strconv.FormatInt(p.revision, 10),
 		Continue:           p.cont,

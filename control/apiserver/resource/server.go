@@ -115,6 +115,9 @@ type Config struct {
 	Subcreate map[string]Subcreate
 	// Virtual answers kinds without Storage, by resource. "bindings" is built in.
 	Virtual map[schema.GroupVersionResource]Virtual
+	// Computed gives the objects of kinds without Storage that can be got and
+	// listed, by resource.
+	Computed map[schema.GroupVersionResource]Computed
 	// Fallback serves the resource paths that no kind claims (custom resources,
 	// aggregation); nil answers 404.
 	Fallback http.Handler
@@ -234,6 +237,9 @@ func (s *Server) Add(k *kinds.Kind) error {
 	defer s.mu.Unlock()
 	next := s.table.Load().clone()
 	c := &collection{server: s, kind: k, gvr: k.GVR()}
+	if objects := s.cfg.Computed[c.gvr]; objects != nil {
+		c.storage = newComputed(s, k, objects)
+	}
 	if k.Storage != "" {
 		st, err := s.storageOf(next, k)
 		if err != nil {

@@ -32,6 +32,8 @@ type storage struct {
 	prefix string      // "/registry/pods/"
 	seal   Transformer
 	recent *recent
+	// computed gives the objects of a kind that is not stored; nil for others.
+	computed Computed
 
 	ctx    context.Context
 	cancel context.CancelFunc
