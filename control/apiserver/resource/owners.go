@@ -11,16 +11,19 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
-	"k8s.io/client-go/applyconfigurations"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
+	"github.com/sampan-dev/sampan/control/apiserver/typed"
 	"github.com/sampan-dev/sampan/kinds"
 )
 
-// builtInTypes is the typed schema of all built-in kinds. Parsing it takes
-// upwards of 100 ms: it is done once, off the path where possible.
+// builtInTypes is the typed schema of all built-in kinds, made once, on first use.
 func builtInTypes(s *runtime.Scheme) managedfields.TypeConverter {
-	return applyconfigurations.NewTypeConverter(s)
+	types, err := typed.Converter(s)
+	if err != nil {
+		panic(err) // what is built in is damaged
+	}
+	return types
 }
 
 // fieldManagers keep who owns which field, a manager for each kind and subresource.
@@ -96,8 +99,8 @@ func (f *fieldManagers) build(k *kinds.Kind, sub string) (*managedfields.FieldMa
 	return managedfields.NewDefaultFieldManager(f.typesOf(k), rules, rules, rules, k.GVK, gv, sub, reset)
 }
 
-// typesOf is the typed schema of a built-in kind. client-go's is without the kinds
-// whose types live elsewhere (APIService): their lists are atomic.
+// typesOf is the typed schema of a built-in kind, or of one that the configuration
+// knows; lists of others are atomic.
 func (f *fieldManagers) typesOf(k *kinds.Kind) managedfields.TypeConverter {
 	types := f.converter()
 	empty := k.New()

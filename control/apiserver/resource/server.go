@@ -78,7 +78,7 @@ type Config struct {
 	// Scheme knows the kinds' Go types; nil means internal/scheme's.
 	Scheme *runtime.Scheme
 	// TypeConverter builds the typed schema for server-side apply, once and on
-	// first use; nil means client-go's, which knows all built-in kinds.
+	// first use; nil means package typed's, which knows all built-in kinds.
 	TypeConverter func(*runtime.Scheme) managedfields.TypeConverter
 	// CustomTypes gives the typed schema of a kind without a Go type; nil, or a
 	// nil answer, means that lists are atomic there.
@@ -351,10 +351,9 @@ func (s *Server) Kinds() []*kinds.Kind {
 }
 
 // Run does the server's own upkeep until ctx ends, then closes the server: it
-// warms the schema that tracks field owners and forgets old revisions.
+// forgets old revisions.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.Close()
-	s.wg.Go(func() { s.fields.converter() })
 	return s.compact(ctx)
 }
 
