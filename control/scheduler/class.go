@@ -78,7 +78,7 @@ func classKey(pod *corev1.Pod) string {
 	spec := corev1.PodSpec{
 		NodeName: pod.Spec.NodeName, NodeSelector: pod.Spec.NodeSelector, Affinity: pod.Spec.Affinity, Tolerations: pod.Spec.Tolerations,
 		TopologySpreadConstraints: pod.Spec.TopologySpreadConstraints, Overhead: pod.Spec.Overhead, Resources: pod.Spec.Resources,
-		SchedulerName: pod.Spec.SchedulerName, OS: pod.Spec.OS,
+		SchedulerName: pod.Spec.SchedulerName, OS: pod.Spec.OS, HostNetwork: pod.Spec.HostNetwork, HostUsers: pod.Spec.HostUsers,
 	}
 	var few [4]corev1.Container
 	spec.Containers = few[:0]
@@ -112,7 +112,15 @@ func classKey(pod *corev1.Pod) string {
 
 // relevant is what of a container decides about its place.
 func relevant(c *corev1.Container) corev1.Container {
-	return corev1.Container{Image: c.Image, Ports: c.Ports, Resources: c.Resources, RestartPolicy: c.RestartPolicy}
+	out := corev1.Container{
+		Image: c.Image, Ports: c.Ports, Resources: c.Resources, RestartPolicy: c.RestartPolicy, RestartPolicyRules: c.RestartPolicyRules,
+	}
+	for i := range c.VolumeMounts {
+		if len(c.VolumeMounts[i].BindMountOptions) > 0 {
+			out.VolumeMounts = append(out.VolumeMounts, c.VolumeMounts[i])
+		}
+	}
+	return out
 }
 
 // classes are the classes of one profile.

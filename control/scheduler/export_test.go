@@ -2,10 +2,13 @@ package scheduler
 
 import (
 	"math/rand/v2"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/sampan-dev/sampan/control/scheduler/device"
 )
 
 // World lets the transcripts drive decisions without an API server.
@@ -63,4 +66,87 @@ func (w *World) Put(p *corev1.Pod) string {
 		w.c.place(p, o.Node)
 	}
 	return o.Node
+}
+
+// Helps asks one filter about a change.
+func (w *World) Helps(filter string, p *corev1.Pod, c Change) (heeds, helps bool) {
+	for _, f := range w.rules.filters {
+		if f.Name() == filter {
+			return f.Heeds()&c.Kind != 0, f.Helps(p, c, w.c)
+		}
+	}
+	panic("no filter " + filter)
+}
+
+// Filters are the names of the filters.
+func (w *World) Filters() (names []string) {
+	for _, f := range w.rules.filters {
+		names = append(names, f.Name())
+	}
+	return names
+}
+
+// Heeds are the kinds of change that a filter takes notice of.
+func (w *World) Heeds(filter string) (kinds ChangeKind) {
+	kinds, _ = w.rules.heeds([]string{filter})
+	return kinds
+}
+
+// Devices are the books.
+func (w *World) Devices() *device.Ledger { return w.c.devices }
+
+// Line is a queue beside a World.
+type Line struct {
+	w     *World
+	q     *queue
+	asked int
+}
+
+func (w *World) NewLine() *Line { return &Line{w: w, q: newQueue(backoffMin, backoffMax)} }
+
+// Try decides about a new pod; it waits when it is refused.
+func (l *Line) Try(p *corev1.Pod, now time.Time) (node string) {
+	x := l.q.put(p, now)
+	l.q.pop()
+	return l.try(x, now)
+}
+
+func (l *Line) try(x *waiting, now time.Time) string {
+	if x.key == "" {
+		x.key = classKey(x.pod)
+	}
+	o := l.w.rules.decide(x.pod, x.key, l.w.c)
+	if o.Node != "" {
+		return o.Node
+	}
+	x.refused = o.Filters()
+	x.heeds, x.own = l.w.rules.heeds(x.refused)
+	l.q.refuse(x, now)
+	return ""
+}
+
+// Change tells of a change, and returns how many pods are to be tried again.
+func (l *Line) Change(c Change, now time.Time) (moved int) {
+	before := l.q.eager.Len()
+	l.q.help(now, c.Kind, func(x *waiting) bool {
+		l.asked++
+		return l.w.rules.helps(x, c, l.w.c)
+	})
+	return l.q.eager.Len() - before
+}
+
+// Asked is how often a pod was held against a change.
+func (l *Line) Asked() int { return l.asked }
+
+// Woken are the pods that are tried at a moment, and are refused again.
+func (l *Line) Woken(now time.Time) (n int) {
+	l.q.wake(now)
+	for {
+		x := l.q.pop()
+		if x == nil {
+			return n
+		}
+		n++
+		l.try(x, now)
+	}
 }

@@ -21,18 +21,27 @@ type storageMirror struct {
 	nodes      *informer.Informer[*storagev1.CSINode]
 	drivers    *informer.Informer[*storagev1.CSIDriver]
 	capacities *informer.Informer[*storagev1.CSIStorageCapacity]
+	// attachments are found by node.
+	attachments *informer.Informer[*storagev1.VolumeAttachment]
 }
+
+// byNode is an index of attachments.
+const byNode = "node"
 
 // newStorageMirror calls changed whenever any of the objects does.
 func newStorageMirror(t client.Transport, opts informer.Options, changed func(Change)) *storageMirror {
-	return &storageMirror{
+	m := &storageMirror{
 		claims:     mirrored(t, client.PersistentVolumeClaims, opts, ClaimChanged, changed),
 		volumes:    mirrored(t, client.PersistentVolumes, opts, VolumeChanged, changed),
 		classes:    mirrored(t, client.StorageClasses, opts, ClassChanged, changed),
 		nodes:      mirrored(t, client.CSINodes, opts, CSINodeChanged, changed),
 		drivers:    mirrored(t, client.CSIDrivers, opts, CSIDriverChanged, changed),
 		capacities: mirrored(t, client.CSIStorageCapacities, opts, CapacityChanged, changed),
+
+		attachments: mirrored(t, client.VolumeAttachments, opts, AttachmentChanged, changed),
 	}
+	m.attachments.AddIndex(byNode, func(a *storagev1.VolumeAttachment) []string { return []string{a.Spec.NodeName} })
+	return m
 }
 
 func mirrored[T client.Object](t client.Transport, r client.Resource[T], opts informer.Options, kind ChangeKind, changed func(Change)) *informer.Informer[T] {
@@ -53,7 +62,7 @@ func some[T client.Object](obj T) any {
 func (m *storageMirror) run(ctx context.Context) []<-chan struct{} {
 	return []<-chan struct{}{
 		follow(ctx, m.claims), follow(ctx, m.volumes), follow(ctx, m.classes),
-		follow(ctx, m.nodes), follow(ctx, m.drivers), follow(ctx, m.capacities),
+		follow(ctx, m.nodes), follow(ctx, m.drivers), follow(ctx, m.capacities), follow(ctx, m.attachments),
 	}
 }
 
@@ -97,6 +106,11 @@ func (m *storageMirror) CSIDriver(name string) *storagev1.CSIDriver {
 
 // Capacities implements Storage.
 func (m *storageMirror) Capacities() []*storagev1.CSIStorageCapacity { return m.capacities.List() }
+
+// Attachments implements Storage.
+func (m *storageMirror) Attachments(node string) []*storagev1.VolumeAttachment {
+	return m.attachments.ByIndex(byNode, node)
+}
 
 // ownerMirror knows which pods belong together by default: those of a service,
 // and of a controller.

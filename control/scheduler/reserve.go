@@ -88,4 +88,5 @@ func (s *Scheduler) prepared(w *waiting, held []Reservation, err error) {
 	}
 	giveBack(held)
 	s.unbound(w, err)
+	s.changed(Change{Kind: VolumeChanged | DeviceSliceChanged})
 }

@@ -280,8 +280,11 @@ func (s *Scheduler) podPlaced(old, pod *corev1.Pod) {
 	}
 	news := s.cluster.place(pod, pod.Spec.NodeName)
 	s.renounce(pod)
-	if old == nil || old.Spec.NodeName == "" || !equalLabels(old.Labels, pod.Labels) {
+	switch {
+	case old == nil || old.Spec.NodeName == "":
 		s.changed(Change{Kind: PodPlaced, Pod: pod, On: pod.Spec.NodeName})
+	case !equalLabels(old.Labels, pod.Labels):
+		s.changed(Change{Kind: PodPlaced, Pod: pod, On: pod.Spec.NodeName, Was: old})
 	}
 	if now := s.cluster.pods[pod.UID]; known && news && !now.Requests.equal(&had) { // resized in place
 		s.changed(Change{Kind: PodRemoved, Pod: pod, On: pod.Spec.NodeName})
@@ -304,6 +307,7 @@ func (s *Scheduler) settled(uid types.UID) {
 func (s *Scheduler) nodeChanged(e informer.Event[*corev1.Node]) {
 	if e.New == nil {
 		s.cluster.removeNode(e.Old.Name)
+		s.changed(Change{Kind: NodeRemoved, OldNode: e.Old})
 		return
 	}
 	s.cluster.setNode(e.New)
@@ -324,7 +328,7 @@ func (s *Scheduler) nodeChanged(e informer.Event[*corev1.Node]) {
 		}
 	}
 	if kind != 0 {
-		s.changed(Change{Kind: kind, Node: e.New})
+		s.changed(Change{Kind: kind, Node: e.New, OldNode: e.Old})
 	}
 }
 

@@ -14,6 +14,8 @@ type Storage interface {
 	CSINode(name string) *storagev1.CSINode
 	CSIDriver(name string) *storagev1.CSIDriver
 	Capacities() []*storagev1.CSIStorageCapacity
+	// Attachments are those to a node.
+	Attachments(node string) []*storagev1.VolumeAttachment
 }
 
 // NoStorage is a cluster without volumes.
@@ -39,3 +41,6 @@ func (NoStorage) CSIDriver(string) *storagev1.CSIDriver { return nil }
 
 // Capacities implements Storage.
 func (NoStorage) Capacities() []*storagev1.CSIStorageCapacity { return nil }
+
+// Attachments implements Storage.
+func (NoStorage) Attachments(string) []*storagev1.VolumeAttachment { return nil }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sampan-dev/sampan/control/scheduler"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/devices"
+	"github.com/sampan-dev/sampan/control/scheduler/plugin/features"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/images"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/nodeaffinity"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/nodename"
@@ -76,6 +77,7 @@ func (s settings) plugins() []plugin {
 		{name: "NodeUnschedulable", filter: unschedulable.Filter{}},
 		{name: "TaintToleration", filter: taints.Filter{}, score: taints.Score{}},
 		{name: "NodeAffinity", filter: nodeaffinity.Filter{Plugin: node}, score: nodeaffinity.Score{Plugin: node}},
+		{name: "NodeDeclaredFeatures", filter: features.Filter{}},
 		{name: "NodePorts", filter: ports.Filter{}},
 		{name: "NodeResourcesFit", filter: s.fit, score: s.fitScore},
 		{name: "VolumeRestrictions", filter: volumes.Restrictions{}},

@@ -24,10 +24,12 @@ func (*Plugin) Heeds() scheduler.ChangeKind {
 // devices, and those of the pod's own.
 func (*Plugin) Helps(pod *corev1.Pod, c scheduler.Change, v scheduler.View) bool {
 	switch {
+	case c.Old == nil && c.New == nil && c.Kind&scheduler.DevicesChanged != 0:
+		return true // devices have been given back, or their taints are others
 	case c.Kind == scheduler.DeviceClassChanged:
 		return c.New != nil
 	case c.Kind == scheduler.DeviceSliceChanged:
-		return c.New != nil || c.Old == nil
+		return c.New != nil
 	case c.Kind == scheduler.PodClaims:
 		_, err := claimsOf(pod, v.Devices())
 		return err == nil

@@ -96,12 +96,8 @@ func (Filter) Only(pod *corev1.Pod) (names []string, narrowed bool) {
 }
 
 // Helps implements scheduler.Filter.
-func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
-	if c.Node == nil {
-		return false
-	}
-	fit := f.For(pod, nil)
-	return fit == nil || !fit(scheduler.NewNode(c.Node)).Refuses()
+func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change, v scheduler.View) bool {
+	return c.Became(f.For(pod, v))
 }
 
 // Score is the preferred part.

@@ -33,6 +33,6 @@ func (Filter) For(pod *corev1.Pod, _ scheduler.View) scheduler.Fit {
 }
 
 // Helps implements scheduler.Filter.
-func (Filter) Helps(_ *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
-	return c.Kind == scheduler.NodeAdded
+func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change, v scheduler.View) bool {
+	return c.Became(f.For(pod, v))
 }

@@ -129,17 +129,44 @@ func (Filter) Heeds() scheduler.ChangeKind {
 	return scheduler.NodeAdded | scheduler.NodeLabels | scheduler.PodPlaced | scheduler.PodRemoved | scheduler.NamespaceLabels
 }
 
-// Helps implements scheduler.Filter.
-func (Filter) Helps(pod *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
-	if c.Pod == nil || c.Kind != scheduler.PodPlaced {
+// Helps implements scheduler.Filter. A pod that comes may be one to be near to; one
+// that goes may be the last of those, one to be far from, or may have kept this one
+// off. Where labels have become others it is both.
+func (Filter) Helps(pod *corev1.Pod, c scheduler.Change, v scheduler.View) bool {
+	near, far := scheduler.Required(pod, false), scheduler.Required(pod, true)
+	if c.Pod == nil {
+		return c.Node == nil || named(near, c.Node)
+	}
+	set := c.Pod.Labels
+	if means(near, v, c.Pod.Namespace, set) {
 		return true
 	}
-	for _, t := range scheduler.Required(pod, false) {
-		if t.ByNamespaceLabels() || t.Means(nil, c.Pod.Namespace, c.Pod.Labels) {
+	if c.Kind == scheduler.PodPlaced {
+		if c.Was == nil {
+			return false
+		}
+		set = c.Was.Labels
+	}
+	return means(far, v, c.Pod.Namespace, set) || c.Was == nil && means(scheduler.Required(c.Pod, true), v, pod.Namespace, pod.Labels)
+}
+
+// named says whether a node is in a domain of every term.
+func named(near []scheduler.Term, n *corev1.Node) bool {
+	for i := range near {
+		if _, ok := n.Labels[near[i].Key]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func means(terms []scheduler.Term, v scheduler.View, namespace string, set map[string]string) bool {
+	for i := range terms {
+		if terms[i].Means(v, namespace, set) {
 			return true
 		}
 	}
-	return len(scheduler.Required(c.Pod, true))+len(scheduler.Required(pod, true)) > 0 // its labels may be others now
+	return false
 }
 
 // Score is the part that should hold, seen from both sides.

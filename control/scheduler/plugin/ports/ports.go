@@ -46,7 +46,18 @@ func clash(a, b scheduler.HostPort) bool {
 
 func wildcard(ip string) bool { return ip == "0.0.0.0" || ip == "::" }
 
-// Helps implements scheduler.Filter.
-func (Filter) Helps(_ *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
-	return c.Kind&scheduler.NodeAdded != 0 || c.Pod != nil && len(scheduler.PodHostPorts(c.Pod)) > 0
+// Helps implements scheduler.Filter: a pod must have left with a port that this one
+// wants.
+func (Filter) Helps(pod *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
+	if c.Pod == nil {
+		return c.Kind&scheduler.NodeAdded != 0
+	}
+	for _, left := range scheduler.PodHostPorts(c.Pod) {
+		for _, w := range scheduler.PodHostPorts(pod) {
+			if clash(w, left) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -116,10 +116,24 @@ func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change, v scheduler.View) boo
 		class, ok := c.New.(*resourcev1.DeviceClass)
 		return ok && want.wants(class)
 	case c.Node != nil:
-		return !want.fits(scheduler.NewNode(c.Node), scheduler.Resources{}, 0).Refuses()
+		return !want.fits(scheduler.NewNode(c.Node), scheduler.Resources{}, 0).Refuses() && (c.OldNode == nil || want.more(c.Node, c.OldNode))
 	}
 	n := v.Node(c.On)
 	return n == nil || !want.fits(n, n.Requested, len(n.Pods)).Refuses() || want.fitsBefore(pod, n)
+}
+
+// more says whether a node has more than before of anything that is asked for.
+func (a *asked) more(now, old *corev1.Node) bool {
+	n, o := scheduler.NewNode(now), scheduler.NewNode(old)
+	if n.MaxPods > o.MaxPods || a.MilliCPU > 0 && n.Allocatable.MilliCPU > o.Allocatable.MilliCPU ||
+		a.Memory > 0 && n.Allocatable.Memory > o.Allocatable.Memory ||
+		a.EphemeralStorage > 0 && n.Allocatable.EphemeralStorage > o.Allocatable.EphemeralStorage {
+		return true
+	}
+	return slices.ContainsFunc(a.counted, func(name corev1.ResourceName) bool {
+		now, old := n.Allocatable.Scalar[name], o.Allocatable.Scalar[name]
+		return now > old || a.devices[name] && (now == 0) != (old == 0)
+	})
 }
 
 // wants says whether a class stands for a resource that is asked for.

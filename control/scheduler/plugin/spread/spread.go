@@ -185,27 +185,35 @@ func (c *constraint) least() int {
 
 // Heeds implements scheduler.Filter.
 func (Filter) Heeds() scheduler.ChangeKind {
-	return scheduler.NodeAdded | scheduler.NodeLabels | scheduler.NodeTaints | scheduler.PodPlaced | scheduler.PodRemoved
+	return scheduler.NodeAdded | scheduler.NodeRemoved | scheduler.NodeLabels | scheduler.NodeTaints | scheduler.PodPlaced | scheduler.PodRemoved
 }
 
-// Helps implements scheduler.Filter.
-func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
+// Helps implements scheduler.Filter: what is counted must have changed.
+func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change, v scheduler.View) bool {
+	hard, _ := f.constraints(pod, corev1.DoNotSchedule, v)
 	if c.Pod == nil {
-		return true
+		return (c.Node != nil && keyed(hard, c.Node)) || (c.OldNode != nil && keyed(hard, c.OldNode))
 	}
 	if c.Pod.Namespace != pod.Namespace {
 		return false
 	}
-	if len(pod.Spec.TopologySpreadConstraints) == 0 || c.Kind == scheduler.PodPlaced {
-		return true // its labels may be others now
-	}
-	hard, _ := f.constraints(pod, corev1.DoNotSchedule, nil)
 	for _, h := range hard {
-		if h.selector.Matches(labels.Set(c.Pod.Labels)) {
+		now := h.selector.Matches(labels.Set(c.Pod.Labels))
+		if now && c.Was == nil || c.Was != nil && now != h.selector.Matches(labels.Set(c.Was.Labels)) {
 			return true
 		}
 	}
 	return false
+}
+
+// keyed says whether a node is in a domain of every constraint.
+func keyed(hard []*constraint, n *corev1.Node) bool {
+	for _, h := range hard {
+		if _, ok := n.Labels[h.TopologyKey]; !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // Score is the part that should hold.

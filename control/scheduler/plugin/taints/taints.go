@@ -38,8 +38,8 @@ func (Filter) For(pod *corev1.Pod, _ scheduler.View) scheduler.Fit {
 }
 
 // Helps implements scheduler.Filter.
-func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
-	return c.Node != nil && !f.For(pod, nil)(&scheduler.Node{Node: c.Node}).Refuses()
+func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change, v scheduler.View) bool {
+	return c.Became(f.For(pod, v))
 }
 
 // Score prefers nodes with few PreferNoSchedule taints that are not tolerated.

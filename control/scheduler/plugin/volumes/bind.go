@@ -35,14 +35,6 @@ func NewBinding(timeout time.Duration) *Binding {
 // Name implements scheduler.Filter.
 func (*Binding) Name() string { return "VolumeBinding" }
 
-// Heeds implements scheduler.Filter.
-func (*Binding) Heeds() scheduler.ChangeKind {
-	return scheduler.StorageChanged | scheduler.NodeAdded | scheduler.NodeLabels
-}
-
-// Helps implements scheduler.Filter.
-func (*Binding) Helps(*corev1.Pod, scheduler.Change, scheduler.View) bool { return true }
-
 // Precheck implements scheduler.Prechecker.
 func (*Binding) Precheck(pod *corev1.Pod, v scheduler.View) scheduler.Reason {
 	s := v.Storage()

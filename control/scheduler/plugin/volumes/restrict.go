@@ -15,19 +15,6 @@ type Restrictions struct{ every }
 // Name implements scheduler.Filter.
 func (Restrictions) Name() string { return "VolumeRestrictions" }
 
-// Heeds implements scheduler.Filter.
-func (Restrictions) Heeds() scheduler.ChangeKind {
-	return scheduler.PodRemoved | scheduler.NodeAdded | scheduler.StorageChanged
-}
-
-// Helps implements scheduler.Filter.
-func (Restrictions) Helps(pod *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
-	if c.Pod == nil {
-		return true
-	}
-	return len(c.Pod.Spec.Volumes) > 0 && c.Pod.Namespace == pod.Namespace || slices.ContainsFunc(c.Pod.Spec.Volumes, disk)
-}
-
 const (
 	diskConflict = "node(s) had no available disk"
 	usedByOther  = "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod"

@@ -27,14 +27,6 @@ const zoneSeparator = "__"
 // Name implements scheduler.Filter.
 func (Zone) Name() string { return "VolumeZone" }
 
-// Heeds implements scheduler.Filter.
-func (Zone) Heeds() scheduler.ChangeKind {
-	return scheduler.StorageChanged | scheduler.NodeAdded | scheduler.NodeLabels
-}
-
-// Helps implements scheduler.Filter.
-func (Zone) Helps(*corev1.Pod, scheduler.Change, scheduler.View) bool { return true }
-
 // For implements scheduler.Filter.
 func (Zone) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {
 	type place struct {
