@@ -26,6 +26,8 @@ type Program struct {
 	Version string
 	// Up runs a cluster until ctx ends; ready is called once it can be used.
 	Up func(ctx context.Context, o UpOptions, report Report) error
+	// Join runs a node of another machine's cluster until ctx ends.
+	Join func(ctx context.Context, o JoinOptions, report Report) error
 	// Down removes what a cluster has left on the machine: processes, mounts,
 	// namespaces, cgroups, interfaces, tables. It is idempotent.
 	Down func(ctx context.Context, o DownOptions) error
@@ -113,7 +115,7 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	)
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return s.complete() }
 	root.AddCommand(
-		upCommand(p, s), downCommand(p, s), kubectlCommand(p, s), whyCommand(s), traceCommand(s),
+		upCommand(p, s), joinCommand(p, s), tokenCommand(s), downCommand(p, s), kubectlCommand(p, s), whyCommand(s), traceCommand(s),
 		buildCommand(p, s), imagesCommand(s), pullCommand(s), pushCommand(s), tagCommand(s), rmiCommand(s),
 		saveCommand(s), loadCommand(s), inspectCommand(s), historyCommand(s), pruneCommand(s), loginCommand(), logoutCommand(), ociCommand(p), ociInstallCommand(p), secretsCommand(s), versionCommand(p),
 	)

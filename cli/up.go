@@ -25,8 +25,10 @@ type UpOptions struct {
 	NodeName string
 	// Port is where the API server listens on all addresses.
 	Port int
-	// PodCIDR, ServiceCIDR and Domain are the cluster's ranges and DNS domain.
-	PodCIDR, ServiceCIDR, Domain string
+	// ClusterCIDR is the range of all nodes' pods, PodCIDR that of this node's own.
+	ClusterCIDR, PodCIDR string
+	// ServiceCIDR and Domain are the range of services and the DNS domain.
+	ServiceCIDR, Domain string
 	// EtcdServers are external etcd members; none means the embedded one.
 	EtcdServers []string
 	// EtcdCA, EtcdCert and EtcdKey are PEM files for TLS with those members.
@@ -82,16 +84,18 @@ stops everything and leaves nothing behind.`,
 			}
 			o.Settings = *s
 			if detach {
-				return upDetached(cmd, o)
+				return inBackground(cmd, o.Settings)
 			}
-			return upForeground(cmd, p, o)
+			hint := fmt.Sprintf("Use it: sampan kubectl get nodes\n    or: export KUBECONFIG=%s", o.AdminKubeconfig())
+			return inForeground(cmd, o.Settings, hint, func(r Report) error { return p.Up(cmd.Context(), o, r) })
 		},
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&detach, "detach", "d", false, "return once the cluster is ready and leave it running")
 	flags.StringVar(&o.NodeName, "node-name", "", "name of this node (default: the host's)")
 	flags.IntVar(&o.Port, "port", 6443, "port of the API server")
-	flags.StringVar(&o.PodCIDR, "pod-cidr", "10.42.0.0/24", "addresses of this node's pods")
+	flags.StringVar(&o.ClusterCIDR, "cluster-cidr", "10.42.0.0/16", "addresses of all nodes' pods; each node that joins gets a /24 of it")
+	flags.StringVar(&o.PodCIDR, "pod-cidr", "10.42.0.0/24", "addresses of this node's pods (with --etcd-servers: the cluster gives them)")
 	flags.StringVar(&o.ServiceCIDR, "service-cidr", "10.96.0.0/16", "addresses of services")
 	flags.StringVar(&o.Domain, "cluster-domain", "cluster.local", "DNS domain of the cluster")
 	flags.StringSliceVar(&o.EtcdServers, "etcd-servers", nil, "URLs of an external etcd cluster (default: embedded)")
@@ -112,19 +116,20 @@ stops everything and leaves nothing behind.`,
 	return cmd
 }
 
-// upForeground runs the cluster here, telling of each step as it is reached.
-func upForeground(cmd *cobra.Command, p Program, o UpOptions) error {
-	lock, err := takeLock(o.DataDir)
+// inForeground runs a cluster or a node here, telling of each step as it is reached,
+// and what may be done next.
+func inForeground(cmd *cobra.Command, s Settings, hint string, run func(Report) error) error {
+	lock, err := takeLock(s.DataDir)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
 	start := time.Now()
 	out := cmd.OutOrStdout()
-	return p.Up(cmd.Context(), o, func(step string) {
+	return run(func(step string) {
 		fmt.Fprintf(out, "%6d ms  %s\n", time.Since(start).Milliseconds(), step)
 		if step == Ready && os.Getenv(detachedEnv) == "" {
-			fmt.Fprintf(out, "\nUse it: sampan kubectl get nodes\n    or: export KUBECONFIG=%s\nCtrl-C stops sampan; containers run on until sampan down.\n", o.AdminKubeconfig())
+			fmt.Fprintf(out, "\n%s\nCtrl-C stops sampan; containers run on until sampan down.\n", hint)
 		}
 	})
 }
@@ -132,13 +137,13 @@ func upForeground(cmd *cobra.Command, p Program, o UpOptions) error {
 // detachedEnv marks the background process, whose output is a log.
 const detachedEnv = "SAMPAN_DETACHED"
 
-// upDetached starts this program again in a session of its own and repeats its
+// inBackground starts this program again in a session of its own and repeats its
 // progress until the cluster is ready.
-func upDetached(cmd *cobra.Command, o UpOptions) error {
-	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
+func inBackground(cmd *cobra.Command, s Settings) error {
+	if err := os.MkdirAll(s.DataDir, 0o700); err != nil {
 		return err
 	}
-	log, err := os.OpenFile(o.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -164,7 +169,7 @@ func upDetached(cmd *cobra.Command, o UpOptions) error {
 	if awaitReady(progress, cmd.OutOrStdout()) {
 		return child.Process.Release()
 	}
-	return failure(child, o.logFile(), at)
+	return failure(child, s.logFile(), at)
 }
 
 // awaitReady copies progress lines until the last one; false means that there is

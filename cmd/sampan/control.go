@@ -22,6 +22,7 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/controller"
 	"github.com/sampan-dev/sampan/control/controller/all"
+	"github.com/sampan-dev/sampan/control/controller/nodeipam"
 	"github.com/sampan-dev/sampan/control/store"
 	"github.com/sampan-dev/sampan/control/store/etcd"
 	"github.com/sampan-dev/sampan/internal/identity"
@@ -110,11 +111,20 @@ func (c *cluster) startDeciders(ctx context.Context, g *errgroup.Group, plane *c
 		return c.lead(ctx, plane, "kube-controller-manager", candidate, func(ctx context.Context) error {
 			return all.Start(ctx, all.Config{
 				Transport: plane.controller, Kinds: controller.NewKinds(controller.Stored(kinds.Kinds())...), RootCA: c.authority.PEM(), Log: c.log,
-				Authority: c.authority, TokenKey: tokens,
+				Authority: c.authority, TokenKey: tokens, NodeRanges: c.nodeRanges(),
 			})
 		})
 	})
 	return nil
+}
+
+// nodeRanges is how pod addresses are shared out among nodes.
+func (c *cluster) nodeRanges() nodeipam.Config {
+	ranges := nodeipam.Config{Clusters: []netip.Prefix{c.everywhere}, Reserved: []netip.Prefix{c.services}}
+	if !c.given {
+		ranges.Own = map[string]netip.Prefix{c.NodeName: c.pods}
+	}
+	return ranges
 }
 
 // newServer assembles the API server.

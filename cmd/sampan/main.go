@@ -33,6 +33,7 @@ func run() int {
 	program := cli.Program{
 		Version: "sampan " + version + " (Kubernetes v1.37)",
 		Up:      up,
+		Join:    join,
 		Down:    down,
 		Runner:  runner,
 		Graph:   graph, Simulate: simulate, Hollow: hollowNodes,

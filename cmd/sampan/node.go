@@ -14,8 +14,6 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sampan-dev/sampan/cli"
 	"github.com/sampan-dev/sampan/client"
@@ -57,7 +55,7 @@ func (c *cluster) startEngine(ctx context.Context) started {
 		}
 		return started{Engine: foreign, closers: []func() error{foreign.Close}}
 	}
-	parts, err := openParts(partsConfig{Settings: c.Settings, log: c.log, local: []netip.Addr{c.dns}, forwarding: true})
+	parts, err := openParts(partsConfig{Settings: c.Settings, log: c.log, local: []netip.Addr{c.dns}, direct: []netip.Prefix{c.everywhere}, forwarding: true})
 	if err != nil {
 		return started{err: errors.Join(err, parts.close())}
 	}
@@ -68,37 +66,54 @@ func (c *cluster) startEngine(ctx context.Context) started {
 	return started{Engine: own, closers: append(parts.closers, own.Close), images: parts.cfg.Images}
 }
 
-// nodeParts are what the node stands on.
+// nodeParts are what the node stands on, whether the control plane is in this
+// process or elsewhere.
 type nodeParts struct {
-	control *controlPlane
-	engine  started
+	engine started
+	// self is the node's own connection to the API server, proxy the service proxy's.
+	self, proxy client.Transport
+	// certificate is what the kubelet API is served with, callers says who calls it.
+	certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	callers     *authn.Authenticator
 }
 
-// startNode starts the agent, the service proxy and the DNS server.
-func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts) error {
-	self := p.control.component(c.nodeUser())
+// partsOf are the parts of a node beside its control plane.
+func (c *cluster) partsOf(ctx context.Context, g *errgroup.Group, control *controlPlane, e started) (nodeParts, error) {
 	serving, err := c.authority.Hold(pki.Leaf{
 		CommonName: "system:node:" + c.NodeName, Organizations: []string{"system:nodes"}, Server: true,
 		DNSNames: []string{c.NodeName, "localhost"}, IPs: []net.IP{c.address.AsSlice(), net.IPv4(127, 0, 0, 1)},
 	})
 	if err != nil {
-		return err
+		return nodeParts{}, err
 	}
 	g.Go(func() error { return serving.Run(ctx, c.log, nil) })
-	callers := authn.New(authn.Config{ClientCAs: c.authority.Pool(), Tokens: p.control.server.Tokens()})
+	return nodeParts{
+		engine: e, self: control.component(c.nodeUser()),
+		proxy:       control.component(identity.Identity{Name: "system:kube-proxy", Groups: []string{identity.Authenticated}}),
+		certificate: serving.GetCertificate,
+		callers:     authn.New(authn.Config{ClientCAs: c.authority.Pool(), Tokens: control.server.Tokens()}),
+	}, nil
+}
+
+// startNode starts the agent, the service proxy, the DNS server and the routes to
+// other nodes.
+func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts) (err error) {
 	cfg := podDirs(c.Settings)
-	cfg.NodeName, cfg.NodeIPs, cfg.Transport, cfg.Engine = c.NodeName, []string{c.address.String()}, self, p.engine.Engine
-	cfg.ClusterDNS, cfg.ClusterDomain, cfg.PodCIDR = []string{c.dns.String()}, c.Domain, c.PodCIDR
-	cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: serving.GetCertificate, ClientAuth: tls.RequestClientCert}
+	cfg.NodeName, cfg.NodeIPs, cfg.Transport, cfg.Engine = c.NodeName, []string{c.address.String()}, p.self, p.engine.Engine
+	cfg.ClusterDNS, cfg.ClusterDomain = []string{c.dns.String()}, c.Domain
+	if !c.given {
+		cfg.PodCIDR = c.PodCIDR
+	}
+	cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.certificate, ClientAuth: tls.RequestClientCert}
 	cfg.Authn = func(r *http.Request) (identity.Identity, bool) {
-		who, err := callers.Authenticate(r)
+		who, err := p.callers.Authenticate(r)
 		return who, err == nil && who.In(identity.Authenticated)
 	}
 	if cfg.Kubelet, err = c.kubelet(); err != nil {
 		return err
 	}
 	cfg.PreparePod = preparePod
-	cfg.Authz, cfg.Timeline, cfg.Log = mayUseNode(self, c.NodeName), c.timeline, c.log
+	cfg.Authz, cfg.Timeline, cfg.Log = mayUseNode(p.self, c.NodeName), c.timeline, c.log
 	kubelet, err := agent.New(cfg)
 	if err != nil {
 		return err
@@ -107,7 +122,7 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 	if c.ContainerRuntime == "" {
 		g.Go(func() error { return cri.Serve(ctx, filepath.Join(c.RunDir, "cri.sock"), p.engine) })
 	}
-	return c.startServices(ctx, g, p.control)
+	return c.startServices(ctx, g, p)
 }
 
 // kubelet reads the node's KubeletConfiguration; nil when there is none.
@@ -164,31 +179,12 @@ func mayUseNode(t client.Transport, node string) func(context.Context, identity.
 }
 
 // awaitNode returns once the node says that it is ready.
-func (c *cluster) awaitNode(ctx context.Context, p *controlPlane) error {
-	admin := p.admin()
-	sendInitial := true
-	w, err := client.Nodes.Watch(ctx, admin, "", metav1.ListOptions{
-		FieldSelector:     fields.OneTermEqualSelector("metadata.name", c.NodeName).String(),
-		SendInitialEvents: &sendInitial, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan, AllowWatchBookmarks: true,
-	})
-	if err != nil {
-		return err
+func (c *cluster) awaitNode(ctx context.Context, t client.Transport) error {
+	err := await(ctx, client.Nodes, t, c.NodeName, func(n *corev1.Node) (bool, error) { return nodeReady(n), nil })
+	if err == nil {
+		c.report("node " + c.NodeName)
 	}
-	defer w.Stop()
-	for {
-		select {
-		case e, ok := <-w.ResultChan():
-			if !ok {
-				return errors.New("the watch for the node ended before it was ready")
-			}
-			if n, is := e.Object.(*corev1.Node); is && e.Type != watch.Deleted && nodeReady(n) {
-				c.report("node " + n.Name)
-				return nil
-			}
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+	return err
 }
 
 func nodeReady(n *corev1.Node) bool {

@@ -19,6 +19,8 @@ type partsConfig struct {
 	log *slog.Logger
 	// local are service addresses that the node answers itself.
 	local []netip.Addr
+	// direct are the addresses of all nodes' pods.
+	direct []netip.Prefix
 	// forwarding lets pods reach the world, which is a setting of the host.
 	forwarding bool
 }
@@ -46,7 +48,7 @@ func openParts(c partsConfig) (p parts, err error) {
 		return p, err
 	}
 	pods, err := network.Open(network.Config{
-		State: filepath.Join(c.DataDir, "network"), Local: c.local, Forwarding: c.forwarding,
+		State: filepath.Join(c.DataDir, "network"), Local: c.local, Direct: c.direct, Forwarding: c.forwarding,
 		CNIConfDir: "/etc/cni/net.d", CNIBinDirs: []string{"/opt/cni/bin"}, Log: c.log,
 	})
 	if err != nil {

@@ -105,9 +105,7 @@ func (c *cluster) startRegistry(ctx context.Context, g *errgroup.Group, d *door,
 	}
 	return c.startRegistryThere(ctx, g, d, registry.Config{
 		Images: images, Hosts: d.names(c.NodeName), Mirror: true, Log: c.log,
-		Allow: mayUseRegistry(p.control.component(c.nodeUser()), authn.New(authn.Config{
-			ClientCAs: c.authority.Pool(), Tokens: p.control.server.Tokens(),
-		})),
+		Allow: mayUseRegistry(p.self, p.callers),
 	})
 }
 

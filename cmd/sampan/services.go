@@ -13,39 +13,51 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/sampan-dev/sampan/client"
-	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/node/dns"
+	"github.com/sampan-dev/sampan/node/peers"
 	"github.com/sampan-dev/sampan/node/proxy"
 )
 
-// startServices starts the service proxy and the DNS server.
-func (c *cluster) startServices(ctx context.Context, g *errgroup.Group, p *controlPlane) error {
-	services, err := proxy.New(proxy.Config{
-		Transport: p.component(identity.Identity{Name: "system:kube-proxy", Groups: []string{identity.Authenticated}}),
-		NodeName:  c.NodeName, NodeIPs: []netip.Addr{c.address},
-		PodCIDRs: []netip.Prefix{c.pods}, Local: []netip.Addr{c.dns}, Loopback: true, Log: c.log,
-	})
-	if err != nil {
-		return err
-	}
+// startServices starts the DNS server, the routes to other nodes and, once the node
+// has a range for its pods, the service proxy.
+func (c *cluster) startServices(ctx context.Context, g *errgroup.Group, p nodeParts) error {
 	names, err := dns.New(dns.Config{
-		Transport: p.component(c.nodeUser()),
+		Transport: p.self,
 		Domain:    c.Domain, Listen: []string{net.JoinHostPort(c.dns.String(), "53")},
 		ResolvConf: "/etc/resolv.conf", Log: c.log,
 	})
 	if err != nil {
 		return err
 	}
-	g.Go(func() error { return services.Run(ctx) })
+	ways := peers.New(peers.Config{Transport: p.self, NodeName: c.NodeName, Log: c.log})
 	g.Go(func() error { return names.Run(ctx) })
-	g.Go(func() error { return c.announceDNS(ctx, p) })
+	g.Go(func() error { return ways.Run(ctx) })
+	g.Go(func() error { return c.proxy(ctx, p) })
 	return nil
+}
+
+// proxy runs the service proxy.
+func (c *cluster) proxy(ctx context.Context, p nodeParts) error {
+	own := c.pods
+	if c.given {
+		var err error
+		if own, err = c.ownRange(ctx, p.self); err != nil {
+			return err
+		}
+	}
+	services, err := proxy.New(proxy.Config{
+		Transport: p.proxy, NodeName: c.NodeName, NodeIPs: []netip.Addr{c.address},
+		PodCIDRs: []netip.Prefix{own}, Local: []netip.Addr{c.dns}, Loopback: true, Log: c.log,
+	})
+	if err != nil {
+		return err
+	}
+	return services.Run(ctx)
 }
 
 // announceDNS makes the Service by which people and programs know the DNS
 // server's address. It has no endpoints: every node answers at the address itself.
-func (c *cluster) announceDNS(ctx context.Context, p *controlPlane) error {
-	admin := p.admin()
+func (c *cluster) announceDNS(ctx context.Context, admin client.Transport) error {
 	port := func(name string, protocol corev1.Protocol) corev1.ServicePort {
 		return corev1.ServicePort{Name: name, Protocol: protocol, Port: 53, TargetPort: intstr.FromInt32(53)}
 	}

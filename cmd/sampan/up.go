@@ -27,8 +27,12 @@ type cluster struct {
 	authority *pki.Authority
 	report    cli.Report
 
-	pods     netip.Prefix
-	services netip.Prefix
+	// everywhere are the addresses of all nodes' pods, pods those of this node's
+	// own. With given, the latter are what the cluster gives to the node.
+	everywhere netip.Prefix
+	pods       netip.Prefix
+	given      bool
+	services   netip.Prefix
 	// dns is the address of the cluster's DNS service: the tenth of the range,
 	// as upstream's installers have it.
 	dns netip.Addr
@@ -42,6 +46,9 @@ func up(ctx context.Context, o cli.UpOptions, report cli.Report) error {
 	defer pace.Keep()()
 	c, err := prepare(o, report)
 	if err != nil {
+		return err
+	}
+	if err := c.found(); err != nil {
 		return err
 	}
 	// First what most likely fails, before anything has been made.
@@ -78,21 +85,26 @@ func up(ctx context.Context, o cli.UpOptions, report cli.Report) error {
 	defer func() { _ = e.close() }()
 	defer stop()
 	report("container engine")
-	parts := nodeParts{control: control, engine: e}
+	parts, err := c.partsOf(ctx, g, control, e)
+	if err != nil {
+		return err
+	}
 	if err := c.startNode(ctx, g, parts); err != nil {
 		return err
 	}
 	if err := c.startRegistry(ctx, g, images, parts); err != nil {
 		return err
 	}
-	if err := c.awaitNode(ctx, control); err != nil {
+	g.Go(func() error { return c.announceDNS(ctx, control.admin()) })
+	g.Go(func() error { return c.announceFacts(ctx, control.admin()) })
+	if err := c.awaitNode(ctx, control.admin()); err != nil {
 		return err
 	}
 	report(cli.Ready)
 	return g.Wait()
 }
 
-// prepare checks the options and makes directories and keys.
+// prepare makes the directories and finds the node's name.
 func prepare(o cli.UpOptions, report cli.Report) (*cluster, error) {
 	level := slog.LevelWarn
 	if o.Verbose {
@@ -103,9 +115,6 @@ func prepare(o cli.UpOptions, report cli.Report) (*cluster, error) {
 		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	}
 	slog.SetDefault(c.log) // libraries that take no logger
-	if err := c.ranges(); err != nil {
-		return nil, err
-	}
 	if c.NodeName == "" {
 		name, err := os.Hostname()
 		if err != nil {
@@ -118,11 +127,19 @@ func prepare(o cli.UpOptions, report cli.Report) (*cluster, error) {
 			return nil, fmt.Errorf("make directory: %w", err)
 		}
 	}
-	var err error
-	if c.authority, err = pki.Open(filepath.Join(o.DataDir, "pki"), time.Now); err != nil {
-		return nil, err
-	}
 	return c, nil
+}
+
+// found reads what a cluster of our own is given, and opens its keys.
+func (c *cluster) found() (err error) {
+	if _, err := os.Stat(membershipFile(c.Settings)); err == nil {
+		return errors.New("this machine is a node of another's cluster: sampan join starts it again, sampan down --purge lets it leave")
+	}
+	if err := c.ranges(); err != nil {
+		return err
+	}
+	c.authority, err = pki.Open(filepath.Join(c.DataDir, "pki"), time.Now)
+	return err
 }
 
 // ranges reads the address ranges and chooses the addresses in them.
@@ -130,12 +147,20 @@ func (c *cluster) ranges() (err error) {
 	if c.pods, err = netip.ParsePrefix(c.PodCIDR); err != nil {
 		return fmt.Errorf("--pod-cidr %q: want a range such as 10.42.0.0/24", c.PodCIDR)
 	}
+	if c.everywhere, err = netip.ParsePrefix(c.ClusterCIDR); err != nil {
+		return fmt.Errorf("--cluster-cidr %q: want a range such as 10.42.0.0/16", c.ClusterCIDR)
+	}
 	if c.services, err = netip.ParsePrefix(c.ServiceCIDR); err != nil {
 		return fmt.Errorf("--service-cidr %q: want a range such as 10.96.0.0/16", c.ServiceCIDR)
 	}
 	if c.pods.Overlaps(c.services) {
 		return fmt.Errorf("--pod-cidr %s and --service-cidr %s overlap", c.pods, c.services)
 	}
+	if c.everywhere.Overlaps(c.services) {
+		return fmt.Errorf("--cluster-cidr %s and --service-cidr %s overlap", c.everywhere, c.services)
+	}
+	// Servers that share an etcd share out the nodes' ranges too.
+	c.given = len(c.EtcdServers) > 0
 	c.dns = c.services.Masked().Addr()
 	for range 10 {
 		c.dns = c.dns.Next()
