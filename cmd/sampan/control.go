@@ -147,9 +147,13 @@ func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.List
 	if err != nil {
 		return nil, err
 	}
+	var components map[string]func(context.Context) error
+	if len(c.EtcdServers) == 0 { // else whoever was elected has a lease
+		components = c.lone.checks()
+	}
 	return apiserver.New(apiserver.Config{
-		FrontProxy: front,
-		Store:      objects, Kinds: kinds.Kinds(), Authority: c.authority, TokenKey: tokens, Listener: l,
+		FrontProxy: front, Components: components,
+		Store: objects, Kinds: kinds.Kinds(), Authority: c.authority, TokenKey: tokens, Listener: l,
 		Advertise: netip.AddrPortFrom(c.address, uint16(c.Port)), Names: []string{c.NodeName, "127.0.0.1", "::1", c.pods.Masked().Addr().Next().String()},
 		ServiceRanges: []netip.Prefix{c.services}, Domain: c.Domain,
 		AuditPath: filepath.Join(c.DataDir, "audit.log"), AuditPolicy: c.AuditPolicy, AuditWebhook: c.AuditWebhook, Extra: extra,

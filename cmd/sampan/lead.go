@@ -44,7 +44,7 @@ func newScheduler(file string, t client.Transport, seed uint64, marks *timeline.
 // is nobody to elect against, and no lease to be renewed in an idle cluster.
 func (c *cluster) lead(ctx context.Context, p *controlPlane, name, candidate string, run func(context.Context) error) error {
 	if len(c.EtcdServers) == 0 {
-		return run(ctx)
+		return c.lone.run(ctx, name, run)
 	}
 	return lease.Run(ctx, lease.Config{
 		Transport: p.admin(), Namespace: metav1.NamespaceSystem, Name: name, Identity: candidate, Log: c.log,

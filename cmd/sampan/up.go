@@ -38,6 +38,7 @@ type cluster struct {
 	dns netip.Addr
 	// address is the node's own.
 	address netip.Addr
+	lone    lone
 }
 
 // up runs a whole cluster until ctx ends: the control plane and, beside it as

@@ -60,8 +60,11 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 		Connect:   s.connections(reader),
 		Subcreate: map[string]resource.Subcreate{"serviceaccounts/token": s.requestToken},
 		Virtual:   s.reviews(),
-		Fallback:  http.HandlerFunc(s.serveRemote),
-		Changed:   s.kindsChanged,
+		Computed: map[schema.GroupVersionResource]resource.Computed{
+			corev1.SchemeGroupVersion.WithResource("componentstatuses"): s.components,
+		},
+		Fallback: http.HandlerFunc(s.serveRemote),
+		Changed:  s.kindsChanged,
 	}
 }
 
