@@ -5,11 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
-	"time"
 
 	"github.com/sampan-dev/sampan/node/build"
-	"github.com/sampan-dev/sampan/node/image"
 )
 
 // buildProgress prints a line for each finished instruction, and what RUNs print;
@@ -60,54 +57,6 @@ func (b *buildProgress) warning(w build.Warning) {
 		at += w.Rule + ": "
 	}
 	fmt.Fprintf(b.out, "warning  %s%s\n", at, w.Text)
-}
-
-// redrawEvery is how often a terminal's line of progress is drawn at most.
-const redrawEvery = 100 * time.Millisecond
-
-// layersTo prints a line for each layer that has arrived, and on a terminal how
-// far the others are.
-func layersTo(out io.Writer) func(image.Progress) {
-	p := &layerProgress{out: out, redraw: terminal(out), under: map[string]image.Progress{}}
-	return p.tell
-}
-
-type layerProgress struct {
-	mu     sync.Mutex
-	out    io.Writer
-	redraw bool
-	last   time.Time
-	drawn  bool
-	under  map[string]image.Progress
-}
-
-func (l *layerProgress) tell(p image.Progress) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	id := shortID(p.Layer.String())
-	if p.Present || p.Done == p.Total {
-		if l.drawn {
-			fmt.Fprint(l.out, "\r\x1b[K")
-			l.drawn = false
-		}
-		delete(l.under, id)
-		if p.Present {
-			fmt.Fprintf(l.out, "%s  is here already\n", id)
-			return
-		}
-		fmt.Fprintf(l.out, "%s  %s\n", id, size(p.Total))
-		return
-	}
-	l.under[id] = p
-	if !l.redraw || time.Since(l.last) < redrawEvery {
-		return
-	}
-	var done, total int64
-	for _, u := range l.under {
-		done, total = done+u.Done, total+u.Total
-	}
-	fmt.Fprintf(l.out, "\r\x1b[K%d layers  %s of %s", len(l.under), size(done), size(total))
-	l.last, l.drawn = time.Now(), true
 }
 
 // writeTo writes a file, or standard output for "-"; a file that could not be

@@ -74,7 +74,7 @@ func printTrace(out io.Writer, pod *corev1.Pod, marks []timeline.Mark) error {
 		fmt.Fprintf(w, "\t\t  %s\n", stations[step])
 		for _, m := range marks {
 			if m.Step == step {
-				fmt.Fprintf(w, "%s\t%s\t     %s\n", millis(m.Start.Sub(start)), millis(m.End.Sub(m.Start)), described(m))
+				fmt.Fprintf(w, "%s\t%s\t     %s\n", millis(m.Start.Sub(start)), lasted(m), described(m))
 			}
 		}
 	}
@@ -89,6 +89,14 @@ func printTrace(out io.Writer, pod *corev1.Pod, marks []timeline.Mark) error {
 	}
 	_, err := fmt.Fprintf(out, "%s from the request to the last step\n", millis(last.Sub(start)))
 	return err
+}
+
+// lasted is how long something took, or that it goes on.
+func lasted(m timeline.Mark) string {
+	if m.End.IsZero() {
+		return "under way"
+	}
+	return millis(m.End.Sub(m.Start))
 }
 
 func described(m timeline.Mark) string {

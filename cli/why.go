@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/client/explain"
 )
 
 // maxEvents bounds the events that why shows.
@@ -84,8 +85,25 @@ func (w *why) pod(ctx context.Context, at object) error {
 			return err
 		}
 		w.containers(pod)
+		if err := w.pulls(ctx, pod); err != nil {
+			return err
+		}
 	}
 	return w.events(ctx, at)
+}
+
+// pulls says how far the images are that a pod waits for: marks without an end.
+func (w *why) pulls(ctx context.Context, pod *corev1.Pod) error {
+	if pod.Status.Phase != corev1.PodPending {
+		return nil
+	}
+	marks, err := w.records.Timeline(ctx, string(pod.UID))
+	for _, m := range marks {
+		if m.Name == explain.Pulling && m.End.IsZero() {
+			w.say("On its way since %s: %s.", age(m.Start), m.Detail)
+		}
+	}
+	return err
 }
 
 func (w *why) terminating(pod *corev1.Pod) {

@@ -20,6 +20,10 @@ const (
 	TimelinePath = "/sampan/v1/timeline"
 )
 
+// Pulling is the name of the mark of an image that is on its way; it has no end
+// and goes when the image has come.
+const Pulling = "pulling image"
+
 // maxAnswer bounds one answer in bytes.
 const maxAnswer = 4 << 20
 

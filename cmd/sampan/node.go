@@ -34,8 +34,9 @@ type started struct {
 	cri.Engine
 	err     error
 	closers []func() error
-	// images is our own engine's store.
+	// images is our own engine's store, pulls tells of what comes into it.
 	images *image.Store
+	pulls  *pullTeller
 }
 
 func (s started) close() error {
@@ -59,11 +60,13 @@ func (c *cluster) startEngine(ctx context.Context) started {
 	if err != nil {
 		return started{err: errors.Join(err, parts.close())}
 	}
+	pulls := &pullTeller{timeline: c.timeline}
+	parts.cfg.OnPull = pulls.begin
 	own, err := engine.New(parts.cfg)
 	if err != nil {
 		return started{err: errors.Join(err, parts.close())}
 	}
-	return started{Engine: own, closers: append(parts.closers, own.Close), images: parts.cfg.Images}
+	return started{Engine: own, closers: append(parts.closers, own.Close), images: parts.cfg.Images, pulls: pulls}
 }
 
 // nodeParts are what the node stands on, whether the control plane is in this

@@ -76,6 +76,27 @@ func (r *Recorder) Mark(subject string, m Mark) {
 	r.marks[subject] = append(known, m)
 }
 
+// Replace puts m in the place of the mark with its name and start, or adds it: for
+// what is still going on, with an End of zero. Without a Detail the mark goes away.
+func (r *Recorder) Replace(subject string, m Mark) {
+	if r == nil || subject == "" {
+		return
+	}
+	r.mu.Lock()
+	known := r.marks[subject]
+	at := slices.IndexFunc(known, func(k Mark) bool { return k.Name == m.Name && k.Start.Equal(m.Start) })
+	switch {
+	case at >= 0 && m.Detail == "":
+		r.marks[subject] = slices.Delete(slices.Clone(known), at, at+1)
+	case at >= 0:
+		known[at] = m
+	}
+	r.mu.Unlock()
+	if at < 0 && m.Detail != "" {
+		r.Mark(subject, m)
+	}
+}
+
 // admit makes room for one more subject. The caller holds the lock.
 func (r *Recorder) admit(subject string) {
 	if len(r.order) >= MaxSubjects {

@@ -18,6 +18,7 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/internal/keylock"
@@ -75,8 +76,9 @@ type Config struct {
 	// StreamAddress is where exec, attach and port-forward streams are served;
 	// "127.0.0.1:0" when empty. The URLs hold a secret and work once.
 	StreamAddress string
-	// PullProgress, when set, is told how far the layers of a pull are.
-	PullProgress func(ref string, p image.Progress)
+	// OnPull, when set, is told of each pull that begins; tell is then told how far
+	// its layers are, and end that it is over.
+	OnPull func(r *rt.PullImageRequest) (tell func(image.Progress), end func())
 	// Log receives what nobody else is told; nil is silence.
 	Log *slog.Logger
 }

@@ -36,11 +36,15 @@ func (e *Engine) PullImage(ctx context.Context, r *rt.PullImageRequest) (*rt.Pul
 	defer cancel(nil)
 	stall := time.AfterFunc(pullStall, func() { cancel(errStalled) })
 	defer stall.Stop()
+	tell := func(image.Progress) {}
+	if e.cfg.OnPull != nil {
+		var end func()
+		tell, end = e.cfg.OnPull(r)
+		defer end()
+	}
 	img, err := e.images.Pull(ctx, ref, image.TransferOptions{Auth: auth, Progress: func(p image.Progress) {
 		stall.Reset(pullStall)
-		if e.cfg.PullProgress != nil {
-			e.cfg.PullProgress(ref, p)
-		}
+		tell(p)
 	}})
 	if errors.Is(context.Cause(ctx), errStalled) {
 		err = errStalled

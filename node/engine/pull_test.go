@@ -55,12 +55,18 @@ func TestPull(t *testing.T) {
 		t.Errorf("a tag that is not there: %v", err)
 	}
 	var told atomic.Int32
-	n.engine.cfg.PullProgress = func(string, image.Progress) { told.Add(1) }
+	over := false
+	n.engine.cfg.OnPull = func(r *rt.PullImageRequest) (func(image.Progress), func()) {
+		if r.GetImage().GetImage() != ref {
+			t.Errorf("told of a pull of %q", r.GetImage().GetImage())
+		}
+		return func(image.Progress) { told.Add(1) }, func() { over = true }
+	}
 	auth := &rt.AuthConfig{Auth: base64.StdEncoding.EncodeToString([]byte("me:secret"))}
 	pulled, err := n.engine.PullImage(t.Context(), &rt.PullImageRequest{Image: spec, Auth: auth})
 	n.must(err)
-	if told.Load() == 0 {
-		t.Error("nobody was told of the progress")
+	if told.Load() == 0 || !over {
+		t.Error("nobody was told of the progress, or of its end")
 	}
 	st, err := n.engine.ImageStatus(t.Context(), &rt.ImageStatusRequest{Image: &rt.ImageSpec{Image: pulled.ImageRef}})
 	n.must(err)

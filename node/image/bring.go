@@ -42,6 +42,7 @@ func (s *Store) bring(ctx context.Context, img Image, src source, tell func(Prog
 		}
 		b.unlock = append(b.unlock, unlock)
 	}
+	b.announce()
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return b.settle(gctx) })
 	slots := make(chan struct{}, parallelLayers)
@@ -74,6 +75,15 @@ type bringing struct {
 	unlock []func()
 	// done is how many layers, from the bottom, have their names.
 	done int
+}
+
+// announce tells of everything that has to come, before the first byte.
+func (b *bringing) announce() {
+	for _, layer := range b.img.Layers {
+		if b.src != nil && layer.Size > 0 && !b.store.hasBlob(layer.Digest) {
+			b.tell(Progress{Layer: layer.Digest, Total: layer.Size})
+		}
+	}
 }
 
 // release gives back what an interrupted bring holds.
