@@ -47,6 +47,7 @@ type Agent struct {
 	meter    usage.Meter
 	trash    *garbage.Images
 	strain   *strain
+	places   *places
 
 	inbox   inbox
 	statics *statics
@@ -78,7 +79,7 @@ func New(cfg Config) (*Agent, error) {
 		MaxPods: cfg.MaxPods, Labels: cfg.Labels, Taints: cfg.Taints, Reserved: cfg.Reserved, Capacity: cfg.Capacity,
 		Port: cfg.Port, Version: cfg.Version, PodCIDR: cfg.PodCIDR, Log: cfg.Log, ProviderID: cfg.Kubelet.ProviderID,
 		LeaseSeconds: cfg.Kubelet.NodeLeaseDurationSeconds, LookEvery: cfg.Kubelet.NodeStatusUpdateFrequency.Duration,
-		Pressures: a.pressures, ReportEvery: cfg.Kubelet.NodeStatusReportFrequency.Duration, MaxImages: int(*cfg.Kubelet.NodeStatusMaxImages),
+		Extra: a.extra, Pressures: a.pressures, ReportEvery: cfg.Kubelet.NodeStatusReportFrequency.Duration, MaxImages: int(*cfg.Kubelet.NodeStatusMaxImages),
 	})
 	if err != nil {
 		return nil, err
@@ -108,6 +109,9 @@ func New(cfg Config) (*Agent, error) {
 	})
 	a.images = newPuller(cfg.Engine, a.refs, cfg.ParallelPulls)
 	a.doer = &probe.Doer{Engine: cfg.Engine, PodIPs: a.podIPs}
+	if err := a.newPlaces(); err != nil {
+		return nil, err
+	}
 	a.meter = usage.Meter{Engine: cfg.Engine, Logs: a.node.LogDirectory, Volume: a.emptyDir}
 	a.trash = a.newTrash()
 	a.logs = rotate.New(rotate.Config{Engine: cfg.Engine, MaxSize: cfg.LogMaxSize, MaxFiles: cfg.LogMaxFiles, Log: cfg.Log})
@@ -159,6 +163,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.findImages(ctx)
 		a.spawn(func() { a.run(ctx, "eviction", a.relieve) })
 		a.spawn(func() { a.run(ctx, "image garbage collection", a.trash.Run) })
+	}
+	if a.cfg.Capacity == nil || a.cfg.plugins {
+		a.runPlugins(ctx)
 	}
 	a.spawn(func() { a.run(ctx, "services", a.services.Run) })
 	a.spawn(func() { a.run(ctx, "registration", a.registry.Run) })

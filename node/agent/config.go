@@ -34,6 +34,7 @@ import (
 // Defaults of Config.
 const (
 	defaultData      = "/var/lib/sampan"
+	defaultKubelet   = "/var/lib/kubelet"
 	defaultDomain    = "cluster.local"
 	defaultResync    = 90 * time.Second
 	defaultCgroup    = "sampan"
@@ -58,6 +59,9 @@ type Config struct {
 	LogRoot string
 	// SeccompRoot is where Localhost profiles are, by default seccomp beside Root.
 	SeccompRoot string
+	// KubeletRoot is where plugins look for a kubelet's sockets: /var/lib/kubelet,
+	// or, when Root isn't where it is by default, kubelet beside it.
+	KubeletRoot string
 	// CgroupRoot is the cgroup that holds "kubepods", by default "sampan".
 	CgroupRoot string
 	// CgroupMount is where cgroups are mounted, by default /sys/fs/cgroup.
@@ -123,6 +127,8 @@ type Config struct {
 	// poll keeps to timers where the kernel would tell of changes: for tests, in
 	// whose time nothing outside happens.
 	poll bool
+	// plugins are listened to though Capacity is given.
+	plugins bool
 }
 
 // complete checks cfg and fills its defaults in.
@@ -141,6 +147,7 @@ func (cfg Config) complete() (Config, error) {
 	}
 	cfg.Kubelet = kubelet
 	or(&cfg.Root, filepath.Join(defaultData, "pods"))
+	or(&cfg.KubeletRoot, kubeletRoot(cfg.Root))
 	or(&cfg.LogRoot, filepath.Join(filepath.Dir(cfg.Root), "logs", "pods"))
 	or(&cfg.SeccompRoot, filepath.Join(filepath.Dir(cfg.Root), "seccomp"))
 	or(&cfg.CgroupRoot, defaultCgroup)
@@ -153,6 +160,15 @@ func (cfg Config) complete() (Config, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return cfg, nil
+}
+
+// kubeletRoot is where plugins look for us: where they look for any kubelet,
+// unless this is one of several on the machine.
+func kubeletRoot(root string) string {
+	if root == filepath.Join(defaultData, "pods") {
+		return defaultKubelet
+	}
+	return filepath.Join(filepath.Dir(root), "kubelet")
 }
 
 func or[T comparable](field *T, value T) {

@@ -31,10 +31,14 @@ func (st *starter) config(ctx context.Context) (*rt.ContainerConfig, error) {
 	if err := os.MkdirAll(filepath.Dir(st.logPath()), 0o755); err != nil {
 		return nil, fmt.Errorf("create log directory: %w", err)
 	}
-	return spec.Make{
+	cfg, err := spec.Make{
 		Pod: st.pod, Container: st.c, Attempt: st.attempt, Node: st.m.a.node, Env: vars, Image: st.image,
 		Mounts: mounts, Target: st.target(),
 	}.Config()
+	if err != nil {
+		return nil, err
+	}
+	return cfg, st.m.a.grant(ctx, st.pod, st.c.Name, cfg)
 }
 
 func (st *starter) logPath() string {

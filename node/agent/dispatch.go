@@ -150,7 +150,7 @@ func (a *Agent) deliver(ctx context.Context, c change) {
 	m := newMachine(a, c.pod)
 	if !settledBefore(c.pod) {
 		a.mark(m.uid, "see pod", "on node "+a.cfg.NodeName, time.Now())
-		m.verdict = a.admit(c.pod)
+		m.verdict, m.fresh = a.admit(c.pod), true
 	}
 	a.start(ctx, m)
 }
@@ -182,7 +182,7 @@ func (a *Agent) admit(pod *corev1.Pod) *admit.Refusal {
 	if !ok {
 		node = a.registry.Initial() // a static pod that comes before the API server
 	}
-	place := admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: a.placed(pod.UID), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls, Pressures: a.pressures()}
+	place := admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: a.placed(pod.UID), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls, Pressures: a.pressures(), Counted: a.places.devices.Knows}
 	refusal := admit.Pod(pod, place)
 	if refusal == nil {
 		return nil
@@ -227,6 +227,7 @@ func (a *Agent) adopt(ctx context.Context) {
 		known[string(uid)] = true
 	}
 	a.statics.mu.Unlock()
+	a.places.keep(known)
 	boxes, err := a.cfg.Engine.ListPodSandbox(ctx, &rt.ListPodSandboxRequest{})
 	if err != nil {
 		a.cfg.Log.Error("can't list sandboxes; orphans stay until the next start", "err", err)

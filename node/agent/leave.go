@@ -31,6 +31,7 @@ func (m *machine) release(ctx context.Context) {
 	}
 	m.frozen = deleting
 	m.launch(ctx, opRelease, plan.Step{}, func(ctx context.Context) func(*machine) {
+		m.a.unplace(string(m.uid))
 		err := m.a.volumes.Remove(string(m.uid))
 		if err == nil && deleting {
 			err = m.a.remove(ctx, string(m.uid))

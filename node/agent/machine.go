@@ -73,6 +73,7 @@ type machine struct {
 	pod      *corev1.Pod
 	gone     bool
 	verdict  *admit.Refusal
+	fresh    bool // it has not been placed yet
 	fatal    *status.Verdict
 	reader   *actual.Reader
 	now      *actual.Pod
@@ -186,6 +187,9 @@ func (m *machine) run(ctx context.Context) {
 	defer m.a.refs.release(m.uid)
 	defer m.a.certs.forget(m.uid)
 	m.life = ctx
+	if m.fresh && m.verdict == nil {
+		m.verdict = m.a.place(ctx, m.pod)
+	}
 	if m.verdict != nil {
 		m.reject()
 	}

@@ -77,7 +77,7 @@ func TestStaticPod(t *testing.T) {
 		s.restart()
 		s.pass(30 * time.Second)
 		s.say("started when it had been: %t", s.get("etcd-n1").Status.StartTime.Equal(second.Status.StartTime))
-		s.engine.Images["other"] = s.engine.Images["app"]
+		s.engine.Do(func() { s.engine.Images["other"] = s.engine.Images["app"] })
 		s.manifest("other")
 		s.pass(time.Minute)
 		s.say("mirror's image: %s", s.get("etcd-n1").Spec.Containers[0].Image)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/sampan-dev/sampan/node/agent/device"
 	"github.com/sampan-dev/sampan/node/volume"
 )
 
@@ -31,7 +32,26 @@ func Purge(cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("purge the agent's state: %w", err)
 	}
-	return errors.Join(removeDir(cfg.Root), os.RemoveAll(cfg.LogRoot))
+	or(&cfg.KubeletRoot, kubeletRoot(cfg.Root))
+	return errors.Join(removeDir(cfg.Root), os.RemoveAll(cfg.LogRoot), purgePlugins(cfg.KubeletRoot))
+}
+
+// purgePlugins removes our files from where plugins look for a kubelet, and the
+// directories that are empty then. What plugins keep there is theirs.
+func purgePlugins(root string) error {
+	var failed error
+	for _, name := range []string{
+		"device-plugins/" + device.Socket, "device-plugins/" + device.StateFile, "dra_manager_state", "pod-resources/kubelet.sock",
+		"cpu_manager_state", "memory_manager_state",
+	} {
+		if err := os.Remove(filepath.Join(root, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failed = errors.Join(failed, err)
+		}
+	}
+	for _, dir := range []string{"device-plugins", "plugins_registry", "plugins", "pod-resources", ""} {
+		_ = os.Remove(filepath.Join(root, dir)) // it may not be empty, or not be there
+	}
+	return failed
 }
 
 // removeDir removes a directory that should be empty by now: never what may

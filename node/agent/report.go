@@ -66,7 +66,8 @@ func (m *machine) report(ctx context.Context, again *alarm, waiting map[string]p
 func (m *machine) compute(waiting map[string]plan.Waiting) corev1.PodStatus {
 	return status.Compute(status.Input{
 		Pod: m.judged(), Old: m.status, Actual: m.now, Waiting: waiting, Ready: m.probes.Ready, Started: m.probes.Started,
-		Applied: m.applied, NoRoom: m.noRoom, Ended: m.ended, Failed: m.fatal, HostIPs: m.a.cfg.NodeIPs, Runtime: m.a.runtimeName(), Now: time.Now(),
+		Allocated: func(container string) []corev1.ResourceStatus { return m.a.allocated(m.pod, container) },
+		Applied:   m.applied, NoRoom: m.noRoom, Ended: m.ended, Failed: m.fatal, HostIPs: m.a.cfg.NodeIPs, Runtime: m.a.runtimeName(), Now: time.Now(),
 	})
 }
 

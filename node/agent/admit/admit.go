@@ -31,6 +31,9 @@ type Node struct {
 	UnsafeSysctls []string
 	// Pressures are the conditions by which the node says what it is short of.
 	Pressures []corev1.NodeConditionType
+	// Counted says that somebody else counts a resource, when the pod is given
+	// its share of it; nil for nobody.
+	Counted func(corev1.ResourceName) bool
 }
 
 func (n Node) allows(sysctl string) bool {
@@ -173,6 +176,9 @@ func resources(pod *corev1.Pod, node Node) *Refusal {
 // extended resource that neither the agent nor the Node knows: such a one is
 // accounted for by somebody else, and no reason to refuse a pod, as upstream.
 func (n Node) allocatable(name corev1.ResourceName) *apiresource.Quantity {
+	if n.Counted != nil && n.Counted(name) {
+		return nil
+	}
 	have, known := n.Allocatable[name]
 	if known || !spec.Extended(name) {
 		return &have

@@ -65,6 +65,9 @@ type Config struct {
 	LookEvery, ReportEvery time.Duration
 	// MaxImages bounds the images in the status; negative for no bound.
 	MaxImages int
+	// Extra are resources that come and go, how many there are and how many pods
+	// may have; nil for none.
+	Extra func() (capacity, allocatable corev1.ResourceList)
 	// Pressures are the conditions by which the node says what it is short of;
 	// nil for none.
 	Pressures func() []corev1.NodeConditionType
@@ -89,6 +92,9 @@ type Registrar struct {
 	seen *corev1.Node
 	cidr string
 
+	// ours are the extra resources that have ever been there.
+	ours map[corev1.ResourceName]bool
+
 	// owned by Run
 	reported time.Time
 	lease    lease
@@ -104,7 +110,7 @@ func New(cfg Config) (*Registrar, error) {
 		return nil, fmt.Errorf("look at the machine: %w", err)
 	}
 	return &Registrar{
-		cfg: cfg, machine: m, registered: make(chan struct{}), kick: make(chan struct{}, 1),
+		cfg: cfg, machine: m, registered: make(chan struct{}), kick: make(chan struct{}, 1), ours: map[corev1.ResourceName]bool{},
 		events: client.NewRecorder(cfg.Transport, "kubelet", cfg.NodeName),
 	}, nil
 }

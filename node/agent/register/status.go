@@ -27,10 +27,11 @@ const (
 func (r *Registrar) status(ctx context.Context, old corev1.NodeStatus) corev1.NodeStatus {
 	s := *old.DeepCopy()
 	s.Capacity, s.Allocatable = r.machine.capacity.DeepCopy(), r.machine.allocatable.DeepCopy()
+	r.extra(&s)
 	// Somebody else may advertise resources of this node: they stay as long as
 	// they are in its capacity.
 	for name, q := range old.Capacity {
-		if _, ours := s.Capacity[name]; !ours && spec.Extended(name) {
+		if _, listed := s.Capacity[name]; !listed && !r.once(name) && spec.Extended(name) {
 			s.Capacity[name], s.Allocatable[name] = q, q
 		}
 	}
@@ -47,6 +48,27 @@ func (r *Registrar) status(ctx context.Context, old corev1.NodeStatus) corev1.No
 	r.images(ctx, &s)
 	r.conditions(&s, fault)
 	return s
+}
+
+// extra adds the resources that come and go.
+func (r *Registrar) extra(s *corev1.NodeStatus) {
+	if r.cfg.Extra == nil {
+		return
+	}
+	capacity, allocatable := r.cfg.Extra()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, q := range capacity {
+		r.ours[name] = true
+		s.Capacity[name], s.Allocatable[name] = q, allocatable[name]
+	}
+}
+
+// once reports whether a resource has ever been one of ours.
+func (r *Registrar) once(name corev1.ResourceName) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ours[name]
 }
 
 // engine asks the engine what it is and returns what is wrong with it.

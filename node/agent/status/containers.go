@@ -32,7 +32,11 @@ func containers(s *corev1.PodStatus, in Input) {
 	}
 	one := func(c *corev1.Container, old []corev1.ContainerStatus) corev1.ContainerStatus {
 		b := builder{in: in, c: c, old: find(old, c.Name), waiting: waiting}
-		return b.build()
+		st := b.build()
+		if in.Allocated != nil {
+			st.AllocatedResourcesStatus = in.Allocated(c.Name)
+		}
+		return st
 	}
 	for i := range in.Pod.Spec.InitContainers {
 		s.InitContainerStatuses = append(s.InitContainerStatuses, one(&in.Pod.Spec.InitContainers[i], in.Old.InitContainerStatuses))

@@ -34,6 +34,8 @@ type Input struct {
 	Waiting map[string]plan.Waiting
 	// Ready and Started are what the probes say of a container id.
 	Ready, Started func(c *corev1.Container, id string) bool
+	// Allocated is the health of what a container was given; nil for nothing.
+	Allocated func(container string) []corev1.ResourceStatus
 	// Applied are the resources that running containers have, by id.
 	Applied map[string]corev1.ResourceRequirements
 	// NoRoom, when not nil, is why a resize has to wait.

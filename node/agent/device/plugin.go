@@ -1,0 +1,173 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
+	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+
+	"github.com/sampan-dev/sampan/node/agent/spec"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Limits of talking to plugins.
+const (
+	dialTimeout     = 10 * time.Second
+	callTimeout     = 30 * time.Second
+	maxMessage      = 16 << 20
+	preStartTimeout = pluginapi.KubeletPreStartContainerRPCTimeoutInSecs * time.Second
+)
+
+// plugin is a connection to one device plugin.
+type plugin struct {
+	resource, endpoint string
+	options            *pluginapi.DevicePluginOptions
+	conn               *grpc.ClientConn
+	client             pluginapi.DevicePluginClient
+}
+
+// Run serves registrations until ctx ends. It fails when it can't begin.
+func (d *Devices) Run(ctx context.Context) error {
+	if err := os.MkdirAll(d.cfg.Dir, 0o750); err != nil {
+		return fmt.Errorf("device plugins: %w", err)
+	}
+	if err := d.clean(); err != nil {
+		return fmt.Errorf("device plugins: %w", err)
+	}
+	path := filepath.Join(d.cfg.Dir, Socket)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err != nil {
+		return fmt.Errorf("device plugins: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return errors.Join(fmt.Errorf("device plugins: %w", err), listener.Close())
+	}
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage))
+	pluginapi.RegisterRegistrationServer(server, &registration{d: d, ctx: ctx})
+	stop := context.AfterFunc(ctx, server.Stop)
+	defer stop()
+	go d.forget(ctx)
+	if err := server.Serve(listener); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("device plugins: %w", err)
+	}
+	return nil
+}
+
+// clean removes the sockets of before, by which plugins see that they must
+// register again.
+func (d *Devices) clean() error {
+	entries, err := os.ReadDir(d.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, e := range entries {
+		if e.Type()&os.ModeSocket != 0 {
+			failed = append(failed, os.Remove(filepath.Join(d.cfg.Dir, e.Name())))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// registration is the service that plugins register at.
+type registration struct {
+	pluginapi.UnimplementedRegistrationServer
+
+	d   *Devices
+	ctx context.Context //nolint:containedctx // the life of connections, which outlive their registration's call
+}
+
+// Register implements pluginapi.RegistrationServer.
+func (r *registration) Register(_ context.Context, q *pluginapi.RegisterRequest) (*pluginapi.Empty, error) {
+	endpoint := q.GetEndpoint()
+	if endpoint != filepath.Base(endpoint) || endpoint == "" || strings.HasPrefix(endpoint, ".") {
+		return nil, fmt.Errorf("endpoint %q is no name of a socket in %s", endpoint, r.d.cfg.Dir)
+	}
+	if err := Validate(q.GetResourceName(), []string{q.GetVersion()}); err != nil {
+		r.d.cfg.Log.Error("a device plugin can't register", "endpoint", endpoint, "err", err)
+		return nil, err
+	}
+	go func() {
+		if err := r.d.Connect(r.ctx, q.GetResourceName(), filepath.Join(r.d.cfg.Dir, endpoint), q.GetOptions()); err != nil && r.ctx.Err() == nil {
+			r.d.cfg.Log.Error("a device plugin is lost", "resource", q.GetResourceName(), "endpoint", endpoint, "err", err)
+		}
+	}()
+	return &pluginapi.Empty{}, nil
+}
+
+// Validate says why a plugin for a resource that speaks these versions can't be
+// had.
+func Validate(resource string, versions []string) error {
+	speaks := false
+	for _, v := range versions {
+		speaks = speaks || v == pluginapi.Version
+	}
+	if !speaks {
+		return fmt.Errorf("requested API version %q is not supported by kubelet. Supported version is %q", strings.Join(versions, ","), pluginapi.Version)
+	}
+	if !spec.Extended(corev1.ResourceName(resource)) || len(utilvalidation.IsQualifiedName(resource)) > 0 {
+		return fmt.Errorf("the ResourceName %q is invalid", resource)
+	}
+	return nil
+}
+
+// Connect talks to a plugin until it goes or ctx ends. A plugin that comes for
+// the same resource takes its place.
+func (d *Devices) Connect(ctx context.Context, resource, socket string, options *pluginapi.DevicePluginOptions) error {
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
+	if err != nil {
+		return fmt.Errorf("dial %q: %w", socket, err)
+	}
+	defer conn.Close()
+	p := &plugin{resource: resource, endpoint: socket, options: options, conn: conn, client: pluginapi.NewDevicePluginClient(conn)}
+	if options == nil {
+		asked, cancel := context.WithTimeout(ctx, dialTimeout)
+		p.options, err = p.client.GetDevicePluginOptions(asked, &pluginapi.Empty{}, grpc.WaitForReady(true))
+		cancel()
+		if err != nil {
+			return fmt.Errorf("failed to get device plugin options: %w", err)
+		}
+	}
+	stream, err := p.client.ListAndWatch(ctx, &pluginapi.Empty{}, grpc.WaitForReady(true))
+	if err != nil {
+		return fmt.Errorf("list devices of %q: %w", resource, err)
+	}
+	d.adopt(p)
+	defer d.lost(p)
+	for {
+		list, err := stream.Recv()
+		if err != nil {
+			return fmt.Errorf("list devices of %q: %w", resource, err)
+		}
+		if err := d.update(p, list.GetDevices()); err != nil {
+			return err
+		}
+	}
+}
+
+// adopt makes p the resource's plugin.
+func (d *Devices) adopt(p *plugin) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k := d.resources[p.resource]
+	if k == nil {
+		k = &kind{devices: map[string]*pluginapi.Device{}}
+		d.resources[p.resource] = k
+	}
+	if k.plugin != nil {
+		k.plugin.conn.Close()
+	}
+	k.plugin = p
+	d.cfg.Log.Info("a device plugin has come", "resource", p.resource, "endpoint", p.endpoint)
+}
