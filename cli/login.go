@@ -73,7 +73,11 @@ $DOCKER_CONFIG or $REGISTRY_AUTH_FILE), readable by you alone.`,
 				return err
 			}
 			client := remote.New(remote.Config{Credentials: func(string) (remote.Credentials, error) { return c, nil }})
-			if err := client.Ping(cmd.Context(), registry); err != nil {
+			err := client.Ping(cmd.Context(), registry)
+			if errors.Is(err, remote.ErrDenied) {
+				return fmt.Errorf("login to %s as %s: %w: %w", registry, c.Username, remote.ErrDenied, err)
+			}
+			if err != nil {
 				return fmt.Errorf("login to %s: %w", registry, err)
 			}
 			file, err := credentialFile()
