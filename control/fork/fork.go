@@ -36,6 +36,7 @@ const quiet = 2500 * time.Millisecond
 var absent = []string{
 	"node", "cronjob", "ttlafterfinished", "horizontalpodautoscaler", "csrapproving", "csrsigning", "csrcleaning",
 	"bootstrapsigner", "tokencleaner", "tokensecret", "trustbundle", "storageversionmigrator", "disruption-cleaner",
+	"attachdetach",
 }
 
 // collector is the controller that must not act where owners may be missing.

@@ -37,6 +37,14 @@ func start(t *testing.T) *plane { return startWith(t, func(*apiserver.Config) {}
 
 // startWith is start with an API server that is configured otherwise.
 func startWith(t *testing.T, tune func(*apiserver.Config)) *plane {
+	p := boot(t, tune)
+	p.settle()
+	return p
+}
+
+// boot brings up an API server and all controllers and returns when the server is
+// ready. It needs no bubble.
+func boot(t *testing.T, tune func(*apiserver.Config)) *plane {
 	dir := t.TempDir()
 	authority, err := pki.Open(filepath.Join(dir, "pki"), time.Now)
 	if err != nil {
@@ -71,7 +79,6 @@ func startWith(t *testing.T, tune func(*apiserver.Config)) *plane {
 			Authority: authority, TokenKey: tokens, NodeRanges: nodeipam.Config{Clusters: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}},
 		})
 	})
-	p.settle()
 	return p
 }
 

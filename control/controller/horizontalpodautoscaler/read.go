@@ -195,14 +195,12 @@ type versions struct {
 	until time.Time
 }
 
-// find tells which of the candidates is served, the first that is.
+// find tells which of the candidates is served, the first that is. Nobody waits for
+// another's question: two may ask the same.
 func (v *versions) find(ctx context.Context, c *Controller, group string, candidates ...string) (string, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.known != "" && time.Now().Before(v.until) {
-		return v.known, nil
+	if known, ok := v.recall(); ok {
+		return known, nil
 	}
-	v.known = ""
 	for _, candidate := range candidates {
 		var document metav1.APIResourceList
 		err := c.get(ctx, "/apis/"+group+"/"+candidate, nil, &document)
@@ -212,8 +210,20 @@ func (v *versions) find(ctx context.Context, c *Controller, group string, candid
 		if err != nil {
 			return "", err
 		}
-		v.known, v.until = candidate, time.Now().Add(versionLife)
+		v.remember(candidate)
 		return candidate, nil
 	}
 	return "", fmt.Errorf("no custom metrics API (%s) registered", group)
+}
+
+func (v *versions) recall() (string, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.known, v.known != "" && time.Now().Before(v.until)
+}
+
+func (v *versions) remember(version string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.known, v.until = version, time.Now().Add(versionLife)
 }
