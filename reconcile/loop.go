@@ -51,6 +51,7 @@ type Loop struct {
 	keys  map[Key]*state // every key that is waiting or running, or has failed
 	ready fifo
 	later schedule
+	stats stats
 }
 
 // state is what is known of one key. A key is forgotten when it is idle and its
@@ -60,6 +61,8 @@ type state struct {
 	running  bool
 	dirty    bool // enqueued while running
 	failures int
+	since    time.Time // queued, or dirty
+	began    time.Time // running
 }
 
 // NewLoop makes a Loop for r; nothing happens until Run.
@@ -114,6 +117,7 @@ func (l *Loop) Len() int {
 // Run waits for Config.Synced and then reconciles until ctx ends. It returns
 // when the last worker has.
 func (l *Loop) Run(ctx context.Context) error {
+	defer l.shown(ctx)()
 	for _, synced := range l.cfg.Synced {
 		select {
 		case <-synced:
@@ -179,7 +183,8 @@ func (l *Loop) take() (Key, bool) {
 	key, ok := l.ready.pop()
 	if ok {
 		s := l.keys[key]
-		s.queued, s.running = false, true
+		s.queued, s.running, s.began = false, true, time.Now()
+		l.stats.waited.observe(s.began.Sub(s.since))
 	}
 	return key, ok
 }
@@ -191,10 +196,12 @@ func (l *Loop) enqueue(key Key) {
 		l.keys[key] = s
 	}
 	switch {
-	case s.running:
-		s.dirty = true
-	case !s.queued:
-		s.queued = true
+	case s.running && !s.dirty:
+		s.dirty, s.since = true, time.Now()
+		l.stats.adds++
+	case !s.running && !s.queued:
+		s.queued, s.since = true, time.Now()
+		l.stats.adds++
 		l.ready.push(key)
 	}
 }
@@ -220,8 +227,10 @@ func (l *Loop) done(ctx context.Context, key Key, again time.Duration, err error
 	l.mu.Lock()
 	s := l.keys[key]
 	s.running = false
+	l.stats.worked.observe(time.Since(s.began))
 	if err != nil {
 		s.failures++
+		l.stats.retries++
 		again = l.cfg.Retry.After(s.failures)
 	} else {
 		s.failures = 0
@@ -231,8 +240,8 @@ func (l *Loop) done(ctx context.Context, key Key, again time.Duration, err error
 		l.later.add(key, time.Now().Add(again))
 	}
 	if s.dirty {
-		s.dirty = false
-		l.enqueue(key)
+		s.dirty, s.queued = false, true
+		l.ready.push(key)
 	}
 	if !s.queued && s.failures == 0 {
 		delete(l.keys, key)
