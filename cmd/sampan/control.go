@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sampan-dev/sampan/client"
@@ -28,11 +29,13 @@ import (
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pki"
 	kinds "github.com/sampan-dev/sampan/kinds/all"
+	"github.com/sampan-dev/sampan/reconcile"
 )
 
 // controlPlane is a running control plane.
 type controlPlane struct {
 	server *apiserver.Server
+	queues *reconcile.Metrics // of the controllers
 	close  func()
 }
 
@@ -61,15 +64,15 @@ func (c *cluster) startControl(ctx context.Context, g *errgroup.Group, listener 
 		return nil, err
 	}
 	c.report("store")
-	records := &answers{timeline: c.timeline}
-	server, err := c.newServer(ctx, objects, listener, records.handlers())
+	records, queues := &answers{timeline: c.timeline}, reconcile.NewMetrics()
+	server, err := c.newServer(ctx, objects, listener, records.handlers(), queues)
 	if err != nil {
 		listener.Close()
 		closeStore()
 		return nil, err
 	}
 	g.Go(func() error { return server.Run(ctx) })
-	plane := &controlPlane{server: server, close: closeStore}
+	plane := &controlPlane{server: server, queues: queues, close: closeStore}
 	select {
 	case <-server.Ready():
 	case <-ctx.Done():
@@ -109,7 +112,7 @@ func (c *cluster) startDeciders(ctx context.Context, g *errgroup.Group, plane *c
 	})
 	g.Go(func() error {
 		return c.lead(ctx, plane, "kube-controller-manager", candidate, func(ctx context.Context) error {
-			return all.Start(ctx, all.Config{
+			return all.Start(plane.queues.With(ctx), all.Config{
 				Transport: plane.controller, Kinds: controller.NewKinds(controller.Stored(kinds.Kinds())...), RootCA: c.authority.PEM(), Log: c.log,
 				Authority: c.authority, TokenKey: tokens, NodeRanges: c.nodeRanges(),
 			})
@@ -128,7 +131,7 @@ func (c *cluster) nodeRanges() nodeipam.Config {
 }
 
 // newServer assembles the API server.
-func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.Listener, extra map[string]http.Handler) (*apiserver.Server, error) {
+func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.Listener, extra map[string]http.Handler, more ...prometheus.Collector) (*apiserver.Server, error) {
 	tokens, err := pki.OpenTokenKey(filepath.Join(c.DataDir, "pki", "service-account.key"))
 	if err != nil {
 		return nil, err
@@ -153,10 +156,10 @@ func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.List
 	}
 	return apiserver.New(apiserver.Config{
 		FrontProxy: front, Components: components,
-		Store: objects, Kinds: kinds.Kinds(), Authority: c.authority, TokenKey: tokens, Listener: l,
+		Store:      objects, Kinds: kinds.Kinds(), Authority: c.authority, TokenKey: tokens, Listener: l,
 		Advertise: netip.AddrPortFrom(c.address, uint16(c.Port)), Names: []string{c.NodeName, "127.0.0.1", "::1", c.pods.Masked().Addr().Next().String()},
 		ServiceRanges: []netip.Prefix{c.services}, Domain: c.Domain,
-		AuditPath: filepath.Join(c.DataDir, "audit.log"), AuditPolicy: c.AuditPolicy, AuditWebhook: c.AuditWebhook, Extra: extra,
+		AuditPath: filepath.Join(c.DataDir, "audit.log"), AuditPolicy: c.AuditPolicy, AuditWebhook: c.AuditWebhook, Extra: extra, Collectors: more,
 		Ring: ring, Encryption: encryption,
 		Authentication: c.authentication(), AuthorizationPath: c.Access.Authorization,
 		Admission: admit.Switches{Enable: c.Access.Enable, Disable: c.Access.Disable}, AdmissionPath: c.Access.Admission,

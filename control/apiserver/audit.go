@@ -11,8 +11,11 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 
 	"github.com/sampan-dev/sampan/control/apiserver/audit"
+	"github.com/sampan-dev/sampan/control/apiserver/authn"
+	"github.com/sampan-dev/sampan/control/apiserver/pause"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/target"
@@ -24,6 +27,9 @@ type origin struct {
 	address      string
 	impersonator *identity.Identity
 	constraint   string // of the impersonation
+	paused       pause.Clock
+	head         http.Header // of the answer
+	notes        [][2]string // what audit is told of the authentication
 }
 
 type originKey struct{}
@@ -69,7 +75,46 @@ func (a *auditLog) configure(policy, webhook string) (err error) {
 func (a *auditLog) close() error { return a.Close() }
 
 // audited writes down what is asked of next.
-func (s *Server) audited(next http.Handler) http.Handler { return s.audit.Handler(next, s.describe) }
+func (s *Server) audited(next http.Handler) http.Handler {
+	return s.audit.Handler(s.noted(next), s.describe)
+}
+
+// noted passes on what was noted before there was a record.
+func (s *Server) noted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if o, ok := originOf(r.Context()); ok {
+			for _, n := range o.notes {
+				audit.Annotate(r.Context(), n[0], n[1])
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// maxNotes bounds what one authentication may note, and warn of.
+const maxNotes = 8
+
+// tokenNotes lets audit and the client know of tokens that are used.
+var tokenNotes = authn.Notes{
+	Annotate: func(ctx context.Context, key, value string) {
+		if audit.Wanted(ctx) {
+			audit.Annotate(ctx, key, value)
+			return
+		}
+		if o, ok := originOf(ctx); ok && len(o.notes) < maxNotes {
+			o.notes = append(o.notes, [2]string{key, value})
+		}
+	},
+	Warn: func(ctx context.Context, text string) {
+		o, ok := originOf(ctx)
+		if !ok || len(o.head.Values("Warning")) >= maxNotes {
+			return
+		}
+		if value, err := utilnet.NewWarningHeader(299, "-", text); err == nil {
+			o.head.Add("Warning", value)
+		}
+	},
+}
 
 // describe reads what audit has to know of a request.
 func (s *Server) describe(r *http.Request) (*audit.Asked, audit.Event, bool) {

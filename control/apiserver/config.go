@@ -15,6 +15,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/sampan-dev/sampan/control/apiserver/admit"
 	"github.com/sampan-dev/sampan/control/apiserver/atrest"
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
@@ -96,6 +98,9 @@ type Config struct {
 	// (--admission-control-config-file); what it says of PodSecurity and of
 	// ResourceQuota takes the place of the fields above. "" means none.
 	AdmissionPath string
+	// Collectors are further metrics for /metrics: those of other parts of this
+	// process.
+	Collectors []prometheus.Collector
 	// Timeline gets the first marks of each pod; it may be nil.
 	Timeline *timeline.Recorder
 	// Verdicts of who owns what may be shared by servers of the same Kinds in one

@@ -15,7 +15,10 @@ import (
 // others make mistakes.
 func conversionWebhook(t *testing.T) *strings.Replacer {
 	t.Helper()
-	server := httptest.NewTLSServer(http.HandlerFunc(convertBoats))
+	paths := http.NewServeMux()
+	paths.HandleFunc("/", convertBoats)
+	paths.Handle("/admit/", &admitted{})
+	server := httptest.NewTLSServer(paths)
 	t.Cleanup(server.Close)
 	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	return strings.NewReplacer("WEBHOOK", server.URL, "BUNDLE", base64.StdEncoding.EncodeToString(root))

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/control/apiserver/admit"
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
@@ -33,11 +35,8 @@ import (
 func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 	return resource.Config{
 		Kinds: s.cfg.Kinds, Store: s.cfg.Store, Now: s.cfg.Now, Log: s.cfg.Log,
-		Authorizer: gate{server: s},
-		Admission: s.unlessEnding(admit.Default(admit.Config{
-			PodSecurity: s.cfg.PodSecurity, QuotaLimits: s.cfg.QuotaLimits,
-			Objects: reader, Writer: reader, Authz: s.authz, ResourceOf: s.resourceOf, Now: s.cfg.Now,
-			Dynamic: s.dynamic.rules(), Switches: s.cfg.Admission})),
+		Authorizer:   gate{server: s},
+		Admission:    s.unlessEnding(s.admission(reader)),
 		Audit:        s.finished,
 		Delivered:    s.metrics.delivered,
 		Ordered:      true, // by flow.Order, before ServeHTTP
@@ -68,6 +67,16 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 	}
 }
 
+// admission is the chain of rules, timed.
+func (s *Server) admission(reader *ownReader) *admit.Measured {
+	m := admit.Measure(admit.Default(admit.Config{
+		PodSecurity: s.cfg.PodSecurity, QuotaLimits: s.cfg.QuotaLimits,
+		Objects: reader, Writer: reader, Authz: s.authz, ResourceOf: s.resourceOf, Now: s.cfg.Now,
+		Dynamic: s.dynamic.rules(), Switches: s.cfg.Admission}))
+	s.metrics.registry.MustRegister(m)
+	return m
+}
+
 // ownReader reads as the server itself; it exists before what it reads from.
 type ownReader struct{ server *Server }
 
@@ -87,6 +96,10 @@ func (r *ownReader) Delete(ctx context.Context, t target.Target, opts metav1.Del
 	return r.server.own.Delete(context.WithValue(ctx, ownKey{}, true), t, opts)
 }
 
+func (r *ownReader) Patch(ctx context.Context, t target.Target, kind types.PatchType, data []byte, opts metav1.PatchOptions) (runtime.Object, error) {
+	return r.server.own.Patch(context.WithValue(ctx, ownKey{}, true), t, kind, data, opts)
+}
+
 func (r *ownReader) Update(ctx context.Context, t target.Target, obj runtime.Object, opts metav1.UpdateOptions) (runtime.Object, error) {
 	return r.server.own.Update(context.WithValue(ctx, ownKey{}, true), t, obj, opts)
 }
@@ -97,12 +110,27 @@ func (r *ownReader) Update(ctx context.Context, t target.Target, obj runtime.Obj
 type gate struct{ server *Server }
 
 func (g gate) Authorize(ctx context.Context, a resource.Access) (bool, string, error) {
+	began := time.Now()
 	if err := g.server.policyKnown(ctx, a.User); err != nil {
+		g.server.metrics.who.asked(resultError, began)
 		return false, "", err
 	}
-	allowed, reason := g.server.authz.Authorize(ctx, question(a))
+	decision, reason := g.server.authz.Decide(ctx, question(a))
+	g.server.metrics.who.asked(decided(decision), began)
+	allowed := decision == authz.Allow
 	noteDecision(ctx, allowed, reason)
 	return allowed, reason, nil
+}
+
+// decided is how metrics count a decision.
+func decided(d authz.Decision) result {
+	switch d {
+	case authz.Allow:
+		return resultGood
+	case authz.Deny:
+		return resultBad
+	}
+	return resultNone
 }
 
 // question is what the authorizer is asked about an access.

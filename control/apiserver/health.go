@@ -64,14 +64,16 @@ func (s *Server) healthRoutes(mux *http.ServeMux) {
 		"/healthz": append([]check{ping, etcd}, hooks...),
 		"/readyz":  append(append([]check{ping, etcd, {"etcd-readiness", etcd.run}}, hooks...), stopping),
 	} {
-		mux.Handle(path, healthHandler(strings.Trim(path, "/"), checks))
+		page := strings.Trim(path, "/")
+		mux.Handle(path, healthHandler(page, checks, func(check string, err error) { s.metrics.healthy(page, check, err) }))
 		for _, c := range checks {
-			mux.Handle(path+"/"+c.name, healthHandler(c.name, []check{c}))
+			mux.Handle(path+"/"+c.name, healthHandler(c.name, []check{c}, nil))
 		}
 	}
 }
 
-func healthHandler(name string, checks []check) http.Handler {
+// healthHandler serves a page of checks; found, if not nil, is told of each.
+func healthHandler(name string, checks []check, found func(check string, err error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), healthWait)
 		defer cancel()
@@ -84,7 +86,11 @@ func healthHandler(name string, checks []check) http.Handler {
 				fmt.Fprintf(&report, "[+]%s excluded: ok\n", c.name)
 				continue
 			}
-			if err := c.run(ctx); err != nil {
+			err := c.run(ctx)
+			if found != nil {
+				found(c.name, err)
+			}
+			if err != nil {
 				failed = true
 				fmt.Fprintf(&report, "[-]%s failed: reason withheld\n", c.name)
 				continue

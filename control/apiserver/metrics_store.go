@@ -17,6 +17,7 @@ import (
 type timedStore struct {
 	store.Store
 	seconds *prometheus.HistogramVec
+	asked   *prometheus.CounterVec
 	failed  *prometheus.CounterVec
 	stored  map[string]schema.GroupResource // by Kind.Storage; never written
 	series  sync.Map                        // of *storeSeries, by storeKey
@@ -29,6 +30,7 @@ type storeKey struct {
 
 type storeSeries struct {
 	seconds prometheus.Observer
+	asked   prometheus.Counter
 	failed  prometheus.Counter
 }
 
@@ -38,7 +40,9 @@ func timed(st store.Store, table []*kinds.Kind) *timedStore {
 	t := &timedStore{Store: st, stored: make(map[string]schema.GroupResource, len(table)),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "etcd_request_duration_seconds",
 			Help:    "Etcd request latency in seconds for each operation and object type.",
-			Buckets: []float64{0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60}}, labels),
+			Buckets: requestBuckets}, labels),
+		asked: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "etcd_requests_total",
+			Help: "Etcd request counts for each operation and object type."}, labels),
 		failed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "etcd_request_errors_total",
 			Help: "Etcd failed request counts for each operation and object type."}, labels)}
 	for _, k := range table {
@@ -72,9 +76,10 @@ func (t *timedStore) done(operation, key string, began time.Time, err error) {
 	found, ok := t.series.Load(at)
 	if !ok {
 		words := []string{operation, at.of.Group, at.of.Resource}
-		found, _ = t.series.LoadOrStore(at, &storeSeries{t.seconds.WithLabelValues(words...), t.failed.WithLabelValues(words...)})
+		found, _ = t.series.LoadOrStore(at, &storeSeries{t.seconds.WithLabelValues(words...), t.asked.WithLabelValues(words...), t.failed.WithLabelValues(words...)})
 	}
 	s := found.(*storeSeries)
+	s.asked.Inc()
 	s.seconds.Observe(time.Since(began).Seconds())
 	if err != nil {
 		s.failed.Inc()

@@ -1,7 +1,6 @@
 package apiserver
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -88,11 +87,15 @@ func (s *Server) mayVisit(r *http.Request, who identity.Identity) error {
 	if authn.IsHealth(r.URL.Path) {
 		return nil
 	}
+	began := time.Now()
 	if err := s.policyKnown(r.Context(), who); err != nil {
+		s.metrics.who.asked(resultError, began)
 		return apierrors.NewServiceUnavailable("the policy is not known yet")
 	}
 	q := authz.Attributes{User: who, Verb: strings.ToLower(r.Method), Path: r.URL.Path}
-	allowed, reason := s.authz.Authorize(r.Context(), q)
+	decision, reason := s.authz.Decide(r.Context(), q)
+	s.metrics.who.asked(decided(decision), began)
+	allowed := decision == authz.Allow
 	noteDecision(r.Context(), allowed, reason)
 	if !allowed {
 		return authz.Forbidden(q, reason)
@@ -106,8 +109,8 @@ func (s *Server) contain(next http.Handler) http.Handler {
 		id := auditID()
 		w.Header().Set("Audit-Id", id)
 		w.Header().Set("Cache-Control", "no-cache, private")
-		about := &origin{auditID: id, address: peer(r)}
-		r = r.WithContext(context.WithValue(r.Context(), originKey{}, about))
+		about := &origin{auditID: id, address: peer(r), head: w.Header()}
+		r = r.WithContext(pausing(r.Context(), about))
 		defer boundBody(w, r)()
 		defer func() {
 			p := recover()
@@ -150,7 +153,9 @@ func peer(r *http.Request) string {
 // authenticate finds out who asks, and as whom they want to act.
 func (s *Server) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
 		who, err := s.authn.Authenticate(r)
+		s.metrics.who.came(r, who, err, began)
 		if err != nil {
 			s.cfg.Log.Debug("request refused", "path", r.URL.Path, "error", err)
 			Fail(w, apierrors.NewUnauthorized("Unauthorized"))

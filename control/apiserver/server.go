@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -9,8 +10,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 
@@ -87,7 +90,7 @@ func New(cfg Config) (*Server, error) {
 	calls := timed(cfg.Store, cfg.Kinds)
 	cfg.Store = calls
 	s := &Server{cfg: cfg, ready: make(chan struct{}), stopping: make(chan struct{}), metrics: newMetrics()}
-	s.metrics.registry.MustRegister(calls.seconds, calls.failed)
+	s.metrics.registry.MustRegister(calls.seconds, calls.asked, calls.failed)
 	var err error
 	s.addresses, err = serviceip.New(serviceip.Config{Ranges: cfg.ServiceRanges, List: s.services,
 		Objects: &ownReader{server: s}, Book: cfg.Store, Now: cfg.Now, Log: cfg.Log})
@@ -111,7 +114,7 @@ func New(cfg Config) (*Server, error) {
 	if err := s.authorizer(reader); err != nil {
 		return nil, err
 	}
-	s.tokens = authn.NewTokens(authn.TokensConfig{Issuer: cfg.issuer(), Sign: cfg.TokenKey, Objects: reader, Now: cfg.Now})
+	s.tokens = authn.NewTokens(authn.TokensConfig{Issuer: cfg.issuer(), Sign: cfg.TokenKey, Objects: reader, Writer: reader, Notes: tokenNotes, Now: cfg.Now, Log: cfg.Log})
 	if err := s.authenticator(reader); err != nil {
 		return nil, err
 	}
@@ -125,7 +128,7 @@ func New(cfg Config) (*Server, error) {
 	s.remotes = s.newAggregator()
 	s.order = flow.New(flow.Config{Asks: s.resources.Asks, Stored: s.resources.Stored, Now: cfg.Now, Log: cfg.Log})
 	s.metrics.server = s
-	s.metrics.registry.MustRegister(append(s.dynamic.metrics(), s.order, s.borrow)...)
+	s.metrics.registry.MustRegister(slices.Concat(cfg.Collectors, s.dynamic.metrics(), []prometheus.Collector{s.order, s.borrow, s.audit, s.authn, s.sources.Reloads})...)
 	s.rotation = s.newRotation()
 	if s.handler, err = s.routes(); err != nil {
 		return nil, fmt.Errorf("api server: %w", err)
@@ -211,6 +214,7 @@ func (s *Server) start(ctx context.Context, g *errgroup.Group) error {
 		return fmt.Errorf("api server: make the first objects: %w", err)
 	}
 	g.Go(func() error { return s.keepAddresses(ctx) })
+	g.Go(func() error { return s.trackTokens(ctx) })
 	// Only now: its first list then has the roles that every cluster starts with.
 	g.Go(func() error { return s.policy.run(ctx) })
 	select {
@@ -234,7 +238,7 @@ func (s *Server) listen(ctx context.Context) error {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		TLSConfig:         serverTLS(s.serving),
-		ErrorLog:          log.New(quiet{s.cfg.Log}, "", 0),
+		ErrorLog:          log.New(quiet{s.cfg.Log, s.metrics.handshakes}, "", 0),
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250},
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 	}
@@ -258,9 +262,15 @@ func (s *Server) listen(ctx context.Context) error {
 }
 
 // quiet turns the HTTP server's complaints about its clients into debug lines.
-type quiet struct{ log *slog.Logger }
+type quiet struct {
+	log        *slog.Logger
+	handshakes prometheus.Counter
+}
 
 func (q quiet) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte("TLS handshake error from")) {
+		q.handshakes.Inc()
+	}
 	q.log.Debug("http", "message", string(line))
 	return len(line), nil
 }

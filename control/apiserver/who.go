@@ -13,7 +13,9 @@ import (
 
 // authenticator joins all ways of saying who one is.
 func (s *Server) authenticator(reader *ownReader) (err error) {
-	if s.sources, err = authn.NewSources(s.cfg.Authentication, s.cfg.Now, s.cfg.Log); err != nil {
+	settings := s.cfg.Authentication
+	settings.Own = []string{s.cfg.issuer(), authn.LegacyIssuer}
+	if s.sources, err = authn.NewSources(settings, s.cfg.Now, s.cfg.Log); err != nil {
 		return fmt.Errorf("api server: %w", err)
 	}
 	s.authn = authn.New(authn.Config{
@@ -35,6 +37,7 @@ func (s *Server) authorizer(reader *ownReader) (err error) {
 	if s.mayConfig, err = s.authz.Configure(s.cfg.AuthorizationPath, nodes, s.cfg.Now, s.cfg.Log); err != nil {
 		return fmt.Errorf("api server: %w", err)
 	}
+	s.metrics.registry.MustRegister(s.mayConfig.Reloads)
 	return nil
 }
 

@@ -65,6 +65,13 @@ type Event struct {
 	Previous *Entry
 }
 
+// Sized is a Store that knows how large it is.
+type Sized interface {
+	Store
+	// Size is what the database takes on disk, in bytes.
+	Size(ctx context.Context) (int64, error)
+}
+
 // ListOptions narrow a List. The zero value lists everything, now.
 type ListOptions struct {
 	// From is the first key wanted, inclusive; "" means the prefix itself.

@@ -54,15 +54,20 @@ type Chain []Plugin
 // policy changed what the rules before it had seen. A record of field owners that
 // somebody broke on the way is as it was before, with a warning.
 func (c Chain) Admit(ctx context.Context, a *resource.Attributes) error {
+	return c.change(ctx, a, func(ctx context.Context) error { return c.admit(ctx, a) })
+}
+
+// change is Admit with each round of the rules left to round.
+func (c Chain) change(ctx context.Context, a *resource.Attributes, round func(context.Context) error) error {
 	ctx, rounds := match.WithRounds(ctx)
 	obj, tracked := a.Object.(metav1.Object)
 	var before []metav1.ManagedFieldsEntry
 	if tracked {
 		before = obj.GetManagedFields()
 	}
-	err := c.admit(ctx, a)
+	err := round(ctx)
 	if err == nil && rounds.Again() {
-		err = c.admit(ctx, a)
+		err = round(ctx)
 	}
 	if err != nil || !tracked || !rounds.Touched() {
 		return err

@@ -27,6 +27,8 @@ type Trail struct {
 	// Now is the wall clock.
 	Now func() time.Time
 	Log *slog.Logger
+
+	counts counts
 }
 
 // Close ends the sinks.
@@ -83,6 +85,7 @@ func (t *Trail) Handler(next http.Handler, describe func(*http.Request) (a *Aske
 		if t.Policy != nil {
 			r.decision = t.Policy.Decide(a)
 		}
+		t.counts.level(r.decision.Level)
 		if r.decision.Level == None {
 			next.ServeHTTP(w, q)
 			return
@@ -176,6 +179,7 @@ func (t *Trail) Write(e *Event) {
 		t.Log.Error("encode audit event", "error", err)
 		return
 	}
+	t.counts.events.Add(1)
 	for _, s := range t.Sinks {
 		s.Write(raw)
 	}

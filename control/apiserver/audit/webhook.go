@@ -40,6 +40,7 @@ type Webhook struct {
 	log    *slog.Logger
 	queue  chan []byte
 	lost   atomic.Int64
+	failed atomic.Int64 // events that never arrive, for whatever reason
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -70,6 +71,7 @@ func (w *Webhook) Write(event []byte) {
 	select {
 	case w.queue <- event:
 	default:
+		w.failed.Add(1)
 		if w.lost.Add(1) == 1 {
 			w.log.Warn("the audit webhook is too slow: events are dropped")
 		}
@@ -150,6 +152,7 @@ func (w *Webhook) send(ctx context.Context, batch []json.RawMessage) {
 		}
 		pause(ctx, webhookPause<<(try-1))
 	}
+	w.failed.Add(int64(len(batch)))
 	w.log.Warn("audit events are lost", "count", len(batch), "error", err)
 }
 

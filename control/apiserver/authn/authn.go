@@ -6,6 +6,7 @@ package authn
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
@@ -60,8 +61,10 @@ type Config struct {
 
 // Authenticator finds out who makes a request. Safe for concurrent use.
 type Authenticator struct {
-	cfg   Config
-	known certificates
+	cfg    Config
+	known  certificates
+	proxy  certificates
+	counts *memoryCounts
 }
 
 // New returns an Authenticator.
@@ -72,7 +75,8 @@ func New(cfg Config) *Authenticator {
 	if cfg.Anonymous == nil {
 		cfg.Anonymous = IsHealth
 	}
-	return &Authenticator{cfg: cfg, known: certificates{valid: map[weak.Pointer[x509.Certificate]]holder{}}}
+	return &Authenticator{cfg: cfg, counts: newMemoryCounts(),
+		known: certificates{valid: map[weak.Pointer[x509.Certificate]]holder{}}, proxy: certificates{valid: map[weak.Pointer[x509.Certificate]]holder{}}}
 }
 
 // Authenticate gives the caller of r. Without any credentials it is
@@ -116,10 +120,24 @@ func (a *Authenticator) ByToken(ctx context.Context, token string, audiences []s
 	if len(audiences) == 0 && a.cfg.Tokens != nil {
 		audiences = a.cfg.Tokens.audiences
 	}
-	who, ok, err := a.byBootstrapToken(ctx, token)
-	if ok {
+	if who, ok, err := a.byBootstrapToken(ctx, token); ok {
 		return Verdict{User: who, Audiences: audiences}, err
 	}
+	began := time.Now()
+	if t := a.cfg.Tokens; t != nil {
+		if known, ok := t.known.recall(sha256.Sum256([]byte(token))); ok {
+			a.counts.recalled(began)
+			return t.judge(ctx, known, token, audiences)
+		}
+	}
+	done := a.counts.fetching(began)
+	verdict, err := a.verify(ctx, token, audiences)
+	done(err)
+	return verdict, err
+}
+
+// verify checks a token that has not been seen before.
+func (a *Authenticator) verify(ctx context.Context, token string, audiences []string) (Verdict, error) {
 	failed := fmt.Errorf("invalid bearer token: %w", ErrRefused)
 	if a.cfg.Tokens != nil && a.cfg.Tokens.issued(token) {
 		verdict, err := a.cfg.Tokens.Check(ctx, token, audiences)
@@ -144,9 +162,10 @@ func (a *Authenticator) ByToken(ctx context.Context, token string, audiences []s
 // then no longer name it.
 func bearer(r *http.Request) (token string, given bool, err error) {
 	if header := r.Header.Get("Authorization"); header != "" {
-		scheme, rest, _ := strings.Cut(header, " ")
-		if token = strings.TrimSpace(rest); !strings.EqualFold(scheme, "bearer") || token == "" {
-			return "", true, fmt.Errorf("authorization header is no bearer token: %w", ErrRefused)
+		scheme, rest, _ := strings.Cut(strings.TrimSpace(header), " ")
+		token, _, _ = strings.Cut(rest, " ")
+		if !strings.EqualFold(scheme, "bearer") || token == "" {
+			return "", false, nil // whatever that is, it is no token
 		}
 		return token, true, limit(token)
 	}

@@ -23,13 +23,18 @@ var (
 const (
 	bootstrappers   = "system:bootstrappers"
 	bootstrapPrefix = "system:bootstrap:"
+	// bootstrapLength is that of a bootstrap token, in bytes.
+	bootstrapLength = 6 + 1 + 16
 )
 
 // byBootstrapToken lets a new node in that knows one of the tokens in kube-system.
 // ok is false when the token has not their form.
 func (a *Authenticator) byBootstrapToken(ctx context.Context, token string) (who identity.Identity, ok bool, err error) {
+	if len(token) != bootstrapLength || a.cfg.Objects == nil {
+		return who, false, nil
+	}
 	parts := bootstrapForm.FindStringSubmatch(token)
-	if parts == nil || a.cfg.Objects == nil {
+	if parts == nil {
 		return who, false, nil
 	}
 	refused := func(why string) (identity.Identity, bool, error) {

@@ -3,10 +3,13 @@ package authn
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 	"weak"
+
+	"k8s.io/apimachinery/pkg/apis/asn1"
 
 	"github.com/sampan-dev/sampan/internal/identity"
 )
@@ -60,15 +63,42 @@ func (a *Authenticator) byCertificate(chain []*x509.Certificate) (identity.Ident
 	if leaf.Subject.CommonName == "" {
 		return identity.Identity{}, fmt.Errorf("client certificate without a common name: %w", ErrRefused)
 	}
+	uid, err := uidOf(leaf)
+	if err != nil {
+		return identity.Identity{}, fmt.Errorf("client certificate of %q: %w: %w", leaf.Subject.CommonName, err, ErrRefused)
+	}
 	groups := make([]string, 0, len(leaf.Subject.Organization)+1)
 	groups = append(append(groups, leaf.Subject.Organization...), identity.Authenticated)
 	who := identity.Identity{
 		Name:   leaf.Subject.CommonName,
+		UID:    uid,
 		Groups: groups,
 		Extra:  map[string][]string{credentialID: {fmt.Sprintf("X509SHA256=%x", sha256.Sum256(leaf.Raw))}},
 	}
 	a.known.remember(leaf, holder{who, until})
 	return who, nil
+}
+
+// uidOf is the user's UID, which a subject may name under Kubernetes' own object
+// identifier (1.3.6.1.4.1.57683.2), once.
+func uidOf(leaf *x509.Certificate) (string, error) {
+	uid, found := "", false
+	for _, part := range leaf.Subject.Names {
+		if !part.Type.Equal(asn1.X509UID()) {
+			continue
+		}
+		text, ok := part.Value.(string)
+		switch {
+		case !ok:
+			return "", errors.New("unable to parse UID into a string")
+		case found:
+			return "", errors.New("expected 1 UID, but found multiple")
+		case text == "":
+			return "", errors.New("UID cannot be an empty string")
+		}
+		uid, found = text, true
+	}
+	return uid, nil
 }
 
 // verify returns until when the chain is good.

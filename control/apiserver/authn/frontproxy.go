@@ -36,8 +36,13 @@ func (a *Authenticator) byFrontProxy(r *http.Request) (who identity.Identity, ok
 	if !slices.Contains(a.cfg.FrontProxy.Names, leaf.Subject.CommonName) {
 		return who, false
 	}
-	if _, err := verify(r.TLS.PeerCertificates, a.cfg.FrontProxy.CAs, a.cfg.Now()); err != nil {
-		return who, false
+	now := a.cfg.Now()
+	if _, known := a.proxy.holder(leaf, now); !known || now.Before(leaf.NotBefore) {
+		until, err := verify(r.TLS.PeerCertificates, a.cfg.FrontProxy.CAs, now)
+		if err != nil {
+			return who, false
+		}
+		a.proxy.remember(leaf, holder{until: until})
 	}
 	who = identity.Identity{Name: r.Header.Get(remoteUser), UID: r.Header.Get(remoteUID),
 		Groups: slices.Clone(r.Header.Values(remoteGroup)), Extra: map[string][]string{}}

@@ -4,13 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,31 +17,18 @@ import (
 	"github.com/sampan-dev/sampan/internal/identity"
 )
 
-// Limits of asking an issuer.
-const (
-	issuerWait   = 10 * time.Second
-	maxDiscovery = 1 << 20
-	// discoverAgain is how long an issuer whose description could not be read is
-	// left alone.
-	discoverAgain = 10 * time.Second
-)
-
 // allAlgorithms are those of upstream's structured configuration.
 var allAlgorithms = []string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.PS256, oidc.PS384, oidc.PS512}
 
-// jwtIssuer is one foreign issuer of tokens. Its keys are fetched when the first of
-// its tokens is shown, and again when one names a key that is not known.
+// jwtIssuer is one foreign issuer of tokens.
 type jwtIssuer struct {
+	keeper
 	cfg        *JWTConfig
 	algorithms []string
-	now        func() time.Time
-	client     *http.Client
 	rules      rules
 
-	mu     sync.Mutex // guards what follows
-	keys   oidc.KeySet
-	failed error
-	since  time.Time
+	othersMu sync.Mutex
+	others   map[string]*keeper // of the tokens of sources of claims, by issuer
 }
 
 // rules are the compiled expressions.
@@ -62,7 +46,8 @@ func newIssuer(cfg *JWTConfig, now func() time.Time) (*jwtIssuer, error) {
 			return nil, errors.New("issuer.certificateAuthority: no certificate in PEM")
 		}
 	}
-	i := &jwtIssuer{cfg: cfg, now: now, algorithms: allAlgorithms, client: &http.Client{Transport: transport, Timeout: issuerWait}}
+	i := &jwtIssuer{cfg: cfg, algorithms: allAlgorithms, keeper: keeper{issuer: cfg.Issuer.URL, at: cfg.Issuer.DiscoveryURL, now: now,
+		client: &http.Client{Transport: transport, Timeout: issuerWait}}}
 	return i, i.compile()
 }
 
@@ -97,7 +82,7 @@ func (i *jwtIssuer) Check(ctx context.Context, token string, audiences []string)
 	if issuerOf(token) != i.cfg.Issuer.URL {
 		return Verdict{}, false, nil
 	}
-	claims, err := i.verify(ctx, token)
+	claims, ends, err := i.verify(ctx, token)
 	if err != nil {
 		return Verdict{}, true, fmt.Errorf("oidc: %w", err)
 	}
@@ -105,82 +90,41 @@ func (i *jwtIssuer) Check(ctx context.Context, token string, audiences []string)
 	if err != nil {
 		return Verdict{}, true, fmt.Errorf("oidc: %w", err)
 	}
-	return Verdict{User: withAuthenticated(who), Audiences: audiences}, true, nil
+	return Verdict{User: withAuthenticated(who), Audiences: audiences, ends: ends}, true, nil
 }
 
-// verify checks signature, times and audience and gives the claims.
-func (i *jwtIssuer) verify(ctx context.Context, token string) (map[string]any, error) {
+// verify checks signature, times and audience and gives the claims, those that are
+// elsewhere included, and the token's end.
+func (i *jwtIssuer) verify(ctx context.Context, token string) (map[string]any, time.Time, error) {
 	keys, err := i.keySet(ctx)
 	if err != nil {
-		return nil, err
+		return nil, time.Time{}, err
 	}
-	verifier := oidc.NewVerifier(i.cfg.Issuer.URL, keys, &oidc.Config{SkipClientIDCheck: true, SupportedSigningAlgs: i.algorithms, Now: i.now})
+	claims, ends, err := i.open(ctx, i.cfg.Issuer.URL, keys, token)
+	if err != nil {
+		return nil, ends, fmt.Errorf("verify token: %w", err)
+	}
+	if err := i.complete(ctx, claims); err != nil {
+		return nil, ends, fmt.Errorf("could not expand distributed claims: %w", err)
+	}
+	return claims, ends, nil
+}
+
+// open checks a token of an issuer, whose keys are given, and reads it.
+func (i *jwtIssuer) open(ctx context.Context, issuer string, keys oidc.KeySet, token string) (map[string]any, time.Time, error) {
+	verifier := oidc.NewVerifier(issuer, keys, &oidc.Config{SkipClientIDCheck: true, SupportedSigningAlgs: i.algorithms, Now: i.now})
 	good, err := verifier.Verify(oidc.ClientContext(ctx, i.client), token)
 	if err != nil {
-		return nil, fmt.Errorf("verify token: %w", err)
+		return nil, time.Time{}, err
 	}
 	if !slices.ContainsFunc(good.Audience, func(a string) bool { return slices.Contains(i.cfg.Issuer.Audiences, a) }) {
-		return nil, fmt.Errorf("verify token: expected audience in %q got %q", i.cfg.Issuer.Audiences, good.Audience)
+		return nil, time.Time{}, fmt.Errorf("expected audience in %q got %q", i.cfg.Issuer.Audiences, good.Audience)
 	}
 	claims := map[string]any{}
 	if err := good.Claims(&claims); err != nil {
-		return nil, fmt.Errorf("parse claims: %w", err)
+		return nil, time.Time{}, fmt.Errorf("parse claims: %w", err)
 	}
-	return claims, nil
-}
-
-// keySet finds out where the issuer's keys are, once.
-func (i *jwtIssuer) keySet(ctx context.Context) (oidc.KeySet, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.keys != nil {
-		return i.keys, nil
-	}
-	if i.failed != nil && i.now().Sub(i.since) < discoverAgain {
-		return nil, i.failed
-	}
-	at, err := i.discover(ctx)
-	if err != nil {
-		i.failed, i.since = fmt.Errorf("authenticator not initialized: %w", err), i.now()
-		return nil, i.failed
-	}
-	// The set outlives the request that was the first to need it.
-	i.keys = oidc.NewRemoteKeySet(oidc.ClientContext(context.WithoutCancel(ctx), i.client), at)
-	return i.keys, nil
-}
-
-// discover reads the issuer's description: where its keys are.
-func (i *jwtIssuer) discover(ctx context.Context) (string, error) {
-	at := i.cfg.Issuer.DiscoveryURL
-	if at == "" {
-		at = strings.TrimSuffix(i.cfg.Issuer.URL, "/") + ConfigurationPath
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
-	if err != nil {
-		return "", err
-	}
-	answer, err := i.client.Do(r)
-	if err != nil {
-		return "", err
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("get %q: status %d", at, answer.StatusCode)
-	}
-	var found struct {
-		Issuer string `json:"issuer"`
-		Keys   string `json:"jwks_uri"`
-	}
-	if err := json.NewDecoder(io.LimitReader(answer.Body, maxDiscovery)).Decode(&found); err != nil {
-		return "", fmt.Errorf("decode %q: %w", at, err)
-	}
-	if found.Issuer != i.cfg.Issuer.URL {
-		return "", fmt.Errorf("issuer did not match the issuer returned by provider, expected %q got %q", i.cfg.Issuer.URL, found.Issuer)
-	}
-	if found.Keys == "" {
-		return "", fmt.Errorf("%q names no keys", at)
-	}
-	return found.Keys, nil
+	return claims, good.Expiry, nil
 }
 
 // user makes a user of the claims, by the mappings and under the rules.

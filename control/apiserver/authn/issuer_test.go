@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -28,6 +29,9 @@ import (
 type provider struct {
 	*httptest.Server
 	key *ecdsa.PrivateKey
+	// claims are what /claims answers with, a token, to the bearer of "letmein".
+	claims string
+	asked  int // for its description
 }
 
 func startProvider(t *testing.T) *provider {
@@ -39,7 +43,14 @@ func startProvider(t *testing.T) *provider {
 	p := &provider{key: key}
 	p.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
+		case "/claims":
+			if r.Header.Get("Authorization") != "Bearer letmein" {
+				http.Error(w, "who are you", http.StatusForbidden)
+				return
+			}
+			_, _ = io.WriteString(w, p.claims)
 		case ConfigurationPath:
+			p.asked++
 			fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, p.URL, p.URL+"/keys")
 		case "/keys":
 			public, err := publicKey("k1", &key.PublicKey)
@@ -171,20 +182,124 @@ func TestFlagsForOneIssuer(t *testing.T) {
 	}
 }
 
+// Groups that are elsewhere are fetched from there.
+func TestDistributedClaims(t *testing.T) {
+	p := startProvider(t)
+	path := filepath.Join(t.TempDir(), "authn.yaml")
+	p.configuration(t, path, "  claimMappings:\n    username: {claim: sub, prefix: \"\"}\n    groups: {claim: roles, prefix: \"oidc:\"}\n")
+	at := func(url, token string) map[string]any {
+		return map[string]any{"_claim_names": map[string]string{"roles": "src"}, "_claim_sources": map[string]any{"src": map[string]string{"endpoint": url, "access_token": token}}}
+	}
+	here := at(p.URL+"/claims", "letmein")
+	for name, c := range map[string]struct {
+		answer, claims map[string]any
+		raw, want      string
+	}{
+		"groups":               {answer: map[string]any{"roles": []string{"crew"}}, claims: here, want: "[oidc:crew system:authenticated]"},
+		"one group":            {answer: map[string]any{"roles": "crew"}, claims: here, want: "[oidc:crew system:authenticated]"},
+		"there already":        {claims: withClaims(here, map[string]any{"roles": "cook"}), want: "[oidc:cook system:authenticated]"},
+		"of another claim":     {claims: map[string]any{"_claim_names": map[string]string{"x": "src"}, "_claim_sources": map[string]any{"src": map[string]string{"endpoint": "https://127.0.0.1:1"}}}, want: "[system:authenticated]"},
+		"given at once":        {claims: map[string]any{"_claim_names": map[string]string{"roles": "src"}, "_claim_sources": map[string]any{"src": map[string]string{"JWT": "x"}}}, want: "[system:authenticated]"},
+		"no such claim":        {answer: map[string]any{}, claims: here, want: "did not contain claim: roles"},
+		"for others":           {answer: map[string]any{"aud": "others", "roles": "crew"}, claims: here, want: "expected audience"},
+		"old":                  {answer: map[string]any{"exp": 1, "roles": "crew"}, claims: here, want: "token is expired"},
+		"of a strange issuer":  {answer: map[string]any{"iss": "https://127.0.0.1:1", "roles": "crew"}, claims: here, want: "verifying untrusted issuer https://127.0.0.1:1 failed"},
+		"rubbish":              {raw: "rubbish", claims: here, want: "malformed token"},
+		"too much":             {raw: strings.Repeat("x", maxClaims+1), claims: here, want: "more than 1048576 bytes"},
+		"without the way in":   {claims: at(p.URL+"/claims", "no"), want: "403 Forbidden"},
+		"nobody there":         {claims: at("https://127.0.0.1:1/claims", ""), want: "while getting distributed claim"},
+		"no sources":           {claims: map[string]any{"_claim_names": map[string]string{"roles": "src"}}, want: "source does not exist"},
+		"a source that is not": {claims: map[string]any{"_claim_names": map[string]string{"roles": "x"}, "_claim_sources": map[string]any{}}, want: "source does not exist"},
+		"odd names":            {claims: map[string]any{"_claim_names": 5}, want: "failed to unmarshal claims"},
+		"odd sources":          {claims: map[string]any{"_claim_names": map[string]string{"roles": "src"}, "_claim_sources": "x"}, want: "failed to unmarshal claims"},
+	} {
+		sources, err := NewSources(Settings{ConfigPath: path}, time.Now, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.claims = c.raw; c.raw == "" {
+			p.claims = p.token(t, c.answer)
+		}
+		v, err := New(Config{Others: []TokenSource{sources}}).ByToken(t.Context(), p.token(t, c.claims), nil)
+		got := fmt.Sprint(v.User.Groups)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+func withClaims(claims, more map[string]any) map[string]any {
+	all := maps.Clone(claims)
+	maps.Copy(all, more)
+	return all
+}
+
+// Who vouches for a token is asked about it again after ten seconds, and at once
+// when the configuration has changed.
+func TestVerdictsAreKept(t *testing.T) {
+	p := startProvider(t)
+	path := filepath.Join(t.TempDir(), "authn.yaml")
+	groups := "  claimMappings:\n    username: {claim: sub, prefix: \"\"}\n    groups: {claim: roles, prefix: %q}\n"
+	p.configuration(t, path, fmt.Sprintf(groups, "a:"))
+	now := time.Now()
+	sources, err := NewSources(Settings{ConfigPath: path}, func() time.Time { return now }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := p.token(t, map[string]any{"_claim_names": map[string]string{"roles": "src"},
+		"_claim_sources": map[string]any{"src": map[string]string{"endpoint": p.URL + "/claims", "access_token": "letmein"}}})
+	who := func() string {
+		v, _, err := sources.Check(t.Context(), token, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.User.Groups[0]
+	}
+	p.claims = p.token(t, map[string]any{"roles": "crew"})
+	first := who()
+	p.claims = p.token(t, map[string]any{"roles": "cook"})
+	second := who()
+	now = now.Add(keepVerdict + time.Second)
+	third := who()
+	p.configuration(t, path, fmt.Sprintf(groups, "b:"))
+	sources.Reload()
+	if got := first + " " + second + " " + third + " " + who(); got != "a:crew a:crew a:cook b:cook" {
+		t.Errorf("groups %s", got)
+	}
+}
+
 func TestBadConfigurations(t *testing.T) {
 	head := "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n"
+	one := func(entry string) string { return head + "jwt: [{" + entry + "}]" }
+	const tail = "issuer: {url: 'https://x.example', audiences: [a]}, claimMappings: {username: {claim: sub, prefix: ''}}"
 	for name, c := range map[string]struct{ text, want string }{
-		"unknown field":  {head + "jwts: []", "unknown field"},
-		"http":           {head + "jwt: [{issuer: {url: 'http://x.example', audiences: [a]}, claimMappings: {username: {claim: sub, prefix: ''}}}]", "URL scheme must be https"},
-		"no prefix":      {head + "jwt: [{issuer: {url: 'https://x.example', audiences: [a]}, claimMappings: {username: {claim: sub}}}]", "prefix is required"},
-		"two audiences":  {head + "jwt: [{issuer: {url: 'https://x.example', audiences: [a, b]}, claimMappings: {username: {claim: sub, prefix: ''}}}]", "MatchAny"},
-		"bad expression": {head + "jwt: [{issuer: {url: 'https://x.example', audiences: [a]}, claimMappings: {username: {expression: 'claims.'}}}]", "compilation failed"},
+		"unknown field":      {head + "jwts: []", "unknown field"},
+		"http":               {head + "jwt: [{issuer: {url: 'http://x.example', audiences: [a]}, claimMappings: {username: {claim: sub, prefix: ''}}}]", "URL scheme must be https"},
+		"no prefix":          {head + "jwt: [{issuer: {url: 'https://x.example', audiences: [a]}, claimMappings: {username: {claim: sub}}}]", "prefix is required"},
+		"two audiences":      {head + "jwt: [{issuer: {url: 'https://x.example', audiences: [a, b]}, claimMappings: {username: {claim: sub, prefix: ''}}}]", "MatchAny"},
+		"own issuer":         {one("issuer: {url: 'https://own.example', audiences: [a]}, claimMappings: {username: {claim: sub, prefix: ''}}"), "URL must not overlap with disallowed issuers"},
+		"the same discovery": {one("issuer: {url: 'https://x.example', discoveryURL: 'https://x.example/', audiences: [a]}, claimMappings: {username: {claim: sub, prefix: ''}}"), "discoveryURL must be different from URL"},
+		"egress":             {one("issuer: {url: 'https://x.example', egressSelectorType: cluster, audiences: [a]}, claimMappings: {username: {claim: sub, prefix: ''}}"), "egress selectors are not supported"},
+		"empty audience":     {one("issuer: {url: 'https://x.example', audiences: ['']}, claimMappings: {username: {claim: sub, prefix: ''}}"), "jwt[0].issuer.audiences[0]: Required value"},
+		"twice":              {head + "jwt: [{" + tail + "}, {" + tail + "}]", `jwt[1].issuer.url: Duplicate value: "https://x.example"`},
+		"rule of two":        {one(tail + ", claimValidationRules: [{claim: a, expression: b}]"), "claim and expression can't both be set"},
+		"rule of none":       {one(tail + ", claimValidationRules: [{}]"), "claim or expression is required"},
+		"rule twice":         {one(tail + ", claimValidationRules: [{claim: a}, {claim: a}]"), "Duplicate value"},
+		"user rule":          {one(tail + ", userValidationRules: [{expression: ''}]"), "jwt[0].userValidationRules[0].expression: Required value"},
+		"reserved extra":     {one("issuer: {url: 'https://x.example', audiences: [a]}, claimMappings: {username: {claim: sub, prefix: ''}, extra: [{key: x.k8s.io/a, valueExpression: claims.a}]}"), "reserved for Kubernetes use"},
+		"plain extra":        {one("issuer: {url: 'https://x.example', audiences: [a]}, claimMappings: {username: {claim: sub, prefix: ''}, extra: [{key: Acme, valueExpression: claims.a}]}"), "must be a domain-prefixed path"},
+		"unverified email":   {one("issuer: {url: 'https://x.example', audiences: [a]}, claimMappings: {username: {expression: claims.email}}"), "claims.email_verified must be used"},
+		"anonymous":          {head + "anonymous: {enabled: false, conditions: [{path: /livez}]}", "enabled should be set to true"},
+		"bad expression":     {head + "jwt: [{issuer: {url: 'https://x.example', audiences: [a]}, claimMappings: {username: {expression: 'claims.'}}}]", "compilation failed"},
 	} {
 		path := filepath.Join(t.TempDir(), "c.yaml")
 		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := NewSources(Settings{ConfigPath: path}, time.Now, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := NewSources(Settings{ConfigPath: path, Own: []string{"https://own.example"}}, time.Now, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}

@@ -3,21 +3,30 @@ package authn
 import (
 	"context"
 	"crypto/subtle"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/internal/identity"
 )
 
-// legacyIssuer is that of tokens in secrets, which have no end; invalidSince is
-// the label by which their cleaner shuts them out before it deletes them.
+// LegacyIssuer is the iss claim of tokens in secrets.
+const LegacyIssuer = "kubernetes/serviceaccount"
+
+// legacyIssuer is that of tokens in secrets, which have no end; lastUsed is the
+// label by which their cleaner knows which are not used, and invalidSince the one by
+// which it shuts them out before it deletes them.
 const (
-	legacyIssuer = "kubernetes/serviceaccount"
+	legacyIssuer = LegacyIssuer
 	invalidSince = "kubernetes.io/legacy-token-invalid-since"
+	lastUsed     = "kubernetes.io/legacy-token-last-used"
 )
 
 // legacyClaims are what such a token says.
@@ -44,31 +53,99 @@ func (t *Tokens) issued(token string) bool {
 	return issuer == t.issuer || issuer == legacyIssuer
 }
 
-// checkLegacy verifies a token out of a secret: it is worth what the secret is.
-func (t *Tokens) checkLegacy(ctx context.Context, token string, audiences []string) (Verdict, error) {
-	refused := func(err error) (Verdict, error) { return Verdict{}, fmt.Errorf("%w: %w", err, ErrRefused) }
+// verifyLegacy checks the signature of a token out of a secret.
+func (t *Tokens) verifyLegacy(token string) (*verified, error) {
 	var c legacyClaims
 	_, err := jwt.ParseWithClaims(token, &c, t.key, jwt.WithValidMethods([]string{jwt.SigningMethodES256.Alg()}),
 		jwt.WithIssuer(legacyIssuer), jwt.WithTimeFunc(t.now))
 	if err != nil {
-		return refused(plainly(err))
+		return nil, plainly(err)
 	}
-	if want := identity.ServiceAccount(c.Namespace, c.Account, "").Name; c.Subject != want {
-		return refused(errors.New("sub claim does not match the service account"))
+	for name, text := range map[string]string{"sub": c.Subject, "namespace": c.Namespace, "secretName": c.Secret, "serviceAccountName": c.Account, "serviceAccountUID": c.UID} {
+		if text == "" {
+			return nil, fmt.Errorf("%s claim is missing", name)
+		}
 	}
-	obj, err := t.objects.Get(ctx, object("secrets", c.Namespace, c.Secret), metav1.GetOptions{})
-	secret, ok := obj.(*corev1.Secret)
-	switch {
-	case err != nil || !ok:
-		return refused(errInvalidated)
-	case secret.DeletionTimestamp != nil || subtle.ConstantTimeCompare(secret.Data[corev1.ServiceAccountTokenKey], []byte(token)) != 1:
-		return refused(errInvalidated)
-	case secret.Labels[invalidSince] != "":
-		return refused(fmt.Errorf("the token in secret %s/%s for service account %s/%s has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the 'kubernetes.io/legacy-token-invalid-since' label from the secret to temporarily allow use of this token",
-			c.Namespace, c.Secret, c.Namespace, c.Account))
+	user := identity.ServiceAccount(c.Namespace, c.Account, c.UID)
+	if c.Subject != user.Name {
+		return nil, errors.New("sub claim is invalid")
 	}
-	if err := t.same(ctx, object("serviceaccounts", c.Namespace, c.Account), c.UID); err != nil {
-		return refused(err)
+	v := &verified{user: user, legacy: &c}
+	if c.ExpiresAt != nil {
+		v.until = c.ExpiresAt.Time
 	}
-	return Verdict{User: identity.ServiceAccount(c.Namespace, c.Account, c.UID), Audiences: audiences}, nil
+	return v, nil
+}
+
+// aliveLegacy checks that the token is still that of its secret, and notes its use:
+// it is worth what the secret is.
+func (t *Tokens) aliveLegacy(ctx context.Context, c *legacyClaims, token string) error {
+	secret, err := t.secretOf(ctx, c, token)
+	if err != nil {
+		return err
+	}
+	at := object("serviceaccounts", c.Namespace, c.Account)
+	if err := t.same(ctx, at, c.UID); err != nil {
+		return err
+	}
+	if secret.Labels[invalidSince] != "" {
+		t.notes.annotate(ctx, "authentication.k8s.io/legacy-token-invalidated", c.Secret+"/"+c.Namespace)
+		t.counts.invalid.Inc()
+		t.used(ctx, secret)
+		return fmt.Errorf("the token in secret %s/%s for service account %s/%s has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '%s' label from the secret to temporarily allow use of this token",
+			c.Namespace, c.Secret, c.Namespace, c.Account, invalidSince)
+	}
+	obj, err := t.objects.Get(ctx, at, metav1.GetOptions{ResourceVersion: "0"})
+	account, ok := obj.(*corev1.ServiceAccount)
+	named := func(r corev1.ObjectReference) bool { return r.Name == c.Secret }
+	if err == nil && ok && slices.ContainsFunc(account.Secrets, named) {
+		t.notes.warn(ctx, "Use tokens from the TokenRequest API or manually created secret-based tokens instead of auto-generated secret-based tokens.")
+		t.notes.annotate(ctx, "authentication.k8s.io/legacy-token-autogenerated-secret", c.Secret)
+		t.counts.auto.Inc()
+	} else {
+		t.notes.annotate(ctx, "authentication.k8s.io/legacy-token-manual-secret", c.Secret)
+		t.counts.manual.Inc()
+	}
+	t.used(ctx, secret)
+	return nil
+}
+
+// secretOf is the secret that holds the token: the cache's or, when that has
+// another, the store's, for the cache may be a moment behind.
+func (t *Tokens) secretOf(ctx context.Context, c *legacyClaims, token string) (*corev1.Secret, error) {
+	failed := errInvalidated
+	for _, version := range []string{"0", ""} {
+		obj, err := t.objects.Get(ctx, object("secrets", c.Namespace, c.Secret), metav1.GetOptions{ResourceVersion: version})
+		secret, ok := obj.(*corev1.Secret)
+		switch {
+		case err != nil || !ok || secret.DeletionTimestamp != nil:
+			failed = errInvalidated
+		case subtle.ConstantTimeCompare(secret.Data[corev1.ServiceAccountTokenKey], []byte(token)) != 1:
+			failed = errAnother
+		default:
+			return secret, nil
+		}
+	}
+	return nil, failed
+}
+
+// errAnother is what the bearer of a token is told whose secret holds another.
+var errAnother = errors.New("token does not match server's copy")
+
+// used writes on a secret that its token was used today, unless it says so already:
+// that is what its cleaner goes by. Tomorrow's date is that of another server, whose
+// clock is ahead.
+func (t *Tokens) used(ctx context.Context, secret *corev1.Secret) {
+	now := t.now().UTC()
+	today, tomorrow := now.Format(time.DateOnly), now.AddDate(0, 0, 1).Format(time.DateOnly)
+	if last := secret.Labels[lastUsed]; t.writer == nil || last == today || last == tomorrow {
+		return
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": secret.UID, "labels": map[string]string{lastUsed: today}}})
+	if err == nil {
+		_, err = t.writer.Patch(ctx, object("secrets", secret.Namespace, secret.Name), types.MergePatchType, patch, metav1.PatchOptions{})
+	}
+	if err != nil {
+		t.log.Error("mark a token as used", "secret", secret.Namespace+"/"+secret.Name, "error", err)
+	}
 }

@@ -3,6 +3,7 @@ package authn
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/sampan-dev/sampan/control/apiserver/reload"
 )
 
 // maxSettings bounds a configuration file, in bytes.
@@ -28,6 +31,9 @@ type Settings struct {
 	ConfigPath string
 	// OIDC is one issuer in flags (--oidc-…); not beside ConfigPath.
 	OIDC OIDC
+	// Own are the names under which this server issues tokens itself: nobody else
+	// may have them.
+	Own []string
 	// WebhookPath is the kubeconfig of a server that reviews tokens
 	// (--authentication-token-webhook-config-file), and WebhookTTL how long its
 	// answers hold; 0 means two minutes.
@@ -53,18 +59,35 @@ type Sources struct {
 	now      func() time.Time
 	fixed    []TokenSource
 	loaded   atomic.Pointer[loaded]
+	// Reloads counts how often the configuration file has been read anew.
+	Reloads *reload.Counts
 }
 
 // loaded is one state of the configuration file.
 type loaded struct {
-	raw       []byte
+	raw []byte
+	// kept are the bearers of tokens that the issuers vouched for a moment ago; who
+	// they are in another state is for that to find out.
+	kept      *memory[[sha256.Size]byte, keptVerdict]
 	issuers   []*jwtIssuer
 	anonymous *AnonymousConfig
 }
 
+// keepVerdict is how long a token of another issuer is believed without another
+// look: upstream's TokenSuccessCacheTTL; maxVerdicts bounds how many, twice.
+const (
+	keepVerdict = 10 * time.Second
+	maxVerdicts = 1024
+)
+
+type keptVerdict struct {
+	verdict Verdict
+	until   time.Time
+}
+
 // NewSources reads what settings name; a mistake there is an error.
 func NewSources(settings Settings, now func() time.Time, log *slog.Logger) (*Sources, error) {
-	s := &Sources{settings: settings, log: log, now: now}
+	s := &Sources{settings: settings, log: log, now: now, Reloads: reload.New("authentication", now)}
 	if settings.ConfigPath != "" && settings.OIDC.IssuerURL != "" {
 		return nil, errors.New("authentication config file and oidc flags are mutually exclusive")
 	}
@@ -88,7 +111,7 @@ func NewSources(settings Settings, now func() time.Time, log *slog.Logger) (*Sou
 	if err != nil {
 		return nil, fmt.Errorf("authentication settings: %w", err)
 	}
-	s.loaded.Store(state)
+	s.store(state)
 	if settings.WebhookPath != "" {
 		hook, err := newReviewer(settings.WebhookPath, settings.WebhookTTL, now)
 		if err != nil {
@@ -97,6 +120,12 @@ func NewSources(settings Settings, now func() time.Time, log *slog.Logger) (*Sou
 		s.fixed = append(s.fixed, hook)
 	}
 	return s, nil
+}
+
+// store makes a state the present one.
+func (s *Sources) store(state *loaded) {
+	state.kept = newMemory[[sha256.Size]byte, keptVerdict](maxVerdicts)
+	s.loaded.Store(state)
 }
 
 func (s *Sources) read() (*loaded, error) {
@@ -111,7 +140,7 @@ func (s *Sources) read() (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := ParseConfiguration(raw)
+	cfg, err := ParseConfiguration(raw, s.settings.Own...)
 	if err != nil {
 		return nil, fmt.Errorf("file %q: %w", s.settings.ConfigPath, err)
 	}
@@ -159,11 +188,12 @@ func (s *Sources) Reload() {
 		return
 	}
 	fresh, err := s.read()
+	s.Reloads.Happened(err)
 	if err != nil {
 		s.log.Error("reload authentication configuration", "file", s.settings.ConfigPath, "error", err)
 		return
 	}
-	s.loaded.Store(fresh)
+	s.store(fresh)
 	s.log.Info("reloaded authentication configuration", "file", s.settings.ConfigPath)
 }
 
@@ -177,9 +207,21 @@ func (s *Sources) Check(ctx context.Context, token string, audiences []string) (
 		}
 		return v, ok && err == nil
 	}
-	for _, one := range s.loaded.Load().issuers {
-		if v, ok := try(one); ok {
-			return v, true, nil
+	state := s.loaded.Load()
+	if len(state.issuers) > 0 {
+		key := sha256.Sum256([]byte(strings.Join(append([]string{token}, audiences...), "\x00")))
+		if kept, ok := state.kept.recall(key); ok && s.now().Before(kept.until) {
+			return kept.verdict, true, nil
+		}
+		for _, one := range state.issuers {
+			if v, ok := try(one); ok {
+				until := s.now().Add(keepVerdict)
+				if v.ends.Before(until) && !v.ends.IsZero() {
+					until = v.ends
+				}
+				state.kept.remember(key, keptVerdict{v, until})
+				return v, true, nil
+			}
 		}
 	}
 	for _, one := range s.fixed {
@@ -236,8 +278,8 @@ func (o OIDC) config() (JWTConfig, error) {
 }
 
 // ParseConfiguration reads an AuthenticationConfiguration: unknown fields and
-// contradictions are errors.
-func ParseConfiguration(raw []byte) (*Configuration, error) {
+// contradictions are errors, and so is an issuer with a name of the server's own.
+func ParseConfiguration(raw []byte, own ...string) (*Configuration, error) {
 	var cfg Configuration
 	if err := yaml.UnmarshalStrict(raw, &cfg); err != nil {
 		return nil, err
@@ -245,5 +287,5 @@ func ParseConfiguration(raw []byte) (*Configuration, error) {
 	if cfg.Kind != "AuthenticationConfiguration" || !strings.HasPrefix(cfg.APIVersion, "apiserver.config.k8s.io/v1") {
 		return nil, fmt.Errorf("no AuthenticationConfiguration but %q of %q", cfg.Kind, cfg.APIVersion)
 	}
-	return &cfg, cfg.validate()
+	return &cfg, cfg.validate(own)
 }

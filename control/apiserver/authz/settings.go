@@ -15,6 +15,7 @@ import (
 
 	"github.com/sampan-dev/sampan/control/apiserver/callout"
 	"github.com/sampan-dev/sampan/control/apiserver/cel/plain"
+	"github.com/sampan-dev/sampan/control/apiserver/reload"
 )
 
 // Limits of the configuration file, and how often it is looked at.
@@ -75,13 +76,15 @@ type Settings struct {
 	now   func() time.Time
 	log   *slog.Logger
 	raw   []byte
+	// Reloads counts how often the file has been read anew.
+	Reloads *reload.Counts
 }
 
 // Configure makes the Authorizer ask whom the file at path names
 // (--authorization-config); nodes is the node authorizer.
 func (a *Authorizer) Configure(path string, nodes Another, now func() time.Time, log *slog.Logger) (*Settings, error) {
-	s := &Settings{path: path, a: a, nodes: nodes, now: now, log: log}
-	if err := s.load(); err != nil {
+	s := &Settings{path: path, a: a, nodes: nodes, now: now, log: log, Reloads: reload.New("authorization", now)}
+	if _, err := s.load(); err != nil {
 		return nil, fmt.Errorf("authorization settings %q: %w", path, err)
 	}
 	return s, nil
@@ -98,35 +101,45 @@ func (s *Settings) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if err := s.load(); err != nil {
-			s.log.Error("reload authorization configuration", "file", s.path, "error", err)
-		}
+		s.Reload()
 	}
 }
 
-func (s *Settings) load() error {
+// Reload looks at the file now. It is Run's, and must not be called beside it.
+func (s *Settings) Reload() {
+	changed, err := s.load()
+	if changed || err != nil {
+		s.Reloads.Happened(err)
+	}
+	if err != nil {
+		s.log.Error("reload authorization configuration", "file", s.path, "error", err)
+	}
+}
+
+// load reads the file; changed says that it is another now.
+func (s *Settings) load() (changed bool, err error) {
 	info, err := os.Stat(s.path)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if info.Size() > maxSettings {
-		return fmt.Errorf("more than %d bytes", maxSettings)
+		return false, fmt.Errorf("more than %d bytes", maxSettings)
 	}
 	raw, err := os.ReadFile(s.path)
 	if err != nil || bytes.Equal(raw, s.raw) {
-		return err
+		return false, err
 	}
 	var cfg Configuration
 	if err := yaml.UnmarshalStrict(raw, &cfg); err != nil {
-		return err
+		return false, err
 	}
 	order, err := s.build(&cfg)
 	if err != nil {
-		return err
+		return false, err
 	}
 	s.raw = raw
 	s.a.Use(order)
-	return nil
+	return true, nil
 }
 
 func (s *Settings) build(cfg *Configuration) ([]Source, error) {

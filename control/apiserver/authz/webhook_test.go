@@ -103,14 +103,14 @@ func TestWebhook(t *testing.T) {
 		t.Errorf("a judge that is down: %s", got)
 	}
 	write(path, fmt.Sprintf(hookFile, "Deny", kubeconfig))
-	if err := settings.load(); err != nil {
+	if _, err := settings.load(); err != nil {
 		t.Fatal(err)
 	}
 	if got := decide("zoe", "delete"); !strings.HasPrefix(got, "2 webhook") {
 		t.Errorf("a judge that is down, and must be asked: %s", got)
 	}
 	write(path, "kind: Nonsense")
-	if err := settings.load(); err == nil || !strings.HasPrefix(decide("zoe", "get"), "2 webhook") {
+	if _, err := settings.load(); err == nil || !strings.HasPrefix(decide("zoe", "get"), "2 webhook") {
 		t.Errorf("nonsense: %v", err)
 	}
 }

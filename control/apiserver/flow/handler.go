@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 
+	"github.com/sampan-dev/sampan/control/apiserver/pause"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/internal/identity"
 )
@@ -47,7 +48,11 @@ func (o *Order) Handler(next http.Handler) http.Handler {
 			return
 		}
 		s.told.dispatched.Inc()
-		s.told.waited.Observe(t.began.Sub(t.came).Seconds())
+		waited := t.began.Sub(t.came)
+		s.told.waited.Observe(waited.Seconds())
+		if waited > 0 {
+			pause.Add(r.Context(), waited)
+		}
 		if asked.Verb == "watch" {
 			o.watch(w, r, t, query, next)
 			return

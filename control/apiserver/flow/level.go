@@ -103,8 +103,7 @@ func (l *level) start(ctx context.Context, t *ticket, flow uint64) error {
 	}
 	t.queue = q
 	q.line = append(q.line, t)
-	l.waiting++
-	l.waitingSeats += t.work.seats
+	l.line(t, 1)
 	l.dispatch()
 	if t.running {
 		l.mu.Unlock()
@@ -141,8 +140,7 @@ func (l *level) wait(ctx context.Context, t *ticket) error {
 			break
 		}
 	}
-	l.waiting--
-	l.waitingSeats -= t.work.seats
+	l.line(t, -1)
 	l.dispatch() // what stood behind may be narrower
 	l.rest(q)
 	return l.refuse(reason)
@@ -210,8 +208,7 @@ func (l *level) dispatch() {
 		}
 		first.line[0] = nil
 		first.line = first.line[1:]
-		l.waiting--
-		l.waitingSeats -= t.work.seats
+		l.line(t, -1)
 		l.virtual = max(l.virtual, first.next)
 		first.next += guess * float64(t.work.seats)
 		first.running++
@@ -220,11 +217,21 @@ func (l *level) dispatch() {
 	}
 }
 
+// line counts one more that waits, or one less. The caller holds mu.
+func (l *level) line(t *ticket, more int) {
+	l.waiting += more
+	l.waitingSeats += more * t.work.seats
+	t.schema.told.queued.Add(float64(more))
+	t.schema.told.queuedSeats.Add(float64(more * t.work.seats))
+}
+
 // run marks t as running. The caller holds mu.
 func (l *level) run(t *ticket) {
 	t.running, t.began = true, l.now()
 	l.running++
 	l.held += t.work.seats
+	t.schema.told.running.Inc()
+	t.schema.told.held.Add(float64(t.work.seats))
 	l.counted.dispatched++
 	if t.ready != nil {
 		close(t.ready)
@@ -238,6 +245,7 @@ func (t *ticket) finish() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.running--
+	t.schema.told.running.Dec()
 	took := l.now().Sub(t.began).Seconds()
 	if q := t.queue; q != nil {
 		q.running--
@@ -252,20 +260,21 @@ func (t *ticket) finish() {
 		time.AfterFunc(t.work.after, func() {
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			l.release(t.queue, keep)
+			l.release(t, keep)
 		})
 	}
-	l.release(t.queue, t.work.seats-keep)
+	l.release(t, t.work.seats-keep)
 }
 
-// release frees seats and lets others run. The caller holds mu.
-func (l *level) release(q *queue, seats int) {
+// release frees seats of t and lets others run. The caller holds mu.
+func (l *level) release(t *ticket, seats int) {
 	l.held -= seats
-	if q != nil {
-		q.seats -= seats
+	t.schema.told.held.Sub(float64(seats))
+	if t.queue != nil {
+		t.queue.seats -= seats
 	}
 	l.dispatch()
-	l.rest(q)
+	l.rest(t.queue)
 }
 
 // rest forgets a queue whose past no longer counts, and all of them when the

@@ -24,8 +24,9 @@ type metrics struct {
 	waited, ran           *prometheus.HistogramVec
 	seats                 *prometheus.HistogramVec
 	nominal, lower, upper *prometheus.Desc
-	limit, running, held  *prometheus.Desc
-	queued, queuedSeats   *prometheus.Desc
+	limit                 *prometheus.Desc
+	running, held         *prometheus.GaugeVec
+	queued, queuedSeats   *prometheus.GaugeVec
 }
 
 // schemaMetrics are the handles of one schema.
@@ -36,6 +37,8 @@ type schemaMetrics struct {
 	waited, ran   prometheus.Observer
 	waitedInVain  prometheus.Observer
 	seats         prometheus.Observer
+
+	running, held, queued, queuedSeats prometheus.Gauge
 }
 
 func newMetrics() *metrics {
@@ -49,6 +52,9 @@ func newMetrics() *metrics {
 	gauge := func(name, help string) *prometheus.Desc {
 		return prometheus.NewDesc(prometheus.BuildFQName(namespace, subsystem, name), help, byLevel, nil)
 	}
+	now := func(name, help string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help}, bySchema)
+	}
 	return &metrics{
 		dispatched:  counter("dispatched_requests_total", "Number of requests executed by API Priority and Fairness subsystem", bySchema),
 		rejected:    counter("rejected_requests_total", "Number of requests rejected by API Priority and Fairness subsystem", append(append([]string{}, bySchema...), "reason")),
@@ -59,10 +65,10 @@ func newMetrics() *metrics {
 		lower:       gauge("lower_limit_seats", "Configured lower bound on number of execution seats available to each priority level"),
 		upper:       gauge("upper_limit_seats", "Configured upper bound on number of execution seats available to each priority level"),
 		limit:       gauge("current_limit_seats", "current derived number of execution seats available to each priority level"),
-		held:        gauge("current_executing_seats", "Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem"),
-		running:     gauge("current_executing_requests", "Number of requests in initial (for a WATCH) or any (for a non-WATCH) execution stage in the API Priority and Fairness subsystem"),
-		queued:      gauge("current_inqueue_requests", "Number of requests currently pending in queues of the API Priority and Fairness subsystem"),
-		queuedSeats: gauge("current_inqueue_seats", "Number of seats currently pending in queues of the API Priority and Fairness subsystem"),
+		held:        now("current_executing_seats", "Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem"),
+		running:     now("current_executing_requests", "Number of requests in initial (for a WATCH) or any (for a non-WATCH) execution stage in the API Priority and Fairness subsystem"),
+		queued:      now("current_inqueue_requests", "Number of requests currently pending in queues of the API Priority and Fairness subsystem"),
+		queuedSeats: now("current_inqueue_seats", "Number of seats currently pending in queues of the API Priority and Fairness subsystem"),
 	}
 }
 
@@ -73,6 +79,10 @@ func (m *metrics) of(level, schema string) schemaMetrics {
 		waitedInVain: lazily(func() prometheus.Observer { return m.waited.WithLabelValues(level, schema, "false") }),
 		ran:          m.ran.WithLabelValues(level, schema),
 		seats:        m.seats.WithLabelValues(level, schema),
+		running:      m.running.WithLabelValues(level, schema),
+		held:         m.held.WithLabelValues(level, schema),
+		queued:       m.queued.WithLabelValues(level, schema),
+		queuedSeats:  m.queuedSeats.WithLabelValues(level, schema),
 	}
 }
 
@@ -102,16 +112,23 @@ func (m *metrics) forget(old, next *plan) {
 		m.waited.DeletePartialMatch(labels)
 		m.ran.DeletePartialMatch(labels)
 		m.seats.DeletePartialMatch(labels)
+		for _, v := range []*prometheus.GaugeVec{m.running, m.held, m.queued, m.queuedSeats} {
+			v.DeletePartialMatch(labels)
+		}
 	}
+}
+
+func (m *metrics) vectors() []prometheus.Collector {
+	return []prometheus.Collector{m.dispatched, m.rejected, m.waited, m.ran, m.seats, m.running, m.held, m.queued, m.queuedSeats}
 }
 
 // Describe implements prometheus.Collector for the metrics of the order.
 func (o *Order) Describe(c chan<- *prometheus.Desc) {
 	m := o.metrics
-	for _, v := range []prometheus.Collector{m.dispatched, m.rejected, m.waited, m.ran, m.seats} {
+	for _, v := range m.vectors() {
 		v.Describe(c)
 	}
-	for _, d := range []*prometheus.Desc{m.nominal, m.lower, m.upper, m.limit, m.held, m.running, m.queued, m.queuedSeats} {
+	for _, d := range []*prometheus.Desc{m.nominal, m.lower, m.upper, m.limit} {
 		c <- d
 	}
 }
@@ -119,13 +136,12 @@ func (o *Order) Describe(c chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector for the metrics of the order.
 func (o *Order) Collect(c chan<- prometheus.Metric) {
 	m := o.metrics
-	for _, v := range []prometheus.Collector{m.dispatched, m.rejected, m.waited, m.ran, m.seats} {
+	for _, v := range m.vectors() {
 		v.Collect(c)
 	}
 	for name, l := range o.plan.Load().levels {
 		l.mu.Lock()
-		values := map[*prometheus.Desc]int{m.nominal: l.nominal, m.lower: l.lower, m.upper: l.upper, m.limit: l.limit,
-			m.held: l.held, m.running: l.running, m.queued: l.waiting, m.queuedSeats: l.waitingSeats}
+		values := map[*prometheus.Desc]int{m.nominal: l.nominal, m.lower: l.lower, m.upper: l.upper, m.limit: l.limit}
 		l.mu.Unlock()
 		for desc, v := range values {
 			c <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(v), name)

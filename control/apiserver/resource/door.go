@@ -94,6 +94,10 @@ type startedKey struct{}
 // OnStarted returns a context in which a watch calls f once its initial state has
 // been written; a watch without one never calls it.
 func OnStarted(ctx context.Context, f func()) context.Context {
+	if earlier, ok := ctx.Value(startedKey{}).(func()); ok {
+		last := f
+		f = func() { earlier(); last() }
+	}
 	return context.WithValue(ctx, startedKey{}, f)
 }
 

@@ -95,8 +95,8 @@ type Config struct {
 	Admission Admission
 	// Audit is told of every finished request; nil keeps no audit.
 	Audit func(ctx context.Context, e AuditEvent)
-	// Delivered is told how many events a watch over HTTP has been sent; nil counts none.
-	Delivered func(of schema.GroupVersionResource, events int)
+	// Delivered is told which events, encoded, a watch over HTTP is sent; nil counts none.
+	Delivered func(of schema.GroupVersionResource, frames [][]byte)
 	// Timeline gets the first marks of each pod; it may be nil.
 	Timeline *timeline.Recorder
 	// Transformers seal and open stored bytes, by the kind's Storage ("secrets").

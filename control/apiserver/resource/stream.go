@@ -69,7 +69,7 @@ func (t *teller) batch(events []cache.Event) error {
 		frames = append(frames, data)
 	}
 	if tell := t.server.cfg.Delivered; tell != nil && len(frames) > 0 {
-		tell(t.stream.call.gvr, len(frames))
+		tell(t.stream.call.gvr, frames)
 	}
 	return t.send(frames)
 }

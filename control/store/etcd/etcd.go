@@ -61,7 +61,7 @@ type Store struct {
 	here    *here
 }
 
-var _ store.Store = (*Store)(nil)
+var _ store.Sized = (*Store)(nil)
 
 // Open connects to external servers. It returns at once; a server that cannot be
 // reached shows in the calls.
@@ -233,4 +233,17 @@ func (s *Store) entry(kv *mvccpb.KeyValue) store.Entry {
 		Revision: kv.ModRevision,
 		Created:  kv.CreateRevision,
 	}
+}
+
+// Size implements store.Sized.
+func (s *Store) Size(ctx context.Context) (int64, error) {
+	at := ""
+	if all := s.client.Endpoints(); len(all) > 0 {
+		at = all[0]
+	}
+	status, err := s.client.Status(ctx, at)
+	if err != nil {
+		return 0, fmt.Errorf("status of etcd: %w", err)
+	}
+	return status.DbSize, nil
 }

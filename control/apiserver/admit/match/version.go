@@ -54,6 +54,10 @@ func convert(obj runtime.Object, from, to *kinds.Kind, sub string) (runtime.Obje
 // Change puts changed, of the kind that was found, in the place of the request's
 // object, completed by the kind's defaults.
 func (r *Request) Change(f Found, changed runtime.Object) error {
+	if own, ok := changed.(kinds.Object); ok && f.kind != nil && f.kind != r.Kind && f.kind.Custom != nil &&
+		changed.GetObjectKind().GroupVersionKind() == f.kind.GVK && f.kind.Strategy.Default != nil {
+		f.kind.Strategy.Default(own) // also what only that version defaults
+	}
 	back, err := convert(changed, f.kind, r.Kind, r.Target.Subresource)
 	if err != nil {
 		return err

@@ -1,9 +1,11 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/sampan-dev/sampan/control/apiserver/admit/match"
 	"github.com/sampan-dev/sampan/control/apiserver/audit"
+	"github.com/sampan-dev/sampan/control/apiserver/pause"
 )
 
 // call is one webhook that is to judge, and what came of it.
@@ -54,6 +57,7 @@ func (w *Webhooks) judge(ctx context.Context, r *match.Request, hooks []*hook) e
 		})
 	}
 	wg.Wait()
+	pause.Add(ctx, slices.MaxFunc(calls, func(a, b *call) int { return cmp.Compare(a.took, b.took) }).took)
 	return w.sum(ctx, r, calls)
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sampan-dev/sampan/control/apiserver/admit/match"
 	"github.com/sampan-dev/sampan/control/apiserver/audit"
+	"github.com/sampan-dev/sampan/control/apiserver/pause"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 )
 
@@ -48,7 +49,9 @@ func (w *Webhooks) mutate(ctx context.Context, r *match.Request, hooks []*hook) 
 		at := mutationNote + index
 		audit.Annotate(ctx, at, noteOf(h, changed))
 		ignored, told := h.verdict(r, err)
-		w.metrics.called(h, stepMutate, r.Operation, time.Since(begin), err, ignored)
+		took := time.Since(begin)
+		pause.Add(ctx, took)
+		w.metrics.called(h, stepMutate, r.Operation, took, err, ignored)
 		if changed {
 			round.Changed()
 		}
