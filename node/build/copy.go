@@ -318,8 +318,7 @@ func (t transfer) owner(v *view) (owner, error) {
 	return o, err
 }
 
-// isArchive says whether a file is a tar, compressed or not. One whose compression
-// we cannot undo is an error: copying it as it is would be a surprise.
+// isArchive says whether a file is a tar, compressed or not.
 func isArchive(s source) (bool, error) {
 	if !s.info.Mode().IsRegular() {
 		return false, nil
@@ -329,10 +328,7 @@ func isArchive(s source) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	plain, done, err := image.Decompress(f)
-	if errors.Is(err, image.ErrCompression) && strings.Contains(path.Base(s.path), ".t") {
-		return false, fmt.Errorf("%q: %w; unpack it first, or copy it with COPY", s.path, err)
-	}
+	plain, done, err := decompress(f)
 	if err != nil {
 		return false, nil //nolint:nilerr // it only begins like something compressed
 	}
@@ -348,7 +344,7 @@ func (w *layerWriter) unpack(s source, to string, o owner) error {
 		return err
 	}
 	defer f.Close()
-	plain, done, err := image.Decompress(f)
+	plain, done, err := decompress(f)
 	if err != nil {
 		return err
 	}
