@@ -27,6 +27,8 @@ type cluster struct {
 	data   string // --data-dir
 	run    string // its run directory
 	cgroup string // the name of its group, in each hierarchy
+	t      *testing.T
+	other  *other // the story's second machine, if it has one
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -38,7 +40,7 @@ func newCluster(t *testing.T) *cluster {
 	hash := hex.EncodeToString(sum[:4])
 	return &cluster{
 		sampan: filepath.Join(bin, "sampan"), bin: bin,
-		data: data, run: "/run/sampan-" + hash, cgroup: "sampan-" + hash,
+		data: data, run: "/run/sampan-" + hash, cgroup: "sampan-" + hash, t: t,
 	}
 }
 

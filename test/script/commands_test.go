@@ -38,6 +38,10 @@ func (c *cluster) commands() map[string]func(*testscript.TestScript, bool, []str
 		},
 		// within DURATION COMMAND...: the command ends, well or badly, in that time.
 		"within": within,
+		// there COMMAND...: on a second machine in the same network.
+		"there": c.there,
+		// there-crash: kill -9 the second machine's process.
+		"there-crash": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(c.other.crash()) },
 		// repeat FILE COUNT TEXT: a file of so many times the text.
 		"repeat": repeat,
 		// replace FILE OLD NEW: in the file.

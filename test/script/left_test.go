@@ -136,7 +136,7 @@ func (c *cluster) running() ([]process, error) {
 }
 
 func (c *cluster) inNamespace(proc string) bool {
-	ours, err := os.Readlink("/proc/self/ns/net")
+	ours, err := os.Readlink("/proc/thread-self/ns/net")
 	theirs, err2 := os.Readlink(filepath.Join(proc, "ns", "net"))
 	return err == nil && err2 == nil && ours == theirs
 }

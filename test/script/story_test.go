@@ -98,6 +98,7 @@ func TestStory(t *testing.T) {
 	}
 	c := newCluster(t)
 	t.Cleanup(func() { c.end(t) })
+	t.Cleanup(func() { c.leave(t) })
 	testscript.Run(t, testscript.Params{
 		Files: []string{filepath.Join("testdata", name+".txt")},
 		Cmds:  c.commands(),
