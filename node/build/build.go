@@ -175,6 +175,9 @@ func Build(ctx context.Context, opts Options) (image.Image, error) {
 	if err != nil {
 		return image.Image{}, err
 	}
+	if err := Clear(opts.Cache); err != nil {
+		opts.Warn(Warning{Text: err.Error()})
+	}
 	files, err := openContext(opts.Context, opts.Dockerfile)
 	if err != nil {
 		return image.Image{}, err

@@ -32,11 +32,11 @@ const (
 type downloaded struct {
 	url, name string
 	source    source
-	dir       string
+	work      *workDir
 	root      *os.Root
 }
 
-func (d *downloaded) close() error { return errors.Join(d.root.Close(), os.RemoveAll(d.dir)) }
+func (d *downloaded) close() error { return errors.Join(d.root.Close(), d.work.close()) }
 
 // isURL says whether a source of ADD is fetched.
 func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }
@@ -68,20 +68,15 @@ func (b *builder) download(ctx context.Context, from, checksum string) (_ *downl
 		return nil, fmt.Errorf("ADD %s: %w", from, err)
 	}
 	defer answer.Body.Close()
-	dir, err := os.MkdirTemp(b.opts.Cache, "add-*")
-	if errors.Is(err, os.ErrNotExist) {
-		if err = os.MkdirAll(b.opts.Cache, 0o700); err == nil {
-			dir, err = os.MkdirTemp(b.opts.Cache, "add-*")
-		}
-	}
+	work, err := newWorkDir(b.opts.Cache, addDirs)
 	if err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(dir)
+	root, err := os.OpenRoot(work.path)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, work.close())
 	}
-	d := &downloaded{url: from, dir: dir, root: root, name: fileName(answer)}
+	d := &downloaded{url: from, work: work, root: root, name: fileName(answer)}
 	got, err := d.keep(answer)
 	if err == nil && want != "" {
 		got, err = d.verify(want)
@@ -152,7 +147,7 @@ func (d *downloaded) keep(answer *http.Response) (digest.Digest, error) {
 	if at, err := http.ParseTime(answer.Header.Get("Last-Modified")); err == nil {
 		modified = at
 	}
-	if err := os.Chtimes(filepath.Join(d.dir, "content"), modified, modified); err != nil {
+	if err := os.Chtimes(filepath.Join(d.work.path, "content"), modified, modified); err != nil {
 		return "", err
 	}
 	info, err := d.root.Lstat("content")

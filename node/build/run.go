@@ -149,16 +149,14 @@ func (b *builder) execute(ctx context.Context, st *stage, e execution) (_ image.
 	if len(lower) == 0 {
 		return image.Layer{}, fmt.Errorf("RUN in an image without files: %w", image.ErrInvalid)
 	}
-	if err := os.MkdirAll(b.opts.Cache, 0o700); err != nil {
-		return image.Layer{}, err
-	}
 	// Beside the cache: overlayfs cannot have its upper directory on overlayfs,
 	// which a temporary directory may be.
-	dir, err := os.MkdirTemp(b.opts.Cache, "run-*")
+	work, err := newWorkDir(b.opts.Cache, runDirs)
 	if err != nil {
 		return image.Layer{}, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, work.close()) }()
+	dir := work.path
 	all, err := b.mount(ctx, st, e.mounts, dir)
 	if err != nil {
 		return image.Layer{}, err

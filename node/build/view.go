@@ -25,8 +25,9 @@ const maxUserFile = 1 << 20
 type view struct {
 	tree
 	// dir is where they can be seen; "" when there are no layers.
-	dir     string
-	mounted bool
+	dir string
+	// work is the directory in which it is mounted, if it had to be.
+	work *workDir
 }
 
 // view opens a view of layers: one layer as it lies, several through overlayfs.
@@ -54,14 +55,20 @@ func (b *builder) view(ctx context.Context, layers []image.Layer) (*view, error)
 
 // mount joins layers with overlayfs at a directory of its own.
 func (v *view) mount(lower []string) error {
-	dir, err := os.MkdirTemp("", "sampan-build-*")
+	work, err := newWorkDir("", viewDirs)
 	if err != nil {
 		return err
 	}
-	if err := unix.Mount("overlay", dir, "overlay", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID, "lowerdir="+strings.Join(lower, ":")); err != nil {
-		return errors.Join(fmt.Errorf("overlay of %d layers: %w", len(lower), err), os.Remove(dir))
+	// Not at the directory itself: its lock must be found below no mount.
+	dir := filepath.Join(work.path, "root")
+	err = os.Mkdir(dir, 0o700)
+	if err == nil {
+		err = unix.Mount("overlay", dir, "overlay", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID, "lowerdir="+strings.Join(lower, ":"))
 	}
-	v.dir, v.mounted = dir, true
+	if err != nil {
+		return errors.Join(fmt.Errorf("overlay of %d layers: %w", len(lower), err), work.close())
+	}
+	v.dir, v.work = dir, work
 	return nil
 }
 
@@ -88,8 +95,8 @@ func (v *view) Close() error {
 	if v.Root != nil {
 		err = v.Root.Close()
 	}
-	if v.mounted {
-		err = errors.Join(err, unix.Unmount(v.dir, unix.MNT_DETACH), os.Remove(v.dir))
+	if v.work != nil {
+		err = errors.Join(err, unix.Unmount(v.dir, unix.MNT_DETACH), v.work.close())
 	}
 	return err
 }
