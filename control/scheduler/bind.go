@@ -207,6 +207,9 @@ func (s *Scheduler) report(ctx context.Context, pod *corev1.Pod, d *outcome) {
 	if d.Nominated != "" && d.Nominated != pod.Status.NominatedNodeName {
 		nominated = &d.Nominated
 	}
+	if d.renounced && pod.Status.NominatedNodeName != "" {
+		nominated = new("")
+	}
 	if nominated == nil && told(pod, condition) {
 		return
 	}
@@ -257,7 +260,15 @@ func (s *Scheduler) patchStatus(ctx context.Context, pod *corev1.Pod, c corev1.P
 	status := map[string]any{"conditions": []corev1.PodCondition{c}}
 	if nominated != nil {
 		status["nominatedNodeName"] = *nominated
+		if *nominated == "" {
+			status["nominatedNodeName"] = nil
+		}
 	}
+	return s.writeStatus(ctx, pod, status)
+}
+
+// writeStatus merges fields into the status of that very pod.
+func (s *Scheduler) writeStatus(ctx context.Context, pod *corev1.Pod, status map[string]any) error {
 	raw, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": status})
 	if err != nil {
 		return err

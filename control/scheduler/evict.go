@@ -2,6 +2,8 @@ package scheduler
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,32 +15,81 @@ import (
 // makeRoom finds whom to evict, notes the node as being freed and begins. The text
 // says why nobody is.
 func (s *Scheduler) makeRoom(ctx context.Context, r *rules, w *waiting, o *outcome) string {
-	if s.leaving(w.pod) {
+	if s.leaving(r, w) {
 		return "preemption: not eligible due to a terminating pod on the nominated node."
 	}
 	p, text := r.preempt(w.pod, w.key, s.cluster, o, s.budgets.List())
 	if p == nil {
+		// Nothing will be freed: what was kept for the pod is others' again.
+		o.renounced = w.pod.Spec.PreemptionPolicy == nil || *w.pod.Spec.PreemptionPolicy != corev1.PreemptNever
+		if o.renounced {
+			s.renounce(w.pod)
+		}
 		return text
 	}
 	o.Nominated = p.node
 	for _, v := range p.victims {
 		o.Victims = append(o.Victims, v.Namespace+"/"+v.Name)
 	}
+	s.outrank(ctx, w.pod, p.node)
 	s.nominated(w.pod, p.node)
 	pod := w.pod
-	s.work(func() { s.evict(ctx, pod, p) })
+	s.work(func() {
+		if !s.evict(ctx, pod, p) {
+			s.mail.post(func() { s.retry(w) })
+		}
+	})
 	return ""
 }
 
+// retry is for a pod whose victims could not all be told to go: no event will come
+// that wakes it.
+func (s *Scheduler) retry(w *waiting) {
+	if now, still := s.queue.pods[w.pod.UID]; still && now == w && w.parked != nil {
+		s.queue.again(w, time.Now())
+	}
+}
+
+// outrank takes the node from less important pods for which it was being freed:
+// they look for another at once.
+func (s *Scheduler) outrank(ctx context.Context, pod *corev1.Pod, node string) {
+	for _, other := range slices.Clone(s.cluster.nominated[node]) {
+		if priority(other) >= priority(pod) {
+			continue
+		}
+		s.cluster.nominate(other, "")
+		if w, waits := s.queue.pods[other.UID]; waits && !w.binding {
+			s.queue.activate(w)
+		}
+		s.work(func() { s.unnominate(ctx, other) })
+	}
+}
+
+// unnominate takes the nomination out of a pod's status.
+func (s *Scheduler) unnominate(ctx context.Context, pod *corev1.Pod) {
+	if pod.Status.NominatedNodeName == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	if err := s.writeStatus(ctx, pod, map[string]any{"nominatedNodeName": nil}); err != nil && !apierrors.IsNotFound(err) {
+		s.log.Warn("pod's nomination not withdrawn", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+	}
+}
+
 // leaving says whether pods are still on their way out that were evicted for this
-// one: then no others may be.
-func (s *Scheduler) leaving(pod *corev1.Pod) bool {
-	node, ok := s.cluster.nodes[pod.Status.NominatedNodeName]
-	if pod.Status.NominatedNodeName == "" || !ok {
+// one: then no others may be, unless it could not be on that node any more anyway.
+func (s *Scheduler) leaving(r *rules, w *waiting) bool {
+	node := s.cluster.Node(w.pod.Status.NominatedNodeName)
+	if node == nil {
+		return false
+	}
+	k := r.class(w.pod, w.key, s.cluster)
+	if at := k.check(node, r.prepareOwn(w.pod, k, s.cluster)); k.verdicts[at].why.Final {
 		return false
 	}
 	for _, p := range node.Pods {
-		if p.DeletionTimestamp != nil && priority(p.Pod) < priority(pod) && preempted(p.Pod) {
+		if p.DeletionTimestamp != nil && priority(p.Pod) < priority(w.pod) && preempted(p.Pod) {
 			return true
 		}
 	}
@@ -55,8 +106,10 @@ func preempted(pod *corev1.Pod) bool {
 	return false
 }
 
-// evict deletes the victims of a preemption, each told why.
-func (s *Scheduler) evict(ctx context.Context, pod *corev1.Pod, p *preemption) {
+// evict deletes the victims of a preemption, each told why. It says whether all are
+// on their way.
+func (s *Scheduler) evict(ctx context.Context, pod *corev1.Pod, p *preemption) (all bool) {
+	all = true
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	for _, v := range p.victims {
@@ -72,8 +125,10 @@ func (s *Scheduler) evict(ctx context.Context, pod *corev1.Pod, p *preemption) {
 		})
 		if err != nil && !apierrors.IsNotFound(err) {
 			s.log.Warn("victim not deleted", "pod", v.Namespace+"/"+v.Name, "error", err)
+			all = false
 			continue
 		}
 		s.events[pod.Spec.SchedulerName].Eventf(v, corev1.EventTypeNormal, "Preempted", "Preempted by pod %s on node %s", pod.UID, p.node)
 	}
+	return all
 }

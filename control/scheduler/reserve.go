@@ -42,6 +42,7 @@ func (s *Scheduler) prepare(ctx context.Context, w *waiting, o *outcome, held []
 	w.cancel = cancel
 	go func() {
 		defer cancel()
+		s.expect(ctx, pod, o.Node)
 		done, err := prepareAll(preparing, h, held)
 		if err == nil {
 			err = s.bindInTurn(ctx, pod, o)
@@ -51,6 +52,19 @@ func (s *Scheduler) prepare(ctx context.Context, w *waiting, o *outcome, held []
 		}
 		s.mail.post(func() { s.prepared(w, held, err) })
 	}()
+}
+
+// expect writes into the pod's status where it is going to be, since getting there
+// takes a while: whoever schedules after a restart goes on with that node (KEP-5278).
+func (s *Scheduler) expect(ctx context.Context, pod *corev1.Pod, node string) {
+	if pod.Status.NominatedNodeName == node {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	if err := s.writeStatus(ctx, pod, map[string]any{"nominatedNodeName": node}); err != nil {
+		s.log.Warn("pod's node not noted", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+	}
 }
 
 // prepareAll prepares one after the other; done counts those that were begun.

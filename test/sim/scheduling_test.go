@@ -2,9 +2,12 @@ package sim_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -14,6 +17,7 @@ import (
 	"github.com/sampan-dev/sampan/control/scheduler"
 	"github.com/sampan-dev/sampan/control/scheduler/profile"
 	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/target"
 )
 
 // schedule starts the real scheduler; the end of the test, or stop, ends it.
@@ -155,4 +159,68 @@ func withPriority(n int32) func(*corev1.Pod) {
 			p.Spec.PriorityClassName = "system-cluster-critical"
 		}
 	}
+}
+
+// deaf refuses to delete pods, so long as it is told to.
+type deaf struct {
+	client.Transport
+	off atomic.Bool
+}
+
+func (d *deaf) Delete(ctx context.Context, at target.Target, opts metav1.DeleteOptions) error {
+	if at.Resource.Resource == "pods" && !d.off.Load() {
+		return errors.New("the network is down")
+	}
+	return d.Transport.Delete(ctx, at, opts)
+}
+
+// A preemption whose victims could not be deleted is made again; more important pods
+// take the room that is being freed for less important ones, which find another.
+func TestPreemptionsGoOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t)
+		p.addNode("n1")
+		d := &deaf{Transport: p.server.Local(identity.Identity{Name: "system:kube-scheduler", Groups: []string{identity.Authenticated}})}
+		p.scheduleVia(d)
+		zero := int64(0)
+		p.addPod("low", "4", func(pod *corev1.Pod) { pod.Spec.TerminationGracePeriodSeconds = &zero })
+		p.settle()
+		p.want("low", "n1")
+		p.addPod("high", "4", withPriority(1000))
+		p.settle()
+		p.want("high", "")
+		d.off.Store(true)
+		time.Sleep(30 * time.Second)
+		p.settle()
+		p.want("high", "n1")
+	})
+}
+
+// A node that vanishes is no longer waited for.
+func TestNominatedNodeVanishes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t)
+		p.addNode("n1")
+		p.schedule()
+		p.addPod("low", "4", grace)
+		p.settle()
+		p.addPod("high", "4", withPriority(1000))
+		p.settle()
+		if have := p.pod("high"); have.Status.NominatedNodeName != "n1" {
+			t.Fatalf("nominated %q", have.Status.NominatedNodeName)
+		}
+		if err := client.Nodes.Delete(p.Context(), p.admin, "", "n1", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		p.settle()
+		p.addNode("n2", func(n *corev1.Node) { n.Status.Capacity[corev1.ResourceCPU] = resource.MustParse("1") })
+		p.settle()
+		p.want("high", "")
+		p.addNode("n3")
+		p.settle()
+		p.want("high", "n3")
+		if have := p.pod("high"); have.Status.NominatedNodeName != "" {
+			t.Errorf("nominated %q", have.Status.NominatedNodeName)
+		}
+	})
 }
