@@ -156,7 +156,7 @@ func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.List
 	}
 	return apiserver.New(apiserver.Config{
 		FrontProxy: front, Components: components,
-		Store:      objects, Kinds: kinds.Kinds(), Authority: c.authority, TokenKey: tokens, Listener: l,
+		Store: objects, Kinds: kinds.Kinds(), Authority: c.authority, TokenKey: tokens, Listener: l,
 		Advertise: netip.AddrPortFrom(c.address, uint16(c.Port)), Names: []string{c.NodeName, "127.0.0.1", "::1", c.pods.Masked().Addr().Next().String()},
 		ServiceRanges: []netip.Prefix{c.services}, Domain: c.Domain,
 		AuditPath: filepath.Join(c.DataDir, "audit.log"), AuditPolicy: c.AuditPolicy, AuditWebhook: c.AuditWebhook, Extra: extra, Collectors: more,

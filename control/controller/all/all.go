@@ -27,6 +27,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/gc"
 	"github.com/sampan-dev/sampan/control/controller/horizontalpodautoscaler"
 	"github.com/sampan-dev/sampan/control/controller/job"
+	"github.com/sampan-dev/sampan/control/controller/legacytoken"
 	"github.com/sampan-dev/sampan/control/controller/loadbalancer"
 	"github.com/sampan-dev/sampan/control/controller/namespace"
 	"github.com/sampan-dev/sampan/control/controller/node"
@@ -169,6 +170,7 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 	}
 	if cfg.TokenKey != nil {
 		add(as(tokensecret.New(shared, cfg.TokenKey, cfg.RootCA)))
+		add(as(legacytoken.New(shared)))
 	}
 	return made, errors.Join(errs...)
 }
