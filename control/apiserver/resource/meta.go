@@ -165,7 +165,11 @@ func (c *call) checkChange(next, old kinds.Object) error {
 		errs = kinds.Ratchet(errs, s.Validate(old), s.Ratchet)
 	}
 	if len(errs) > 0 {
-		return apierrors.NewInvalid(c.gvk().GroupKind(), next.GetName(), errs)
+		gvk := c.gvk()
+		if c.kind.Custom != nil {
+			gvk = c.kind.GVK // the paths are those of the object, also through its scale
+		}
+		return apierrors.NewInvalid(gvk.GroupKind(), next.GetName(), errs)
 	}
 	if c.sub == nil {
 		c.warnings(next, old)
