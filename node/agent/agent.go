@@ -79,8 +79,12 @@ func New(cfg Config) (*Agent, error) {
 		MaxPods: cfg.MaxPods, Labels: cfg.Labels, Taints: cfg.Taints, Reserved: cfg.Reserved, Capacity: cfg.Capacity,
 		Port: cfg.Port, Version: cfg.Version, PodCIDR: cfg.PodCIDR, Log: cfg.Log, ProviderID: cfg.Kubelet.ProviderID,
 		LeaseSeconds: cfg.Kubelet.NodeLeaseDurationSeconds, LookEvery: cfg.Kubelet.NodeStatusUpdateFrequency.Duration,
-		Extra: a.extra, Pressures: a.pressures, ReportEvery: cfg.Kubelet.NodeStatusReportFrequency.Duration, MaxImages: int(*cfg.Kubelet.NodeStatusMaxImages),
+		Withhold: cfg.kept, Extra: a.extra, Pressures: a.pressures, ReportEvery: cfg.Kubelet.NodeStatusReportFrequency.Duration, MaxImages: int(*cfg.Kubelet.NodeStatusMaxImages),
 	})
+	if err != nil {
+		return nil, err
+	}
+	swap, err := cfg.swapLimit(cfg.Kubelet)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +94,7 @@ func New(cfg Config) (*Agent, error) {
 		Resolver: hostResolver(*cfg.Kubelet.ResolverConfig), Allocatable: a.registry.Allocatable(), Memory: capacity.Memory().Value(),
 		CgroupRoot: cfg.CgroupRoot, PidsLimit: cfg.PidsLimit, LogRoot: cfg.LogRoot, SeccompRoot: cfg.SeccompRoot,
 		SeccompUnconfined: !*cfg.Kubelet.SeccompDefault, NoCFSQuota: !*cfg.Kubelet.CPUCFSQuota,
+		Swap: swap, OOMGroup: cfg.Kubelet.SingleProcessOOMKill != nil && !*cfg.Kubelet.SingleProcessOOMKill && cfg.unified(),
 		CFSPeriod: cfg.Kubelet.CPUCFSQuotaPeriod.Microseconds(),
 	}
 	a.events = client.NewRecorder(cfg.Transport, "kubelet", cfg.NodeName)
@@ -166,6 +171,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	if a.cfg.Capacity == nil || a.cfg.plugins {
 		a.runPlugins(ctx)
+	}
+	if a.places.cpus != nil {
+		a.places.shift()
+		a.spawn(func() { a.run(ctx, "shared CPUs", a.runShared) })
 	}
 	a.spawn(func() { a.run(ctx, "services", a.services.Run) })
 	a.spawn(func() { a.run(ctx, "registration", a.registry.Run) })

@@ -62,6 +62,8 @@ type Config struct {
 	// KubeletRoot is where plugins look for a kubelet's sockets: /var/lib/kubelet,
 	// or, when Root isn't where it is by default, kubelet beside it.
 	KubeletRoot string
+	// Sys is where sysfs is mounted, /sys.
+	Sys string
 	// CgroupRoot is the cgroup that holds "kubepods", by default "sampan".
 	CgroupRoot string
 	// CgroupMount is where cgroups are mounted, by default /sys/fs/cgroup.
@@ -150,6 +152,7 @@ func (cfg Config) complete() (Config, error) {
 	or(&cfg.KubeletRoot, kubeletRoot(cfg.Root))
 	or(&cfg.LogRoot, filepath.Join(filepath.Dir(cfg.Root), "logs", "pods"))
 	or(&cfg.SeccompRoot, filepath.Join(filepath.Dir(cfg.Root), "seccomp"))
+	or(&cfg.Sys, "/sys")
 	or(&cfg.CgroupRoot, defaultCgroup)
 	or(&cfg.CgroupMount, cgroupMount)
 	or(&cfg.ClusterDomain, defaultDomain)

@@ -19,6 +19,9 @@ import (
 
 	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/admit"
+	"github.com/sampan-dev/sampan/node/agent/class"
+	"github.com/sampan-dev/sampan/node/agent/numa"
+	"github.com/sampan-dev/sampan/node/agent/pressure"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/agent/static"
 )
@@ -90,6 +93,7 @@ func one(yes bool) int {
 // pods, until ctx ends. Until the API's word is complete static pods alone come
 // in. It fails when serving did before that.
 func (a *Agent) dispatch(ctx context.Context, serveErr <-chan error) error {
+	a.enforce()
 	synced, ready := a.synced(ctx), false
 	for {
 		select {
@@ -115,6 +119,21 @@ func (a *Agent) dispatch(ctx context.Context, serveErr <-chan error) error {
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// enforce keeps all pods together from what is reserved, if anything is.
+func (a *Agent) enforce() {
+	if len(a.cfg.Reserved) == 0 || !slices.Contains(a.cfg.Kubelet.EnforceNodeAllocatable, "pods") {
+		return
+	}
+	pids := a.cfg.Reserved["pid"]
+	limits := class.Limits{Memory: a.node.Memory - a.cfg.Reserved.Memory().Value(), Shares: spec.Shares(a.node.Allocatable.Cpu().MilliValue())}
+	if limit, ok := pressure.MaxPids(); ok && pids.Value() > 0 {
+		limits.Pids = limit - pids.Value()
+	}
+	if err := a.classes.Limit(limits); err != nil {
+		a.cfg.Log.Warn("what is reserved for the system is not kept from pods", "err", err)
 	}
 }
 
@@ -199,6 +218,9 @@ func (a *Agent) admit(pod *corev1.Pod) *admit.Refusal {
 
 // resizable decides whether a pod's changed resources fit.
 func (a *Agent) resizable(m *machine) *admit.Refusal {
+	if what := a.places.static(); what != "" && numa.Exclusive(m.pod) {
+		return &admit.Refusal{Reason: corev1.PodReasonInfeasible, Message: "Resize is infeasible for Guaranteed Pods alongside " + what + " Manager static policy"}
+	}
 	return admit.Resize(m.pod, admit.Node{Allocatable: a.node.Allocatable, Pods: a.placed(m.uid)})
 }
 

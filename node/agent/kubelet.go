@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/cpuset"
 
+	"github.com/sampan-dev/sampan/node/agent/pressure"
 	"github.com/sampan-dev/sampan/node/agent/settings"
 )
 
@@ -63,6 +64,25 @@ func (cfg *Config) heedLimits(k *settings.Kubelet) error {
 	or(&cfg.LogMaxFiles, int(*k.ContainerLogMaxFiles))
 	or(&cfg.ParallelPulls, settings.Pulls(k))
 	return nil
+}
+
+// kept is what the hard eviction thresholds keep free: pods are not to be evicted
+// as soon as they use what they have requested. Of a capacity that was given
+// nothing is ever evicted.
+func (cfg *Config) kept(capacity corev1.ResourceList) corev1.ResourceList {
+	out := corev1.ResourceList{}
+	list, err := pressure.Parse(cfg.Kubelet)
+	if err != nil || cfg.Capacity != nil {
+		return out
+	}
+	for _, t := range list {
+		if !t.Hard || (t.Signal != pressure.Memory && t.Signal != pressure.NodeFS) {
+			continue
+		}
+		whole := capacity[t.Signal.Resource()]
+		out[t.Signal.Resource()] = *resource.NewQuantity(t.Value.Of(whole.Value()), resource.BinarySI)
+	}
+	return out
 }
 
 // reserve withholds what is reserved for the system and for Kubernetes' own

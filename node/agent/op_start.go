@@ -86,6 +86,7 @@ func (st *starter) start(ctx context.Context) func(*machine) {
 	}
 	st.m.a.mark(st.m.uid, "start container", st.c.Name, begin)
 	st.event(corev1.EventTypeNormal, "Started", "Container started")
+	st.m.a.places.settled(string(st.pod.UID), st.c.Name, cfg.GetLinux().GetResources())
 	return st.started(made.GetContainerId(), st.postStart(ctx, made.GetContainerId()))
 }
 

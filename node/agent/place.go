@@ -7,38 +7,235 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/cpuset"
 
+	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/admit"
+	"github.com/sampan-dev/sampan/node/agent/cpu"
 	"github.com/sampan-dev/sampan/node/agent/device"
+	"github.com/sampan-dev/sampan/node/agent/memory"
 	"github.com/sampan-dev/sampan/node/agent/numa"
 	"github.com/sampan-dev/sampan/node/agent/plugin"
+	"github.com/sampan-dev/sampan/node/agent/settings"
+	"github.com/sampan-dev/sampan/node/cri"
 )
 
 // places gives pods the parts of the machine that are theirs alone.
 type places struct {
 	devices *device.Devices
+	// cpus and memory are nil unless the node's policies are static.
+	cpus   *cpu.CPUs
+	memory *memory.Memory
+	// shifted rings when the CPUs for everybody have changed.
+	shifted chan struct{}
 	// mu: one pod is placed at a time.
 	mu     sync.Mutex
 	placer numa.Placer
 }
 
+// Names of the files that hold who has what; upstream's.
+const (
+	cpuState    = "cpu_manager_state"
+	memoryState = "memory_manager_state"
+)
+
 // newPlaces reads who has what.
 func (a *Agent) newPlaces() error {
+	k, p := a.cfg.Kubelet, &places{shifted: make(chan struct{}, 1)}
 	dir := filepath.Join(a.cfg.KubeletRoot, "device-plugins")
-	devices, err := device.New(device.Config{Dir: dir, Changed: a.devicesChanged, Log: a.cfg.Log})
-	if err != nil {
+	var err error
+	if p.devices, err = device.New(device.Config{Dir: dir, Changed: a.devicesChanged, Log: a.cfg.Log}); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	a.places = &places{devices: devices, placer: numa.Placer{Policy: numa.Policy{Name: numa.None}, Providers: []numa.Provider{devices}}}
+	p.placer = numa.Placer{Policy: numa.Policy{Name: k.TopologyManagerPolicy}, PodScope: k.TopologyManagerScope == "pod"}
+	a.places = p
+	if k.CPUManagerPolicy == "static" || k.MemoryManagerPolicy == "Static" || k.TopologyManagerPolicy != numa.None {
+		if err := a.readMachine(); err != nil {
+			return fmt.Errorf("agent: %w", err)
+		}
+	}
+	p.placer.Providers = append(p.placer.Providers, p.devices)
 	return nil
 }
 
+// readMachine makes the static managers that the configuration asks for.
+func (a *Agent) readMachine() error {
+	k, p := a.cfg.Kubelet, a.places
+	machine, err := numa.Read(a.cfg.Sys)
+	if err != nil {
+		return err
+	}
+	if p.placer.Policy, err = topology(k, machine); err != nil {
+		return err
+	}
+	if k.CPUManagerPolicy == "static" {
+		cfg := cpu.Config{Machine: machine, Path: filepath.Join(a.cfg.KubeletRoot, cpuState), Changed: p.shift, Log: a.cfg.Log}
+		if cfg.Options, err = cpu.ParseOptions(k.CPUManagerPolicyOptions); err != nil {
+			return err
+		}
+		if cfg.Reserved, err = cpuset.Parse(k.ReservedSystemCPUs); err != nil {
+			return err
+		}
+		cfg.Count = int((a.cfg.Reserved.Cpu().MilliValue() + 999) / 1000)
+		if p.cpus, err = cpu.New(cfg); err != nil {
+			return err
+		}
+		p.placer.Providers = append(p.placer.Providers, p.cpus)
+	}
+	if k.MemoryManagerPolicy != "Static" {
+		return nil
+	}
+	reserved, err := memory.Reservations(k, a.withheld())
+	if err != nil {
+		return err
+	}
+	p.memory = memory.New(memory.Config{Machine: machine, Reserved: reserved, Path: filepath.Join(a.cfg.KubeletRoot, memoryState), Log: a.cfg.Log})
+	p.placer.Providers = append(p.placer.Providers, p.memory)
+	return nil
+}
+
+// maxNodes is how many NUMA nodes a machine may have unless the configuration
+// allows more: hints grow with the power of it.
+const maxNodes = 8
+
+// topology is the policy that the configuration asks for.
+func topology(k *settings.Kubelet, m numa.Machine) (numa.Policy, error) {
+	policy := numa.Policy{Name: k.TopologyManagerPolicy, All: m.IDs(), Distance: m.Distance}
+	most := maxNodes
+	for name, text := range k.TopologyManagerPolicyOptions {
+		var err error
+		switch name {
+		case "prefer-closest-numa-nodes":
+			policy.Closest, err = strconv.ParseBool(text)
+		case "max-allowable-numa-nodes":
+			most, err = strconv.Atoi(text)
+			if err == nil && most < maxNodes {
+				err = fmt.Errorf("the minimum value of %q should not be less than %d", name, maxNodes)
+			}
+		default:
+			err = errors.New("unknown Topology Manager Policy option")
+		}
+		if err != nil {
+			return policy, fmt.Errorf("topologyManagerPolicyOptions %q: %w", name, err)
+		}
+	}
+	if policy.Name != numa.None && len(policy.All) > most {
+		return policy, fmt.Errorf("unsupported on machines with more than %d NUMA Nodes", most)
+	}
+	return policy, nil
+}
+
+// withheld is the memory that pods don't get: what is reserved, and what eviction
+// keeps free.
+func (a *Agent) withheld() corev1.ResourceList {
+	sum := *resource.NewQuantity(a.cfg.Reserved.Memory().Value(), resource.BinarySI)
+	sum.Add(a.cfg.kept(a.registry.Capacity())[corev1.ResourceMemory])
+	return corev1.ResourceList{corev1.ResourceMemory: sum}
+}
+
+// shift says that the CPUs for everybody have changed.
+func (p *places) shift() {
+	select {
+	case p.shifted <- struct{}{}:
+	default:
+	}
+}
+
+// static is the manager by which Guaranteed pods have parts of their own, "" for
+// none.
+func (p *places) static() string {
+	switch {
+	case p.cpus != nil:
+		return "CPU"
+	case p.memory != nil:
+		return "Memory"
+	}
+	return ""
+}
+
 // keep takes back what pods have that nobody knows any more.
-func (p *places) keep(known map[string]bool) { p.devices.Keep(known) }
+func (p *places) keep(known map[string]bool) {
+	p.devices.Keep(known)
+	if p.cpus != nil {
+		p.cpus.Keep(known)
+	}
+	if p.memory != nil {
+		p.memory.Keep(known)
+	}
+}
+
+// confine says which CPUs and NUMA nodes a container may use.
+func (p *places) confine(uid, container string, r *rt.LinuxContainerResources) {
+	if p.cpus != nil {
+		own, is := p.cpus.Of(uid, container)
+		if !is {
+			own = p.cpus.Shared()
+		}
+		r.CpusetCpus = own.String()
+		if is {
+			r.CpuQuota = -1 // they are all its own
+		}
+	}
+	if p.memory != nil {
+		r.CpusetMems = cpuset.New(p.memory.Nodes(uid, container)...).String()
+	}
+}
+
+// runShared keeps all containers without CPUs of their own to those that are
+// left, as that changes, until ctx ends.
+func (a *Agent) runShared(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.places.shifted:
+		}
+		if err := a.confineAll(ctx); err != nil && ctx.Err() == nil {
+			a.cfg.Log.Warn("can't keep all containers to the CPUs that are left; trying again", "err", err)
+			pause(ctx, lookEvery)
+			a.places.shift()
+		}
+	}
+}
+
+func (a *Agent) confineAll(ctx context.Context) error {
+	list, err := a.cfg.Engine.ListContainers(ctx, &rt.ListContainersRequest{})
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	shared := a.places.cpus.Shared().String()
+	var failed []error
+	for _, c := range list.GetContainers() {
+		uid, name := c.GetLabels()[actual.LabelPodUID], c.GetLabels()[actual.LabelContainerName]
+		if _, own := a.places.cpus.Of(uid, name); own || uid == "" || c.GetState() == rt.ContainerState_CONTAINER_EXITED {
+			continue
+		}
+		_, err := a.cfg.Engine.UpdateContainerResources(ctx, &rt.UpdateContainerResourcesRequest{
+			ContainerId: c.GetId(), Linux: &rt.LinuxContainerResources{CpusetCpus: shared},
+		})
+		if err != nil && !cri.IsNotFound(err) {
+			failed = append(failed, fmt.Errorf("container %q: %w", c.GetId(), err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// settled looks again whether a container that has just started was made with
+// the CPUs that are shared now.
+func (p *places) settled(uid, container string, r *rt.LinuxContainerResources) {
+	if p.cpus == nil {
+		return
+	}
+	if _, own := p.cpus.Of(uid, container); !own && r.GetCpusetCpus() != p.cpus.Shared().String() {
+		p.shift()
+	}
+}
 
 // runPlugins listens to those who offer devices.
 func (a *Agent) runPlugins(ctx context.Context) {
@@ -91,6 +288,9 @@ func (a *Agent) unplace(uid string) {
 
 // grant adds what a container was given to its configuration.
 func (a *Agent) grant(ctx context.Context, pod *corev1.Pod, container string, cfg *rt.ContainerConfig) error {
+	if r := cfg.GetLinux().GetResources(); r != nil {
+		a.places.confine(string(pod.UID), container, r)
+	}
 	return a.places.devices.Grant(ctx, string(pod.UID), container, cfg)
 }
 

@@ -42,7 +42,7 @@ func purgePlugins(root string) error {
 	var failed error
 	for _, name := range []string{
 		"device-plugins/" + device.Socket, "device-plugins/" + device.StateFile, "dra_manager_state", "pod-resources/kubelet.sock",
-		"cpu_manager_state", "memory_manager_state",
+		cpuState, memoryState,
 	} {
 		if err := os.Remove(filepath.Join(root, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failed = errors.Join(failed, err)

@@ -277,6 +277,10 @@ func (e *Engine) UpdateContainerResources(_ context.Context, r *rt.UpdateContain
 	if c == nil {
 		return nil, cri.NotFound("container %q", r.GetContainerId())
 	}
+	if cpus := r.GetLinux().GetCpusetCpus(); cpus != "" && r.GetLinux().GetCpuPeriod() == 0 {
+		c.config.Linux.Resources.CpusetCpus = cpus // nothing else is to change
+		return &rt.UpdateContainerResourcesResponse{}, nil
+	}
 	c.config.Linux.Resources = r.GetLinux()
 	return &rt.UpdateContainerResourcesResponse{}, nil
 }

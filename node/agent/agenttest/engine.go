@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/node/cri"
@@ -139,6 +140,19 @@ func (e *Engine) Close() {
 	}
 	e.mu.Unlock()
 	e.wg.Wait()
+}
+
+// Resources are those of a pod's newest container of a name; nil when there is
+// none.
+func (e *Engine) Resources(pod, name string) *rt.LinuxContainerResources {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, c := range e.containers {
+		if c.config.GetMetadata().GetName() == name && e.sandboxes[c.box].config.GetMetadata().GetName() == pod && c.state == running {
+			return proto.CloneOf(c.config.GetLinux().GetResources())
+		}
+	}
+	return nil
 }
 
 // Crash ends the named container of a pod at once with a code, as if its process

@@ -40,6 +40,45 @@ func (s *Shares) Set(burstable int64) error {
 	return err
 }
 
+// Limits bound all pods together; zero leaves one open.
+type Limits struct{ Memory, Pids, Shares int64 }
+
+// Limit bounds what all pods together may use, whatever they ask for
+// themselves: what is reserved for the system stays the system's.
+func (s *Shares) Limit(l Limits) error {
+	files := map[string]map[string]int64{
+		"memory": {"memory.limit_in_bytes": l.Memory}, "pids": {"pids.max": l.Pids}, "cpu": {"cpu.shares": l.Shares},
+	}
+	if s.unified() {
+		files = map[string]map[string]int64{"": {"memory.max": l.Memory, "pids.max": l.Pids, "cpu.weight": weight(l.Shares)}}
+		if l.Shares == 0 {
+			delete(files[""], "cpu.weight")
+		}
+	}
+	for controller, values := range files {
+		dir := filepath.Join(s.Mount, controller, s.Root, "kubepods")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make the cgroup of pods: %w", err)
+		}
+		if controller == "" {
+			for _, group := range []string{"", s.Root} {
+				if err := write(filepath.Join(s.Mount, group, "cgroup.subtree_control"), "+cpu +memory +pids"); err != nil {
+					return fmt.Errorf("pass controllers on to pods: %w", err)
+				}
+			}
+		}
+		for name, value := range values {
+			if value == 0 {
+				continue
+			}
+			if err := write(filepath.Join(dir, name), strconv.FormatInt(value, 10)); err != nil {
+				return fmt.Errorf("bound what pods use: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
 func (s *Shares) give(class string, shares int64) error {
 	file, value := "cpu.shares", shares
 	dir := filepath.Join(s.Mount, "cpu", s.Root, "kubepods", class)

@@ -96,3 +96,33 @@ func TestWeight(t *testing.T) {
 		}
 	}
 }
+
+// TestLimits: all pods together are kept from what is reserved.
+func TestLimits(t *testing.T) {
+	for _, c := range []struct {
+		unified bool
+		files   map[string]string
+	}{
+		{false, map[string]string{"memory/sampan/kubepods/memory.limit_in_bytes": "1024", "pids/sampan/kubepods/pids.max": "77", "cpu/sampan/kubepods/cpu.shares": "1024"}},
+		{true, map[string]string{"sampan/kubepods/memory.max": "1024", "sampan/kubepods/pids.max": "77", "sampan/kubepods/cpu.weight": "100"}},
+	} {
+		s := tree(t, c.unified)
+		for path := range c.files {
+			full := filepath.Join(s.Mount, path)
+			if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(full, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Limit(Limits{Memory: 1024, Pids: 77, Shares: 1024}); err != nil {
+			t.Fatal(err)
+		}
+		for path, want := range c.files {
+			if got := read(t, s, path); got != want {
+				t.Errorf("%s: %q, want %q", path, got, want)
+			}
+		}
+	}
+}

@@ -102,12 +102,6 @@ func (b *bench) serve(name string, version string) (*gpu, error) {
 		options: &pluginapi.DevicePluginOptions{PreStartRequired: true, GetPreferredAllocationAvailable: true},
 	}
 	pluginapi.RegisterDevicePluginServer(g.server, g)
-	l, err := (&net.ListenConfig{}).Listen(b.t.Context(), "unix", filepath.Join(b.dir, name))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	go g.server.Serve(l)
-	b.t.Cleanup(g.server.Stop)
 	conn, err := grpc.NewClient("unix://"+filepath.Join(b.dir, Socket), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		b.t.Fatal(err)
@@ -115,9 +109,16 @@ func (b *bench) serve(name string, version string) (*gpu, error) {
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
 	defer cancel()
-	_, err = pluginapi.NewRegistrationClient(conn).Register(ctx, &pluginapi.RegisterRequest{
-		Version: version, Endpoint: name, ResourceName: "example.com/gpu", Options: g.options,
-	}, grpc.WaitForReady(true))
+	client := pluginapi.NewRegistrationClient(conn)
+	// Until somebody answers, sockets in the directory are swept.
+	_, _ = client.Register(ctx, &pluginapi.RegisterRequest{Version: "none", Endpoint: name}, grpc.WaitForReady(true))
+	l, err := (&net.ListenConfig{}).Listen(b.t.Context(), "unix", filepath.Join(b.dir, name))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	go g.server.Serve(l)
+	b.t.Cleanup(g.server.Stop)
+	_, err = client.Register(ctx, &pluginapi.RegisterRequest{Version: version, Endpoint: name, ResourceName: "example.com/gpu", Options: g.options})
 	return g, err
 }
 

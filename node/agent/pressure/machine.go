@@ -38,6 +38,12 @@ func (m Machine) Observe() Observations {
 	return seen
 }
 
+// MaxPids is how many process numbers the machine has.
+func MaxPids() (int64, bool) {
+	limit, _, ok := Machine{}.pids()
+	return limit, ok
+}
+
 // Dedicated says whether images have a file system of their own.
 func (m Machine) Dedicated() bool {
 	var a, b unix.Stat_t

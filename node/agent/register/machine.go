@@ -39,15 +39,29 @@ func inspect(cfg Config) (machine, error) {
 	m.capacity = m.capacity.DeepCopy()
 	m.capacity[corev1.ResourcePods] = *resource.NewQuantity(cfg.MaxPods, resource.DecimalSI)
 	m.allocatable = m.capacity.DeepCopy()
-	for name, q := range cfg.Reserved {
-		left := m.allocatable[name]
+	withheld := []corev1.ResourceList{cfg.Reserved}
+	if cfg.Withhold != nil {
+		withheld = append(withheld, cfg.Withhold(m.capacity))
+	}
+	for _, list := range withheld {
+		m.withhold(list)
+	}
+	return m, nil
+}
+
+// withhold takes from what pods may have.
+func (m *machine) withhold(list corev1.ResourceList) {
+	for name, q := range list {
+		left, counted := m.allocatable[name]
+		if !counted {
+			continue
+		}
 		left.Sub(q)
 		if left.Sign() < 0 {
 			left = resource.Quantity{Format: left.Format}
 		}
 		m.allocatable[name] = left
 	}
-	return m, nil
 }
 
 func systemInfo(version string) corev1.NodeSystemInfo {

@@ -99,7 +99,25 @@ func ContainerResources(pod *corev1.Pod, c *corev1.Container, node Node) *rt.Lin
 	}
 	// A container may not swap past its memory limit.
 	r.MemorySwapLimitInBytes = r.MemoryLimitInBytes
+	if swap := node.swap(pod, c); swap > 0 && r.MemoryLimitInBytes > 0 {
+		r.MemorySwapLimitInBytes += swap
+	}
+	if node.OOMGroup {
+		r.Unified = map[string]string{"memory.oom.group": "1"}
+	}
 	return r
+}
+
+// swap is a container's part of the swap, by its part of the memory: only
+// burstable pods that aren't critical get any, and of their containers those
+// that may use more memory than they have requested.
+func (n Node) swap(pod *corev1.Pod, c *corev1.Container) int64 {
+	request, limit := c.Resources.Requests.Memory().Value(), c.Resources.Limits.Memory().Value()
+	critical := pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical
+	if n.Swap == 0 || n.Memory == 0 || critical || QoS(pod) != corev1.PodQOSBurstable || request == 0 || request == limit {
+		return 0
+	}
+	return int64(float64(request) / float64(n.Memory) * float64(n.Swap))
 }
 
 // PodResources are the limits of the pod's own cgroup: the sum of its

@@ -40,6 +40,11 @@ type Node struct {
 	// 100 ms; with NoCFSQuota limits of CPU are not enforced.
 	CFSPeriod  int64
 	NoCFSQuota bool
+	// Swap is how much swap burstable pods may use together, 0 for none; it needs
+	// cgroup v2. OOMGroup has the kernel kill all of a container when it must
+	// kill a part; it needs cgroup v2 too.
+	Swap     int64
+	OOMGroup bool
 }
 
 // period is the period of CPU quotas.
