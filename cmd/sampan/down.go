@@ -16,6 +16,7 @@ import (
 
 	"github.com/sampan-dev/sampan/cli"
 	"github.com/sampan-dev/sampan/node/agent"
+	"github.com/sampan-dev/sampan/node/build"
 	"github.com/sampan-dev/sampan/node/engine"
 	"github.com/sampan-dev/sampan/node/peers"
 	"github.com/sampan-dev/sampan/node/proxy"
@@ -30,6 +31,7 @@ func down(ctx context.Context, o cli.DownOptions) error {
 	if _, err := os.Stat(filepath.Join(o.DataDir, "engine")); err == nil {
 		errs = append(errs, removePods(ctx, o.Settings, log))
 	}
+	errs = append(errs, clearRunners(o.Settings), build.Clear(filepath.Join(o.DataDir, "build", "cache")))
 	errs = append(errs, proxy.Cleanup(""), peers.Cleanup(""), agent.Purge(podDirs(o.Settings)))
 	errs = append(errs, unmountBelow(o.DataDir, o.RunDir))
 	errs = append(errs, removeCgroups(o.Cgroup()))
