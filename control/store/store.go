@@ -137,3 +137,37 @@ type Watcher interface {
 	// Stop frees the watcher; Next then fails with ErrClosed.
 	Stop()
 }
+
+// Prompt is what a store may be, too, that can tell its revision without asking
+// anybody.
+type Prompt interface {
+	// RevisionNow is what Revision says, at once; known is false when that would
+	// take a question to somebody else.
+	RevisionNow() (revision int64, known bool)
+}
+
+// RevisionNow is s's revision, if it or a store that it wraps is Prompt. A store
+// that wraps another has a method "Unwrap() Store".
+func RevisionNow(s Store) (revision int64, known bool) {
+	for {
+		if p, ok := s.(Prompt); ok {
+			return p.RevisionNow()
+		}
+		w, ok := s.(interface{ Unwrap() Store })
+		if !ok {
+			return 0, false
+		}
+		s = w.Unwrap()
+	}
+}
+
+type withoutPrevious struct{}
+
+// WithoutPrevious returns a context for Watch under which events need not tell what
+// preceded them: Event.Previous may be nil where there was something.
+func WithoutPrevious(ctx context.Context) context.Context {
+	return context.WithValue(ctx, withoutPrevious{}, true)
+}
+
+// PreviousWanted says that ctx is none of WithoutPrevious.
+func PreviousWanted(ctx context.Context) bool { return ctx.Value(withoutPrevious{}) == nil }

@@ -55,6 +55,9 @@ var again = backoff.Policy{Min: 50 * time.Millisecond, Max: 5 * time.Second, Jit
 type Config struct {
 	// Store is read and followed, never written. It must outlive Run.
 	Store store.Store
+	// Feed is a watch of the store to share with others; nil: the cache watches
+	// alone. It must run as long as the cache.
+	Feed *Feed
 	// Prefix is what the resource's keys begin with, ending in a slash:
 	// "/registry/pods/".
 	Prefix string
@@ -85,6 +88,8 @@ type Cache struct {
 
 	// following is the store's watcher, while there is one, for asking progress.
 	following atomic.Pointer[store.Watcher]
+	// fed says that everything up to what the feed has seen is in here.
+	fed atomic.Bool
 
 	together chan struct{} // holds one who decodes together
 
@@ -160,11 +165,15 @@ func (c *Cache) Run(ctx context.Context) error {
 // once fills the cache unless it is filled, and follows the store until that
 // fails.
 func (c *Cache) once(ctx context.Context, filled *bool) error {
+	if c.cfg.Feed != nil {
+		return c.share(ctx)
+	}
 	if !*filled {
 		if err := c.fill(ctx); err != nil {
 			return err
 		}
 		*filled = true
+		c.ripe()
 	}
 	watcher, err := c.cfg.Store.Watch(ctx, c.cfg.Prefix, c.Snapshot().Revision())
 	if err != nil {
@@ -180,6 +189,28 @@ func (c *Cache) once(ctx context.Context, filled *bool) error {
 			return err
 		}
 		c.apply(batch)
+	}
+}
+
+// share fills the cache and lets the feed bring it what happens, until it cannot.
+func (c *Cache) share(ctx context.Context) error {
+	part, err := c.cfg.Feed.subscribe(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer c.cfg.Feed.leave(part)
+	if err := c.fill(ctx); err != nil {
+		return err
+	}
+	if err := c.cfg.Feed.enter(part); err != nil {
+		return err
+	}
+	c.ripe()
+	select {
+	case <-part.lost:
+		return part.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

@@ -62,9 +62,16 @@ func (c *Cache) WaitFor(ctx context.Context, rev int64) error {
 	}()
 	asked := false
 	for {
+		var passed <-chan struct{} // more revisions, with nothing of ours in them
 		c.mu.RLock()
 		have, changed := c.current.revision, c.changed
 		c.mu.RUnlock()
+		if have < max(rev, 1) && c.cfg.Feed != nil {
+			if have = max(have, c.advance()); have < rev {
+				passed = c.cfg.Feed.changed()
+				have = max(have, c.advance()) // it may have come before passed was there
+			}
+		}
 		if have >= max(rev, 1) {
 			return nil
 		}
@@ -77,6 +84,7 @@ func (c *Cache) WaitFor(ctx context.Context, rev int64) error {
 		var err error
 		select {
 		case <-changed:
+		case <-passed:
 		case <-retry.C:
 			asked = false
 		case <-c.done:
@@ -94,6 +102,9 @@ func (c *Cache) WaitFor(ctx context.Context, rev int64) error {
 // watch to say it on. A failure shows on the watch itself, or is healed by asking
 // again.
 func (c *Cache) askProgress(ctx context.Context) bool {
+	if c.cfg.Feed != nil {
+		return c.cfg.Feed.askProgress(ctx)
+	}
 	watcher := c.following.Load()
 	if watcher == nil {
 		return false
@@ -102,6 +113,23 @@ func (c *Cache) askProgress(ctx context.Context) bool {
 		c.cfg.Log.DebugContext(ctx, "watch cache cannot ask for progress", "prefix", c.cfg.Prefix, "error", err)
 	}
 	return true
+}
+
+// Latest is a snapshot that shows every write acknowledged before the call, if that
+// can be had at once, without asking anybody.
+func (c *Cache) Latest() (Snapshot, bool) {
+	revision, known := store.RevisionNow(c.cfg.Store)
+	if !known {
+		return Snapshot{}, false
+	}
+	now := c.Snapshot()
+	if now.revision >= revision {
+		return now, true
+	}
+	if c.advance() < revision {
+		return Snapshot{}, false
+	}
+	return c.Snapshot(), true
 }
 
 // Fresh is a snapshot that shows every write acknowledged before the call.

@@ -38,8 +38,12 @@ func TestTranscripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var got string
-			synctest.Test(t, func(t *testing.T) { got = play(t, string(want)) })
+			var got, shared string
+			synctest.Test(t, func(t *testing.T) { got = play(t, string(want), false) })
+			synctest.Test(t, func(t *testing.T) { shared = play(t, string(want), true) })
+			if got != shared {
+				t.Errorf("with a feed\n%s\nalone\n%s", shared, got)
+			}
 			if got == string(want) {
 				return
 			}
@@ -61,13 +65,18 @@ type stage struct {
 	watchers map[string]*cache.Watcher
 }
 
-// play runs a transcript and returns it with what was seen this time.
-func play(t *testing.T, script string) string {
+// play runs a transcript and returns it with what was seen this time: by a cache
+// that watches alone, or by one that shares a feed.
+func play(t *testing.T, script string, shares bool) string {
 	s := memory.New(memory.Config{})
 	defer s.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	st := &stage{ctx: ctx, store: s, watchers: make(map[string]*cache.Watcher)}
-	st.cache = cache.New(cache.Config{Store: s, Prefix: prefix, Decode: decode, Window: 8})
+	cfg := cache.Config{Store: s, Prefix: prefix, Decode: decode, Window: 8}
+	if shares {
+		cfg.Feed = fed(t, ctx, s)
+	}
+	st.cache = cache.New(cfg)
 	ran := make(chan error, 1)
 	go func() { ran <- st.cache.Run(ctx) }()
 	defer func() {

@@ -165,6 +165,7 @@ func (w *Watcher) run() {
 		case <-seen.changed:
 		case <-tick:
 			w.due = true
+			w.cache.advance()
 			w.cache.askProgress(context.Background())
 		case <-w.cache.done:
 			w.err = fmt.Errorf("watch %q: %w", w.cache.cfg.Prefix, store.ErrClosed)

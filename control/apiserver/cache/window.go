@@ -93,12 +93,34 @@ func (c *Cache) restart(revision int64) {
 	c.window = nil
 	c.floor = revision
 	c.current = Snapshot{tree: c.work.IsoCopy(), revision: revision, next: c.first}
+	c.announceLocked()
+}
+
+// ripe says that the cache is filled and followed.
+func (c *Cache) ripe() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	select {
 	case <-c.ready:
 	default:
 		close(c.ready)
 	}
 	c.announceLocked()
+}
+
+// advance notes that nothing has happened here up to what the feed has seen, and
+// returns the revision that the cache shows.
+func (c *Cache) advance() int64 {
+	if c.cfg.Feed == nil || !c.fed.Load() {
+		return 0
+	}
+	seen := c.cfg.Feed.seen.Load() // before the lock: what it counts is in the tree
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fed.Load() {
+		c.current.revision = max(c.current.revision, seen)
+	}
+	return c.current.revision
 }
 
 func (c *Cache) announce() {

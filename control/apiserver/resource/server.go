@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 
+	"github.com/sampan-dev/sampan/control/apiserver/cache"
 	"github.com/sampan-dev/sampan/control/store"
 	"github.com/sampan-dev/sampan/internal/scheme"
 	"github.com/sampan-dev/sampan/internal/timeline"
@@ -139,6 +140,8 @@ type Server struct {
 	ctx    context.Context // ends when the server is closed; caches live in it
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	// feed starts, on first use, what brings all caches the store's events.
+	feed func() *cache.Feed
 
 	mu      sync.Mutex // guards changes of table
 	table   atomic.Pointer[table]
@@ -173,6 +176,7 @@ func New(cfg Config) (*Server, error) {
 		reads:  make(chan struct{}, MaxReads),
 		writes: make(chan struct{}, MaxWrites),
 	}
+	s.feed = sync.OnceValue(s.startFeed)
 	s.fields = newFieldManagers(s)
 	s.subs = s.builtInSubcreates()
 	s.virtuals = s.builtInVirtuals()
@@ -384,6 +388,17 @@ func (s *Server) compact(ctx context.Context) error {
 			last = now
 		}
 	}
+}
+
+// startFeed starts the watch that all caches share.
+func (s *Server) startFeed() *cache.Feed {
+	f := cache.NewFeed(s.cfg.Store, s.cfg.Prefix+"/", s.cfg.Log)
+	s.wg.Go(func() {
+		if err := f.Run(s.ctx); err != nil && s.ctx.Err() == nil {
+			s.cfg.Log.Error("the watch of the store ended", "err", err)
+		}
+	})
+	return f
 }
 
 // Close ends all watches and caches and waits for them.

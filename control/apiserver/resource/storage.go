@@ -104,6 +104,7 @@ func (st *storage) start() *cache.Cache {
 	}
 	cfg := cache.Config{
 		Store:  st.server.cfg.Store,
+		Feed:   st.server.feed(),
 		Prefix: st.prefix,
 		Decode: func(plain []byte) (runtime.Object, error) {
 			return st.server.codec.load(st.ctx, plain, st.kind)
@@ -190,10 +191,19 @@ func (st *storage) base(ctx context.Context, namespace, name string) *record {
 	return have
 }
 
-// read returns the object as the store has it now. What the cache has already
-// decoded of the same revision is used.
+// read returns the object as the store has it now: out of the cache when that is
+// known to be up to date. What it has already decoded of the same revision is used.
 func (st *storage) read(ctx context.Context, namespace, name string) (*record, error) {
 	key := st.key(namespace, name)
+	if c := st.running(); c != nil && ctx.Err() == nil {
+		if now, ok := c.Latest(); ok {
+			e, found := now.Get(cacheKey(namespace, name))
+			if !found {
+				return nil, fmt.Errorf("get %q: %w", key, store.ErrNotFound)
+			}
+			return st.entryRecord(ctx, c, e)
+		}
+	}
 	e, _, err := st.server.cfg.Store.Get(ctx, key)
 	if err != nil {
 		return nil, err

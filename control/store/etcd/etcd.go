@@ -167,6 +167,14 @@ func (s *Store) Revision(ctx context.Context) (int64, error) {
 	return resp.Header.GetRevision(), nil
 }
 
+// RevisionNow implements store.Prompt, where the only member is in this process.
+func (s *Store) RevisionNow() (int64, bool) {
+	if s.here == nil || s.closed.Load() {
+		return 0, false
+	}
+	return s.here.kv.Rev(), true
+}
+
 // Compact implements store.Store.
 func (s *Store) Compact(ctx context.Context, rev int64) error {
 	if err := s.enter(ctx); err != nil {

@@ -39,8 +39,11 @@ func (s *Store) Watch(ctx context.Context, prefix string, after int64) (store.Wa
 	}
 	own, cancel := context.WithCancel(ctx)
 	own = metadata.AppendToOutgoingContext(own, streamKey, strconv.FormatUint(s.watchers.Add(1), 10))
-	events := s.client.Watch(own, s.prefix+prefix,
-		clientv3.WithPrefix(), clientv3.WithPrevKV(), clientv3.WithRev(after+1))
+	opts := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithRev(after + 1)}
+	if store.PreviousWanted(ctx) {
+		opts = append(opts, clientv3.WithPrevKV())
+	}
+	events := s.client.Watch(own, s.prefix+prefix, opts...)
 	return &watcher{s: s, parent: ctx, ctx: own, cancel: cancel, prefix: prefix, events: events}, nil
 }
 

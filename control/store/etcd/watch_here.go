@@ -26,6 +26,8 @@ type hereWatcher struct {
 	stream mvcc.WatchStream
 	id     mvcc.WatchID
 	failed error // what Next keeps returning
+	// previous: events say what preceded them, which is a read for each.
+	previous bool
 }
 
 // watchHere begins a watch of the keys with a prefix.
@@ -41,7 +43,8 @@ func (s *Store) watchHere(ctx context.Context, prefix string, after int64) (stor
 		return nil, fmt.Errorf("watch %q: %w", prefix, store.ErrClosed)
 	}
 	own, cancel := context.WithCancel(ctx)
-	w := &hereWatcher{s: s, parent: ctx, ctx: own, cancel: cancel, prefix: prefix, stream: s.here.kv.NewWatchStream()}
+	w := &hereWatcher{s: s, parent: ctx, ctx: own, cancel: cancel, prefix: prefix, stream: s.here.kv.NewWatchStream(),
+		previous: store.PreviousWanted(ctx)}
 	var err error
 	if w.id, err = w.stream.Watch(own, clientv3.AutoWatchID, key, end, after+1); err != nil {
 		cancel()
@@ -104,7 +107,7 @@ func (w *hereWatcher) read(resp mvcc.WatchResponse, ok bool) ([]store.Event, err
 func (w *hereWatcher) event(event *mvccpb.Event) (store.Event, error) {
 	next := store.Event{Type: store.Put, Entry: w.s.entry(event.Kv)}
 	gone := event.Type == mvccpb.Event_DELETE
-	if gone || event.Kv.CreateRevision != event.Kv.ModRevision {
+	if w.previous && (gone || event.Kv.CreateRevision != event.Kv.ModRevision) {
 		previous, _, err := w.s.here.get(w.ctx, string(event.Kv.Key), event.Kv.ModRevision-1)
 		switch {
 		case errors.Is(err, store.ErrClosed):

@@ -144,6 +144,13 @@ func (s *Store) Revision(ctx context.Context) (int64, error) {
 	return s.revision, nil
 }
 
+// RevisionNow implements store.Prompt.
+func (s *Store) RevisionNow() (int64, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.revision, !s.closed
+}
+
 // Close implements store.Store. It may be called more than once.
 func (s *Store) Close() error {
 	s.mu.Lock()
