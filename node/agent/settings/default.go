@@ -63,7 +63,9 @@ func intervals(c *Kubelet) {
 
 func images(c *Kubelet) {
 	wait(&c.ImageMinimumGCAge, 2*time.Minute)
-	c.ImageGCHighThresholdPercent = pick(c.ImageGCHighThresholdPercent, 85)
+	// Upstream's is 85. What was built here can't be pulled again, and people's disks
+	// are fuller than that: images are collected when the space is needed.
+	c.ImageGCHighThresholdPercent = pick(c.ImageGCHighThresholdPercent, 100)
 	c.ImageGCLowThresholdPercent = pick(c.ImageGCLowThresholdPercent, 80)
 	c.NodeStatusMaxImages = pick(c.NodeStatusMaxImages, 50)
 	if c.SerializeImagePulls == nil {
@@ -88,9 +90,11 @@ func pods(c *Kubelet) {
 	c.RegisterNode = pick(c.RegisterNode, true)
 }
 
-// hard are upstream's default hard thresholds on Linux.
+// hard are the default hard thresholds. Those of disks are amounts, where upstream has
+// 10 and 15 percent: of a machine that is not a node alone, as a laptop or a builder, so
+// much is often taken, and there is room for hundreds of pods all the same.
 var hard = map[string]string{
-	"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%", "imagefs.available": "15%", "imagefs.inodesFree": "5%",
+	"memory.available": "100Mi", "nodefs.available": "1Gi", "nodefs.inodesFree": "1%", "imagefs.available": "1Gi", "imagefs.inodesFree": "1%",
 }
 
 func evictions(c *Kubelet) {
