@@ -36,6 +36,9 @@ func (c *call) delete(ctx context.Context) (*answer, error) {
 	if c.sub != nil {
 		return nil, apierrors.NewMethodNotSupported(c.gr(), verbDelete)
 	}
+	if c.req.forces() {
+		return c.force(ctx)
+	}
 	obj, gone, err := c.remove(ctx, c.req.Target.Name)
 	if err != nil {
 		return nil, err
@@ -313,6 +316,9 @@ func propagation(k *kinds.Kind, had []string, opts *metav1.DeleteOptions) (orpha
 func (c *call) deleteCollection(ctx context.Context) (*answer, error) {
 	if errs := validation.ValidateDeleteOptions(&c.req.Delete); len(errs) > 0 {
 		return nil, badOptions("DeleteOptions", errs)
+	}
+	if c.req.forces() {
+		return nil, noForce()
 	}
 	found, err := c.list(ctx)
 	if err != nil {

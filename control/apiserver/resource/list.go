@@ -209,7 +209,7 @@ func (c *call) collect(snap cache.Snapshot, sel selector, from string, limit int
 		return true
 	})
 	if failed != nil {
-		return nil, apierrors.NewInternalError(failed)
+		return nil, c.unreadable(failed)
 	}
 	if rest > 0 {
 		p.cont = writeToken(p.revision, last+"\x00")

@@ -164,7 +164,7 @@ func (c *call) listObject(p *page) (runtime.Object, error) {
 		obj := it.object(c.collection)
 		if obj == nil {
 			_, err := it.entry.Decode()
-			return nil, apierrors.NewInternalError(err)
+			return nil, c.unreadable(err)
 		}
 		objects = append(objects, obj)
 	}

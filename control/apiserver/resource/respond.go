@@ -60,7 +60,10 @@ func (x *exchange) respond(out *answer) {
 		x.stream(out.stream)
 		return
 	case out.page != nil:
-		pieces, err = x.pageBytes(out.page)
+		if pieces, err = x.pageBytes(out.page); err != nil {
+			x.fail(x.call.unreadable(err))
+			return
+		}
 	default:
 		pieces, err = x.objectBytes(out)
 	}
