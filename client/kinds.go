@@ -15,6 +15,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	storagev1 "k8s.io/api/storage/v1"
 	storagemigrationv1 "k8s.io/api/storagemigration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -79,6 +80,7 @@ var (
 	ResourceSlices         = clusterwide[*resourcev1.ResourceSlice](resourcev1.SchemeGroupVersion, "resourceslices", "ResourceSlice")
 	DeviceTaintRules       = clusterwide[*resourcev1.DeviceTaintRule](resourcev1.SchemeGroupVersion, "devicetaintrules", "DeviceTaintRule")
 	ResourceClaims         = namespaced[*resourcev1.ResourceClaim](resourcev1.SchemeGroupVersion, "resourceclaims", "ResourceClaim")
+	PodGroups              = namespaced[*schedulingv1beta1.PodGroup](schedulingv1beta1.SchemeGroupVersion, "podgroups", "PodGroup")
 	ResourceClaimTemplates = namespaced[*resourcev1.ResourceClaimTemplate](resourcev1.SchemeGroupVersion, "resourceclaimtemplates", "ResourceClaimTemplate")
 )
 

@@ -30,6 +30,10 @@ func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
 		s.park(r, w, by, why)
 		return
 	}
+	if s.gangs != nil && least(s.gangs.groups[gangOf(w.pod)]) > 0 {
+		s.scheduleGang(ctx, w)
+		return
+	}
 	o := r.decide(w.pod, w.key, s.cluster)
 	o.Attempt = w.attempt
 	if s.cfg.Timeline != nil {
@@ -48,10 +52,15 @@ func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
 		s.queue.again(w, time.Now())
 		return
 	}
-	o.Message = "Successfully assigned " + o.Namespace + "/" + o.Name + " to " + o.Node
-	s.records.put(o)
 	// From here on the node counts as taken, before the API server knows.
 	s.cluster.place(w.pod, o.Node)
+	s.commit(ctx, w, o, held)
+}
+
+// commit binds a pod that has its place, in memory.
+func (s *Scheduler) commit(ctx context.Context, w *waiting, o *outcome, held []Reservation) {
+	o.Message = "Successfully assigned " + o.Namespace + "/" + o.Name + " to " + o.Node
+	s.records.put(o)
 	s.renounce(w.pod)
 	w.binding = true
 	pod := w.pod
@@ -150,9 +159,17 @@ func (s *Scheduler) refuse(ctx context.Context, r *rules, w *waiting, o *outcome
 			how = join(how, s.makeRoom(ctx, r, w, o))
 		}
 	}
+	s.conclude(ctx, r, w, o, how)
+}
+
+// conclude lets a pod wait that fits nowhere, and tells it.
+func (s *Scheduler) conclude(ctx context.Context, r *rules, w *waiting, o *outcome, how string) {
+	if w.nominee != "" {
+		o.Nominated, w.nominee = w.nominee, ""
+	}
 	o.Message = o.sentence(how)
 	s.records.put(o)
-	w.refused = o.Filters()
+	w.refused = append(o.Filters(), o.also...)
 	w.heeds, w.own = r.heeds(w.refused)
 	if o.failed != nil { // nothing has to change for another attempt
 		s.queue.again(w, time.Now())

@@ -53,6 +53,8 @@ type outcome struct {
 	final bool
 	// anywhere is a refusal that does not depend on the node.
 	anywhere string
+	// also are filters that the pod waits for beside those that refused it.
+	also []string
 	// renounced: nothing is kept, or freed, for the pod.
 	renounced bool
 	// failed is why the attempt came to nothing that is not the nodes' fault.

@@ -36,6 +36,8 @@ type waiting struct {
 	gated bool
 	// binding: it has been placed, and the API server is being told.
 	binding bool
+	// nominee is the node that its gang's preemption frees for it, until it is told.
+	nominee string
 	// cancel ends the preparation of the binding; nil when there is none.
 	cancel context.CancelFunc
 	// ready is when it is tried again, unless it is active.

@@ -16,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -57,6 +58,9 @@ type Config struct {
 	// InitialBackoff and MaxBackoff bound the delay of a pod that did not fit;
 	// upstream's second and ten seconds when 0.
 	InitialBackoff, MaxBackoff time.Duration
+	// Gangs has pod groups heeded (scheduling.k8s.io/v1beta1, upstream's gate
+	// GenericWorkload): the API server must serve them.
+	Gangs bool
 	// Transport is how it speaks to the API server, as system:kube-scheduler.
 	Transport client.Transport
 	// Seed makes the choice between equal nodes repeatable.
@@ -83,11 +87,13 @@ type Scheduler struct {
 	budgets    *informer.Informer[*policyv1.PodDisruptionBudget]
 	storage    *storageMirror
 	devices    *deviceMirror
+	groups     *informer.Informer[*schedulingv1beta1.PodGroup] // nil without gangs
 	owners     *ownerMirror
 
 	// Only Run's goroutine touches these.
 	cluster *cluster
 	queue   *queue
+	gangs   *gangs // nil without gangs
 }
 
 // New makes a Scheduler; nothing happens until Run.
@@ -104,6 +110,9 @@ func New(cfg Config) (*Scheduler, error) {
 		mail: mailbox{news: make(chan struct{}, 1)}, slots: make(chan struct{}, maxBindings),
 		cluster: newCluster(), queue: newQueue(cmp.Or(cfg.InitialBackoff, backoffMin), cmp.Or(cfg.MaxBackoff, backoffMax)),
 	}
+	if cfg.Gangs {
+		s.gangs = newGangs()
+	}
 	if err := s.addProfiles(); err != nil {
 		return nil, err
 	}
@@ -117,6 +126,10 @@ func New(cfg Config) (*Scheduler, error) {
 	s.namespaces.Subscribe(func(e informer.Event[*corev1.Namespace]) { s.mail.post(func() { s.namespaceChanged(e) }) })
 	s.storage = newStorageMirror(cfg.Transport, opts, func(c Change) { s.mail.post(func() { s.changed(c) }) })
 	s.devices = s.newDeviceMirror(opts)
+	if s.gangs != nil {
+		s.groups = informer.New(cfg.Transport, client.PodGroups, opts)
+		s.groups.Subscribe(func(e informer.Event[*schedulingv1beta1.PodGroup]) { s.mail.post(func() { s.groupChanged(e) }) })
+	}
 	s.owners = newOwnerMirror(cfg.Transport, opts, func() { s.mail.post(s.ownersChanged) })
 	s.cluster.storage, s.cluster.selector = s.storage, s.owners.selector
 	return s, nil
@@ -137,6 +150,9 @@ func (s *Scheduler) addProfiles() error {
 			preempting: preempting{off: p.NoPreemption, percent: p.MinCandidateNodesPercentage, absolute: p.MinCandidateNodesAbsolute},
 			pick:       rand.New(rand.NewPCG(s.cfg.Seed, uint64(i))),
 		}
+		if s.gangs != nil {
+			s.profiles[name].filters = append(slices.Clone(p.Filters), gate{s.gangs})
+		}
 		s.events[name] = client.NewRecorder(s.cfg.Transport, name, "")
 	}
 	return nil
@@ -155,6 +171,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	synced = append(synced, s.storage.run(ctx)...)
 	synced = append(synced, s.owners.run(ctx)...)
 	synced = append(synced, s.devices.run(ctx)...)
+	if s.groups != nil {
+		synced = append(synced, follow(ctx, s.groups))
+	}
 	for _, done := range synced {
 		select {
 		case <-done:
@@ -217,6 +236,9 @@ func (s *Scheduler) podChanged(e informer.Event[*corev1.Pod]) {
 	if e.Old != nil && e.Old.UID != pod.UID { // recreated while we did not look
 		s.podGone(e.Old)
 	}
+	if s.gangs != nil && s.gangs.note(pod) {
+		defer s.changed(Change{Kind: GroupChanged, Pod: pod})
+	}
 	if pod.Spec.NodeName != "" {
 		s.podPlaced(e.Old, pod)
 		return
@@ -245,6 +267,9 @@ func (s *Scheduler) podChanged(e informer.Event[*corev1.Pod]) {
 
 // podGone forgets a pod that needs nothing any more.
 func (s *Scheduler) podGone(pod *corev1.Pod) {
+	if s.gangs != nil {
+		s.gangs.forget(pod)
+	}
 	s.settled(pod.UID)
 	s.renounce(pod)
 	if p, placed := s.cluster.pods[pod.UID]; placed {

@@ -27,6 +27,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	storagev1 "k8s.io/api/storage/v1"
 	storagemigrationv1 "k8s.io/api/storagemigration/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -61,6 +62,7 @@ var groups = []func(*runtime.Scheme) error{
 	rbacv1.AddToScheme,
 	resourcev1.AddToScheme,
 	schedulingv1.AddToScheme,
+	schedulingv1beta1.AddToScheme,
 	storagev1.AddToScheme,
 	storagemigrationv1.AddToScheme,
 	metav1.AddMetaToScheme,
