@@ -38,7 +38,7 @@ func (st *starter) config(ctx context.Context) (*rt.ContainerConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cfg, st.m.a.grant(ctx, st.pod, st.c.Name, cfg)
+	return cfg, st.m.a.grant(ctx, st.pod, st.c, cfg)
 }
 
 func (st *starter) logPath() string {

@@ -250,6 +250,7 @@ func (a *Agent) adopt(ctx context.Context) {
 	}
 	a.statics.mu.Unlock()
 	a.places.keep(known)
+	defer func() { a.abandon(ctx, known) }() // orphans are known by then, and see to it themselves
 	boxes, err := a.cfg.Engine.ListPodSandbox(ctx, &rt.ListPodSandboxRequest{})
 	if err != nil {
 		a.cfg.Log.Error("can't list sandboxes; orphans stay until the next start", "err", err)

@@ -32,7 +32,7 @@ func (m *machine) release(ctx context.Context) {
 	m.frozen = deleting
 	m.launch(ctx, opRelease, plan.Step{}, func(ctx context.Context) func(*machine) {
 		m.a.unplace(string(m.uid))
-		err := m.a.volumes.Remove(string(m.uid))
+		err := errors.Join(m.a.places.claims.Release(ctx, string(m.uid)), m.a.volumes.Remove(string(m.uid)))
 		if err == nil && deleting {
 			err = m.a.remove(ctx, string(m.uid))
 		}
@@ -131,7 +131,7 @@ func (m *machine) bury(ctx context.Context) {
 	m.launch(ctx, opBury, plan.Step{}, func(ctx context.Context) func(*machine) {
 		var err error
 		if !released {
-			err = errors.Join(m.a.volumes.Remove(string(m.uid)), m.a.remove(ctx, string(m.uid)))
+			err = errors.Join(m.a.places.claims.Release(ctx, string(m.uid)), m.a.volumes.Remove(string(m.uid)), m.a.remove(ctx, string(m.uid)))
 		}
 		m.a.logs.Forget(dir)
 		if err = errors.Join(err, os.RemoveAll(dir)); err != nil {

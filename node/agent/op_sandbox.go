@@ -49,8 +49,11 @@ func (m *machine) runSandbox(ctx context.Context, pod *corev1.Pod, s plan.Step) 
 		}
 		m.boxFail++
 		m.holdBox = time.Now().Add(boxRetry.After(m.boxFail))
+		var claims *unprepared
 		switch {
 		case errors.Is(err, context.Canceled):
+		case errors.As(err, &claims):
+			m.event(corev1.EventTypeWarning, "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: "+claims.Error())
 		case fault != "":
 			m.event(corev1.EventTypeWarning, "NetworkNotReady", "network is not ready: container runtime network not ready: "+fault)
 		default:
@@ -58,6 +61,9 @@ func (m *machine) runSandbox(ctx context.Context, pod *corev1.Pod, s plan.Step) 
 		}
 	}
 }
+
+// unprepared says that the pod's claims are not ready for it.
+type unprepared struct{ error }
 
 // networkFault is what the engine says about a pod network that isn't ready, or
 // "". Only a failure asks for it.
@@ -90,6 +96,9 @@ func (m *machine) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint
 	handler, err := m.a.handler(ctx, pod)
 	if err != nil {
 		return err
+	}
+	if err := m.a.places.claims.Prepare(ctx, pod); err != nil {
+		return &unprepared{err}
 	}
 	cfg := spec.Sandbox(pod, attempt, m.a.node)
 	if err := os.MkdirAll(cfg.GetLogDirectory(), 0o755); err != nil {

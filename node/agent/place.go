@@ -17,12 +17,14 @@ import (
 
 	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/admit"
+	"github.com/sampan-dev/sampan/node/agent/claim"
 	"github.com/sampan-dev/sampan/node/agent/cpu"
 	"github.com/sampan-dev/sampan/node/agent/device"
 	"github.com/sampan-dev/sampan/node/agent/memory"
 	"github.com/sampan-dev/sampan/node/agent/numa"
 	"github.com/sampan-dev/sampan/node/agent/plugin"
 	"github.com/sampan-dev/sampan/node/agent/settings"
+	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
@@ -32,6 +34,7 @@ type places struct {
 	// cpus and memory are nil unless the node's policies are static.
 	cpus   *cpu.CPUs
 	memory *memory.Memory
+	claims *claim.Claims
 	// shifted rings when the CPUs for everybody have changed.
 	shifted chan struct{}
 	// mu: one pod is placed at a time.
@@ -43,6 +46,7 @@ type places struct {
 const (
 	cpuState    = "cpu_manager_state"
 	memoryState = "memory_manager_state"
+	claimState  = "dra_manager_state"
 )
 
 // newPlaces reads who has what.
@@ -53,6 +57,9 @@ func (a *Agent) newPlaces() error {
 	if p.devices, err = device.New(device.Config{Dir: dir, Changed: a.devicesChanged, Log: a.cfg.Log}); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
+	p.claims = claim.New(claim.Config{
+		Transport: a.cfg.Transport, NodeName: a.cfg.NodeName, Path: filepath.Join(a.cfg.KubeletRoot, claimState), Changed: a.wakeAll, Log: a.cfg.Log,
+	})
 	p.placer = numa.Placer{Policy: numa.Policy{Name: k.TopologyManagerPolicy}, PodScope: k.TopologyManagerScope == "pod"}
 	a.places = p
 	if k.CPUManagerPolicy == "static" || k.MemoryManagerPolicy == "Static" || k.TopologyManagerPolicy != numa.None {
@@ -244,10 +251,27 @@ func (a *Agent) runPlugins(ctx context.Context) {
 		a.run(ctx, "plugin registration", func(ctx context.Context) error {
 			return plugin.Run(ctx, plugin.Config{
 				Dir: filepath.Join(a.cfg.KubeletRoot, "plugins_registry"), Log: a.cfg.Log,
-				Handlers: map[string]plugin.Handler{"DevicePlugin": a.places.devices.Handler(ctx)},
+				Handlers: map[string]plugin.Handler{"DevicePlugin": a.places.devices.Handler(ctx), "DRAPlugin": a.places.claims.Handler(ctx)},
 			})
 		})
 	})
+}
+
+// abandon takes what is prepared for pods that nobody knows any more back; their
+// drivers may not be there yet.
+func (a *Agent) abandon(ctx context.Context, known map[string]bool) {
+	for _, uid := range a.places.claims.Strangers(known) {
+		a.spawn(func() {
+			for failures := 1; ; failures++ {
+				err := a.places.claims.Release(ctx, uid)
+				if err == nil || ctx.Err() != nil {
+					return
+				}
+				a.cfg.Log.Warn("can't take back what was prepared for a pod that is gone; trying again", "uid", uid, "err", err)
+				pause(ctx, boxRetry.After(failures))
+			}
+		})
+	}
 }
 
 // devicesChanged: the node has more or fewer, and pods may show another health.
@@ -287,16 +311,22 @@ func (a *Agent) unplace(uid string) {
 }
 
 // grant adds what a container was given to its configuration.
-func (a *Agent) grant(ctx context.Context, pod *corev1.Pod, container string, cfg *rt.ContainerConfig) error {
+func (a *Agent) grant(ctx context.Context, pod *corev1.Pod, c *corev1.Container, cfg *rt.ContainerConfig) error {
 	if r := cfg.GetLinux().GetResources(); r != nil {
-		a.places.confine(string(pod.UID), container, r)
+		a.places.confine(string(pod.UID), c.Name, r)
 	}
-	return a.places.devices.Grant(ctx, string(pod.UID), container, cfg)
+	if err := a.places.claims.Grant(pod, c, cfg); err != nil {
+		return err
+	}
+	return a.places.devices.Grant(ctx, string(pod.UID), c.Name, cfg)
 }
 
 // allocated tells of the health of a container's devices, for its status.
 func (a *Agent) allocated(pod *corev1.Pod, container string) []corev1.ResourceStatus {
 	var list []corev1.ResourceStatus
+	if c := spec.Container(pod, container); c != nil {
+		list = a.places.claims.Health(pod, c)
+	}
 	for name, devices := range a.places.devices.Health(string(pod.UID), container) {
 		s := corev1.ResourceStatus{Name: corev1.ResourceName(name)}
 		for id, health := range devices {

@@ -41,7 +41,7 @@ func Purge(cfg Config) error {
 func purgePlugins(root string) error {
 	var failed error
 	for _, name := range []string{
-		"device-plugins/" + device.Socket, "device-plugins/" + device.StateFile, "dra_manager_state", "pod-resources/kubelet.sock",
+		"device-plugins/" + device.Socket, "device-plugins/" + device.StateFile, claimState, "pod-resources/kubelet.sock",
 		cpuState, memoryState,
 	} {
 		if err := os.Remove(filepath.Join(root, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -17,7 +17,8 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/pressure"
 )
 
-// testMachine is a node whose memory and disk a test sets, in MiB of 1000.
+// testMachine is a node whose memory and disk a test sets, in thousandths: of a
+// thousand MiB, and of sixteen times as many.
 type testMachine struct {
 	memory, disk atomic.Int64
 	// relieved, when not nil, says that the disk has room again.
@@ -25,14 +26,14 @@ type testMachine struct {
 }
 
 func (m *testMachine) observe() pressure.Observations {
-	mib := func(n int64) pressure.Observation {
-		return pressure.Observation{Available: n << 20, Capacity: 1000 << 20}
+	of := func(n int64, unit int) pressure.Observation {
+		return pressure.Observation{Available: n << unit, Capacity: 1000 << unit}
 	}
-	disk := mib(m.disk.Load())
+	disk := of(m.disk.Load(), 24)
 	if f := m.relieved.Load(); f != nil && (*f)() {
-		disk = mib(500)
+		disk = of(500, 24)
 	}
-	return pressure.Observations{pressure.Memory: mib(m.memory.Load()), pressure.NodeFS: disk, pressure.ImageFS: disk}
+	return pressure.Observations{pressure.Memory: of(m.memory.Load(), 20), pressure.NodeFS: disk, pressure.ImageFS: disk}
 }
 
 // short starts the agent anew on a machine of the test's.

@@ -1,0 +1,168 @@
+package claim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	healthapi "k8s.io/kubelet/pkg/apis/dra-health/v1"
+	draapi "k8s.io/kubelet/pkg/apis/dra/v1"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/node/agent/plugin"
+)
+
+// Limits of talking to drivers, upstream's where there are any.
+const (
+	callTimeout = 45 * time.Second
+	wipeAfter   = 30 * time.Second
+	healthFor   = 30 * time.Second
+	healthRetry = 5 * time.Second
+	maxMessage  = 16 << 20
+	maxText     = 1024
+)
+
+// driver is a connection to one DRA driver.
+type driver struct {
+	name, endpoint string
+	client         draapi.DRAPluginClient
+	close          func()
+}
+
+// driver finds a driver that is there.
+func (c *Claims) driver(name string) (*driver, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.drivers[name]
+	if d == nil {
+		return nil, fmt.Errorf("DRA driver %s is not registered", name)
+	}
+	return d, nil
+}
+
+// Handler takes DRA drivers that register (package plugin). ctx is the life of
+// connections.
+func (c *Claims) Handler(ctx context.Context) plugin.Handler { return handler{c, ctx} }
+
+type handler struct {
+	c   *Claims
+	ctx context.Context //nolint:containedctx // the life of connections, which outlive their registration
+}
+
+// Register implements plugin.Handler.
+func (h handler) Register(_ context.Context, info plugin.Info) error {
+	if !slices.Contains(info.Versions, draapi.DRAPluginService) {
+		return fmt.Errorf("none of the versions %q of DRA driver %s is supported, %s is", info.Versions, info.Name, draapi.DRAPluginService)
+	}
+	conn, err := grpc.NewClient("unix://"+info.Endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
+	if err != nil {
+		return fmt.Errorf("dial %q: %w", info.Endpoint, err)
+	}
+	ctx, cancel := context.WithCancel(h.ctx)
+	d := &driver{name: info.Name, endpoint: info.Endpoint, client: draapi.NewDRAPluginClient(conn), close: func() { cancel(); conn.Close() }}
+	h.c.mu.Lock()
+	if old := h.c.drivers[info.Name]; old != nil {
+		old.close() // a rolling update: the newest serves
+	}
+	h.c.drivers[info.Name] = d
+	if t := h.c.wipes[info.Name]; t != nil {
+		t.Stop()
+		delete(h.c.wipes, info.Name)
+	}
+	h.c.mu.Unlock()
+	if slices.Contains(info.Versions, healthapi.DRAResourceHealthService) {
+		go h.c.follow(ctx, info.Name, healthapi.NewDRAResourceHealthClient(conn))
+	}
+	return nil
+}
+
+// Deregister implements plugin.Handler. What the driver offered is withdrawn
+// unless it comes back soon.
+func (h handler) Deregister(info plugin.Info) {
+	h.c.mu.Lock()
+	defer h.c.mu.Unlock()
+	d := h.c.drivers[info.Name]
+	if d == nil || d.endpoint != info.Endpoint {
+		return
+	}
+	d.close()
+	delete(h.c.drivers, info.Name)
+	h.c.wipes[info.Name] = time.AfterFunc(wipeAfter, func() { h.c.wipe(h.ctx, info.Name) })
+}
+
+// wipe withdraws the devices that a driver offered from this node.
+func (c *Claims) wipe(ctx context.Context, name string) {
+	if ctx.Err() != nil {
+		return
+	}
+	selector := fields.SelectorFromSet(fields.Set{"spec.driver": name, "spec.nodeName": c.cfg.NodeName})
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	list, _, err := client.ResourceSlices.List(ctx, c.cfg.Transport, "", metav1.ListOptions{FieldSelector: selector.String()})
+	for _, s := range list {
+		err = errors.Join(err, client.ResourceSlices.Delete(ctx, c.cfg.Transport, "", s.Name, metav1.DeleteOptions{}))
+	}
+	if err != nil {
+		c.cfg.Log.Warn("can't withdraw the devices of a DRA driver that has gone", "driver", name, "err", err)
+	}
+}
+
+// follow takes in what a driver says of its devices' health, for as long as it is
+// there.
+func (c *Claims) follow(ctx context.Context, name string, service healthapi.DRAResourceHealthClient) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			timer.Reset(healthRetry)
+		}
+		stream, err := service.NodeWatchResources(ctx, &healthapi.NodeWatchResourcesRequest{})
+		for err == nil {
+			var got *healthapi.NodeWatchResourcesResponse
+			if got, err = stream.Recv(); err == nil {
+				c.reported(name, got.GetDevices())
+			}
+		}
+		if status.Code(err) == codes.Unimplemented {
+			return
+		}
+	}
+}
+
+func (c *Claims) reported(name string, list []*healthapi.DeviceHealth) {
+	c.mu.Lock()
+	for _, h := range list {
+		r := reported{health: corev1.ResourceHealthStatusUnknown, until: time.Now().Add(healthFor)}
+		if s := h.GetHealthCheckTimeoutSeconds(); s > 0 {
+			r.until = time.Now().Add(time.Duration(s) * time.Second)
+		}
+		switch h.GetHealth() {
+		case healthapi.HealthStatus_HEALTHY:
+			r.health = corev1.ResourceHealthStatusHealthy
+		case healthapi.HealthStatus_UNHEALTHY:
+			r.health = corev1.ResourceHealthStatusUnhealthy
+		}
+		if text := h.GetMessage(); text != "" {
+			if len(text) > maxText {
+				text = text[:maxText-3] + "..."
+			}
+			r.message = &text
+		}
+		c.health[device{name, h.GetDevice().GetPoolName(), h.GetDevice().GetDeviceName()}] = r
+	}
+	c.mu.Unlock()
+	c.cfg.Changed()
+}
