@@ -141,6 +141,13 @@ func (g *gate) pick(p trouble, now time.Time) (*ticket, time.Time) {
 	return chosen, next
 }
 
+// isSilent says whether somebody can't reach the API server now.
+func (g *gate) isSilent(who string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.silent[who].After(time.Now())
+}
+
 // release lets everybody pass from now on.
 func (g *gate) release() {
 	g.mu.Lock()
@@ -177,8 +184,11 @@ type trouble struct {
 	refuse, lose, crash int
 	// expire, cut and twice are what may happen to an event.
 	expire, cut, twice int
-	// twoLeaders starts a second set of controllers beside the first for a while.
+	// twoLeaders starts a second set of controllers beside the first for a while, and
+	// sometimes a second scheduler.
 	twoLeaders bool
+	// servers lets the API server go and come back.
+	servers bool
 	// nodes lets nodes fall silent, lose power and come back.
 	nodes bool
 }
@@ -190,6 +200,7 @@ var profiles = []trouble{
 	{name: "bad line", slow: 300, lag: time.Second, refuse: 150, lose: 150, expire: 30, cut: 60, twice: 100},
 	{name: "crashes", slow: 300, lag: 2 * time.Second, lose: 50, crash: 60},
 	{name: "two leaders", slow: 500, lag: 2 * time.Second, crash: 10, twoLeaders: true},
+	{name: "bad servers", slow: 300, lag: time.Second, lose: 30, servers: true},
 	{name: "bad nodes", slow: 100, lag: time.Second, cut: 20, nodes: true},
 }
 

@@ -8,8 +8,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/node/agent"
 	"github.com/sampan-dev/sampan/node/agent/agenttest"
@@ -40,7 +42,7 @@ func (m *machine) running() []process {
 			continue
 		}
 		name := c.GetLabels()["io.kubernetes.pod.name"]
-		out = append(out, process{pod: name, uid: c.GetLabels()["io.kubernetes.pod.uid"], stateful: strings.HasPrefix(name, "s0-")})
+		out = append(out, process{pod: name, uid: c.GetLabels()["io.kubernetes.pod.uid"], stateful: strings.HasPrefix(name, "s0-") || strings.HasPrefix(name, "v0-")})
 	}
 	return out
 }
@@ -51,6 +53,7 @@ const nodeCPU = 800
 func (w *world) addNode(name string) {
 	m := &machine{name: name, engine: agenttest.New()}
 	m.engine.Images["work"] = agenttest.Exit(7*time.Second, 0)
+	m.engine.Images["long"] = agenttest.Exit(90*time.Second, 0)
 	m.engine.Images["flaky"] = agenttest.Exit(5*time.Second, 1)
 	w.nodes = append(w.nodes, m)
 	w.startAgent(m)
@@ -77,6 +80,15 @@ func (w *world) startAgent(m *machine) {
 	w.respawn(l, func() { w.startAgent(m) })
 }
 
+// removed takes a node out of the cluster, with all that ran on it, and brings it back
+// under its name after a while.
+func (w *world) removed(m *machine, away time.Duration) {
+	w.retire("agent " + m.name)
+	m.engine.Forget()
+	w.ask("delete node "+m.name, func() error { return client.Nodes.Delete(w.t.Context(), w.admin, "", m.name, metav1.DeleteOptions{}) })
+	w.later(away, m.name+" comes back", func() { w.startAgent(m) })
+}
+
 // silence cuts a node off from the API server for a while.
 func (w *world) silence(m *machine, d time.Duration) {
 	w.gate.mu.Lock()
@@ -86,6 +98,8 @@ func (w *world) silence(m *machine, d time.Duration) {
 
 // power takes a node's power away, with all that ran on it.
 func (w *world) power(m *machine) {
-	w.lives["agent "+m.name].kill()
+	if l := w.lives["agent "+m.name]; l != nil {
+		l.kill()
+	}
 	m.engine.Forget()
 }

@@ -5,111 +5,22 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/internal/target"
 )
 
-// followed are the kinds that the oracle follows.
-var followed = []target.Target{
-	target.Of(client.Pods.GroupVersionResource, ""), target.Of(client.ReplicaSets.GroupVersionResource, ""),
-	target.Of(client.Deployments.GroupVersionResource, ""), target.Of(client.StatefulSets.GroupVersionResource, ""),
-	target.Of(client.DaemonSets.GroupVersionResource, ""), target.Of(client.Jobs.GroupVersionResource, ""),
-	target.Of(client.EndpointSlices.GroupVersionResource, ""), target.Of(client.Services.GroupVersionResource, ""),
-	target.Of(client.Namespaces.GroupVersionResource, ""), target.Of(client.Nodes.GroupVersionResource, ""),
-	target.Of(client.ReplicationControllers.GroupVersionResource, ""),
-}
-
-// told is one event of the pods' history.
-type told struct {
-	kind     watch.EventType
-	uid      string
-	revision int64
-}
-
-// oracle knows what really is: it watches past the gate.
-type oracle struct {
-	w *world
-
-	mu        sync.Mutex
-	objects   map[string]map[string]client.Object // resource, namespace/name
-	revisions map[string]int64                    // by UID, the newest seen
-	history   []told
-	dirty     bool
-
-	bound     map[string]string          // pod UID to node
-	wanted    map[string][]wish          // replica set UID
-	succeeded map[string]map[string]bool // job UID to pods that did
-	counted   map[string]int32           // job UID to status.succeeded
-}
-
 // wish is how many replicas were wanted from a moment on.
 type wish struct {
 	from  time.Time
 	count int32
-}
-
-func newOracle(ctx context.Context, w *world) *oracle {
-	o := &oracle{w: w, objects: map[string]map[string]client.Object{}, revisions: map[string]int64{}, bound: map[string]string{},
-		wanted: map[string][]wish{}, succeeded: map[string]map[string]bool{}, counted: map[string]int32{}}
-	for _, at := range followed {
-		o.objects[at.Resource.Resource] = map[string]client.Object{}
-		events, err := w.admin.Watch(ctx, at, metav1.ListOptions{ResourceVersion: "0"})
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		go o.follow(at, events)
-	}
-	return o
-}
-
-func (o *oracle) follow(at target.Target, events watch.Interface) {
-	for e := range events.ResultChan() {
-		obj, ok := e.Object.(client.Object)
-		if !ok || e.Type == watch.Bookmark {
-			continue
-		}
-		o.hear(at.Resource.Resource, e.Type, obj)
-	}
-}
-
-func (o *oracle) hear(res string, kind watch.EventType, obj client.Object) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.dirty = true
-	key, uid := obj.GetNamespace()+"/"+obj.GetName(), string(obj.GetUID())
-	revision, _ := strconv.ParseInt(obj.GetResourceVersion(), 10, 64)
-	if revision <= o.revisions[uid] {
-		o.w.fail("%s %s: event %s of revision %d after %d", res, key, kind, revision, o.revisions[uid])
-	}
-	o.revisions[uid] = revision
-	if kind == watch.Deleted {
-		delete(o.objects[res], key)
-	} else {
-		o.objects[res][key] = obj
-	}
-	switch obj := obj.(type) {
-	case *corev1.Pod:
-		o.history = append(o.history, told{kind, uid, revision})
-		o.pod(obj)
-	case *appsv1.ReplicaSet:
-		wishes := o.wanted[uid]
-		if len(wishes) == 0 || wishes[len(wishes)-1].count != *obj.Spec.Replicas {
-			o.wanted[uid] = append(wishes, wish{time.Now(), *obj.Spec.Replicas})
-		}
-	case *batchv1.Job:
-		o.job(obj)
-	}
 }
 
 // pod checks what must hold of each version of a pod.
@@ -151,7 +62,7 @@ func (o *oracle) job(j *batchv1.Job) {
 // asAcknowledged is what a write's answer promises.
 func asAcknowledged(t target.Target, obj runtime.Object) (acknowledged, bool) {
 	m, ok := obj.(client.Object)
-	if !ok || !slices.ContainsFunc(followed, func(f target.Target) bool { return f.Resource == t.Resource }) || m.GetUID() == "" {
+	if !ok || !slices.Contains(followed, t.Resource) || m.GetUID() == "" {
 		return acknowledged{}, false
 	}
 	revision, err := strconv.ParseInt(m.GetResourceVersion(), 10, 64)
@@ -197,6 +108,7 @@ func (o *oracle) check() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.dirty {
+		o.checkLies()
 		return
 	}
 	o.dirty = false
@@ -205,6 +117,11 @@ func (o *oracle) check() {
 	o.checkQuota(pods)
 	o.checkReplicas(pods)
 	o.checkOrdinals()
+	o.checkBudget(pods)
+	o.checkVolumes()
+	o.checkScaled()
+	o.checkPeriodic()
+	o.checkTruth(pods)
 }
 
 func finished(p *corev1.Pod) bool {
@@ -215,7 +132,7 @@ func finished(p *corev1.Pod) bool {
 func (o *oracle) checkNodes(pods []*corev1.Pod) {
 	used := map[string]int64{}
 	for _, p := range pods {
-		if p.Spec.NodeName != "" && !finished(p) {
+		if p.Spec.NodeName != "" && !finished(p) && !(o.w.rivals && p.Status.StartTime == nil) {
 			used[p.Spec.NodeName] += request(p)
 		}
 	}
@@ -284,7 +201,8 @@ func (o *oracle) checkOrdinals() {
 }
 
 // final asks whether the cluster has become what was asked for.
-func (o *oracle) final() {
+func (o *oracle) final(ctx context.Context) {
+	o.checkHistory(ctx)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	pods := list(o, client.Pods)
@@ -295,6 +213,10 @@ func (o *oracle) final() {
 	o.finalOwners(pods)
 	o.finalSlices(pods)
 	o.finalEngines(pods)
+	o.finalScaled(pods)
+	o.finalPeriodic()
+	o.finalVolumes(pods)
+	o.finalPriorities(pods)
 	for res, objects := range o.objects {
 		for key, obj := range objects {
 			if at := obj.GetDeletionTimestamp(); at != nil {
@@ -351,8 +273,8 @@ func (o *oracle) finalDeployments(pods []*corev1.Pod) {
 
 func (o *oracle) finalSets(pods []*corev1.Pod) {
 	for _, s := range list(o, client.StatefulSets) {
-		if waiting(pods, s.Namespace, s.Name) {
-			continue
+		if waiting(pods, s.Namespace, s.Name) || len(s.Spec.VolumeClaimTemplates) > 0 {
+			continue // a node need not be able to mount claims
 		}
 		if want := *s.Spec.Replicas; s.Status.ReadyReplicas != want || s.Status.Replicas != want || s.Status.UpdateRevision != s.Status.CurrentRevision {
 			o.w.fail("stateful set %s wants %d: status %+v", s.Name, want, s.Status)
@@ -448,19 +370,27 @@ func (o *oracle) finalEngines(pods []*corev1.Pod) {
 	want := map[string]bool{}
 	for _, p := range pods {
 		if p.Spec.NodeName != "" && !finished(p) {
-			want[fmt.Sprintf("%s on %s", p.UID, p.Spec.NodeName)] = true
+			want[fmt.Sprintf("%s on %s", p.UID, p.Spec.NodeName)] = !claims(p)
 		}
 	}
 	for _, m := range o.w.nodes {
 		for _, name := range m.running() {
 			id := fmt.Sprintf("%s on %s", name.uid, m.name)
-			if !want[id] {
+			if _, there := want[id]; !there {
 				o.w.fail("node %s runs %s, which there is no more", m.name, name.pod)
 			}
 			delete(want, id)
 		}
 	}
-	for id := range want {
+	for id, must := range want {
+		if !must {
+			continue
+		}
 		o.w.fail("pod %s does not run", id)
 	}
+}
+
+// claims says whether a pod mounts claims, which a node need not be able to.
+func claims(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool { return v.PersistentVolumeClaim != nil })
 }

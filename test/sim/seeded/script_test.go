@@ -52,6 +52,7 @@ func (w *world) script() {
 	if w.rng.IntN(3) == 0 {
 		w.namespacesLife("brief")
 	}
+	w.moreLives()
 	w.troubles()
 }
 
@@ -169,10 +170,16 @@ func (w *world) statefulSetsLife(name string) {
 	if w.rng.IntN(2) == 0 {
 		s.Spec.PodManagementPolicy = appsv1.ParallelPodManagement
 	}
-	w.ask("create stateful set "+name, func() error {
+	made := func() error {
 		_, err := client.StatefulSets.Create(w.t.Context(), w.admin, s)
 		return err
-	})
+	}
+	w.ask("create stateful set "+name, made)
+	if w.rng.IntN(4) == 0 {
+		w.again("stateful set "+name, func(opts metav1.DeleteOptions) error {
+			return client.StatefulSets.Delete(w.t.Context(), w.admin, "free", name, opts)
+		}, made)
+	}
 	for range w.rng.IntN(3) {
 		to := int32(w.rng.IntN(4))
 		w.sometime(fmt.Sprintf("scale stateful set to %d", to), func() error {
@@ -204,12 +211,16 @@ func (w *world) jobsLife(name string) {
 		indexed := batchv1.IndexedCompletion
 		j.Spec.CompletionMode = &indexed
 	}
-	w.later(w.within(time.Minute), "admin", func() {
-		w.ask("create job "+name, func() error {
-			_, err := client.Jobs.Create(w.t.Context(), w.admin, j)
-			return err
-		})
-	})
+	made := func() error {
+		_, err := client.Jobs.Create(w.t.Context(), w.admin, j)
+		return err
+	}
+	w.later(w.within(time.Minute), "admin", func() { w.ask("create job "+name, made) })
+	if w.rng.IntN(4) == 0 {
+		w.again("job "+name, func(opts metav1.DeleteOptions) error {
+			return client.Jobs.Delete(w.t.Context(), w.admin, "free", name, opts)
+		}, made)
+	}
 	if w.rng.IntN(3) == 0 {
 		yes, no := true, false
 		set := func(to *bool) func() error {
@@ -260,20 +271,50 @@ func (w *world) troubles() {
 		at := w.within(busy / 2)
 		w.later(at, "a second leader", func() { w.startControllers("controllers 2") })
 		w.later(busy-time.Second, "the second leader dies", func() { w.retire("controllers 2") })
+		if w.rng.IntN(2) == 0 {
+			w.later(w.within(busy/2), "a second scheduler", func() {
+				w.rivals = true
+				w.startScheduler("scheduler 2")
+			})
+			w.later(busy-time.Second, "the second scheduler dies", func() { w.retire("scheduler 2") })
+		}
+	}
+	if w.trouble.servers {
+		at := time.Duration(0)
+		for range 1 + w.rng.IntN(3) {
+			at += 5*time.Second + w.within(busy/4)
+			away := time.Second + w.within(40*time.Second)
+			w.later(at, fmt.Sprintf("the API server goes for %s", away), func() {
+				w.halt()
+				w.later(away, "the API server comes back", w.serve)
+			})
+			at += away
+		}
 	}
 	if !w.trouble.nodes {
 		return
 	}
 	for range 1 + w.rng.IntN(3) {
 		m := w.nodes[w.rng.IntN(len(w.nodes))]
-		switch w.rng.IntN(3) {
+		switch w.rng.IntN(4) {
+		case 3:
+			away := 5*time.Second + w.within(2*time.Minute)
+			w.later(w.within(busy/2), fmt.Sprintf("%s is taken out for %s", m.name, away), func() {
+				if w.lives["agent "+m.name] != nil {
+					w.removed(m, away)
+				}
+			})
 		case 0:
 			d := 5*time.Second + w.within(3*time.Minute)
 			w.later(w.within(busy), fmt.Sprintf("%s is silent for %s", m.name, d), func() { w.silence(m, d) })
 		case 1:
 			w.later(w.within(busy), m.name+" loses power", func() { w.power(m) })
 		case 2:
-			w.later(w.within(busy), "agent of "+m.name+" dies", func() { w.lives["agent "+m.name].kill() })
+			w.later(w.within(busy), "agent of "+m.name+" dies", func() {
+				if l := w.lives["agent "+m.name]; l != nil {
+					l.kill()
+				}
+			})
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,6 +30,7 @@ import (
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/internal/target"
+	"github.com/sampan-dev/sampan/kinds"
 	kindtable "github.com/sampan-dev/sampan/kinds/all"
 )
 
@@ -52,6 +54,8 @@ type keys struct {
 	authority *pki.Authority
 	tokens    *pki.TokenKey
 	verdicts  *resource.Verdicts
+	kinds     []*kinds.Kind
+	fields    map[string][]string // by a record of owners, those that it names
 }
 
 func newKeys(t *testing.T) keys {
@@ -64,7 +68,7 @@ func newKeys(t *testing.T) keys {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return keys{authority, tokens, &resource.Verdicts{}}
+	return keys{authority, tokens, &resource.Verdicts{}, kindtable.Kinds(), map[string][]string{}}
 }
 
 // plan is one thing that the world will do.
@@ -85,17 +89,23 @@ type world struct {
 	dir     string
 	log     *slog.Logger
 
-	server *apiserver.Server
-	admin  client.Transport
-	gate   *gate
-	oracle *oracle
-	nodes  []*machine
-	lives  map[string]*life
-	agenda []plan
-	begin  time.Time
-	steps  int
-	plans  int
-	over   bool // trouble is over
+	objects *memory.Store
+	server  atomic.Pointer[apiserver.Server] // nil while there is none
+	halt    func()                           // ends the API server
+	admin   client.Transport
+	gate    *gate
+	oracle  *oracle
+	nodes   []*machine
+	lives   map[string]*life
+	agenda  []plan
+	begin   time.Time
+	steps   int
+	plans   int
+	over    bool // trouble is over
+	// rivals says that two schedulers have been at work: what they promise together a
+	// node may refuse.
+	rivals bool
+	load   load
 
 	mu    sync.Mutex
 	acked []acknowledged
@@ -162,22 +172,12 @@ func (s *source) Read(p []byte) (int, error) {
 // run starts everything, lives, and ends everything.
 func (w *world) run() {
 	ctx, stop := context.WithCancel(context.Background())
-	objects := memory.New(memory.Config{})
-	server, err := apiserver.New(apiserver.Config{
-		Store: objects, Kinds: kindtable.Kinds(), Authority: w.keys.authority, TokenKey: w.keys.tokens,
-		Verdicts: w.keys.verdicts, Log: w.log,
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.server = server
-	w.admin = server.Local(identity.Identity{Name: "admin", Groups: []string{identity.Masters, identity.Authenticated}})
-	var running sync.WaitGroup
-	running.Go(func() { _ = server.Run(ctx) })
-	<-server.Ready()
+	w.objects = memory.New(memory.Config{})
+	w.admin = door{w, identity.Identity{Name: "admin", Groups: []string{identity.Masters, identity.Authenticated}}}
 	w.oracle = newOracle(ctx, w)
+	w.serve()
 	w.startControllers("controllers")
-	w.startScheduler()
+	w.startScheduler("scheduler")
 	for i := range 3 {
 		w.addNode(fmt.Sprintf("n%d", i))
 	}
@@ -187,9 +187,10 @@ func (w *world) run() {
 		w.until(w.now(busy))
 	}
 	w.recover()
+	w.oracle.checkHistory(ctx)
 	if len(w.wrong) == 0 {
 		w.until(w.now(calm))
-		w.oracle.final()
+		w.oracle.final(ctx)
 	}
 	w.gate.release()
 	for _, l := range w.lives {
@@ -200,8 +201,33 @@ func (w *world) run() {
 		m.engine.Close()
 	}
 	stop()
-	running.Wait()
-	_ = objects.Close()
+	w.halt()
+	_ = w.objects.Close()
+}
+
+// serve starts an API server over what there is, and waits until it is ready.
+func (w *world) serve() {
+	ctx, stop := context.WithCancel(context.Background())
+	server, err := apiserver.New(apiserver.Config{
+		Store: w.objects, Kinds: w.keys.kinds, Authority: w.keys.authority, TokenKey: w.keys.tokens,
+		NodeMetrics: w.measure, Verdicts: w.keys.verdicts, Log: w.log,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = server.Run(ctx)
+	}()
+	<-server.Ready()
+	w.halt = func() {
+		w.server.Store(nil)
+		stop()
+		<-ended
+	}
+	w.server.Store(server)
+	w.oracle.attend(ctx)
 }
 
 func (w *world) now(d time.Duration) time.Time { return time.Now().Add(d) }
@@ -291,7 +317,7 @@ func (w *world) connect(l *life, as string, id identity.Identity) client.Transpo
 	if as != "" {
 		as += " "
 	}
-	return &line{Transport: w.server.Local(id), gate: w.gate, life: l, as: as, acked: w.ack}
+	return &line{Transport: door{w, id}, gate: w.gate, life: l, as: as, acked: w.ack}
 }
 
 func (w *world) ack(t target.Target, obj runtime.Object) {
@@ -326,14 +352,14 @@ func (w *world) startControllers(who string) {
 				}
 				return w.connect(l, component, identity.ServiceAccount("kube-system", component, ""))
 			},
-			Kinds: controller.NewKinds(stored()...), RootCA: w.keys.authority.PEM(), Log: w.log,
+			Kinds: controller.NewKinds(controller.Stored(w.keys.kinds)...), RootCA: w.keys.authority.PEM(), Log: w.log,
 		})
 	})
 	w.respawn(l, func() { w.startControllers(who) })
 }
 
-func (w *world) startScheduler() {
-	l := w.begins("scheduler", func(ctx context.Context, l *life) error {
+func (w *world) startScheduler(who string) {
+	l := w.begins(who, func(ctx context.Context, l *life) error {
 		s, err := scheduler.New(scheduler.Config{
 			Transport: w.connect(l, "", identity.Identity{Name: "system:kube-scheduler", Groups: []string{identity.Authenticated}}),
 			Profiles:  profile.Default(), Seed: w.seed, Log: w.log,
@@ -343,7 +369,7 @@ func (w *world) startScheduler() {
 		}
 		return s.Run(ctx)
 	})
-	w.respawn(l, w.startScheduler)
+	w.respawn(l, func() { w.startScheduler(who) })
 }
 
 // respawn brings a component back after it has died. Somebody has to look: a plan
@@ -390,22 +416,9 @@ func (w *world) recover() {
 		w.note("%s", p.name)
 		p.do()
 	}
+	w.suspendCron()
 	// What a look found dead has been put on the agenda: it is due now.
 	for i := range w.agenda {
 		w.agenda[i].at = time.Now()
 	}
-}
-
-// stored are the kinds to look after, one version each.
-func stored() []controller.Kind {
-	var all []controller.Kind
-	seen := map[string]bool{}
-	for _, k := range kindtable.Kinds() {
-		if k.Storage == "" || seen[k.Storage] {
-			continue
-		}
-		seen[k.Storage] = true
-		all = append(all, controller.Kind{GroupVersionResource: k.GVR(), Kind: k.GVK.Kind, Namespaced: k.Namespaced})
-	}
-	return all
 }
