@@ -29,7 +29,7 @@ import (
 // world is a server behind a real listener.
 type world struct {
 	*Server
-	t     *testing.T
+	t     *testing.T // nil in benchmarks
 	ca    *pki.Authority
 	url   string
 	audit string
@@ -44,6 +44,13 @@ func start(t *testing.T) *world {
 
 // startWith starts a server with a configuration that change has changed.
 func startWith(t *testing.T, change func(*Config)) *world {
+	t.Helper()
+	w := serve(t, change)
+	w.t = t
+	return w
+}
+
+func serve(t testing.TB, change func(*Config)) *world {
 	t.Helper()
 	dir := t.TempDir()
 	ca, err := pki.Open(dir, time.Now)
@@ -84,7 +91,7 @@ func startWith(t *testing.T, change func(*Config)) *world {
 	case <-time.After(20 * time.Second):
 		t.Fatal("not ready after 20 s")
 	}
-	return &world{Server: s, t: t, ca: ca, url: "https://" + listener.Addr().String(), audit: audit, stop: stop}
+	return &world{Server: s, ca: ca, url: "https://" + listener.Addr().String(), audit: audit, stop: stop}
 }
 
 // as is a client with a certificate; without a name it has none.
@@ -132,7 +139,7 @@ func (w *world) do(c *http.Client, method, path string, body, into any, headers 
 	return answer.StatusCode, string(text)
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -207,7 +214,7 @@ func TestJourney(t *testing.T) {
 }
 
 // eventually waits for a thing that the server does a moment later.
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.After(5 * time.Second)
 	tick := time.NewTicker(10 * time.Millisecond)

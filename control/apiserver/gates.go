@@ -64,6 +64,7 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 		},
 		Fallback: http.HandlerFunc(s.serveRemote),
 		Changed:  s.kindsChanged,
+		Elsewhere: func(gv schema.GroupVersion) bool { return s.remotes.Remote(gv) },
 	}
 }
 
@@ -83,6 +84,9 @@ type ownReader struct{ server *Server }
 func (r *ownReader) Get(ctx context.Context, t target.Target, opts metav1.GetOptions) (runtime.Object, error) {
 	return r.server.own.Get(context.WithValue(ctx, ownKey{}, true), t, opts)
 }
+
+// Peek is Get from the cache, if there is one.
+func (r *ownReader) Peek(t target.Target) (runtime.Object, bool) { return r.server.resources.Peek(t) }
 
 func (r *ownReader) List(ctx context.Context, t target.Target, opts metav1.ListOptions) (runtime.Object, error) {
 	return r.server.own.List(context.WithValue(ctx, ownKey{}, true), t, opts)

@@ -101,12 +101,15 @@ func (a *Authorizer) rulesFor(user identity.Identity, namespace string) ([]rbacv
 	}
 	var rules []rbacv1.PolicyRule
 	var missing []error
-	for _, g := range a.current().grants(user, namespace) {
-		if g.missing != nil {
-			missing = append(missing, g.missing)
+	a.current().each(&user, namespace, func(h *holdings) bool {
+		for _, g := range h.grants {
+			if g.missing != nil {
+				missing = append(missing, g.missing)
+			}
+			rules = append(rules, g.rules...)
 		}
-		rules = append(rules, g.rules...)
-	}
+		return true
+	})
 	return rules, errors.Join(missing...)
 }
 

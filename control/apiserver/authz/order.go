@@ -65,14 +65,16 @@ type roles struct{ of *Authorizer }
 
 func (s roles) Decide(_ context.Context, q Attributes) (Decision, string) {
 	var missing []error
-	for _, g := range s.of.current().grants(q.User, q.Namespace) {
-		if g.missing != nil {
-			missing = append(missing, g.missing)
-			continue
+	var found *grant
+	s.of.current().each(&q.User, q.Namespace, func(h *holdings) bool {
+		if found = h.find(&q); found != nil {
+			return false
 		}
-		if g.allows(&q) {
-			return Allow, g.String()
-		}
+		missing = append(missing, h.missing...)
+		return true
+	})
+	if found != nil {
+		return Allow, found.String()
 	}
 	if len(missing) > 0 {
 		return NoOpinion, fmt.Sprintf("RBAC: %v", utilerrors.NewAggregate(missing))

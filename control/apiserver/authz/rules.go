@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,19 +21,22 @@ type grant struct {
 	binding string
 	role    string
 	subject rbacv1.Subject
+	reason  sync.Once
+	text    string
 }
 
 // String is the reason that audit and reviews show.
 func (g *grant) String() string {
+	g.reason.Do(func() { g.text = g.describe() })
+	return g.text
+}
+
+func (g *grant) describe() string {
 	who := fmt.Sprintf("%s %q", g.subject.Kind, g.subject.Name)
 	if g.subject.Kind == rbacv1.ServiceAccountKind {
 		who = fmt.Sprintf("%s %q", g.subject.Kind, g.subject.Name+"/"+g.subject.Namespace)
 	}
 	return fmt.Sprintf("RBAC: allowed by %s of %s to %s", g.binding, g.role, who)
-}
-
-func (g *grant) allows(q *Attributes) bool {
-	return slices.ContainsFunc(g.rules, func(r rbacv1.PolicyRule) bool { return allows(&r, q) })
 }
 
 // allows says whether one rule permits what is asked.
@@ -62,8 +66,10 @@ func resourceMatches(set []string, q *Attributes) bool {
 		case q.Subresource == "" && r == q.Resource:
 			return true
 		case q.Subresource == "":
-		case r == q.Resource+"/"+q.Subresource || r == "*/"+q.Subresource:
-			return true
+		default:
+			if of, sub, ok := strings.Cut(r, "/"); ok && sub == q.Subresource && (of == q.Resource || of == "*") {
+				return true
+			}
 		}
 	}
 	return false
@@ -81,9 +87,9 @@ func pathMatches(pattern, path string) bool {
 // binding for every request.
 type index struct {
 	version int64
-	cluster map[subject][]*grant
+	cluster map[subject]*holdings
 	// within holds the grants of each namespace's bindings.
-	within map[string]map[subject][]*grant
+	within map[string]map[subject]*holdings
 }
 
 // subject is a user or a group; service accounts are users.
@@ -101,17 +107,17 @@ func newIndex(version int64, p Policy) *index {
 	for _, r := range p.Roles() {
 		roles[r.Namespace+"/"+r.Name] = r.Rules
 	}
-	x := &index{version: version, cluster: map[subject][]*grant{}, within: map[string]map[subject][]*grant{}}
+	x := &index{version: version, cluster: map[subject]*holdings{}, within: map[string]map[subject]*holdings{}}
 	for _, b := range p.ClusterRoleBindings() {
-		g := grant{binding: fmt.Sprintf("ClusterRoleBinding %q", b.Name)}
+		g := &grant{binding: fmt.Sprintf("ClusterRoleBinding %q", b.Name)}
 		g.resolve(b.RoleRef, "", clusterRoles, nil)
 		add(x.cluster, g, b.Subjects, "")
 	}
 	for _, b := range p.RoleBindings() {
-		g := grant{binding: fmt.Sprintf("RoleBinding %q", b.Name+"/"+b.Namespace)}
+		g := &grant{binding: fmt.Sprintf("RoleBinding %q", b.Name+"/"+b.Namespace)}
 		g.resolve(b.RoleRef, b.Namespace, clusterRoles, roles)
 		if x.within[b.Namespace] == nil {
-			x.within[b.Namespace] = map[subject][]*grant{}
+			x.within[b.Namespace] = map[subject]*holdings{}
 		}
 		add(x.within[b.Namespace], g, b.Subjects, b.Namespace)
 	}
@@ -141,10 +147,8 @@ func (g *grant) resolve(ref rbacv1.RoleRef, namespace string, clusterRoles, role
 
 // add files the grant under each of its subjects. A service account without a
 // namespace is one of the binding's own.
-func add(into map[subject][]*grant, g grant, subjects []rbacv1.Subject, namespace string) {
+func add(into map[subject]*holdings, g *grant, subjects []rbacv1.Subject, namespace string) {
 	for _, s := range subjects {
-		one := g
-		one.subject = s
 		var key subject
 		switch s.Kind {
 		case rbacv1.UserKind:
@@ -153,35 +157,36 @@ func add(into map[subject][]*grant, g grant, subjects []rbacv1.Subject, namespac
 			key = subject{group: true, name: s.Name}
 		case rbacv1.ServiceAccountKind:
 			if s.Namespace == "" {
-				one.subject.Namespace = namespace
+				s.Namespace = namespace
 			}
-			if one.subject.Namespace == "" {
+			if s.Namespace == "" {
 				continue
 			}
-			key = subject{name: identity.ServiceAccount(one.subject.Namespace, s.Name, "").Name}
+			key = subject{name: identity.ServiceAccount(s.Namespace, s.Name, "").Name}
 		default:
 			continue
 		}
-		into[key] = append(into[key], &one)
+		if into[key] == nil {
+			into[key] = &holdings{}
+		}
+		into[key].grants = append(into[key].grants, &grant{rules: g.rules, missing: g.missing, binding: g.binding, role: g.role, subject: s})
 	}
 }
 
-// grants are all that user holds in namespace; with "", what holds everywhere.
-func (x *index) grants(user identity.Identity, namespace string) []*grant {
-	found := ofSubject(nil, x.cluster, user)
-	if namespace != "" {
-		found = ofSubject(found, x.within[namespace], user)
+// each calls visit with what user holds everywhere, and in namespace unless that is
+// "", until it returns false.
+func (x *index) each(user *identity.Identity, namespace string, visit func(*holdings) bool) {
+	for _, in := range [...]map[subject]*holdings{x.cluster, x.within[namespace]} {
+		if len(in) == 0 {
+			continue
+		}
+		if h := in[subject{name: user.Name}]; h != nil && !visit(h) {
+			return
+		}
+		for _, group := range user.Groups {
+			if h := in[subject{group: true, name: group}]; h != nil && !visit(h) {
+				return
+			}
+		}
 	}
-	return found
-}
-
-func ofSubject(found []*grant, in map[subject][]*grant, user identity.Identity) []*grant {
-	if len(in) == 0 {
-		return found
-	}
-	found = append(found, in[subject{name: user.Name}]...)
-	for _, group := range user.Groups {
-		found = append(found, in[subject{group: true, name: group}]...)
-	}
-	return found
 }

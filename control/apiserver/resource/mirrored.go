@@ -1,9 +1,11 @@
 package resource
 
 import (
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/control/apiserver/cache"
+	"github.com/sampan-dev/sampan/internal/target"
 )
 
 // Mirrored tells how a resource's watch cache is doing; ok is false where there is
@@ -18,4 +20,24 @@ func (s *Server) Mirrored(gvr schema.GroupVersionResource) (stats cache.Stats, o
 		return stats, false
 	}
 	return mirror.Stats(), true
+}
+
+// Peek is the object as a watch cache has it, read-only, without authorisation and
+// all else that a request goes through: for what the server asks itself again and
+// again. ok is false where there is no such object, or no cache yet.
+func (s *Server) Peek(t target.Target) (obj runtime.Object, ok bool) {
+	c, served := s.table.Load().byResource[t.Resource]
+	if !served || c.storage == nil || c.kind.View != nil || c.kind.Custom != nil {
+		return nil, false
+	}
+	mirror := c.storage.running()
+	if mirror == nil {
+		return nil, false
+	}
+	entry, ok := mirror.Snapshot().Get(cacheKey(t.Namespace, t.Name))
+	if !ok {
+		return nil, false
+	}
+	obj = entry.Object()
+	return obj, obj != nil
 }
