@@ -64,7 +64,6 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 		},
 		Fallback: http.HandlerFunc(s.serveRemote),
 		Changed:  s.kindsChanged,
-		Elsewhere: func(gv schema.GroupVersion) bool { return s.remotes.Remote(gv) },
 	}
 }
 
