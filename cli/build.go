@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,8 +32,9 @@ func buildCommand(p Program, s *Settings) *cobra.Command {
 	var f buildFlags
 	cmd := &cobra.Command{
 		Use: "build [-t NAME[:TAG]] CONTEXT", Short: "Build an image from a Dockerfile", Args: cobra.ExactArgs(1),
-		Long: `Build an image from a Dockerfile. CONTEXT is the directory that COPY and ADD read,
-or - for a tar of one, or a Dockerfile alone, on standard input.`,
+		Long: `Build an image from a Dockerfile. CONTEXT is the directory that COPY and ADD read;
+a git repository, as https://host/repository.git#REF:DIRECTORY; or - for a tar of
+one, or a Dockerfile alone, on standard input.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return runBuild(cmd, p, s, f, args[0]) },
 	}
 	flags := cmd.Flags()
@@ -49,7 +51,7 @@ or - for a tar of one, or a Dockerfile alone, on standard input.`,
 	flags.StringSliceVar(&f.freshStages, "no-cache-filter", nil, "stages of which every instruction is run")
 	flags.BoolVar(&f.pull, "pull", false, "ask registries for newer base images")
 	flags.BoolVar(&f.provenance, "provenance", false, "attach a statement of what went into the image (SLSA)")
-	flags.StringVar(&f.progress, "progress", "auto", "auto, plain or quiet")
+	flags.StringVar(&f.progress, "progress", "auto", "auto, plain, tty or quiet")
 	flags.StringVar(&f.iidFile, "iidfile", "", "file to write the image's ID to")
 	flags.StringVar(&f.metadataFile, "metadata-file", "", "file to write digests and provenance to, as JSON")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print only the image's ID")
@@ -89,7 +91,7 @@ func runBuild(cmd *cobra.Command, p Program, s *Settings, f buildFlags, from str
 		w = cmd.ErrOrStderr()
 	}
 	if !f.quiet {
-		show := &buildProgress{out: w, redraw: f.progress == "auto" && terminal(w)}
+		show := &buildProgress{out: w, redraw: f.progress == "tty" || f.progress == "auto" && terminal(w)}
 		opts.Progress, opts.Warn = show.event, show.warning
 	}
 	var records []build.Provenance
@@ -115,8 +117,8 @@ func buildOptions(s *Settings, f buildFlags) (opts build.Options, err error) {
 		Pull: f.pull, Platforms: f.platforms, Provenance: f.provenance,
 		Cache: filepath.Join(s.DataDir, "build", "cache"), Pulls: s.transfers(),
 	}
-	if f.progress != "auto" && f.progress != "plain" && f.progress != "quiet" {
-		return opts, fmt.Errorf("--progress=%s: want auto, plain or quiet", f.progress)
+	if !slices.Contains([]string{"auto", "plain", "tty", "quiet"}, f.progress) {
+		return opts, fmt.Errorf("--progress=%s: want auto, plain, tty or quiet", f.progress)
 	}
 	if opts.Args, err = pairs(f.args); err != nil {
 		return opts, err
@@ -138,8 +140,11 @@ func buildOptions(s *Settings, f buildFlags) (opts build.Options, err error) {
 // on standard input.
 func buildInput(cmd *cobra.Command, opts *build.Options, f buildFlags, from string) (undo func() error, err error) {
 	undo = func() error { return nil }
-	if u, err := url.Parse(from); err == nil && u.Host != "" || strings.HasPrefix(from, "git@") {
-		return undo, fmt.Errorf("context %q: a remote context is not supported: fetch it first and give its directory", from)
+	if g, ok := build.ParseGit(from); ok {
+		return gitInput(cmd, opts, f, g)
+	}
+	if u, err := url.Parse(from); err == nil && u.Host != "" {
+		return undo, fmt.Errorf("context %q: only git repositories (.git) are fetched: curl -L %s | sampan build -", from, from)
 	}
 	if from == "-" && f.file == "-" {
 		return undo, errors.New("standard input cannot be the context and the Dockerfile")
@@ -170,6 +175,27 @@ func buildInput(cmd *cobra.Command, opts *build.Options, f buildFlags, from stri
 		opts.Content, opts.Dockerfile = raw, "Dockerfile"
 	} else if f.file != "" {
 		opts.Dockerfile = filepath.Join(dir, filepath.Clean("/"+f.file))
+	}
+	return undo, nil
+}
+
+// gitInput fetches a repository for the time of the build.
+func gitInput(cmd *cobra.Command, opts *build.Options, f buildFlags, g build.GitContext) (undo func() error, err error) {
+	dir, err := os.MkdirTemp("", "sampan-context-*")
+	if err != nil {
+		return nil, err
+	}
+	undo = func() error { return os.RemoveAll(dir) }
+	if opts.Context, err = g.Checkout(cmd.Context(), dir); err != nil {
+		return undo, errors.Join(err, undo())
+	}
+	if f.file == "-" {
+		opts.Content, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), build.MaxDockerfile+1))
+		opts.Dockerfile = "Dockerfile"
+		return undo, err
+	}
+	if f.file != "" {
+		opts.Dockerfile = filepath.Join(opts.Context, filepath.Clean("/"+f.file))
 	}
 	return undo, nil
 }

@@ -44,6 +44,8 @@ type UpOptions struct {
 	// SchedulerConfig is the file of a KubeSchedulerConfiguration; "" means
 	// upstream's default scheduler.
 	SchedulerConfig string
+	// FeatureGates are upstream's, where they are not at their default.
+	FeatureGates Gates
 	// KubeletConfig and KubeletConfigDir are the file of a KubeletConfiguration
 	// and a directory of additions to it; "" means our defaults.
 	KubeletConfig, KubeletConfigDir string
@@ -105,6 +107,7 @@ stops everything and leaves nothing behind.`,
 	flags.StringVar(&o.ContainerRuntime, "container-runtime-endpoint", "", "CRI socket of another container engine (default: built in)")
 	flags.StringVar(&o.EncryptionConfig, "encryption-provider-config", "", "file that says what is encrypted at rest, and how (default: Secrets, with a key of our own)")
 	flags.StringVar(&o.SchedulerConfig, "scheduler-config", "", "KubeSchedulerConfiguration of the scheduler: profiles, plugins, extenders (default: upstream's default profile)")
+	flags.Var(&o.FeatureGates, "feature-gates", "upstream's feature gates to switch, as A=true,B=false; known: "+GenericWorkload+" (false: pod groups that are scheduled as one)")
 	flags.StringVar(&o.AuditPolicy, "audit-policy-file", "", "file that says what the audit log has (default: who did what, without bodies)")
 	flags.StringVar(&o.AuditWebhook, "audit-webhook-config-file", "", "kubeconfig of a webhook that gets the audit events too")
 	flags.StringVar(&o.KubeletConfig, "kubelet-config", "", "KubeletConfiguration of this node (default: none)")
