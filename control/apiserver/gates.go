@@ -62,8 +62,9 @@ func (s *Server) resourceConfig(reader *ownReader) resource.Config {
 		Computed: map[schema.GroupVersionResource]resource.Computed{
 			corev1.SchemeGroupVersion.WithResource("componentstatuses"): s.components,
 		},
-		Fallback: http.HandlerFunc(s.serveRemote),
-		Changed:  s.kindsChanged,
+		Fallback:  http.HandlerFunc(s.serveRemote),
+		Changed:   s.kindsChanged,
+		Elsewhere: func(gv schema.GroupVersion) bool { return s.remotes.Remote(gv) },
 	}
 }
 

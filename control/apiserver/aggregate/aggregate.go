@@ -158,8 +158,8 @@ func (a *Aggregator) observe(ctx context.Context, e watch.EventType, s *apiregis
 		a.forget(s.Name)
 		a.KindsChanged()
 	} else {
-		if _, known := a.all[s.Name]; !known {
-			a.KindsChanged()
+		if was := a.all[s.Name]; was == nil || s.Labels[managed] == managedSync && !kinds.Same(was.Spec, s.Spec) {
+			a.KindsChanged() // what this server keeps may have to be put right
 		}
 		a.all[s.Name] = s
 		if apiregistration.Local(s) {
@@ -197,6 +197,14 @@ func (a *Aggregator) find(gv schema.GroupVersion) *remote {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.answering(gv.Version + "." + gv.Group)
+}
+
+// Remote says that an administrator has given a group version to another server,
+// whatever this one has for it.
+func (a *Aggregator) Remote(gv schema.GroupVersion) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.remotes[gv.Version+"."+gv.Group] != nil
 }
 
 // Handler answers requests for remote group versions; the caller has authorised

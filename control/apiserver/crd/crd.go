@@ -17,6 +17,7 @@ package crd
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,6 +81,9 @@ type Definitions struct {
 	byRow    map[*kinds.Kind]*version
 	// ending are the resources of definitions that are being deleted.
 	ending map[schema.GroupResource]bool
+	// parting are the rows of definitions whose objects are being deleted, as
+	// discovery shows them.
+	parting map[*kinds.Kind]*kinds.Kind
 }
 
 // New returns Definitions that serve nothing until Run.
@@ -91,6 +95,7 @@ func New(cfg Config) *Definitions {
 		versions: map[schema.GroupVersionKind]*version{},
 		byRow:    map[*kinds.Kind]*version{},
 		ending:   map[schema.GroupResource]bool{},
+		parting:  map[*kinds.Kind]*kinds.Kind{},
 	}
 }
 
@@ -103,6 +108,24 @@ func (d *Definitions) Ending(gr schema.GroupResource) bool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.ending[gr]
+}
+
+// Shown gives rows as discovery shows them: of a definition whose objects are being
+// deleted, none should be made or changed any more. (They can still be changed: their
+// finalizers have to go.)
+func (d *Definitions) Shown(rows []*kinds.Kind) []*kinds.Kind {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if len(d.parting) == 0 {
+		return rows
+	}
+	out := slices.Clone(rows)
+	for i, row := range rows {
+		if shown := d.parting[row]; shown != nil {
+			out[i] = shown
+		}
+	}
+	return out
 }
 
 // Types gives the typed schema of a custom kind for server-side apply; nil for

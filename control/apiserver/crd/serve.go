@@ -21,6 +21,7 @@ func (k *keeper) serve(def *apiextensionsv1.CustomResourceDefinition) error {
 		return nil
 	}
 	if have != nil && have.def.UID == def.UID && kinds.Same(have.def.Spec, def.Spec) && kinds.Same(have.def.Status.AcceptedNames, def.Status.AcceptedNames) {
+		k.part(have, def)
 		return nil
 	}
 	next, err := newFamily(&k.cfg, def)
@@ -41,6 +42,7 @@ func (k *keeper) serve(def *apiextensionsv1.CustomResourceDefinition) error {
 		kept[row.GVR()] = true
 	}
 	k.served[def.Name] = next
+	k.part(next, def)
 	if have != nil {
 		k.leave(have, kept)
 	}
@@ -83,8 +85,25 @@ func (k *keeper) leave(f *family, kept map[schema.GroupVersionResource]bool) {
 	defer k.mu.Unlock()
 	for _, v := range f.versions {
 		delete(k.byRow, v.row)
+		delete(k.parting, v.row)
 		if k.versions[v.gvk] == v {
 			delete(k.versions, v.gvk)
+		}
+	}
+}
+
+// part notes how a family is shown while its objects are being deleted.
+func (k *keeper) part(f *family, def *apiextensionsv1.CustomResourceDefinition) {
+	if !definition.True(def, apiextensionsv1.Terminating) {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, row := range f.rows() {
+		if k.parting[row] == nil {
+			shown := *row
+			shown.Verbs = []string{"delete", "deletecollection", "get", "list", "watch"}
+			k.parting[row] = &shown
 		}
 	}
 }

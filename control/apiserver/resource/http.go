@@ -39,7 +39,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	at, ok := parsePath(r.URL.Path)
 	if ok {
 		x.begin(at)
-		if _, served := s.table.Load().byResource[at.target.Resource]; served {
+		if c, served := s.table.Load().byResource[at.target.Resource]; served && !s.elsewhere(c.kind) {
 			x.serve(at)
 			return
 		}
@@ -55,6 +55,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.fail(unknownPath())
+}
+
+// elsewhere says that requests for a custom kind are another server's to answer.
+func (s *Server) elsewhere(k *kinds.Kind) bool {
+	return k.Custom != nil && s.cfg.Elsewhere != nil && s.cfg.Elsewhere(k.GVK.GroupVersion())
 }
 
 // begin makes the request of what the URL and the headers say.

@@ -122,6 +122,9 @@ type Config struct {
 	// Fallback serves the resource paths that no kind claims (custom resources,
 	// aggregation); nil answers 404.
 	Fallback http.Handler
+	// Elsewhere says that clients' requests for the custom kinds of a group version
+	// go to Fallback, although they are in the table; nil: none do.
+	Elsewhere func(gv schema.GroupVersion) bool
 	// Changed is called when the table of what is served has changed; it must not
 	// wait. Nil tells nobody.
 	Changed func()

@@ -1,0 +1,187 @@
+package apiserver
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+
+	"github.com/sampan-dev/sampan/internal/pki"
+)
+
+// A definition is in discovery and in both forms of OpenAPI within a second, under
+// new tags; nothing is sent again to who has it.
+func TestPublication(t *testing.T) {
+	w := start(t)
+	admin := w.as("admin", "system:masters")
+	w.registered(admin)
+	documents := []struct{ path, accept string }{
+		{"/apis", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"},
+		{"/openapi/v2", "application/json"}, {"/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"},
+		{"/openapi/v3", "application/json"}, {"/openapi/v3/apis/sea.example.com/v1", "application/json"},
+	}
+	get := func(path, accept, tag string) (code int, now, text string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), "GET", w.url+path, nil)
+		must(t, err)
+		r.Header.Set("Accept", accept)
+		if tag != "" {
+			r.Header.Set("If-None-Match", tag)
+		}
+		answer, err := admin.Do(r)
+		must(t, err)
+		defer answer.Body.Close()
+		var b strings.Builder
+		_, err = io.Copy(&b, answer.Body)
+		must(t, err)
+		return answer.StatusCode, answer.Header.Get("Etag"), b.String()
+	}
+	tags := map[string]string{}
+	settle := func() {
+		for _, d := range documents {
+			_, tags[d.path+d.accept], _ = get(d.path, d.accept, "")
+		}
+	}
+	eventually(t, "nothing more is registered", func() bool {
+		settle()
+		for _, d := range documents[:4] {
+			if code, _, _ := get(d.path, d.accept, tags[d.path+d.accept]); code != http.StatusNotModified {
+				return false
+			}
+		}
+		return true
+	})
+	w.made(admin, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", simple("boats", "Boat", "sea.example.com"))
+	made := time.Now()
+	for _, d := range documents {
+		eventually(t, d.path+" has boats", func() bool {
+			code, tag, text := get(d.path, d.accept, tags[d.path+d.accept])
+			return code == 200 && tag != "" && tag != tags[d.path+d.accept] && strings.Contains(text, "sea.example.com")
+		})
+	}
+	if took := time.Since(made); took > 3*time.Second { // a second, and what a busy machine makes of it
+		t.Errorf("it took %v to publish a definition everywhere", took)
+	}
+	settle()
+	for _, d := range documents {
+		if code, _, _ := get(d.path, d.accept, tags[d.path+d.accept]); code != http.StatusNotModified {
+			t.Errorf("%s once more: %d", d.path, code)
+		}
+	}
+}
+
+// registered waits until the groups that every server has are registered.
+func (w *world) registered(c *http.Client) {
+	w.t.Helper()
+	eventually(w.t, "own groups are registered", func() bool {
+		code, _ := w.do(c, "GET", "/apis/apiregistration.k8s.io/v1/apiservices/v1.storage.k8s.io", nil, nil)
+		return code == 200
+	})
+}
+
+// What is about to go is shown as such; it can still be changed, or it could never go.
+func TestDiscoveryOfWhatEnds(t *testing.T) {
+	w := start(t)
+	admin := w.as("admin", "system:masters")
+	const definition = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+	w.made(admin, definition, simple("boats", "Boat", "sea.example.com"))
+	const boats = "/apis/sea.example.com/v1/namespaces/default/boats"
+	boat := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "sea.example.com/v1", "kind": "Boat",
+		"metadata": map[string]any{"name": "a", "finalizers": []any{"a.example.com/b"}}}}
+	eventually(t, "a boat", func() bool { code, _ := w.do(admin, "POST", boats, boat, nil); return code == 201 })
+	verbs := func() string {
+		var list metav1.APIResourceList
+		w.do(admin, "GET", "/apis/sea.example.com/v1", nil, &list)
+		if len(list.APIResources) == 0 {
+			return ""
+		}
+		return strings.Join(list.APIResources[0].Verbs, " ")
+	}
+	if got := verbs(); got != "create delete deletecollection get list patch update watch" {
+		t.Errorf("at first: %s", got)
+	}
+	if code, text := w.do(admin, "DELETE", definition+"/boats.sea.example.com", nil, nil); code != 200 {
+		t.Fatalf("delete: %d %s", code, text)
+	}
+	eventually(t, "fewer verbs", func() bool { return verbs() == "delete deletecollection get list watch" })
+	boat.SetName("b")
+	if code, text := w.do(admin, "POST", boats, boat, nil); code != 403 || !strings.Contains(text, "create not allowed while custom resource definition is terminating") {
+		t.Errorf("another boat: %d %s", code, text)
+	}
+	w.merge(admin, boats+"/a", map[string]any{"metadata": map[string]any{"finalizers": nil}})
+	eventually(t, "all gone", func() bool {
+		code, _ := w.do(admin, "GET", definition+"/boats.sea.example.com", nil, nil)
+		return code == 404
+	})
+	if got := verbs(); got != "" {
+		t.Errorf("at last: %s", got)
+	}
+}
+
+// Of a group version that a definition and an administrator's APIService are about,
+// the APIService decides; without it the server makes its own again.
+func TestAPIServiceBeforeDefinition(t *testing.T) {
+	proxies, err := pki.Temporary(time.Now)
+	must(t, err)
+	back := startWith(t, func(c *Config) { c.FrontProxy, c.Names = proxies, []string{"wares.shop.svc"} })
+	front := startWith(t, func(c *Config) { c.FrontProxy = proxies })
+	backAdmin, admin := back.as("admin", "system:masters"), front.as("admin", "system:masters")
+	const service = "/apis/apiregistration.k8s.io/v1/apiservices/v1.wares.example.com"
+	for w, c := range map[*world]*http.Client{back: backAdmin, front: admin} {
+		w.made(c, "/api/v1/namespaces", &corev1.Namespace{TypeMeta: typed("v1", "Namespace"), ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
+		w.made(c, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", simple("flunders", "Flunder", "wares.example.com"))
+	}
+	const at = "/apis/wares.example.com/v1/namespaces/shop/flunders"
+	for w, c := range map[*world]*http.Client{back: backAdmin, front: admin} {
+		name := map[bool]string{true: "of-back", false: "of-front"}[w == back]
+		flunder := map[string]any{"apiVersion": "wares.example.com/v1", "kind": "Flunder", "metadata": map[string]any{"name": name}}
+		eventually(t, "a flunder", func() bool { code, _ := w.do(c, "POST", at, flunder, nil); return code == 201 })
+	}
+	var own apiregistrationv1.APIService
+	eventually(t, "a definition is registered", func() bool { code, _ := front.do(admin, "GET", service, nil, &own); return code == 200 })
+	if own.Labels["kube-aggregator.kubernetes.io/automanaged"] != "true" || own.Spec.GroupPriorityMinimum != 1000 || own.Spec.VersionPriority != 100 {
+		t.Errorf("a definition's APIService: %v %+v", own.Labels, own.Spec)
+	}
+	// What the server keeps it puts right; what an administrator has taken over it leaves.
+	front.merge(admin, service, map[string]any{"spec": map[string]any{"versionPriority": 7}})
+	eventually(t, "it is put right", func() bool { front.do(admin, "GET", service, nil, &own); return own.Spec.VersionPriority == 100 })
+	front.made(admin, "/api/v1/namespaces/shop/services", &corev1.Service{TypeMeta: typed("v1", "Service"), ObjectMeta: metav1.ObjectMeta{Name: "wares"},
+		Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "localhost"}})
+	link, err := url.Parse(back.url)
+	must(t, err)
+	port, err := strconv.Atoi(link.Port())
+	must(t, err)
+	front.merge(admin, service, map[string]any{"metadata": map[string]any{"labels": nil}, "spec": map[string]any{"caBundle": back.ca.PEM(),
+		"service": map[string]any{"namespace": "shop", "name": "wares", "port": port}}})
+	names := func() string {
+		var list unstructured.UnstructuredList
+		code, text := front.do(admin, "GET", at, nil, &list)
+		if code != 200 {
+			return text
+		}
+		var all []string
+		for _, item := range list.Items {
+			all = append(all, item.GetName())
+		}
+		return strings.Join(all, " ")
+	}
+	eventually(t, "the other server answers", func() bool { return names() == "of-back" })
+	if code, text := front.do(admin, "DELETE", service, nil, nil); code != 200 {
+		t.Fatalf("delete: %d %s", code, text)
+	}
+	eventually(t, "the definition is served again", func() bool { return names() == "of-front" })
+	eventually(t, "and registered again", func() bool {
+		code, text := front.do(admin, "GET", service, nil, nil)
+		var s apiregistrationv1.APIService
+		return code == 200 && json.Unmarshal([]byte(text), &s) == nil && s.Labels["kube-aggregator.kubernetes.io/automanaged"] == "true"
+	})
+}
