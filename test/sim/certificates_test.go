@@ -244,7 +244,11 @@ func servingRequestOf(t *testing.T, name string, names ...string) []byte {
 // addressed makes a node that says that it is found at ips.
 func (p *plane) addressed(name string, ips ...string) {
 	p.Helper()
-	n, err := client.Nodes.Create(p.Context(), p.admin, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	if _, err := client.Nodes.Create(p.Context(), p.admin, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
+		p.Fatal(err)
+	}
+	p.settle() // controllers write to a new node, too
+	n, err := client.Nodes.Get(p.Context(), p.admin, "", name)
 	if err != nil {
 		p.Fatal(err)
 	}
