@@ -29,7 +29,7 @@ func patience(r *http.Request) time.Duration {
 // it is answered, cheaply and not with a failure of the server; and who has no
 // rights gets nothing by it but what is for everybody.
 func FuzzRequest(f *testing.F) {
-	for _, line := range []string{
+	for i, line := range []string{
 		"GET /api/v1/namespaces/default/configmaps?limit=1&continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MSwic3RhcnQiOiJhIn0",
 		"GET /api/v1/pods?labelSelector=a%20in%20(b,c)&fieldSelector=spec.nodeName%3Dx&resourceVersion=0&resourceVersionMatch=NotOlderThan",
 		"GET /api/v1/pods?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&timeoutSeconds=1",
@@ -41,12 +41,13 @@ func FuzzRequest(f *testing.F) {
 		"POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews?pretty=x&dryRun=All", "POST /api/v1/namespaces/default/serviceaccounts/default/token",
 		"PATCH /api/v1/namespaces/default/serviceaccounts/default?fieldManager=m&force=yes&fieldValidation=Strict", "OPTIONS *", "CONNECT a:1", "GET http://x/api", "BREW /api/v1/pods",
 	} {
-		for _, headers := range []string{
+		all := []string{
 			"Accept: application/json;as=Table;g=meta.k8s.io;v=v1,application/cbor;q=0.9,*/*\r\nContent-Type: application/merge-patch+json",
 			"Accept-Encoding: gzip\r\nContent-Type: application/cbor\r\nContent-Encoding: gzip", "Impersonate-User: system:admin\r\nImpersonate-Extra-a%2fb: c",
 			"X-Remote-User: admin\r\nX-Remote-Group: system:masters", "Authorization: Basic YTpi", "Authorization: Bearer abcdef.0123456789abcdef\r\nIf-None-Match: *",
 			"Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13",
-		} {
+		}
+		for _, headers := range []string{all[i%len(all)], all[(i+3)%len(all)]} {
 			f.Add([]byte(line + " HTTP/1.1\r\nHost: a\r\n" + headers + "\r\nContent-Length: 34\r\n\r\n{\"metadata\":{\"labels\":{\"a\":\"b\"}}} "))
 		}
 	}

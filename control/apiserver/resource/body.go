@@ -38,7 +38,7 @@ func (x *exchange) readBody() error {
 		if !slices.Contains(strings.Split(patchTypes(x.call.kind), ", "), string(x.req.PatchType)) {
 			return unsupported(patchTypes(x.call.kind))
 		}
-		return nil
+		return x.countPatch(data)
 	}
 	m, ok := mediaOf(contentType)
 	if !ok {
@@ -75,6 +75,9 @@ func (x *exchange) decodeBody(data []byte, m mediaType) error {
 	c := x.call
 	want := c.gvk()
 	into := c.newBody()
+	if err := x.count(data, m, into); err != nil {
+		return err
+	}
 	strictness := c.strictness()
 	obj, got, strict, err := x.server.codec.decode(data, m, want, into, strictness != metav1.FieldValidationIgnore)
 	if err == nil && got != nil && got.GroupVersion() != want.GroupVersion() {
@@ -90,6 +93,9 @@ func (x *exchange) decodeBody(data []byte, m mediaType) error {
 	}
 	if err == nil {
 		strict, err = coerce(c.kind, obj, strict)
+	}
+	if err == nil {
+		err = sound(obj, m)
 	}
 	if err == nil && len(strict) > 0 && strictness == metav1.FieldValidationStrict {
 		err = runtime.NewStrictDecodingError(strict)

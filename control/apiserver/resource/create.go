@@ -262,7 +262,7 @@ func (c *call) acceptVirtual(ctx context.Context, obj kinds.Object) error {
 	c.setDefaults(obj)
 	if c.kind.Strategy.Validate != nil {
 		if errs := c.kind.Strategy.Validate(obj); len(errs) > 0 {
-			return apierrors.NewInvalid(c.kind.GVK.GroupKind(), obj.GetName(), errs)
+			return invalid(c.kind.GVK.GroupKind(), obj.GetName(), errs)
 		}
 	}
 	return c.admitSub(ctx, obj)

@@ -143,7 +143,7 @@ func (c *call) checkNew(obj kinds.Object) error {
 		errs = append(errs, c.kind.Strategy.Validate(obj)...)
 	}
 	if len(errs) > 0 {
-		return apierrors.NewInvalid(c.kind.GVK.GroupKind(), obj.GetName(), errs)
+		return invalid(c.kind.GVK.GroupKind(), obj.GetName(), errs)
 	}
 	c.warnings(obj, nil)
 	return nil
@@ -169,7 +169,7 @@ func (c *call) checkChange(next, old kinds.Object) error {
 		if c.kind.Custom != nil {
 			gvk = c.kind.GVK // the paths are those of the object, also through its scale
 		}
-		return apierrors.NewInvalid(gvk.GroupKind(), next.GetName(), errs)
+		return invalid(gvk.GroupKind(), next.GetName(), errs)
 	}
 	if c.sub == nil {
 		c.warnings(next, old)

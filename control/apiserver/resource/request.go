@@ -53,6 +53,9 @@ type Request struct {
 	// ("/v1/x" of ".../services/web/proxy/v1/x").
 	Path string
 
+	// wide says that the body has more in it than owners of fields are tracked for.
+	wide bool
+
 	// Warn shows the user a warning; nil drops it.
 	Warn func(text string)
 

@@ -71,6 +71,10 @@ var shapers = sync.Pool{New: func() any { return &shaper{b: make([]byte, 0, 1<<1
 // track writes into obj who owns the fields that differ from old, which is nil
 // for a new object.
 func (c *call) track(obj, old kinds.Object) {
+	if c.req.wide {
+		obj.SetManagedFields(nil)
+		return
+	}
 	s := shapers.Get().(*shaper)
 	defer shapers.Put(s)
 	s.b, s.failed = s.b[:0], false
