@@ -102,7 +102,7 @@ func (c *cluster) startDeciders(ctx context.Context, g *errgroup.Group, plane *c
 	}
 	g.Go(func() error {
 		return c.lead(ctx, plane, "kube-scheduler", candidate, func(ctx context.Context) error {
-			placing, err := newScheduler(c.SchedulerConfig, plane.component(schedulerUser), uint64(time.Now().UnixNano()), c.timeline, c.log)
+			placing, err := newScheduler(c.placing(), plane.component(schedulerUser), uint64(time.Now().UnixNano()), c.timeline, c.log)
 			if err != nil {
 				return err
 			}
@@ -113,7 +113,7 @@ func (c *cluster) startDeciders(ctx context.Context, g *errgroup.Group, plane *c
 	g.Go(func() error {
 		return c.lead(ctx, plane, "kube-controller-manager", candidate, func(ctx context.Context) error {
 			return all.Start(plane.queues.With(ctx), all.Config{
-				Transport: plane.controller, Kinds: controller.NewKinds(controller.Stored(kinds.Kinds())...), RootCA: c.authority.PEM(), Log: c.log,
+				Transport: plane.controller, Kinds: controller.NewKinds(controller.Stored(kinds.With(c.FeatureGates))...), RootCA: c.authority.PEM(), Log: c.log,
 				Authority: c.authority, TokenKey: tokens, NodeRanges: c.nodeRanges(),
 			})
 		})
@@ -156,7 +156,7 @@ func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.List
 	}
 	return apiserver.New(apiserver.Config{
 		FrontProxy: front, Components: components,
-		Store: objects, Kinds: kinds.Kinds(), Authority: c.authority, TokenKey: tokens, Listener: l,
+		Store: objects, Kinds: kinds.With(c.FeatureGates), Authority: c.authority, TokenKey: tokens, Listener: l,
 		Advertise: netip.AddrPortFrom(c.address, uint16(c.Port)), Names: []string{c.NodeName, "127.0.0.1", "::1", c.pods.Masked().Addr().Next().String()},
 		ServiceRanges: []netip.Prefix{c.services}, Domain: c.Domain,
 		AuditPath: filepath.Join(c.DataDir, "audit.log"), AuditPolicy: c.AuditPolicy, AuditWebhook: c.AuditWebhook, Extra: extra, Collectors: more,

@@ -13,6 +13,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sampan-dev/sampan/cli"
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/lease"
 	"github.com/sampan-dev/sampan/control/scheduler"
@@ -24,16 +25,27 @@ import (
 // schedulerUser is the scheduler as a user of the API.
 var schedulerUser = identity.Identity{Name: "system:kube-scheduler", Groups: []string{identity.Authenticated}}
 
+// placing is how pods are placed: by a file's profiles, in gangs or not.
+type placing struct {
+	file  string
+	gangs bool
+}
+
+func (c *cluster) placing() placing {
+	return placing{c.SchedulerConfig, c.FeatureGates[cli.GenericWorkload]}
+}
+
 // newScheduler makes the scheduler that a file describes; without one, as every
 // cluster of ours has it.
-func newScheduler(file string, t client.Transport, seed uint64, marks *timeline.Recorder, log *slog.Logger) (*scheduler.Scheduler, error) {
+func newScheduler(how placing, t client.Transport, seed uint64, marks *timeline.Recorder, log *slog.Logger) (*scheduler.Scheduler, error) {
 	cfg := scheduler.Config{Profiles: profile.Default()}
-	if file != "" {
+	if how.file != "" {
 		var err error
-		if cfg, err = profile.Load(file); err != nil {
+		if cfg, err = profile.Load(how.file); err != nil {
 			return nil, err
 		}
 	}
+	cfg.Gangs = how.gangs
 	cfg.Transport, cfg.Seed, cfg.Timeline, cfg.Log = t, seed, marks, log
 	return scheduler.New(cfg)
 }

@@ -59,3 +59,12 @@ func Kinds() []*kinds.Kind {
 	}
 	return table
 }
+
+// With makes the table with what feature gates add to it.
+func With(gates map[string]bool) []*kinds.Kind {
+	table := Kinds()
+	if gates[scheduling.GroupGate] {
+		table = append(table, scheduling.GroupKinds()...)
+	}
+	return table
+}
