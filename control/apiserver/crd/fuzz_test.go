@@ -9,6 +9,7 @@ import (
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
 	"github.com/sampan-dev/sampan/kinds"
@@ -167,6 +168,44 @@ func FuzzObject(f *testing.F) {
 		}
 		if errs := v.validateUpdate(back, obj); len(errs) > 0 && kinds.Same(content(back), content(obj)) {
 			t.Fatalf("an unchanged object is no longer valid: %v", errs)
+		}
+	})
+}
+
+// FuzzConversion: what a webhook sends back is the same object in another version,
+// or refused.
+func FuzzConversion(f *testing.F) {
+	for _, objects := range []string{
+		`{"apiVersion":"a.b/v2","kind":"A","metadata":{"name":"n","namespace":"x","uid":"u","labels":{"a":"b"}},"spec":{}}`,
+		`{"apiVersion":"a.b/v2","kind":"A","metadata":{"name":"n","namespace":"x","uid":"u","annotations":{"a":1},"finalizers":["f"]}}`,
+		`{"apiVersion":"a.b/v2","kind":"A","metadata":[]}`, `null`, `{"apiVersion":"a.b/v2","kind":"AList","items":[{"kind":"A"}]}`,
+	} {
+		f.Add([]byte(`{"apiVersion":"apiextensions.k8s.io/v1","kind":"ConversionReview","response":{"uid":"u","result":{"status":"Success"},"convertedObjects":[` + objects + `]}}`))
+	}
+	f.Add([]byte(`{"apiVersion":"apiextensions.k8s.io/v1","kind":"ConversionReview","response":{"uid":"u","result":{"status":"Failure","message":"no"}}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		answer := &apiextensionsv1.ConversionReview{}
+		if json.Unmarshal(data, answer) != nil {
+			return
+		}
+		raw, err := converted(answer, "u", apiextensionsv1.SchemeGroupVersion.String())
+		if err != nil {
+			return
+		}
+		c := conversion{to: schema.GroupVersionKind{Group: "a.b", Version: "v2", Kind: "A"}}
+		for i := range raw {
+			in := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "a.b/v1", "kind": "A",
+				"metadata": map[string]any{"name": "n", "namespace": "x", "uid": "u", "resourceVersion": "7", "finalizers": []any{"f"}}}}
+			out := &unstructured.Unstructured{}
+			if out.UnmarshalJSON(raw[i].Raw) != nil || c.check(in, out) != nil {
+				continue
+			}
+			if out.GetResourceVersion() != "7" || out.GetUID() != "u" || len(out.GetFinalizers()) != 1 || out.GetFinalizers()[0] != "f" || len(out.GetOwnerReferences()) > 0 {
+				t.Errorf("%s became %v", raw[i].Raw, out.Object)
+			}
+			if _, err := out.MarshalJSON(); err != nil {
+				t.Errorf("%s cannot be written: %v", raw[i].Raw, err)
+			}
 		}
 	})
 }
