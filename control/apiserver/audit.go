@@ -10,6 +10,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 
@@ -77,6 +78,42 @@ func (a *auditLog) close() error { return a.Close() }
 // audited writes down what is asked of next.
 func (s *Server) audited(next http.Handler) http.Handler {
 	return s.audit.Handler(s.noted(next), s.describe)
+}
+
+// strangers refuses those who could not say who they are. A policy may want that
+// written down; without one, whoever can reach the server could fill the log.
+func (s *Server) strangers() http.Handler {
+	refuse := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 {
+			w.Header().Set("Connection", "close") // no strangers on streams: upstream's UnauthenticatedHTTP2DOSMitigation
+		}
+		if record := audit.From(r.Context()); record != nil {
+			record.Failed(metav1.Status{Code: http.StatusUnauthorized, Message: attempted(r)})
+		}
+		Fail(w, apierrors.NewUnauthorized("Unauthorized"))
+	})
+	if s.audit.Policy == nil {
+		return refuse
+	}
+	return s.audited(refuse)
+}
+
+// attempted says, in upstream's words, how somebody tried to say who they are.
+func attempted(r *http.Request) string {
+	var ways []string
+	if _, _, ok := r.BasicAuth(); ok {
+		ways = append(ways, "basic")
+	}
+	if scheme, _, ok := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " "); ok && strings.EqualFold(scheme, "bearer") {
+		ways = append(ways, "bearer")
+	}
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		ways = append(ways, "x509")
+	}
+	if len(ways) == 0 {
+		return "Authentication failed, no credentials provided"
+	}
+	return "Authentication failed, attempted: " + strings.Join(ways, ", ")
 }
 
 // noted passes on what was noted before there was a record.

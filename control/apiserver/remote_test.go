@@ -301,6 +301,13 @@ func waresDown(t *testing.T, w *world, c *http.Client, s *wares, list string) {
 	if code, text := w.do(c, "GET", list, nil, nil); code != http.StatusServiceUnavailable || text != "service unavailable\n" {
 		t.Errorf("list: %d %q", code, text)
 	}
+	_, text := w.do(c, "GET", "/metrics", nil, nil)
+	for _, want := range []string{`aggregator_unavailable_apiservice{name="v1.wares.example.com"} 1`, `aggregator_unavailable_apiservice{name="v1.apps"} 0`,
+		`aggregator_unavailable_apiservice_total{name="v1.wares.example.com",reason="FailedDiscoveryCheck"} 1`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
 	if v := wholeWares(w, c); v == nil || v.Freshness != apidiscoveryv2.DiscoveryFreshnessStale || len(v.Resources) != 1 {
 		t.Errorf("discovery: %+v", v)
 	}

@@ -20,14 +20,13 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/discovery"
 	"github.com/sampan-dev/sampan/control/apiserver/watchdog"
 	"github.com/sampan-dev/sampan/internal/identity"
-	"github.com/sampan-dev/sampan/kinds"
 )
 
 // routes builds the journey of an HTTP request: contained, named, authenticated,
 // then either a resource (which authorises itself) or another path.
 func (s *Server) routes() (http.Handler, error) {
 	others := http.NewServeMux()
-	found := s.remotes.Discovery(discovery.New(func() []*kinds.Kind { return s.crds.Shown(s.resources.Kinds()) }, s.cfg.Advertise.String()))
+	found := s.remotes.Discovery(discovery.New(s.resources.Kinds, s.cfg.Advertise.String()))
 	others.Handle("/api", found)
 	others.Handle("/apis", found)
 	others.Handle("/api/", found)
@@ -153,13 +152,14 @@ func peer(r *http.Request) string {
 
 // authenticate finds out who asks, and as whom they want to act.
 func (s *Server) authenticate(next http.Handler) http.Handler {
+	stranger := s.strangers()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		who, err := s.authn.Authenticate(r)
 		s.metrics.who.came(r, who, err, began)
 		if err != nil {
 			s.cfg.Log.Debug("request refused", "path", r.URL.Path, "error", err)
-			Fail(w, apierrors.NewUnauthorized("Unauthorized"))
+			stranger.ServeHTTP(w, r)
 			return
 		}
 		r.Header.Del("Authorization") // no handler behind this, and no one behind a proxy, needs it

@@ -6,6 +6,9 @@ import (
 	"crypto/x509"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -107,5 +110,31 @@ func BenchmarkWho(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// Who cannot say who they are is written down where a policy wants it.
+func TestStrangersAreAudited(t *testing.T) {
+	policy := filepath.Join(t.TempDir(), "policy.yaml")
+	must(t, os.WriteFile(policy, []byte("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n"), 0o600))
+	w := startWith(t, func(c *Config) { c.AuditPolicy = policy })
+	nobody := w.as("")
+	if code, _ := w.do(nobody, "GET", "/api/v1/pods", nil, nil); code != http.StatusUnauthorized {
+		t.Errorf("nobody: %d", code)
+	}
+	if code, _ := w.do(nobody, "GET", "/api/v1/secrets", nil, nil, "Authorization", "Bearer x"); code != http.StatusUnauthorized {
+		t.Errorf("a bad token: %d", code)
+	}
+	w.stop()
+	audit, err := os.ReadFile(w.audit)
+	must(t, err)
+	for resource, want := range map[string]string{"pods": "Authentication failed, no credentials provided", "secrets": "Authentication failed, attempted: bearer"} {
+		found := false
+		for line := range strings.Lines(string(audit)) {
+			found = found || strings.Contains(line, `"resource":"`+resource+`"`) && strings.Contains(line, want) && strings.Contains(line, `"code":401`)
+		}
+		if !found {
+			t.Errorf("no line on %s says %q", resource, want)
+		}
 	}
 }

@@ -79,6 +79,7 @@ type Aggregator struct {
 	inside  map[string]*remote // by the name that an APIService would have; never changes
 	synced  chan struct{}
 	changed chan struct{} // there may be something to register
+	lapses  lapses
 
 	mu       sync.Mutex // guards what follows
 	all      map[string]*apiregistrationv1.APIService

@@ -183,7 +183,9 @@ func (r *remote) write(ctx context.Context, c apiregistrationv1.APIServiceCondit
 			return nil // somebody else's turn
 		}
 		c.LastTransitionTime = metav1.NewTime(r.owner.cfg.Now())
+		var before *apiregistrationv1.APIServiceCondition
 		if was := apiregistration.Available(have); was != nil {
+			before = was
 			if was.Status == c.Status {
 				c.LastTransitionTime = was.LastTransitionTime
 			}
@@ -198,6 +200,9 @@ func (r *remote) write(ctx context.Context, c apiregistrationv1.APIServiceCondit
 			next.Status.Conditions = append(next.Status.Conditions, c)
 		}
 		_, err = r.owner.cfg.Objects.Update(ctx, services.Object(name).Sub("status"), next, metav1.UpdateOptions{})
+		if err == nil {
+			r.owner.lapses.note(name, before, c)
+		}
 		if !apierrors.IsConflict(err) {
 			return err
 		}
