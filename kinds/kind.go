@@ -105,8 +105,10 @@ type Custom struct {
 	// Convert makes an object of another version of the same kind, for the
 	// record of field owners; obj is left alone.
 	Convert func(obj Object, to schema.GroupVersionKind) (Object, error)
-	// Stored is the version that is stored.
-	Stored schema.GroupVersionKind
+	// Stored is the version that is stored, StoredServed whether clients may ask
+	// for it.
+	Stored       schema.GroupVersionKind
+	StoredServed bool
 }
 
 // Strategy is what happens to an object between decoding and storing. The

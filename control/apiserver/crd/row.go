@@ -57,6 +57,8 @@ func (v *version) buildRow() (*kinds.Kind, error) {
 			Convert: v.family.convertFor,
 			Asks:    v.family.asks(),
 			Stored:  v.family.hub.gvk,
+
+			StoredServed: v.family.hub.spec.Served,
 		},
 	}
 	row.Fields, row.FieldLabels = v.selectable()

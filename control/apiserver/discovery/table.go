@@ -127,9 +127,10 @@ func (v *groupVersion) resourceList() *metav1.APIResourceList {
 }
 
 // storageHash is by which clients see that a kind is stored in another version than
-// before: upstream's eight bytes, and "" for what is not stored.
+// before: upstream's eight bytes, and "" for what is not stored, or in a version that
+// is not served.
 func storageHash(k *kinds.Kind) string {
-	if k.Storage == "" {
+	if k.Storage == "" || k.Custom != nil && !k.Custom.StoredServed {
 		return ""
 	}
 	stored := k.GVK
