@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -147,9 +148,12 @@ func (c *call) admit(ctx context.Context, a *Attributes) error {
 	if !ok {
 		return asForbidden(a.Target, c.server.cfg.Admission.Admit(ctx, a))
 	}
-	owners := obj.GetManagedFields()
+	owners := slices.Clone(obj.GetManagedFields())
 	if err := c.server.cfg.Admission.Admit(ctx, a); err != nil {
 		return asForbidden(a.Target, err)
+	}
+	if sameOwners(obj.GetManagedFields(), owners) {
+		return nil // they could be read before
 	}
 	if err := managedfields.ValidateManagedFields(obj.GetManagedFields()); err != nil {
 		obj.SetManagedFields(owners)

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,20 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// believed is how long a body may say that it is for room to be made before it comes.
+const believed = 64 << 10
+
+// wholeBody reads the body, into one piece of memory where its length is told.
+func (x *exchange) wholeBody() ([]byte, error) {
+	body := http.MaxBytesReader(x.w, x.r.Body, MaxBody)
+	if n := x.r.ContentLength; n >= 0 && n <= believed {
+		b := bytes.NewBuffer(make([]byte, 0, n+bytes.MinRead)) // which is what it wants to find
+		_, err := b.ReadFrom(body)
+		return b.Bytes(), err
+	}
+	return io.ReadAll(body)
+}
+
 // readBody reads and decodes what the verb carries.
 func (x *exchange) readBody() error {
 	switch x.req.Verb {
@@ -23,7 +38,7 @@ func (x *exchange) readBody() error {
 	default:
 		return nil
 	}
-	data, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, MaxBody))
+	data, err := x.wholeBody()
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):

@@ -57,7 +57,7 @@ func (c *codec) store(ctx context.Context, obj kinds.Object, k *kinds.Kind) ([]b
 	if _, ok := obj.(runtime.Unstructured); ok {
 		return encode(c.json, obj)
 	}
-	return encode(c.proto, obj)
+	return c.encodeProto(obj)
 }
 
 // load makes an object of kind k from its stored bytes. Only a custom kind may
@@ -91,6 +91,35 @@ func (c *codec) read(data []byte, k *kinds.Kind, obj kinds.Object) error {
 		return fmt.Errorf("%T has no protobuf form", obj)
 	}
 	return message.Unmarshal(envelope.Raw)
+}
+
+// encodeProto is encode for protobuf, without a copy.
+func (c *codec) encodeProto(obj runtime.Object) ([]byte, error) {
+	var m message
+	if err := c.proto.EncodeWithAllocator(obj, &m, &m); err != nil {
+		return nil, fmt.Errorf("encode %T: %w", obj, err)
+	}
+	return m.written, nil
+}
+
+// message is what the protobuf serializer writes, in the memory that it was given to
+// write it in.
+type message struct{ room, written []byte }
+
+// Allocate implements runtime.MemoryAllocator.
+func (m *message) Allocate(n uint64) []byte {
+	m.room = make([]byte, n)
+	return m.room
+}
+
+// Write implements io.Writer.
+func (m *message) Write(p []byte) (int, error) {
+	if m.written == nil && len(p) > 0 && len(m.room) >= len(p) && &p[0] == &m.room[0] {
+		m.written = m.room[:len(p):len(p)]
+		return len(p), nil
+	}
+	m.written = append(m.written, p...)
+	return len(p), nil
 }
 
 func encode(e runtime.Encoder, obj runtime.Object) ([]byte, error) {

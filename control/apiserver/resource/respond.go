@@ -170,7 +170,7 @@ func (x *exchange) encode(f form, obj runtime.Object) ([]byte, error) {
 func (c *codec) encodeAs(m mediaType, pretty bool, obj runtime.Object) ([]byte, error) {
 	switch {
 	case m == mediaProtobuf:
-		return encode(c.proto, obj)
+		return c.encodeProto(obj)
 	case m == mediaCBOR:
 		return c.cbor.Encode(obj)
 	case m == mediaYAML:
