@@ -170,6 +170,13 @@ func (w *world) statefulSetsLife(name string) {
 	if w.rng.IntN(2) == 0 {
 		s.Spec.PodManagementPolicy = appsv1.ParallelPodManagement
 	}
+	if w.rng.IntN(2) == 0 {
+		soon := int64(5 + w.rng.IntN(20))
+		for _, taint := range []string{corev1.TaintNodeUnreachable, corev1.TaintNodeNotReady} {
+			s.Spec.Template.Spec.Tolerations = append(s.Spec.Template.Spec.Tolerations, corev1.Toleration{
+				Key: taint, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &soon})
+		}
+	}
 	made := func() error {
 		_, err := client.StatefulSets.Create(w.t.Context(), w.admin, s)
 		return err

@@ -1,16 +1,19 @@
 package seeded
 
 import (
-	"bytes"
+	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -22,6 +25,8 @@ var (
 	first    = flag.Bool("first", false, "end with the first seed that fails")
 	// share is given to a child process: "1/2" lives the second half.
 	share = flag.String("share", "", "live the seeds that leave this remainder, as 1/2")
+	// until is given to a child process: no life begins later, in Unix seconds.
+	until = flag.Int64("until", 0, "begin no life after this time")
 )
 
 // shown is how much of a failing seed's trace is shown: its end.
@@ -34,6 +39,17 @@ const shortSeeds = 24
 // One that takes longer has come to a stop: somebody in it waits for what false time
 // can't bring, as for a lock whose holder sleeps.
 const longestLife = 3 * time.Minute
+
+// Times before this test's deadline: no life begins in the last minutes of it, and who
+// still lives in its last half minute is asked where he stands.
+const (
+	lastBirth = 2 * time.Minute
+	lastWord  = 30 * time.Second
+)
+
+// enough is the part of the seeds that has to be lived, of a hundred, when the time is
+// over before all have been.
+const enough = 40
 
 // childEnv makes a child's garbage collector rare: a life is short, and what it
 // leaves behind is collected with it.
@@ -61,7 +77,7 @@ func TestSeeds(t *testing.T) {
 	liveAll(t, count)
 }
 
-// liveAll lives the seeds of this process's share.
+// liveAll lives the seeds of this process's share, and tells how many.
 func liveAll(t *testing.T, count int) {
 	mine, of := uint64(0), uint64(1)
 	if *share != "" {
@@ -70,11 +86,17 @@ func liveAll(t *testing.T, count int) {
 		}
 	}
 	k := newKeys(t)
+	lived := 0
+	defer func() { fmt.Printf(livedLine, lived) }()
 	for seed := *from; seed < *from+uint64(count); seed++ {
 		if seed%of != mine {
 			continue
 		}
+		if *until != 0 && time.Now().Unix() > *until {
+			return
+		}
 		trace, wrong := live(t, seed, k)
+		lived++
 		report(t, seed, trace, wrong)
 		if *first && t.Failed() {
 			return
@@ -82,29 +104,80 @@ func liveAll(t *testing.T, count int) {
 	}
 }
 
-// split lives the seeds in n processes of this very program.
+// livedLine is how a child tells its parent how many seeds it has lived.
+const livedLine = "lived %d\n"
+
+// split lives the seeds in n processes of this very program. They write into files, so
+// that nobody waits for a pipe to be read or closed; a child that does not end is asked
+// for its stacks while there is time to show them.
 func split(t *testing.T, n, count int) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	outputs := make([]bytes.Buffer, n)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	last := int64(0)
+	if end, ok := t.Deadline(); ok {
+		last = end.Add(-lastBirth).Unix()
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, end.Add(-lastWord))
+		defer cancel()
+	}
+	dir := t.TempDir()
 	errs := make([]error, n)
 	var running sync.WaitGroup
 	for i := range n {
-		args := []string{"-test.run", "^TestSeeds$", "-share", fmt.Sprintf("%d/%d", i, n),
-			"-seeds", fmt.Sprint(count), "-from", fmt.Sprint(*from), fmt.Sprintf("-first=%v", *first), "-test.timeout", "0"}
-		child := exec.CommandContext(t.Context(), self, args...)
+		args := []string{"-test.run", "^TestSeeds$", "-share", fmt.Sprintf("%d/%d", i, n), "-seeds", fmt.Sprint(count),
+			"-from", fmt.Sprint(*from), fmt.Sprintf("-first=%v", *first), "-until", fmt.Sprint(last), "-test.timeout", "0"}
+		child := exec.CommandContext(ctx, self, args...)
 		child.Env = append(os.Environ(), childEnv)
-		child.Stdout, child.Stderr = &outputs[i], &outputs[i]
-		running.Go(func() { errs[i] = child.Run() })
+		child.Cancel = func() error {
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return child.Process.Signal(syscall.SIGQUIT)
+			}
+			return child.Process.Kill()
+		}
+		child.WaitDelay = lastWord / 3
+		running.Go(func() {
+			if errs[i] = into(output(dir, i), child); errs[i] != nil && *first {
+				stop() // one is enough
+			}
+		})
 	}
 	running.Wait()
+	lived := 0
 	for i, err := range errs {
-		if err != nil {
-			t.Errorf("share %d of %d: %v\n%s", i, n, err, outputs[i].String())
+		said, rerr := os.ReadFile(output(dir, i))
+		if err != nil || rerr != nil {
+			t.Errorf("share %d of %d: %v\n%s", i, n, errors.Join(err, rerr), said)
+		}
+		for line := range strings.Lines(string(said)) {
+			part := 0
+			if _, err := fmt.Sscanf(line, livedLine, &part); err == nil {
+				lived += part
+			}
 		}
 	}
+	if lived < count && !t.Failed() {
+		t.Logf("%d of %d seeds lived: there was no time for more", lived, count)
+	}
+	if lived*100 < count*enough && !t.Failed() {
+		t.Errorf("only %d of %d seeds have lived in the time given", lived, count)
+	}
+}
+
+func output(dir string, child int) string { return filepath.Join(dir, fmt.Sprint(child)) }
+
+// into runs a program whose output goes into a file.
+func into(name string, child *exec.Cmd) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	child.Stdout, child.Stderr = f, f
+	return child.Run()
 }
 
 // watchdog ends the process if a life comes to a stop, and says where everybody
@@ -122,8 +195,14 @@ func report(t *testing.T, seed uint64, trace, wrong []string) {
 	if len(wrong) == 0 {
 		return
 	}
-	t.Errorf("seed %d (%s):\n  %s\n%s", seed, profiles[int(seed)%len(profiles)].name, strings.Join(wrong, "\n  "),
+	what := fmt.Sprintf("seed %d (%s):\n  %s\n%s", seed, profiles[int(seed)%len(profiles)].name, strings.Join(wrong, "\n  "),
 		strings.Join(trace[max(0, len(trace)-shown):], "\n"))
+	if *share == "" {
+		t.Error(what)
+		return
+	}
+	fmt.Println(what) // at once: a child that is ended later has said so much
+	t.Fail()
 }
 
 // TestReplay lives seeds twice. A life happens again at the same moments and in the
