@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -211,11 +212,22 @@ func (s *server) localNode(ctx context.Context) (*corev1.Node, error) {
 	if err != nil {
 		return nil, nil //nolint:nilerr // not a Linux that has nodes
 	}
-	at := slices.IndexFunc(nodes, func(n *corev1.Node) bool {
-		return n.Labels[hollowLabel] == "" && n.Status.NodeInfo.BootID == strings.TrimSpace(string(boot))
+	nodes = slices.DeleteFunc(nodes, func(n *corev1.Node) bool {
+		return n.Labels[hollowLabel] != "" || n.Status.NodeInfo.BootID != strings.TrimSpace(string(boot))
 	})
-	if at < 0 {
+	if len(nodes) == 0 {
 		return nil, nil
 	}
-	return nodes[at], nil
+	// Several nodes of one machine are in network namespaces of their own.
+	return nodes[max(0, slices.IndexFunc(nodes, hasOurAddress))], nil
+}
+
+// hasOurAddress says whether a node's address is one of ours.
+func hasOurAddress(n *corev1.Node) bool {
+	own, err := net.InterfaceAddrs()
+	return err == nil && slices.ContainsFunc(n.Status.Addresses, func(a corev1.NodeAddress) bool {
+		return a.Type == corev1.NodeInternalIP && slices.ContainsFunc(own, func(o net.Addr) bool {
+			return strings.HasPrefix(o.String(), a.Address+"/")
+		})
+	})
 }
