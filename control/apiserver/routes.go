@@ -20,13 +20,14 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/discovery"
 	"github.com/sampan-dev/sampan/control/apiserver/watchdog"
 	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/kinds"
 )
 
 // routes builds the journey of an HTTP request: contained, named, authenticated,
 // then either a resource (which authorises itself) or another path.
 func (s *Server) routes() (http.Handler, error) {
 	others := http.NewServeMux()
-	found := s.remotes.Discovery(discovery.New(s.resources.Kinds, s.cfg.Advertise.String()))
+	found := s.remotes.Discovery(discovery.New(func() []*kinds.Kind { return s.crds.Shown(s.resources.Kinds()) }, s.cfg.Advertise.String()))
 	others.Handle("/api", found)
 	others.Handle("/apis", found)
 	others.Handle("/api/", found)
