@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -35,8 +36,12 @@ func execCommand(s *Settings) *cobra.Command {
 				ends.in = cmd.InOrStdin()
 			}
 			q := url.Values{"container": {to.container}, "command": args[1:]}
-			if _, err = server.stream(cmd.Context(), to, "exec", q, ends); err != nil && look(pod).ended {
-				err = fmt.Errorf("%s has ended: %w", pod.Name, err)
+			_, err = server.stream(cmd.Context(), to, "exec", q, ends)
+			switch {
+			case cmd.Context().Err() != nil:
+				return &ExitError{Code: signalCode(syscall.SIGINT)} // Ctrl-C; the command may run on, as with docker
+			case err != nil && look(pod).ended:
+				return fmt.Errorf("%s has ended: %w", pod.Name, err)
 			}
 			return err
 		},
