@@ -9,11 +9,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/internal/identity"
 )
 
 const gpuDriver = "gpu.example.com"
@@ -358,6 +361,54 @@ func TestBrokenSelectors(t *testing.T) {
 		have := whyNot(p.pod("a"))
 		if !strings.HasPrefix(have, "SchedulerError: running \"DynamicResources\" filter plugin: claim default/c: selector #0") || !strings.Contains(have, "CEL runtime error: no such key: nothing") {
 			t.Errorf("%s", have)
+		}
+	})
+}
+
+// Access for administrators is had where the namespace allows it, beside those who
+// have the device; who may write a status may not give devices out by that.
+func TestAdministratorsAndBinders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t)
+		p.gpuClass("gpu")
+		p.addNode("n1")
+		p.gpus("n1", "m")
+		p.schedule()
+		p.deviceClaim("c", exactly("gpu", 1))
+		p.addPod("a", "1", claiming("c"))
+		p.settle()
+		p.want("a", "n1")
+		yes := true
+		admin := &resourcev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "admin"}}
+		admin.Spec.Devices.Requests = []resourcev1.DeviceRequest{exactly("gpu", 1)}
+		admin.Spec.Devices.Requests[0].Exactly.AdminAccess = &yes
+		_, err := client.ResourceClaims.Create(p.Context(), p.admin, admin)
+		if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "requires the `resource.kubernetes.io/admin-access: true` label") {
+			t.Fatalf("in a namespace of users: %v", err)
+		}
+		ns := must[*corev1.Namespace](p)(client.Namespaces.Get(p.Context(), p.admin, "", "default")).DeepCopy()
+		ns.Labels = map[string]string{resourcev1.DRAAdminNamespaceLabelKey: "true"}
+		must[*corev1.Namespace](p)(client.Namespaces.Update(p.Context(), p.admin, ns))
+		p.settle()
+		must[*resourcev1.ResourceClaim](p)(client.ResourceClaims.Create(p.Context(), p.admin, admin))
+		p.addPod("b", "1", claiming("admin"))
+		p.settle()
+		p.want("b", "n1")
+
+		role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "status"}, Rules: []rbacv1.PolicyRule{{
+			APIGroups: []string{"resource.k8s.io"}, Resources: []string{"resourceclaims/status"}, Verbs: []string{"update"},
+		}}}
+		must[*rbacv1.ClusterRole](p)(client.ClusterRoles.Create(p.Context(), p.admin, role))
+		must[*rbacv1.ClusterRoleBinding](p)(client.ClusterRoleBindings.Create(p.Context(), p.admin, &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: "bob"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "status"},
+			Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: "bob"}},
+		}))
+		p.settle()
+		bob := p.server.Local(identity.Identity{Name: "bob", Groups: []string{identity.Authenticated}})
+		stolen := p.getClaim("c").DeepCopy()
+		stolen.Status.ReservedFor = nil
+		if _, err := client.ResourceClaims.UpdateStatus(p.Context(), bob, stolen); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "resourceclaims/binding") {
+			t.Errorf("bob frees a device: %v", err)
 		}
 	})
 }

@@ -91,6 +91,7 @@ func static(cfg Config) Chain {
 		{"PodTopologyLabels", podTopology{objects: cfg.Objects}},
 		{"NodeDeclaredFeatureValidator", nodeFeatures{objects: cfg.Objects}},
 		{"PodResizeValidator", podResize{objects: cfg.Objects}},
+		{"", deviceRules{objects: cfg.Objects, authz: cfg.Authz}},
 		{"", escalation{authz: cfg.Authz}},
 	}
 }
