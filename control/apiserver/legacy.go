@@ -20,6 +20,8 @@ const (
 	// trackAgain is how long a record that was deleted stays away: several servers,
 	// of which some do not track, must not make and delete it in turns.
 	trackAgain = 30 * time.Minute
+	// watchAgain is how long a broken watch waits before it lists anew.
+	watchAgain = time.Second
 )
 
 // trackTokens keeps the record until ctx ends.

@@ -2,38 +2,25 @@ package apiserver
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sampan-dev/sampan/control/apiserver/admit/follow"
 	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/kinds"
 )
 
-// watchAgain is how long a broken watch waits before it lists anew.
-const watchAgain = time.Second
-
-// watcher is the part of a transport that a mirror needs.
-type watcher interface {
-	List(ctx context.Context, t target.Target, opts metav1.ListOptions) (runtime.Object, error)
-	Watch(ctx context.Context, t target.Target, opts metav1.ListOptions) (watch.Interface, error)
-}
-
 // policy mirrors roles and bindings for the authorizer: the objects of the watch
 // cache, found by kind.
 type policy struct {
-	objects watcher
+	objects follow.Watcher
 	log     *slog.Logger
 	synced  chan struct{}
 
@@ -96,92 +83,31 @@ func (m *mirror[T]) list() []T {
 	return out
 }
 
-// follow lists and watches, again and again; first is told of the first list.
+// follow keeps the mirror until ctx ends; first is told of the first list.
 func (m *mirror[T]) follow(ctx context.Context, p *policy, resource string, first *sync.WaitGroup) error {
+	listed := sync.OnceFunc(first.Done)
+	defer listed()
 	at := target.Of(rbacv1.SchemeGroupVersion.WithResource(resource), "")
-	once := sync.OnceFunc(first.Done)
-	defer once()
-	for {
-		err := m.once(ctx, p, at, once)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+	return follow.Each(ctx, follow.Source{From: p.objects, At: at, Log: p.log}, func(all []T) {
+		items := make(map[string]T, len(all))
+		for _, item := range all {
+			items[key(item)] = item
 		}
-		if err != nil {
-			p.log.Warn("follow the policy", "resource", resource, "error", err)
+		m.mu.Lock()
+		m.items = items
+		m.mu.Unlock()
+		p.touched()
+		listed()
+	}, func(e watch.EventType, item T) {
+		m.mu.Lock()
+		if e == watch.Deleted {
+			delete(m.items, key(item))
+		} else {
+			m.items[key(item)] = item
 		}
-		timer := time.NewTimer(watchAgain)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return context.Cause(ctx)
-		}
-	}
-}
-
-func (m *mirror[T]) once(ctx context.Context, p *policy, at target.Target, listed func()) error {
-	list, err := p.objects.List(ctx, at, metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	accessor, err := meta.ListAccessor(list)
-	if err != nil {
-		return err
-	}
-	items := map[string]T{}
-	err = meta.EachListItem(list, func(obj runtime.Object) error {
-		item, ok := obj.(T)
-		if !ok {
-			return fmt.Errorf("list of %s holds a %T", at, obj)
-		}
-		items[key(item)] = item
-		return nil
+		m.mu.Unlock()
+		p.touched()
 	})
-	if err != nil {
-		return err
-	}
-	m.mu.Lock()
-	m.items = items
-	m.mu.Unlock()
-	p.touched()
-	listed()
-	w, err := p.objects.Watch(ctx, at, metav1.ListOptions{ResourceVersion: accessor.GetResourceVersion(), AllowWatchBookmarks: true})
-	if err != nil {
-		return err
-	}
-	defer w.Stop()
-	for {
-		select {
-		case e, ok := <-w.ResultChan():
-			if !ok {
-				return errors.New("watch ended")
-			}
-			if err := m.apply(p, e); err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-func (m *mirror[T]) apply(p *policy, e watch.Event) error {
-	if e.Type == watch.Bookmark {
-		return nil
-	}
-	item, ok := e.Object.(T)
-	if !ok {
-		return fmt.Errorf("watch event %s with a %T", e.Type, e.Object)
-	}
-	m.mu.Lock()
-	if e.Type == watch.Deleted {
-		delete(m.items, key(item))
-	} else {
-		m.items[key(item)] = item
-	}
-	m.mu.Unlock()
-	p.touched()
-	return nil
 }
 
 func key(obj metav1.Object) string { return obj.GetNamespace() + "/" + obj.GetName() }

@@ -16,7 +16,6 @@ package aggregate
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -33,6 +32,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sampan-dev/sampan/control/apiserver/admit/follow"
 	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/kinds"
 	"github.com/sampan-dev/sampan/kinds/apiregistration"
@@ -112,7 +112,7 @@ func (a *Aggregator) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.register(ctx) })
 	g.Go(func() error {
-		return follow(ctx, a.cfg, services, func(items []*apiregistrationv1.APIService) {
+		return follow.Each(ctx, a.source(services), func(items []*apiregistrationv1.APIService) {
 			a.replace(ctx, items)
 		}, func(e watch.EventType, s *apiregistrationv1.APIService) {
 			a.observe(ctx, e, s)
@@ -264,4 +264,7 @@ func (a *Aggregator) touched() {
 	a.mu.Unlock()
 }
 
-var errEnded = errors.New("watch ended")
+// source is what the aggregator follows.
+func (a *Aggregator) source(at target.Target) follow.Source {
+	return follow.Source{From: a.cfg.Objects, At: at, Log: a.cfg.Log}
+}

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
+	"github.com/sampan-dev/sampan/control/apiserver/admit/follow"
 	"github.com/sampan-dev/sampan/internal/backoff"
 	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/kinds"
@@ -220,12 +221,12 @@ func (a *Aggregator) followRemotes(ctx context.Context) {
 	case len(a.remotes) > 0 && a.followed == nil:
 		ctx, a.followed = context.WithCancel(ctx)
 		go func() {
-			_ = follow(ctx, a.cfg, target.Of(corev1.SchemeGroupVersion.WithResource("services"), ""),
+			_ = follow.Each(ctx, a.source(target.Of(corev1.SchemeGroupVersion.WithResource("services"), "")),
 				func([]*corev1.Service) { a.wake("", "") },
 				func(_ watch.EventType, s *corev1.Service) { a.wake(s.Namespace, s.Name) }) // ends with ctx
 		}()
 		go func() {
-			_ = follow(ctx, a.cfg, target.Of(discoveryv1.SchemeGroupVersion.WithResource("endpointslices"), ""),
+			_ = follow.Each(ctx, a.source(target.Of(discoveryv1.SchemeGroupVersion.WithResource("endpointslices"), "")),
 				func([]*discoveryv1.EndpointSlice) { a.wake("", "") },
 				func(_ watch.EventType, s *discoveryv1.EndpointSlice) {
 					a.wake(s.Namespace, s.Labels[discoveryv1.LabelServiceName])

@@ -1,12 +1,11 @@
-// Package follow keeps a copy of one kind's objects by listing and watching it as
-// the server itself: what admission is configured with must be at hand for every
-// write, and true a moment after it was written.
+// Package follow lists and watches kinds as the server itself, again and again, and
+// keeps copies of their objects: what the server is configured with must be at hand
+// for every request, and true a moment after it was written.
 package follow
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -23,12 +21,8 @@ import (
 	"github.com/sampan-dev/sampan/kinds"
 )
 
-const (
-	// again is how long a broken watch waits before it lists anew.
-	again = time.Second
-	// readyWait is how long a write waits for the first list, as upstream.
-	readyWait = 10 * time.Second
-)
+// readyWait is how long a write waits for the first list, as upstream.
+const readyWait = 10 * time.Second
 
 // ErrNotReady says that the first list has not come yet.
 var ErrNotReady = errors.New("not yet ready to handle request")
@@ -79,79 +73,20 @@ func (o *Objects[T]) Now(ctx context.Context) (*[]T, error) {
 
 // Run follows until ctx ends.
 func (o *Objects[T]) Run(ctx context.Context) error {
-	for {
-		err := o.once(ctx)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+	return Each(ctx, Source{o.from, o.at, o.log}, func(all []T) {
+		o.items = make(map[string]T, len(all))
+		for _, item := range all {
+			o.items[item.GetName()] = item
 		}
-		o.log.Warn("follow admission's configuration", "resource", o.at.Resource.Resource, "error", err)
-		timer := time.NewTimer(again)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return context.Cause(ctx)
+		o.publish()
+	}, func(e watch.EventType, item T) {
+		if e == watch.Deleted {
+			delete(o.items, item.GetName())
+		} else {
+			o.items[item.GetName()] = item
 		}
-	}
-}
-
-func (o *Objects[T]) once(ctx context.Context) error {
-	list, err := o.from.List(ctx, o.at, metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	accessor, err := meta.ListAccessor(list)
-	if err != nil {
-		return err
-	}
-	o.items = map[string]T{}
-	err = meta.EachListItem(list, func(obj runtime.Object) error {
-		item, ok := obj.(T)
-		if !ok {
-			return fmt.Errorf("list of %s holds a %T", o.at, obj)
-		}
-		o.items[item.GetName()] = item
-		return nil
+		o.publish()
 	})
-	if err != nil {
-		return err
-	}
-	o.publish()
-	w, err := o.from.Watch(ctx, o.at, metav1.ListOptions{ResourceVersion: accessor.GetResourceVersion(), AllowWatchBookmarks: true})
-	if err != nil {
-		return err
-	}
-	defer w.Stop()
-	for {
-		select {
-		case e, ok := <-w.ResultChan():
-			if !ok {
-				return errors.New("watch ended")
-			}
-			if err := o.apply(e); err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-func (o *Objects[T]) apply(e watch.Event) error {
-	if e.Type == watch.Bookmark {
-		return nil
-	}
-	item, ok := e.Object.(T)
-	if !ok {
-		return fmt.Errorf("watch event %s with a %T", e.Type, e.Object)
-	}
-	if e.Type == watch.Deleted {
-		delete(o.items, item.GetName())
-	} else {
-		o.items[item.GetName()] = item
-	}
-	o.publish()
-	return nil
 }
 
 func (o *Objects[T]) publish() {
