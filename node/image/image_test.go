@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"io"
@@ -16,6 +17,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/internal/frugal"
 )
 
 // entry is one line of a test layer.
@@ -25,7 +28,7 @@ type entry struct {
 	mode             int64
 }
 
-func layerTar(t *testing.T, entries ...entry) io.Reader {
+func layerTar(t testing.TB, entries ...entry) io.Reader {
 	t.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -252,9 +255,46 @@ func TestCorruptLayerIsRefused(t *testing.T) {
 	}
 }
 
+// Whatever a layer says, nothing of it is outside its directory, and what it costs
+// is in proportion.
 func FuzzUnpack(f *testing.F) {
 	f.Add([]byte("not a tar"))
+	for _, entries := range [][]entry{
+		{{name: "a", body: "b"}, {name: "d/", kind: tar.TypeDir, mode: 0o755}, {name: "d/.wh.e"}, {name: "d/.wh..wh..opq"}},
+		{{name: "../kept", body: "x"}, {name: "/../../kept", body: "x"}},
+		{{name: "l", link: "..", kind: tar.TypeSymlink}, {name: "l/kept", body: "x"}, {name: "h", link: "../kept", kind: tar.TypeLink}, {name: "h", body: "x"}},
+		{{name: "l", link: "l", kind: tar.TypeSymlink}, {name: "l/a", body: "x"}, {name: "f", kind: tar.TypeFifo}},
+	} {
+		raw, err := io.ReadAll(layerTar(f, entries...))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+		var packed bytes.Buffer
+		z := gzip.NewWriter(&packed)
+		if _, err := z.Write(raw); err != nil {
+			f.Fatal(err)
+		}
+		if err := z.Close(); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(packed.Bytes())
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		_, _, _ = unpackStream(context.Background(), bytes.NewReader(raw), int64(len(raw)), t.TempDir())
+		parent := t.TempDir()
+		dir, kept := filepath.Join(parent, "layer"), filepath.Join(parent, "kept")
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(kept, []byte("kept"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		frugal.Run(t, len(raw), func() {
+			_, _, _ = unpackStream(context.Background(), bytes.NewReader(raw), int64(len(raw)), dir)
+		})
+		names, err := os.ReadDir(parent)
+		if err != nil || len(names) != 2 {
+			t.Fatalf("%v beside the layer: %v", names, err)
+		}
+		if is, err := os.ReadFile(kept); string(is) != "kept" {
+			t.Fatalf("a file beside the layer is %q: %v", is, err)
+		}
 	})
 }

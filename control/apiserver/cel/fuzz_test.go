@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/control/apiserver/cel"
+	"github.com/sampan-dev/sampan/internal/frugal"
 )
 
 // FuzzExpression: whatever somebody writes as an expression either does not compile
@@ -24,15 +25,17 @@ func FuzzExpression(f *testing.F) {
 	}
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Labels: map[string]string{"a": "b"}}}
 	f.Fuzz(func(t *testing.T, text string) {
-		scope := cel.NewScope(false)
-		e := scope.Compile(text, cel.Names{Params: true, Authorizer: true, Patches: true}, false, cel.Any)
-		if e.Err != nil {
-			return
-		}
-		run := scope.Start(t.Context(), cel.Input{Object: pod, Params: pod, Request: &admissionv1.AdmissionRequest{}}, cel.Budget)
-		_, _, fatal := run.Evaluate(e)
-		if fatal == nil && (run.Left < 0 || run.Left > cel.Budget) {
-			t.Errorf("%q left %d of %d", text, run.Left, cel.Budget)
-		}
+		frugal.Run(t, len(text), func() {
+			scope := cel.NewScope(false)
+			e := scope.Compile(text, cel.Names{Params: true, Authorizer: true, Patches: true}, false, cel.Any)
+			if e.Err != nil {
+				return
+			}
+			run := scope.Start(t.Context(), cel.Input{Object: pod, Params: pod, Request: &admissionv1.AdmissionRequest{}}, cel.Budget)
+			_, _, fatal := run.Evaluate(e)
+			if fatal == nil && (run.Left < 0 || run.Left > cel.Budget) {
+				t.Errorf("%q left %d of %d", text, run.Left, cel.Budget)
+			}
+		})
 	})
 }
