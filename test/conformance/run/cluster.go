@@ -54,7 +54,10 @@ func (c *config) start(ctx context.Context) error {
 		}
 	}
 	log.Printf("images are there after %s", time.Since(begin).Round(time.Millisecond))
-	return c.command(ctx, upTimeout, "up", "--detach", "--data-dir", c.data)
+	if err := c.command(ctx, upTimeout, "up", "--detach", "--data-dir", c.data); err != nil || !alone {
+		return err
+	}
+	return c.second(ctx)
 }
 
 // answers says whether a cluster runs already.
@@ -75,7 +78,7 @@ func (c *config) down() error {
 	if err == nil {
 		err = os.WriteFile(filepath.Join(c.report, "sampan.log"), logged, 0o644)
 	}
-	return errors.Join(err, c.command(context.Background(), downTimeout, "down", "--purge", "--data-dir", c.data))
+	return errors.Join(err, c.leave(), c.command(context.Background(), downTimeout, "down", "--purge", "--data-dir", c.data))
 }
 
 // command runs a verb of sampan; its output is shown when it fails.

@@ -1,5 +1,5 @@
 // Program run tells how much of Kubernetes' conformance suite a Sampan passes: it
-// starts a cluster in a network namespace of its own, loads the images that specs
+// starts a cluster of two nodes in network namespaces of its own, loads the images that specs
 // need, runs the specs of specs.txt that --focus selects, and writes what came out.
 //
 // A spec that passed is added to passing.txt, which only grows; a spec of
@@ -21,6 +21,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/vishvananda/netns"
 )
 
 // config is what the flags say.
@@ -43,10 +45,12 @@ type config struct {
 	here, keep, failing bool
 	// record writes passing.txt and waiting.txt.
 	record bool
+	// other is the network namespace of the second node.
+	other netns.NsHandle
 }
 
 func main() {
-	c := config{}
+	c := config{other: netns.None()}
 	flag.StringVar(&c.sampan, "sampan", "../../bin/sampan", "the program under test")
 	flag.StringVar(&c.kubectl, "kubectl", "../../bin/kubectl", "the kubectl that sig-cli's specs run")
 	flag.StringVar(&c.suite, "suite", "../../bin/conformance/suite.test", "upstream's suite")
