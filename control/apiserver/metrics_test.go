@@ -5,9 +5,11 @@ import (
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
+	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/target"
 )
 
@@ -18,6 +20,16 @@ func TestMetrics(t *testing.T) {
 	w.do(admin, "GET", "/api/v1/namespaces", nil, nil)
 	w.do(admin, "GET", "/api/v1/namespaces/default/pods/none", nil, nil)
 	w.do(admin, "GET", "/api/v1/namespaces/default/made-up/none", nil, nil)
+	w.do(admin, "POST", "/api/v1/namespaces/default/configmaps", map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]string{"name": "c"}}, nil)
+	w.do(admin, "DELETE", "/api/v1/namespaces/default/configmaps?dryRun=All", nil, nil)
+	w.do(admin, "GET", "/livez", nil, nil)
+	local := w.Local(identity.Identity{Name: "someone", Groups: []string{identity.Masters}})
+	if _, err := local.List(t.Context(), target.Of(schema.GroupVersionResource{Version: "v1", Resource: "nodes"}, ""), metav1.ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.do(admin, "GET", "/livez/nothing", nil, nil)
+	w.do(w.as("kubelet"), "GET", "/api", nil, nil)
+	w.do(w.as("jane@acme.io"), "GET", "/api/v1/pods", nil, nil)
 	_, text := w.do(admin, "GET", "/metrics", nil, nil)
 	for _, want := range []string{
 		`apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="namespaces",scope="cluster",subresource="",verb="LIST",version="v1"}`,
@@ -25,10 +37,25 @@ func TestMetrics(t *testing.T) {
 		`apiserver_request_duration_seconds_count{component="apiserver",dry_run="",group="",resource="namespaces"`,
 		`apiserver_response_sizes_count{component="apiserver",group="",resource="namespaces"`,
 		`apiserver_current_inflight_requests{request_kind="readOnly"}`, `apiserver_resource_objects{group="",resource="namespaces"} 4`,
+		`apiserver_request_total{code="201",component="apiserver",dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="POST",version="v1"} 1`,
+		`apiserver_request_total{code="200",component="apiserver",dry_run="All",group="",resource="configmaps",scope="namespace",subresource="",verb="DELETECOLLECTION",version="v1"} 1`,
+		`apiserver_request_sli_duration_seconds_count{component="apiserver",group="",resource="configmaps",scope="resource",subresource="",verb="POST",version="v1"} 1`,
+		`apiserver_request_total{code="200",component="",dry_run="",group="",resource="",scope="",subresource="/livez",verb="GET",version=""} 1`,
+		`apiserver_admission_controller_admission_duration_seconds_count{name="LimitRanger",operation="CREATE",rejected="false",type="validate"}`,
+		`kubernetes_healthcheck{name="etcd",type="livez"} 1`, `kubernetes_feature_enabled{name="ConstrainedImpersonation",stage="BETA"} 1`,
+		`authenticated_user_requests{username="admin"}`, `authenticated_user_requests{username="email_id"} 1`, `authenticated_user_requests{username="kubelet"} 1`,
+		`authorization_attempts_total{result="no-opinion"} 1`, `apiserver_authorization_decisions_total{decision="allowed",name="rbac",type="RBAC"} 1`,
+		`rest_client_requests_total{code="200",host="192.0.2.7:`, `apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="nodes",scope="cluster",subresource="",verb="LIST",version="v1"} 1`,
 		`process_cpu_seconds_total`, `go_goroutines`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("metrics lack %s", want)
+		}
+	}
+	for _, not := range []string{`request_sli_duration_seconds_count{component="apiserver",group="",resource="configmaps",scope="namespace",subresource="",verb="DELETECOLLECTION"`,
+		`response_sizes_count{component="apiserver",group="",resource="configmaps",scope="resource",subresource="",verb="POST"`, `username="jane`, "/livez/nothing"} {
+		if strings.Contains(text, not) {
+			t.Errorf("metrics have %s", not)
 		}
 	}
 	if strings.Contains(text, "made-up") {

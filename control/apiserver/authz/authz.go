@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -56,16 +57,20 @@ type Another interface {
 	Allows(ctx context.Context, q Attributes) (allowed bool, reason string)
 }
 
-// Authorizer decides. It is safe for concurrent use.
+// Authorizer decides. It is safe for concurrent use, and a prometheus.Collector of
+// its sources' decisions.
 type Authorizer struct {
 	policy Policy
 	index  atomic.Pointer[index]
-	order  atomic.Pointer[[]Source]
+	order  atomic.Pointer[[]counted]
+	// decisions are upstream's apiserver_authorization_decisions_total.
+	decisions *prometheus.CounterVec
 }
 
 // New returns an Authorizer over policy, which asks others before the roles.
 func New(policy Policy, others ...Another) *Authorizer {
-	a := &Authorizer{policy: policy}
+	a := &Authorizer{policy: policy, decisions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "apiserver_authorization_decisions_total",
+		Help: "Total number of terminal decisions made by an authorizer split by authorizer type, name, and decision."}, []string{"type", "name", "decision"})}
 	var order []Source
 	for _, other := range others {
 		order = append(order, adapted{other})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 
 	"github.com/sampan-dev/sampan/internal/identity"
@@ -28,7 +29,13 @@ type Source interface {
 
 // Use sets the sources and their order, from now on. Before all of them,
 // administrators are allowed everything.
-func (a *Authorizer) Use(order []Source) { a.order.Store(&order) }
+func (a *Authorizer) Use(order []Source) {
+	listed := make([]counted, 0, len(order))
+	for _, s := range order {
+		listed = append(listed, a.counting(s))
+	}
+	a.order.Store(&listed)
+}
 
 // Decide asks the sources. The reason is that of the decision or, when nobody has
 // an opinion, what all of them said.
@@ -37,9 +44,11 @@ func (a *Authorizer) Decide(ctx context.Context, q Attributes) (Decision, string
 		return Allow, ""
 	}
 	var reasons []string
-	for _, source := range *a.order.Load() {
-		decision, reason := source.Decide(ctx, q)
+	order := *a.order.Load()
+	for i := range order {
+		decision, reason := order[i].Decide(ctx, q)
 		if decision != NoOpinion {
+			order[i].count(decision)
 			return decision, reason
 		}
 		if reason != "" {
@@ -48,6 +57,54 @@ func (a *Authorizer) Decide(ctx context.Context, q Attributes) (Decision, string
 	}
 	return NoOpinion, strings.Join(reasons, ", ")
 }
+
+// The types of sources, as upstream's configuration has them.
+const (
+	typeNode    = "Node"
+	typeRBAC    = "RBAC"
+	typeWebhook = "Webhook"
+	typeAllow   = "AlwaysAllow"
+	typeDeny    = "AlwaysDeny"
+)
+
+// counted is a Source whose decisions are counted.
+type counted struct {
+	Source
+	allowed, denied prometheus.Counter
+}
+
+// counting finds out what a source is called: webhooks have names of their own.
+func (a *Authorizer) counting(s Source) counted {
+	kind := ""
+	switch of := s.(type) {
+	case adapted:
+		kind = typeNode
+	case roles:
+		kind = typeRBAC
+	case constant:
+		if kind = typeDeny; of.decision == Allow {
+			kind = typeAllow
+		}
+	case *webhook:
+		return counted{s, a.decisions.WithLabelValues(typeWebhook, of.name, "allowed"), a.decisions.WithLabelValues(typeWebhook, of.name, "denied")}
+	}
+	name := strings.ToLower(kind)
+	return counted{s, a.decisions.WithLabelValues(kind, name, "allowed"), a.decisions.WithLabelValues(kind, name, "denied")}
+}
+
+func (c *counted) count(d Decision) {
+	if d == Allow {
+		c.allowed.Inc()
+		return
+	}
+	c.denied.Inc()
+}
+
+// Describe implements prometheus.Collector.
+func (a *Authorizer) Describe(c chan<- *prometheus.Desc) { a.decisions.Describe(c) }
+
+// Collect implements prometheus.Collector.
+func (a *Authorizer) Collect(c chan<- prometheus.Metric) { a.decisions.Collect(c) }
 
 // adapted makes a Source of one that only allows.
 type adapted struct{ Another }

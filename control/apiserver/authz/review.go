@@ -124,7 +124,7 @@ func (a *Authorizer) rulesReview(caller identity.Identity, r *authorizationv1.Se
 		r.Status.EvaluationError = "node authorizer does not support user rule resolution"
 	}
 	for _, source := range *a.order.Load() {
-		if _, asks := source.(*webhook); asks {
+		if _, asks := source.Source.(*webhook); asks {
 			r.Status.Incomplete = true
 			r.Status.EvaluationError = "webhook authorizer does not support user rule resolution"
 		}

@@ -151,24 +151,24 @@ func (s *Settings) build(cfg *Configuration) ([]Source, error) {
 	wrong := func(i int, err error) { errs = append(errs, fmt.Errorf("authorizers[%d]: %w", i, err)) }
 	seen := map[string]bool{}
 	for i, one := range cfg.Authorizers {
-		if one.Type != "Webhook" && one.Webhook != nil {
+		if one.Type != typeWebhook && one.Webhook != nil {
 			wrong(i, errors.New("webhook: may only be specified when type=Webhook"))
 			continue
 		}
-		if key := one.Type + "/" + one.Name; seen[key] || one.Type != "Webhook" && seen[one.Type] {
+		if key := one.Type + "/" + one.Name; seen[key] || one.Type != typeWebhook && seen[one.Type] {
 			wrong(i, fmt.Errorf("duplicate value: %q", key))
 		}
 		seen[one.Type+"/"+one.Name], seen[one.Type] = true, true
 		switch one.Type {
-		case "Node":
+		case typeNode:
 			order = append(order, adapted{s.nodes})
-		case "RBAC":
+		case typeRBAC:
 			order = append(order, roles{s.a})
-		case "AlwaysAllow":
+		case typeAllow:
 			order = append(order, constant{Allow, ""})
-		case "AlwaysDeny":
+		case typeDeny:
 			order = append(order, constant{NoOpinion, "Everything is forbidden."})
-		case "Webhook":
+		case typeWebhook:
 			hook, err := newWebhook(one, s.now)
 			if err != nil {
 				wrong(i, err)
