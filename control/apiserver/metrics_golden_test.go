@@ -19,6 +19,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/control/store"
+	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/target"
 )
 
 // family is one metric as a scrape shows it.
@@ -140,6 +142,9 @@ func busy(t *testing.T) string {
 		return strings.Contains(text, `webhook_admission_duration_seconds_count{name="down.acme.io"`) && strings.Contains(text, "policy_check_total{")
 	})
 	w.do(admin, "GET", "/api/v1/endpoints", nil, nil)
+	local := w.Local(identity.Identity{Name: "someone", Groups: []string{identity.Masters}})
+	_, err := local.List(t.Context(), target.Of(corev1.SchemeGroupVersion.WithResource("nodes"), ""), metav1.ListOptions{})
+	must(t, err)
 	w.do(admin, "GET", "/livez", nil, nil)
 	w.do(w.as(""), "GET", "/api", nil, nil)
 	w.do(w.as("alice"), "GET", "/api/v1/pods", nil, nil)
