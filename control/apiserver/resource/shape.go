@@ -22,9 +22,13 @@ const maxShape = 8 << 10
 // their values. Values outside lists are left out, but for whether they are zero,
 // for zero values may be omitted. Objects of one type and one shape have the same
 // fields. Every part of a shape tells its own end.
+//
+// Of the times in lists only which are equal is told: no list goes by times, and
+// conditions would never have the shape of others.
 type shaper struct {
 	b      []byte
-	failed bool // too large, or something that has no shape
+	failed bool    // too large, or something that has no shape
+	times  []int64 // those in lists so far, each once
 }
 
 // mould says how values of one Go type are written. It is made once and shared.
@@ -49,6 +53,8 @@ type leaf struct {
 	text func([]byte, reflect.Value) ([]byte, bool)
 	// open says that there may be fields in it after all.
 	open bool
+	// time, for times, is the value at the resolution of its JSON.
+	time func(reflect.Value) int64
 }
 
 // moulds are by reflect.Type; there are as many as the API has types.
@@ -57,17 +63,11 @@ var moulds sync.Map
 var leaves = map[reflect.Type]leaf{
 	reflect.TypeFor[metav1.Time](): {
 		zero: func(v reflect.Value) bool { return v.Addr().Interface().(*metav1.Time).IsZero() },
-		text: func(b []byte, v reflect.Value) ([]byte, bool) {
-			t := v.Addr().Interface().(*metav1.Time)
-			return binary.AppendVarint(b, t.Unix()), true
-		},
+		time: func(v reflect.Value) int64 { return v.Addr().Interface().(*metav1.Time).Unix() },
 	},
 	reflect.TypeFor[metav1.MicroTime](): {
 		zero: func(v reflect.Value) bool { return v.Addr().Interface().(*metav1.MicroTime).IsZero() },
-		text: func(b []byte, v reflect.Value) ([]byte, bool) {
-			t := v.Addr().Interface().(*metav1.MicroTime)
-			return binary.AppendVarint(b, t.UnixMicro()), true
-		},
+		time: func(v reflect.Value) int64 { return v.Addr().Interface().(*metav1.MicroTime).UnixMicro() },
 	},
 	reflect.TypeFor[metav1.Duration](): {text: func(b []byte, v reflect.Value) ([]byte, bool) {
 		return binary.AppendVarint(b, v.Field(0).Int()), true
@@ -143,7 +143,7 @@ func cast(t reflect.Type, made map[reflect.Type]*mould) *mould {
 	return m
 }
 
-func (m *mould) isLeaf() bool { return m.leaf.text != nil }
+func (m *mould) isLeaf() bool { return m.leaf.text != nil || m.leaf.time != nil }
 
 func (m *mould) zero(v reflect.Value) bool {
 	if m.leaf.zero != nil {
@@ -217,10 +217,24 @@ func (s *shaper) leafText(m *mould, v reflect.Value, content bool) {
 	if !s.some(!m.zero(v)) || !content && m.leaf.zero != nil {
 		return
 	}
+	if m.leaf.time != nil {
+		s.moment(m.leaf.time(v))
+		return
+	}
 	var ok bool
 	if s.b, ok = m.leaf.text(s.b, v); !ok {
 		s.failed = true
 	}
+}
+
+// moment writes which of the times so far a time is.
+func (s *shaper) moment(t int64) {
+	i := slices.Index(s.times, t)
+	if i < 0 {
+		i = len(s.times)
+		s.times = append(s.times, t)
+	}
+	s.field(i)
 }
 
 // placed is v where it has an address: values of maps have none.

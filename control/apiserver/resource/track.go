@@ -77,7 +77,7 @@ func (c *call) track(obj, old kinds.Object) {
 	}
 	s := shapers.Get().(*shaper)
 	defer shapers.Put(s)
-	s.b, s.failed = s.b[:0], false
+	s.b, s.failed, s.times = s.b[:0], false, s.times[:0]
 	var before []metav1.ManagedFieldsEntry
 	if old != nil {
 		before = old.GetManagedFields()

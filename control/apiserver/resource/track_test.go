@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -210,5 +211,28 @@ func (f *filler) alter(v reflect.Value) {
 		}
 		f.fill(v, 3, 3)
 		return
+	}
+}
+
+// Conditions that differ only in their times are written alike.
+func TestTimesAreNoShape(t *testing.T) {
+	shapeAt := func(was, now int64) string {
+		at := func(s int64, status corev1.ConditionStatus) *corev1.Pod {
+			return &corev1.Pod{Status: corev1.PodStatus{Conditions: []corev1.PodCondition{
+				{Type: corev1.PodReady, Status: status, LastTransitionTime: metav1.Unix(s, 0)},
+				{Type: corev1.PodInitialized, Status: "True", LastTransitionTime: metav1.Unix(100, 0)}}}}
+		}
+		s := &shaper{}
+		s.whole(mouldOf(reflect.TypeFor[corev1.Pod]()), reflect.ValueOf(at(was, "False")).Elem(), false)
+		s.whole(mouldOf(reflect.TypeFor[corev1.Pod]()), reflect.ValueOf(at(now, "True")).Elem(), false)
+		return string(s.b)
+	}
+	if shapeAt(7, 8) != shapeAt(70, 80) {
+		t.Error("other times, another shape")
+	}
+	for _, other := range []string{shapeAt(7, 7), shapeAt(100, 8), shapeAt(7, 100)} {
+		if other == shapeAt(7, 8) {
+			t.Error("equal times and different ones have one shape")
+		}
 	}
 }
