@@ -198,11 +198,7 @@ func (x *exchange) write(code int, contentType string, pieces [][]byte) {
 	if size < gzipFrom || !acceptsGzip(x.r) {
 		h.Set("Content-Length", strconv.Itoa(size))
 		x.w.WriteHeader(code)
-		for _, p := range pieces {
-			if _, err := x.w.Write(p); err != nil {
-				return // the client has gone
-			}
-		}
+		_ = writeJoined(x.w, pieces) // fails only when the client has gone
 		return
 	}
 	h.Set("Content-Encoding", "gzip")

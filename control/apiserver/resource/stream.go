@@ -83,10 +83,8 @@ func (t *teller) send(frames [][]byte) error {
 		z.Reset(t.w)
 		to = z
 	}
-	for _, data := range frames {
-		if _, err := to.Write(data); err != nil {
-			return err
-		}
+	if err := writeJoined(to, frames); err != nil {
+		return err
 	}
 	if z, ok := to.(*gzip.Writer); ok {
 		// Flushed first, the data can be read before the next member begins.
