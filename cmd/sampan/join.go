@@ -85,7 +85,7 @@ func join(ctx context.Context, o cli.JoinOptions, report cli.Report) error {
 	serving := &lateCertificate{}
 	g.Go(func() error { return m.own.Run(ctx, m.log, func(*tls.Certificate) { m.reset() }) })
 	g.Go(func() error { return serving.run(ctx, m) })
-	parts := nodeParts{engine: e, self: m.self, proxy: m.self, certificate: serving.get, callers: authn.New(authn.Config{
+	parts := nodeParts{engine: e, self: m.self, proxy: m.self, certificate: serving.get, roots: m.roots, callers: authn.New(authn.Config{
 		ClientCAs: m.roots, Others: []authn.TokenSource{reviewer{m.self}},
 	})}
 	if err := m.startNode(ctx, g, parts); err != nil {

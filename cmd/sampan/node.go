@@ -3,24 +3,21 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
-	"net/http"
 	"net/netip"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
-	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/cli"
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pki"
-	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/kinds/core"
 	"github.com/sampan-dev/sampan/node/agent"
 	"github.com/sampan-dev/sampan/node/agent/settings"
@@ -75,7 +72,9 @@ type nodeParts struct {
 	engine started
 	// self is the node's own connection to the API server, proxy the service proxy's.
 	self, proxy client.Transport
-	// certificate is what the kubelet API is served with, callers says who calls it.
+	// certificate is what the kubelet API is served with, roots are the authorities
+	// of those who show it a certificate; callers says who calls the registry.
+	roots       *x509.CertPool
 	certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	callers     *authn.Authenticator
 }
@@ -94,6 +93,7 @@ func (c *cluster) partsOf(ctx context.Context, g *errgroup.Group, control *contr
 		engine: e, self: control.component(c.nodeUser()),
 		proxy:       control.component(identity.Identity{Name: "system:kube-proxy", Groups: []string{identity.Authenticated}}),
 		certificate: serving.GetCertificate,
+		roots:       c.authority.Pool(),
 		callers:     authn.New(authn.Config{ClientCAs: c.authority.Pool(), Tokens: control.server.Tokens()}),
 	}, nil
 }
@@ -108,15 +108,12 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 		cfg.PodCIDR = c.PodCIDR
 	}
 	cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.certificate, ClientAuth: tls.RequestClientCert}
-	cfg.Authn = func(r *http.Request) (identity.Identity, bool) {
-		who, err := p.callers.Authenticate(r)
-		return who, err == nil && who.In(identity.Authenticated)
-	}
+	cfg.ClientCAs = p.roots
 	if cfg.Kubelet, err = c.kubelet(); err != nil {
 		return err
 	}
 	cfg.PreparePod = preparePod
-	cfg.Authz, cfg.Timeline, cfg.Log = mayUseNode(p.self, c.NodeName), c.timeline, c.log
+	cfg.Timeline, cfg.Log = c.timeline, c.log
 	kubelet, err := agent.New(cfg)
 	if err != nil {
 		return err
@@ -160,24 +157,6 @@ func podDirs(s cli.Settings) agent.Config {
 	return agent.Config{
 		Root: filepath.Join(s.DataDir, "pods"), LogRoot: filepath.Join(s.DataDir, "logs", "pods"),
 		SeccompRoot: filepath.Join(s.DataDir, "seccomp"), CgroupRoot: strings.TrimPrefix(s.Cgroup(), "/"),
-	}
-}
-
-// mayUseNode asks the API server whether somebody may use a part of the kubelet
-// API, as the fine-grained kubelet authorisation has it (KEP-2862).
-func mayUseNode(t client.Transport, node string) func(context.Context, identity.Identity, string, string) bool {
-	return func(ctx context.Context, who identity.Identity, verb, subresource string) bool {
-		if who.In(identity.Masters) {
-			return true
-		}
-		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-			User: who.Name, Groups: who.Groups, UID: who.UID,
-			ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: verb, Resource: "nodes", Subresource: subresource, Name: node, Version: "v1"},
-		}}
-		at := target.Of(authorizationv1.SchemeGroupVersion.WithResource("subjectaccessreviews"), "")
-		answer, err := t.Create(ctx, at, review, metav1.CreateOptions{})
-		verdict, ok := answer.(*authorizationv1.SubjectAccessReview)
-		return err == nil && ok && verdict.Status.Allowed
 	}
 }
 

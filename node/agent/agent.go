@@ -22,6 +22,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/probe"
 	"github.com/sampan-dev/sampan/node/agent/register"
 	"github.com/sampan-dev/sampan/node/agent/rotate"
+	"github.com/sampan-dev/sampan/node/agent/server"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/agent/usage"
 	"github.com/sampan-dev/sampan/node/volume"
@@ -48,6 +49,7 @@ type Agent struct {
 	trash    *garbage.Images
 	strain   *strain
 	places   *places
+	probed   *server.Probes
 
 	inbox   inbox
 	statics *statics
@@ -69,7 +71,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, machines: map[types.UID]*machine{}, inbox: newInbox(), statics: newStatics(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
+	a := &Agent{cfg: cfg, machines: map[types.UID]*machine{}, inbox: newInbox(), statics: newStatics(), probed: server.NewProbes(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
 	a.setRuntime("sampan")
 	if a.strain, err = newStrain(cfg); err != nil {
 		return nil, err
@@ -146,6 +148,7 @@ func hostResolver(path string) spec.Resolver {
 // Run runs the node until ctx ends. Containers stay: a later Run adopts them.
 // It fails only when it can't begin; everything after is retried.
 func (a *Agent) Run(ctx context.Context) error {
+	a.delegate()
 	for _, dir := range []string{a.cfg.Root, a.cfg.LogRoot} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("agent: create state directory: %w", err)

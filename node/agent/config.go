@@ -15,6 +15,7 @@ package agent
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -92,11 +93,14 @@ type Config struct {
 	// TLS serves the kubelet API; when nil nothing listens, and only Handler
 	// offers it.
 	TLS *tls.Config
-	// Authn says who makes a request to the kubelet API; nil refuses everybody.
+	// ClientCAs are the authorities of those who may show a certificate.
+	ClientCAs *x509.CertPool
+	// Authn says who makes a request to the kubelet API; by default certificates
+	// are checked against ClientCAs, and the API server is asked about tokens.
 	Authn func(*http.Request) (identity.Identity, bool)
 	// Authz says whether an identity may use a part of it: verb is get, create or
 	// so, subresource is proxy, log, exec, stats, metrics, pods, healthz or
-	// configz. Nil refuses everything.
+	// configz. By default the API server is asked.
 	Authz func(ctx context.Context, who identity.Identity, verb, subresource string) bool
 	// LogMaxSize and LogMaxFiles bound a container's logs: 10 MiB times 5.
 	LogMaxSize  int64

@@ -132,6 +132,13 @@ func newMachine(a *Agent, pod *corev1.Pod) *machine {
 	m.probes = probe.NewSet(a.doer.Probe, m.wake, func(container string, kind probe.Kind, output string) {
 		m.unhealthy(pod, container, kind.Title(), output)
 	})
+	m.probes.Count = func(container string, kind probe.Kind, result probe.Result) {
+		word := map[probe.Result]string{probe.Success: "successful", probe.Failure: "failed"}[result]
+		if word == "" {
+			word = "unknown"
+		}
+		a.probed.Count(pod, container, kind.Title(), word)
+	}
 	return m
 }
 
@@ -186,6 +193,7 @@ func (m *machine) run(ctx context.Context) {
 	defer m.probes.Stop()
 	defer m.a.refs.release(m.uid)
 	defer m.a.certs.forget(m.uid)
+	defer m.a.probed.Forget(string(m.uid))
 	m.life = ctx
 	if m.fresh && m.verdict == nil {
 		m.verdict = m.a.place(ctx, m.pod)

@@ -21,7 +21,8 @@ import (
 func (a *Agent) Handler() http.Handler {
 	return server.New(server.Config{
 		Node: view{a}, NodeName: a.cfg.NodeName, Engine: a.cfg.Engine, Authn: a.cfg.Authn, Authz: a.cfg.Authz, Log: a.cfg.Log,
-		Settings: a.cfg.Kubelet,
+		Settings: a.cfg.Kubelet, Probes: a.probed, Closed: !*a.cfg.Kubelet.EnableDebuggingHandlers,
+		Checkpoints: filepath.Join(a.cfg.KubeletRoot, "checkpoints"),
 	})
 }
 
@@ -29,6 +30,7 @@ func (a *Agent) Handler() http.Handler {
 // configuration. The channel tells when it could not, or stopped.
 func (a *Agent) serve(ctx context.Context) <-chan error {
 	failed := make(chan error, 1)
+	a.serveHealth(ctx)
 	if a.cfg.TLS == nil {
 		return failed
 	}
@@ -50,6 +52,30 @@ func (a *Agent) serve(ctx context.Context) <-chan error {
 		}
 	})
 	return failed
+}
+
+// serveHealth answers to everybody on the machine whether the agent lives, if the
+// configuration asks for that.
+func (a *Agent) serveHealth(ctx context.Context) {
+	k := a.cfg.Kubelet
+	if *k.HealthzPort == 0 {
+		return
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+	srv := server.HTTP(mux, a.cfg.Log)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(k.HealthzBindAddress, strconv.Itoa(int(*k.HealthzPort))))
+	if err != nil {
+		a.cfg.Log.Error("can't serve health", "err", err)
+		return
+	}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	a.spawn(func() {
+		defer stop()
+		if err := srv.Serve(listener); err != nil && ctx.Err() == nil {
+			a.cfg.Log.Error("health is served no more", "err", err)
+		}
+	})
 }
 
 // listenHost is "" for all addresses, of both families.

@@ -22,6 +22,9 @@ type Set struct {
 	ask     Asker
 	changed func()
 	failed  func(container string, kind Kind, output string)
+	// Count, when set before the first Update, is told of every result, from any
+	// goroutine.
+	Count func(container string, kind Kind, result Result)
 
 	mu      sync.Mutex
 	state   map[string]*state
@@ -147,6 +150,9 @@ func (s *Set) work(ctx context.Context, pod *corev1.Pod, c actual.Container, kin
 		cancel()
 		if ctx.Err() != nil {
 			return
+		}
+		if s.Count != nil {
+			s.Count(c.Name, kind, result)
 		}
 		if counted || result == Success {
 			s.note(c, kind, result, output)

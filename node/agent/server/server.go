@@ -1,7 +1,7 @@
 // Package server is the kubelet's HTTPS API: what the API server asks a node
 // for on behalf of kubectl logs, exec, attach and port-forward, and what
 // monitoring scrapes. Every request is authenticated and authorised by the
-// functions that the wiring gives; nothing but /healthz is open to everybody.
+// functions that the wiring gives; nothing is open to everybody.
 package server
 
 import (
@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -49,7 +50,13 @@ type Config struct {
 	Authz func(ctx context.Context, who identity.Identity, verb, subresource string) bool
 	// Settings is what /configz shows.
 	Settings any
-	Log      *slog.Logger
+	// Probes is what /metrics/probes shows; nil for nothing.
+	Probes *Probes
+	// Checkpoints is the directory that /checkpoint has files written to.
+	Checkpoints string
+	// Closed shuts what reaches into pods: logs, exec, attach, port-forward.
+	Closed bool
+	Log    *slog.Logger
 }
 
 // Server answers the kubelet API.
@@ -71,24 +78,29 @@ func New(cfg Config) http.Handler {
 	}
 	s := &Server{cfg: cfg, start: time.Now()}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", s.healthz)
-	mux.HandleFunc("GET /healthz/{rest...}", s.healthz)
-	get := func(pattern, subresource string, h http.HandlerFunc) {
-		mux.HandleFunc("GET "+pattern, s.guard("get", subresource, h))
+	get := func(pattern string, h http.HandlerFunc, subresources ...string) {
+		mux.HandleFunc("GET "+pattern, s.guard("get", h, subresources...))
 	}
-	get("/pods", "pods", s.pods)
-	get("/pods/", "pods", s.pods)
-	get("/runningpods", "pods", s.runningPods)
-	get("/runningpods/", "pods", s.runningPods)
-	get("/containerLogs/{namespace}/{pod}/{container}", "log", s.logs)
-	get("/stats/summary", "stats", s.summary)
-	get("/metrics", "metrics", s.metrics())
-	get("/metrics/resource", "metrics", s.resourceMetrics)
-	get("/configz", "configz", s.configz)
+	get("/healthz", s.healthz, "healthz", proxy)
+	get("/healthz/{rest...}", s.healthz, "healthz", proxy)
+	get("/pods", s.pods, "pods", proxy)
+	get("/pods/", s.pods, "pods", proxy)
+	get("/configz", s.configz, "configz", proxy)
+	get("/stats/summary", s.summary, "stats")
+	get("/metrics", s.metrics(), "metrics")
+	get("/metrics/resource", s.resourceMetrics, "metrics")
+	get("/metrics/cadvisor", s.cadvisor, "metrics")
+	if cfg.Probes != nil {
+		get("/metrics/probes", cfg.Probes.handler(), "metrics")
+	}
+	mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.guard("create", s.checkpoint, "checkpoint"))
+	get("/runningpods", s.open(s.runningPods), "pods", proxy)
+	get("/runningpods/", s.open(s.runningPods), "pods", proxy)
+	get("/containerLogs/{namespace}/{pod}/{container}", s.open(s.logs), "log", proxy)
 	// These change what runs whatever their HTTP method, which clients choose:
 	// an upgrade to a websocket must be a GET. So they are "create" always.
 	change := func(path, subresource string, h http.HandlerFunc) {
-		guarded := s.guard("create", subresource, h)
+		guarded := s.guard("create", s.open(h), subresource, proxy)
 		mux.HandleFunc("GET "+path, guarded)
 		mux.HandleFunc("POST "+path, guarded)
 	}
@@ -109,9 +121,23 @@ func HTTP(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// guard lets a request through that may do verb on the node's subresource. The
-// right to create nodes/proxy, which upstream's roles grant, includes it.
-func (s *Server) guard(verb, subresource string, h http.HandlerFunc) http.HandlerFunc {
+// proxy is the subresource of all that has none of its own; upstream's roles
+// grant it.
+const proxy = "proxy"
+
+// open refuses what reaches into pods on a node where that is switched off.
+func (s *Server) open(h http.HandlerFunc) http.HandlerFunc {
+	if !s.cfg.Closed {
+		return h
+	}
+	return func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "Debug endpoints are disabled.", http.StatusMethodNotAllowed)
+	}
+}
+
+// guard lets a request through that may do verb on one of the node's
+// subresources.
+func (s *Server) guard(verb string, h http.HandlerFunc, subresources ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if s.cfg.Authn == nil || s.cfg.Authz == nil {
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
@@ -122,8 +148,8 @@ func (s *Server) guard(verb, subresource string, h http.HandlerFunc) http.Handle
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
 			return
 		}
-		if !s.cfg.Authz(r.Context(), who, verb, subresource) && !s.cfg.Authz(r.Context(), who, verb, "proxy") {
-			msg := fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=[%s proxy])", who.Name, verb, subresource)
+		if !slices.ContainsFunc(subresources, func(name string) bool { return s.cfg.Authz(r.Context(), who, verb, name) }) {
+			msg := fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=%v)", who.Name, verb, subresources)
 			http.Error(w, msg, http.StatusForbidden)
 			return
 		}

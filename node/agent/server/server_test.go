@@ -11,12 +11,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/node/agent/agenttest"
@@ -48,7 +50,7 @@ func start(t *testing.T, engine *agenttest.Engine, allowed ...string) (*httptest
 	}
 	var asked []string
 	srv := httptest.NewServer(New(Config{
-		Node: pods{log}, NodeName: "n1", Engine: engine, Settings: map[string]string{"k": "v"},
+		Node: pods{log}, NodeName: "n1", Engine: engine, Settings: map[string]string{"k": "v"}, Probes: NewProbes(),
 		Authn: func(r *http.Request) (identity.Identity, bool) {
 			return identity.Identity{Name: "ok"}, r.Header.Get("Authorization") == "ok"
 		},
@@ -85,12 +87,9 @@ func get(t *testing.T, url, auth string) (int, string) {
 	return res.StatusCode, string(body)
 }
 
-func TestOnlyHealthIsOpen(t *testing.T) {
+func TestNothingIsOpen(t *testing.T) {
 	srv, _ := start(t, agenttest.New())
-	if code, body := get(t, srv.URL+"/healthz", ""); code != 200 || body != "ok" {
-		t.Errorf("healthz: %d %s", code, body)
-	}
-	for _, path := range []string{"/pods", "/runningpods/", "/configz", "/metrics", "/metrics/resource", "/stats/summary",
+	for _, path := range []string{"/healthz", "/healthz/ping", "/metrics/cadvisor", "/metrics/probes", "/pods", "/runningpods/", "/configz", "/metrics", "/metrics/resource", "/stats/summary",
 		"/containerLogs/ns/p/c", "/exec/ns/p/c?command=x&output=1", "/attach/ns/p/c?output=1", "/portForward/ns/p"} {
 		if code, _ := get(t, srv.URL+path, ""); code != http.StatusUnauthorized {
 			t.Errorf("%s is open to nobody in particular: %d", path, code)
@@ -98,6 +97,106 @@ func TestOnlyHealthIsOpen(t *testing.T) {
 		if code, _ := get(t, srv.URL+path, "ok"); code != http.StatusForbidden {
 			t.Errorf("%s is open to a user without rights: %d", path, code)
 		}
+	}
+}
+
+// TestFineRights: each part has a right of its own; nodes/proxy stands for those
+// that upstream lets it stand for.
+func TestFineRights(t *testing.T) {
+	for right, open := range map[string][]string{
+		"get/healthz": {"/healthz", "/healthz/ping"}, "get/pods": {"/pods", "/runningpods/"}, "get/configz": {"/configz"},
+		"get/stats": {"/stats/summary"}, "get/metrics": {"/metrics", "/metrics/resource", "/metrics/cadvisor", "/metrics/probes"},
+		"get/proxy": {"/healthz", "/healthz/ping", "/pods", "/runningpods/", "/configz", "/containerLogs/ns/p/c"},
+	} {
+		srv, _ := start(t, agenttest.New(), right)
+		for _, path := range []string{"/healthz", "/healthz/ping", "/pods", "/runningpods/", "/configz", "/stats/summary", "/metrics", "/metrics/resource",
+			"/metrics/cadvisor", "/metrics/probes", "/containerLogs/ns/p/c", "/exec/ns/p/c?command=x&output=1"} {
+			want := http.StatusForbidden
+			if slices.Contains(open, path) {
+				want = http.StatusOK
+			}
+			if code, body := get(t, srv.URL+path, "ok"); code != want {
+				t.Errorf("with %s, %s: %d %s", right, path, code, body)
+			}
+		}
+	}
+}
+
+// TestCheckpoint: an engine that can't says so, one that can is asked for a file.
+func TestCheckpoint(t *testing.T) {
+	for _, c := range []struct {
+		node pods
+		path string
+		code int
+		want string
+	}{
+		{pods{}, "/checkpoint/ns/p/c", http.StatusNotFound, "checkpointing of ns/p/c failed (the container engine can't checkpoint containers)"},
+		{pods{}, "/checkpoint/ns/p/x", http.StatusNotFound, "no such container"},
+		{pods{}, "/checkpoint/ns/p/c?timeout=soon", http.StatusBadRequest, "cannot parse value of timeout parameter"},
+	} {
+		srv, asked := start(t, agenttest.New(), "create/checkpoint")
+		res, err := post(t, srv.URL+c.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != c.code || !strings.Contains(string(body), c.want) {
+			t.Errorf("%s: %d %s after asking %v", c.path, res.StatusCode, body, *asked)
+		}
+	}
+}
+
+func post(t *testing.T, url string) (*http.Response, error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "ok")
+	return http.DefaultClient.Do(req)
+}
+
+// measured is an engine with metrics.
+type measured struct{ *agenttest.Engine }
+
+func (measured) ListMetricDescriptors(context.Context, *rt.ListMetricDescriptorsRequest) (*rt.ListMetricDescriptorsResponse, error) {
+	return &rt.ListMetricDescriptorsResponse{Descriptors: []*rt.MetricDescriptor{{Name: "container_memory_usage_bytes", Help: "Memory.", LabelKeys: []string{"id", "pod"}}}}, nil
+}
+
+func (measured) ListPodSandboxMetrics(context.Context, *rt.ListPodSandboxMetricsRequest) (*rt.ListPodSandboxMetricsResponse, error) {
+	return &rt.ListPodSandboxMetricsResponse{PodMetrics: []*rt.PodSandboxMetrics{{ContainerMetrics: []*rt.ContainerMetrics{{Metrics: []*rt.Metric{
+		{Name: "container_memory_usage_bytes", Timestamp: 5e9, MetricType: rt.MetricType_GAUGE, LabelValues: []string{"/a", "p\"q"}, Value: &rt.UInt64Value{Value: 7}},
+	}}}}}}, nil
+}
+
+func TestCadvisorMetrics(t *testing.T) {
+	w := httptest.NewRecorder()
+	(&Server{cfg: Config{Engine: measured{agenttest.New()}}}).cadvisor(w, httptest.NewRequest(http.MethodGet, "/metrics/cadvisor", nil))
+	want := "# HELP container_memory_usage_bytes Memory.\n# TYPE container_memory_usage_bytes gauge\n" +
+		"container_memory_usage_bytes{id=\"/a\",pod=\"p\\\"q\"} 7 5000\n"
+	if got := w.Body.String(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestProbeMetrics: results are counted until the pod is forgotten.
+func TestProbeMetrics(t *testing.T) {
+	p := NewProbes()
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "u"}}
+	p.Count(pod, "c", "Liveness", "failed")
+	p.Count(pod, "c", "Liveness", "failed")
+	show := func() string {
+		w := httptest.NewRecorder()
+		p.handler()(w, httptest.NewRequest(http.MethodGet, "/metrics/probes", nil))
+		return w.Body.String()
+	}
+	if want := `prober_probe_total{container="c",namespace="ns",pod="p",pod_uid="u",probe_type="Liveness",result="failed"} 2`; !strings.Contains(show(), want) {
+		t.Errorf("%q isn't in %s", want, show())
+	}
+	p.Forget("u")
+	if strings.Contains(show(), "prober_probe_total{") {
+		t.Error("a forgotten pod is still shown")
 	}
 }
 
@@ -117,7 +216,7 @@ func TestAnUpgradeByGetIsNoRead(t *testing.T) {
 }
 
 func TestAnswers(t *testing.T) {
-	srv, _ := start(t, agenttest.New(), "get/pods", "get/log", "get/proxy")
+	srv, _ := start(t, agenttest.New(), "get/pods", "get/log", "get/proxy", "get/metrics", "get/stats")
 	for path, want := range map[string]string{
 		"/pods":                             `"name":"p"`,
 		"/containerLogs/ns/p/c":             "one\ntwo\n",
