@@ -84,9 +84,7 @@ func (s *Server) audited(next http.Handler) http.Handler {
 // written down; without one, whoever can reach the server could fill the log.
 func (s *Server) strangers() http.Handler {
 	refuse := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor == 2 {
-			w.Header().Set("Connection", "close") // no strangers on streams: upstream's UnauthenticatedHTTP2DOSMitigation
-		}
+		closeTo(w, r)
 		if record := audit.From(r.Context()); record != nil {
 			record.Failed(metav1.Status{Code: http.StatusUnauthorized, Message: attempted(r)})
 		}
@@ -96,6 +94,14 @@ func (s *Server) strangers() http.Handler {
 		return refuse
 	}
 	return s.audited(refuse)
+}
+
+// closeTo lets a client without a name have this one answer of an HTTP/2 connection
+// and no other: streams are too cheap for strangers (CVE-2023-44487).
+func closeTo(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 2 {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // attempted says, in upstream's words, how somebody tried to say who they are.

@@ -135,12 +135,16 @@ type feature struct {
 // features are those of upstream's gates of v1.37 that can be told from outside and
 // that are not settled yet: what this server does where they are on, and off.
 var features = []feature{
+	{"APIResponseCompression", "BETA", 1},
 	{"APIServerIdentity", "BETA", 0},
-	{"AggregatedDiscoveryRemoveBetaType", "BETA", 1},
+	{"AllowParsingUserUIDFromCertAuth", "BETA", 1},
 	{"CBORServingAndStorage", "ALPHA", 1},
 	{"ConstrainedImpersonation", "BETA", 1},
 	{"CoordinatedLeaderElection", "BETA", 0},
 	{"MutatingAdmissionPolicy", "", 1},
+	{"RemoteRequestHeaderUID", "BETA", 1},
+	{"SizeBasedListCostEstimate", "BETA", 1},
 	{"StructuredAuthenticationConfigurationEgressSelector", "BETA", 0},
+	{"UnauthenticatedHTTP2DOSMitigation", "BETA", 1},
 	{"WatchList", "BETA", 1},
 }

@@ -163,6 +163,9 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 			stranger.ServeHTTP(w, r)
 			return
 		}
+		if who.Name == identity.Anonymous {
+			closeTo(w, r)
+		}
 		r.Header.Del("Authorization") // no handler behind this, and no one behind a proxy, needs it
 		wanted, err := impersonate.Wanted(r.Header)
 		if err != nil {
