@@ -106,7 +106,9 @@ func (w *world) guardedLife() {
 	w.plain(guarded, guardedSize, 50, important)
 	for range 4 + w.rng.IntN(8) {
 		n := w.rng.IntN(guardedSize)
-		w.sometime(fmt.Sprintf("evict pod %d of %s", n, guarded), func() error { return w.evict(n) })
+		w.sometime(fmt.Sprintf("evict two pods of %s, from %d on", guarded, n), func() error {
+			return errors.Join(w.evict(n), w.evict((n+1)%guardedSize))
+		})
 	}
 	if w.rng.IntN(2) == 0 {
 		m := w.nodes[w.rng.IntN(len(w.nodes))].name

@@ -292,6 +292,9 @@ func (o *oracle) finalJobs(pods []*corev1.Pod) {
 		if slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return metav1.IsControlledBy(p, j) && p.Spec.NodeName == "" }) {
 			continue // it waits for a place
 		}
+		if j.Spec.Suspend != nil && *j.Spec.Suspend {
+			continue // who suspended it found nobody to resume it
+		}
 		done := ""
 		for _, c := range j.Status.Conditions {
 			if c.Status == corev1.ConditionTrue && (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) {
