@@ -2,6 +2,7 @@ package resource
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"math"
 	"reflect"
@@ -52,6 +53,8 @@ func crowdOf(data []byte, m mediaType, t reflect.Type) crowd {
 	case m == mediaCBOR:
 		c.cbor(data)
 	case m == mediaYAML && !manyIn(data):
+	case m == mediaYAML && json.Valid(data): // as kubectl applies it
+		c.json(data)
 	case m == mediaYAML:
 		// Aliases are followed here, within the bounds of the YAML library.
 		if converted, err := yaml.YAMLToJSON(data); err == nil {
