@@ -4,9 +4,12 @@
 // component asks of the API server, and every event that a watch brings it, waits
 // at a gate until the seed chooses it; so the seed chooses the order of all that
 // happens, how long news takes, which watches break, which answers get lost,
-// and who crashes between two writes. After every step the invariants of a
-// cluster are checked, and at the end, when all trouble is over, whether the
-// cluster has become what was asked for.
+// who crashes between two writes, and when the API server goes and comes back over
+// the same store. After every step the invariants of a cluster are checked: what was
+// acknowledged is there, no node, quota, budget or bound is exceeded, no name runs
+// twice, no two components write one field, no status lies for long, a watch brings
+// what the store wrote down and nothing else. At the end, when all trouble is over,
+// the cluster has to have become what was asked for.
 //
 // A seed that fails is lived again by its number. What waits draws its lot from the
 // seed and its own name, so a life is repeated step by step; only what Go's
