@@ -240,11 +240,29 @@ func (o *oracle) finalPlaces(pods []*corev1.Pod) {
 	delete(free, "")
 	for _, p := range pods {
 		for node, left := range free {
-			if p.Spec.NodeName == "" && request(p) <= left {
+			if p.Spec.NodeName == "" && request(p) <= left && o.reaches(p, node) {
 				o.w.fail("pod %s/%s waits, but node %s has %dm left and it wants %dm", p.Namespace, p.Name, node, left, request(p))
 			}
 		}
 	}
+}
+
+// reaches says whether a pod has its volumes on a node: those of here are each of one
+// node, and a claim that has none yet may get any.
+func (o *oracle) reaches(p *corev1.Pod, node string) bool {
+	on := map[string]string{} // volume → node
+	for _, v := range list(o, client.PersistentVolumes) {
+		on[v.Name] = v.Spec.NodeAffinity.Required.NodeSelectorTerms[0].MatchExpressions[0].Values[0]
+	}
+	for _, c := range list(o, client.PersistentVolumeClaims) {
+		mine := c.Namespace == p.Namespace && slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool {
+			return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == c.Name
+		})
+		if at, bound := on[c.Spec.VolumeName]; mine && bound && at != node {
+			return false
+		}
+	}
+	return true
 }
 
 func request(p *corev1.Pod) int64 {
