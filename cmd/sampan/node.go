@@ -7,8 +7,11 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -108,7 +111,7 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 		cfg.PodCIDR = c.PodCIDR
 	}
 	cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.certificate, ClientAuth: tls.RequestClientCert}
-	cfg.ClientCAs = p.roots
+	cfg.ClientCAs, cfg.Ending = p.roots, powerless(ctx, g)
 	if cfg.Kubelet, err = c.kubelet(); err != nil {
 		return err
 	}
@@ -138,6 +141,23 @@ func (c *cluster) kubelet() (*settings.Kubelet, error) {
 		c.log.Warn("kubelet configuration: " + w)
 	}
 	return &loaded.Kubelet, nil
+}
+
+// powerless closes when somebody tells that the machine goes down, by the signal
+// that is for it: SIGPWR.
+func powerless(ctx context.Context, g *errgroup.Group) <-chan struct{} {
+	told, ending := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(told, syscall.SIGPWR)
+	g.Go(func() error {
+		defer signal.Stop(told)
+		select {
+		case <-told:
+			close(ending)
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	return ending
 }
 
 // preparePod makes of a static pod's manifest what the API server would.

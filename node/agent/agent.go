@@ -50,6 +50,7 @@ type Agent struct {
 	strain   *strain
 	places   *places
 	probed   *server.Probes
+	falling  downfall
 
 	inbox   inbox
 	statics *statics
@@ -81,7 +82,7 @@ func New(cfg Config) (*Agent, error) {
 		MaxPods: cfg.MaxPods, Labels: cfg.Labels, Taints: cfg.Taints, Reserved: cfg.Reserved, Capacity: cfg.Capacity,
 		Port: cfg.Port, Version: cfg.Version, PodCIDR: cfg.PodCIDR, Log: cfg.Log, ProviderID: cfg.Kubelet.ProviderID,
 		LeaseSeconds: cfg.Kubelet.NodeLeaseDurationSeconds, LookEvery: cfg.Kubelet.NodeStatusUpdateFrequency.Duration,
-		Withhold: cfg.kept, Extra: a.extra, Pressures: a.pressures, ReportEvery: cfg.Kubelet.NodeStatusReportFrequency.Duration, MaxImages: int(*cfg.Kubelet.NodeStatusMaxImages),
+		Fault: a.fault, Withhold: cfg.kept, Extra: a.extra, Pressures: a.pressures, ReportEvery: cfg.Kubelet.NodeStatusReportFrequency.Duration, MaxImages: int(*cfg.Kubelet.NodeStatusMaxImages),
 	})
 	if err != nil {
 		return nil, err
@@ -174,6 +175,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	if a.cfg.Capacity == nil || a.cfg.plugins {
 		a.runPlugins(ctx)
+	}
+	if a.cfg.Ending != nil {
+		a.spawn(func() { a.run(ctx, "shutdown", a.runShutdown) })
 	}
 	if a.places.cpus != nil {
 		a.places.shift()

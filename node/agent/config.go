@@ -125,6 +125,9 @@ type Config struct {
 	// a node whose Capacity is given, nobody: then nothing is ever evicted and no
 	// image is removed.
 	Observe func() pressure.Observations
+	// Ending, when it closes, says that the machine goes down: the node's pods are
+	// then ended by the configuration's shutdownGracePeriod. It may be nil.
+	Ending <-chan struct{}
 	// Timeline receives the marks of the run step; it may be nil.
 	Timeline *timeline.Recorder
 	// Log may be nil.

@@ -197,6 +197,9 @@ func (a *Agent) start(ctx context.Context, m *machine) {
 
 // admit decides whether the node takes a pod that it was given.
 func (a *Agent) admit(pod *corev1.Pod) *admit.Refusal {
+	if r := a.refuseFalling(); r != nil {
+		return r
+	}
 	node, ok := a.nodes.Get("", a.cfg.NodeName)
 	if !ok {
 		node = a.registry.Initial() // a static pod that comes before the API server

@@ -15,7 +15,7 @@ type ending struct {
 	verdict status.Verdict
 	// grace replaces the pod's own when it isn't negative.
 	grace time.Duration
-	// reason is the event's; annotations go with it.
+	// reason is the event's, "" for none; annotations go with it.
 	reason      string
 	annotations map[string]string
 }
@@ -48,7 +48,9 @@ func (m *machine) heed(e *ending) {
 		return
 	}
 	m.fatal = &e.verdict
-	m.a.events.Annotated(m.pod, e.annotations, corev1.EventTypeWarning, e.reason, e.verdict.Message)
+	if e.reason != "" {
+		m.a.events.Annotated(m.pod, e.annotations, corev1.EventTypeWarning, e.reason, e.verdict.Message)
+	}
 	m.leave()
 	if e.grace >= 0 {
 		m.grace = int64(e.grace / time.Second)

@@ -136,6 +136,8 @@ type story struct {
 	kubelet settings.Kubelet
 	// observe is what the node has left, nil for enough of everything.
 	observe func() pressure.Observations
+	// ending is closed when the machine goes down.
+	ending <-chan struct{}
 
 	mu    sync.Mutex
 	at    time.Duration
@@ -190,7 +192,7 @@ func (s *story) compare(name string) {
 
 func (s *story) startAgent() {
 	a, err := New(Config{
-		Kubelet: &s.kubelet, poll: true, Observe: s.observe, Sys: filepath.Join(s.dir, "sys"),
+		Kubelet: &s.kubelet, poll: true, Observe: s.observe, Ending: s.ending, Sys: filepath.Join(s.dir, "sys"),
 		NodeName: "n1", NodeIPs: []string{"192.0.2.1"}, Transport: s.api, Engine: s.engine, Root: filepath.Join(s.dir, "pods"), CgroupMount: filepath.Join(s.dir, "cgroup"),
 		LogMaxSize: -1, PodCIDR: "10.0.0.0/24", Timeline: s.marks, ClusterDNS: []string{"10.96.0.10"},
 		Capacity: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2"), corev1.ResourceMemory: resource.MustParse("1Gi")},

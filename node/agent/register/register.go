@@ -65,6 +65,9 @@ type Config struct {
 	LookEvery, ReportEvery time.Duration
 	// MaxImages bounds the images in the status; negative for no bound.
 	MaxImages int
+	// Fault is why the node isn't ready though its engine is, "" for nothing; nil
+	// for never.
+	Fault func() string
 	// Withhold is what pods don't get besides, of a capacity; nil for nothing.
 	Withhold func(capacity corev1.ResourceList) corev1.ResourceList
 	// Extra are resources that come and go, how many there are and how many pods

@@ -168,6 +168,11 @@ func (r *Registrar) conditions(s *corev1.NodeStatus, fault string) {
 	for _, p := range []pressure{memoryPressure, diskPressure, pidPressure} {
 		set(s, p.is(slices.Contains(high, p.condition)))
 	}
+	if r.cfg.Fault != nil {
+		if why := r.cfg.Fault(); why != "" {
+			fault = strings.TrimPrefix(fault+", "+why, ", ")
+		}
+	}
 	ready := corev1.NodeCondition{
 		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status",
 	}
