@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -14,7 +15,7 @@ type Account struct{ UID, GID int }
 // AccountOf looks up "USER[:GROUP]", names or numbers, in the /etc/passwd and
 // /etc/group of an image that is here. Without GROUP it is the user's own; a
 // number without a name has group 0, as the image specification wants it.
-func AccountOf(ctx context.Context, images *image.Store, img image.Image, who string) (Account, error) {
+func AccountOf(ctx context.Context, images *image.Store, img image.Image, who string) (a Account, err error) {
 	content, err := images.NewBuild()
 	if err != nil {
 		return Account{}, err
@@ -29,10 +30,9 @@ func AccountOf(ctx context.Context, images *image.Store, img image.Image, who st
 		return Account{}, err
 	}
 	if v.Root != nil {
-		defer v.Close()
+		defer func() { err = errors.Join(err, v.Close()) }()
 	}
 	name, group, _ := strings.Cut(who, ":")
-	var a Account
 	if a.UID, a.GID, err = v.user(name); err != nil {
 		return Account{}, fmt.Errorf("user %w", err)
 	}

@@ -109,7 +109,7 @@ func newGuarded(t *testing.T) *guarded {
 			scope = "repository:team/" + strings.Split(rest, "/")[0] + ":pull"
 		}
 		if token := r.Header.Get("Authorization"); !strings.HasPrefix(token, "Bearer for:"+scope) {
-			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="here",scope="%s"`, g.URL, scope))
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q,service="here",scope=%q`, g.URL+"/token", scope))
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
