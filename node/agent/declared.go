@@ -20,7 +20,8 @@ func (Declaration) Reads() []schema.GroupVersionResource {
 		client.Pods.GroupVersionResource, client.Nodes.GroupVersionResource, client.Services.GroupVersionResource,
 		client.ConfigMaps.GroupVersionResource, client.Secrets.GroupVersionResource, client.ServiceAccounts.GroupVersionResource,
 		client.RuntimeClasses.GroupVersionResource, client.ClusterTrustBundles.GroupVersionResource,
-		client.PodCertificateRequests.GroupVersionResource,
+		client.PodCertificateRequests.GroupVersionResource, client.ResourceClaims.GroupVersionResource,
+		client.ResourceSlices.GroupVersionResource,
 	}
 }
 
@@ -28,6 +29,7 @@ func (Declaration) Reads() []schema.GroupVersionResource {
 func (Declaration) Writes() []reconcile.Write {
 	pods, nodes, leases := client.Pods.GroupVersionResource, client.Nodes.GroupVersionResource, client.Leases.GroupVersionResource
 	return []reconcile.Write{
+		{Resource: pods, Part: reconcile.Create}, {Resource: client.ResourceSlices.GroupVersionResource, Part: reconcile.Delete},
 		{Resource: pods, Part: "status.phase"}, {Resource: pods, Part: "status.conditions[of the node]"},
 		{Resource: pods, Part: "status.containerStatuses"}, {Resource: pods, Part: reconcile.Delete},
 		{Resource: nodes, Part: reconcile.Create}, {Resource: nodes, Part: "metadata.labels[of the node]"},

@@ -1,0 +1,82 @@
+package agent
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sampan-dev/sampan/node/agent/admit"
+	"github.com/sampan-dev/sampan/node/agent/class"
+	"github.com/sampan-dev/sampan/node/agent/numa"
+	"github.com/sampan-dev/sampan/node/agent/pressure"
+	"github.com/sampan-dev/sampan/node/agent/spec"
+)
+
+// admit decides whether the node takes a pod that it was given.
+func (a *Agent) admit(pod *corev1.Pod) *admit.Refusal {
+	if r := a.refuseFalling(); r != nil {
+		return r
+	}
+	node, ok := a.nodes.Get("", a.cfg.NodeName)
+	if !ok {
+		node = a.registry.Initial() // a static pod that comes before the API server
+	}
+	place := admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: a.placed(pod.UID), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls, Pressures: a.pressures(), Counted: a.places.devices.Knows}
+	refusal := admit.Pod(pod, place)
+	if refusal == nil {
+		return nil
+	}
+	victims, ok := admit.Victims(pod, place)
+	if !ok {
+		return refusal
+	}
+	for _, v := range victims {
+		a.preempt(v.UID)
+	}
+	return nil
+}
+
+// resizable decides whether a pod's changed resources fit.
+func (a *Agent) resizable(m *machine) *admit.Refusal {
+	if what := a.places.static(); what != "" && numa.Exclusive(m.pod) {
+		return &admit.Refusal{Reason: corev1.PodReasonInfeasible, Message: "Resize is infeasible for Guaranteed Pods alongside " + what + " Manager static policy"}
+	}
+	return admit.Resize(m.pod, admit.Node{Allocatable: a.node.Allocatable, Pods: a.placed(m.uid)})
+}
+
+// placed are the pods that have room here, but for one.
+func (a *Agent) placed(but types.UID) []*corev1.Pod {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var list []*corev1.Pod
+	for _, m := range a.machines {
+		if p := m.admitted(); p != nil && m.uid != but {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// enforce keeps all pods together from what is reserved, if anything is.
+func (a *Agent) enforce() {
+	if len(a.cfg.Reserved) == 0 || !slices.Contains(a.cfg.Kubelet.EnforceNodeAllocatable, "pods") {
+		return
+	}
+	pids := a.cfg.Reserved["pid"]
+	limits := class.Limits{Memory: a.node.Memory - a.cfg.Reserved.Memory().Value(), Shares: spec.Shares(a.node.Allocatable.Cpu().MilliValue())}
+	if limit, ok := pressure.MaxPids(); ok && pids.Value() > 0 {
+		limits.Pids = limit - pids.Value()
+	}
+	if err := a.classes.Limit(limits); err != nil {
+		a.cfg.Log.Warn("what is reserved for the system is not kept from pods", "err", err)
+	}
+}
+
+// share gives the burstable pods the CPU that those placed here have requested.
+func (a *Agent) share() {
+	if err := a.classes.Set(spec.BurstableShares(a.placed(""))); err != nil && !a.shareless {
+		a.shareless = true // not again with every pod
+		a.cfg.Log.Warn("the classes of pods have no CPU shares", "err", err)
+	}
+}
