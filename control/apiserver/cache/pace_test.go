@@ -18,7 +18,7 @@ func TestPace(t *testing.T) {
 				if wait := p.wait(); wait > 0 {
 					time.Sleep(wait)
 				}
-				p.took()
+				p.took(time.Now())
 			}
 			if done < want-1 || done > want+1 {
 				t.Errorf("%d batches within %v, want %d", done, span, want)
@@ -27,9 +27,17 @@ func TestPace(t *testing.T) {
 		run(paceBurst+200, 200*paceEvery)
 		time.Sleep(time.Minute)
 		run(paceBurst+10, 10*paceEvery)
+		time.Sleep(time.Minute)
+		for late, want := range map[time.Duration]time.Duration{paceEvery: 0, 8 * time.Millisecond: 8 * time.Millisecond, time.Second: paceLate} {
+			p.took(time.Now().Add(-late))
+			if got := max(p.wait(), 0); got != want {
+				t.Errorf("after a batch that is %v late: rest for %v, want %v", late, got, want)
+			}
+			time.Sleep(time.Second)
+		}
 		off := pace{}
 		for range 10 * paceBurst {
-			if off.took(); off.wait() > 0 {
+			if off.took(time.Time{}); off.wait() > 0 {
 				t.Fatal("a watcher that is not paced waits")
 			}
 		}

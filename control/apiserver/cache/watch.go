@@ -96,6 +96,9 @@ type Watcher struct {
 	sent int64  // the highest revision the reader knows of
 	due  bool   // a bookmark is
 	pace pace
+	// happened is when the first of the events that are delivered now did; zero
+	// when they are no news.
+	happened time.Time
 }
 
 // Watch starts a watcher. What the window does not reach back to comes out of the
@@ -204,6 +207,9 @@ func (w *Watcher) deliver(seen view) bool {
 	var batch []Event
 	for _, ch := range changes {
 		if event, ok := w.translate(ch); ok {
+			if len(batch) == 0 {
+				w.happened = ch.at
+			}
 			batch = append(batch, event)
 			w.sent = event.Revision
 		}
@@ -253,7 +259,8 @@ func (w *Watcher) send(batch []Event) bool {
 		changed := seen.changed // only this: the window must not be held while waiting
 		select {
 		case w.events <- batch:
-			w.pace.took()
+			w.pace.took(w.happened)
+			w.happened = time.Time{}
 			return true
 		case <-changed:
 		case <-w.cache.done:

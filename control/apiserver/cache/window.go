@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sort"
 	"sync"
+	"time"
 )
 
 // change is one write in the window. before is nil for a creation, after for a
@@ -11,6 +12,7 @@ import (
 type change struct {
 	revision      int64
 	before, after *Entry
+	at            time.Time // when it was published
 
 	once   sync.Once
 	parted *Entry
@@ -43,7 +45,9 @@ func (ch *change) cool() {
 
 // publish shows the world Run's tree at revision, and the changes that led to it.
 func (c *Cache) publish(changes []*change, revision int64) {
+	now := time.Now()
 	for _, ch := range changes {
+		ch.at = now
 		ch.warm()
 	}
 	c.mu.Lock()
