@@ -2,6 +2,7 @@ package crd
 
 import (
 	"fmt"
+	"math"
 	"strings"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -29,6 +30,9 @@ func (v *version) scalePart(s *apiextensionsv1.CustomResourceSubresourceScale) k
 			if !ok {
 				return fmt.Errorf("scale of %q: body is a %T", next.GetName(), body)
 			}
+			if scale.Spec.Replicas == unset {
+				return apierrors.NewBadRequest(fmt.Sprintf("the spec replicas field %q cannot be empty", s.SpecReplicasPath))
+			}
 			before, had, err := unstructured.NestedInt64(content(next), steps(s.SpecReplicasPath)...)
 			if err != nil {
 				return apierrors.NewInternalError(err)
@@ -40,10 +44,18 @@ func (v *version) scalePart(s *apiextensionsv1.CustomResourceSubresourceScale) k
 	}
 }
 
-// scaleOf reads the fields; what is not there, or not a number, shows as zero.
+// unset are the wanted replicas of an object that says nothing of them: a change of
+// its scale has to. Nobody is shown them (resource.Server). Upstream's.
+const unset = math.MinInt32
+
+// scaleOf reads the fields; what is not there, or not a number, shows as zero, or as
+// unset.
 func scaleOf(obj kinds.Object, s *apiextensionsv1.CustomResourceSubresourceScale) *autoscalingv1.Scale {
 	tree := content(obj)
-	wanted, _, _ := unstructured.NestedInt64(tree, steps(s.SpecReplicasPath)...)
+	wanted, has, _ := unstructured.NestedInt64(tree, steps(s.SpecReplicasPath)...)
+	if !has {
+		wanted = unset
+	}
 	current, _, _ := unstructured.NestedInt64(tree, steps(s.StatusReplicasPath)...)
 	selector := ""
 	if s.LabelSelectorPath != nil {

@@ -2,9 +2,14 @@ package resource
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/sampan-dev/sampan/kinds"
 )
 
 // get answers with one object: as the store has it, or from the cache when the
@@ -17,11 +22,26 @@ func (c *call) get(ctx context.Context) (*answer, error) {
 	if err != nil {
 		return nil, c.failed(err)
 	}
+	if err := c.scaled(r.obj); err != nil {
+		return nil, err
+	}
 	out := c.done(http.StatusOK, c.show(r.obj))
 	if c.kind.View == nil && (c.sub == nil || c.sub.Show == nil) {
 		out.entry = r.entry
 	}
 	return out, nil
+}
+
+// scaled refuses to show the scale of a custom object that says nothing of replicas.
+func (c *call) scaled(obj kinds.Object) error {
+	custom, ok := obj.(*unstructured.Unstructured)
+	if !ok || c.sub == nil || c.sub.Replicas == "" {
+		return nil
+	}
+	if _, has, err := unstructured.NestedInt64(custom.Object, strings.Split(c.sub.Replicas, ".")...); has || err != nil {
+		return err
+	}
+	return apierrors.NewInternalError(fmt.Errorf("the spec replicas field %q does not exist", "."+c.sub.Replicas))
 }
 
 func (c *call) find(ctx context.Context) (*record, error) {
