@@ -1,6 +1,7 @@
 package sim_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,9 +15,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/target"
 )
 
 const gpuDriver = "gpu.example.com"
@@ -409,6 +412,45 @@ func TestAdministratorsAndBinders(t *testing.T) {
 		stolen.Status.ReservedFor = nil
 		if _, err := client.ResourceClaims.UpdateStatus(p.Context(), bob, stolen); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "resourceclaims/binding") {
 			t.Errorf("bob frees a device: %v", err)
+		}
+	})
+}
+
+// stuck never gets an answer to a binding.
+type stuck struct{ client.Transport }
+
+func (s stuck) Create(ctx context.Context, at target.Target, obj runtime.Object, opts metav1.CreateOptions) (runtime.Object, error) {
+	if at.Subresource == "binding" {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	return s.Transport.Create(ctx, at, obj, opts)
+}
+
+// A scheduler that ends between the claim and the binding leaves devices given out;
+// the next one goes on with them, and gives them to nobody else.
+func TestRestartBetweenClaimAndBinding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t)
+		p.gpuClass("gpu")
+		p.addNode("n1")
+		p.addNode("n2")
+		p.gpus("n1", "m")
+		p.gpus("n2", "m")
+		p.deviceClaim("c", exactly("gpu", 1))
+		p.addPod("a", "1", claiming("c"))
+		_, stop := p.scheduleVia(stuck{p.server.Local(identity.Identity{Name: "system:kube-scheduler", Groups: []string{identity.Authenticated}})})
+		before := p.getClaim("c").Status
+		if before.Allocation == nil || len(before.ReservedFor) != 1 || p.pod("a").Spec.NodeName != "" {
+			t.Fatalf("claim %+v, pod on %q", before, p.pod("a").Spec.NodeName)
+		}
+		stop()
+		p.schedule()
+		p.settle()
+		p.want("a", before.Allocation.Devices.Results[0].Pool)
+		after := p.getClaim("c").Status
+		if len(after.ReservedFor) != 1 || after.Allocation.Devices.Results[0].Pool != before.Allocation.Devices.Results[0].Pool {
+			t.Errorf("claim %+v", after)
 		}
 	})
 }
