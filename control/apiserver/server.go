@@ -128,7 +128,7 @@ func New(cfg Config) (*Server, error) {
 	s.remotes = s.newAggregator()
 	s.order = flow.New(flow.Config{Asks: s.resources.Asks, Stored: s.resources.Stored, Now: cfg.Now, Log: cfg.Log})
 	s.metrics.server = s
-	s.metrics.registry.MustRegister(slices.Concat(cfg.Collectors, s.dynamic.metrics(), []prometheus.Collector{s.order, s.borrow, s.audit, s.authn, s.sources.Reloads, s.remotes})...)
+	s.metrics.registry.MustRegister(slices.Concat(cfg.Collectors, s.dynamic.metrics(), []prometheus.Collector{s.order, s.borrow, s.audit, s.authn, s.authz, s.sources.Reloads, s.remotes})...)
 	s.rotation = s.newRotation()
 	if s.handler, err = s.routes(); err != nil {
 		return nil, fmt.Errorf("api server: %w", err)
