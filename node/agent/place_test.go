@@ -64,7 +64,7 @@ func plugIn(t *testing.T, dir string) {
 	}
 	server := grpc.NewServer()
 	pluginapi.RegisterDevicePluginServer(server, toaster{})
-	go server.Serve(l)
+	go func() { _ = server.Serve(l) }()
 	t.Cleanup(server.Stop)
 	request.Version, request.Options = pluginapi.Version, &pluginapi.DevicePluginOptions{}
 	if _, err := pluginapi.NewRegistrationClient(conn).Register(ctx, request); err != nil {

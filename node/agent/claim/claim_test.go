@@ -106,7 +106,7 @@ func newBench(t *testing.T) *bench {
 	server := grpc.NewServer()
 	draapi.RegisterDRAPluginServer(server, b.driver)
 	healthapi.RegisterDRAResourceHealthServer(server, b.driver)
-	go server.Serve(l)
+	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { server.Stop(); os.RemoveAll(dir) })
 	b.info = plugin.Info{Type: "DRAPlugin", Name: "gpu.example.com", Endpoint: socket, Versions: []string{draapi.DRAPluginService, healthapi.DRAResourceHealthService}}
 	b.restart()

@@ -35,7 +35,14 @@ const (
 type driver struct {
 	name, endpoint string
 	client         draapi.DRAPluginClient
-	close          func()
+	stop           context.CancelFunc
+	conn           *grpc.ClientConn
+}
+
+// close ends the connection and whatever goes on over it.
+func (d *driver) close() {
+	d.stop()
+	_ = d.conn.Close() // it fails only when it is closed already
 }
 
 // driver finds a driver that is there.
@@ -69,7 +76,7 @@ func (h handler) Register(_ context.Context, info plugin.Info) error {
 		return fmt.Errorf("dial %q: %w", info.Endpoint, err)
 	}
 	ctx, cancel := context.WithCancel(h.ctx)
-	d := &driver{name: info.Name, endpoint: info.Endpoint, client: draapi.NewDRAPluginClient(conn), close: func() { cancel(); conn.Close() }}
+	d := &driver{name: info.Name, endpoint: info.Endpoint, client: draapi.NewDRAPluginClient(conn), stop: cancel, conn: conn}
 	h.c.mu.Lock()
 	if old := h.c.drivers[info.Name]; old != nil {
 		old.close() // a rolling update: the newest serves

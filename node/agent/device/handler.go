@@ -33,6 +33,6 @@ func (h handler) Deregister(info registry.Info) {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
 	if k := h.d.resources[info.Name]; k != nil && k.plugin != nil && k.plugin.endpoint == info.Endpoint {
-		k.plugin.conn.Close() // whoever reads its list sees it
+		_ = k.plugin.conn.Close() // whoever reads its list sees it
 	}
 }

@@ -129,7 +129,7 @@ func (d *Devices) Connect(ctx context.Context, resource, socket string, options 
 	if err != nil {
 		return fmt.Errorf("dial %q: %w", socket, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // a newer plugin may have closed it
 	p := &plugin{resource: resource, endpoint: socket, options: options, conn: conn, client: pluginapi.NewDevicePluginClient(conn)}
 	if options == nil {
 		asked, cancel := context.WithTimeout(ctx, dialTimeout)
@@ -166,7 +166,7 @@ func (d *Devices) adopt(p *plugin) {
 		d.resources[p.resource] = k
 	}
 	if k.plugin != nil {
-		k.plugin.conn.Close()
+		_ = k.plugin.conn.Close() // whoever reads its list sees it
 	}
 	k.plugin = p
 	d.cfg.Log.Info("a device plugin has come", "resource", p.resource, "endpoint", p.endpoint)

@@ -94,6 +94,15 @@ func (g *gpu) PreStartContainer(_ context.Context, r *pluginapi.PreStartContaine
 	return &pluginapi.PreStartContainerResponse{}, nil
 }
 
+// bench is one Devices that runs.
+type bench struct {
+	t       *testing.T
+	dir     string
+	d       *Devices
+	changed chan struct{}
+	stop    func()
+}
+
 // serve starts the plugin at a socket of that name and registers it.
 func (b *bench) serve(name string, version string) (*gpu, error) {
 	b.t.Helper()
@@ -116,19 +125,10 @@ func (b *bench) serve(name string, version string) (*gpu, error) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	go g.server.Serve(l)
+	go func() { _ = g.server.Serve(l) }()
 	b.t.Cleanup(g.server.Stop)
 	_, err = client.Register(ctx, &pluginapi.RegisterRequest{Version: version, Endpoint: name, ResourceName: "example.com/gpu", Options: g.options})
 	return g, err
-}
-
-// bench is one Devices that runs.
-type bench struct {
-	t       *testing.T
-	dir     string
-	d       *Devices
-	changed chan struct{}
-	stop    func()
 }
 
 func newBench(t *testing.T) *bench {
@@ -154,7 +154,12 @@ func (b *bench) start() {
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
 	b.d = d
-	b.stop = sync.OnceFunc(func() { cancel(); <-done })
+	b.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.t.Error(err)
+		}
+	})
 }
 
 // await waits until the node has as many devices and as many healthy ones.

@@ -184,7 +184,7 @@ func (w *watch) ask(ctx context.Context, path string, before found) (taken *Info
 		w.Log.Warn("can't talk to a plugin", "socket", path, "err", err)
 		return nil, false
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // nothing was left to send
 	client := registerapi.NewRegistrationClient(conn)
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -42,7 +42,7 @@ func serve(t *testing.T, socket string, info *registerapi.PluginInfo) (*driver, 
 	}
 	d, s := &driver{info: info, told: make(chan *registerapi.RegistrationStatus, 8)}, grpc.NewServer()
 	registerapi.RegisterRegistrationServer(s, d)
-	go s.Serve(l)
+	go func() { _ = s.Serve(l) }()
 	t.Cleanup(s.Stop)
 	return d, s
 }
@@ -73,7 +73,12 @@ func TestPluginsComeAndGo(t *testing.T) {
 	go func() {
 		done <- Run(ctx, Config{Dir: dir, Handlers: map[string]Handler{"DRAPlugin": good, "CSIPlugin": bad}, Log: slog.New(slog.DiscardHandler)})
 	}()
-	defer func() { cancel(); <-done }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
 	hear := func(lines chan string, want string) {
 		t.Helper()
 		select {

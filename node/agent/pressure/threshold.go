@@ -107,11 +107,6 @@ func (t Threshold) crossed(o Observation, reclaim bool) bool {
 	return o.Available < bound
 }
 
-// same says whether two thresholds are one and the same.
-func (t Threshold) same(o Threshold) bool {
-	return t.Signal == o.Signal && t.Hard == o.Hard && t.Value.Part == o.Value.Part && t.Value.Quantity.Cmp(o.Value.Quantity) == 0
-}
-
 // Parse reads the thresholds of a complete configuration, hard ones first.
 func Parse(k *settings.Kubelet) ([]Threshold, error) {
 	list, err := statements(k.EvictionHard)

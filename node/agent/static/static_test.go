@@ -30,7 +30,12 @@ func TestFollowsDirectory(t *testing.T) {
 	go func() {
 		done <- Run(ctx, Config{Path: dir, NodeName: "N1", Every: time.Hour, Log: slog.New(slog.DiscardHandler)}, func(p []*corev1.Pod) { pods <- p })
 	}()
-	defer func() { cancel(); <-done }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
 	await := func(want int) []*corev1.Pod {
 		t.Helper()
 		limit := time.After(10 * time.Second)
