@@ -150,8 +150,10 @@ func TestKnownTokens(t *testing.T) {
 		}
 		token := made.Status.Token
 		good := func() bool { _, err := a.ByToken(t.Context(), token, nil); return err == nil }
-		if !good() || !good() {
-			t.Fatal("refused")
+		for range 2 {
+			if !good() {
+				t.Fatal("refused")
+			}
 		}
 		if len(tokens.known.young) != 1 {
 			t.Errorf("%d tokens are known", len(tokens.known.young))

@@ -41,10 +41,3 @@ func (m *memory[K, V]) add(key K, v V) {
 	}
 	m.young[key] = v
 }
-
-func (m *memory[K, V]) forget() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	clear(m.young)
-	clear(m.old)
-}
