@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
@@ -94,7 +95,7 @@ func (r deviceRules) status(ctx context.Context, a *resource.Attributes, now, ol
 	for _, driver := range toldBy(now, old) {
 		q := authz.Attributes{Subresource: resourcev1.SubresourceDriver, Namespace: now.Namespace, Name: driver}
 		if !slices.ContainsFunc(prefixes, func(prefix string) bool { return r.may(ctx, a.User, q, prefix) }) {
-			errs = append(errs, field.Forbidden(at.Child("devices"), fmt.Sprintf(`changing status.devices requires resource="resourceclaims/driver", verb="%s" permission: not authorized`, []string{prefixes[0] + "update"})))
+			errs = append(errs, field.Forbidden(at.Child("devices"), `changing status.devices requires resource="resourceclaims/driver", verb="[`+strings.Join(prefixes, "update ")+`update]" permission: not authorized`))
 		}
 	}
 	return errs
