@@ -30,7 +30,7 @@ func signalPod(ctx context.Context, s cli.Settings, podUID string, signal syscal
 	if err != nil {
 		return fmt.Errorf("engine: %w: %w", errors.ErrUnsupported, err)
 	}
-	defer engine.Close()
+	defer func() { _ = engine.Close() }() // what it was asked has been answered
 	list, err := engine.ListContainers(ctx, &rt.ListContainersRequest{Filter: &rt.ContainerFilter{
 		State:         &rt.ContainerStateValue{State: rt.ContainerState_CONTAINER_RUNNING},
 		LabelSelector: map[string]string{podUIDLabel: podUID},
@@ -38,20 +38,21 @@ func signalPod(ctx context.Context, s cli.Settings, podUID string, signal syscal
 	if err != nil {
 		return err
 	}
-	for _, c := range list.GetContainers() {
-		status, err := engine.ContainerStatus(ctx, &rt.ContainerStatusRequest{ContainerId: c.GetId(), Verbose: true})
-		if err != nil {
-			return err
-		}
-		var info struct {
-			PID int `json:"pid"`
-		}
-		if err := json.Unmarshal([]byte(status.GetInfo()["info"]), &info); err != nil || info.PID <= 1 {
-			return fmt.Errorf("container %q: no process is known: %w", c.GetId(), errors.Join(errors.ErrUnsupported, err))
-		}
-		return signalProcess(info.PID, signal)
+	if len(list.GetContainers()) == 0 {
+		return fmt.Errorf("pod %q: no container of it runs here: %w", podUID, errors.ErrUnsupported)
 	}
-	return fmt.Errorf("pod %q: no container of it runs here: %w", podUID, errors.ErrUnsupported)
+	id := list.GetContainers()[0].GetId()
+	status, err := engine.ContainerStatus(ctx, &rt.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	if err != nil {
+		return err
+	}
+	var info struct {
+		PID int `json:"pid"`
+	}
+	if err := json.Unmarshal([]byte(status.GetInfo()["info"]), &info); err != nil || info.PID <= 1 {
+		return fmt.Errorf("container %q: no process is known: %w", id, errors.Join(errors.ErrUnsupported, err))
+	}
+	return signalProcess(info.PID, signal)
 }
 
 // signalProcess signals a process; that it has just ended is no error.
