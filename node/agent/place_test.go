@@ -84,14 +84,19 @@ func eventually[T client.Object](t *testing.T, server client.Transport, kind cli
 		t.Fatal(err)
 	}
 	defer w.Stop()
+	var found T
+	came := false
 	for e := range w.ResultChan() {
-		if obj, is := e.Object.(T); is && obj.GetName() == name && so(obj) {
-			return obj
+		obj, is := e.Object.(T)
+		if came = is && obj.GetName() == name && so(obj); came {
+			found = obj
+			break
 		}
 	}
-	t.Fatalf("%s %q never came to what was waited for", kind.Resource, name)
-	var none T
-	return none
+	if !came {
+		t.Fatalf("%s %q never came to what was waited for", kind.Resource, name)
+	}
+	return found
 }
 
 // TestDevices: a plugin's devices are the node's, a pod gets one, its status shows
@@ -116,7 +121,13 @@ func TestDevices(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
-	defer func() { cancel(); <-done; engine.Close() }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		engine.Close()
+	}()
 	plugIn(t, filepath.Join(dir, "kubelet", "device-plugins"))
 	const name = "example.com/toaster"
 	eventually(t, server, client.Nodes, "", "n1", func(n *corev1.Node) bool {
