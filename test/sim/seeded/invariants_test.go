@@ -80,9 +80,9 @@ func (o *oracle) writer(res, uid, field, manager string) {
 }
 
 // checkBudget: evictions leave a guarded application what its budget says. Nothing else
-// happens to it unless nodes come and go.
+// happens to it unless nodes come and go, or seem to while there is no API server.
 func (o *oracle) checkBudget(pods []*corev1.Pod) {
-	if o.w.trouble.nodes || o.w.rivals {
+	if o.w.trouble.nodes || o.w.trouble.servers || o.w.rivals {
 		return
 	}
 	ready := 0

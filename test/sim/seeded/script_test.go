@@ -292,6 +292,9 @@ func (w *world) troubles() {
 			at += 5*time.Second + w.within(busy/4)
 			away := time.Second + w.within(40*time.Second)
 			w.later(at, fmt.Sprintf("the API server goes for %s", away), func() {
+				if w.over {
+					return
+				}
 				w.halt()
 				w.later(away, "the API server comes back", w.serve)
 			})

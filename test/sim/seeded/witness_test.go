@@ -214,17 +214,22 @@ func (o *oracle) checkHistory(ctx context.Context) {
 		for _, among := range []int{recently, len(written)} {
 			if among = min(among, len(written)); among > 0 {
 				at := len(written) - 1 - o.w.rng.IntN(among)
-				o.suffix(ctx, r, written[at].revision, written[at+1:])
+				o.suffix(ctx, r, written[at].revision, at+1)
 			}
 		}
 	}
 }
 
-func (o *oracle) suffix(ctx context.Context, r schema.GroupVersionResource, from int64, after []entry) {
+// suffix compares what a watch from a revision brings with what was written down from
+// an index on.
+func (o *oracle) suffix(ctx context.Context, r schema.GroupVersionResource, from int64, index int) {
 	told, ok := o.told(ctx, r, from)
 	if !ok {
 		return
 	}
+	o.mu.Lock()
+	after := slices.Clone(o.ledger[r.Resource][index:])
+	o.mu.Unlock()
 	for i := range max(len(told), len(after)) {
 		if i >= len(told) || i >= len(after) || told[i] != after[i] {
 			o.w.fail("a watch of %s from revision %d brings %d events, there were %d; event %d differs", r.Resource, from, len(told), len(after), i+1)
