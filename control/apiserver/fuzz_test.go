@@ -125,7 +125,8 @@ func (a *quarry) seed(f *testing.F, add func(kind, media int, data []byte)) {
 		with(i, examples[i])
 	}
 	for _, text := range usual {
-		name := strings.TrimPrefix(text[:strings.Index(text, "\n")], "kind: ")
+		first, _, _ := strings.Cut(text, "\n")
+		name := strings.TrimPrefix(first, "kind: ")
 		i := slices.IndexFunc(a.kinds, func(k *kinds.Kind) bool { return k.GVK.Kind == name })
 		if i < 0 {
 			f.Fatalf("no kind %q", name)
