@@ -149,13 +149,13 @@ func (w *world) merge(c *http.Client, path string, change any) {
 	w.t.Helper()
 	raw, err := json.Marshal(change)
 	must(w.t, err)
-	r, err := http.NewRequestWithContext(w.t.Context(), "PATCH", w.url+path, bytes.NewReader(raw))
+	r, err := http.NewRequestWithContext(w.t.Context(), http.MethodPatch, w.url+path, bytes.NewReader(raw))
 	must(w.t, err)
 	r.Header.Set("Content-Type", "application/merge-patch+json")
 	answer, err := c.Do(r)
 	must(w.t, err)
 	defer answer.Body.Close()
-	if text, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode != 200 {
+	if text, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode != http.StatusOK {
 		w.t.Fatalf("PATCH %s: %d %s (%v)", path, answer.StatusCode, text, err)
 	}
 }
@@ -168,7 +168,7 @@ func TestWatchConvertsTogether(t *testing.T) {
 	h.asked()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, "GET", h.url+"/apis/sea.example.com/v2/boats?watch=1&labelSelector=even", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url+"/apis/sea.example.com/v2/boats?watch=1&labelSelector=even", nil)
 	must(t, err)
 	answer, err := h.admin.Do(r)
 	must(t, err)

@@ -31,7 +31,7 @@ func TestPublication(t *testing.T) {
 	}
 	get := func(path, accept, tag string) (code int, now, text string) {
 		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), "GET", w.url+path, nil)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.url+path, nil)
 		must(t, err)
 		r.Header.Set("Accept", accept)
 		if tag != "" {

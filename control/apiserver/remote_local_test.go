@@ -167,7 +167,7 @@ func TestSilentServer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	for _, path := range []string{"/apis", "/apis/apps/v1", "/openapi/v3", "/openapi/v2", "/api/v1/namespaces/shop/services", "/apis/wares.example.com/v1/flunders"} {
-		r, err := http.NewRequestWithContext(ctx, "GET", w.url+path, nil)
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+path, nil)
 		must(t, err)
 		answer, err := admin.Do(r)
 		if err != nil {
