@@ -267,9 +267,13 @@ func (w *world) periodicLife() {
 	})
 }
 
-// suspendCron lets no more jobs begin by the clock.
-func (w *world) suspendCron() {
+// calmDown lets no more jobs begin by the clock, and no node be closed because nobody
+// could open it again.
+func (w *world) calmDown() {
 	yes := true
+	for _, m := range w.nodes {
+		_ = changed(w, client.Nodes, "", m.name, func(n *corev1.Node) { n.Spec.Unschedulable = false })
+	}
 	_ = changed(w, client.CronJobs, "free", periodic, func(c *batchv1.CronJob) { c.Spec.Suspend = &yes })
 }
 

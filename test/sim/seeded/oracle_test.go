@@ -125,11 +125,14 @@ func finished(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }
 
-// checkNodes: no node is promised more than it has.
+// checkNodes: no node is promised more than it has. A scheduler that does not hear
+// whether a binding has happened takes it for failed, as upstream's does, and two of
+// them don't know of each other: then the node has to refuse, and what it took counts.
 func (o *oracle) checkNodes(pods []*corev1.Pod) {
+	unsure := o.w.rivals || o.w.trouble.lose > 0 || o.w.trouble.crash > 0
 	used := map[string]int64{}
 	for _, p := range pods {
-		if p.Spec.NodeName != "" && !finished(p) && !(o.w.rivals && p.Status.StartTime == nil) {
+		if p.Spec.NodeName != "" && !finished(p) && (p.Status.StartTime != nil || !unsure) {
 			used[p.Spec.NodeName] += request(p)
 		}
 	}

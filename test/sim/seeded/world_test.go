@@ -349,7 +349,7 @@ func (w *world) recover() {
 		w.note("%s", p.name)
 		p.do()
 	}
-	w.suspendCron()
+	w.calmDown()
 	// What a look found dead has been put on the agenda: it is due now.
 	for i := range w.agenda {
 		w.agenda[i].at = time.Now()
