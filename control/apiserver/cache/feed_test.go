@@ -15,12 +15,12 @@ import (
 )
 
 // fed is a running feed of a store, until ctx ends; the test waits for it.
-func fed(t *testing.T, ctx context.Context, s store.Store) *cache.Feed {
+func fed(ctx context.Context, t *testing.T, s store.Store) *cache.Feed {
 	t.Helper()
 	f := cache.NewFeed(s, "/registry/", nil)
 	ran := make(chan error, 1)
 	go func() { ran <- f.Run(ctx) }()
-	t.Cleanup(func() { <-ran })
+	t.Cleanup(func() { _ = <-ran }) // it ended because it was told to
 	return f
 }
 
@@ -29,7 +29,7 @@ func fed(t *testing.T, ctx context.Context, s store.Store) *cache.Feed {
 func TestLatest(t *testing.T) {
 	s := newStore(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	f := fed(t, ctx, s)
+	f := fed(ctx, t, s)
 	defer cancel()
 	c := running(t, cache.Config{Store: s, Feed: f})
 	var all sync.WaitGroup
@@ -76,7 +76,7 @@ func TestFillWhileWriting(t *testing.T) {
 	s := newStore(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	f := fed(t, ctx, s)
+	f := fed(ctx, t, s)
 	stop := make(chan struct{})
 	var writers sync.WaitGroup
 	for w := range 2 {

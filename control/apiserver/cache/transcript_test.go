@@ -74,7 +74,7 @@ func play(t *testing.T, script string, shares bool) string {
 	st := &stage{ctx: ctx, store: s, watchers: make(map[string]*cache.Watcher)}
 	cfg := cache.Config{Store: s, Prefix: prefix, Decode: decode, Window: 8}
 	if shares {
-		cfg.Feed = fed(t, ctx, s)
+		cfg.Feed = fed(ctx, t, s)
 	}
 	st.cache = cache.New(cfg)
 	ran := make(chan error, 1)

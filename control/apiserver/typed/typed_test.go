@@ -9,6 +9,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -159,7 +160,7 @@ func clientGo(t *testing.T) (text string) {
 func published(t *testing.T, k *kinds.Kind) []schema.TypeDef {
 	h := openapi.New(func() []*kinds.Kind { return []*kinds.Kind{k} }, nil)
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest("GET", "/openapi/v3/apis/"+k.GVK.Group+"/"+k.GVK.Version, nil))
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/openapi/v3/apis/"+k.GVK.Group+"/"+k.GVK.Version, nil))
 	var doc spec3.OpenAPI
 	if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil {
 		t.Fatalf("%s: %v: %s", k.GVK, err, w.Body)
