@@ -107,7 +107,12 @@ func (w *why) pulls(ctx context.Context, pod *corev1.Pod) error {
 }
 
 func (w *why) terminating(pod *corev1.Pod) {
-	w.say("pod %s/%s is being deleted since %s.", pod.Namespace, pod.Name, age(pod.DeletionTimestamp.Time))
+	// The timestamp is when the grace period ends.
+	if left := time.Until(pod.DeletionTimestamp.Time); left > 0 {
+		w.say("pod %s/%s is being deleted; it has %s left to end by itself.", pod.Namespace, pod.Name, left.Round(time.Second))
+	} else {
+		w.say("pod %s/%s is being deleted; its time to end by itself is over since %s.", pod.Namespace, pod.Name, age(pod.DeletionTimestamp.Time))
+	}
 	if len(pod.Finalizers) > 0 {
 		w.say("It stays until its finalizers are taken off: %s.", strings.Join(pod.Finalizers, ", "))
 	}
@@ -217,7 +222,8 @@ func (w *why) deployment(ctx context.Context, at object) error {
 	return w.events(ctx, at)
 }
 
-// badPods explains the first pod of a deployment that is not ready.
+// badPods explains the first pod of a deployment that is not ready; one that leaves
+// explains nothing, unless there are no others.
 func (w *why) badPods(ctx context.Context, d *appsv1.Deployment) error {
 	pods, _, err := client.Pods.List(ctx, w, d.Namespace, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(d.Spec.Selector)})
 	if err != nil {
@@ -226,6 +232,9 @@ func (w *why) badPods(ctx context.Context, d *appsv1.Deployment) error {
 	bad := slices.DeleteFunc(pods, ready)
 	if len(bad) == 0 {
 		return nil
+	}
+	if staying := slices.DeleteFunc(slices.Clone(bad), func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil }); len(staying) > 0 {
+		bad = staying
 	}
 	w.say("%d of its pods are not ready. The first of them:", len(bad))
 	return w.pod(ctx, object{kind: "pod", namespace: bad[0].Namespace, name: bad[0].Name})

@@ -20,6 +20,9 @@ import (
 // writeTimeout bounds each write to the API server.
 const writeTimeout = 30 * time.Second
 
+// askTimeout bounds the question what has become of a write.
+const askTimeout = 5 * time.Second
+
 // schedule makes one attempt to place a pod.
 func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
 	r := s.profiles[w.pod.Spec.SchedulerName]
@@ -86,10 +89,10 @@ func (s *Scheduler) work(do func()) {
 
 // bind tells the API server where a pod goes.
 func (s *Scheduler) bind(ctx context.Context, pod *corev1.Pod, o *outcome) error {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	writing, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	start := time.Now()
-	if err := s.writeBinding(ctx, pod, o.Node); err != nil {
+	if err := s.writeBinding(writing, pod, o.Node); err != nil && !s.wasBound(ctx, pod, o.Node, err) {
 		return err
 	}
 	if s.cfg.Timeline != nil {
@@ -115,6 +118,19 @@ func (s *Scheduler) writeBinding(ctx context.Context, pod *corev1.Pod, node stri
 	at := target.Of(client.Pods.GroupVersionResource, pod.Namespace).Object(pod.Name).Sub("binding")
 	_, err := s.cfg.Transport.Create(ctx, at, binding, metav1.CreateOptions{})
 	return err
+}
+
+// wasBound says whether a binding has happened although it was answered by err, or
+// not at all: the answer may have been lost on its way. Who does not ask gives the
+// room away twice.
+func (s *Scheduler) wasBound(ctx context.Context, pod *corev1.Pod, node string, err error) bool {
+	if ctx.Err() != nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) || apierrors.IsInvalid(err) || apierrors.IsForbidden(err) {
+		return false // we end, or the server has refused
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	now, err := client.Pods.Get(ctx, s.cfg.Transport, pod.Namespace, pod.Name)
+	return err == nil && now.UID == pod.UID && now.Spec.NodeName == node
 }
 
 // unbound takes an assumption back whose binding failed.

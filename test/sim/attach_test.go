@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,9 +13,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/sampan-dev/sampan/client"
 )
@@ -122,16 +125,18 @@ func (p *plane) gone(name string) {
 // alterNode changes a node, or its status.
 func (p *plane) alterNode(name string, f func(*corev1.Node)) {
 	p.Helper()
-	n, err := client.Nodes.Get(p.Context(), p.admin, "", name)
-	if err == nil {
-		n = n.DeepCopy()
-		f(n)
-		if n, err = client.Nodes.Update(p.Context(), p.admin, n); err == nil {
+	change := func(write func(context.Context, client.Transport, *corev1.Node) (*corev1.Node, error)) error {
+		n, err := client.Nodes.Get(p.Context(), p.admin, "", name)
+		if err == nil {
 			n = n.DeepCopy()
 			f(n)
-			_, err = client.Nodes.UpdateStatus(p.Context(), p.admin, n)
+			_, err = write(p.Context(), p.admin, n)
 		}
+		return err
 	}
+	err := retry.OnError(retry.DefaultRetry, apierrors.IsConflict, func() error { // controllers write nodes too
+		return errors.Join(change(client.Nodes.Update), change(client.Nodes.UpdateStatus))
+	})
 	if err != nil {
 		p.Fatal(err)
 	}

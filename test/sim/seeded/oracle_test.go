@@ -125,11 +125,10 @@ func finished(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }
 
-// checkNodes: no node is promised more than it has. A scheduler that does not hear
-// whether a binding has happened takes it for failed, as upstream's does, and two of
-// them don't know of each other: then the node has to refuse, and what it took counts.
+// checkNodes: no node is promised more than it has. Two schedulers don't know of each
+// other: then the node has to refuse, and what it took counts.
 func (o *oracle) checkNodes(pods []*corev1.Pod) {
-	unsure := o.w.rivals || o.w.trouble.lose > 0 || o.w.trouble.crash > 0
+	unsure := o.w.rivals
 	used := map[string]int64{}
 	for _, p := range pods {
 		if p.Spec.NodeName != "" && !finished(p) && (p.Status.StartTime != nil || !unsure) {
