@@ -186,7 +186,8 @@ func show(f *explain.Forecast) string {
 		if owner == "" || !strings.HasPrefix(owner, "ReplicaSet/") {
 			return pod
 		}
-		return pod[:strings.Index(pod, "-")] + "-*"
+		set, _, _ := strings.Cut(pod, "-")
+		return set + "-*"
 	}
 	var placed []string
 	for _, p := range f.Placed {

@@ -20,7 +20,7 @@ func fed(ctx context.Context, t *testing.T, s store.Store) *cache.Feed {
 	f := cache.NewFeed(s, "/registry/", nil)
 	ran := make(chan error, 1)
 	go func() { ran <- f.Run(ctx) }()
-	t.Cleanup(func() { _ = <-ran }) // it ended because it was told to
+	t.Cleanup(func() { <-ran }) // it ended because it was told to
 	return f
 }
 

@@ -173,8 +173,20 @@ func (r *Registrar) Run(ctx context.Context) error {
 			look.Reset(r.cfg.LookEvery) // one look does for both
 		case <-look.C:
 			look.Reset(r.cfg.LookEvery)
-			r.beat(ctx, false)
+			r.beat(ctx, due(renew, every))
 		}
+	}
+}
+
+// due says whether a timer has fired at the same moment as another one did, and sets
+// it again then: which of two a select sees first is chance, and one beat does for both.
+func due(t *time.Timer, every time.Duration) bool {
+	select {
+	case <-t.C:
+		t.Reset(every)
+		return true
+	default:
+		return false
 	}
 }
 
