@@ -18,9 +18,12 @@ import (
 func fed(ctx context.Context, t *testing.T, s store.Store) *cache.Feed {
 	t.Helper()
 	f := cache.NewFeed(s, "/registry/", nil)
-	ran := make(chan error, 1)
-	go func() { ran <- f.Run(ctx) }()
-	t.Cleanup(func() { <-ran }) // it ended because it was told to
+	ran := make(chan struct{})
+	go func() {
+		defer close(ran)
+		_ = f.Run(ctx) // it ends because it is told to
+	}()
+	t.Cleanup(func() { <-ran })
 	return f
 }
 
