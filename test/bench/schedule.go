@@ -285,9 +285,14 @@ func (w workload) measure(ctx context.Context) (row, error) {
 	after := billed()
 	again := w.measured
 	again.pods = min(again.pods, queuedPods)
-	held, err := a.queued(ctx, again, &total)
-	if err != nil {
-		return row{}, fmt.Errorf("queued pods: %w", err)
+	if w.apart { // no more than there are nodes left
+		again.pods = min(again.pods, w.nodes-int(total))
+	}
+	held := 0.0
+	if again.pods > 0 {
+		if held, err = a.queued(ctx, again, &total); err != nil {
+			return row{}, fmt.Errorf("queued pods: %w", err)
+		}
 	}
 	n := float64(w.measured.pods)
 	rate := n / after.at.Sub(before.at).Seconds()

@@ -27,6 +27,8 @@ type workload struct {
 	labels     map[string]string
 	init       []step
 	measured   step
+	// apart says that no two of its pods fit on one node.
+	apart bool
 	// churn goes on beside the measuring.
 	churn func(ctx context.Context, a *arena)
 }
@@ -78,7 +80,7 @@ var devops = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "devop
 
 // selecting is a workload whose pods select namespaces: 100 are there.
 func selecting(name string, nodes int, floor float64, each int, template func(string) *corev1.Pod) workload {
-	w := workload{name: name, nodes: nodes, floor: floor, labels: devops.MatchLabels}
+	w := workload{name: name, nodes: nodes, floor: floor, labels: devops.MatchLabels, apart: true}
 	for i := range 100 {
 		w.namespaces = append(w.namespaces, fmt.Sprintf("init-ns-%d", i))
 	}
