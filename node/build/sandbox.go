@@ -29,6 +29,8 @@ func (s Sandbox) Run(ctx context.Context, r Run) (err error) {
 	}
 	err = s.Runtime.Create(ctx, container.CreateConfig{
 		ID: id, Spec: spec, Rootfs: container.Rootfs{Lower: r.Lower, Upper: r.Upper, Work: r.Work},
+		// For one client, us: what it prints before we are attached is kept.
+		StdinOnce: true,
 	})
 	if err != nil {
 		return fmt.Errorf("make the build's container: %w", err)
