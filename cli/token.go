@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -22,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/internal/pki"
 )
 
 // Bootstrap tokens, as upstream has them.
@@ -144,7 +144,7 @@ func (s *server) authorityHash() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the cluster's authority: %w", err)
 	}
-	return fmt.Sprintf("sha256:%x", sha256.Sum256(authority.RawSubjectPublicKeyInfo)), nil
+	return pki.Hash(authority), nil
 }
 
 func (s *server) listTokens(ctx context.Context, out io.Writer) error {

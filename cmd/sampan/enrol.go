@@ -1,20 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -65,7 +61,7 @@ func authorityOf(ctx context.Context, addr, hash string) ([]byte, error) {
 // checks that the server's own certificate is of it.
 func pinned(shown []*x509.Certificate, host, hash string) (*x509.Certificate, error) {
 	for _, c := range shown[1:] {
-		if !c.IsCA || fmt.Sprintf("sha256:%x", sha256.Sum256(c.RawSubjectPublicKeyInfo)) != hash {
+		if !c.IsCA || pki.Hash(c) != hash {
 			continue
 		}
 		roots := x509.NewCertPool()
@@ -194,15 +190,12 @@ type kept struct {
 	read bool
 }
 
-// errNone says that there is no certificate that could be used.
-var errNone = errors.New("no certificate")
-
 // issue is for a pki.Holder: the first time it gives what is in the file, if that
 // is still good, and from then on a new one.
 func (k *kept) issue() (*tls.Certificate, error) {
 	if !k.read {
 		k.read = true
-		if leaf, err := k.load(); err == nil {
+		if leaf := k.load(); leaf != nil {
 			return leaf, nil
 		}
 	}
@@ -220,17 +213,11 @@ func (k *kept) issue() (*tls.Certificate, error) {
 	return leaf, nil
 }
 
-func (k *kept) load() (*tls.Certificate, error) {
-	raw, err := os.ReadFile(k.path)
-	if err != nil {
-		return nil, err
+// load is the certificate in the file; nil when there is none that is still good.
+func (k *kept) load() *tls.Certificate {
+	leaf, err := tls.LoadX509KeyPair(k.path, k.path)
+	if err != nil || time.Now().After(leaf.Leaf.NotAfter) {
+		return nil
 	}
-	leaf, err := tls.X509KeyPair(bytes.Clone(raw), raw)
-	if err != nil {
-		return nil, err
-	}
-	if time.Now().After(leaf.Leaf.NotAfter) {
-		return nil, errNone
-	}
-	return &leaf, nil
+	return &leaf
 }

@@ -15,24 +15,19 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/connrotation"
 
 	"github.com/sampan-dev/sampan/cli"
 	"github.com/sampan-dev/sampan/client"
-	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/internal/backoff"
-	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pace"
 	"github.com/sampan-dev/sampan/internal/pki"
-	"github.com/sampan-dev/sampan/internal/target"
 )
 
 // membership is what a node keeps of its joining, in the data directory.
@@ -85,9 +80,7 @@ func join(ctx context.Context, o cli.JoinOptions, report cli.Report) error {
 	serving := &lateCertificate{}
 	g.Go(func() error { return m.own.Run(ctx, m.log, func(*tls.Certificate) { m.reset() }) })
 	g.Go(func() error { return serving.run(ctx, m) })
-	parts := nodeParts{engine: e, self: m.self, proxy: m.self, certificate: serving.get, roots: m.roots, callers: authn.New(authn.Config{
-		ClientCAs: m.roots, Others: []authn.TokenSource{reviewer{m.self}},
-	})}
+	parts := nodeParts{engine: e, self: m.self, proxy: m.self, certificate: serving.get, roots: m.roots}
 	if err := m.startNode(ctx, g, parts); err != nil {
 		return err
 	}
@@ -240,27 +233,6 @@ func (l *lateCertificate) run(ctx context.Context, m *member) error {
 			return context.Cause(ctx)
 		}
 	}
-}
-
-// reviewer checks tokens by asking the API server, as the kubelet's webhook mode.
-type reviewer struct{ client.Transport }
-
-// Check implements authn.TokenSource.
-func (r reviewer) Check(ctx context.Context, token string, audiences []string) (authn.Verdict, bool, error) {
-	at := target.Of(authenticationv1.SchemeGroupVersion.WithResource("tokenreviews"), "")
-	answer, err := r.Create(ctx, at, &authenticationv1.TokenReview{
-		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: audiences},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		return authn.Verdict{}, true, fmt.Errorf("ask the API server about a token: %w", err)
-	}
-	review, ok := answer.(*authenticationv1.TokenReview)
-	if !ok || !review.Status.Authenticated {
-		return authn.Verdict{}, true, authn.ErrRefused
-	}
-	u := review.Status.User
-	who := identity.Identity{Name: u.Username, UID: u.UID, Groups: u.Groups}
-	return authn.Verdict{User: who, Audiences: review.Status.Audiences}, true, nil
 }
 
 // addressTowards is the address by which this machine reaches the server.

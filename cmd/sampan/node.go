@@ -76,7 +76,8 @@ type nodeParts struct {
 	// self is the node's own connection to the API server, proxy the service proxy's.
 	self, proxy client.Transport
 	// certificate is what the kubelet API is served with, roots are the authorities
-	// of those who show it a certificate; callers says who calls the registry.
+	// of those who show it a certificate; callers says who calls the registry,
+	// which only a server has.
 	roots       *x509.CertPool
 	certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	callers     *authn.Authenticator

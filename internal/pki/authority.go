@@ -149,10 +149,13 @@ func (a *Authority) PEM() []byte { return a.pem }
 // Pool holds only this authority. Do not change it.
 func (a *Authority) Pool() *x509.CertPool { return a.pool }
 
-// Hash pins the authority in a join token: "sha256:" and the hex digest of its
+// Hash pins the authority in a join token: see Hash.
+func (a *Authority) Hash() string { return Hash(a.cert) }
+
+// Hash is what a certificate's key is pinned by: "sha256:" and the hex digest of the
 // public key, as kubeadm writes it.
-func (a *Authority) Hash() string {
-	return fmt.Sprintf("sha256:%x", sha256.Sum256(a.cert.RawSubjectPublicKeyInfo))
+func Hash(c *x509.Certificate) string {
+	return fmt.Sprintf("sha256:%x", sha256.Sum256(c.RawSubjectPublicKeyInfo))
 }
 
 // Leaf says what a certificate is for.
