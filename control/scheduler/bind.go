@@ -71,20 +71,11 @@ func (s *Scheduler) commit(ctx context.Context, w *waiting, o *outcome, held []R
 		s.prepare(ctx, w, o, held)
 		return
 	}
-	s.work(func() {
+	s.inTurn(pod.UID, func() {
 		if err := s.bind(ctx, pod, o); err != nil {
 			s.mail.post(func() { s.unbound(w, err) })
 		}
 	})
-}
-
-// work runs a write beside the loop; the loop waits when too many are under way.
-func (s *Scheduler) work(do func()) {
-	s.slots <- struct{}{}
-	go func() {
-		defer func() { <-s.slots }()
-		do()
-	}()
 }
 
 // bind tells the API server where a pod goes.
@@ -193,7 +184,7 @@ func (s *Scheduler) conclude(ctx context.Context, r *rules, w *waiting, o *outco
 		s.queue.refuse(w, time.Now())
 	}
 	pod := w.pod
-	s.work(func() { s.report(ctx, pod, o) })
+	s.inTurn(pod.UID, func() { s.report(ctx, pod, o) })
 }
 
 func join(a, b string) string {
@@ -263,7 +254,7 @@ func (s *Scheduler) holdBack(pod *corev1.Pod) {
 	if told(pod, condition) {
 		return
 	}
-	s.work(func() {
+	s.inTurn(pod.UID, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 		defer cancel()
 		if err := s.patchStatus(ctx, pod, condition, nil); err != nil && !apierrors.IsNotFound(err) {

@@ -61,7 +61,7 @@ func (s *Scheduler) outrank(ctx context.Context, pod *corev1.Pod, node string) {
 		if w, waits := s.queue.pods[other.UID]; waits && !w.binding {
 			s.queue.activate(w)
 		}
-		s.work(func() { s.unnominate(ctx, other) })
+		s.inTurn(other.UID, func() { s.unnominate(ctx, other) })
 	}
 }
 

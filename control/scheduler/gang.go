@@ -36,10 +36,12 @@ const gangScheduling = "GangScheduling"
 type gangs struct {
 	groups  map[string]*schedulingv1beta1.PodGroup // by "namespace/name"
 	members map[string]map[types.UID]*corev1.Pod
+	// told is what was written last into a group's status, which may not be back yet.
+	told map[types.UID]*metav1.Condition
 }
 
 func newGangs() *gangs {
-	return &gangs{groups: map[string]*schedulingv1beta1.PodGroup{}, members: map[string]map[types.UID]*corev1.Pod{}}
+	return &gangs{groups: map[string]*schedulingv1beta1.PodGroup{}, members: map[string]map[types.UID]*corev1.Pod{}, told: map[types.UID]*metav1.Condition{}}
 }
 
 // gangOf is the group that a pod names, "" when it names none.
@@ -129,6 +131,7 @@ func (s *Scheduler) groupChanged(e informer.Event[*schedulingv1beta1.PodGroup]) 
 	key := e.Object().Namespace + "/" + e.Object().Name
 	if e.New == nil {
 		delete(s.gangs.groups, key)
+		delete(s.gangs.told, e.Old.UID)
 		return
 	}
 	s.gangs.groups[key] = e.New
@@ -266,7 +269,10 @@ func (s *Scheduler) disband(ctx context.Context, group *schedulingv1beta1.PodGro
 // placed, that stays so.
 func (s *Scheduler) tellGroup(ctx context.Context, group *schedulingv1beta1.PodGroup, c metav1.Condition) {
 	c.Type, c.ObservedGeneration = schedulingv1beta1.PodGroupInitiallyScheduled, group.Generation
-	before := meta.FindStatusCondition(group.Status.Conditions, c.Type)
+	before := s.gangs.told[group.UID]
+	if before == nil {
+		before = meta.FindStatusCondition(group.Status.Conditions, c.Type)
+	}
 	if before != nil && (before.Status == metav1.ConditionTrue || before.Status == c.Status && before.Message == c.Message) {
 		return
 	}
@@ -274,7 +280,8 @@ func (s *Scheduler) tellGroup(ctx context.Context, group *schedulingv1beta1.PodG
 	if before != nil && before.Status == c.Status {
 		c.LastTransitionTime = before.LastTransitionTime
 	}
-	s.work(func() {
+	s.gangs.told[group.UID] = &c
+	s.inTurn(group.UID, func() {
 		ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 		defer cancel()
 		raw, err := json.Marshal(map[string]any{
@@ -283,6 +290,9 @@ func (s *Scheduler) tellGroup(ctx context.Context, group *schedulingv1beta1.PodG
 		if err == nil {
 			at := target.Of(client.PodGroups.GroupVersionResource, group.Namespace).Object(group.Name).Sub("status")
 			_, err = client.PodGroups.Patch(ctx, s.cfg.Transport, at, client.Patch{Type: types.StrategicMergePatchType, Data: raw})
+		}
+		if err != nil {
+			s.mail.post(func() { delete(s.gangs.told, group.UID) })
 		}
 		if err != nil && !apierrors.IsNotFound(err) {
 			s.log.Warn("pod group's status not written", "group", group.Namespace+"/"+group.Name, "error", err)

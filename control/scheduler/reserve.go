@@ -42,10 +42,10 @@ func (s *Scheduler) prepare(ctx context.Context, w *waiting, o *outcome, held []
 	w.cancel = cancel
 	go func() {
 		defer cancel()
-		s.expect(ctx, pod, o.Node)
+		s.atTurn(pod.UID, func() { s.expect(ctx, pod, o.Node) })
 		done, err := prepareAll(preparing, h, held)
 		if err == nil {
-			err = s.bindInTurn(ctx, pod, o)
+			s.atTurn(pod.UID, func() { err = s.bind(ctx, pod, o) })
 		}
 		if err != nil && ctx.Err() == nil { // whoever comes after us finds what is written, and goes on
 			undo(ctx, h, held[:done])
@@ -83,13 +83,6 @@ func undo(ctx context.Context, h Hand, held []Reservation) {
 	for i := len(held) - 1; i >= 0; i-- {
 		held[i].Undo(ctx, h)
 	}
-}
-
-// bindInTurn binds when not too many others do.
-func (s *Scheduler) bindInTurn(ctx context.Context, pod *corev1.Pod, o *outcome) error {
-	s.slots <- struct{}{}
-	defer func() { <-s.slots }()
-	return s.bind(ctx, pod, o)
 }
 
 // prepared ends the life of reservations.

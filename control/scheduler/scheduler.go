@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/informer"
@@ -78,6 +79,7 @@ type Scheduler struct {
 	records  *Records
 	mail     mailbox
 	slots    chan struct{}
+	turns    turns
 
 	pods       *informer.Informer[*corev1.Pod]
 	nodes      *informer.Informer[*corev1.Node]
@@ -105,7 +107,7 @@ func New(cfg Config) (*Scheduler, error) {
 	s := &Scheduler{
 		cfg: cfg, log: cfg.Log.With("component", "scheduler"), records: newRecords(),
 		profiles: map[string]*rules{}, events: map[string]*client.Recorder{},
-		mail: mailbox{news: make(chan struct{}, 1)}, slots: make(chan struct{}, maxBindings),
+		mail: mailbox{news: make(chan struct{}, 1)}, slots: make(chan struct{}, maxBindings), turns: turns{after: map[types.UID][]func(){}},
 		cluster: newCluster(), queue: newQueue(cmp.Or(cfg.InitialBackoff, backoffMin), cmp.Or(cfg.MaxBackoff, backoffMax)),
 	}
 	if cfg.Gangs {
