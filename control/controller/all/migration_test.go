@@ -38,6 +38,6 @@ func TestMigration(t *testing.T) {
 		}
 		check("good", storagemigrationv1.MigrationSucceeded, "Migration completed")
 		time.Sleep(2 * time.Minute)
-		check("bad", storagemigrationv1.MigrationFailed, "unable to obtain GVR from discovery")
+		check("bad", storagemigrationv1.MigrationFailed, "resource does not exist in discovery")
 	})
 }

@@ -1,6 +1,8 @@
 // Package storageversionmigrator keeps a promise: what a StorageVersionMigration
 // names is written again, so that it lies in the store as it would be stored today
-// (version, encryption). It follows upstream's
+// (version, encryption). Of one resource one migration runs at a time, the oldest
+// first; a definition of custom resources says that it is being migrated, and
+// forgets the versions in which nothing is stored any more. It follows upstream's
 // pkg/controller/storageversionmigrator, but lists for itself what upstream takes
 // from the garbage collector's mirrors.
 package storageversionmigrator
@@ -8,6 +10,7 @@ package storageversionmigrator
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -55,7 +58,12 @@ func New(cfg controller.Config, kinds *controller.Kinds) (*Controller, error) {
 	c := &Controller{transport: cfg.Transport(component), kinds: kinds,
 		migrations: controller.Mirror(cfg.Mirrors, client.StorageVersionMigrations)}
 	c.loop = reconcile.NewLoop(c, reconcile.Config{Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
-	c.migrations.Subscribe(func(e informer.Event[*migration]) { c.loop.Enqueue(controller.KeyOf(e.Object())) })
+	c.migrations.Subscribe(func(e informer.Event[*migration]) {
+		c.loop.Enqueue(controller.KeyOf(e.Object()))
+		for _, other := range c.of(e.Object().Spec.Resource) { // one of them may be next
+			c.loop.Enqueue(controller.KeyOf(other))
+		}
+	})
 	return c, nil
 }
 
@@ -69,25 +77,39 @@ func (*Controller) Reads() []schema.GroupVersionResource {
 
 // Writes implements reconcile.Reconciler. The objects it migrates it does not change.
 func (*Controller) Writes() []reconcile.Write {
-	return []reconcile.Write{{Resource: client.StorageVersionMigrations.GroupVersionResource, Part: "status"}}
+	return []reconcile.Write{
+		{Resource: client.StorageVersionMigrations.GroupVersionResource, Part: "status"},
+		{Resource: definitions.GroupVersionResource, Part: "status.conditions[StorageMigrating]"},
+		{Resource: definitions.GroupVersionResource, Part: "status.storedVersions"},
+	}
 }
 
 // Run implements controller.Controller.
 func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
 
-// Reconcile implements reconcile.Reconciler.
+// Reconcile implements reconcile.Reconciler: one step of one migration.
 func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Duration, error) {
 	have, ok := c.migrations.Get("", key.Name)
-	if !ok || is(have, storagemigrationv1.MigrationSucceeded) || is(have, storagemigrationv1.MigrationFailed) {
+	if !ok {
 		return 0, nil
 	}
 	m := have.DeepCopy()
+	switch running := is(m, storagemigrationv1.MigrationRunning); {
+	case over(m) && running:
+		return 0, c.finish(ctx, m)
+	case over(m):
+		return 0, nil
+	case !running && c.next(m.Spec.Resource) != have:
+		return 0, nil // another's end brings us back
+	case !running:
+		return 0, c.promote(ctx, m)
+	}
 	kind, served := c.find(m.Spec.Resource)
 	if !served {
 		if time.Since(m.CreationTimestamp.Time) < patience {
 			return lookAgain, nil
 		}
-		return 0, c.fail(ctx, m, "unable to obtain GVR from discovery")
+		return 0, c.fail(ctx, m, "resource does not exist in discovery")
 	}
 	if m.Status.ResourceVersion == "" {
 		return 0, c.start(ctx, m, kind)
@@ -120,65 +142,84 @@ func (c *Controller) start(ctx context.Context, m *migration, kind controller.Ki
 		return err
 	}
 	m.Status.ResourceVersion = at.GetResourceVersion()
-	return c.tell(ctx, m, storagemigrationv1.MigrationRunning, "MigrationRunning", "The migration is running")
+	return c.write(ctx, m)
 }
 
 // migrate writes every object again that nobody has written since.
 func (c *Controller) migrate(ctx context.Context, m *migration, kind controller.Kind) error {
 	until, err := strconv.ParseInt(m.Status.ResourceVersion, 10, 64)
 	if err != nil {
-		return c.fail(ctx, m, err.Error())
+		return c.fail(ctx, m, unhandled(err))
 	}
-	total, opts := 0, metav1.ListOptions{Limit: page}
+	p, opts := progress{}, metav1.ListOptions{Limit: page}
 	for {
 		list, err := c.transport.List(ctx, target.Of(kind.GroupVersionResource, ""), opts)
 		if apierrors.IsResourceExpired(err) && opts.Continue != "" {
-			total, opts.Continue = 0, "" // the list has taken too long: begin anew
+			p, opts.Continue = progress{}, "" // the list has taken too long: begin anew
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("list %s: %w", kind.GroupResource(), err)
 		}
-		refused := error(nil)
-		err = meta.EachListItem(list, func(obj runtime.Object) error {
-			total++
-			one, err := meta.Accessor(obj)
-			if err != nil {
-				return err
-			}
-			if rv, err := strconv.ParseInt(one.GetResourceVersion(), 10, 64); err == nil && rv > until {
-				return nil
-			}
-			if err := c.rewrite(ctx, kind, one); err != nil {
-				if transient(err) {
-					return err
-				}
-				refused = err
-				return err
-			}
-			return nil
-		})
-		switch {
-		case refused != nil:
-			return c.fail(ctx, m, refused.Error())
-		case err != nil:
-			return err
-		}
 		at, err := meta.ListAccessor(list)
 		if err != nil {
 			return err
+		}
+		p.total = p.done + meta.LenList(list)
+		if rest := at.GetRemainingItemCount(); rest != nil {
+			p.total += int(*rest)
+		}
+		if err := c.migratePage(ctx, kind, list, until, &p); err != nil {
+			running := p.sentence()
+			if transient(err) {
+				running += "; transient error: " + err.Error()
+				set(m, storagemigrationv1.MigrationRunning, "MigrationRunning", running)
+				return errors.Join(err, c.write(ctx, m))
+			}
+			set(m, storagemigrationv1.MigrationRunning, "MigrationRunning", running)
+			return c.fail(ctx, m, fmt.Sprintf("%d/%d not yet migrated. %s", p.total-p.done, p.total, unhandled(err)))
 		}
 		if opts.Continue = at.GetContinue(); opts.Continue == "" {
 			break
 		}
 	}
-	message := "The migration is running"
-	if total > 0 {
-		message += fmt.Sprintf(", %d objects verified migrated", total)
-	}
-	set(m, storagemigrationv1.MigrationRunning, "MigrationRunning", message)
-	return c.tell(ctx, m, storagemigrationv1.MigrationSucceeded, "StorageVersionMigrationSucceeded", "Migration completed")
+	set(m, storagemigrationv1.MigrationRunning, "MigrationRunning", p.sentence())
+	set(m, storagemigrationv1.MigrationSucceeded, "StorageVersionMigrationSucceeded", "Migration completed")
+	return c.write(ctx, m)
 }
+
+// progress is how many objects there are, and how many are as they should be.
+type progress struct{ done, total int }
+
+func (p progress) sentence() string {
+	const running = "The migration is running"
+	switch left := p.total - p.done; {
+	case p.total == 0:
+		return running
+	case left > 0:
+		return fmt.Sprintf("%s, %d/%d objects not yet migrated", running, left, p.total)
+	}
+	return fmt.Sprintf("%s, %d objects verified migrated", running, p.total)
+}
+
+func (c *Controller) migratePage(ctx context.Context, kind controller.Kind, list runtime.Object, until int64, p *progress) error {
+	return meta.EachListItem(list, func(obj runtime.Object) error {
+		one, err := meta.Accessor(obj)
+		if err != nil {
+			return err
+		}
+		rv, err := strconv.ParseInt(one.GetResourceVersion(), 10, 64)
+		if err != nil || rv <= until {
+			if err := c.rewrite(ctx, kind, one); err != nil {
+				return err
+			}
+		}
+		p.done++
+		return nil
+	})
+}
+
+func unhandled(err error) string { return "migration encountered unhandled error: " + err.Error() }
 
 // rewrite changes nothing of an object. One that is gone or was written meanwhile
 // has no need of it.
@@ -204,7 +245,8 @@ func transient(err error) bool {
 }
 
 func (c *Controller) fail(ctx context.Context, m *migration, why string) error {
-	return c.tell(ctx, m, storagemigrationv1.MigrationFailed, "StorageVersionMigrationFailed", why)
+	set(m, storagemigrationv1.MigrationFailed, "StorageVersionMigrationFailed", why)
+	return c.write(ctx, m)
 }
 
 func set(m *migration, condition storagemigrationv1.MigrationConditionType, reason, message string) {
@@ -212,9 +254,8 @@ func set(m *migration, condition storagemigrationv1.MigrationConditionType, reas
 		Reason: reason, Message: message})
 }
 
-// tell writes a condition into the status.
-func (c *Controller) tell(ctx context.Context, m *migration, condition storagemigrationv1.MigrationConditionType, reason, message string) error {
-	set(m, condition, reason, message)
+// write writes the status.
+func (c *Controller) write(ctx context.Context, m *migration) error {
 	_, err := client.StorageVersionMigrations.UpdateStatus(ctx, c.transport, m)
 	if apierrors.IsNotFound(err) {
 		return nil
