@@ -50,6 +50,8 @@ type form struct {
 	name string
 	kept []byte // nil unless the entry is hot
 	weak weakBytes
+	// stamp is what else it depends on: see EncodedAt.
+	stamp int64
 }
 
 // Key is "namespace/name", or "name" for kinds that have no namespace.
@@ -148,6 +150,12 @@ func (e *Entry) looked(obj runtime.Object) *selectable {
 // in the window, else as long as somebody holds it. build must not change the
 // object, nor call Encoded of the same entry.
 func (e *Entry) Encoded(name string, build func(runtime.Object) ([]byte, error)) ([]byte, error) {
+	return e.EncodedAt(name, 0, build)
+}
+
+// EncodedAt is Encoded for what does not depend on the object alone: one that was
+// built for another stamp is not given to anybody, and forgotten.
+func (e *Entry) EncodedAt(name string, stamp int64, build func(runtime.Object) ([]byte, error)) ([]byte, error) {
 	e.encoding.Lock()
 	defer e.encoding.Unlock()
 	place := -1
@@ -155,7 +163,7 @@ func (e *Entry) Encoded(name string, build func(runtime.Object) ([]byte, error))
 		if e.forms[i].name != name {
 			continue
 		}
-		if data := e.forms[i].weak.get(); data != nil {
+		if data := e.forms[i].weak.get(); data != nil && e.forms[i].stamp == stamp {
 			return data, nil
 		}
 		place = i
@@ -172,7 +180,7 @@ func (e *Entry) Encoded(name string, build func(runtime.Object) ([]byte, error))
 		place = len(e.forms)
 		e.forms = append(e.forms, form{name: name})
 	}
-	e.forms[place].weak = weaklyBytes(data)
+	e.forms[place].weak, e.forms[place].stamp = weaklyBytes(data), stamp
 	if e.hot.Load() {
 		e.forms[place].kept = data
 	}

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
 )
@@ -25,10 +26,12 @@ const (
 	formCBOR     = "cbor"
 )
 
-// The first byte of an array and of a map: what it is, and how many are in it.
+// The first byte of an array and of a map: what it is, and how many are in it; and
+// the only one of null.
 const (
 	cborArray = 0x80
 	cborMap   = 0xa0
+	cborNull  = 0xf6
 )
 
 // cborForms are the serializers of one scheme. A map with a key twice is refused
@@ -101,20 +104,24 @@ func (c *collection) cborWhole(it item) ([][]byte, error) {
 
 // cborList puts a list together of its items' shared encodings.
 func (c *call) cborList(p *page) ([][]byte, error) {
-	gvk := c.listGVK()
+	return cborPieces(c.listGVK(), p, c.cborBare)
+}
+
+// cborPieces puts a list of a kind together of what encoded gives for each item.
+func cborPieces(of schema.GroupVersionKind, p *page, encoded func(item) ([]byte, error)) ([][]byte, error) {
 	meta, err := direct.Marshal(p.meta())
 	if err != nil {
 		return nil, fmt.Errorf("encode list metadata: %w", err)
 	}
 	head := append([]byte(cborTag), cborHead(cborMap, 4)...)
-	head = cborPair(head, "kind", gvk.Kind)
-	head = cborPair(head, "apiVersion", gvk.GroupVersion().String())
+	head = cborPair(head, "kind", of.Kind)
+	head = cborPair(head, "apiVersion", of.GroupVersion().String())
 	head = append(cborText(head, "metadata"), meta...)
 	head = append(cborText(head, "items"), cborHead(cborArray, len(p.items))...)
 	pieces := make([][]byte, 1, len(p.items)+1)
 	pieces[0] = head
 	for _, it := range p.items {
-		bare, err := c.cborBare(it)
+		bare, err := encoded(it)
 		if err != nil {
 			return nil, err
 		}

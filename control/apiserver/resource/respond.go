@@ -101,34 +101,36 @@ func (x *exchange) objectBytes(out *answer) ([][]byte, error) {
 	return [][]byte{data}, err
 }
 
-// pageBytes encodes a list. JSON and protobuf lists are put together from the
-// encodings that the cache shares among clients.
+// pageBytes encodes a list. But for people who read it, it is put together from
+// encodings that the cache shares among clients: however many lists are being
+// written, there is one copy of what is in them.
 func (x *exchange) pageBytes(p *page) ([][]byte, error) {
+	f := x.form
 	switch {
-	case x.form.shape != asIs:
-		obj, err := x.reshaped(p)
+	case f.media == mediaYAML || f.pretty:
+		list, err := x.listOf(p)
 		if err != nil {
 			return nil, err
 		}
-		data, err := x.encode(x.form, obj)
+		data, err := x.encode(f, list)
 		return [][]byte{data}, err
-	case x.form.media == mediaYAML || x.form.pretty:
-		list, err := x.call.listObject(p)
-		if err != nil {
-			return nil, err
-		}
-		data, err := x.encode(x.form, list)
-		return [][]byte{data}, err
-	case x.form.media == mediaProtobuf:
+	case f.shape == asTable:
+		return x.call.tableList(p, f, x.server.cfg.Now())
+	case f.shape == asPartial:
+		return x.call.metaList(p, f)
+	case f.media == mediaProtobuf:
 		return x.call.protobufList(p)
-	case x.form.media == mediaCBOR:
+	case f.media == mediaCBOR:
 		return x.call.cborList(p)
 	}
 	return x.call.jsonList(p)
 }
 
-// reshaped makes the table or the partial metadata of a page.
-func (x *exchange) reshaped(p *page) (runtime.Object, error) {
+// listOf makes the list, the table or the partial metadata of a page.
+func (x *exchange) listOf(p *page) (runtime.Object, error) {
+	if x.form.shape == asIs {
+		return x.call.listObject(p)
+	}
 	objects := make([]kinds.Object, 0, len(p.items))
 	for _, it := range p.items {
 		obj := it.object(x.call.collection)

@@ -9,6 +9,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/control/apiserver/cache"
 	"github.com/sampan-dev/sampan/kinds"
@@ -74,7 +75,7 @@ func (c *collection) itemBytes(it item, m mediaType, newline bool) ([][]byte, er
 		if err != nil {
 			return nil, err
 		}
-		return [][]byte{c.envelope(c.kind.GVK.Kind, len(raw)), raw}, nil
+		return [][]byte{envelope(c.kind.GVK, len(raw)), raw}, nil
 	}
 	if m == mediaCBOR {
 		return c.cborWhole(it)
@@ -88,10 +89,9 @@ func (c *collection) itemBytes(it item, m mediaType, newline bool) ([][]byte, er
 
 // envelope is what precedes size bytes of a protobuf message: the prefix, the
 // kind and the length (runtime.Unknown's fields 1 and 2).
-func (c *collection) envelope(kind string, size int) []byte {
-	version := c.kind.GVK.GroupVersion().String()
-	meta := appendField(nil, 1, []byte(version))
-	meta = appendField(meta, 2, []byte(kind))
+func envelope(of schema.GroupVersionKind, size int) []byte {
+	meta := appendField(nil, 1, []byte(of.GroupVersion().String()))
+	meta = appendField(meta, 2, []byte(of.Kind))
 	head := appendField(bytes.Clone(protoPrefix), 1, meta)
 	head = append(head, 2<<3|2)
 	return binary.AppendUvarint(head, uint64(size))
@@ -104,18 +104,28 @@ func appendField(to []byte, number byte, data []byte) []byte {
 	return append(to, data...)
 }
 
-// jsonList puts a JSON list together of its items' shared encodings. Items do
-// not repeat kind and version, as upstream.
-func (c *call) jsonList(p *page) ([][]byte, error) {
-	gvk := c.listGVK()
+// comma and brace stand between the pieces of a list.
+var comma, brace = []byte{','}, []byte{'{'}
+
+// jsonHead is all of a JSON list before its items.
+func jsonHead(of schema.GroupVersionKind, p *page) ([]byte, error) {
 	meta, err := json.Marshal(p.meta())
 	if err != nil {
 		return nil, fmt.Errorf("encode list metadata: %w", err)
 	}
-	head := fmt.Sprintf(`{"kind":%q,"apiVersion":%q,"metadata":%s,"items":[`, gvk.Kind, gvk.GroupVersion(), meta)
+	return fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,"metadata":%s,"items":[`, of.Kind, of.GroupVersion(), meta), nil
+}
+
+// jsonList puts a JSON list together of its items' shared encodings. Items do
+// not repeat kind and version, as upstream.
+func (c *call) jsonList(p *page) ([][]byte, error) {
+	head, err := jsonHead(c.listGVK(), p)
+	if err != nil {
+		return nil, err
+	}
 	typed := fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,`, c.kind.GVK.Kind, c.kind.GVK.GroupVersion())
 	pieces := make([][]byte, 0, 3*len(p.items)+2)
-	pieces = append(pieces, []byte(head))
+	pieces = append(pieces, head)
 	for i, it := range p.items {
 		data, err := c.jsonBytes(it)
 		if err != nil {
@@ -123,10 +133,10 @@ func (c *call) jsonList(p *page) ([][]byte, error) {
 		}
 		data = bytes.TrimSuffix(data, []byte("\n"))
 		if i > 0 {
-			pieces = append(pieces, []byte{','})
+			pieces = append(pieces, comma)
 		}
 		if rest, ok := bytes.CutPrefix(data, typed); ok {
-			pieces = append(pieces, []byte{'{'})
+			pieces = append(pieces, brace)
 			data = rest
 		}
 		pieces = append(pieces, data)
@@ -137,25 +147,41 @@ func (c *call) jsonList(p *page) ([][]byte, error) {
 // protobufList puts a protobuf list together: every list type of the API has its
 // metadata as field 1 and its items as field 2.
 func (c *call) protobufList(p *page) ([][]byte, error) {
+	return protoPieces(c.listGVK(), p, c.protoBytes)
+}
+
+// protoPieces puts a protobuf list of a kind together of what encoded gives for each
+// item. Only meta.k8s.io/v1beta1 has metadata and items the other way round.
+func protoPieces(of schema.GroupVersionKind, p *page, encoded func(item) ([]byte, error)) ([][]byte, error) {
+	metaField, itemField := byte(1), byte(2)
+	if of.GroupVersion() == metaVersion("v1beta1") {
+		metaField, itemField = 2, 1
+	}
 	lm := p.meta()
 	meta, err := lm.Marshal()
 	if err != nil {
 		return nil, fmt.Errorf("encode list metadata: %w", err)
 	}
-	pieces := [][]byte{nil, appendField(nil, 1, meta)}
+	pieces := make([][]byte, 2, 2*len(p.items)+2)
+	pieces[1] = appendField(nil, metaField, meta)
 	size := len(pieces[1])
+	heads := make([]byte, 0, maxHead*len(p.items)) // one allocation for all
 	for _, it := range p.items {
-		raw, err := c.protoBytes(it)
+		raw, err := encoded(it)
 		if err != nil {
 			return nil, err
 		}
-		head := binary.AppendUvarint([]byte{2<<3 | 2}, uint64(len(raw)))
-		pieces = append(pieces, head, raw)
-		size += len(head) + len(raw)
+		begin := len(heads)
+		heads = binary.AppendUvarint(append(heads, itemField<<3|2), uint64(len(raw)))
+		pieces = append(pieces, heads[begin:], raw)
+		size += len(heads) - begin + len(raw)
 	}
-	pieces[0] = c.envelope(c.listGVK().Kind, size)
+	pieces[0] = envelope(of, size)
 	return pieces, nil
 }
+
+// maxHead is the most bytes that precede a protobuf list's item shorter than 256 MiB.
+const maxHead = 5
 
 // stripItems takes kind and version from a list's items, which are the list's
 // own copies.

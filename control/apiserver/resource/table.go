@@ -23,22 +23,32 @@ func metaVersion(version string) schema.GroupVersion {
 
 // table shows objects as kubectl get does.
 func (c *collection) table(objects []kinds.Object, f form, now time.Time) *metav1.Table {
-	t := &metav1.Table{ColumnDefinitions: plainColumns, Rows: make([]metav1.TableRow, 0, len(objects))}
+	t := &metav1.Table{ColumnDefinitions: c.columns(), Rows: make([]metav1.TableRow, 0, len(objects))}
 	t.SetGroupVersionKind(metaVersion(f.version).WithKind("Table"))
-	known := len(c.kind.Table.Columns) > 0 && c.kind.Table.Row != nil
-	if known {
-		t.ColumnDefinitions = c.kind.Table.Columns
-	}
 	for _, obj := range objects {
-		row := metav1.TableRow{Object: rowObject(obj, f)}
-		if known {
-			row.Cells = c.kind.Table.Row(obj, now)
-		} else {
-			row.Cells = []any{obj.GetName(), obj.GetCreationTimestamp().UTC().Format(time.RFC3339)}
-		}
-		t.Rows = append(t.Rows, row)
+		t.Rows = append(t.Rows, metav1.TableRow{Cells: c.cells(obj, now), Object: rowObject(obj, f)})
 	}
 	return t
+}
+
+// ownTable says that the kind has columns of its own.
+func (c *collection) ownTable() bool {
+	return len(c.kind.Table.Columns) > 0 && c.kind.Table.Row != nil
+}
+
+func (c *collection) columns() []metav1.TableColumnDefinition {
+	if c.ownTable() {
+		return c.kind.Table.Columns
+	}
+	return plainColumns
+}
+
+// cells are an object's row.
+func (c *collection) cells(obj kinds.Object, now time.Time) []any {
+	if c.ownTable() {
+		return c.kind.Table.Row(obj, now)
+	}
+	return []any{obj.GetName(), obj.GetCreationTimestamp().UTC().Format(time.RFC3339)}
 }
 
 // rowObject is what a row carries of its object.
