@@ -20,12 +20,24 @@ import (
 // maxTries is how many endpoints are dialled before a connection is given up.
 const maxTries = 3
 
+// unreachable is a call that did not come as far as a connection.
+type unreachable struct{ error }
+
+func (u unreachable) Unwrap() error { return u.error }
+
+// Unreachable says that nobody was there to be called: the service, its endpoints or
+// what listens behind them is missing.
+func Unreachable(err error) bool {
+	var nobody unreachable
+	return errors.As(err, &nobody)
+}
+
 // dial connects to one of the service's ready endpoints, another when one does
 // not answer.
 func (c *Caller) dial(ctx context.Context, s Service) (net.Conn, error) {
 	addresses, err := c.resolve(ctx, s)
 	if err != nil {
-		return nil, err
+		return nil, unreachable{err}
 	}
 	rand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
 	var failed error
@@ -36,7 +48,7 @@ func (c *Caller) dial(ctx context.Context, s Service) (net.Conn, error) {
 		}
 		failed = errors.Join(failed, err)
 	}
-	return nil, failed
+	return nil, unreachable{failed}
 }
 
 // resolve gives the addresses that serve a service's port: never none without an

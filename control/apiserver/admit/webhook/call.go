@@ -28,6 +28,8 @@ const (
 type failure struct {
 	webhook string
 	cause   error
+	// down says that the webhook as a whole is, not that it failed with this request.
+	down bool
 }
 
 func (f *failure) Error() string {
@@ -49,7 +51,7 @@ func (w *Webhooks) ask(ctx context.Context, r *match.Request, h *hook, found mat
 	}
 	version := h.version()
 	if version == "" {
-		return nil, &failure{h.name, errors.New("could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)")}
+		return nil, &failure{webhook: h.name, cause: errors.New("could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)")}
 	}
 	obj, old, err := r.Objects(found)
 	if err != nil {
@@ -65,11 +67,12 @@ func (w *Webhooks) ask(ctx context.Context, r *match.Request, h *hook, found mat
 	limited, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()
 	if err := w.cfg.Caller.Call(limited, h.client, question, answer); err != nil {
-		return nil, &failure{h.name, fmt.Errorf("failed to call webhook: %w", err)}
+		return nil, h.missed(ctx, fmt.Errorf("failed to call webhook: %w", err))
 	}
 	if err := verify(answer, request, gvk, mutating); err != nil {
-		return nil, &failure{h.name, fmt.Errorf("received invalid webhook response: %w", err)}
+		return nil, h.missed(ctx, fmt.Errorf("received invalid webhook response: %w", err))
 	}
+	h.misses.Store(0)
 	if !answer.Response.Allowed {
 		return answer.Response, refusal{denied(h.name, answer.Response.Result)}
 	}
@@ -80,7 +83,7 @@ func (w *Webhooks) ask(ctx context.Context, r *match.Request, h *hook, found mat
 func (h *hook) dry() error {
 	switch {
 	case h.sideEffects == nil:
-		return &failure{h.name, errors.New("Webhook SideEffects is nil")} //nolint:staticcheck // upstream's words
+		return &failure{webhook: h.name, cause: errors.New("Webhook SideEffects is nil")} //nolint:staticcheck // upstream's words
 	case *h.sideEffects == admissionregistrationv1.SideEffectClassNone, *h.sideEffects == admissionregistrationv1.SideEffectClassNoneOnDryRun:
 		return nil
 	}
@@ -161,7 +164,7 @@ func (h *hook) verdict(r *match.Request, err error) (ignored bool, told error) {
 	var failed *failure
 	var no refusal
 	switch {
-	case errors.As(err, &failed) && h.open(r):
+	case errors.As(err, &failed) && h.open(r, failed.down):
 		return true, nil
 	case errors.As(err, &failed):
 		return false, apierrors.NewInternalError(err)

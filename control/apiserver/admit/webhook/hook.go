@@ -3,6 +3,7 @@ package webhook
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -17,7 +18,8 @@ import (
 // defaultTimeout is how long a webhook may take that does not say.
 const defaultTimeout = 10 * time.Second
 
-// hook is one webhook, ready to be asked. It is read-only.
+// hook is one webhook, ready to be asked. It is read-only but for what it remembers
+// of its calls.
 type hook struct {
 	// key names it among all of its sort; config is its configuration.
 	key, config, name string
@@ -32,6 +34,8 @@ type hook struct {
 	// ignore says that a failed call is as if there had been none, again that a
 	// mutating webhook wants to see what others changed after it.
 	ignore, again bool
+	// misses are the calls in a row that had no answer that counts.
+	misses atomic.Int32
 }
 
 // book keeps the webhooks of the present configurations. A configuration that did

@@ -66,7 +66,7 @@ func (c *call) contain() {
 	switch p := recover(); {
 	case p == nil:
 	case c.hook.ignore:
-		c.err = &failure{c.hook.name, fmt.Errorf("panic: %v", p)}
+		c.err = &failure{webhook: c.hook.name, cause: fmt.Errorf("panic: %v", p)}
 	default:
 		c.err = apierrors.NewInternalError(fmt.Errorf("ValidatingAdmissionWebhook/%v has panicked: %v", c.hook.name, p))
 	}

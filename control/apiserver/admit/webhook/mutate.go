@@ -115,7 +115,7 @@ func (w *Webhooks) change(ctx context.Context, r *match.Request, h *hook, found 
 	}
 	patch, err := jsonpatch.DecodePatch(answer.Patch)
 	if err != nil {
-		return false, &failure{h.name, fmt.Errorf("received undecodable patch in webhook response: %w", err)}
+		return false, &failure{webhook: h.name, cause: fmt.Errorf("received undecodable patch in webhook response: %w", err)}
 	}
 	if len(patch) == 0 {
 		return false, nil
@@ -124,7 +124,7 @@ func (w *Webhooks) change(ctx context.Context, r *match.Request, h *hook, found 
 		return false, apierrors.NewInternalError(fmt.Errorf("admission webhook %q attempted to modify the object, which is not supported for this operation", h.name))
 	}
 	if *answer.PatchType != admissionv1.PatchTypeJSONPatch {
-		return false, &failure{h.name, fmt.Errorf("unsupported patch type %q", *answer.PatchType)}
+		return false, &failure{webhook: h.name, cause: fmt.Errorf("unsupported patch type %q", *answer.PatchType)}
 	}
 	if len(patch) > resource.MaxPatchOperations {
 		return false, apierrors.NewInternalError(fmt.Errorf("admission webhook %q answered with %d patch operations, more than %d", h.name, len(patch), resource.MaxPatchOperations))
