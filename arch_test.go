@@ -43,6 +43,7 @@ var rules = []rule{
 	{"node/container", []string{"internal"}, "separately testable host craft"},
 	{"node/image", []string{"internal"}, "separately testable host craft"},
 	{"node/registry", []string{"node/image", "internal"}, "it serves a store, whoever asks"},
+	{"node/exchange", []string{"client", "node/image", "node/registry", "internal"}, "it reads nodes, and tells a store of them"},
 	{"node/network", []string{"internal"}, "separately testable host craft"},
 	{"node/build", []string{"node/container", "node/image", "node/network", "internal"}, "it needs no cluster"},
 	{"cli", []string{"client", "node/image", "node/build", "internal"}, "asking a question starts nothing of the control plane"},

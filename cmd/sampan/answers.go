@@ -8,6 +8,7 @@ import (
 	"github.com/sampan-dev/sampan/client/explain"
 	"github.com/sampan-dev/sampan/control/scheduler"
 	"github.com/sampan-dev/sampan/internal/timeline"
+	"github.com/sampan-dev/sampan/node/exchange"
 )
 
 // answers serves the records that "sampan why" and "sampan trace" read.
@@ -22,6 +23,13 @@ func (a *answers) handlers() map[string]http.Handler {
 		explain.DecisionPath: http.HandlerFunc(a.decision),
 		explain.TimelinePath: http.HandlerFunc(a.marks),
 	}
+}
+
+// extra are the paths that the API server serves beside its own.
+func (c *cluster) extra(records *answers) map[string]http.Handler {
+	all := records.handlers()
+	all[exchange.OriginPath] = &c.origin
+	return all
 }
 
 func (a *answers) decision(w http.ResponseWriter, r *http.Request) {

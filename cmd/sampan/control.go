@@ -65,7 +65,7 @@ func (c *cluster) startControl(ctx context.Context, g *errgroup.Group, listener 
 	}
 	c.report("store")
 	records, queues := &answers{timeline: c.timeline}, reconcile.NewMetrics()
-	server, err := c.newServer(ctx, objects, listener, records.handlers(), queues)
+	server, err := c.newServer(ctx, objects, listener, c.extra(records), queues)
 	if err != nil {
 		listener.Close()
 		closeStore()

@@ -26,6 +26,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/cri"
 	"github.com/sampan-dev/sampan/node/engine"
+	"github.com/sampan-dev/sampan/node/exchange"
 	"github.com/sampan-dev/sampan/node/image"
 )
 
@@ -81,6 +82,10 @@ type nodeParts struct {
 	roots       *x509.CertPool
 	certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	callers     *authn.Authenticator
+	// showing is the certificate towards other nodes, origin says which images are
+	// the cluster's own.
+	showing func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
+	origin  exchange.Origin
 }
 
 // partsOf are the parts of a node beside its control plane.
@@ -93,12 +98,18 @@ func (c *cluster) partsOf(ctx context.Context, g *errgroup.Group, control *contr
 		return nodeParts{}, err
 	}
 	g.Go(func() error { return serving.Run(ctx, c.log, nil) })
+	own, err := c.authority.Hold(c.nodeLeaf())
+	if err != nil {
+		return nodeParts{}, err
+	}
+	g.Go(func() error { return own.Run(ctx, c.log, nil) })
 	return nodeParts{
 		engine: e, self: control.component(c.nodeUser()),
 		proxy:       control.component(identity.Identity{Name: "system:kube-proxy", Groups: []string{identity.Authenticated}}),
 		certificate: serving.GetCertificate,
 		roots:       c.authority.Pool(),
 		callers:     authn.New(authn.Config{ClientCAs: c.authority.Pool(), Tokens: control.server.Tokens()}),
+		showing:     own.GetClientCertificate, origin: c.origin.find,
 	}, nil
 }
 
@@ -112,6 +123,7 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 		cfg.PodCIDR = c.PodCIDR
 	}
 	cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.certificate, ClientAuth: tls.RequestClientCert}
+	cfg.Sharing = c.share(p)
 	cfg.ClientCAs, cfg.Ending = p.roots, powerless(ctx, g)
 	if cfg.Kubelet, err = c.kubelet(); err != nil {
 		return err

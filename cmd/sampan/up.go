@@ -39,6 +39,7 @@ type cluster struct {
 	// address is the node's own.
 	address netip.Addr
 	lone    lone
+	origin  lateOrigin
 }
 
 // up runs a whole cluster until ctx ends: the control plane and, beside it as
@@ -90,6 +91,7 @@ func up(ctx context.Context, o cli.UpOptions, report cli.Report) error {
 	if err != nil {
 		return err
 	}
+	c.shareOrigin(e, images)
 	if err := c.startNode(ctx, g, parts); err != nil {
 		return err
 	}

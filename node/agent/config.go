@@ -95,6 +95,9 @@ type Config struct {
 	TLS *tls.Config
 	// ClientCAs are the authorities of those who may show a certificate.
 	ClientCAs *x509.CertPool
+	// Sharing answers below /v2/ of the kubelet API, and judges its callers itself:
+	// it gives other nodes the content of images. nil shares nothing.
+	Sharing http.Handler
 	// Authn says who makes a request to the kubelet API; by default certificates
 	// are checked against ClientCAs, and the API server is asked about tokens.
 	Authn func(*http.Request) (identity.Identity, bool)

@@ -40,7 +40,7 @@ func (a *Agent) serve(ctx context.Context) <-chan error {
 		failed <- fmt.Errorf("serve the kubelet API: %w", err)
 		return failed
 	}
-	srv := server.HTTP(a.Handler(), a.cfg.Log)
+	srv := server.HTTP(a.sharing(a.Handler()), a.cfg.Log)
 	// Streams outlive no agent: their contexts end with it.
 	srv.BaseContext = func(net.Listener) context.Context { return ctx }
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
@@ -52,6 +52,17 @@ func (a *Agent) serve(ctx context.Context) <-chan error {
 		}
 	})
 	return failed
+}
+
+// sharing puts what other nodes may fetch beside the kubelet API.
+func (a *Agent) sharing(api http.Handler) http.Handler {
+	if a.cfg.Sharing == nil {
+		return api
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/v2/", a.cfg.Sharing)
+	mux.Handle("/", api)
+	return mux
 }
 
 // serveHealth answers to everybody on the machine whether the agent lives, if the

@@ -127,6 +127,24 @@ func (b *bringing) stage(ctx context.Context, i int) (*unpacked, error) {
 		}
 		return nil, fmt.Errorf("blob: %w", ErrNotFound)
 	}
+	for {
+		u, err := b.arrive(ctx, i, have)
+		if err == nil || ctx.Err() != nil || !doubtful(b.src, layer) {
+			return u, err
+		}
+	}
+}
+
+// doubtful says whether a blob that could not be had may be another time: who sent
+// it has been taken off the list, which gets shorter with every such answer.
+func doubtful(src source, desc ocispec.Descriptor) bool {
+	d, ok := src.(interface{ doubt(ocispec.Descriptor) bool })
+	return ok && d.doubt(desc)
+}
+
+// arrive fetches layer i, and unpacks it on the way unless that has been done.
+func (b *bringing) arrive(ctx context.Context, i int, have bool) (*unpacked, error) {
+	layer, diff := b.img.Layers[i], b.img.Config.RootFS.DiffIDs[i]
 	if have {
 		return nil, b.store.fetchBlob(ctx, fetching{src: b.src, desc: layer, tell: b.tell}, io.Discard)
 	}

@@ -3,6 +3,7 @@ package image
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -308,13 +309,13 @@ func (s *Store) Tag(src, dst string) error {
 		if err != nil {
 			return err
 		}
-		return s.point(index, full, root)
+		return s.point(index, full, root, made())
 	})
 }
 
-// point makes ref lead to a manifest or index that is in the store. Without a
-// ref, the manifest is listed unless it is.
-func (s *Store) point(index *ocispec.Index, ref string, manifest digest.Digest) error {
+// point makes ref lead to a manifest or index that is in the store, with notes
+// about how it came to be. Without a ref, the manifest is listed unless it is.
+func (s *Store) point(index *ocispec.Index, ref string, manifest digest.Digest, notes map[string]string) error {
 	raw, err := s.readBlob(manifest)
 	if err != nil {
 		return err
@@ -330,6 +331,7 @@ func (s *Store) point(index *ocispec.Index, ref string, manifest digest.Digest) 
 		return nil
 	}
 	entry.Annotations = map[string]string{refAnnotation: ref}
+	maps.Copy(entry.Annotations, notes)
 	index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool {
 		// A name replaces the entry without one.
 		return d.Annotations[refAnnotation] == ref || d.Digest == manifest && d.Annotations[refAnnotation] == ""

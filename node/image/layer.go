@@ -157,7 +157,7 @@ func (b *Build) Commit(ctx context.Context, config ocispec.Image, layers []Layer
 			return Image{}, err
 		}
 	}
-	return b.store.name(full, md, "")
+	return b.store.name(full, md, made())
 }
 
 // CommitIndex names a list of images that have been committed, or other manifests
@@ -182,7 +182,7 @@ func (b *Build) CommitIndex(manifests []ocispec.Descriptor, refs []string) (dige
 				return "", err
 			}
 		}
-		if _, err := b.store.name(ref, d, ""); err != nil {
+		if _, err := b.store.name(ref, d, made()); err != nil {
 			return "", err
 		}
 	}

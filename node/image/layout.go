@@ -113,7 +113,7 @@ func (s *Store) loadFrom(ctx context.Context, l *layout) ([]Image, error) {
 		if err != nil {
 			return loaded, err
 		}
-		img, err := s.ingest(ctx, l, arrival{ref: ref, top: desc, raw: raw, all: true})
+		img, err := s.ingest(ctx, l, arrival{ref: ref, top: desc, raw: raw, all: true, made: true})
 		if err != nil {
 			return loaded, fmt.Errorf("image %q: %w", desc.Digest, err)
 		}
@@ -161,7 +161,7 @@ func (s *Store) loadDocker(ctx context.Context, l *layout, entries []dockerEntry
 					return loaded, err
 				}
 			}
-			img, err := s.ingest(ctx, l, arrival{ref: ref, top: top, raw: raw})
+			img, err := s.ingest(ctx, l, arrival{ref: ref, top: top, raw: raw, made: true})
 			if err != nil {
 				return loaded, fmt.Errorf("image %q: %w", tag, err)
 			}

@@ -83,36 +83,20 @@ func (s *Store) Pull(ctx context.Context, ref string, opts TransferOptions) (Ima
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %q: %w: %w", ref, ErrInvalid, err)
 	}
+	full := spoken(parsed.Name())
 	client, repo := opts.client(parsed)
-	top, raw, err := client.Manifest(ctx, repo, parsed.Identifier())
+	top, raw, err := s.resolve(ctx, client, repo, parsed)
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %q: %w", ref, registryError(err))
 	}
 	img, err := s.ingest(ctx, &fromRegistry{client, repo}, arrival{
-		ref: spoken(parsed.Name()), top: top, raw: raw,
+		ref: full, top: top, raw: raw,
 		platform: opts.Architecture, all: opts.AllPlatforms, tell: opts.Progress,
 	})
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %q: %w", ref, registryError(err))
 	}
 	return img, nil
-}
-
-// fromRegistry is a repository as a source.
-type fromRegistry struct {
-	client *remote.Client
-	repo   remote.Repository
-}
-
-func (f *fromRegistry) open(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	if remote.IsManifest(desc.MediaType) || remote.IsIndex(desc.MediaType) {
-		_, raw, err := f.client.Manifest(ctx, f.repo, desc.Digest.String())
-		if err != nil {
-			return nil, err
-		}
-		return io.NopCloser(strings.NewReader(string(raw[min(offset, int64(len(raw))):]))), nil
-	}
-	return f.client.Blob(ctx, f.repo, desc, offset)
 }
 
 // arrival is an image on its way in.
@@ -128,7 +112,22 @@ type arrival struct {
 	// packed: the layers are kept as they come, since no container here will
 	// want them.
 	packed bool
-	tell   func(Progress)
+	// made: it comes from no registry, so that this store is where it is to be had.
+	made bool
+	tell func(Progress)
+}
+
+// notes are what is kept about the name of an arrival; top is the index in its
+// registry, of which only one image is here.
+func (a arrival) notes(top digest.Digest) map[string]string {
+	notes := map[string]string{}
+	if a.made {
+		notes = made()
+	}
+	if top != "" {
+		notes[topAnnotation] = top.String()
+	}
+	return notes
 }
 
 // ingest takes an image from anywhere into the store.
@@ -144,7 +143,7 @@ func (s *Store) ingest(ctx context.Context, from source, a arrival) (Image, erro
 		if err != nil {
 			return Image{}, err
 		}
-		return s.name(a.ref, img.Manifest, "")
+		return s.name(a.ref, img.Manifest, a.notes(""))
 	}
 	if !remote.IsIndex(kind) {
 		return Image{}, fmt.Errorf("%q is neither a manifest nor an index: %w", kind, ErrInvalid)
@@ -174,7 +173,7 @@ func (s *Store) ingestIndex(ctx context.Context, from source, a arrival) (Image,
 		if _, err := s.putBlob(a.raw); err != nil {
 			return Image{}, err
 		}
-		return s.name(a.ref, img.Manifest, a.top.Digest)
+		return s.name(a.ref, img.Manifest, a.notes(a.top.Digest))
 	}
 	taken := 0
 	for _, desc := range index.Manifests {
@@ -198,7 +197,7 @@ func (s *Store) ingestIndex(ctx context.Context, from source, a arrival) (Image,
 	if err != nil {
 		return Image{}, err
 	}
-	return s.name(a.ref, d, "")
+	return s.name(a.ref, d, a.notes(""))
 }
 
 // fetchManifest brings the image that an index describes.
@@ -255,7 +254,11 @@ func (s *Store) fetchOthers(ctx context.Context, from source, blobs []ocispec.De
 		if s.hasBlob(desc.Digest) {
 			continue
 		}
-		if err := s.fetchBlob(ctx, fetching{src: from, desc: desc, tell: func(Progress) {}}, io.Discard); err != nil {
+		err := s.fetchBlob(ctx, fetching{src: from, desc: desc, tell: func(Progress) {}}, io.Discard)
+		for err != nil && ctx.Err() == nil && doubtful(from, desc) {
+			err = s.fetchBlob(ctx, fetching{src: from, desc: desc, tell: func(Progress) {}}, io.Discard)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -282,6 +285,16 @@ func (s *Store) fetchSmall(ctx context.Context, from source, desc ocispec.Descri
 	if desc.Size > MaxManifest {
 		return nil, fmt.Errorf("blob %q: %d bytes, at most %d: %w", desc.Digest, desc.Size, MaxManifest, ErrTooLarge)
 	}
+	for {
+		raw, err := readSmall(ctx, from, desc)
+		if err == nil || ctx.Err() != nil || !doubtful(from, desc) {
+			return raw, err
+		}
+	}
+}
+
+// readSmall reads a manifest or config of a source, and verifies it.
+func readSmall(ctx context.Context, from source, desc ocispec.Descriptor) ([]byte, error) {
 	body, err := from.open(ctx, desc, 0)
 	if err != nil {
 		return nil, err
@@ -354,20 +367,8 @@ func architecture(want string) string {
 
 // name points ref at a manifest or index and returns the image; without a ref it
 // only sees to it that the manifest is listed.
-func (s *Store) name(ref string, manifest, top digest.Digest) (Image, error) {
-	err := s.change(func(index *ocispec.Index) error {
-		if err := s.point(index, ref, manifest); err != nil {
-			return err
-		}
-		if top != "" && top != manifest {
-			entry := &index.Manifests[len(index.Manifests)-1]
-			if entry.Annotations == nil {
-				entry.Annotations = map[string]string{}
-			}
-			entry.Annotations[topAnnotation] = top.String()
-		}
-		return nil
-	})
+func (s *Store) name(ref string, manifest digest.Digest, notes map[string]string) (Image, error) {
+	err := s.change(func(index *ocispec.Index) error { return s.point(index, ref, manifest, notes) })
 	if err != nil {
 		return Image{}, err
 	}

@@ -242,7 +242,7 @@ func (s *Store) Receive(_ context.Context, repo, ref string, raw []byte) (digest
 	if full, err = Normalise(full); err != nil {
 		return "", err
 	}
-	return d, s.change(func(index *ocispec.Index) error { return s.point(index, full, d) })
+	return d, s.change(func(index *ocispec.Index) error { return s.point(index, full, d, made()) })
 }
 
 // complete says what a manifest needs and is not here.

@@ -91,6 +91,8 @@ type Store struct {
 	unpacking keyed
 	// fetching makes two pulls of one blob share it.
 	fetching keyed
+	// near are the other machines of a cluster; nil when there are none.
+	near atomic.Pointer[Neighbours]
 	// recalled is what the build cache keeps alive, as of its directory's last change.
 	recalled recalled
 }
@@ -100,7 +102,13 @@ const (
 	// topAnnotation keeps the digest that the reference had in its registry,
 	// when that was an index and not the manifest stored.
 	topAnnotation = "dev.sampan.image.top-digest"
+	// madeAnnotation is on names that were given here, by a build, a push, an
+	// archive or a person: no registry needs to know them.
+	madeAnnotation = "dev.sampan.image.made"
 )
+
+// made notes that a name was given here.
+func made() map[string]string { return map[string]string{madeAnnotation: "true"} }
 
 // Open opens the store in cfg.Root and clears what an interrupted process left
 // half done.

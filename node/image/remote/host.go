@@ -34,6 +34,8 @@ type host struct {
 	header       http.Header
 	// mirror: the server is told whose content is meant.
 	mirror bool
+	// peer: it is asked for content once, without credentials, and next another is.
+	peer bool
 	// direct goes to the server, redirected elsewhere for it.
 	direct, redirected http.RoundTripper
 	// plain: after the first try, it turned out to speak HTTP alone.

@@ -58,41 +58,46 @@ func (c *Client) Manifest(ctx context.Context, repo Repository, ref string) (oci
 	return desc, raw, err
 }
 
-// Blob opens a blob from offset on. A server that cannot begin there is read from
-// the start, which is thrown away.
-func (c *Client) Blob(ctx context.Context, repo Repository, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	var body io.ReadCloser
-	err := c.each(repo.Registry, canPull, func(h *host) error {
-		r := request{
-			method: http.MethodGet, path: repo.path("blobs", desc.Digest.String()), scope: pullScope(repo),
-			want: []int{http.StatusOK, http.StatusPartialContent}, header: http.Header{},
+// blobRequest is a blob that is wanted from offset on.
+type blobRequest struct {
+	repo   Repository
+	desc   ocispec.Descriptor
+	offset int64
+}
+
+// blobOf opens a blob of one host.
+func (c *Client) blobOf(ctx context.Context, h *host, b blobRequest) (io.ReadCloser, error) {
+	r := request{
+		method: http.MethodGet, path: b.repo.path("blobs", b.desc.Digest.String()), scope: pullScope(b.repo),
+		want: []int{http.StatusOK, http.StatusPartialContent}, header: http.Header{},
+	}
+	if b.offset > 0 {
+		r.header.Set("Range", fmt.Sprintf("bytes=%d-", b.offset))
+	}
+	answer, err := c.do(ctx, h, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.check(answer); err != nil {
+		answer.Body.Close()
+		return nil, err
+	}
+	return answer.Body, nil
+}
+
+// check sees to it that an answer begins where the blob is wanted from.
+func (b blobRequest) check(answer *http.Response) error {
+	if answer.StatusCode == http.StatusOK && answer.ContentLength >= 0 && answer.ContentLength != b.desc.Size {
+		return fmt.Errorf("blob %q has %d bytes, the manifest says %d: %w", b.desc.Digest, answer.ContentLength, b.desc.Size, ErrInvalid)
+	}
+	if answer.StatusCode == http.StatusPartialContent {
+		if span := answer.Header.Get("Content-Range"); !strings.HasPrefix(span, fmt.Sprintf("bytes %d-", b.offset)) {
+			return fmt.Errorf("blob %q: asked for bytes from %d, got %q: %w", b.desc.Digest, b.offset, span, ErrInvalid)
 		}
-		if offset > 0 {
-			r.header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
-		}
-		answer, err := c.do(ctx, h, r)
-		if err != nil {
-			return err
-		}
-		if answer.StatusCode == http.StatusOK && answer.ContentLength >= 0 && answer.ContentLength != desc.Size {
-			answer.Body.Close()
-			return fmt.Errorf("blob %q has %d bytes, the manifest says %d: %w", desc.Digest, answer.ContentLength, desc.Size, ErrInvalid)
-		}
-		partial := answer.StatusCode == http.StatusPartialContent
-		if partial && !strings.HasPrefix(answer.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", offset)) {
-			answer.Body.Close()
-			return fmt.Errorf("blob %q: asked for bytes from %d, got %q: %w", desc.Digest, offset, answer.Header.Get("Content-Range"), ErrInvalid)
-		}
-		if !partial && offset > 0 {
-			if _, err := io.CopyN(io.Discard, answer.Body, offset); err != nil {
-				answer.Body.Close()
-				return err
-			}
-		}
-		body = answer.Body
 		return nil
-	})
-	return body, err
+	}
+	_, err := io.CopyN(io.Discard, answer.Body, b.offset)
+	return err
 }
 
 // each tries a registry's hosts that can do something, mirrors first. The

@@ -90,6 +90,8 @@ type Client struct {
 	mu     sync.Mutex
 	hosts  map[string][]*host
 	tokens map[string]token
+
+	near peers
 }
 
 // New makes a client; it costs nothing until it is used.
@@ -182,7 +184,7 @@ func (c *Client) do(ctx context.Context, h *host, r request) (*http.Response, er
 		if isDial(err) {
 			dials++
 		}
-		if !Transient(err) || attempt >= maxAttempts || dials >= maxDials {
+		if h.peer || !Transient(err) || attempt >= maxAttempts || dials >= maxDials {
 			return nil, err
 		}
 		pause := retryBase << (attempt - 1)
@@ -208,7 +210,7 @@ func (c *Client) once(ctx context.Context, h *host, r request) (*http.Response, 
 	if err != nil {
 		return nil, err
 	}
-	if answer.StatusCode == http.StatusUnauthorized {
+	if answer.StatusCode == http.StatusUnauthorized && !h.peer {
 		challenge := answer.Header.Values("WWW-Authenticate")
 		drop(answer)
 		again, err := c.challenged(ctx, h, challenge, r.scope)
