@@ -25,6 +25,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/server"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/agent/usage"
+	"github.com/sampan-dev/sampan/node/agent/users"
 	"github.com/sampan-dev/sampan/node/volume"
 )
 
@@ -49,6 +50,7 @@ type Agent struct {
 	trash    *garbage.Images
 	strain   *strain
 	places   *places
+	users    *users.Ranges
 	probed   *server.Probes
 	falling  downfall
 
@@ -118,6 +120,9 @@ func New(cfg Config) (*Agent, error) {
 	a.images = newPuller(cfg.Engine, a.refs, cfg.ParallelPulls)
 	a.doer = &probe.Doer{Engine: cfg.Engine, PodIPs: a.podIPs}
 	if err := a.newPlaces(); err != nil {
+		return nil, err
+	}
+	if err := a.newUsers(); err != nil {
 		return nil, err
 	}
 	a.meter = usage.Meter{Engine: cfg.Engine, Logs: a.node.LogDirectory, Volume: a.emptyDir}

@@ -104,6 +104,9 @@ func (m *machine) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint
 	if err := os.MkdirAll(cfg.GetLogDirectory(), 0o755); err != nil {
 		return fmt.Errorf("create log directory: %w", err)
 	}
+	if cfg.Linux.SecurityContext.NamespaceOptions.UsernsOptions, err = m.a.userNamespace(ctx, pod, handler); err != nil {
+		return err
+	}
 	_, err = m.a.cfg.Engine.RunPodSandbox(ctx, &rt.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
 	return err
 }

@@ -61,7 +61,11 @@ func (m *machine) prepareStart() func(context.Context, *corev1.Pod, plan.Step) f
 func (st *starter) start(ctx context.Context) func(*machine) {
 	st.clear(ctx)
 	begin := time.Now()
+	box := spec.Sandbox(st.pod, 0, st.m.a.node)
 	cfg, err := st.config(ctx)
+	if err == nil {
+		err = st.m.a.inUsers(st.pod, cfg, box)
+	}
 	if err != nil {
 		return st.fail(ctx, errConfig, err)
 	}
@@ -70,7 +74,7 @@ func (st *starter) start(ctx context.Context) func(*machine) {
 	callCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	made, err := st.m.a.cfg.Engine.CreateContainer(callCtx, &rt.CreateContainerRequest{
-		PodSandboxId: st.box, Config: cfg, SandboxConfig: spec.Sandbox(st.pod, 0, st.m.a.node),
+		PodSandboxId: st.box, Config: cfg, SandboxConfig: box,
 	})
 	if err != nil {
 		return st.fail(ctx, errCreate, err)

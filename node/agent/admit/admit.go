@@ -48,7 +48,7 @@ func (n Node) allows(sysctl string) bool {
 
 // Pod returns nil when the node takes the pod.
 func Pod(pod *corev1.Pod, node Node) *Refusal {
-	for _, check := range []func(*corev1.Pod, Node) *Refusal{operatingSystem, sysctls, userNamespace, pressure, resources, affinity, hostPorts, taints} {
+	for _, check := range []func(*corev1.Pod, Node) *Refusal{operatingSystem, sysctls, pressure, resources, affinity, hostPorts, taints} {
 		if r := check(pod, node); r != nil {
 			r.Message = rejected + r.Message
 			return r
@@ -67,7 +67,7 @@ func Refuse(reason, message string) *Refusal { return &Refusal{reason, rejected 
 func (r *Refusal) Said() string { return strings.TrimPrefix(r.Message, rejected) }
 
 // checks are those that more room doesn't change.
-var checks = []func(*corev1.Pod, Node) *Refusal{operatingSystem, sysctls, userNamespace, pressure, affinity, hostPorts, taints}
+var checks = []func(*corev1.Pod, Node) *Refusal{operatingSystem, sysctls, pressure, affinity, hostPorts, taints}
 
 // pressure keeps pods off a node that is short of something: all but critical
 // ones, and when it is only memory all but those that have requested some, or
@@ -113,7 +113,7 @@ var safeSysctls = []string{
 	"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range",
 	"net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports", "net.ipv4.tcp_keepalive_time",
 	"net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes",
-	"net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
+	"net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem", "net.ipv4.tcp_slow_start_after_idle", "net.ipv4.tcp_notsent_lowat",
 }
 
 func sysctls(pod *corev1.Pod, node Node) *Refusal {
@@ -126,19 +126,12 @@ func sysctls(pod *corev1.Pod, node Node) *Refusal {
 		case !node.allows(name):
 			return &Refusal{"SysctlForbidden", fmt.Sprintf("forbidden sysctl: %q not allowlisted", name)}
 		case strings.HasPrefix(name, "net.") && pod.Spec.HostNetwork:
-			return &Refusal{"SysctlForbidden", fmt.Sprintf("forbidden sysctl: %q not allowed with host net enabled", name)}
+			return &Refusal{"SysctlForbidden", fmt.Sprintf("forbidden sysctl: %q not allowed with host Net enabled", name)}
+		case strings.HasPrefix(name, "user.") && !spec.OwnUsers(pod):
+			return &Refusal{"SysctlForbidden", fmt.Sprintf("forbidden sysctl: %q not allowed with host User enabled", name)}
 		case strings.HasPrefix(name, "kernel.shm") && pod.Spec.HostIPC:
-			return &Refusal{"SysctlForbidden", fmt.Sprintf("forbidden sysctl: %q not allowed with host ipc enabled", name)}
+			return &Refusal{"SysctlForbidden", fmt.Sprintf("forbidden sysctl: %q not allowed with host IPC enabled", name)}
 		}
-	}
-	return nil
-}
-
-// userNamespace: a pod that wants to be locked away from the host's root isn't
-// run without that.
-func userNamespace(pod *corev1.Pod, _ Node) *Refusal {
-	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
-		return &Refusal{"PodFeatureUnsupported", "this node does not support user namespaces"}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package settings
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"path/filepath"
 	"slices"
@@ -62,6 +63,11 @@ func numbers(c *Kubelet, bad *problems) {
 	size, err := resource.ParseQuantity(c.ContainerLogMaxSize)
 	bad.unless(err == nil, "containerLogMaxSize %q is not a quantity", c.ContainerLogMaxSize)
 	bad.unless(err != nil || size.Sign() != 0, "containerLogMaxSize must not be 0")
+	if u := c.UserNamespaces; u != nil && u.IDsPerPod != nil {
+		bad.unless(*u.IDsPerPod >= 1<<16, "userNamespaces.idsPerPod must not be less than %d", 1<<16)
+		bad.unless(*u.IDsPerPod%(1<<16) == 0, "userNamespaces.idsPerPod must be a multiple of %d", 1<<16)
+		bad.unless(*u.IDsPerPod <= math.MaxUint32, "userNamespaces.idsPerPod must not be more than %d", int64(math.MaxUint32))
+	}
 	restart := c.CrashLoopBackOff.MaxContainerRestartPeriod.Duration
 	bad.unless(between(restart, time.Second, 5*time.Minute), "crashLoopBackOff.maxContainerRestartPeriod (got: %v) must be set between 1s and 300s", restart)
 }

@@ -92,7 +92,6 @@ var fixed = map[string]constraint{
 	"protectKernelDefaults": {[]any{false},
 		"the kernel's settings are not compared with upstream's list"},
 	"defaultPodSysctls": {[]any{nil}, "pods get the sysctls that they name"},
-	"userNamespaces":    {nil, "the engine chooses the ranges of user namespaces"},
 	"imagePullCredentialsVerificationPolicy": {[]any{"NeverVerify", "NeverVerifyPreloadedImages", nil},
 		"images that are present are not held back from pods without the credentials"},
 	"preloadedImagesVerificationAllowlist": {[]any{nil}, "there is no policy that uses it"},

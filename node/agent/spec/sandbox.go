@@ -137,6 +137,9 @@ func sandboxSecurity(pod *corev1.Pod, node Node) *rt.LinuxSandboxSecurityContext
 	return sc
 }
 
+// OwnUsers says that the pod's users are not the host's: spec.hostUsers is false.
+func OwnUsers(pod *corev1.Pod) bool { return pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers }
+
 // Namespaces are the namespaces that a pod's containers share.
 func Namespaces(pod *corev1.Pod) *rt.NamespaceOption {
 	n := &rt.NamespaceOption{Network: rt.NamespaceMode_POD, Ipc: rt.NamespaceMode_POD, Pid: rt.NamespaceMode_CONTAINER}
