@@ -55,6 +55,8 @@ type prepared[T any] struct {
 	depends Dependence
 	weight  int64
 	say     T
+	// quiet is what a QuietFilter has to say; it may be nil.
+	quiet func() bool
 }
 
 // knowledge is what is known of a node: the verdict of the filters that look at
@@ -189,8 +191,14 @@ func (r *rules) study(pod *corev1.Pod, key string, c *cluster) *class {
 			k.own = append(k.own, f)
 			continue
 		}
-		if fit := f.For(pod, c); fit != nil {
-			k.filter[f.Depends()] = append(k.filter[f.Depends()], prepared[Fit]{name: f.Name(), say: fit})
+		p := prepared[Fit]{name: f.Name()}
+		if q, ok := f.(QuietFilter); ok {
+			p.say, p.quiet = q.ForQuiet(pod, c)
+		} else {
+			p.say = f.For(pod, c)
+		}
+		if p.say != nil {
+			k.filter[f.Depends()] = append(k.filter[f.Depends()], p)
 		}
 	}
 	for _, s := range r.scores {
@@ -251,6 +259,29 @@ func (k *class) refresh(c *cluster) {
 			k.raw[i] = append(k.raw[i], make([]int64, room-len(k.raw[i]))...)
 		}
 	}
+}
+
+// quiet says that in this attempt nothing but the node and its pods can speak
+// against it.
+func (k *class) quiet(own []prepared[Fit]) bool {
+	if len(own) > 0 {
+		return false
+	}
+	for i := range k.filter[OnCluster] {
+		if q := k.filter[OnCluster][i].quiet; q == nil || !q() {
+			return false
+		}
+	}
+	return true
+}
+
+// fits says that the node in a slot is known to be good in this state of it.
+func (k *class) fits(slot int32, state uint64) bool {
+	if int(slot) >= len(k.known) {
+		return false
+	}
+	known := &k.known[slot]
+	return known.state == state && known.verdict == 0
 }
 
 // check asks the filters about a node, those whose answer is known excepted. It
@@ -334,34 +365,35 @@ func (k *class) ratings(pod *corev1.Pod, v View) ([]prepared[Rating], []string) 
 	return all, names
 }
 
-// rates returns the raw numbers of one score for the feasible nodes.
-func (k *class) rates(i int, say Rating, feasible []*Node, into []int64) {
+// rates gives the raw numbers of one score for the nodes found, and says whether
+// they are all the same.
+func (k *class) rates(i int, say Rating, into []int64, found []int32, c *cluster) (same bool) {
 	var raw []int64
 	if i < len(k.raw) {
 		raw = k.raw[i]
 	}
-	for at, n := range feasible {
-		if n.slot < len(raw) {
-			into[at] = raw[n.slot]
-			continue
+	same = true
+	for at, slot := range found {
+		if int(slot) < len(raw) {
+			into[at] = raw[slot]
+		} else {
+			into[at] = say.Rate(c.slots[slot])
 		}
-		into[at] = say.Rate(n)
+		same = same && into[at] == into[0]
 	}
+	return same
 }
 
-// appraise brings the kept numbers of the feasible nodes up to date.
-func (k *class) appraise(feasible []*Node) {
-	if len(k.known) == 0 {
-		return
-	}
-	for _, n := range feasible {
-		if n.slot >= len(k.known) || k.known[n.slot].scored == n.state {
+// appraise brings the kept numbers of the nodes found up to date.
+func (k *class) appraise(found []int32, c *cluster) {
+	for _, slot := range found {
+		if int(slot) >= len(k.known) || k.known[slot].scored == c.states[slot] {
 			continue
 		}
-		k.known[n.slot].scored = n.state
+		k.known[slot].scored = c.states[slot]
 		for i := range k.score {
 			if k.score[i].depends != OnCluster {
-				k.raw[i][n.slot] = k.score[i].say.Rate(n)
+				k.raw[i][slot] = k.score[i].say.Rate(c.slots[slot])
 			}
 		}
 	}

@@ -32,10 +32,14 @@ type rules struct {
 	start   int
 	classes classes
 
-	// Scratch space of one decision.
+	// Scratch space of one decision: found are the slots of the feasible nodes,
+	// feasible themselves once somebody wants to see them, flat the scores that have
+	// no parts.
+	found    []int32
 	feasible []*Node
 	totals   []int64
 	parts    [][]int64
+	flat     []int64
 	refused  []int32
 	examples []*Node
 	own      []prepared[Fit]
@@ -112,7 +116,7 @@ func (r *rules) decide(pod *corev1.Pod, key string, c *cluster) *outcome {
 		}
 	} else {
 		r.filter(pod, k, c, o)
-		r.consult(pod, o)
+		r.consult(pod, c, o)
 		r.choose(pod, k, c, o)
 	}
 	o.Took = time.Since(start)
@@ -156,7 +160,7 @@ func (r *rules) prepareOwn(pod *corev1.Pod, k *class, v View) []prepared[Fit] {
 
 // filter finds feasible nodes, enough of them, and counts the refusals.
 func (r *rules) filter(pod *corev1.Pod, k *class, c *cluster, o *outcome) {
-	r.feasible, r.refused, r.examples, r.broken = r.feasible[:0], r.refused[:0], r.examples[:0], nil
+	r.feasible, r.found, r.refused, r.examples, r.broken = r.feasible[:0], r.found[:0], r.refused[:0], r.examples[:0], nil
 	own := r.prepareOwn(pod, k, c)
 	if k.narrowed {
 		r.filterFew(pod, k, c, o)
@@ -171,13 +175,17 @@ func (r *rules) filter(pod *corev1.Pod, k *class, c *cluster, o *outcome) {
 	if len(nodes) > 0 {
 		begin = r.start % len(nodes)
 	}
-	looked := 0
-	for len(r.feasible) < enough && looked < len(nodes) && r.broken == nil {
+	looked, quiet := 0, k.quiet(own) && len(c.nominated) == 0
+	for len(r.found) < enough && looked < len(nodes) && r.broken == nil {
 		at := begin + looked
 		if at >= len(nodes) {
 			at -= len(nodes)
 		}
 		looked++
+		if slot := c.turns[at]; quiet && k.fits(slot, c.states[slot]) {
+			r.found = append(r.found, slot)
+			continue
+		}
 		r.try(pod, nodes[at], k, own, c)
 	}
 	r.start = begin + looked
@@ -192,8 +200,25 @@ func (r *rules) asNominated(pod *corev1.Pod, k *class, own []prepared[Fit], c *c
 	if n == nil || k.check(n, own) != 0 || r.withNominated(pod, n, k, c) != 0 {
 		return false
 	}
-	r.feasible = append(r.feasible, n)
+	r.take(n)
 	return true
+}
+
+// take notes a feasible node.
+func (r *rules) take(n *Node) {
+	r.found = append(r.found, int32(n.slot)) //nolint:gosec // as many as there are nodes
+}
+
+// fit are the nodes that take has noted. Few want to see them, and a pointer costs
+// the garbage collector something.
+func (r *rules) fit(c *cluster) []*Node {
+	if len(r.feasible) != len(r.found) {
+		r.feasible = r.feasible[:0]
+		for _, slot := range r.found {
+			r.feasible = append(r.feasible, c.slots[slot])
+		}
+	}
+	return r.feasible
 }
 
 // filterFew looks at nothing but the nodes that are in question.
@@ -206,7 +231,7 @@ func (r *rules) filterFew(pod *corev1.Pod, k *class, c *cluster, o *outcome) {
 		}
 	}
 	r.tellRefusals(k, o)
-	if rest := len(c.Nodes()) - looked; rest > 0 && len(r.feasible) == 0 {
+	if rest := len(c.Nodes()) - looked; rest > 0 && len(r.found) == 0 {
 		o.Refusals = append(o.Refusals, explain.Refusal{
 			Filter: k.narrowing[0], Reason: "node(s) didn't satisfy plugin(s) [" + strings.Join(k.narrowing, " ") + "]", Nodes: rest, Final: true,
 		})
@@ -220,7 +245,7 @@ func (r *rules) try(pod *corev1.Pod, n *Node, k *class, own []prepared[Fit], c *
 		at = r.withNominated(pod, n, k, c)
 	}
 	if at == 0 {
-		r.feasible = append(r.feasible, n)
+		r.take(n)
 		return
 	}
 	for len(r.refused) <= int(at) {
@@ -237,10 +262,10 @@ func (r *rules) try(pod *corev1.Pod, n *Node, k *class, own []prepared[Fit], c *
 // tellRefusals writes the refusals into the record.
 func (r *rules) tellRefusals(k *class, o *outcome) {
 	if v := r.broken; v != nil {
-		r.feasible = r.feasible[:0]
+		r.found = r.found[:0]
 		o.failed = fmt.Errorf("running %q filter plugin: %s", v.filter, v.why.Text)
 	}
-	o.final = len(r.feasible) == 0
+	o.final = len(r.found) == 0
 	for at, count := range r.refused {
 		if count == 0 {
 			continue

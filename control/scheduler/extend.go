@@ -38,44 +38,49 @@ type Victims struct {
 }
 
 // consult lets the extenders refuse feasible nodes.
-func (r *rules) consult(pod *corev1.Pod, o *outcome) {
+func (r *rules) consult(pod *corev1.Pod, c *cluster, o *outcome) {
 	for _, e := range r.extenders {
-		if len(r.feasible) == 0 {
+		if len(r.found) == 0 {
 			return
 		}
 		if !e.Interested(pod) {
 			continue
 		}
-		kept, refused, err := e.Filter(pod, r.feasible)
+		nodes := r.fit(c)
+		kept, refused, err := e.Filter(pod, nodes)
 		if err != nil {
 			if e.Ignorable() {
 				continue
 			}
-			o.Refusals = append(o.Refusals, explain.Refusal{Filter: e.Name(), Reason: err.Error(), Nodes: len(r.feasible), Final: true})
-			o.failed, r.feasible = err, r.feasible[:0]
+			o.Refusals = append(o.Refusals, explain.Refusal{Filter: e.Name(), Reason: err.Error(), Nodes: len(nodes), Final: true})
+			o.failed, r.found = err, r.found[:0]
 			return
 		}
-		for _, n := range r.feasible {
+		for _, n := range nodes {
 			if why, ok := refused[n.host]; ok {
 				o.Refuse(explain.Refusal{Filter: e.Name(), Reason: why.Text, Example: n.host, Final: why.Final})
 				o.final = o.final && why.Final
 			}
 		}
-		r.feasible = append(r.feasible[:0], kept...)
+		r.feasible, r.found = nil, r.found[:0] // nodes is the extender's to keep
+		for _, n := range kept {
+			r.take(n)
+		}
 	}
 }
 
 // prioritize adds the extenders' points.
-func (r *rules) prioritize(pod *corev1.Pod) {
+func (r *rules) prioritize(pod *corev1.Pod, c *cluster) {
 	for _, e := range r.extenders {
 		if !e.Interested(pod) {
 			continue
 		}
-		points, err := e.Prioritize(pod, r.feasible)
+		nodes := r.fit(c)
+		points, err := e.Prioritize(pod, nodes)
 		if err != nil {
 			continue // upstream's rule: points are not worth failing for
 		}
-		for i, n := range r.feasible {
+		for i, n := range nodes {
 			r.totals[i] += points[n.host]
 		}
 	}

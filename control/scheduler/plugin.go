@@ -74,6 +74,14 @@ type Narrower interface {
 	Only(pod *corev1.Pod) (names []string, narrowed bool)
 }
 
+// QuietFilter is a Filter whose answer depends on the cluster, but which may know
+// that it has nothing against any node just now.
+type QuietFilter interface {
+	// ForQuiet is For; quiet, asked once at each attempt, says that Fit would refuse
+	// no node.
+	ForQuiet(pod *corev1.Pod, v View) (fit Fit, quiet func() bool)
+}
+
 // Prechecker is a Filter that may refuse a pod whatever the node.
 type Prechecker interface {
 	// Precheck returns the refusal for all nodes. A final one is not worth a
@@ -144,8 +152,16 @@ const MaxScore = 100
 // Rating gives each node a number; larger is better.
 type Rating interface {
 	Rate(n *Node) int64
-	// Normalise brings the numbers of all feasible nodes into 0 to MaxScore.
+	// Normalise brings the numbers of all feasible nodes into 0 to MaxScore. For a
+	// Score that is OnNode or OnPods nodes is nil, and of many numbers that are the
+	// same it makes what it makes of one.
 	Normalise(nodes []*Node, scores []int64)
+}
+
+// QuietRating is a Rating that may know that it prefers no node just now.
+type QuietRating interface {
+	// Quiet, asked once at each attempt, says that every node would get 0.
+	Quiet() bool
 }
 
 // Surveyor is a Rating that wants to see the feasible nodes of each attempt

@@ -78,7 +78,9 @@ type Scheduler struct {
 	events   map[string]*client.Recorder
 	records  *Records
 	mail     mailbox
-	slots    chan struct{}
+	slots    chan struct{} // taken by the goroutines that write
+	jobs     chan func()
+	end      <-chan struct{} // of Run
 	turns    turns
 
 	pods       *informer.Informer[*corev1.Pod]
@@ -107,7 +109,7 @@ func New(cfg Config) (*Scheduler, error) {
 	s := &Scheduler{
 		cfg: cfg, log: cfg.Log.With("component", "scheduler"), records: newRecords(),
 		profiles: map[string]*rules{}, events: map[string]*client.Recorder{},
-		mail: mailbox{news: make(chan struct{}, 1)}, slots: make(chan struct{}, maxBindings), turns: turns{after: map[types.UID][]func(){}},
+		mail: mailbox{news: make(chan struct{}, 1)}, slots: make(chan struct{}, maxBindings), jobs: make(chan func()), turns: turns{after: map[types.UID][]func(){}},
 		cluster: newCluster(), queue: newQueue(cmp.Or(cfg.InitialBackoff, backoffMin), cmp.Or(cfg.MaxBackoff, backoffMax)),
 	}
 	if cfg.Gangs {
@@ -163,6 +165,7 @@ func (s *Scheduler) Records() *Records { return s.records }
 
 // Run schedules until ctx ends.
 func (s *Scheduler) Run(ctx context.Context) error {
+	s.end = ctx.Done()
 	go func() { _ = s.nodes.Run(ctx) }()
 	go func() { _ = s.namespaces.Run(ctx) }()
 	go func() { _ = s.budgets.Run(ctx) }()

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -44,13 +45,40 @@ func (t *turns) next(object types.UID) func() {
 	return waiting[0]
 }
 
+// linger is how long a goroutine that has written waits for something else to write:
+// its stack has grown to what a write needs, and each new one's would have to.
+const linger = 2 * time.Second
+
 // work runs a write beside the loop; the loop waits when too many are under way.
 func (s *Scheduler) work(do func()) {
-	s.slots <- struct{}{}
-	go func() {
-		defer func() { <-s.slots }()
+	select {
+	case s.jobs <- do: // somebody lingers
+		return
+	default:
+	}
+	select {
+	case s.jobs <- do:
+	case s.slots <- struct{}{}:
+		go s.hand(do)
+	}
+}
+
+// hand does one write after another, until there is none for a while.
+func (s *Scheduler) hand(do func()) {
+	defer func() { <-s.slots }()
+	rest := time.NewTimer(linger)
+	defer rest.Stop()
+	for {
 		do()
-	}()
+		rest.Reset(linger)
+		select {
+		case do = <-s.jobs:
+		case <-rest.C:
+			return
+		case <-s.end:
+			return
+		}
+	}
 }
 
 // inTurn is work for a write about one object, after those before it.

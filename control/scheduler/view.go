@@ -21,9 +21,13 @@ type cluster struct {
 	nodes map[string]*Node
 	slots []*Node // by slot; nil where none is
 	free  []int   // slots that are nil
-	// order are the nodes that exist, zones in turn; nil when it must be made
-	// again.
+	// states are those of the nodes, by slot: a decision reads many, and nothing else
+	// of most nodes.
+	states []uint64
+	// order are the nodes that exist, zones in turn, and turns their slots; nil when
+	// they must be made again.
 	order []*Node
+	turns []int32
 	pods  map[types.UID]*Pod
 	// generation is in the last state that any node got.
 	generation uint64
@@ -75,11 +79,11 @@ func (c *cluster) Nodes() []*Node {
 		slices.SortFunc(nodes, func(a, b *Node) int { return cmp.Compare(a.Name, b.Name) })
 		longest = max(longest, len(nodes))
 	}
-	c.order = make([]*Node, 0, len(c.slots))
+	c.order, c.turns = make([]*Node, 0, len(c.slots)), make([]int32, 0, len(c.slots))
 	for i := range longest {
 		for _, name := range names {
 			if nodes := zones[name]; i < len(nodes) {
-				c.order = append(c.order, nodes[i])
+				c.order, c.turns = append(c.order, nodes[i]), append(c.turns, int32(nodes[i].slot)) //nolint:gosec // as many as there are nodes
 			}
 		}
 	}
@@ -137,7 +141,7 @@ func (c *cluster) setNamespace(name string, set map[string]string) {
 
 func (c *cluster) touch(n *Node, object bool) {
 	c.generation++
-	n.state = c.generation
+	n.state, c.states[n.slot] = c.generation, c.generation
 	if object {
 		n.object = c.generation
 	}
@@ -154,7 +158,7 @@ func (c *cluster) node(name string) *Node {
 		n.slot, c.free = c.free[last], c.free[:last]
 		c.slots[n.slot] = n
 	} else {
-		c.slots = append(c.slots, n)
+		c.slots, c.states = append(c.slots, n), append(c.states, 0)
 	}
 	c.nodes[name] = n
 	c.touch(n, true)

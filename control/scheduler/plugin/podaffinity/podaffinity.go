@@ -71,6 +71,16 @@ func (f *facing) current() []*scheduler.HeldTerm {
 	return f.terms
 }
 
+// anywhere says whether a pod on any node has one of the terms.
+func (f *facing) anywhere() bool {
+	for _, t := range f.current() {
+		if t.Total() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Filter is the part that must hold.
 type Filter struct{ Plugin }
 
@@ -83,14 +93,33 @@ type fit struct {
 }
 
 // For implements scheduler.Filter.
-func (Filter) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {
+func (f Filter) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {
+	fit, _ := f.ForQuiet(pod, v)
+	return fit
+}
+
+// ForQuiet implements scheduler.QuietFilter.
+func (Filter) ForQuiet(pod *corev1.Pod, v scheduler.View) (scheduler.Fit, func() bool) {
 	near := scheduler.Required(pod, false)
 	f := fit{
 		near: count(near, true, v), far: count(scheduler.Required(pod, true), false, v),
 		shunned: facing{view: v, pod: pod, want: func(k scheduler.TermKind) bool { return k == scheduler.RequiredFar }},
 		likes:   meansAll(near, pod.Namespace, pod.Labels, v),
 	}
-	return f.node
+	return f.node, f.quiet
+}
+
+// quiet: there is nothing to be near to, nobody to be far from, and nobody minds.
+func (f *fit) quiet() bool { return len(f.near) == 0 && nowhere(f.far) && !f.shunned.anywhere() }
+
+// nowhere says that no pod is meant.
+func nowhere(terms []counted) bool {
+	for i := range terms {
+		if terms[i].Total() > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // node answers for one node.
@@ -202,6 +231,9 @@ type rating struct {
 	facing    facing
 	hard      int64
 }
+
+// Quiet implements scheduler.QuietRating.
+func (r *rating) Quiet() bool { return nowhere(r.near) && nowhere(r.far) && !r.facing.anywhere() }
 
 // Rate adds up the node's domains.
 func (r *rating) Rate(n *scheduler.Node) (sum int64) {
