@@ -179,6 +179,11 @@ func (s *stager) lastCalls(first ...func(*calls, adder)) (*calls, error) {
 	if s.user >= 0 {
 		add("enter user namespace", sysSetns, uint64(s.user), syscall.CLONE_NEWUSER)
 		add("close", syscall.SYS_CLOSE, uint64(s.user))
+		if s.p.Kind == plan.Init {
+			// Mounts made by the host's root are not the container's to change; these
+			// copies are, as far as they take nothing away that hides or protects.
+			add("own mount namespace", syscall.SYS_UNSHARE, syscall.CLONE_NEWNS)
+		}
 		own = uint64(1)<<(lastCap()+1) - 1 // entering a user namespace gives everything in it
 	}
 	if p.NoNewPrivs {

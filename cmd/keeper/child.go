@@ -28,6 +28,8 @@ type child struct {
 	pidfd   *os.File
 	// control leads to the stage until it has executed the program.
 	control *conn
+	// goAhead is what a little program is started with; nil is for a stage.
+	goAhead []byte
 	created atomic.Bool
 	out     *output
 	exit    *plan.Exit // guarded by keeper.mu
@@ -85,6 +87,10 @@ func (k *keeper) launch(ch *child, planFD int) (plan.Answer, error) {
 	if err != nil {
 		return plan.Answer{}, err
 	}
+	if err := ch.quickLaunch(planFD, stdio); err == nil {
+		ch.started = startTime(ch.pid)
+		return k.launched(ch, nil), nil
+	}
 	control, theirs, err := pair()
 	if err != nil {
 		return plan.Answer{}, err
@@ -103,12 +109,7 @@ func (k *keeper) launch(ch *child, planFD int) (plan.Answer, error) {
 		if len(got) == 1 {
 			ch.out.setMaster(got[0])
 		}
-		ch.created.Store(true)
-		ch.out.pump()
-		go k.wait(ch)
-		a := ch.answer()
-		a.Notes = rep.Notes
-		return a, nil
+		return k.launched(ch, rep.Notes), nil
 	}
 	closeAll(got)
 	killAndReap(pidfd)
@@ -116,6 +117,16 @@ func (k *keeper) launch(ch *child, planFD int) (plan.Answer, error) {
 		return plan.Answer{}, fmt.Errorf("container %q ended before it was ready: %w%s", ch.id, err, ch.out.lastWords())
 	}
 	return plan.Answer{Code: rep.Code, Notes: rep.Notes}, errors.New(rep.Error)
+}
+
+// launched follows a child that is ready to be started.
+func (k *keeper) launched(ch *child, notes []string) plan.Answer {
+	ch.created.Store(true)
+	ch.out.pump()
+	go k.wait(ch)
+	a := ch.answer()
+	a.Notes = notes
+	return a
 }
 
 // program is what a fork executes.
@@ -218,7 +229,7 @@ func (ch *child) start() (plan.Answer, error) {
 		return plan.Answer{}, fmt.Errorf("container %q is not in the created state", ch.id)
 	}
 	defer ch.control.close()
-	if err := ch.control.send(plan.Report{Ready: true}); err != nil {
+	if err := ch.sayGo(); err != nil {
 		return plan.Answer{}, fmt.Errorf("container %q ended before it was started: %w", ch.id, err)
 	}
 	var rep plan.Report
@@ -230,6 +241,15 @@ func (ch *child) start() (plan.Answer, error) {
 		return plan.Answer{}, err
 	}
 	return plan.Answer{Code: rep.Code}, errors.New(rep.Error)
+}
+
+func (ch *child) sayGo() error {
+	if ch.goAhead == nil {
+		return ch.control.send(plan.Report{Ready: true})
+	}
+	b := ch.goAhead
+	ch.goAhead = nil
+	return ch.control.write(b)
 }
 
 // adopt takes over a container whose keeper has died.

@@ -118,6 +118,11 @@ func (c *conn) send(v any, fds ...int) error {
 	if err != nil {
 		return err
 	}
+	return c.write(b, fds...)
+}
+
+// write sends one message as it is.
+func (c *conn) write(b []byte, fds ...int) error {
 	raw, err := c.f.SyscallConn()
 	if err != nil {
 		return err

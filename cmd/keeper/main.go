@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 )
 
@@ -23,7 +24,7 @@ func main() {
 		stage()
 	}
 	if len(os.Args) > 1 && os.Args[1] == "hold" {
-		hold()
+		hold(os.Args[2:])
 	}
 	setName("sampan-keeper")
 	closeFrom(4) // whatever our starter has inherited and forgotten
@@ -41,8 +42,17 @@ func main() {
 }
 
 // hold keeps the namespaces that it was started in until its stdin is closed:
-// meanwhile somebody pins them.
-func hold() {
+// meanwhile somebody pins them. First it sets those parameters (user/name=value)
+// that nobody outside its user namespace can, says what went wrong, and closes
+// its output.
+func hold(sysctls []string) {
+	for _, s := range sysctls {
+		name, value, _ := strings.Cut(s, "=")
+		if err := writeFile("/proc/sys/"+name, value); err != nil {
+			_, _ = os.Stderr.WriteString("sysctl " + strings.ReplaceAll(name, "/", ".") + " to " + value + ": " + err.Error() + "\n")
+		}
+	}
+	_, _ = os.Stdout.Close(), os.Stderr.Close()
 	var b [1]byte
 	_, _ = os.Stdin.Read(b[:])
 	os.Exit(0)

@@ -80,12 +80,12 @@ func (s *stager) rootMount() (int, error) {
 	if r.Path != "" {
 		fd, err := openTree(atFdcwd, r.Path, openTreeClone|atRecursive)
 		if err == nil && s.user >= 0 && !r.Mapped {
-			err = s.idmap(fd)
+			err = s.idmap(fd, false)
 		}
 		return fd, err
 	}
 	if s.user >= 0 {
-		return s.mappedOverlay()
+		return s.mappedOverlay(*r)
 	}
 	return overlay(r)
 }
@@ -212,9 +212,12 @@ func (s *stager) remount(m *plan.Mount) error {
 // source makes the detached mount and tells whether it is a directory.
 func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
 	if !m.Bind {
-		if m.Type == "proc" {
+		switch {
+		case m.Type == "proc":
 			fd, err = newMount("proc", "proc", m.Data, attrsOf(m.Flags))
-		} else {
+		case m.Type == "overlay" && m.IDMap && s.user >= 0:
+			fd, err = s.mappedVolume(m)
+		default:
 			fd, err = newMount(m.Type, m.Source, s.ownedData(m), attrsOf(m.Flags))
 		}
 		return fd, true, err
@@ -240,7 +243,7 @@ func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
 		}
 	}
 	if m.IDMap && s.user >= 0 {
-		if err := s.idmap(fd); err != nil {
+		if err := s.idmap(fd, m.IDMapTree); err != nil {
 			return -1, false, err
 		}
 	}

@@ -18,9 +18,10 @@ import (
 
 const attrIdmap = 0x00100000
 
-// idmap gives a detached mount the mapping of the container's user namespace.
-func (s *stager) idmap(fd int) error {
-	if err := mountSetattr(fd, false, mountAttr{Set: attrIdmap, UserNS: uint64(s.user)}); err != nil {
+// idmap gives a detached mount, or the tree of mounts that it is, the mapping of
+// the container's user namespace.
+func (s *stager) idmap(fd int, tree bool) error {
+	if err := mountSetattr(fd, tree, mountAttr{Set: attrIdmap, UserNS: uint64(s.user)}); err != nil {
 		return fmt.Errorf("id-mapped mount (the filesystem may not support it): %w", err)
 	}
 	return nil
@@ -76,8 +77,7 @@ func (s *stager) ownedData(m *plan.Mount) string {
 // mappedOverlay makes an overlay of id-mapped layers. They need names for as long
 // as it takes to mount it: on a tmpfs that is gone again before the root is
 // attached in its place.
-func (s *stager) mappedOverlay() (int, error) {
-	r := s.p.Root
+func (s *stager) mappedOverlay(r plan.Root) (int, error) {
 	tmp, err := newMount("tmpfs", "tmpfs", "mode=700", 0)
 	if err != nil {
 		return -1, err
@@ -110,6 +110,28 @@ func (s *stager) mappedOverlay() (int, error) {
 	return overlay(&r)
 }
 
+// mappedVolume makes a volume that is an overlay of layers (an image's) in the same
+// way. The root lies at the mount point by then, and is back when the names are gone.
+func (s *stager) mappedVolume(m *plan.Mount) (int, error) {
+	r := plan.Root{Mountpoint: s.p.Root.Mountpoint}
+	for _, o := range strings.Split(m.Data, ",") {
+		layer, ok := strings.CutPrefix(o, "lowerdir+=")
+		if !ok {
+			return -1, fmt.Errorf("option %q of an id-mapped overlay: %w", o, syscall.EINVAL)
+		}
+		r.Lower = append(r.Lower, layer)
+	}
+	fd, err := s.mappedOverlay(r)
+	if err != nil {
+		return -1, err
+	}
+	if err := mountSetattr(fd, false, mountAttr{Set: attrsOf(m.Flags)}); err != nil {
+		syscall.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
 func (s *stager) mappedLayer(dir, name string) (string, error) {
 	if err := os.Mkdir(name, 0o700); err != nil {
 		return "", err
@@ -119,7 +141,7 @@ func (s *stager) mappedLayer(dir, name string) (string, error) {
 		return "", err
 	}
 	defer syscall.Close(fd)
-	if err := s.idmap(fd); err != nil {
+	if err := s.idmap(fd, false); err != nil {
 		return "", fmt.Errorf("layer %q: %w", dir, err)
 	}
 	to, err := syscall.Open(name, oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)

@@ -71,7 +71,10 @@ func planMount(in specs.Mount) (plan.Mount, error) {
 		case "idmap":
 			out.IDMap = true
 			continue
-		case "ridmap", "tmpcopyup":
+		case "ridmap":
+			out.IDMap, out.IDMapTree = true, true
+			continue
+		case "tmpcopyup":
 			return out, fmt.Errorf("mount on %q: option %q is not supported", in.Destination, name)
 		}
 		o, ok := mountOption(name)
@@ -91,7 +94,7 @@ func planMount(in specs.Mount) (plan.Mount, error) {
 		out.Bind = true
 	}
 	if len(in.UIDMappings)+len(in.GIDMappings) > 0 {
-		out.IDMap = true // with the container's own mapping; another makes no sense to it
+		out.IDMap = true // with the container's own mapping: see checkMappings
 	}
 	return out, nil
 }

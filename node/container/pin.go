@@ -22,7 +22,13 @@ func (r *Runtime) pinNamespaces(s *Sandbox) error {
 			return s.pin(fmt.Sprintf("/proc/self/task/%d/ns", unix.Gettid()))
 		})
 	}
-	return r.holdNamespaces(flags, s.Config.UserNS, func(ns string) error {
+	var params []string
+	for name, value := range s.Config.Sysctls {
+		if s.ofUsers(name) {
+			params = append(params, strings.ReplaceAll(name, ".", "/")+"="+value)
+		}
+	}
+	return r.holdNamespaces(flags, s.Config.UserNS, params, func(ns string) error {
 		return onLostThread(func() error {
 			for _, name := range []string{"net", "uts", "ipc"} {
 				if err := enter(filepath.Join(ns, name)); err != nil {
@@ -56,6 +62,9 @@ func (s *Sandbox) pin(ns string) error {
 		}
 	}
 	for name, value := range s.Config.Sysctls {
+		if s.ofUsers(name) {
+			continue
+		}
 		if err := s.sysctl(name, value); err != nil {
 			return err
 		}
@@ -68,6 +77,12 @@ func (s *Sandbox) pin(ns string) error {
 	return nil
 }
 
+// ofUsers says that a parameter is the user namespace's: nobody but a process in
+// it can write it, and the one that holds the namespaces does.
+func (s *Sandbox) ofUsers(name string) bool {
+	return s.Config.UserNS != nil && strings.HasPrefix(strings.ReplaceAll(name, ".", "/"), "user/") && !strings.Contains(name, "..")
+}
+
 // sysctl writes a parameter of a namespace that the thread has made. One of the
 // host's is refused: it would change every pod.
 func (s *Sandbox) sysctl(name, value string) error {
@@ -75,7 +90,8 @@ func (s *Sandbox) sysctl(name, value string) error {
 	net := strings.HasPrefix(path, "net/") && !s.Config.HostNetwork
 	ipc := !s.Config.HostIPC && (strings.HasPrefix(path, "kernel/shm") || strings.HasPrefix(path, "kernel/msg") ||
 		path == "kernel/sem" || strings.HasPrefix(path, "fs/mqueue/"))
-	if !net && !ipc || strings.Contains(path, "..") {
+	uts := !s.Config.HostNetwork && path == "kernel/domainname"
+	if !net && !ipc && !uts || strings.Contains(path, "..") {
 		return fmt.Errorf("sysctl %q is not one of the sandbox's own namespaces", name)
 	}
 	f, err := os.OpenFile("/proc/sys/"+path, os.O_WRONLY, 0)

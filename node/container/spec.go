@@ -45,6 +45,10 @@ func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.C
 	if err := r.planMounts(p, spec); err != nil {
 		return nil, nil, err
 	}
+	maps := mappingsOf(spec, sb)
+	if err := checkMappings(spec.Mounts, maps); err != nil {
+		return nil, nil, err
+	}
 	planDevices(p, spec.Linux.Devices)
 	proc, err := r.planProcess(spec.Process, spec.Linux.Seccomp)
 	if err != nil {
@@ -52,7 +56,6 @@ func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.C
 	}
 	proc.UserNS, proc.TTY = p.Process.UserNS, cfg.TTY
 	p.Process = *proc
-	maps := mappingsOf(spec, sb)
 	if maps != nil {
 		p.Process.RootUID, p.Process.RootGID = hostID(maps.UID, 0), hostID(maps.GID, 0)
 		if p.Process.UserNS == "" {
@@ -94,6 +97,24 @@ func mappingsOf(spec *specs.Spec, sb *Sandbox) *IDMappings {
 	for _, ns := range spec.Linux.Namespaces {
 		if ns.Type == specs.UserNamespace {
 			return &IDMappings{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings}
+		}
+	}
+	return nil
+}
+
+// checkMappings refuses mounts with mappings that are not the container's: none
+// other makes sense to its users, and to show files unmapped instead would give
+// them to the wrong ones.
+func checkMappings(mounts []specs.Mount, maps *IDMappings) error {
+	for _, m := range mounts {
+		if len(m.UIDMappings)+len(m.GIDMappings) == 0 {
+			continue
+		}
+		if maps == nil {
+			return fmt.Errorf("mount on %q: id mappings without a user namespace are not supported", m.Destination)
+		}
+		if !slices.Equal(m.UIDMappings, maps.UID) || !slices.Equal(m.GIDMappings, maps.GID) {
+			return fmt.Errorf("mount on %q: id mappings other than the container's are not supported", m.Destination)
 		}
 	}
 	return nil
@@ -286,16 +307,19 @@ func (r *Runtime) planProcess(in *specs.Process, filter *specs.LinuxSeccomp) (*p
 	return out, nil
 }
 
-// bindSourcesExist says early, and by name, what a bind mount has not got.
+// bindSourcesExist says early, and by name, what a bind mount has not got, and
+// notes what it has.
 func bindSourcesExist(p *plan.Plan) error {
 	for i := range p.Mounts {
 		m := &p.Mounts[i]
 		if !m.Bind {
 			continue
 		}
-		if _, err := os.Stat(m.Source); err != nil {
+		st, err := os.Stat(m.Source)
+		if err != nil {
 			return fmt.Errorf("mount on %q: source: %w", m.Target, err)
 		}
+		m.Dir, m.File = st.IsDir(), !st.IsDir()
 	}
 	return nil
 }

@@ -3,7 +3,9 @@ package container
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"strings"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -15,14 +17,15 @@ const userPin = "user"
 
 // pinUserNS makes a user namespace for one container and pins it at path.
 func (r *Runtime) pinUserNS(maps *IDMappings, path string) error {
-	return r.holdNamespaces(unix.CLONE_NEWUSER, maps, func(ns string) error {
+	return r.holdNamespaces(unix.CLONE_NEWUSER, maps, nil, func(ns string) error {
 		return pinFile(ns+"/"+userPin, path)
 	})
 }
 
 // holdNamespaces starts a process in new namespaces, one of them a user namespace
-// that owns the others, and calls f with their directory while it is there.
-func (r *Runtime) holdNamespaces(flags uintptr, maps *IDMappings, f func(ns string) error) error {
+// that owns the others, and calls f with their directory while it is there. The
+// process sets the sysctls (user/name=value) that only it can.
+func (r *Runtime) holdNamespaces(flags uintptr, maps *IDMappings, sysctls []string, f func(ns string) error) error {
 	if len(maps.UID) == 0 || len(maps.GID) == 0 {
 		return errors.New("user namespace has no id mappings")
 	}
@@ -35,28 +38,51 @@ func (r *Runtime) holdNamespaces(flags uintptr, maps *IDMappings, f func(ns stri
 	if err != nil {
 		return err
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	defer hold.Close() // a second time is no harm
+	said, words, err := os.Pipe()
 	if err != nil {
-		return errors.Join(err, in.Close(), hold.Close())
+		return errors.Join(err, in.Close())
 	}
-	defer null.Close()
-	p, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), []string{"sampan-keeper", "hold"}, &os.ProcAttr{
-		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Files: []*os.File{in, null, null},
+	defer said.Close()
+	p, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), append([]string{"sampan-keeper", "hold"}, sysctls...), &os.ProcAttr{
+		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Files: []*os.File{in, words, words},
 		Sys: &syscall.SysProcAttr{
 			Cloneflags: flags, UidMappings: procMaps(maps.UID), GidMappings: procMaps(maps.GID),
 			GidMappingsEnableSetgroups: true,
+			// As the namespace's root it keeps what it can do there.
+			Credential: &syscall.Credential{},
 		},
 	})
 	in.Close()
+	words.Close()
 	if err != nil {
-		hold.Close()
 		return fmt.Errorf("start a process in a user namespace: %w", err)
 	}
-	err = f(fmt.Sprintf("/proc/%d/ns", p.Pid))
+	if len(sysctls) > 0 {
+		err = heldSysctls(said)
+	}
+	if err == nil {
+		err = f(fmt.Sprintf("/proc/%d/ns", p.Pid))
+	}
 	hold.Close()
 	_, werr := p.Wait()
 	return errors.Join(err, werr)
 }
+
+// heldSysctls reads what became of the sysctls: nothing when they are set.
+func heldSysctls(said io.Reader) error {
+	b, err := io.ReadAll(io.LimitReader(said, maxHeldWords))
+	if err != nil {
+		return err
+	}
+	if len(b) > 0 {
+		return errors.New(strings.TrimSpace(string(b)))
+	}
+	return nil
+}
+
+// maxHeldWords bounds what the process may have to say.
+const maxHeldWords = 4096
 
 func procMaps(in []specs.LinuxIDMapping) []syscall.SysProcIDMap {
 	out := make([]syscall.SysProcIDMap, len(in))

@@ -125,3 +125,101 @@ func TestOwnUserNamespace(t *testing.T) {
 		t.Errorf("Start: %v", err)
 	}
 }
+
+// Root with every capability and no filter, in a user namespace: its mounts are its
+// own to change, and nothing of the host is.
+func TestAttacksFromUserNamespace(t *testing.T) {
+	b := newBox(t)
+	sb := b.sandbox(SandboxConfig{ID: "pod", Hostname: "pod", UserNS: mappings()})
+	outside := t.TempDir()
+	canary := filepath.Join(outside, "canary")
+	if err := os.WriteFile(canary, []byte("untouched"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	verbs := "mount ; remount /secret ; write /secret/canary ; umount /sys/firmware ; remount /proc/sys ; read /host/canary ; append /host/canary x ; chown /host/canary ; attack " + canary
+	cfg := b.in(sb, "c1", strings.Split(verbs, " ")...)
+	cfg.Spec.Process.Capabilities = everything()
+	cfg.Spec.Process.NoNewPrivileges = false
+	cfg.Spec.Linux.Seccomp = nil
+	cfg.Spec.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
+	cfg.Spec.Mounts = append(cfg.Spec.Mounts,
+		specs.Mount{Source: outside, Destination: "/secret", Type: "bind", Options: []string{"bind", "ro", "idmap"}},
+		// A volume without the mapping: its files are nobody's in there.
+		specs.Mount{Source: outside, Destination: "/host", Type: "bind", Options: []string{"bind"}})
+	s, out := b.run(cfg)
+	want := `mount ok
+remount /secret operation not permitted
+write /secret/canary read-only file system
+umount /sys/firmware invalid argument
+remount /proc/sys operation not permitted
+/host/canary permission denied
+append /host/canary permission denied
+chown /host/canary operation not permitted
+`
+	got := strings.ReplaceAll(strings.ReplaceAll(out, "stdout F ", ""), " \n", "\n")
+	if s.ExitCode != 0 || !strings.HasPrefix(got, want) {
+		t.Errorf("%+v saw\n%swant\n%s", s, got, want)
+	}
+	tries := strings.TrimPrefix(got, want)
+	if n := strings.Count(tries, "\n"); n != 14 {
+		t.Errorf("%d attacks were tried:\n%s", n, tries)
+	}
+	for line := range strings.Lines(tries) {
+		if strings.HasSuffix(line, " ok\n") {
+			t.Errorf("an attack worked: %s", line)
+		}
+	}
+	if b, err := os.ReadFile(canary); err != nil || string(b) != "untouched" || owner(t, canary) != 0 {
+		t.Errorf("the canary is %q, %v", b, err)
+	}
+	if now, err := os.Hostname(); err != nil || now != host {
+		t.Errorf("the host is called %q, %v", now, err)
+	}
+}
+
+func everything() *specs.LinuxCapabilities {
+	all := AllCapabilities()
+	return &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all, Inheritable: all}
+}
+
+// Layers of an image that is a volume are shown by the mapping, one or several.
+func TestMappedImageVolume(t *testing.T) {
+	b := newBox(t)
+	sb := b.sandbox(SandboxConfig{ID: "pod", Hostname: "pod", UserNS: mappings(), Sysctls: map[string]string{"user.max_uts_namespaces": "7"}})
+	lower := []string{t.TempDir(), t.TempDir()}
+	for i, dir := range lower {
+		if err := os.WriteFile(filepath.Join(dir, itoa(i)), []byte("layer"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := b.in(sb, "c1", strings.Split("read /image/0 ; read /image/1 ; write /image/new ; read /proc/sys/user/max_uts_namespaces", " ")...)
+	cfg.Spec.Mounts = append(cfg.Spec.Mounts, specs.Mount{Source: "overlay", Destination: "/image", Type: "overlay",
+		Options: []string{"ro", "lowerdir+=" + lower[0], "lowerdir+=" + lower[1], "idmap"}})
+	_, out := b.run(cfg)
+	want := "/image/0 ok layer\n/image/1 ok layer\nwrite /image/new read-only file system\n/proc/sys/user/max_uts_namespaces ok 7\n"
+	if got := strings.ReplaceAll(out, "stdout F ", ""); got != want {
+		t.Errorf("saw\n%swant\n%s", got, want)
+	}
+}
+
+// Mappings of a mount that are not the container's would show files as somebody
+// else's.
+func TestForeignMappings(t *testing.T) {
+	b := newBox(t)
+	cfg := b.config("c1", probeSpec("id"))
+	other := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1, Size: 1}}
+	cfg.Spec.Mounts = append(cfg.Spec.Mounts, specs.Mount{Source: t.TempDir(), Destination: "/v", Type: "bind", Options: []string{"bind"}, UIDMappings: other, GIDMappings: other})
+	if err := b.Create(b.context(), cfg); err == nil || !strings.Contains(err.Error(), "without a user namespace") {
+		t.Errorf("Create: %v", err)
+	}
+	sb := b.sandbox(SandboxConfig{ID: "pod", Hostname: "pod", UserNS: mappings()})
+	in := b.in(sb, "c2", "id")
+	in.Spec.Mounts = cfg.Spec.Mounts
+	if err := b.Create(b.context(), in); err == nil || !strings.Contains(err.Error(), "other than the container's") {
+		t.Errorf("Create: %v", err)
+	}
+}

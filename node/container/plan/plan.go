@@ -109,10 +109,15 @@ type Mount struct {
 	Clear uintptr
 	// Bind and Recursive say bind and rbind.
 	Bind, Recursive bool
+	// Dir and File say what the source of a bind mount is; with neither it is looked
+	// at when it is mounted.
+	Dir, File bool
 	// Remount gives what is mounted at Target already the Flags, and does no more.
 	Remount bool
 	// IDMap shows the files with the mapping of Process.UserNS.
 	IDMap bool
+	// IDMapTree does so with all mounts below it as well.
+	IDMapTree bool
 	// SetAll are mount attributes (MOUNT_ATTR_*) for the whole tree of a bind
 	// mount (rro, rnosuid ...).
 	SetAll uint64

@@ -2,9 +2,11 @@ package plan
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"syscall"
 )
 
 // MaxMessage is the largest message on the keeper's socket. Plans do not travel
@@ -118,7 +120,34 @@ type Report struct {
 	// Hooks says that the container's namespaces and mounts are there: the time for
 	// the hooks of whoever creates it. It waits for the state that its own read.
 	Hooks bool `json:",omitempty"`
+	// Numbers says that two numbers of 8 bytes follow the report: the kernel's error,
+	// and the address of the call in its list.
+	Numbers bool `json:",omitempty"`
 }
+
+// ReportNumbers is how long the numbers behind a report are.
+const ReportNumbers = 16
+
+// complete adds the reason that is behind the report in b.
+func (r *Report) complete(b []byte) {
+	if !r.Numbers || len(b) < ReportNumbers {
+		return
+	}
+	reason := syscall.Errno(binary.LittleEndian.Uint64(b[len(b)-ReportNumbers:]))
+	if r.Error == "" {
+		r.Error = fmt.Sprintf("call at %#x", binary.LittleEndian.Uint64(b[len(b)-8:]))
+	}
+	r.Error += ": " + reason.Error()
+	if r.Code == codeNotExecutable && reason == syscall.ENOENT {
+		r.Code = codeNotFound
+	}
+}
+
+// Exit codes of a program that could not be executed, as a shell has them.
+const (
+	codeNotExecutable = 126
+	codeNotFound      = 127
+)
 
 // Stream says what an attach frame carries; it is the frame's first byte.
 type Stream byte
@@ -152,6 +181,9 @@ func Encode(v any) ([]byte, error) {
 func Decode(b []byte, v any) error {
 	if err := json.NewDecoder(bytes.NewReader(b)).Decode(v); err != nil {
 		return fmt.Errorf("decode keeper message: %w", err)
+	}
+	if r, ok := v.(*Report); ok {
+		r.complete(b)
 	}
 	return nil
 }

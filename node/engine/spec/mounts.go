@@ -95,6 +95,9 @@ func volumes(in Input) (out []specs.Mount, propagation string, err error) {
 			if err != nil {
 				return nil, "", err
 			}
+			if in.UserNamespace {
+				v.Options = append(v.Options, "idmap")
+			}
 			out = append(out, v)
 			continue
 		}

@@ -157,6 +157,16 @@ func run(verb string, a []string) {
 		fmt.Println("mknod", short(err), "open", short(oerr))
 	case "mount":
 		fmt.Println("mount", short(syscall.Mount("tmpfs", "/tmp", "tmpfs", 0, "")))
+	case "attack": // what root with every capability might try; a[0] is a file of the host's
+		for _, t := range attacks(a[0]) {
+			fmt.Println(t.name, short(t.try()))
+		}
+	case "remount":
+		fmt.Println("remount", a[0], short(syscall.Mount("", a[0], "", syscall.MS_REMOUNT|syscall.MS_BIND, "")))
+	case "umount":
+		fmt.Println("umount", a[0], short(syscall.Unmount(a[0], syscall.MNT_DETACH)))
+	case "chown":
+		fmt.Println("chown", a[0], short(os.Chown(a[0], 0, 0)))
 	case "unshare":
 		fmt.Println("unshare", short(syscall.Unshare(syscall.CLONE_NEWUSER)))
 	case "nosuchcall":

@@ -1,0 +1,265 @@
+package steps
+
+import (
+	"path"
+	"strings"
+	"syscall"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
+)
+
+// buildRoot mounts the root and everything in it. Each target is found from the
+// root's descriptor, never by a path of the host, and each mount is made detached
+// and then moved onto the descriptor of its target.
+func (w *world) buildRoot() {
+	r := &w.p.Root
+	propagation := r.Propagation
+	if propagation == 0 {
+		propagation = syscall.MS_SLAVE | syscall.MS_REC
+	}
+	w.propagate("/", propagation)
+	w.privateParent(r.Mountpoint)
+	if r.Path != "" {
+		w.root = w.sys(sysOpenTree, u(atFdcwd), w.str(r.Path), n(openTreeClone|openTreeCloexec|atRecursive)).keep()
+	} else {
+		w.root = w.filesystem("overlay", "overlay", layers(r), 0)
+	}
+	at := w.sys(syscall.SYS_OPENAT, u(atFdcwd), w.str(r.Mountpoint), n(oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC), n(0)).keep()
+	w.attach(w.root, at)
+	for i := range w.p.Mounts {
+		w.mount(&w.p.Mounts[i])
+	}
+	if cwd := path.Clean("/" + w.p.Process.Cwd); cwd != "/" { // while the root can still be written
+		w.directory(cwd)
+	}
+}
+
+// privateParent keeps the root mount from spreading to the host: it finds the
+// mount that holds name and makes it private.
+func (w *world) privateParent(name string) {
+	var found []ref
+	for p := path.Clean(name); ; p = path.Dir(p) {
+		r := w.propagate(p, syscall.MS_PRIVATE)
+		if p == "/" || p == "." {
+			break
+		}
+		found = append(found, r.unless(eInval))
+	}
+	for _, r := range found {
+		r.okHere()
+	}
+}
+
+// layers are the options of an overlay; one a layer, so that there is no limit of
+// a page for all of them (Linux 6.5).
+func layers(r *plan.Root) []string {
+	var out []string
+	for _, l := range r.Lower {
+		out = append(out, "lowerdir+="+l)
+	}
+	if r.Upper != "" {
+		out = append(out, "upperdir="+r.Upper, "workdir="+r.Work)
+	}
+	return out
+}
+
+// filesystem makes a detached mount. Its context stays open until closeOthers.
+func (w *world) filesystem(kind, source string, options []string, attrs uint64) value {
+	ctx := w.sys(sysFsopen, w.str(kind), n(fsopenCloexec)).keep()
+	if source == "" {
+		source = kind
+	}
+	w.sys(sysFsconfig, ctx, n(fsconfigSetString), w.str("source"), w.str(source), n(0))
+	for _, o := range options {
+		key, value, has := strings.Cut(o, "=")
+		if layer, ok := strings.CutPrefix(o, "lowerdir+="); ok {
+			key, value = "lowerdir+", layer
+		}
+		if has {
+			w.sys(sysFsconfig, ctx, n(fsconfigSetString), w.str(key), w.str(value), n(0))
+		} else {
+			w.sys(sysFsconfig, ctx, n(fsconfigSetFlag), w.str(key), n(0), n(0))
+		}
+	}
+	w.sys(sysFsconfig, ctx, n(fsconfigCreate), n(0), n(0), n(0))
+	return w.sys(sysFsmount, ctx, n(fsmountCloexec), u(attrs)).keep()
+}
+
+// mount makes one mount of the list.
+func (w *world) mount(m *plan.Mount) {
+	if m.Remount {
+		fd := w.openat2(w.root, m.Target, w.how(oPath, 0, inRoot)).keep()
+		w.setattr(fd, 0, attrsOf(m.Flags), 0, 0)
+		return
+	}
+	from := w.source(m)
+	w.attach(from, w.target(m.Target, !m.Bind || m.Dir))
+	for _, p := range m.Propagation {
+		flags := 0
+		if p&syscall.MS_REC != 0 {
+			flags = atRecursive
+		}
+		w.setattr(from, flags, 0, 0, uint64(p&^syscall.MS_REC))
+	}
+	if isDev(m) {
+		w.devices(from)
+	}
+}
+
+func (w *world) source(m *plan.Mount) value {
+	if !m.Bind {
+		var options []string
+		if m.Data != "" {
+			options = strings.Split(m.Data, ",")
+		}
+		return w.filesystem(m.Type, m.Source, options, attrsOf(m.Flags))
+	}
+	flags := openTreeClone | openTreeCloexec
+	if m.Recursive {
+		flags |= atRecursive
+	}
+	fd := w.sys(sysOpenTree, u(atFdcwd), w.str(m.Source), n(flags)).keep()
+	set, unset := attrsOf(m.Flags), attrsOf(m.Clear)
+	if set&attrAtime != 0 {
+		unset |= attrAtime
+	}
+	if set|unset != 0 {
+		w.setattr(fd, 0, set, unset, 0)
+	}
+	if m.SetAll != 0 {
+		w.setattr(fd, atRecursive, m.SetAll, 0, 0)
+	}
+	return fd
+}
+
+// target opens, or makes, what a mount goes onto. It cannot leave the root.
+func (w *world) target(name string, dir bool) value {
+	s := w.slot()
+	there := w.openat2(w.root, name, w.how(oPath, 0, inRoot)).into(s).unless(eNoent)
+	clean := path.Clean("/" + name)
+	parent := w.directory(path.Dir(clean))
+	base := path.Base(clean)
+	if dir {
+		w.sys(syscall.SYS_MKDIRAT, parent, w.str(base), n(0o755)).unless(eExist)
+	} else {
+		file := w.how(syscall.O_CREAT|syscall.O_EXCL|syscall.O_WRONLY, 0o644, resolveBeneath|resolveNoSymlinks)
+		w.openat2(parent, base, file).unless(eExist)
+	}
+	w.openat2(w.root, name, w.how(oPath, 0, inRoot)).into(s)
+	there.okHere()
+	return s.value()
+}
+
+// directory opens a directory inside the root, by its clean path, and makes what
+// is missing of it.
+func (w *world) directory(name string) value {
+	if name == "/" {
+		return w.root
+	}
+	s, how := w.slot(), w.how(oPath|syscall.O_DIRECTORY, 0, inRoot)
+	there := w.openat2(w.root, name, how).into(s).unless(eNoent)
+	parent := w.directory(path.Dir(name))
+	w.sys(syscall.SYS_MKDIRAT, parent, w.str(path.Base(name)), n(0o755)).unless(eExist)
+	w.openat2(w.root, name, how).into(s)
+	there.okHere()
+	return s.value()
+}
+
+// devices makes the device nodes and links on the fresh tmpfs of /dev.
+func (w *world) devices(dev value) {
+	for i := range w.p.Devices {
+		d := &w.p.Devices[i]
+		name := w.str(path.Base(d.Path))
+		number := d.Minor&0xff | d.Major<<8 | (d.Minor&^0xff)<<12
+		w.sys(syscall.SYS_MKNODAT, dev, name, u(uint64(d.Mode)), u(uint64(number))).unless(eExist)
+		if d.UID != 0 || d.GID != 0 {
+			w.sys(syscall.SYS_FCHOWNAT, dev, name, n(d.UID), n(d.GID), n(0))
+		}
+		if d.Path == "/dev/null" {
+			w.null = w.openat2(dev, "null", w.how(oPath|syscall.O_NOFOLLOW, 0, resolveBeneath)).keep()
+		}
+	}
+	for _, l := range [...][2]string{
+		{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
+		{"/proc/self/fd/2", "stderr"}, {"pts/ptmx", "ptmx"},
+	} {
+		w.sys(syscall.SYS_SYMLINKAT, w.str(l[0]), dev, w.str(l[1])).unless(eExist)
+	}
+}
+
+// enterRoot makes the root the root of the mount namespace, leaves the host's
+// behind, and hides what must not be seen.
+func (w *world) enterRoot() {
+	old := w.sys(syscall.SYS_OPENAT, u(atFdcwd), w.str("/"), n(oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC), n(0)).keep()
+	w.sys(syscall.SYS_FCHDIR, w.root)
+	w.sys(syscall.SYS_PIVOT_ROOT, w.str("."), w.str("."))
+	w.sys(syscall.SYS_FCHDIR, old)
+	w.propagate(".", syscall.MS_SLAVE|syscall.MS_REC)
+	w.sys(syscall.SYS_UMOUNT2, w.str("."), n(syscall.MNT_DETACH))
+	w.sys(syscall.SYS_CHDIR, w.str("/"))
+	for _, name := range w.p.Readonly {
+		w.readonly(name)
+	}
+	for _, name := range w.p.Masked {
+		w.mask(name)
+	}
+	if p := w.p.Root.Propagation; p != 0 {
+		flags := 0
+		if p&syscall.MS_REC != 0 {
+			flags = atRecursive
+		}
+		w.setattr(w.root, flags, 0, 0, uint64(p&^syscall.MS_REC))
+	}
+	if w.p.Root.Readonly {
+		w.setattr(w.root, 0, attrRdonly, 0, 0)
+	}
+}
+
+// readonly takes write access from a path that the image may not have.
+func (w *world) readonly(name string) {
+	open := w.openat2(w.root, name, w.how(oPath, 0, inRoot)).unless(eNoent, eNotdir)
+	at := open.keep()
+	fd := w.sys(sysOpenTree, at, w.str(""), n(openTreeClone|openTreeCloexec|atRecursive|atEmptyPath)).keep()
+	w.setattr(fd, atRecursive, attrRdonly, 0, 0)
+	w.attach(fd, at)
+	open.badHere()
+}
+
+// mask covers a directory with an empty one, all with the same, and a file with
+// the null device.
+func (w *world) mask(name string) {
+	s := w.slot()
+	dir := w.openat2(w.root, name, w.how(oPath|syscall.O_DIRECTORY, 0, inRoot)).into(s).unless(eNoent, eNotdir)
+	// No directory; nothing at all, or a file.
+	file := w.openat2(w.root, name, w.how(oPath, 0, inRoot)).into(s).unless(eNoent, eNotdir)
+	w.attach(w.clone(w.null), s.value())
+	covered := w.do(opSet)
+	dir.okHere()
+	w.attach(w.empty(), s.value())
+	file.badHere()
+	covered.okHere()
+}
+
+func (w *world) clone(fd value) value {
+	return w.sys(sysOpenTree, fd, w.str(""), n(openTreeClone|openTreeCloexec|atEmptyPath)).keep()
+}
+
+// empty is a directory with nothing in it, which nobody can change: the first is
+// made, further ones are the same again.
+func (w *world) empty() value {
+	if w.cover == nil {
+		none := w.slot().value()
+		w.cover = &none
+	}
+	s := w.slot()
+	// Which of the masked paths are there is not known before: the first that is makes it.
+	fresh := w.do(opUnless, *w.cover)
+	w.sys(sysOpenTree, *w.cover, w.str(""), n(openTreeClone|openTreeCloexec|atEmptyPath)).into(s)
+	have := w.do(opSet)
+	fresh.badHere()
+	made := w.filesystem("tmpfs", "tmpfs", []string{"nr_blocks=1", "nr_inodes=1"}, attrRdonly)
+	w.do(opSet, made).into(slot(w.cover.n))
+	w.do(opSet, made).into(s)
+	have.okHere()
+	return s.value()
+}
