@@ -45,11 +45,15 @@ test: all bin/helm
 	$(GO) test -p 2 -timeout 20m ./...
 	@if [ -x $(SUITE) ]; then cd test/conformance && $(GO) test -count=1 ./run; \
 	else echo "skipped upstream's quickest specs: $(SUITE) is not there; make conformance builds it"; fi
+	$(FUZZING)
 
-# Each decoder that an outsider can reach, for FUZZ long; make test tries the seeds.
-FUZZ ?= 20s
+# Each decoder that an outsider can reach, for FUZZ long. That is the last of what
+# make test does, and takes some five minutes, on two processors, when it is built.
+FUZZ    ?= 20s
+FUZZING  = $(GO) run ./test/fuzz -time $(FUZZ)
+
 fuzz:
-	test/fuzz.sh $(FUZZ)
+	$(FUZZING)
 
 lint:
 	test/lint.sh
