@@ -88,6 +88,11 @@ func (r *ownReader) Get(ctx context.Context, t target.Target, opts metav1.GetOpt
 // Peek is Get from the cache, if there is one.
 func (r *ownReader) Peek(t target.Target) (runtime.Object, bool) { return r.server.resources.Peek(t) }
 
+// PeekAll is List from the cache, if there is one.
+func (r *ownReader) PeekAll(t target.Target) ([]runtime.Object, bool) {
+	return r.server.resources.PeekAll(t)
+}
+
 func (r *ownReader) List(ctx context.Context, t target.Target, opts metav1.ListOptions) (runtime.Object, error) {
 	return r.server.own.List(context.WithValue(ctx, ownKey{}, true), t, opts)
 }

@@ -96,9 +96,21 @@ func static(cfg Config) Chain {
 	}
 }
 
+// peeker is a Reader that can give what its cache has without the ado of a request;
+// not ok sends on to Get and List.
+type peeker interface {
+	Peek(t target.Target) (obj runtime.Object, ok bool)
+	PeekAll(t target.Target) (objects []runtime.Object, ok bool)
+}
+
 // cached asks the cache, and the store when the cache has not got it: an object
 // made a moment ago must be seen.
 func cached(ctx context.Context, r Reader, t target.Target) (runtime.Object, error) {
+	if p, can := r.(peeker); can {
+		if obj, ok := p.Peek(t); ok {
+			return obj, nil
+		}
+	}
 	obj, err := r.Get(ctx, t, metav1.GetOptions{ResourceVersion: "0"})
 	if apierrors.IsNotFound(err) {
 		return r.Get(ctx, t, metav1.GetOptions{})
@@ -108,11 +120,26 @@ func cached(ctx context.Context, r Reader, t target.Target) (runtime.Object, err
 
 // listed gives a list's items from the cache.
 func listed[T runtime.Object](ctx context.Context, r Reader, t target.Target) ([]T, error) {
+	if p, can := r.(peeker); can {
+		if all, ok := p.PeekAll(t); ok {
+			return typed[T](all), nil
+		}
+	}
 	list, err := r.List(ctx, t, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
 		return nil, err
 	}
 	return itemsOf[T](list)
+}
+
+// typed are those of the objects that are what they should be: all of them.
+func typed[T runtime.Object](all []runtime.Object) (items []T) {
+	for _, obj := range all {
+		if item, ok := obj.(T); ok {
+			items = append(items, item)
+		}
+	}
+	return items
 }
 
 // itemsOf are a list's items, shared.
