@@ -87,10 +87,11 @@ func (k *keeper) launch(ch *child, planFD int) (plan.Answer, error) {
 	if err != nil {
 		return plan.Answer{}, err
 	}
-	if err := ch.quickLaunch(planFD, stdio); err == nil {
+	if err = ch.quickLaunch(planFD, stdio); err == nil {
 		ch.started = startTime(ch.pid)
 		return k.launched(ch, nil), nil
 	}
+	noteSlow(err)
 	control, theirs, err := pair()
 	if err != nil {
 		return plan.Answer{}, err

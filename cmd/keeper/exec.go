@@ -65,9 +65,11 @@ func launchExec(r *plan.Request, fds []int) (*os.File, plan.Answer, int, error) 
 	if len(fds) == maxFDs {
 		files = []uintptr{uintptr(fds[2]), uintptr(fds[3]), uintptr(fds[4])}
 	}
-	if p, a, err := quickExec(r, fds, files); err == nil {
+	p, a, err := quickExec(r, fds, files)
+	if err == nil {
 		return p, a, -1, nil
 	}
+	noteSlow(err)
 	control, theirs, err := pair()
 	if err != nil {
 		return nil, none, -1, err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/sampan-dev/sampan/node/container/plan"
@@ -64,6 +65,16 @@ func (ch *child) quickLaunch(planFD int, stdio []*os.File) error {
 	ch.control, ch.pid, ch.pidfd = control, pid, pidfd
 	return nil
 }
+
+// noteSlow says once why something that a list should do took a stage: that may be
+// an old kernel, and then it is so each time.
+func noteSlow(err error) {
+	if !errors.Is(err, steps.ErrStage) {
+		slowNoted.Do(func() { note("a list of calls failed, and a stage does it", err.Error()) })
+	}
+}
+
+var slowNoted sync.Once //nolint:gochecknoglobals // the keeper is one process
 
 // goAhead is what a first process is started with: it has made its root, where its
 // program can be looked up.

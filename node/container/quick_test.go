@@ -1,0 +1,68 @@
+package container
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// firstIs says which program a created container's first process is so far.
+func firstIs(t *testing.T, pid int) string {
+	t.Helper()
+	exe, err := os.Readlink(filepath.Join("/proc", itoa(pid), "exe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(exe, "/memfd:"), " (deleted)")
+}
+
+// What ordinary containers want is done by a list of calls, and what takes a
+// decision by a stage: both are tested by all other tests, if they are what they
+// say.
+func TestQuick(t *testing.T) {
+	x := newBox(t)
+	volume, file := t.TempDir(), filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("from the host"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, first string
+		change      func(*CreateConfig)
+	}{
+		{"plain", "sampan-init", func(*CreateConfig) {}},
+		{"volumes", "sampan-init", func(c *CreateConfig) {
+			c.Spec.Mounts = append(c.Spec.Mounts,
+				specs.Mount{Destination: "/a/new/directory", Source: volume, Type: "bind", Options: []string{"rbind", "rw"}},
+				specs.Mount{Destination: "/a/file", Source: file, Type: "bind", Options: []string{"bind", "ro"}})
+		}},
+		{"user", "sampan-init", func(c *CreateConfig) { c.Spec.Process.User = specs.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{5}} }},
+		{"terminal", "sampan-keeper", func(c *CreateConfig) { c.TTY = true }},
+		{"not there", "sampan-keeper", func(c *CreateConfig) { c.Spec.Process.Args = []string{"/bin/nothing"} }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := x.config("c1", probeSpec("sleep"))
+			filter, err := DefaultSeccomp(cfg.Spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.Spec.Linux.Seccomp = filter
+			test.change(&cfg)
+			if err := x.Create(x.context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+			s, err := x.Status("c1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := firstIs(t, s.PID); got != test.first {
+				t.Errorf("the first process is %q, want %q", got, test.first)
+			}
+			if err := x.Remove(x.context(), "c1"); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
