@@ -106,6 +106,12 @@ func (k *keeper) launch(ch *child, planFD int) (plan.Answer, error) {
 	ch.pid, ch.started, ch.pidfd = pid, startTime(pid), pidfd
 	var rep plan.Report
 	got, err := control.recv(&rep)
+	if err == nil && rep.Hooks {
+		rep, got, err = ch.creatorHooks(rep.Notes)
+	}
+	if err == nil && rep.Error == "" && rep.Ready && rep.PID > 0 {
+		err = ch.standIn(rep.PID)
+	}
 	if err == nil && rep.Error == "" && rep.Ready {
 		if len(got) == 1 {
 			ch.out.setMaster(got[0])

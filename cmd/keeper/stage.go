@@ -89,6 +89,9 @@ func (s *stager) run() error {
 			return &os.PathError{Op: "open", Path: path, Err: err}
 		}
 	}
+	if s.p.Kind == plan.Foreign { // not even in the container's cgroup
+		return s.foreign()
+	}
 	if err := s.joinCgroups(); err != nil {
 		return err
 	}

@@ -39,6 +39,10 @@ type CreateConfig struct {
 	Rootfs    Rootfs
 	// LogPath is the CRI log file, whose directory must exist; empty for none.
 	LogPath string
+	// Runtime is the path of another OCI runtime that puts the container together;
+	// empty means this one. It must leave ordinary processes in ordinary namespaces:
+	// everything after the start is done by this runtime.
+	Runtime string
 	// TTY gives it a terminal; Stdin keeps its input open; StdinOnce closes that
 	// when the first attached client ends its own.
 	TTY, Stdin, StdinOnce bool
@@ -115,6 +119,9 @@ func (r *Runtime) create(ctx context.Context, cfg *CreateConfig) (_ *container, 
 		if err := r.pinUserNS(mappingsOf(cfg.Spec, sb), p.Process.UserNS); err != nil {
 			return nil, err
 		}
+	}
+	if err := r.bundle(c, cfg, sb, p); err != nil {
+		return nil, err
 	}
 	return c, r.launch(ctx, c, p)
 }
@@ -217,6 +224,14 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("start container %q: %w", id, c.failed(ctx, a, err))
 	}
+	if err := c.started(); err != nil {
+		return err
+	}
+	c.hooks(ctx, specs.StateRunning)
+	return nil
+}
+
+func (c *container) started() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.rec.StartedAt = now()

@@ -106,6 +106,10 @@ func (r *Runtime) exec(ctx context.Context, c *container, cfg ExecConfig) (int, 
 func (c *container) cgroupDir() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.rec.Runtime != "" { // its parent, which Child is, is elsewhere
+		dir, _ := c.group.Join()
+		return dir
+	}
 	return c.rec.Child.Cgroup
 }
 

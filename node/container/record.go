@@ -71,6 +71,10 @@ type record struct {
 	// SharedPID says that processes may outlive the first one.
 	SharedPID bool
 	Child     plan.Child
+	// Runtime is the path of the runtime that has put it together, when another.
+	Runtime string `json:",omitempty"`
+	// Hooks are those that run after the start and after the end.
+	Hooks *specs.Hooks `json:",omitempty"`
 }
 
 // container is one container. The mutex guards rec; ended is closed when it has

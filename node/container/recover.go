@@ -88,6 +88,7 @@ func (r *Runtime) unborn(c *container) error {
 	killed := c.group.Signal(syscall.SIGKILL)
 	ctx, cancel := context.WithTimeout(context.Background(), removeWait)
 	defer cancel()
+	c.foreignDelete(ctx)
 	if err := c.group.Remove(ctx); err != nil {
 		return errors.Join(err, killed)
 	}

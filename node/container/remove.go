@@ -89,6 +89,7 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 	if err := r.discard(ctx, c); err != nil {
 		return fmt.Errorf("remove container %q: %w", id, err)
 	}
+	c.hooks(ctx, specs.StateStopped)
 	r.mu.Lock()
 	delete(r.containers, id)
 	r.mu.Unlock()
@@ -104,6 +105,7 @@ func (r *Runtime) discard(ctx context.Context, c *container) error {
 	killed := c.group.Signal(syscall.SIGKILL) // what it has left behind
 	ctx, cancel := context.WithTimeout(ctx, removeWait)
 	defer cancel()
+	c.foreignDelete(ctx)
 	if err := c.group.Remove(ctx); err != nil {
 		return errors.Join(err, killed)
 	}

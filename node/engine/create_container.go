@@ -80,6 +80,9 @@ func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img imag
 	if err != nil {
 		return err
 	}
+	if err := e.devices(oci, c.Config); err != nil {
+		return err
+	}
 	c.Env, c.Cwd = oci.Process.Env, oci.Process.Cwd
 	if c.LogPath != "" {
 		if err := os.MkdirAll(filepath.Dir(c.LogPath), 0o755); err != nil {
@@ -90,8 +93,9 @@ func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img imag
 	g.Go(func() error { return e.records.putContainer(c) })
 	g.Go(func() error {
 		return e.runtime.Create(ctx, container.CreateConfig{ID: c.ID, SandboxID: s.ID, Spec: oci, LogPath: c.LogPath,
-			Rootfs: container.Rootfs{Lower: root.Lower, Upper: root.Upper, Work: root.Work, ReadOnly: oci.Root.Readonly},
-			TTY:    c.Config.GetTty(), Stdin: c.Config.GetStdin(), StdinOnce: c.Config.GetStdinOnce()})
+			Rootfs:  container.Rootfs{Lower: root.Lower, Upper: root.Upper, Work: root.Work, ReadOnly: oci.Root.Readonly},
+			Runtime: e.cfg.Runtimes[s.Handler],
+			TTY:     c.Config.GetTty(), Stdin: c.Config.GetStdin(), StdinOnce: c.Config.GetStdinOnce()})
 	})
 	return g.Wait()
 }

@@ -25,13 +25,14 @@ import (
 	"github.com/sampan-dev/sampan/node/container"
 	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/cri"
+	"github.com/sampan-dev/sampan/node/engine/cdi"
 	"github.com/sampan-dev/sampan/node/engine/spec"
 	"github.com/sampan-dev/sampan/node/image"
 	"github.com/sampan-dev/sampan/node/network"
 )
 
-// Name is the engine's name and that of its only runtime handler, which the
-// empty name means as well.
+// Name is the engine's name and that of its own runtime handler, which the empty
+// name means as well.
 const Name = "sampan"
 
 // Defaults of a Config.
@@ -79,6 +80,12 @@ type Config struct {
 	// OnPull, when set, is told of each pull that begins; tell is then told how far
 	// its layers are, and end that it is over.
 	OnPull func(r *rt.PullImageRequest) (tell func(image.Progress), end func())
+	// CDIDirs are where the files of CDI devices are, a later one before an earlier;
+	// cdi.DefaultDirs when nil.
+	CDIDirs []string
+	// Runtimes are other OCI runtimes by the handlers that they are: absolute paths
+	// of programs such as runc and crun. See container.CreateConfig.Runtime.
+	Runtimes map[string]string
 	// Log receives what nobody else is told; nil is silence.
 	Log *slog.Logger
 }
@@ -96,6 +103,7 @@ type Engine struct {
 	hub      hub
 	streams  *streams
 	accounts accounts
+	foreign  foreignFeatures
 	hostCaps []string
 	// busy serialises the calls about one sandbox or one container. Order: a
 	// sandbox before its containers.
@@ -151,6 +159,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Version == "" {
 		c.Version = DefaultVersion
+	}
+	if c.CDIDirs == nil {
+		c.CDIDirs = cdi.DefaultDirs
 	}
 	if c.StreamAddress == "" {
 		c.StreamAddress = "127.0.0.1:0"

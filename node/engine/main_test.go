@@ -148,7 +148,8 @@ func (n *node) open() {
 	n.must(err)
 	n.must(n.net.SetPodCIDR(netip.MustParsePrefix("10.99.0.0/24")))
 	n.engine, err = New(Config{Runtime: n.runtime, Images: n.images, Network: n.net, Root: filepath.Join(n.dir, "engine"),
-		Run: filepath.Join(n.dir, "sandboxes"), Cgroup: n.cgroup + "/pods", Log: log})
+		Run: filepath.Join(n.dir, "sandboxes"), Cgroup: n.cgroup + "/pods", Log: log,
+		CDIDirs: []string{filepath.Join(n.dir, "cdi")}, Runtimes: installed()})
 	n.must(err)
 }
 

@@ -25,7 +25,7 @@ func (e *Engine) PullImage(ctx context.Context, r *rt.PullImageRequest) (*rt.Pul
 	if ref == "" {
 		return nil, invalid("no image to pull")
 	}
-	if !knownHandler(r.GetImage().GetRuntimeHandler()) {
+	if !e.knownHandler(r.GetImage().GetRuntimeHandler()) {
 		return nil, invalid("runtime handler %q is unknown; there is %q", r.GetImage().GetRuntimeHandler(), Name)
 	}
 	auth, err := credentials(r.GetAuth())

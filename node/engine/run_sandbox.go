@@ -23,6 +23,9 @@ func (e *Engine) RunPodSandbox(ctx context.Context, r *rt.RunPodSandboxRequest) 
 	if err := checkSandbox(r); err != nil {
 		return nil, err
 	}
+	if err := e.checkHandler(r); err != nil {
+		return nil, err
+	}
 	s := &sandbox{ID: newID(), Config: proto.CloneOf(r.GetConfig()), Handler: r.GetRuntimeHandler(), CreatedAt: time.Now().UnixNano()}
 	defer e.busy.Lock(s.ID)()
 	if err := e.records.reserveSandbox(s); err != nil {
@@ -144,8 +147,6 @@ func checkSandbox(r *rt.RunPodSandboxRequest) error {
 		return invalid("sandbox has no metadata")
 	case m.GetName() == "" || m.GetUid() == "":
 		return invalid("sandbox metadata has no name or no uid: %v", m)
-	case !knownHandler(r.GetRuntimeHandler()):
-		return invalid("runtime handler %q is unknown; there is %q", r.GetRuntimeHandler(), Name)
 	case c.GetHostname() == "" && !hostNetwork(c):
 		return invalid("sandbox %q has no hostname", podName(c))
 	}
@@ -168,5 +169,3 @@ func checkSandbox(r *rt.RunPodSandboxRequest) error {
 	}
 	return nil
 }
-
-func knownHandler(name string) bool { return name == "" || name == Name }

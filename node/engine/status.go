@@ -36,10 +36,9 @@ func (e *Engine) Status(ctx context.Context, r *rt.StatusRequest) (*rt.StatusRes
 	if err := e.network.Check(ctx); err != nil {
 		net.Status, net.Reason, net.Message = false, "NetworkPluginNotReady", "pod network is not ready: "+err.Error()
 	}
-	features := &rt.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true, UserNamespaces: true}
 	out := &rt.StatusResponse{
 		Status:          &rt.RuntimeStatus{Conditions: []*rt.RuntimeCondition{ready, net}},
-		RuntimeHandlers: []*rt.RuntimeHandler{{Name: "", Features: features}, {Name: Name, Features: features}},
+		RuntimeHandlers: e.handlers(),
 		Features:        &rt.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
 	}
 	if r.GetVerbose() {

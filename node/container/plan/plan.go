@@ -44,6 +44,15 @@ type Plan struct {
 	// reports Report.Hooks once its mounts are there, and goes on when it has been
 	// sent the state that they read.
 	Hooks *Hooks
+	// Foreign is the runtime of a Foreign plan.
+	Foreign *ForeignRuntime `json:",omitempty"`
+}
+
+// ForeignRuntime is another OCI runtime, and what it is given: an executable, the
+// container's ID, and a directory with its config.json, where the runtime's state
+// goes as well.
+type ForeignRuntime struct {
+	Path, Bundle, ID string
 }
 
 // Hooks are those of the OCI runtime specification that run in the container's
@@ -64,7 +73,7 @@ type Hook struct {
 // Kind of a plan.
 type Kind string
 
-// The three things that a keeper's child can be.
+// The things that a keeper's child can be.
 const (
 	// Init is the first process of a container: it builds its own world.
 	Init Kind = "init"
@@ -73,6 +82,8 @@ const (
 	// Pause is the pid 1 of a sandbox whose containers share one pid namespace:
 	// it reaps orphans and does nothing else.
 	Pause Kind = "pause"
+	// Foreign is the parent of a container that another runtime puts together.
+	Foreign Kind = "foreign"
 )
 
 // Join is a namespace entered through a file.

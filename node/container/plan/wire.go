@@ -76,6 +76,10 @@ type Child struct {
 	Log string
 	// ExitFile is where the exit is recorded before anyone is told.
 	ExitFile string
+	// CreatorHooks run on the host when the namespaces and mounts are there. HookState
+	// is the state that all hooks read, a JSON object without the pid.
+	CreatorHooks []Hook `json:",omitempty"`
+	HookState    string `json:",omitempty"`
 	// PID and Started identify the process (Adopt only); Started is field 22 of
 	// /proc/PID/stat.
 	PID     int
@@ -120,6 +124,8 @@ type Report struct {
 	// Hooks says that the container's namespaces and mounts are there: the time for
 	// the hooks of whoever creates it. It waits for the state that its own read.
 	Hooks bool `json:",omitempty"`
+	// PID is the container's first process when that is not the stage.
+	PID int `json:",omitempty"`
 	// Numbers says that two numbers of 8 bytes follow the report: the kernel's error,
 	// and the address of the call in its list.
 	Numbers bool `json:",omitempty"`

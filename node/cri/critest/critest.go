@@ -32,6 +32,8 @@ type Subject struct {
 	// configuration: entry point /probe, arguments "echo from the image",
 	// environment FROM=image, working directory /work, no user.
 	Image string
+	// Handler is the runtime handler to examine; empty is the engine's default.
+	Handler string
 	// Cgroup is the parent of the pods' cgroups; empty leaves it to the engine.
 	Cgroup string
 }
@@ -192,7 +194,7 @@ func (x *exam) config(change ...func(*rt.PodSandboxConfig)) *rt.PodSandboxConfig
 // sandbox runs a pod's sandbox and sees to its removal.
 func (x *exam) sandbox(c *rt.PodSandboxConfig) string {
 	x.Helper()
-	id := must(x.e.RunPodSandbox(x.ctx(), &rt.RunPodSandboxRequest{Config: c}))(x).PodSandboxId
+	id := must(x.e.RunPodSandbox(x.ctx(), &rt.RunPodSandboxRequest{Config: c, RuntimeHandler: x.Handler}))(x).PodSandboxId
 	x.Cleanup(func() {
 		if _, err := x.e.RemovePodSandbox(x.ctx(), &rt.RemovePodSandboxRequest{PodSandboxId: id}); err != nil {
 			x.Errorf("clean up: %v", err)

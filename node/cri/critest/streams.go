@@ -56,7 +56,7 @@ func sharedNamespaces(x *exam) {
 // and files are root's all the same.
 func userNamespace(x *exam) {
 	for _, h := range must(x.e.Status(x.ctx(), &rt.StatusRequest{}))(x).RuntimeHandlers {
-		if h.GetName() == "" && !h.GetFeatures().GetUserNamespaces() {
+		if h.GetName() == x.Handler && !h.GetFeatures().GetUserNamespaces() {
 			x.Skip("the engine has no user namespaces")
 		}
 	}

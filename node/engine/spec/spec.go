@@ -51,9 +51,6 @@ type Input struct {
 // Build makes the specification. An error that wraps ErrInvalid is the
 // caller's fault; any other is the host's.
 func Build(in Input) (*specs.Spec, error) {
-	if len(in.Container.GetCDIDevices()) > 0 {
-		return nil, fmt.Errorf("CDI device %q: CDI devices are not supported: %w", in.Container.CDIDevices[0].GetName(), ErrInvalid)
-	}
 	sc := in.Container.GetLinux().GetSecurityContext()
 	process, err := process(in)
 	if err != nil {

@@ -132,7 +132,6 @@ func TestRefusals(t *testing.T) {
 		change func(*Input)
 		want   string
 	}{
-		"cdi":              {func(in *Input) { in.Container.CDIDevices = []*rt.CDIDevice{{Name: "vendor.com/gpu=0"}} }, "not supported"},
 		"no command":       {func(in *Input) { in.Image = ocispec.ImageConfig{} }, "no command specified"},
 		"empty profile":    {profile(empty), "is empty"},
 		"relative profile": {profile("x.json"), "not an absolute path"},

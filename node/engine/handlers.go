@@ -1,0 +1,97 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os/exec"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/node/engine/cdi"
+)
+
+// featuresTimeout bounds the question what a runtime can do.
+const featuresTimeout = 5 * time.Second
+
+// checkHandler refuses a handler that nobody is, with containerd's words, and what
+// other runtimes are not asked for.
+func (e *Engine) checkHandler(r *rt.RunPodSandboxRequest) error {
+	name := r.GetRuntimeHandler()
+	if !e.knownHandler(name) {
+		return invalid("failed to get sandbox runtime: no runtime for %q is configured", name)
+	}
+	if e.cfg.Runtimes[name] != "" && userNamespace(r.GetConfig()) {
+		return invalid("runtime handler %q does not support user namespaces", name)
+	}
+	return nil
+}
+
+func (e *Engine) knownHandler(name string) bool {
+	_, foreign := e.cfg.Runtimes[name]
+	return foreign || name == "" || name == Name
+}
+
+// handlers are all that a sandbox may name. The engine's own comes twice: it is
+// what no name means.
+func (e *Engine) handlers() []*rt.RuntimeHandler {
+	own := &rt.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true, UserNamespaces: true}
+	out := []*rt.RuntimeHandler{{Name: "", Features: own}, {Name: Name, Features: own}}
+	for _, name := range slices.Sorted(maps.Keys(e.cfg.Runtimes)) {
+		if name != "" && name != Name {
+			out = append(out, &rt.RuntimeHandler{Name: name, Features: e.foreign.of(e.cfg.Runtimes[name])})
+		}
+	}
+	return out
+}
+
+// foreignFeatures remembers what other runtimes say that they can do.
+type foreignFeatures struct {
+	mu    sync.Mutex
+	known map[string]*rt.RuntimeHandlerFeatures
+}
+
+// of asks the program at path once. One that does not answer can do the least.
+func (f *foreignFeatures) of(path string) *rt.RuntimeHandlerFeatures {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if got, ok := f.known[path]; ok {
+		return got
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), featuresTimeout)
+	defer cancel()
+	got, said := &rt.RuntimeHandlerFeatures{}, features.Features{}
+	if b, err := exec.CommandContext(ctx, path, "features").Output(); err == nil && json.Unmarshal(b, &said) == nil {
+		got.RecursiveReadOnlyMounts = slices.Contains(said.MountOptions, "rro")
+	}
+	if f.known == nil {
+		f.known = map[string]*rt.RuntimeHandlerFeatures{}
+	}
+	f.known[path] = got
+	return got
+}
+
+// devices puts the CDI devices of a container into its specification.
+func (e *Engine) devices(oci *specs.Spec, c *rt.ContainerConfig) error {
+	var named []string
+	for _, d := range c.GetCDIDevices() {
+		named = append(named, d.GetName())
+	}
+	names, err := cdi.Requested(named, c.GetAnnotations())
+	if err != nil {
+		return fmt.Errorf("CDI device injection failed: %w", err)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	if err := cdi.Read(e.cfg.CDIDirs).Apply(oci, names); err != nil {
+		return fmt.Errorf("CDI device injection failed: %w", err)
+	}
+	return nil
+}
