@@ -23,6 +23,36 @@ const (
 // healthWait bounds one check: a store that does not answer is not healthy.
 const healthWait = 2 * time.Second
 
+// startSteps are upstream's names of what a server has done when it is ready. Here
+// they are steps of one start, so all of them are done at once.
+var startSteps = []string{
+	"poststarthook/start-apiserver-admission-initializer",
+	"poststarthook/generic-apiserver-start-informers",
+	"poststarthook/priority-and-fairness-config-consumer",
+	"poststarthook/priority-and-fairness-filter",
+	"poststarthook/storage-object-count-tracker-hook",
+	"poststarthook/start-apiextensions-informers",
+	"poststarthook/start-apiextensions-controllers",
+	"poststarthook/crd-informer-synced",
+	"poststarthook/start-system-namespaces-controller",
+	"poststarthook/start-service-ip-repair-controllers",
+	"poststarthook/rbac/bootstrap-roles",
+	"poststarthook/scheduling/bootstrap-system-priority-classes",
+	"poststarthook/priority-and-fairness-config-producer",
+	"poststarthook/bootstrap-controller",
+	"poststarthook/start-cluster-authentication-info-controller",
+	"poststarthook/start-legacy-token-tracking-controller",
+	"poststarthook/start-kube-aggregator-informers",
+	"poststarthook/apiservice-registration-controller",
+	"poststarthook/apiservice-status-local-available-controller",
+	"poststarthook/apiservice-status-remote-available-controller",
+	"poststarthook/apiservice-discovery-controller",
+	"poststarthook/kube-apiserver-autoregistration",
+	"autoregister-completion",
+	"poststarthook/apiservice-openapi-controller",
+	"poststarthook/apiservice-openapiv3-controller",
+}
+
 // check is one named thing that must be well.
 type check struct {
 	name string
@@ -32,24 +62,25 @@ type check struct {
 // healthRoutes serves /livez, /readyz and /healthz, each check below its path,
 // and all of them at once.
 func (s *Server) healthRoutes(mux *http.ServeMux) {
-	ping := check{"ping", func(context.Context) error { return nil }}
+	fine := func(context.Context) error { return nil }
 	etcd := check{"etcd", func(ctx context.Context) error {
 		_, err := s.cfg.Store.Revision(ctx)
 		return err
 	}}
-	started := check{"poststarthook/start-apiserver", func(context.Context) error {
+	started := func(context.Context) error {
 		select {
 		case <-s.ready:
 			return nil
 		default:
 			return fmt.Errorf("not finished")
 		}
-	}}
-	hooks := []check{started, {"poststarthook/rbac/bootstrap-roles", started.run},
-		{"poststarthook/scheduling/bootstrap-system-priority-classes", started.run},
-		{"poststarthook/priority-and-fairness-config-producer", started.run}}
+	}
+	alive := []check{{"ping", fine}, {"log", fine}, etcd}
+	for _, step := range startSteps {
+		alive = append(alive, check{step, started})
+	}
 	if s.cfg.Encryption != nil {
-		hooks = append(hooks, check{"kms-providers", s.cfg.Encryption.Check})
+		alive = append(alive, check{"kms-providers", s.cfg.Encryption.Check})
 	}
 	stopping := check{"shutdown", func(context.Context) error {
 		select {
@@ -59,11 +90,8 @@ func (s *Server) healthRoutes(mux *http.ServeMux) {
 			return nil
 		}
 	}}
-	for path, checks := range map[string][]check{
-		"/livez":   {ping, etcd},
-		"/healthz": append([]check{ping, etcd}, hooks...),
-		"/readyz":  append(append([]check{ping, etcd, {"etcd-readiness", etcd.run}}, hooks...), stopping),
-	} {
+	ready := append(slices.Clone(alive), check{"etcd-readiness", etcd.run}, check{"informer-sync", started}, stopping)
+	for path, checks := range map[string][]check{"/livez": alive, "/healthz": alive, "/readyz": ready} {
 		page := strings.Trim(path, "/")
 		mux.Handle(path, healthHandler(page, checks, func(check string, err error) { s.metrics.healthy(page, check, err) }))
 		for _, c := range checks {

@@ -67,17 +67,29 @@ func TestHealthPages(t *testing.T) {
 	w := start(t)
 	nobody := w.as("")
 	for path, want := range map[string]string{
-		"/livez":                      "ok",
-		"/livez?verbose":              "[+]ping ok\n[+]etcd ok\nlivez check passed\n",
-		"/livez?verbose&exclude=etcd": "[+]ping ok\n[+]etcd excluded: ok\nlivez check passed\n",
-		"/livez?verbose&exclude=x":    "[+]ping ok\n[+]etcd ok\nwarn: some health checks cannot be excluded: no matches for \"x\"\nlivez check passed\n",
-		"/readyz/etcd":                "ok",
-		"/readyz/shutdown":            "ok",
+		"/livez":                         "ok",
+		"/livez/autoregister-completion": "ok",
+		"/readyz/etcd":                   "ok",
+		"/readyz/shutdown":               "ok",
 		"/healthz/poststarthook/rbac/bootstrap-roles": "ok",
 	} {
 		if code, text := w.do(nobody, "GET", path, nil, nil); code != 200 || text != want {
 			t.Errorf("%s: %d %q", path, code, text)
 		}
+	}
+	_, all := w.do(nobody, "GET", "/livez?verbose", nil, nil)
+	if !strings.HasPrefix(all, "[+]ping ok\n[+]log ok\n[+]etcd ok\n[+]poststarthook/") || !strings.HasSuffix(all, " ok\nlivez check passed\n") {
+		t.Errorf("all: %q", all)
+	}
+	if _, got := w.do(nobody, "GET", "/livez?verbose&exclude=etcd", nil, nil); got != strings.Replace(all, "etcd ok", "etcd excluded: ok", 1) {
+		t.Errorf("without etcd: %q", got)
+	}
+	unknown := "warn: some health checks cannot be excluded: no matches for \"x\"\n"
+	if _, got := w.do(nobody, "GET", "/livez?verbose&exclude=x", nil, nil); got != strings.Replace(all, "livez check", unknown+"livez check", 1) {
+		t.Errorf("without an unknown one: %q", got)
+	}
+	if code, text := w.do(w.as("admin", "system:masters"), "GET", "/version?timeout=invalid", nil, nil); code != 400 || !strings.Contains(text, "invalid timeout specified in the request URL") {
+		t.Errorf("a timeout that is none: %d %q", code, text)
 	}
 	if code, _ := w.do(w.as("admin", "system:masters"), "GET", "/livez/unknown", nil, nil); code != 404 {
 		t.Errorf("an unknown check: %d", code)

@@ -18,6 +18,7 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
 	"github.com/sampan-dev/sampan/control/apiserver/authz/impersonate"
 	"github.com/sampan-dev/sampan/control/apiserver/discovery"
+	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/control/apiserver/watchdog"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/kinds"
@@ -72,6 +73,10 @@ func (s *Server) split(others http.Handler) http.Handler {
 		}
 		who, _ := identity.From(r.Context())
 		if err := s.mayVisit(r, who); err != nil {
+			Fail(w, err)
+			return
+		}
+		if _, err := resource.TimeoutOf(r.URL.Query()); err != nil {
 			Fail(w, err)
 			return
 		}

@@ -113,7 +113,7 @@ func (x *exchange) serve(at route) {
 		return
 	}
 	x.query = x.options(query)
-	wait, err := timeoutOf(query)
+	wait, err := TimeoutOf(query)
 	if err != nil && x.req.Verb != verbWatch {
 		x.query = err
 	}
@@ -132,9 +132,9 @@ func (x *exchange) serve(at route) {
 	x.run(ctx)
 }
 
-// timeoutOf is how long a request may last: as long as its URL says, where that is
+// TimeoutOf is how long a request may last: as long as its URL says, where that is
 // less than RequestTimeout. "0s" is no wish.
-func timeoutOf(q url.Values) (time.Duration, error) {
+func TimeoutOf(q url.Values) (time.Duration, error) {
 	if q.Get("timeout") == "" {
 		return RequestTimeout, nil
 	}
