@@ -21,7 +21,7 @@ func (Declaration) Reads() []schema.GroupVersionResource {
 		client.ConfigMaps.GroupVersionResource, client.Secrets.GroupVersionResource, client.ServiceAccounts.GroupVersionResource,
 		client.RuntimeClasses.GroupVersionResource, client.ClusterTrustBundles.GroupVersionResource,
 		client.PodCertificateRequests.GroupVersionResource, client.ResourceClaims.GroupVersionResource,
-		client.ResourceSlices.GroupVersionResource,
+		client.ResourceSlices.GroupVersionResource, client.Leases.GroupVersionResource,
 	}
 }
 

@@ -81,8 +81,10 @@ type Config struct {
 // Set is every controller with the mirrors they share.
 type Set struct {
 	Controllers []controller.Controller
-	mirrors     *controller.Mirrors
-	log         *slog.Logger
+	// components are, by controller, the names under which it asks for connections.
+	components [][]string
+	mirrors    *controller.Mirrors
+	log        *slog.Logger
 }
 
 // New makes all controllers. It fails when two of them claim to own the same
@@ -97,11 +99,9 @@ func New(cfg Config) (*Set, error) {
 	mirrors := controller.NewMirrors(cfg.Transport(""), cfg.Log)
 	shared := controller.Config{Transport: cfg.Transport, Mirrors: mirrors, Log: cfg.Log}
 	s := &Set{mirrors: mirrors, log: cfg.Log}
-	made, err := build(shared, cfg)
-	if err != nil {
+	if err := s.build(shared, cfg); err != nil {
 		return nil, fmt.Errorf("make controllers: %w", err)
 	}
-	s.Controllers = made
 	owners := make([]reconcile.Owner, len(s.Controllers))
 	for i, c := range s.Controllers {
 		owners[i] = c
@@ -113,11 +113,16 @@ func New(cfg Config) (*Set, error) {
 }
 
 // build is the list.
-func build(shared controller.Config, cfg Config) ([]controller.Controller, error) {
-	var made []controller.Controller
+func (s *Set) build(shared controller.Config, cfg Config) error {
+	var asked []string
+	shared.Transport = func(component string) client.Transport {
+		asked = append(asked, component)
+		return cfg.Transport(component)
+	}
 	var errs []error
 	add := func(c controller.Controller, err error) {
-		made, errs = append(made, c), append(errs, err)
+		s.Controllers, errs = append(s.Controllers, c), append(errs, err)
+		s.components, asked = append(s.components, asked), nil
 	}
 	add(as(deployment.New(shared)))
 	add(as(replicaset.New(shared)))
@@ -172,7 +177,7 @@ func build(shared controller.Config, cfg Config) ([]controller.Controller, error
 		add(as(tokensecret.New(shared, cfg.TokenKey, cfg.RootCA)))
 		add(as(legacytoken.New(shared)))
 	}
-	return made, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // as forgets which controller it is.

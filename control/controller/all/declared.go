@@ -15,9 +15,12 @@ import (
 
 // Declaration is what a controller says of itself.
 type Declaration struct {
-	Name   string
-	Reads  []schema.GroupVersionResource
-	Writes []reconcile.Write
+	Name string
+	// Components are the names of its users at the API server, without
+	// system:serviceaccount:kube-system.
+	Components []string
+	Reads      []schema.GroupVersionResource
+	Writes     []reconcile.Write
 	// ReadsAll says that it reads every kind there is; WritesAll are the parts that
 	// it writes of every kind.
 	ReadsAll  bool
@@ -36,8 +39,8 @@ func Declared() ([]Declaration, error) {
 		return nil, err
 	}
 	var all []Declaration
-	for _, c := range s.Controllers {
-		d := Declaration{Name: c.Name(), Reads: c.Reads(), Writes: c.Writes()}
+	for i, c := range s.Controllers {
+		d := Declaration{Name: c.Name(), Components: slices.Compact(s.components[i]), Reads: c.Reads(), Writes: c.Writes()}
 		if e, ok := c.(controller.Everywhere); ok {
 			d.ReadsAll, d.WritesAll = e.Everywhere()
 		}

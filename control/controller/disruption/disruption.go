@@ -119,6 +119,9 @@ func (*Controller) Writes() []reconcile.Write {
 	return []reconcile.Write{{Resource: client.PodDisruptionBudgets.GroupVersionResource, Part: "status"}}
 }
 
+// Everywhere implements controller.Everywhere: pods may belong to whatever has a scale.
+func (*Controller) Everywhere() (reads bool, writes []string) { return true, nil }
+
 // Run implements controller.Controller.
 func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
 

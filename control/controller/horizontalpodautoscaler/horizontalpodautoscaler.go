@@ -100,6 +100,9 @@ func (*Controller) Writes() []reconcile.Write {
 	return []reconcile.Write{{Resource: client.HorizontalPodAutoscalers.GroupVersionResource, Part: "status"}}
 }
 
+// Everywhere implements controller.Everywhere: whatever has a scale can be autoscaled.
+func (*Controller) Everywhere() (reads bool, writes []string) { return true, []string{"spec.replicas"} }
+
 // Run implements controller.Controller.
 func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
 

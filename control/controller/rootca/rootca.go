@@ -75,7 +75,8 @@ func (*Controller) Reads() []schema.GroupVersionResource {
 
 // Writes implements reconcile.Reconciler.
 func (*Controller) Writes() []reconcile.Write {
-	return []reconcile.Write{{Resource: client.ConfigMaps.GroupVersionResource, Part: "data[" + name + "]"}}
+	maps := client.ConfigMaps.GroupVersionResource
+	return []reconcile.Write{{Resource: maps, Part: reconcile.Create}, {Resource: maps, Part: "data[" + name + "]"}}
 }
 
 // Run implements controller.Controller.

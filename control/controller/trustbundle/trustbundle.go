@@ -73,7 +73,9 @@ func (*Controller) Reads() []schema.GroupVersionResource {
 // Writes implements reconcile.Reconciler.
 func (*Controller) Writes() []reconcile.Write {
 	gvr := client.ClusterTrustBundles.GroupVersionResource
-	return []reconcile.Write{{Resource: gvr, Part: "spec[" + signer + "]"}, {Resource: gvr, Part: reconcile.Delete}}
+	return []reconcile.Write{
+		{Resource: gvr, Part: reconcile.Create}, {Resource: gvr, Part: "spec[" + signer + "]"}, {Resource: gvr, Part: reconcile.Delete},
+	}
 }
 
 // Run implements controller.Controller.

@@ -33,6 +33,8 @@ func (w *world) until(end time.Time) {
 		chosen, next := w.gate.pick(w.trouble, time.Now())
 		if chosen != nil {
 			v := w.trouble.judge(chosen)
+			w.count(chosen, v)
+			w.acting = chosen.who
 			w.note("%s%s", chosen, verdictNames[v])
 			chosen.pass <- v
 			continue

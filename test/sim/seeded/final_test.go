@@ -19,6 +19,7 @@ func (o *oracle) final(ctx context.Context) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	pods := list(o, client.Pods)
+	o.checkPromises(pods)
 	o.finalPlaces(pods)
 	o.finalDeployments(pods)
 	o.finalSets(pods)
@@ -30,6 +31,7 @@ func (o *oracle) final(ctx context.Context) {
 	o.finalPeriodic()
 	o.finalVolumes(pods)
 	o.finalPriorities(pods)
+	o.w.finalRare(ctx, pods)
 	for res, objects := range o.objects {
 		for key, obj := range objects {
 			if at := obj.GetDeletionTimestamp(); at != nil {
@@ -63,6 +65,9 @@ func (o *oracle) finalPlaces(pods []*corev1.Pod) {
 // reaches says whether a pod has its volumes on a node: those of here are each of one
 // node, and a claim that has none yet may get any.
 func (o *oracle) reaches(p *corev1.Pod, node string) bool {
+	if p.Name == scratch || p.Labels["app"] == gadgets {
+		return false // nobody makes its volume; its node must have a device left
+	}
 	on := map[string]string{} // volume → node
 	for _, v := range list(o, client.PersistentVolumes) {
 		on[v.Name] = v.Spec.NodeAffinity.Required.NodeSelectorTerms[0].MatchExpressions[0].Values[0]
@@ -92,8 +97,8 @@ func waiting(pods []*corev1.Pod, namespace, app string) bool {
 func (o *oracle) finalDeployments(pods []*corev1.Pod) {
 	for _, d := range list(o, client.Deployments) {
 		want := *d.Spec.Replicas
-		if d.Namespace == "tight" || waiting(pods, d.Namespace, d.Name) {
-			continue // how much of it fits is the quota's, or the nodes', to say
+		if d.Namespace == "tight" || d.Name == gadgets || waiting(pods, d.Namespace, d.Name) {
+			continue // how much of it fits is the quota's, or the nodes', to say; no node has a driver of gadgets
 		}
 		if s := d.Status; s.AvailableReplicas != want || s.UpdatedReplicas != want || s.Replicas != want || s.ObservedGeneration != d.Generation {
 			o.w.fail("deployment %s/%s wants %d: status %d/%d/%d, generation %d seen of %d", d.Namespace, d.Name, want,
@@ -224,7 +229,7 @@ func (o *oracle) finalEngines(pods []*corev1.Pod) {
 	}
 }
 
-// claims says whether a pod mounts claims, which a node need not be able to.
+// claims says whether a pod mounts claims, or has devices, which a node need not be able to.
 func claims(p *corev1.Pod) bool {
-	return slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool { return v.PersistentVolumeClaim != nil })
+	return len(p.Spec.ResourceClaims) > 0 || slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool { return v.PersistentVolumeClaim != nil || v.Ephemeral != nil })
 }

@@ -47,10 +47,12 @@ const (
 
 // ticket is one thing that waits to happen.
 type ticket struct {
-	who, what string
-	act       act
-	life      *life
-	pass      chan verdict
+	who  string
+	deed deed
+	life *life
+	pass chan verdict
+	// rare is true for the first writes of a component.
+	rare bool
 	// lot is what the seed has drawn for it. It depends on nothing but the seed and
 	// what waits, so that one more who waits changes nothing for the others.
 	lot [4]uint64
@@ -65,6 +67,11 @@ type gate struct {
 	waiting []*ticket
 	seed    uint64
 	numbers map[string]int
+	// written counts the writes of each component.
+	written map[string]int
+	// deaf holds who hears nothing though all it asks is answered, and until when: its
+	// picture grows stale. "controllers pods" is deaf to news of one kind alone.
+	deaf map[string]time.Time
 	// silent holds who can't reach the API server, and until when.
 	silent map[string]time.Time
 	// arrived tells the world that somebody waits.
@@ -73,20 +80,26 @@ type gate struct {
 }
 
 func newGate(seed uint64) *gate {
-	return &gate{seed: seed, numbers: map[string]int{}, silent: map[string]time.Time{}, arrived: make(chan struct{}, 1)}
+	return &gate{seed: seed, numbers: map[string]int{}, written: map[string]int{}, deaf: map[string]time.Time{},
+		silent: map[string]time.Time{}, arrived: make(chan struct{}, 1)}
 }
 
 // enter waits until the seed lets it pass.
-func (g *gate) enter(ctx context.Context, l *life, a act, what string) (verdict, error) {
-	t := &ticket{who: l.who, what: what, act: a, life: l, pass: make(chan verdict, 1)}
+func (g *gate) enter(ctx context.Context, l *life, d deed) (verdict, error) {
+	t := &ticket{who: l.who, deed: d, life: l, pass: make(chan verdict, 1)}
 	g.mu.Lock()
 	if g.open {
 		g.mu.Unlock()
 		return proceed, nil
 	}
-	id := t.who + " " + what
+	id := t.who + " " + d.String()
 	g.numbers[id]++
 	t.draw(g.seed, id, g.numbers[id])
+	if d.act == writing {
+		who := component(t.who, d.by)
+		g.written[who]++
+		t.rare = g.written[who] <= rareWrites
+	}
 	g.waiting = append(g.waiting, t)
 	g.mu.Unlock()
 	select {
@@ -126,6 +139,9 @@ func (g *gate) pick(p trouble, now time.Time) (*ticket, time.Time) {
 		if s := g.silent[t.who]; s.After(until) {
 			until = s
 		}
+		if t.deed.act == hearing {
+			until = latest(until, g.deaf[t.who], g.deaf[t.who+" "+t.deed.at.Resource.Resource])
+		}
 		switch {
 		case !until.After(now):
 			if chosen == nil || t.before(chosen) {
@@ -139,6 +155,16 @@ func (g *gate) pick(p trouble, now time.Time) (*ticket, time.Time) {
 		g.waiting = slices.DeleteFunc(g.waiting, func(o *ticket) bool { return o == chosen })
 	}
 	return chosen, next
+}
+
+func latest(a, b, c time.Time) time.Time {
+	if b.After(a) {
+		a = b
+	}
+	if c.After(a) {
+		a = c
+	}
+	return a
 }
 
 // isSilent says whether somebody can't reach the API server now.
@@ -172,7 +198,7 @@ func (t *ticket) draw(seed uint64, id string, number int) {
 // before says which of two goes first.
 func (t *ticket) before(o *ticket) bool { return t.lot[0] < o.lot[0] }
 
-func (t *ticket) String() string { return fmt.Sprintf("%s: %s", t.who, t.what) }
+func (t *ticket) String() string { return fmt.Sprintf("%s: %s", t.who, t.deed) }
 
 // trouble is how much of it there is: chances are of 10,000.
 type trouble struct {
@@ -206,11 +232,18 @@ var profiles = []trouble{
 
 // delay is how long a ticket waits at least: only news may be slow.
 func (p trouble) delay(t *ticket) time.Duration {
-	if t.act != hearing || t.lot[1]%10000 >= uint64(p.slow) {
+	if t.deed.act != hearing || t.lot[1]%10000 >= uint64(p.slow) {
 		return 0
 	}
 	return time.Duration(t.lot[2] % uint64(p.lag))
 }
+
+// A component that hardly writes is hardly ever cut short by chance: its first writes
+// are rareCrash times as dangerous as the others.
+const (
+	rareWrites = 8
+	rareCrash  = 10
+)
 
 // judge decides what becomes of what passes.
 func (p trouble) judge(t *ticket) verdict {
@@ -219,7 +252,10 @@ func (p trouble) judge(t *ticket) verdict {
 		is verdict
 	}
 	chances := []chance{{p.crash, crash}, {p.refuse, refuse}, {p.lose, lose}}
-	switch t.act {
+	if t.rare {
+		chances[0].of *= rareCrash
+	}
+	switch t.deed.act {
 	case reading:
 		return proceed
 	case hearing:

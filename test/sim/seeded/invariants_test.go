@@ -169,7 +169,7 @@ func (o *oracle) checkTruth(pods []*corev1.Pod) {
 	}
 	used := int64(0)
 	for _, p := range pods {
-		if p.Namespace == "tight" && !finished(p) {
+		if p.Namespace == "tight" && charged(p) {
 			used++
 		}
 	}

@@ -46,7 +46,7 @@ type line struct {
 
 // ask carries one request, or what the seed makes of it.
 func (l *line) ask(ctx context.Context, a act, verb string, t target.Target, do func(context.Context) (runtime.Object, error)) (runtime.Object, error) {
-	v, err := l.gate.enter(ctx, l.life, a, l.as+verb+" "+t.String())
+	v, err := l.gate.enter(ctx, l.life, deed{act: a, by: l.as, verb: verb, at: t})
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func isStory(t target.Target) bool { return t.Resource.Resource == "events" }
 // Raw implements what client.Raw asks for.
 func (l *line) Raw(ctx context.Context, path string) (data []byte, err error) {
 	where, _, _ := strings.Cut(path, "?")
-	if _, err := l.gate.enter(ctx, l.life, reading, l.as+"ask "+where); err != nil {
+	if _, err := l.gate.enter(ctx, l.life, deed{act: reading, by: l.as, verb: "ask", more: where}); err != nil {
 		return nil, err
 	}
 	return client.Raw(ctx, l.Transport, path)
@@ -125,15 +125,16 @@ func (l *line) DeleteCollection(ctx context.Context, t target.Target, opts metav
 // Watch opens a watch whose events wait at the gate one by one. The state that it
 // begins with comes at once.
 func (l *line) Watch(ctx context.Context, t target.Target, opts metav1.ListOptions) (watch.Interface, error) {
-	what := t.String() + opts.FieldSelector + opts.LabelSelector
-	if _, err := l.gate.enter(ctx, l.life, reading, l.as+"watch "+what); err != nil {
+	d := deed{act: reading, by: l.as, verb: "watch", at: t, more: opts.FieldSelector + opts.LabelSelector}
+	if _, err := l.gate.enter(ctx, l.life, d); err != nil {
 		return nil, err
 	}
 	w, err := l.Transport.Watch(ctx, t, opts)
 	if err != nil {
 		return nil, err
 	}
-	h := &hearer{line: l, what: l.as + "hear " + what, from: w, out: make(chan watch.Event), stopped: make(chan struct{}),
+	d.act, d.verb = hearing, "hear"
+	h := &hearer{line: l, deed: d, from: w, out: make(chan watch.Event), stopped: make(chan struct{}),
 		state: opts.SendInitialEvents != nil && *opts.SendInitialEvents, quiet: t.Resource.Resource == "leases"}
 	go h.run(ctx)
 	return h, nil
@@ -142,7 +143,7 @@ func (l *line) Watch(ctx context.Context, t target.Target, opts metav1.ListOptio
 // hearer is a watch behind the gate.
 type hearer struct {
 	line    *line
-	what    string
+	deed    deed
 	from    watch.Interface
 	out     chan watch.Event
 	stopped chan struct{}
@@ -183,7 +184,7 @@ func (h *hearer) deliver(ctx context.Context, e watch.Event) bool {
 		}
 		return h.send(e)
 	}
-	v, err := h.line.gate.enter(ctx, h.line.life, hearing, h.what)
+	v, err := h.line.gate.enter(ctx, h.line.life, h.deed)
 	if err != nil {
 		return false
 	}

@@ -103,7 +103,13 @@ func (w *world) guardedLife() {
 		_, err := client.PodDisruptionBudgets.Create(w.t.Context(), w.admin, b)
 		return err
 	})
-	w.plain(guarded, guardedSize, 50, important)
+	// Its pods take their time to stop, and are ready until then.
+	stops := func(t *corev1.PodTemplateSpec) {
+		grace, last := int64(30), int64(3+w.rng.IntN(10))
+		t.Spec.TerminationGracePeriodSeconds = &grace
+		t.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: last}}}
+	}
+	w.plain(guarded, guardedSize, 50, important, stops)
 	for range 4 + w.rng.IntN(8) {
 		n := w.rng.IntN(guardedSize)
 		w.sometime(fmt.Sprintf("evict two pods of %s, from %d on", guarded, n), func() error {
@@ -117,12 +123,15 @@ func (w *world) guardedLife() {
 }
 
 // plain makes a deployment that nobody changes.
-func (w *world) plain(name string, size int32, cpu int64, class string) {
+func (w *world) plain(name string, size int32, cpu int64, class string, shape ...func(*corev1.PodTemplateSpec)) {
 	w.ask("create deployment "+name, func() error {
 		d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "free", Name: name}}
 		d.Spec = appsv1.DeploymentSpec{Replicas: &size, Selector: selector(name), Template: w.template(name, "app")}
 		d.Spec.Template.Spec.PriorityClassName = class
 		d.Spec.Template.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = *resource.NewMilliQuantity(cpu, resource.DecimalSI)
+		for _, f := range shape {
+			f(&d.Spec.Template)
+		}
 		_, err := client.Deployments.Create(w.t.Context(), w.admin, d)
 		return err
 	})

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,48 +19,50 @@ import (
 // mutation is a fault put into the product on purpose.
 type mutation struct {
 	name     string
+	profile  string // the trouble that shows it, "" for any
 	file     string // from the module's root
 	old, new string // old occurs once
 }
 
 // mutations are faults that such software has had. The seeds must notice each.
 var mutations = []mutation{
-	{"a controller does not wait to see its own writes", "control/controller/own.go",
+	{"a controller does not wait to see its own writes", "", "control/controller/own.go",
 		"if len(w.deleted) > 0 || o.mirror.Revision() < w.created {", "if false {"},
-	{"the scheduler forgets what a node has", "control/scheduler/plugin/resources/resources.go",
+	{"the scheduler forgets what a node has", "", "control/scheduler/plugin/resources/resources.go",
 		"if r.want > 0 && r.want > r.total-r.used {", "if r.want > r.total {"},
-	{"a watch skips an event", "control/apiserver/cache/watch.go",
+	{"a watch skips an event", "", "control/apiserver/cache/watch.go",
 		"if event, ok := w.translate(ch); ok {", "if event, ok := w.translate(ch); ok && event.Revision%61 != 0 {"},
-	{"dependents outlive their owner", "control/controller/gc/collect.go",
+	{"dependents outlive their owner", "", "control/controller/gc/collect.go",
 		"return action{remove: metav1.DeletePropagationBackground, reason: \"no owner exists\"}", "return action{reason: \"no owner exists\"}"},
-	{"a job counts a pod before it lets it go", "control/controller/job/account.go",
+	{"a job counts a pod before it lets it go", "", "control/controller/job/account.go",
 		"if stillTracked[uid] {", "if stillTracked[uid] && false {"},
-	{"a quota is not looked at", "control/apiserver/admit/quota_charge.go",
+	{"a quota is not looked at", "", "control/apiserver/admit/quota_charge.go",
 		"if len(over) == 0 {", "if len(over) >= 0 {"},
-	{"of two leaders both take off what has gone", "control/controller/resourcequota/marks.go",
+	{"of two leaders both take off what has gone", "two leaders", "control/controller/resourcequota/marks.go",
 		"ok && err == nil && n > 0 {", "ok && err == nil && n > 0 && false {"},
-	{"of two leaders both count a pod of a job", "control/controller/job/confirm.go",
+	{"of two leaders both count a pod of a job", "two leaders", "control/controller/job/confirm.go",
 		"if err != nil || c.pods.Revision() >= revision {", "if err != nil || revision > 0 {"},
-	{"the store lets an old version overwrite a new one", "control/store/memory/memory.go",
-		"if old.Revision != expected {", "if old.Revision < expected {"},
-	{"an eviction costs a budget nothing", "control/apiserver/resource/eviction.go",
+	{"an update overwrites what its writer has not seen", "two leaders", "control/apiserver/resource/meta.go",
+		"	return apierrors.NewConflict(c.gr(), old.GetName(), errors.New(modified))\n",
+		"	if c.kind != nil {\n\t\treturn nil\n\t}\n\treturn apierrors.NewConflict(c.gr(), old.GetName(), errors.New(modified))\n"},
+	{"an eviction costs a budget nothing", "", "control/apiserver/resource/eviction.go",
 		"b.Status.DisruptionsAllowed--", "b.Status.DisruptionsAllowed += 0"},
-	{"a budget counts pods that are going", "control/controller/disruption/plan.go",
+	{"a budget counts pods that are going", "", "control/controller/disruption/plan.go",
 		"if pod.DeletionTimestamp != nil {", "if pod.DeletionTimestamp != nil && now.IsZero() {"},
-	{"a pod that is evicted is gone before it has stopped", "control/controller/taint/taint.go",
+	{"a pod that is evicted is gone before it has stopped", "bad nodes", "control/controller/taint/taint.go",
 		"metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})",
 		"metav1.DeleteOptions{GracePeriodSeconds: new(int64), Preconditions: &metav1.Preconditions{UID: &pod.UID}})"},
-	{"an owner is known by its name alone", "control/controller/claim.go",
-		"case ref.UID != c.Owner.GetUID():", "case ref.Name != c.Owner.GetName():"},
-	{"an autoscaler forgets its bounds", "control/controller/horizontalpodautoscaler/normalize.go",
+	{"an owner is known by its name alone", "slow news", "control/controller/claim.go",
+		"if live.GetUID() != c.Owner.GetUID() {", "if live.GetName() != c.Owner.GetName() {"},
+	{"an autoscaler forgets its bounds", "", "control/controller/horizontalpodautoscaler/normalize.go",
 		"case q.desired > most:\n\t\treturn most, reason", "case q.desired > most:\n\t\treturn q.desired, reason"},
-	{"a cron job forgets what runs", "control/controller/cronjob/plan.go",
+	{"a cron job forgets what runs", "", "control/controller/cronjob/plan.go",
 		"batchv1.ForbidConcurrent && len(p.status.Active) > 0:", "batchv1.ForbidConcurrent && len(p.status.Active) > 9:"},
-	{"nobody makes room for the important", "control/scheduler/preempt.go",
+	{"nobody makes room for the important", "", "control/scheduler/preempt.go",
 		"if priority(p.Pod) < priority(pod) {", "if priority(p.Pod) > priority(pod) {"},
-	{"a watch begins an event too late", "control/apiserver/cache/window.go",
+	{"a watch begins an event too late", "", "control/apiserver/cache/window.go",
 		"return c.window[i].revision > rev })", "return c.window[i].revision > rev+1 })"},
-	{"a status does not go down", "control/controller/replicaset/status.go",
+	{"a status does not go down", "", "control/controller/replicaset/status.go",
 		"int32(len(active)),\n\t\tTerm", "max(rs.Status.Replicas, int32(len(active))),\n\t\tTerm"},
 }
 
@@ -143,13 +147,30 @@ func (m mutation) try(t *testing.T, root string) {
 	if err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	out, err = bounded(t, longestTrial, program, "-test.run", "^TestSeeds$", "-test.failfast", "-seeds", seedsOfMutation, "-first")
-	if err == nil {
-		t.Fatalf("no seed has noticed:\n%s", out)
+	out, err = bounded(t, longestTrial, program, "-test.run", "^TestSeeds$", "-test.failfast", "-test.v", "-seeds", seedsOfMutation, "-first", "-profile", m.profile)
+	noticed := noticedBy.FindSubmatch(out)
+	if err == nil || noticed == nil {
+		t.Fatalf("no seed has noticed: %v\n%s", err, out)
 	}
+	t.Logf("seed %s (%s) has noticed, after %d lives", noticed[1], noticed[2], livesIn(out))
 	for line := range strings.Lines(string(out)) {
-		if strings.HasPrefix(line, "seed ") || strings.Contains(line, "WRONG") {
+		if strings.Contains(line, "WRONG") {
 			t.Log(strings.TrimSpace(line))
 		}
 	}
+}
+
+// noticedBy is how a seed that fails is told.
+var noticedBy = regexp.MustCompile(`seed (\d+) \(([a-z ]+)\):\n`)
+
+// livesIn sums up how many lives the processes of a trial have lived.
+func livesIn(out []byte) int {
+	sum := 0
+	for line := range strings.Lines(string(out)) {
+		n := 0
+		if _, err := fmt.Sscanf(strings.TrimSpace(line), livedLine, &n); err == nil {
+			sum += n
+		}
+	}
+	return sum
 }

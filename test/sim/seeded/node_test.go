@@ -96,6 +96,13 @@ func (w *world) silence(m *machine, d time.Duration) {
 	w.gate.silent["agent "+m.name] = time.Now().Add(d)
 }
 
+// deafen keeps all news from a component for a while; what it asks is answered.
+func (w *world) deafen(who string, d time.Duration) {
+	w.gate.mu.Lock()
+	defer w.gate.mu.Unlock()
+	w.gate.deaf[who] = time.Now().Add(d)
+}
+
 // power takes a node's power away, with all that ran on it.
 func (w *world) power(m *machine) {
 	if l := w.lives["agent "+m.name]; l != nil {

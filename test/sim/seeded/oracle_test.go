@@ -26,6 +26,9 @@ func (o *oracle) pod(p *corev1.Pod) {
 	if node := o.bound[uid]; node != "" && node != p.Spec.NodeName {
 		o.w.fail("pod %s/%s moved from %s to %s", p.Namespace, p.Name, node, p.Spec.NodeName)
 	}
+	if o.bound[uid] == "" && p.Spec.NodeName != "" {
+		o.binds(p)
+	}
 	o.bound[uid] = p.Spec.NodeName
 	owners := 0
 	for _, ref := range p.OwnerReferences {
@@ -39,8 +42,27 @@ func (o *oracle) pod(p *corev1.Pod) {
 			}
 		}
 	}
+	if ref := metav1.GetControllerOf(p); ref != nil {
+		o.adopted(p, ref)
+	} else {
+		o.controllers[uid] = ""
+	}
 	if owners > 1 {
 		o.w.fail("pod %s/%s has %d controllers", p.Namespace, p.Name, owners)
+	}
+}
+
+// tooLate is how long an owner may have been gone when something is adopted for it: who
+// adopts has asked just before whether it is there.
+const tooLate = 2 * time.Second
+
+// adopted: nobody takes on a pod for an owner that is gone, though another may have its
+// name.
+func (o *oracle) adopted(p *corev1.Pod, ref *metav1.OwnerReference) {
+	had, known := o.controllers[string(p.UID)]
+	o.controllers[string(p.UID)] = ref.UID
+	if at, gone := o.gone[ref.UID]; known && had != ref.UID && gone && time.Since(at) > tooLate {
+		o.w.fail("pod %s is adopted for %s %s of uid %s, which has been gone for %s", key(p), ref.Kind, ref.Name, ref.UID, time.Since(at))
 	}
 }
 
@@ -125,13 +147,52 @@ func finished(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }
 
-// checkNodes: no node is promised more than it has. Two schedulers don't know of each
-// other: then the node has to refuse, and what it took counts.
+// binding is a pod's place, as the API server knows it: who gave it, and when.
+type binding struct {
+	by string
+	at time.Time
+}
+
+// hearsay is how long a scheduler may take to hear what another one has bound: longer
+// than any is deaf, with all that has then to be told.
+const hearsay = time.Minute
+
+// binds judges a binding by what the API server has bound so far. Two schedulers may
+// promise the same room to two pods at once, for neither has heard of the other: then
+// a node has to refuse. But nobody may forget what he has bound himself, nor what the
+// other bound long ago.
+func (o *oracle) binds(p *corev1.Pod) {
+	mine := binding{o.w.acting, time.Now()}
+	o.bindings[string(p.UID)] = mine
+	if !o.w.rivals || finished(p) {
+		return
+	}
+	used := request(p)
+	for _, other := range list(o, client.Pods) {
+		if other.UID == p.UID || other.Spec.NodeName != p.Spec.NodeName || finished(other) {
+			continue
+		}
+		if b := o.bindings[string(other.UID)]; b.by == mine.by || time.Since(b.at) > hearsay {
+			used += request(other)
+		}
+	}
+	if used > nodeCPU {
+		o.w.fail("%s binds pod %s to node %s, which has then promised %dm of %dm by what it knows", mine.by, key(p), p.Spec.NodeName, used, nodeCPU)
+	}
+}
+
+// checkNodes: no node is promised more than it has. With two schedulers it is each
+// binding that is judged: see binds.
 func (o *oracle) checkNodes(pods []*corev1.Pod) {
-	unsure := o.w.rivals
+	if !o.w.rivals {
+		o.checkPromises(pods)
+	}
+}
+
+func (o *oracle) checkPromises(pods []*corev1.Pod) {
 	used := map[string]int64{}
 	for _, p := range pods {
-		if p.Spec.NodeName != "" && !finished(p) && (p.Status.StartTime != nil || !unsure) {
+		if p.Spec.NodeName != "" && !finished(p) {
 			used[p.Spec.NodeName] += request(p)
 		}
 	}
@@ -142,11 +203,21 @@ func (o *oracle) checkNodes(pods []*corev1.Pod) {
 	}
 }
 
+// charged says whether a pod counts for a quota: one that should have been gone for as
+// long as it had to stop does no longer, though a silent node keeps it.
+func charged(p *corev1.Pod) bool {
+	if p.DeletionTimestamp != nil && p.DeletionGracePeriodSeconds != nil {
+		grace := time.Duration(*p.DeletionGracePeriodSeconds) * time.Second
+		return !finished(p) && !time.Now().After(p.DeletionTimestamp.Add(grace))
+	}
+	return !finished(p)
+}
+
 // checkQuota: never more pods than the quota allows.
 func (o *oracle) checkQuota(pods []*corev1.Pod) {
 	count := 0
 	for _, p := range pods {
-		if p.Namespace == "tight" && !finished(p) {
+		if p.Namespace == "tight" && charged(p) {
 			count++
 		}
 	}

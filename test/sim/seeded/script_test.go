@@ -2,6 +2,7 @@ package seeded
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -40,10 +41,10 @@ func (w *world) script() {
 	for i := range 1 + w.rng.IntN(3) {
 		w.deploymentsLife(fmt.Sprintf("d%d", i), w.oneOf("free", "free", "tight"))
 	}
-	if w.rng.IntN(2) == 0 {
+	if w.rng.IntN(2) == 0 || w.trouble.nodes {
 		w.statefulSetsLife("s0")
 	}
-	if w.rng.IntN(2) == 0 {
+	if w.rng.IntN(2) == 0 || w.trouble.twoLeaders {
 		w.jobsLife("j0")
 	}
 	if w.rng.IntN(3) == 0 {
@@ -53,6 +54,7 @@ func (w *world) script() {
 		w.namespacesLife("brief")
 	}
 	w.moreLives()
+	w.rareLives()
 	w.troubles()
 }
 
@@ -170,7 +172,7 @@ func (w *world) statefulSetsLife(name string) {
 	if w.rng.IntN(2) == 0 {
 		s.Spec.PodManagementPolicy = appsv1.ParallelPodManagement
 	}
-	if w.rng.IntN(2) == 0 {
+	if w.rng.IntN(2) == 0 || w.trouble.nodes {
 		soon := int64(5 + w.rng.IntN(20))
 		for _, taint := range []string{corev1.TaintNodeUnreachable, corev1.TaintNodeNotReady} {
 			s.Spec.Template.Spec.Tolerations = append(s.Spec.Template.Spec.Tolerations, corev1.Toleration{
@@ -182,7 +184,7 @@ func (w *world) statefulSetsLife(name string) {
 		return err
 	}
 	w.ask("create stateful set "+name, made)
-	if w.rng.IntN(4) == 0 {
+	if w.rng.IntN(2) == 0 {
 		w.again("stateful set "+name, func(opts metav1.DeleteOptions) error {
 			return client.StatefulSets.Delete(w.t.Context(), w.admin, "free", name, opts)
 		}, made)
@@ -223,7 +225,7 @@ func (w *world) jobsLife(name string) {
 		return err
 	}
 	w.later(w.within(time.Minute), "admin", func() { w.ask("create job "+name, made) })
-	if w.rng.IntN(4) == 0 {
+	if w.rng.IntN(2) == 0 {
 		w.again("job "+name, func(opts metav1.DeleteOptions) error {
 			return client.Jobs.Delete(w.t.Context(), w.admin, "free", name, opts)
 		}, made)
@@ -275,6 +277,7 @@ func (w *world) namespacesLife(name string) {
 // troubles puts on the agenda what the profile wants beyond what happens at the gate.
 func (w *world) troubles() {
 	if w.trouble.twoLeaders {
+		w.staleLeaders()
 		at := w.within(busy / 2)
 		w.later(at, "a second leader", func() { w.startControllers("controllers 2") })
 		w.later(busy-time.Second, "the second leader dies", func() { w.retire("controllers 2") })
@@ -285,6 +288,9 @@ func (w *world) troubles() {
 			})
 			w.later(busy-time.Second, "the second scheduler dies", func() { w.retire("scheduler 2") })
 		}
+	}
+	if w.trouble.lag > longLag {
+		w.staleKinds()
 	}
 	if w.trouble.servers {
 		at := time.Duration(0)
@@ -304,9 +310,49 @@ func (w *world) troubles() {
 	if !w.trouble.nodes {
 		return
 	}
-	for range 1 + w.rng.IntN(3) {
+	w.badNodes()
+}
+
+// staleLeaders lets those who act, the first and the second of them, hear nothing for a
+// while, again and again: each decides by an old picture while the other acts.
+func (w *world) staleLeaders() {
+	for at := w.within(busy / 4); at < busy; at += 10*time.Second + w.within(busy/6) {
+		who, d := w.oneOf("controllers", "controllers 2", "scheduler", "scheduler 2"), time.Second+w.within(longestDeaf)
+		if strings.HasPrefix(who, "controllers") && w.rng.IntN(2) == 0 {
+			who += " " + w.oneOf(newsworthy...)
+		}
+		w.later(at, fmt.Sprintf("%s hears nothing for %s", who, d), func() { w.deafen(who, d) })
+	}
+}
+
+// longLag is from where on news is so slow that some kind's may not come at all.
+const longLag = 3 * time.Second
+
+// newsworthy are kinds whose news may not come, those first that most depends on.
+var newsworthy = []string{"pods", "pods", "pods", "replicasets", "deployments", "statefulsets", "jobs", "replicationcontrollers", "nodes",
+	"persistentvolumeclaims", "services", "endpointslices", "poddisruptionbudgets", "cronjobs", "resourceclaims"}
+
+// staleKinds lets the controllers hear nothing of one kind for a while, again and again,
+// though they hear of the others: news is out of order.
+func (w *world) staleKinds() {
+	for at := w.within(busy / 8); at < busy; at += 5*time.Second + w.within(busy/12) {
+		kind, d := w.oneOf(newsworthy...), time.Second+w.within(longestDeaf)
+		w.later(at, fmt.Sprintf("the controllers hear nothing of %s for %s", kind, d), func() { w.deafen("controllers "+kind, d) })
+	}
+}
+
+// longestDeaf is how long somebody hears nothing at most.
+const longestDeaf = 25 * time.Second
+
+// badNodes lets nodes fall silent, lose power, lose their agent and leave.
+func (w *world) badNodes() {
+	for range 1 + w.rng.IntN(4) {
 		m := w.nodes[w.rng.IntN(len(w.nodes))]
-		switch w.rng.IntN(4) {
+		switch w.rng.IntN(5) {
+		case 4:
+			// So long that its pods are thought to be elsewhere, and it comes back.
+			d := 90*time.Second + w.within(time.Minute)
+			w.later(w.within(busy/3), fmt.Sprintf("%s is silent for %s", m.name, d), func() { w.silence(m, d) })
 		case 3:
 			away := 5*time.Second + w.within(2*time.Minute)
 			w.later(w.within(busy/2), fmt.Sprintf("%s is taken out for %s", m.name, away), func() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +26,9 @@ var (
 	first    = flag.Bool("first", false, "end with the first seed that fails")
 	// share is given to a child process: "1/2" lives the second half.
 	share = flag.String("share", "", "live the seeds that leave this remainder, as 1/2")
+	// onlyProfile is a kind of trouble: the seeds of others are passed over.
+	onlyProfile = flag.String("profile", "", "live seeds of this kind of trouble alone, as 'two leaders'")
+	showTally   = flag.Bool("tally", false, "show what each component did in all lives, and how often it was cut short")
 	// until is given to a child process: no life begins later, in Unix seconds.
 	until = flag.Int64("until", 0, "begin no life after this time")
 )
@@ -96,9 +100,18 @@ func liveAll(t *testing.T, count int) {
 	}
 	k := newKeys(t)
 	lived, rare := 0, 0
-	defer func() { fmt.Printf(livedLine, lived) }()
-	for seed := *from; seed < *from+uint64(count); seed++ {
-		if seed%of != mine {
+	defer func() {
+		k.blame(t)
+		fmt.Printf(livedLine, lived)
+		if *share != "" {
+			fmt.Print(strings.Join(tallied(k.tally), ""))
+		} else {
+			tell(t, k.tally)
+		}
+	}()
+	for n := range uint64(count) {
+		seed := seedOf(n)
+		if n%of != mine {
 			continue
 		}
 		if *until != 0 && time.Now().Unix() > *until {
@@ -116,6 +129,16 @@ func liveAll(t *testing.T, count int) {
 			return
 		}
 	}
+}
+
+// seedOf is the n-th seed to live.
+func seedOf(n uint64) uint64 {
+	kinds := uint64(len(profiles))
+	at := slices.IndexFunc(profiles, func(p trouble) bool { return p.name == *onlyProfile })
+	if at < 0 {
+		return *from + n
+	}
+	return (*from/kinds+n)*kinds + uint64(at)
 }
 
 // repeats lives a seed that failed again, and says whether it fails again.
@@ -153,7 +176,7 @@ func split(t *testing.T, n, count int) {
 	var running sync.WaitGroup
 	for i := range n {
 		args := []string{"-test.run", "^TestSeeds$", "-share", fmt.Sprintf("%d/%d", i, n), "-seeds", fmt.Sprint(count),
-			"-from", fmt.Sprint(*from), fmt.Sprintf("-first=%v", *first), "-until", fmt.Sprint(last), "-test.timeout", "0"}
+			"-from", fmt.Sprint(*from), fmt.Sprintf("-first=%v", *first), "-profile", *onlyProfile, "-until", fmt.Sprint(last), "-test.timeout", "0"}
 		child := exec.CommandContext(ctx, self, args...)
 		child.Env = append(os.Environ(), childEnv)
 		child.Cancel = func() error {
@@ -170,7 +193,8 @@ func split(t *testing.T, n, count int) {
 		})
 	}
 	running.Wait()
-	lived := 0
+	lived, tally := 0, map[doing]*toll{}
+	defer tell(t, tally)
 	for i, err := range errs {
 		said, rerr := os.ReadFile(output(dir, i))
 		if err != nil || rerr != nil {
@@ -180,7 +204,7 @@ func split(t *testing.T, n, count int) {
 			part := 0
 			if _, err := fmt.Sscanf(line, livedLine, &part); err == nil {
 				lived += part
-			} else if strings.Contains(line, " failed once in ") {
+			} else if !hearTally(line, tally) && strings.Contains(line, " failed once in ") {
 				t.Log(strings.TrimSpace(line))
 			}
 		}
@@ -190,6 +214,19 @@ func split(t *testing.T, n, count int) {
 	}
 	if lived*100 < count*enough && !t.Failed() {
 		t.Errorf("only %d of %d seeds have lived in the time given", lived, count)
+	}
+}
+
+// tell shows a tally, when that is wanted.
+func tell(t *testing.T, tally map[doing]*toll) {
+	t.Helper()
+	if !*showTally {
+		return
+	}
+	t.Log("\n" + strings.Join(tallied(tally), ""))
+	sums := cuts(tally)
+	for _, who := range slices.Sorted(maps.Keys(sums)) {
+		t.Logf("%s: %d writes, and %d that it was cut short at", who, sums[who].done, sums[who].cut)
 	}
 }
 

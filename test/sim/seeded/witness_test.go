@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sampan-dev/sampan/client"
@@ -44,19 +45,23 @@ type oracle struct {
 	attended  bool
 	dirty     bool
 
-	bound     map[string]string          // pod UID to node, claim UID to volume
-	wanted    map[string][]wish          // replica set UID
-	succeeded map[string]map[string]bool // job UID to pods that did
-	counted   map[string]int32           // job UID to status.succeeded
-	writers   map[string]string          // a field of an object, to the component that writes it
-	records   map[string]string          // of an object's owner, the newest that was looked at
-	lies      map[string]time.Time       // a status that is not true, since when
-	ledger    map[string][]entry         // by resource, what the store wrote down
-	guarded   bool                       // the guarded deployment has been whole once
+	bound       map[string]string          // pod UID to node, claim UID to volume
+	bindings    map[string]binding         // pod UID
+	controllers map[string]types.UID       // pod UID to who controls it
+	gone        map[types.UID]time.Time    // who has been deleted, and when
+	wanted      map[string][]wish          // replica set UID
+	succeeded   map[string]map[string]bool // job UID to pods that did
+	counted     map[string]int32           // job UID to status.succeeded
+	writers     map[string]string          // a field of an object, to the component that writes it
+	records     map[string]string          // of an object's owner, the newest that was looked at
+	lies        map[string]time.Time       // a status that is not true, since when
+	ledger      map[string][]entry         // by resource, what the store wrote down
+	guarded     bool                       // the guarded deployment has been whole once
 }
 
 func newOracle(ctx context.Context, w *world) *oracle {
-	o := &oracle{w: w, objects: map[string]map[string]client.Object{}, revisions: map[string]int64{}, bound: map[string]string{},
+	o := &oracle{w: w, objects: map[string]map[string]client.Object{}, revisions: map[string]int64{}, bound: map[string]string{}, bindings: map[string]binding{},
+		controllers: map[string]types.UID{}, gone: map[types.UID]time.Time{},
 		wanted: map[string][]wish{}, succeeded: map[string]map[string]bool{}, counted: map[string]int32{},
 		writers: map[string]string{}, records: map[string]string{}, lies: map[string]time.Time{}, ledger: map[string][]entry{}}
 	for _, r := range followed {
@@ -141,6 +146,7 @@ func (o *oracle) hear(res string, kind watch.EventType, obj client.Object) {
 	}
 	o.revisions[uid] = revision
 	if kind == watch.Deleted {
+		o.gone[obj.GetUID()] = time.Now()
 		delete(o.objects[res], key(obj))
 	} else {
 		o.objects[res][key(obj)] = obj

@@ -53,8 +53,12 @@ type keys struct {
 	authority *pki.Authority
 	tokens    *pki.TokenKey
 	verdicts  *resource.Verdicts
-	kinds     []*kinds.Kind
-	fields    map[string][]string // by a record of owners, those that it names
+	declared  declarations
+	// tally is what components did; undeclared is what of it they had not declared.
+	tally      map[doing]*toll
+	undeclared map[doing]bool
+	kinds      []*kinds.Kind
+	fields     map[string][]string // by a record of owners, those that it names
 }
 
 func newKeys(t *testing.T) keys {
@@ -67,7 +71,12 @@ func newKeys(t *testing.T) keys {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return keys{authority, tokens, &resource.Verdicts{}, kindtable.Kinds(), map[string][]string{}}
+	declared, err := newDeclarations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys{authority: authority, tokens: tokens, verdicts: &resource.Verdicts{}, declared: declared, tally: map[doing]*toll{},
+		undeclared: map[doing]bool{}, kinds: kindtable.Kinds(), fields: map[string][]string{}}
 }
 
 // plan is one thing that the world will do.
@@ -100,7 +109,8 @@ type world struct {
 	begin   time.Time
 	steps   int
 	plans   int
-	over    bool // trouble is over
+	over    bool   // trouble is over
+	acting  string // the life whose deed happens now
 	// rivals says that two schedulers have been at work: what they promise together a
 	// node may refuse.
 	rivals bool
@@ -247,9 +257,6 @@ func (w *world) fail(format string, args ...any) {
 
 // connect gives a component a line of its own.
 func (w *world) connect(l *life, as string, id identity.Identity) client.Transport {
-	if as != "" {
-		as += " "
-	}
 	return &line{Transport: door{w, id}, gate: w.gate, life: l, as: as, acked: w.ack}
 }
 
@@ -342,6 +349,7 @@ func (w *world) recover() {
 	w.over = true
 	w.trouble = trouble{name: "over"}
 	clear(w.gate.silent)
+	clear(w.gate.deaf)
 	agenda := w.agenda
 	w.agenda = nil
 	w.note("the trouble is over")
