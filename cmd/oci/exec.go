@@ -90,8 +90,8 @@ func (p *program) exec(id string, o container.OCIExec, console string) error {
 	if !o.Detach {
 		signal.Notify(signals, forwarded()...)
 	}
-	o.Started = func(child *os.Process) {
-		go forward(signals, &term, func(s syscall.Signal) { _ = child.Signal(s) })
+	o.Started = func(pid int) {
+		go forward(signals, &term, func(s syscall.Signal) { _ = syscall.Kill(pid, s) })
 	}
 	code, err := p.oci.Exec(p.ctx, id, o)
 	if cerr := term.close(); err == nil {

@@ -45,16 +45,20 @@ type OCICreate struct {
 	Stdio [3]*os.File
 	// Preserved are descriptors that the program inherits after stderr.
 	Preserved []*os.File
+	// start starts it as well.
+	start bool
 }
 
 // ociRecord is what is kept between commands.
 type ociRecord struct {
-	ID, Bundle  string
-	PID         int
-	Ticks       uint64
-	Boot        string
-	Created     time.Time
-	Cgroup      string
+	ID, Bundle string
+	PID        int
+	Ticks      uint64
+	Boot       string
+	Created    time.Time
+	Cgroup     string
+	// Born is the directory of the unified hierarchy that its processes are born in.
+	Born        string
 	Annotations map[string]string
 	Hooks       *specs.Hooks
 }
@@ -129,15 +133,21 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	if err := errors.Join(group.Create(), group.Throttle()); err != nil {
 		return err
 	}
-	p.CgroupProcs = group.Procs()
-	p.StartFIFO = filepath.Join(r.dir(rec.ID), startFIFO)
+	if err := bindSourcesExist(p); err != nil {
+		return err
+	}
+	child.Cgroup, p.CgroupProcs = group.Join()
+	rec.Born = child.Cgroup
 	// The root is attached where it is, which is where hooks look for it; its owners
 	// are the caller's business.
 	p.Root.Mountpoint, p.Root.Mapped = root, true
 	p.Hooks = planHooks(spec.Hooks)
 	p.Process.Preserved = len(opt.Preserved)
-	if err := unix.Mkfifo(p.StartFIFO, 0o600); err != nil {
-		return &os.PathError{Op: "mkfifo", Path: p.StartFIFO, Err: err}
+	if !opt.start {
+		p.StartFIFO = filepath.Join(r.dir(rec.ID), startFIFO)
+		if err := unix.Mkfifo(p.StartFIFO, 0o600); err != nil {
+			return &os.PathError{Op: "mkfifo", Path: p.StartFIFO, Err: err}
+		}
 	}
 	if p.Process.UserNS == filepath.Join(r.runDir(rec.ID), userPin) {
 		if err := r.pinUserNS(mappingsOf(spec, nil), p.Process.UserNS); err != nil {
@@ -156,16 +166,28 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 		rec.PID, rec.Ticks = pid, startTicks(pid)
 		return o.creatorHooks(ctx, rec)
 	}
-	proc, err := o.launch(ctx, p, child, s)
+	ready := func(pid int) error {
+		rec.PID, rec.Ticks = pid, startTicks(pid)
+		if err := writeVolatile(r.file(rec.ID, stateFile), rec); err != nil {
+			return err
+		}
+		return writePid(opt.PidFile, rec.PID)
+	}
+	if opt.start {
+		s.ready = ready
+	}
+	pid, err := o.launch(ctx, p, child, s)
 	if err != nil {
 		return err
 	}
-	rec.PID, rec.Ticks = proc.Pid, startTicks(proc.Pid)
-	_ = proc.Release() // never fails
-	if err := writeVolatile(r.file(rec.ID, stateFile), rec); err != nil {
+	if opt.start {
+		return o.runHooks(ctx, rec, "poststart", false)
+	}
+	if err := ready(pid); err != nil {
+		killChild(pid)
 		return err
 	}
-	return writePid(opt.PidFile, rec.PID)
+	return nil
 }
 
 // writeVolatile writes what a reboot voids: a container of this command line does

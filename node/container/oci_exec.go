@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -18,8 +17,9 @@ type OCIExec struct {
 	Console func(master *os.File) error
 	// Detach returns as soon as the process runs; the code is 0 then.
 	Detach bool
-	// Started hears of the process, when there is somebody to pass signals on.
-	Started   func(*os.Process)
+	// Started hears of the process, when there is somebody to pass signals on. The
+	// number is the process's own until Exec returns.
+	Started   func(pid int)
 	Stdio     [3]*os.File
 	Preserved []*os.File
 }
@@ -46,33 +46,20 @@ func (o *OCI) Exec(ctx context.Context, id string, opt OCIExec) (int, error) {
 	}
 	t := os.NewFile(uintptr(target), "pidfd")
 	defer t.Close()
-	child := &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", rec.PID)}
+	child := &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", rec.PID), Cgroup: rec.Born}
 	p.Process.Preserved = len(opt.Preserved)
-	proc, err := o.launch(ctx, p, child, stage{stdio: opt.Stdio, console: opt.Console, target: t, preserved: opt.Preserved})
+	pid, err := o.launch(ctx, p, child, stage{stdio: opt.Stdio, console: opt.Console, target: t, preserved: opt.Preserved})
 	if err != nil {
 		return codeOf(err), fmt.Errorf("exec in container %q: %w", id, err)
 	}
-	if err := writePid(opt.PidFile, proc.Pid); err != nil {
+	if err := writePid(opt.PidFile, pid); err != nil {
 		return -1, err
 	}
 	if opt.Detach {
-		return 0, proc.Release()
+		return 0, nil
 	}
 	if opt.Started != nil {
-		opt.Started(proc)
+		opt.Started(pid)
 	}
-	return waitCode(proc)
-}
-
-// waitCode waits for a child and gives its exit code as a shell does.
-func waitCode(p *os.Process) (int, error) {
-	st, err := p.Wait()
-	if err != nil {
-		return -1, err
-	}
-	ws := st.Sys().(syscall.WaitStatus)
-	if ws.Signaled() {
-		return 128 + int(ws.Signal()), nil
-	}
-	return ws.ExitStatus(), nil
+	return waitChild(pid)
 }

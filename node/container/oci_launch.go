@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +25,9 @@ type stage struct {
 	preserved []*os.File
 	// hooks runs those of the creator, and gives the state that the container's read.
 	hooks func(pid int) ([]byte, error)
+	// ready, when there is one, is called when the container is ready to be started,
+	// and then it is.
+	ready func(pid int) error
 }
 
 // launchError is what a stage has reported.
@@ -42,78 +47,121 @@ func codeOf(err error) int {
 	return startFailed
 }
 
-// launch starts a stage as a child of this process. It returns when a container
-// is ready to be started, and an exec when its program runs.
-func (o *OCI) launch(ctx context.Context, p *plan.Plan, child *plan.Child, s stage) (*os.Process, error) {
+// launch starts the first process of a container, or an exec, as a child of this
+// process: a list of system calls where that will do, else a stage. It returns when
+// a container is ready to be started, or with stage.ready when its program runs,
+// and an exec when its program runs.
+func (o *OCI) launch(ctx context.Context, p *plan.Plan, child *plan.Child, s stage) (int, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer null.Close()
+	for i := range s.stdio {
+		if s.stdio[i] == nil || p.Process.TTY {
+			s.stdio[i] = null
+		}
+	}
+	if s.target == nil {
+		s.target = null
+	}
+	pid, started, err := o.launchList(p, child, &s)
+	if err == nil || started {
+		return pid, err
+	}
+	o.runtime().log.Debug("a stage does what a list of calls cannot", "why", err)
+	return o.launchStage(ctx, p, child, s)
+}
+
+func (o *OCI) launchStage(ctx context.Context, p *plan.Plan, child *plan.Child, s stage) (int, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, os.NewSyscallError("socketpair", err)
+		return 0, os.NewSyscallError("socketpair", err)
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control")
 	defer ours.Close()
 	conn, err := net.FileConn(ours)
 	if err != nil {
 		theirs.Close()
-		return nil, err
+		return 0, err
 	}
 	control := conn.(*net.UnixConn)
 	defer control.Close()
 	defer context.AfterFunc(ctx, func() { control.Close() })()
-	proc, err := o.fork(p, child, s, theirs)
+	pid, err := o.forkStage(p, child, s, theirs)
 	theirs.Close()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	if err := o.reports(control, p, &s, proc.Pid); err != nil {
-		_ = proc.Kill() // it may have ended
-		_, _ = proc.Wait()
-		return nil, err
+	if err := o.reports(control, p, &s, pid); err != nil {
+		killChild(pid)
+		return 0, err
 	}
-	return proc, nil
+	return pid, nil
 }
 
-func (o *OCI) fork(p *plan.Plan, child *plan.Child, s stage, control *os.File) (*os.Process, error) {
+// killChild ends and reaps a child of ours; its number is its own until then.
+func killChild(pid int) {
+	_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
+	_, _ = waitChild(pid)
+}
+
+// waitChild waits for a child of ours and gives its exit code as a shell does.
+func waitChild(pid int) (int, error) {
+	var ws unix.WaitStatus
+	_, err := unix.Wait4(pid, &ws, 0, nil)
+	for errors.Is(err, unix.EINTR) {
+		_, err = unix.Wait4(pid, &ws, 0, nil)
+	}
+	if err != nil {
+		return -1, os.NewSyscallError("wait4", err)
+	}
+	if ws.Signaled() {
+		return 128 + int(ws.Signal()), nil
+	}
+	return ws.ExitStatus(), nil
+}
+
+func (o *OCI) forkStage(p *plan.Plan, child *plan.Child, s stage, control *os.File) (int, error) {
 	exe, err := o.Keeper()
 	if err != nil {
-		return nil, fmt.Errorf("keeper program: %w", err)
+		return 0, fmt.Errorf("keeper program: %w", err)
 	}
 	defer exe.Close()
 	file, err := planFileFor(p)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	defer file.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	files := []uintptr{s.stdio[0].Fd(), s.stdio[1].Fd(), s.stdio[2].Fd(), file.Fd(), control.Fd(), s.target.Fd()}
+	for _, f := range s.preserved {
+		files = append(files, f.Fd())
+	}
+	// The program's number must not be one of those that the child has something at.
+	self, err := unix.FcntlInt(exe.Fd(), unix.F_DUPFD_CLOEXEC, len(files)+3)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	defer null.Close()
-	files := s.stdio[:]
-	for i := range files {
-		if files[i] == nil || p.Process.TTY {
-			files[i] = null
-		}
+	defer unix.Close(self)
+	return forkChild(child, fmt.Sprintf("/proc/self/fd/%d", self), []string{"sampan-keeper", "stage"}, files)
+}
+
+// forkChild starts a program in the namespaces, and in the cgroup of the unified
+// hierarchy, that must be there before it.
+func forkChild(c *plan.Child, path string, argv []string, files []uintptr) (pid int, err error) {
+	attr := &syscall.ProcAttr{
+		Dir: "/", Env: []string{"GOGC=off", "GOMAXPROCS=2", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}, Files: files,
+		Sys: &syscall.SysProcAttr{Cloneflags: c.Flags, Setsid: true},
 	}
-	files = append(files[:3:3], file, control)
-	if s.target == nil {
-		s.target = null
-	}
-	files = append(append(files, s.target), s.preserved...)
-	attr := &os.ProcAttr{
-		Dir: "/", Env: []string{"GOGC=off", "GOMAXPROCS=2"}, Files: files,
-		Sys: &syscall.SysProcAttr{Cloneflags: child.Flags, Setsid: true},
-	}
-	var proc *os.Process
-	start := func() (err error) {
-		proc, err = os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), []string{"sampan-keeper", "stage"}, attr)
+	fork := func() error {
+		pid, err = forkInto(c.Cgroup, path, argv, attr)
 		return err
 	}
-	if child.PIDNS == "" {
-		err := start()
-		return proc, err
+	if c.PIDNS == "" {
+		return pid, fork()
 	}
-	err = onLostThread(func() error {
-		ns, err := os.Open(child.PIDNS)
+	return pid, onLostThread(func() error {
+		ns, err := os.Open(c.PIDNS)
 		if err != nil {
 			return err
 		}
@@ -121,9 +169,35 @@ func (o *OCI) fork(p *plan.Plan, child *plan.Child, s stage, control *os.File) (
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWPID); err != nil {
 			return fmt.Errorf("enter pid namespace: %w", err)
 		}
-		return start()
+		return fork()
 	})
-	return proc, err
+}
+
+// forkInto forks into a cgroup. Where the kernel cannot (before Linux 5.7, or with
+// clone3 forbidden) the child is moved there, which takes longer.
+func forkInto(group, path string, argv []string, attr *syscall.ProcAttr) (int, error) {
+	if group == "" {
+		return syscall.ForkExec(path, argv, attr)
+	}
+	dir, err := unix.Open(group, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, &os.PathError{Op: "open", Path: group, Err: err}
+	}
+	defer unix.Close(dir)
+	attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, dir
+	pid, err := syscall.ForkExec(path, argv, attr)
+	if err == nil {
+		return pid, nil
+	}
+	attr.Sys.UseCgroupFD = false
+	if pid, err = syscall.ForkExec(path, argv, attr); err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+		killChild(pid)
+		return 0, err
+	}
+	return pid, nil
 }
 
 // reports reads what the stage says: for a container until it is ready, for an
@@ -163,9 +237,32 @@ func (o *OCI) reports(control *net.UnixConn, p *plan.Plan, s *stage, pid int) er
 			}
 		}
 		if rep.Ready && p.Kind == plan.Init {
-			return nil
+			if s.ready == nil {
+				return nil
+			}
+			if err := s.ready(pid); err != nil {
+				return err
+			}
+			return o.goOn(control)
 		}
 	}
+}
+
+// goOn starts a container that waits at its control socket, and returns when its
+// program runs.
+func (o *OCI) goOn(control *net.UnixConn) error {
+	if err := sendMessage(control, plan.Report{Ready: true}); err != nil {
+		return err
+	}
+	var rep plan.Report
+	_, err := recvMessage(control, &rep)
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+		return nil // close-on-exec
+	}
+	if err != nil {
+		return err
+	}
+	return &launchError{rep.Code, rep.Error}
 }
 
 // ConsoleSocket hands the tty's master to whoever listens on a unix socket, as

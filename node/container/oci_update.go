@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/node/container/cgroup"
 )
@@ -103,30 +101,15 @@ func (o *OCI) Wait(id string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	var ws syscall.WaitStatus
-	for {
-		_, err := unix.Wait4(rec.PID, (*unix.WaitStatus)(&ws), 0, nil)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return -1, fmt.Errorf("wait for container %q: %w", id, err)
-		}
-		break
+	code, err := waitChild(rec.PID)
+	if err != nil {
+		return -1, fmt.Errorf("wait for container %q: %w", id, err)
 	}
-	if ws.Signaled() {
-		return 128 + int(ws.Signal()), nil
-	}
-	return ws.ExitStatus(), nil
+	return code, nil
 }
 
 // Run is `run` without the wait: Create and Start in one.
 func (o *OCI) Run(ctx context.Context, id string, opt OCICreate) error {
-	if err := o.Create(ctx, id, opt); err != nil {
-		return err
-	}
-	if err := o.Start(ctx, id); err != nil {
-		return errors.Join(err, o.Delete(context.WithoutCancel(ctx), id, true))
-	}
-	return nil
+	opt.start = true
+	return o.Create(ctx, id, opt)
 }

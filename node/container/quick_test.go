@@ -38,7 +38,9 @@ func TestQuick(t *testing.T) {
 				specs.Mount{Destination: "/a/new/directory", Source: volume, Type: "bind", Options: []string{"rbind", "rw"}},
 				specs.Mount{Destination: "/a/file", Source: file, Type: "bind", Options: []string{"bind", "ro"}})
 		}},
-		{"user", "sampan-init", func(c *CreateConfig) { c.Spec.Process.User = specs.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{5}} }},
+		{"user", "sampan-init", func(c *CreateConfig) {
+			c.Spec.Process.User = specs.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{5}}
+		}},
 		{"terminal", "sampan-keeper", func(c *CreateConfig) { c.TTY = true }},
 		{"not there", "sampan-keeper", func(c *CreateConfig) { c.Spec.Process.Args = []string{"/bin/nothing"} }},
 	} {

@@ -70,8 +70,8 @@ func fits(p *plan.Plan) error {
 	switch {
 	case p.Version != plan.Version || p.Kind != plan.Init:
 		return fmt.Errorf("%w: plan of version %d for %q", ErrStage, p.Version, p.Kind)
-	case p.Hooks != nil, len(p.Sysctls) > 0:
-		return fmt.Errorf("%w: hooks or sysctls", ErrStage)
+	case p.Hooks != nil:
+		return fmt.Errorf("%w: hooks", ErrStage)
 	case p.Process.TTY, p.Process.Preserved > 0, p.Process.UserNS != "":
 		return fmt.Errorf("%w: a terminal, descriptors or a user namespace", ErrStage)
 	case len(p.Process.Args) == 0 || p.Process.Args[0] == "":

@@ -26,6 +26,7 @@ const (
 	atEmptyPath = 0x1000
 	atRecursive = 0x8000
 
+	resolveNoXdev       = 0x01
 	resolveNoMagiclinks = 0x02
 	resolveNoSymlinks   = 0x04
 	resolveBeneath      = 0x08

@@ -190,6 +190,7 @@ func (w *world) devices(dev value) {
 // enterRoot makes the root the root of the mount namespace, leaves the host's
 // behind, and hides what must not be seen.
 func (w *world) enterRoot() {
+	w.sysctls()
 	old := w.sys(syscall.SYS_OPENAT, u(atFdcwd), w.str("/"), n(oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC), n(0)).keep()
 	w.sys(syscall.SYS_FCHDIR, w.root)
 	w.sys(syscall.SYS_PIVOT_ROOT, w.str("."), w.str("."))
@@ -212,6 +213,23 @@ func (w *world) enterRoot() {
 	}
 	if w.p.Root.Readonly {
 		w.setattr(w.root, 0, attrRdonly, 0, 0)
+	}
+}
+
+// sysctls are written through a procfs of our own that is attached nowhere, so
+// that nothing in the image can be in the way.
+func (w *world) sysctls() {
+	if len(w.p.Sysctls) == 0 {
+		return
+	}
+	proc := w.filesystem("proc", "proc", nil, 0)
+	for name, text := range w.p.Sysctls {
+		if !strings.Contains(name, "/") {
+			name = strings.ReplaceAll(name, ".", "/")
+		}
+		fd := w.openat2(proc, "sys/"+name, w.how(syscall.O_WRONLY, 0, resolveBeneath|resolveNoSymlinks|resolveNoXdev)).keep()
+		w.sys(syscall.SYS_WRITE, fd, w.str(text), n(len(text)))
+		w.sys(syscall.SYS_CLOSE, fd)
 	}
 }
 
