@@ -18,7 +18,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -36,8 +35,12 @@ import (
 	"github.com/sampan-dev/sampan/kinds/all"
 )
 
-// maxTries bounds how often a request is sent until a configuration is in force.
-const maxTries = 500
+// maxTries bounds how often a request is sent until a configuration is in force,
+// breath is the time between two.
+const (
+	maxTries = 1000
+	breath   = 10 * time.Millisecond
+)
 
 var update = flag.Bool("update", false, "write what was seen into the transcripts")
 
@@ -123,7 +126,7 @@ func (s *stage) as(name string, groups ...string) *http.Client {
 	tr := &http.Transport{ForceAttemptHTTP2: true,
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: s.ca.Pool(), Certificates: []tls.Certificate{*leaf}}}
 	s.t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 20 * time.Second}
+	return &http.Client{Transport: tr, Timeout: time.Minute}
 }
 
 func must(t *testing.T, err error) {
@@ -236,6 +239,7 @@ func (s *stage) request(verb string, opts map[string]string, text string) string
 		if verb == "until" && answer.StatusCode < 300 {
 			s.remove(who, path+"/"+nameOf(raw))
 		}
+		<-time.After(breath)
 		r.Body = io.NopCloser(bytes.NewReader(body))
 	}
 	return "never saw " + opts["has"]
@@ -342,7 +346,7 @@ func (s *stage) noted() string {
 		if line.AuditID == s.last {
 			break
 		}
-		runtime.Gosched()
+		<-time.After(breath)
 	}
 	var out []string
 	for key, value := range line.Annotations {
