@@ -84,7 +84,7 @@ var fences = []fence{
 	{"k8s.io/apiextensions-apiserver/pkg/apiserver", []string{"control/apiserver/crd", "kinds/apiextensions"}, "what a schema means is asked in two places: where a definition is judged, and where it is served", false},
 	{"k8s.io/kube-aggregator/pkg/apis", []string{"control/apiserver", "control/controller", "internal/scheme", "kinds/apiregistration", "test"}, "its types alone", false},
 	{"k8s.io/pod-security-admission", []string{"control/apiserver/admit"}, "one rule judges pods; its admission package would drag the clientset in", false},
-	{"k8s.io/dynamic-resource-allocation", []string{"control/scheduler/device", "control/scheduler/plugin/devices", "kinds/resource"}, "which devices fit is asked in one plugin, over one set of books; whether a selector compiles where claims are judged", false},
+	{"k8s.io/dynamic-resource-allocation", []string{"control/scheduler/device", "control/scheduler/plugin/devices", "control/controller/devicetaint", "kinds/resource"}, "which devices fit is asked in one plugin, over one set of books; whether a selector compiles where claims are judged; whose taints are not tolerated where pods are evicted", false},
 	{"k8s.io/kube-scheduler", []string{"control/scheduler/profile", "control/scheduler/extender"}, "the form of configurations and of questions to extenders; decisions know neither", false},
 	{"k8s.io/kubelet", []string{"node/agent", "node/volume", "node/device", "cmd/sampan"}, "what a node's plugins speak, and the form of its configuration", true},
 	{"k8s.io/kubernetes", []string{"test/conformance"}, "never: upstream's tests alone", false},

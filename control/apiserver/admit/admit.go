@@ -92,6 +92,7 @@ func static(cfg Config) Chain {
 		{"NodeDeclaredFeatureValidator", nodeFeatures{objects: cfg.Objects}},
 		{"PodResizeValidator", podResize{objects: cfg.Objects}},
 		{"", deviceRules{objects: cfg.Objects, authz: cfg.Authz}},
+		{"", deviceTaints{now: cfg.Now}},
 		{"", escalation{authz: cfg.Authz}},
 	}
 }

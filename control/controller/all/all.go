@@ -18,6 +18,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/csrsigning"
 	"github.com/sampan-dev/sampan/control/controller/daemonset"
 	"github.com/sampan-dev/sampan/control/controller/deployment"
+	"github.com/sampan-dev/sampan/control/controller/devicetaint"
 	"github.com/sampan-dev/sampan/control/controller/disruption"
 	"github.com/sampan-dev/sampan/control/controller/endpoints"
 	"github.com/sampan-dev/sampan/control/controller/endpointslice"
@@ -147,6 +148,9 @@ func (s *Set) build(shared controller.Config, cfg Config) error {
 	add(as(ephemeralvolume.New(shared)))
 	add(as(resourceclaim.New(shared)))
 	add(as(resourceclaim.NewReleaser(shared)))
+	evictor, err := devicetaint.New(shared)
+	add(as(evictor, err))
+	add(as(devicetaint.NewTeller(shared, evictor)))
 	add(as(attachdetach.New(shared)))
 	add(as(expand.New(shared)))
 	add(as(pvprotection.New(shared)))
