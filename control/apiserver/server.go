@@ -29,6 +29,7 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/control/apiserver/serviceip"
 	"github.com/sampan-dev/sampan/control/apiserver/webhook"
+	"github.com/sampan-dev/sampan/internal/gather"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pki"
 )
@@ -253,7 +254,7 @@ func (s *Server) listen(ctx context.Context) error {
 			_ = srv.Close() // watches do not end by themselves
 		}
 	}()
-	err := srv.Serve(tls.NewListener(s.cfg.Listener, srv.TLSConfig))
+	err := srv.Serve(tls.NewListener(gather.Listener{Listener: s.cfg.Listener}, srv.TLSConfig))
 	if errors.Is(err, http.ErrServerClosed) {
 		<-stopped
 		return context.Cause(ctx)
