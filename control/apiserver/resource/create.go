@@ -40,11 +40,6 @@ func (c *call) create(ctx context.Context) (*answer, error) {
 	if err := c.matchNamespace(obj); err != nil {
 		return nil, err
 	}
-	if rv := obj.GetResourceVersion(); rv != "" && rv != "0" {
-		return nil, plainStatus(http.StatusInternalServerError, metav1.StatusReasonUnknown,
-			"resourceVersion should not be set on objects to be created")
-	}
-	obj.SetResourceVersion("")
 	if err := c.prepareNew(ctx, obj, true); err != nil {
 		return nil, err
 	}
@@ -138,8 +133,14 @@ func (c *call) bearOnce(ctx context.Context, obj kinds.Object) (err error) {
 }
 
 // insert stores obj; should only the record of field owners make it too large,
-// it is stored without.
+// it is stored without. As upstream, only here, after whoever may refuse it, does it
+// matter that the object claims to be in the store.
 func (c *call) insert(ctx context.Context, obj kinds.Object) error {
+	if rv := obj.GetResourceVersion(); rv != "" && rv != "0" {
+		return plainStatus(http.StatusInternalServerError, metav1.StatusReasonUnknown,
+			"resourceVersion should not be set on objects to be created")
+	}
+	obj.SetResourceVersion("")
 	put := func() error {
 		held := c.stored(obj)
 		if err := c.storage.create(ctx, held); err != nil {

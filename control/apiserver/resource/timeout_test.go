@@ -16,11 +16,11 @@ func TestTimeoutOf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := timeoutOf(q); got != want || err != nil {
+		if got, err := TimeoutOf(q); got != want || err != nil {
 			t.Errorf("%q: %v, %v", query, got, err)
 		}
 	}
-	_, err := timeoutOf(url.Values{"timeout": {"soon"}})
+	_, err := TimeoutOf(url.Values{"timeout": {"soon"}})
 	if err == nil || err.Error() != `invalid timeout specified in the request URL - time: invalid duration "soon"` {
 		t.Errorf("soon: %v", err)
 	}
