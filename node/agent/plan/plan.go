@@ -153,6 +153,9 @@ func (p *planner) run() {
 		p.withoutSandbox()
 		return
 	}
+	if p.reset() {
+		return
+	}
 	p.ephemeral()
 	ready := p.inits()
 	if p.out.Finished {

@@ -123,6 +123,8 @@ func parsePod(pod *corev1.Pod, fields []string) {
 		for _, name := range strings.Split(value, ",") {
 			c := corev1.Container{Name: strings.TrimSuffix(name, "!"), Image: "i"}
 			switch key {
+			case "all": // x:42: when x ends with 42 all start over
+				startOver(pod, name)
 			case "restart":
 				pod.Spec.RestartPolicy = corev1.RestartPolicy(value)
 			case "init":
@@ -137,6 +139,20 @@ func parsePod(pod *corev1.Pod, fields []string) {
 				e.Name = name
 				pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers, e)
 			}
+		}
+	}
+}
+
+func startOver(pod *corev1.Pod, rule string) {
+	name, text, _ := strings.Cut(rule, ":")
+	code, _ := strconv.Atoi(text)
+	for c := range mains(pod) {
+		if c.Name == name {
+			c.RestartPolicyRules = append(c.RestartPolicyRules, corev1.ContainerRestartRule{
+				Action: corev1.ContainerRestartRuleActionRestartAllContainers,
+				ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{
+					Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{int32(code)}},
+			})
 		}
 	}
 }

@@ -1,10 +1,13 @@
 package plan
 
 import (
+	"iter"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/node/agent/actual"
 )
 
 // How long a container that keeps ending is held back: upstream's numbers.
@@ -57,10 +60,9 @@ func (c Crash) Restarted(now, finished time.Time) Crash {
 // Restarts reports whether a container that ended with that code is started
 // again: by its own rules, else its own policy, else the pod's.
 func Restarts(pod *corev1.Pod, c *corev1.Container, code int32) bool {
-	for _, rule := range c.RestartPolicyRules {
-		if rule.Action == corev1.ContainerRestartRuleActionRestart && matches(rule.ExitCodes, code) {
-			return true
-		}
+	switch rule(c, code) {
+	case corev1.ContainerRestartRuleActionRestart, corev1.ContainerRestartRuleActionRestartAllContainers:
+		return true
 	}
 	policy := pod.Spec.RestartPolicy
 	if c.RestartPolicy != nil {
@@ -73,6 +75,126 @@ func Restarts(pod *corev1.Pod, c *corev1.Container, code int32) bool {
 		return code != 0
 	}
 	return true
+}
+
+// rule is the action of the first of a container's rules that is about that code, ""
+// for none.
+func rule(c *corev1.Container, code int32) corev1.ContainerRestartRuleAction {
+	for _, r := range c.RestartPolicyRules {
+		if matches(r.ExitCodes, code) {
+			return r.Action
+		}
+	}
+	return ""
+}
+
+// RestartsAll reports whether all of the pod's containers start over when this one
+// ends with that code (KEP-5532).
+func RestartsAll(c *corev1.Container, code int32) bool {
+	return rule(c, code) == corev1.ContainerRestartRuleActionRestartAllContainers
+}
+
+// MayRestartAll reports whether some end of some container makes all start over.
+func MayRestartAll(pod *corev1.Pod) bool {
+	for c := range mains(pod) {
+		for _, r := range c.RestartPolicyRules {
+			if r.Action == corev1.ContainerRestartRuleActionRestartAllContainers {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Resetting reports whether all containers are on their way out because of one that
+// ended so: it is there until the last of the others is gone.
+func Resetting(pod *corev1.Pod, now *actual.Pod) bool {
+	for i := range now.Containers {
+		if c := &now.Containers[i]; source(pod, c) {
+			return true
+		}
+	}
+	return false
+}
+
+// source is a container that ended in such a way.
+func source(pod *corev1.Pod, now *actual.Container) bool {
+	if now.State != actual.Exited {
+		return false
+	}
+	for c := range mains(pod) {
+		if c.Name == now.Name {
+			return RestartsAll(c, now.ExitCode)
+		}
+	}
+	return false
+}
+
+// mains are the containers of a pod but the ephemeral ones.
+func mains(pod *corev1.Pod) iter.Seq[*corev1.Container] {
+	return func(yield func(*corev1.Container) bool) {
+		for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+			for i := range list {
+				if !yield(&list[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// reset starts the pod over in its sandbox and with its volumes: whatever runs is
+// killed without grace, then all containers are removed, those that asked for it
+// last. What comes after is a pod that has not begun.
+func (p *planner) reset() bool {
+	if !MayRestartAll(p.Pod) || !Resetting(p.Pod, p.Actual) {
+		return false
+	}
+	var live, others, sources []*actual.Container
+	for i := range p.Actual.Containers {
+		c := &p.Actual.Containers[i]
+		switch {
+		case !p.isMain(c.Name):
+		case running(c):
+			live = append(live, c)
+		case source(p.Pod, c):
+			sources = append(sources, c)
+		default:
+			others = append(others, c)
+		}
+	}
+	for _, c := range live {
+		p.kill(c, "killing", minGrace)
+	}
+	if len(live) > 0 || p.starting() {
+		return true
+	}
+	if len(others) == 0 {
+		others = sources
+	}
+	for _, c := range others {
+		p.add(Step{Kind: RemoveContainer, Container: c.Name, ID: c.ID})
+	}
+	return true
+}
+
+// starting: a container is being made, which must be seen before it can go too.
+func (p *planner) starting() bool {
+	for c := range mains(p.Pod) {
+		if p.Busy[Step{Kind: StartContainer, Container: c.Name}.Key()] {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *planner) isMain(name string) bool {
+	for c := range mains(p.Pod) {
+		if c.Name == name {
+			return true
+		}
+	}
+	return false
 }
 
 func matches(codes *corev1.ContainerRestartRuleOnExitCodes, code int32) bool {

@@ -43,11 +43,24 @@ func (r *Registrar) status(ctx context.Context, old corev1.NodeStatus) corev1.No
 	}
 	s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: r.cfg.NodeName})
 	policy := true
+	s.DeclaredFeatures = declared()
 	s.Features = &corev1.NodeFeatures{SupplementalGroupsPolicy: &policy}
 	fault := r.engine(ctx, &s)
 	r.images(ctx, &s)
 	r.conditions(&s, fault)
 	return s
+}
+
+// declared are those of the features that nodes declare (KEP-5328) which are on by
+// default in this version, and which this agent has; sorted. What is not here is not
+// done: a change of a pod's own resources (InPlacePodLevelResourcesVerticalScaling)
+// takes effect only with one of its containers'.
+func declared() []string {
+	return []string{
+		"ExtendWebSocketsToKubelet",
+		"InPlacePodVerticalScalingInitContainers",
+		"RestartAllContainersOnContainerExits",
+	}
 }
 
 // extra adds the resources that come and go.

@@ -15,7 +15,7 @@ import (
 // The conditions that the node's agent owns; all others are kept as they are.
 var owned = []corev1.PodConditionType{
 	corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
-	corev1.PodResizePending, corev1.PodResizeInProgress,
+	corev1.PodResizePending, corev1.PodResizeInProgress, corev1.AllContainersRestarting,
 }
 
 // Reasons of conditions, as upstream spells them.
@@ -47,6 +47,9 @@ func conditions(s *corev1.PodStatus, in Input) {
 	set(s, in, corev1.PodReady, ready(in, s, containers))
 	set(s, in, corev1.ContainersReady, containers)
 	set(s, in, corev1.PodScheduled, finding{status: true})
+	if plan.MayRestartAll(in.Pod) {
+		set(s, in, corev1.AllContainersRestarting, restartingAll(in, s))
+	}
 }
 
 // set appends one condition; its transition time moves only with its status.
@@ -98,6 +101,17 @@ func resizing(s *corev1.PodStatus, in Input) {
 	}
 }
 
+// restartingAll tells of a pod whose containers all start over.
+func restartingAll(in Input, s *corev1.PodStatus) finding {
+	if f, is := terminalFinding(s.Phase); is {
+		return f
+	}
+	if plan.Resetting(in.Pod, in.Actual) {
+		return finding{status: true, reason: "RestartAllContainersStarted", message: "container exited with restart policy rule"}
+	}
+	return finding{}
+}
+
 func sandboxReady(in Input) finding {
 	if box := in.Actual.Ready(); box != nil && (box.HostNet || len(box.IPs) > 0) {
 		return finding{status: true}
@@ -114,6 +128,12 @@ func initialized(in Input, s *corev1.PodStatus) finding {
 	}
 	if mainBegan(in) {
 		return finding{status: true}
+	}
+	// A pod that starts over in place is not taken for one that has never begun.
+	for _, c := range in.Old.Conditions {
+		if c.Type == corev1.PodInitialized && c.Status == corev1.ConditionTrue && plan.MayRestartAll(in.Pod) {
+			return finding{status: true}
+		}
 	}
 	var open []string
 	for i := range in.Pod.Spec.InitContainers {

@@ -83,6 +83,10 @@ func (b *builder) absent(st *corev1.ContainerStatus) {
 	}
 	st.RestartCount, st.LastTerminationState = b.old.RestartCount, b.old.LastTerminationState
 	switch {
+	case b.old.State.Waiting == nil && startsOver(b.in):
+		st.State.Waiting = &corev1.ContainerStateWaiting{Reason: restartingReason, Message: restartingMessage}
+		st.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{Reason: restartingReason, Message: restartingMessage, ExitCode: lostCode}
+		st.RestartCount = b.old.RestartCount + 1
 	case b.old.State.Terminated != nil:
 		st.State, st.ContainerID, st.ImageID, st.Image = b.old.State, b.old.ContainerID, b.old.ImageID, b.old.Image
 	case b.old.State.Running != nil:
@@ -100,6 +104,41 @@ func (b *builder) absent(st *corev1.ContainerStatus) {
 	default:
 		st.RestartCount = NextAttempt(b.old)
 	}
+}
+
+// Words about containers that were removed because all start over.
+const (
+	restartingReason  = "RestartingAllContainers"
+	restartingMessage = "The container is removed because RestartAllContainers in place"
+)
+
+// startsOver: what is not there was removed, or is being, since all containers start
+// over. The last of them may be gone by now; then the old status tells.
+func startsOver(in Input) bool {
+	if !plan.MayRestartAll(in.Pod) {
+		return false
+	}
+	if plan.Resetting(in.Pod, in.Actual) {
+		return true
+	}
+	for _, c := range in.Old.Conditions {
+		if c.Type == corev1.AllContainersRestarting && c.Status == corev1.ConditionTrue {
+			return true
+		}
+	}
+	for _, c := range spec.Containers(in.Pod) {
+		for _, list := range [][]corev1.ContainerStatus{in.Old.InitContainerStatuses, in.Old.ContainerStatuses} {
+			if st := find(list, c.Name); st != nil && st.State.Terminated != nil && plan.RestartsAll(c, st.State.Terminated.ExitCode) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// restarts: the container comes back after that end.
+func restarts(pod *corev1.Pod, c *corev1.Container, ended *corev1.ContainerStateTerminated) bool {
+	return ended.Reason == restartingReason || plan.Restarts(pod, c, ended.ExitCode)
 }
 
 // NextAttempt is the restart count that a container gets which is started now,

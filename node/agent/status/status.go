@@ -198,7 +198,7 @@ func (t *tally) count(pod *corev1.Pod, c *corev1.Container, st *corev1.Container
 	if ended.ExitCode == 0 {
 		t.succeeded++
 	}
-	if plan.Restarts(pod, c, ended.ExitCode) {
+	if restarts(pod, c, ended) {
 		t.again++
 	}
 }
@@ -219,7 +219,7 @@ func initsPending(in Input, s *corev1.PodStatus) (pending, failed bool) {
 		case ended == nil:
 			pending = pending || !began
 		case ended.ExitCode == 0:
-		case !plan.Restarts(in.Pod, c, ended.ExitCode):
+		case !restarts(in.Pod, c, ended):
 			return pending, true
 		default:
 			pending = true

@@ -171,3 +171,37 @@ func TestLostContainerIsSaidToBeLost(t *testing.T) {
 		t.Errorf("a %+v b %+v", a, b)
 	}
 }
+
+// All containers start over because x has ended with 42: see plan's transcripts.
+func TestRestartOfAllContainers(t *testing.T) {
+	rules := []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers,
+		ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}}}}
+	never := corev1.ContainerRestartPolicyNever
+	in := input(func(in *Input) {
+		in.Pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+		in.Pod.Spec.Containers[0].RestartPolicy, in.Pod.Spec.Containers[0].RestartPolicyRules = &never, rules
+	})
+	first, second := in.Pod.Spec.Containers[0].Name, in.Pod.Spec.Containers[1].Name
+	running := actual.Container{ID: "b0", Name: second, SandboxID: in.Actual.Sandboxes[0].ID, State: actual.Running, Started: now}
+	in.Actual.Containers = []actual.Container{running, exited("a0", first, 0, 42)}
+	in.Old = Compute(in)
+	if c := condition(in.Old, corev1.AllContainersRestarting); c.Status != corev1.ConditionTrue || c.Reason != "RestartAllContainersStarted" || in.Old.Phase != corev1.PodRunning {
+		t.Fatalf("%s %+v", in.Old.Phase, c)
+	}
+	in.Actual.Containers = nil // all are removed
+	s := Compute(in)
+	if c := condition(s, corev1.AllContainersRestarting); c.Status != corev1.ConditionFalse || s.Phase != corev1.PodRunning {
+		t.Errorf("%s %+v", s.Phase, c)
+	}
+	for _, st := range s.ContainerStatuses {
+		if w, last := st.State.Waiting, st.LastTerminationState.Terminated; w == nil || w.Reason != "RestartingAllContainers" || last == nil || last.ExitCode != 137 || st.RestartCount != 1 {
+			t.Errorf("%+v", st)
+		}
+	}
+	in.Old = s
+	in.Actual.Containers = []actual.Container{{ID: "a1", Name: first, SandboxID: running.SandboxID, Attempt: NextAttempt(&s.ContainerStatuses[0]), State: actual.Running, Started: now}}
+	s = Compute(in)
+	if st := find(s.ContainerStatuses, first); st.RestartCount != 1 || st.LastTerminationState.Terminated == nil || st.LastTerminationState.Terminated.Reason != "RestartingAllContainers" {
+		t.Errorf("%+v", st)
+	}
+}
