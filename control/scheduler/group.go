@@ -49,16 +49,15 @@ func writeLabels(b *strings.Builder, labels map[string]string) {
 
 // join puts a pod into its group.
 func (c *cluster) join(p *Pod) {
-	key := groupKey(p.Pod)
-	g, ok := c.groups[key]
+	g, ok := c.groups[p.key]
 	if !ok {
-		g = &group{key: key, namespace: p.Namespace, labels: p.Labels, deleting: p.DeletionTimestamp != nil, on: map[int]int32{}}
+		g = &group{key: p.key, namespace: p.Namespace, labels: p.Labels, deleting: p.DeletionTimestamp != nil, on: map[int]int32{}}
 		for _, t := range c.tallies {
 			if g.meant(t) {
 				g.tallies = append(g.tallies, t)
 			}
 		}
-		c.groups[key] = g
+		c.groups[p.key] = g
 	}
 	p.group = g
 	g.pods++

@@ -43,7 +43,8 @@ func (h *Held) Since(seen int) []*HeldTerm { return h.terms[seen:] }
 // maxDead is how many terms without holders are put up with.
 const maxDead = 256
 
-// holding is what pods of one namespace with the same affinity hold.
+// holding is what pods with the same affinity hold: those of one namespace, if any
+// term is about their own.
 type holding struct {
 	key   string
 	terms []*HeldTerm
@@ -61,7 +62,10 @@ func (c *cluster) hold(pod *corev1.Pod) *holding {
 	if err != nil {
 		return nil // it was read from the same encoding
 	}
-	key := pod.Namespace + "/" + string(raw)
+	key := string(raw)
+	if ownNamespace(&only) {
+		key = pod.Namespace + "/" + key
+	}
 	h, ok := c.holdings[key]
 	if !ok {
 		h = &holding{key: key}

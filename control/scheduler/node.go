@@ -126,6 +126,13 @@ type Pod struct {
 	node              *Node
 	group             *group
 	held              *holding
+	// ports and key are PodHostPorts and groupKey of the pod.
+	ports []HostPort
+	key   string
+}
+
+func newPod(pod *corev1.Pod) *Pod {
+	return &Pod{Pod: pod, Requests: Requests(pod), NonZero: NonZeroRequests(pod), ports: PodHostPorts(pod), key: groupKey(pod)}
 }
 
 // Node is a node with the pods that are, or are about to be, on it. Plugins only
@@ -191,7 +198,7 @@ func familiar(name string) string {
 func (n *Node) count(pod *Pod, sign int64) {
 	n.Requested.Add(pod.Requests, sign)
 	n.NonZero.Add(pod.NonZero, sign)
-	for _, port := range PodHostPorts(pod.Pod) {
+	for _, port := range pod.ports {
 		if n.HostPorts[port] += int(sign); n.HostPorts[port] == 0 {
 			delete(n.HostPorts, port)
 		}

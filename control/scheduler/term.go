@@ -34,7 +34,7 @@ func newTerm(pod *corev1.Pod, t *corev1.PodAffinityTerm, weight int64) (Term, bo
 		if out.byLabel, err = metav1.LabelSelectorAsSelector(t.NamespaceSelector); err != nil {
 			return Term{}, false
 		}
-	} else if len(t.Namespaces) == 0 {
+	} else if own(t) {
 		out.namespaces = []string{pod.Namespace}
 	}
 	return out, true
@@ -47,6 +47,25 @@ func (t *Term) Means(v View, namespace string, set map[string]string) bool {
 	}
 	return slices.Contains(t.namespaces, namespace) ||
 		t.byLabel != nil && t.byLabel.Matches(labels.Set(v.NamespaceLabels(namespace)))
+}
+
+// own says whether the term means the namespace of the pod that has it, whichever
+// that is.
+func own(t *corev1.PodAffinityTerm) bool { return t.NamespaceSelector == nil && len(t.Namespaces) == 0 }
+
+// ownNamespace says whether any affinity term of a pod is about its own namespace.
+func ownNamespace(a *corev1.Affinity) bool {
+	var hard []corev1.PodAffinityTerm
+	var soft []corev1.WeightedPodAffinityTerm
+	if near := a.PodAffinity; near != nil {
+		hard, soft = near.RequiredDuringSchedulingIgnoredDuringExecution, near.PreferredDuringSchedulingIgnoredDuringExecution
+	}
+	if far := a.PodAntiAffinity; far != nil {
+		hard = slices.Concat(hard, far.RequiredDuringSchedulingIgnoredDuringExecution)
+		soft = slices.Concat(soft, far.PreferredDuringSchedulingIgnoredDuringExecution)
+	}
+	return slices.ContainsFunc(hard, func(t corev1.PodAffinityTerm) bool { return own(&t) }) ||
+		slices.ContainsFunc(soft, func(t corev1.WeightedPodAffinityTerm) bool { return own(&t.PodAffinityTerm) })
 }
 
 // ByNamespaceLabels says whether Means looks at the labels of namespaces.

@@ -257,7 +257,7 @@ func (c *cluster) place(pod *corev1.Pod, node string) (news bool) {
 		}
 		c.lift(pod.UID)
 	}
-	c.put(&Pod{Pod: pod, Requests: Requests(pod), NonZero: NonZeroRequests(pod)}, c.node(node))
+	c.put(newPod(pod), c.node(node))
 	return true
 }
 

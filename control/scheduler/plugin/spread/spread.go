@@ -282,7 +282,19 @@ func (r *rating) domains(c *constraint, feasible []*scheduler.Node) (count int) 
 	return count
 }
 
-func (r *rating) ignores(n *scheduler.Node) bool { return r.strict && !hasLabels(n, r.soft) }
+// ignores says whether a node lacks a label that it must have. Who is in a domain has
+// its label, which is quicker to see.
+func (r *rating) ignores(n *scheduler.Node) bool {
+	if !r.strict {
+		return false
+	}
+	for _, c := range r.soft {
+		if c.Domain(n) < 0 {
+			return !hasLabels(n, r.soft)
+		}
+	}
+	return false
+}
 
 // Rate implements scheduler.Rating.
 func (r *rating) Rate(n *scheduler.Node) int64 {
