@@ -19,6 +19,8 @@ type JoinOptions struct {
 	NodeName string
 	// ContainerRuntime, KubeletConfig and KubeletConfigDir are as in UpOptions.
 	ContainerRuntime, KubeletConfig, KubeletConfigDir string
+	// RuntimeHandlers are as in UpOptions.
+	RuntimeHandlers map[string]string
 	// Verbose logs everything.
 	Verbose bool
 }
@@ -55,6 +57,7 @@ kubectl delete node lets the cluster forget the machine.`,
 	flags.StringVar(&o.CAHash, "ca-hash", "", "hash of the cluster's authority, sha256:...; wanted the first time only")
 	flags.StringVar(&o.NodeName, "node-name", "", "name of this node (default: the host's)")
 	flags.StringVar(&o.ContainerRuntime, "container-runtime-endpoint", "", "CRI socket of another container engine (default: built in)")
+	flags.StringToStringVar(&o.RuntimeHandlers, "runtime-handlers", nil, "other OCI runtimes for RuntimeClasses, as HANDLER=PATH,... (default: sampan's own alone)")
 	flags.StringVar(&o.KubeletConfig, "kubelet-config", "", "KubeletConfiguration of this node (default: none)")
 	flags.StringVar(&o.KubeletConfigDir, "kubelet-config-dir", "", "directory of *.conf files that are merged over --kubelet-config")
 	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "log what happens")

@@ -35,6 +35,9 @@ type UpOptions struct {
 	EtcdCA, EtcdCert, EtcdKey string
 	// ContainerRuntime is the CRI socket of a foreign engine; "" means our own.
 	ContainerRuntime string
+	// RuntimeHandlers are paths of other OCI runtimes (runc, crun) by the names that
+	// RuntimeClasses give them as handlers.
+	RuntimeHandlers map[string]string
 	// EncryptionConfig is an EncryptionConfiguration; "" seals Secrets alone, with
 	// the cluster's own key.
 	EncryptionConfig string
@@ -105,6 +108,7 @@ stops everything and leaves nothing behind.`,
 	flags.StringVar(&o.EtcdCert, "etcd-certfile", "", "our certificate for the external etcd")
 	flags.StringVar(&o.EtcdKey, "etcd-keyfile", "", "key of that certificate")
 	flags.StringVar(&o.ContainerRuntime, "container-runtime-endpoint", "", "CRI socket of another container engine (default: built in)")
+	flags.StringToStringVar(&o.RuntimeHandlers, "runtime-handlers", nil, "other OCI runtimes for RuntimeClasses, as HANDLER=PATH,... (default: sampan's own alone)")
 	flags.StringVar(&o.EncryptionConfig, "encryption-provider-config", "", "file that says what is encrypted at rest, and how (default: Secrets, with a key of our own)")
 	flags.StringVar(&o.SchedulerConfig, "scheduler-config", "", "KubeSchedulerConfiguration of the scheduler: profiles, plugins, extenders (default: upstream's default profile)")
 	flags.Var(&o.FeatureGates, "feature-gates", "upstream's feature gates to switch, as A=true,B=false; known: "+GenericWorkload+" (false: pod groups that are scheduled as one)")

@@ -97,7 +97,7 @@ func join(ctx context.Context, o cli.JoinOptions, report cli.Report) error {
 // the certificate that it got.
 func enrol(ctx context.Context, o cli.JoinOptions, report cli.Report) (*member, error) {
 	c, err := prepare(cli.UpOptions{
-		Settings: o.Settings, NodeName: o.NodeName, ContainerRuntime: o.ContainerRuntime,
+		Settings: o.Settings, NodeName: o.NodeName, ContainerRuntime: o.ContainerRuntime, RuntimeHandlers: o.RuntimeHandlers,
 		KubeletConfig: o.KubeletConfig, KubeletConfigDir: o.KubeletConfigDir, Verbose: o.Verbose,
 	}, report)
 	if err != nil {

@@ -62,7 +62,7 @@ func (c *cluster) startEngine(ctx context.Context) started {
 		return started{err: errors.Join(err, parts.close())}
 	}
 	pulls := &pullTeller{timeline: c.timeline}
-	parts.cfg.OnPull = pulls.begin
+	parts.cfg.OnPull, parts.cfg.Runtimes = pulls.begin, c.RuntimeHandlers
 	own, err := engine.New(parts.cfg)
 	if err != nil {
 		return started{err: errors.Join(err, parts.close())}

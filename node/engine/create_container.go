@@ -54,6 +54,9 @@ func (e *Engine) CreateContainer(ctx context.Context, r *rt.CreateContainerReque
 }
 
 func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img image.Image) error {
+	if !e.knownHandler(s.Handler) { // it was, when the sandbox was made
+		return fmt.Errorf("no runtime for %q is configured", s.Handler)
+	}
 	shared, err := e.runtime.Sandbox(s.ID)
 	if err != nil {
 		return err

@@ -122,6 +122,9 @@ func New(cfg Config) (*Engine, error) {
 		return nil, errors.New("engine: Runtime, Images, Network, Root and Run are all needed")
 	}
 	cfg.setDefaults()
+	if err := checkRuntimes(cfg.Runtimes); err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
 	for _, dir := range []string{cfg.Root, cfg.Run} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make engine state: %w", err)

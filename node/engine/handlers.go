@@ -5,13 +5,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/util/validation"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/node/engine/cdi"
@@ -29,6 +33,24 @@ func (e *Engine) checkHandler(r *rt.RunPodSandboxRequest) error {
 	}
 	if e.cfg.Runtimes[name] != "" && userNamespace(r.GetConfig()) {
 		return invalid("runtime handler %q does not support user namespaces", name)
+	}
+	return nil
+}
+
+// checkRuntimes finds early what no pod could be run with.
+func checkRuntimes(all map[string]string) error {
+	for name, path := range all {
+		switch {
+		case name == "" || name == Name:
+			return fmt.Errorf("runtime handler %q is the engine's own", name)
+		case len(validation.IsDNS1123Label(name)) > 0:
+			return fmt.Errorf("runtime handler %q is no name for one: %s", name, validation.IsDNS1123Label(name)[0])
+		case !filepath.IsAbs(path):
+			return fmt.Errorf("runtime handler %q: path %q is not absolute", name, path)
+		}
+		if err := unix.Access(path, unix.X_OK); err != nil {
+			return fmt.Errorf("runtime handler %q: %w", name, &os.PathError{Op: "access", Path: path, Err: err})
+		}
 	}
 	return nil
 }

@@ -58,9 +58,12 @@ func (e *Engine) ImageStatus(_ context.Context, r *rt.ImageStatusRequest) (*rt.I
 	return out, nil
 }
 
-// RemoveImage removes an image, with all its names when it is given by ID.
+// RemoveImage removes an image with all its names, whichever of them is given.
 func (e *Engine) RemoveImage(_ context.Context, r *rt.RemoveImageRequest) (*rt.RemoveImageResponse, error) {
-	err := e.images.Remove(r.GetImage().GetImage())
+	img, err := e.images.Get(r.GetImage().GetImage())
+	if err == nil {
+		err = e.images.Remove(img.ID)
+	}
 	if err != nil && !errors.Is(err, image.ErrNotFound) {
 		return nil, coded(err)
 	}
