@@ -16,6 +16,11 @@ type AccessOptions struct {
 	// AdmissionConfiguration.
 	Enable, Disable []string
 	Admission       string
+	// ClientCA and RequestHeaderCA are files of further authorities of clients and of
+	// front proxies, and Shown certificates for other names ("cert,key:names"). All are
+	// read again when they change.
+	ClientCA, RequestHeaderCA string
+	RequestHeaderNames, Shown []string
 }
 
 // OIDCOptions are one issuer of identity tokens; an empty Issuer is none.
@@ -34,6 +39,10 @@ func (a *AccessOptions) flags(cmd *cobra.Command) {
 	f.StringSliceVar(&a.Enable, "enable-admission-plugins", nil, "admission plugins to switch on besides the default ones")
 	f.StringSliceVar(&a.Disable, "disable-admission-plugins", nil, "admission plugins to switch off")
 	f.StringVar(&a.Admission, "admission-control-config-file", "", "file of an AdmissionConfiguration: Pod Security defaults, limited resources")
+	f.StringVar(&a.ClientCA, "client-ca-file", "", "authorities whose client certificates count besides the cluster's own")
+	f.StringVar(&a.RequestHeaderCA, "requestheader-client-ca-file", "", "authorities of proxies that name users in X-Remote-User and the like")
+	f.StringSliceVar(&a.RequestHeaderNames, "requestheader-allowed-names", nil, "common names that such a proxy may have (default: any)")
+	f.StringArrayVar(&a.Shown, "tls-sni-cert-key", nil, "certificate and key to show to who asks for their names: cert,key or cert,key:name,*.name")
 	f.StringVar(&a.OIDC.Issuer, "oidc-issuer-url", "", "issuer of identity tokens")
 	f.StringVar(&a.OIDC.Client, "oidc-client-id", "", "audience that such tokens must have")
 	f.StringVar(&a.OIDC.CAFile, "oidc-ca-file", "", "authority of the issuer's certificate (default: the system's)")

@@ -83,17 +83,17 @@ func (s *Server) audited(next http.Handler) http.Handler {
 // strangers refuses those who could not say who they are. A policy may want that
 // written down; without one, whoever can reach the server could fill the log.
 func (s *Server) strangers() http.Handler {
-	refuse := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	stop := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		closeTo(w, r)
 		if record := audit.From(r.Context()); record != nil {
 			record.Failed(metav1.Status{Code: http.StatusUnauthorized, Message: attempted(r)})
 		}
-		Fail(w, apierrors.NewUnauthorized("Unauthorized"))
+		refuse(w, r, apierrors.NewUnauthorized("Unauthorized"))
 	})
 	if s.audit.Policy == nil {
-		return refuse
+		return stop
 	}
-	return s.audited(refuse)
+	return s.audited(stop)
 }
 
 // closeTo lets a client without a name have this one answer of an HTTP/2 connection

@@ -51,6 +51,9 @@ type Config struct {
 	// FrontProxy certifies this server to the servers of aggregated APIs; nil
 	// makes an authority that ends with the process.
 	FrontProxy *pki.Authority
+	// Trust says whose certificates count beside the Authority's, and what is shown to
+	// those who ask for other names; nil adds nothing.
+	Trust *Trust
 	// TokenKey signs service-account tokens.
 	TokenKey *pki.TokenKey
 	// Components are checks of parts of the control plane by their names in

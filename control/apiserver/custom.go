@@ -65,7 +65,7 @@ func (s *Server) awaitCustom(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	if s.customKnown(r.Context()) != nil {
-		Fail(w, apierrors.NewServiceUnavailable("the custom resource definitions are not known yet"))
+		refuse(w, r, apierrors.NewServiceUnavailable("the custom resource definitions are not known yet"))
 		return false
 	}
 	return true

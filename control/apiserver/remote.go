@@ -73,8 +73,8 @@ func (s *Server) aggregateOthers(ctx context.Context) error {
 // serveRemote answers for what is in no table: the generic handler has authorised
 // it. What no other server answers for does not exist.
 func (s *Server) serveRemote(w http.ResponseWriter, r *http.Request) {
-	s.remotes.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		Fail(w, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotFound,
+	s.remotes.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, r, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotFound,
 			Reason: metav1.StatusReasonNotFound, Message: "the server could not find the requested resource", Details: &metav1.StatusDetails{}}})
 	})).ServeHTTP(w, r)
 }
@@ -82,13 +82,13 @@ func (s *Server) serveRemote(w http.ResponseWriter, r *http.Request) {
 // trust is the config map by which extension servers know this one and its clients.
 func (s *Server) trust() wanted {
 	list := func(names ...string) string {
-		raw, _ := json.Marshal(names) //nolint:errchkjson // strings always encode
+		raw, _ := json.Marshal(append([]string{}, names...)) //nolint:errchkjson // strings always encode
 		return string(raw)
 	}
 	data := map[string]string{
-		"client-ca-file":                     string(s.cfg.Authority.PEM()),
-		"requestheader-client-ca-file":       string(s.cfg.FrontProxy.PEM()),
-		"requestheader-allowed-names":        list(frontProxy),
+		"client-ca-file":                     string(s.cfg.Trust.clients(s.cfg.Authority.PEM())),
+		"requestheader-client-ca-file":       string(s.cfg.Trust.proxies(s.cfg.FrontProxy.PEM())),
+		"requestheader-allowed-names":        list(s.frontProxies().Names...),
 		"requestheader-username-headers":     list(aggregate.HeaderUser),
 		"requestheader-uid-headers":          list(aggregate.HeaderUID),
 		"requestheader-group-headers":        list(aggregate.HeaderGroup),

@@ -19,6 +19,7 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/authz/impersonate"
 	"github.com/sampan-dev/sampan/control/apiserver/discovery"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
+	"github.com/sampan-dev/sampan/control/apiserver/speak"
 	"github.com/sampan-dev/sampan/control/apiserver/watchdog"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/kinds"
@@ -28,7 +29,7 @@ import (
 // then either a resource (which authorises itself) or another path.
 func (s *Server) routes() (http.Handler, error) {
 	others := http.NewServeMux()
-	found := s.remotes.Discovery(discovery.New(func() []*kinds.Kind { return s.crds.Shown(s.resources.Kinds()) }, s.cfg.Advertise.String()))
+	found := discovery.Encoded(s.remotes.Discovery(discovery.New(func() []*kinds.Kind { return s.crds.Shown(s.resources.Kinds()) }, s.cfg.Advertise.String())))
 	others.Handle("/api", found)
 	others.Handle("/apis", found)
 	others.Handle("/api/", found)
@@ -73,7 +74,7 @@ func (s *Server) split(others http.Handler) http.Handler {
 		}
 		who, _ := identity.From(r.Context())
 		if err := s.mayVisit(r, who); err != nil {
-			Fail(w, err)
+			refuse(w, r, err)
 			return
 		}
 		if _, err := resource.TimeoutOf(r.URL.Query()); err != nil {
@@ -127,7 +128,7 @@ func (s *Server) contain(next http.Handler) http.Handler {
 				panic(p)
 			}
 			s.cfg.Log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			Fail(w, apierrors.NewInternalError(errors.New("this request caused a panic; it is in the server's log")))
+			refuse(w, r, apierrors.NewInternalError(errors.New("this request caused a panic; it is in the server's log")))
 		}()
 		next.ServeHTTP(w, r)
 	})
@@ -174,12 +175,12 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 		r.Header.Del("Authorization") // no handler behind this, and no one behind a proxy, needs it
 		wanted, err := impersonate.Wanted(r.Header)
 		if err != nil {
-			Fail(w, err)
+			refuse(w, r, err)
 			return
 		}
 		if wanted != nil {
 			if who, err = s.become(r, who, wanted); err != nil {
-				Fail(w, err)
+				refuse(w, r, err)
 				return
 			}
 		}
@@ -213,15 +214,22 @@ func (s *Server) servePaths(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string][]string{"paths": paths})
 }
 
-// Fail answers with an API status.
-func Fail(w http.ResponseWriter, err error) {
-	var status metav1.Status
+// refuse answers with an API status, in the media type that r asks for.
+func refuse(w http.ResponseWriter, r *http.Request, err error) {
+	speak.Refuse(w, r, &apierrors.StatusError{ErrStatus: statusOf(err)})
+}
+
+func statusOf(err error) metav1.Status {
 	var known apierrors.APIStatus
 	if errors.As(err, &known) {
-		status = known.Status()
-	} else {
-		status = apierrors.NewInternalError(err).Status()
+		return known.Status()
 	}
+	return apierrors.NewInternalError(err).Status()
+}
+
+// Fail answers with an API status, in JSON.
+func Fail(w http.ResponseWriter, err error) {
+	status := statusOf(err)
 	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	writeJSON(w, int(status.Code), status)

@@ -19,10 +19,12 @@ func (s *Server) authenticator(reader *ownReader) (err error) {
 		return fmt.Errorf("api server: %w", err)
 	}
 	s.authn = authn.New(authn.Config{
-		ClientCAs: s.cfg.Authority.Pool(), Now: s.cfg.Now,
-		FrontProxy: &authn.FrontProxy{CAs: s.cfg.FrontProxy.Pool(), Names: []string{frontProxy}},
-		Tokens:     s.tokens, Objects: reader, Others: []authn.TokenSource{s.sources}, Anonymous: s.sources.Anonymous,
+		ClientCAs: s.clientCAs(), Now: s.cfg.Now, FrontProxy: s.frontProxies(),
+		Tokens: s.tokens, Objects: reader, Others: []authn.TokenSource{s.sources}, Anonymous: s.sources.Anonymous,
 	})
+	if s.cfg.Trust != nil {
+		s.serving.ShowByName(s.cfg.Trust.named)
+	}
 	return nil
 }
 
@@ -47,6 +49,9 @@ func (s *Server) followSettings(ctx context.Context) error {
 	g.Go(func() error { return s.sources.Run(ctx) })
 	if s.mayConfig != nil {
 		g.Go(func() error { return s.mayConfig.Run(ctx) })
+	}
+	if s.cfg.Trust != nil {
+		g.Go(func() error { return s.followTrust(ctx) })
 	}
 	return g.Wait()
 }

@@ -21,6 +21,7 @@ type Holder struct {
 	issue func() (*tls.Certificate, error)
 	now   func() time.Time
 	leaf  atomic.Pointer[tls.Certificate]
+	named atomic.Pointer[func(*tls.ClientHelloInfo) *tls.Certificate]
 }
 
 // NewHolder issues the first leaf at once, from the authority or from wherever
@@ -42,9 +43,18 @@ func (a *Authority) Hold(l Leaf) (*Holder, error) {
 func (h *Holder) Leaf() *tls.Certificate { return h.leaf.Load() }
 
 // GetCertificate is for the tls.Config of a server.
-func (h *Holder) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (h *Holder) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if named := h.named.Load(); named != nil && hello != nil {
+		if c := (*named)(hello); c != nil {
+			return c, nil
+		}
+	}
 	return h.leaf.Load(), nil
 }
+
+// ShowByName has GetCertificate show what named gives, if it gives anything, in the
+// place of the leaf.
+func (h *Holder) ShowByName(named func(*tls.ClientHelloInfo) *tls.Certificate) { h.named.Store(&named) }
 
 // GetClientCertificate is for the tls.Config of a client.
 func (h *Holder) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {

@@ -13,9 +13,9 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
-	"weak"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -61,10 +61,9 @@ type Config struct {
 
 // Authenticator finds out who makes a request. Safe for concurrent use.
 type Authenticator struct {
-	cfg    Config
-	known  certificates
-	proxy  certificates
-	counts *memoryCounts
+	cfg     Config
+	trusted atomic.Pointer[trusted]
+	counts  *memoryCounts
 }
 
 // New returns an Authenticator.
@@ -75,8 +74,9 @@ func New(cfg Config) *Authenticator {
 	if cfg.Anonymous == nil {
 		cfg.Anonymous = IsHealth
 	}
-	return &Authenticator{cfg: cfg, counts: newMemoryCounts(),
-		known: certificates{valid: map[weak.Pointer[x509.Certificate]]holder{}}, proxy: certificates{valid: map[weak.Pointer[x509.Certificate]]holder{}}}
+	a := &Authenticator{cfg: cfg, counts: newMemoryCounts()}
+	a.Trust(cfg.ClientCAs, cfg.FrontProxy)
+	return a
 }
 
 // Authenticate gives the caller of r. Without any credentials it is

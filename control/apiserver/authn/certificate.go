@@ -53,10 +53,11 @@ func (c *certificates) remember(leaf *x509.Certificate, h holder) {
 func (a *Authenticator) byCertificate(chain []*x509.Certificate) (identity.Identity, error) {
 	leaf := chain[0]
 	now := a.cfg.Now()
-	if who, ok := a.known.holder(leaf, now); ok && !now.Before(leaf.NotBefore) {
+	t := a.trusted.Load()
+	if who, ok := t.known.holder(leaf, now); ok && !now.Before(leaf.NotBefore) {
 		return who, nil
 	}
-	until, err := verify(chain, a.cfg.ClientCAs, now)
+	until, err := verify(chain, t.clients, now)
 	if err != nil {
 		return identity.Identity{}, fmt.Errorf("client certificate of %q: %w: %w", leaf.Subject.CommonName, err, ErrRefused)
 	}
@@ -75,7 +76,7 @@ func (a *Authenticator) byCertificate(chain []*x509.Certificate) (identity.Ident
 		Groups: groups,
 		Extra:  map[string][]string{credentialID: {fmt.Sprintf("X509SHA256=%x", sha256.Sum256(leaf.Raw))}},
 	}
-	a.known.remember(leaf, holder{who, until})
+	t.known.remember(leaf, holder{who, until})
 	return who, nil
 }
 

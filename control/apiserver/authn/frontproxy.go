@@ -13,7 +13,8 @@ import (
 // FrontProxy is a server that authenticates others and hands their requests on,
 // with their names in headers.
 type FrontProxy struct {
-	// CAs certify the proxy; Names are the common names that it may have.
+	// CAs certify the proxy; Names are the common names that it may have, any if there
+	// are none.
 	CAs   *x509.CertPool
 	Names []string
 }
@@ -29,20 +30,21 @@ const (
 // byFrontProxy believes the headers of a request that comes from the proxy, and
 // takes them off it. ok is false when it does not come from there.
 func (a *Authenticator) byFrontProxy(r *http.Request) (who identity.Identity, ok bool) {
-	if a.cfg.FrontProxy == nil || r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || r.Header.Get(remoteUser) == "" {
+	t := a.trusted.Load()
+	if t.front == nil || r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || r.Header.Get(remoteUser) == "" {
 		return who, false
 	}
 	leaf := r.TLS.PeerCertificates[0]
-	if !slices.Contains(a.cfg.FrontProxy.Names, leaf.Subject.CommonName) {
+	if len(t.front.Names) > 0 && !slices.Contains(t.front.Names, leaf.Subject.CommonName) {
 		return who, false
 	}
 	now := a.cfg.Now()
-	if _, known := a.proxy.holder(leaf, now); !known || now.Before(leaf.NotBefore) {
-		until, err := verify(r.TLS.PeerCertificates, a.cfg.FrontProxy.CAs, now)
+	if _, known := t.proxy.holder(leaf, now); !known || now.Before(leaf.NotBefore) {
+		until, err := verify(r.TLS.PeerCertificates, t.front.CAs, now)
 		if err != nil {
 			return who, false
 		}
-		a.proxy.remember(leaf, holder{until: until})
+		t.proxy.remember(leaf, holder{until: until})
 	}
 	who = identity.Identity{Name: r.Header.Get(remoteUser), UID: r.Header.Get(remoteUID),
 		Groups: slices.Clone(r.Header.Values(remoteGroup)), Extra: map[string][]string{}}
