@@ -23,7 +23,9 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/control/controller"
 	"github.com/sampan-dev/sampan/control/controller/all"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 	"github.com/sampan-dev/sampan/control/controller/nodeipam"
+	"github.com/sampan-dev/sampan/control/scheduler"
 	"github.com/sampan-dev/sampan/control/store"
 	"github.com/sampan-dev/sampan/control/store/etcd"
 	"github.com/sampan-dev/sampan/internal/identity"
@@ -36,6 +38,8 @@ import (
 type controlPlane struct {
 	server *apiserver.Server
 	queues *reconcile.Metrics // of the controllers
+	counts *measure.Metrics   // of the controllers, too
+	placed *scheduler.Metrics
 	close  func()
 }
 
@@ -64,15 +68,16 @@ func (c *cluster) startControl(ctx context.Context, g *errgroup.Group, listener 
 		return nil, err
 	}
 	c.report("store")
-	records, queues := &answers{timeline: c.timeline}, reconcile.NewMetrics()
-	server, err := c.newServer(ctx, objects, listener, c.extra(records), queues)
+	records := &answers{timeline: c.timeline}
+	plane := &controlPlane{queues: reconcile.NewMetrics(), counts: measure.New(), placed: scheduler.NewMetrics(), close: closeStore}
+	server, err := c.newServer(ctx, objects, listener, c.extra(records), plane.queues, plane.counts, plane.placed)
 	if err != nil {
 		listener.Close()
 		closeStore()
 		return nil, err
 	}
 	g.Go(func() error { return server.Run(ctx) })
-	plane := &controlPlane{server: server, queues: queues, close: closeStore}
+	plane.server = server
 	select {
 	case <-server.Ready():
 	case <-ctx.Done():
@@ -102,7 +107,9 @@ func (c *cluster) startDeciders(ctx context.Context, g *errgroup.Group, plane *c
 	}
 	g.Go(func() error {
 		return c.lead(ctx, plane, "kube-scheduler", candidate, func(ctx context.Context) error {
-			placing, err := newScheduler(c.placing(), plane.component(schedulerUser), uint64(time.Now().UnixNano()), c.timeline, c.log)
+			how := c.placing()
+			how.metrics = plane.placed
+			placing, err := newScheduler(how, plane.component(schedulerUser), uint64(time.Now().UnixNano()), c.timeline, c.log)
 			if err != nil {
 				return err
 			}
@@ -112,7 +119,7 @@ func (c *cluster) startDeciders(ctx context.Context, g *errgroup.Group, plane *c
 	})
 	g.Go(func() error {
 		return c.lead(ctx, plane, "kube-controller-manager", candidate, func(ctx context.Context) error {
-			return all.Start(plane.queues.With(ctx), all.Config{
+			return all.Start(plane.counts.With(plane.queues.With(ctx)), all.Config{
 				Transport: plane.controller, Kinds: controller.NewKinds(controller.Stored(kinds.With(c.FeatureGates))...), RootCA: c.authority.PEM(), Log: c.log,
 				Authority: c.authority, TokenKey: tokens, NodeRanges: c.nodeRanges(),
 			})
@@ -146,6 +153,10 @@ func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.List
 			return nil, err
 		}
 	}
+	trust, err := c.trust()
+	if err != nil {
+		return nil, err
+	}
 	front, err := pki.Open(filepath.Join(c.DataDir, "pki", "front-proxy"), time.Now)
 	if err != nil {
 		return nil, err
@@ -155,7 +166,7 @@ func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.List
 		components = c.lone.checks()
 	}
 	return apiserver.New(apiserver.Config{
-		FrontProxy: front, Components: components,
+		FrontProxy: front, Trust: trust, Components: components,
 		Store: objects, Kinds: kinds.With(c.FeatureGates), Authority: c.authority, TokenKey: tokens, Listener: l,
 		Advertise: netip.AddrPortFrom(c.address, uint16(c.Port)), Names: []string{c.NodeName, "127.0.0.1", "::1", c.pods.Masked().Addr().Next().String()},
 		ServiceRanges: []netip.Prefix{c.services}, Domain: c.Domain,
@@ -165,6 +176,16 @@ func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.List
 		Admission: admit.Switches{Enable: c.Access.Enable, Disable: c.Access.Disable}, AdmissionPath: c.Access.Admission,
 		Timeline: c.timeline, Log: c.log,
 	})
+}
+
+// trust is whose certificates count besides the cluster's own; nil is nobody's.
+func (c *cluster) trust() (*apiserver.Trust, error) {
+	a := c.Access
+	if a.ClientCA == "" && a.RequestHeaderCA == "" && len(a.Shown) == 0 {
+		return nil, nil //nolint:nilnil // there is nothing to follow
+	}
+	return apiserver.OpenTrust(apiserver.TrustFiles{
+		ClientCA: a.ClientCA, RequestHeaderCA: a.RequestHeaderCA, RequestHeaderNames: a.RequestHeaderNames, Shown: a.Shown}, c.log)
 }
 
 // authentication is who else issues tokens.

@@ -27,12 +27,13 @@ var schedulerUser = identity.Identity{Name: "system:kube-scheduler", Groups: []s
 
 // placing is how pods are placed: by a file's profiles, in gangs or not.
 type placing struct {
-	file  string
-	gangs bool
+	file    string
+	gangs   bool
+	metrics *scheduler.Metrics // may be nil
 }
 
 func (c *cluster) placing() placing {
-	return placing{c.SchedulerConfig, c.FeatureGates[cli.GenericWorkload]}
+	return placing{file: c.SchedulerConfig, gangs: c.FeatureGates[cli.GenericWorkload]}
 }
 
 // newScheduler makes the scheduler that a file describes; without one, as every
@@ -45,7 +46,7 @@ func newScheduler(how placing, t client.Transport, seed uint64, marks *timeline.
 			return nil, err
 		}
 	}
-	cfg.Gangs = how.gangs
+	cfg.Gangs, cfg.Metrics = how.gangs, how.metrics
 	cfg.Transport, cfg.Seed, cfg.Timeline, cfg.Log = t, seed, marks, log
 	return scheduler.New(cfg)
 }

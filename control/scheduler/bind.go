@@ -38,6 +38,7 @@ func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
 		return
 	}
 	o := r.decide(w.pod, w.key, s.cluster)
+	s.metrics.decided(w.pod, o)
 	o.Attempt = w.attempt
 	if s.cfg.Timeline != nil {
 		s.cfg.Timeline.Mark(o.UID, timeline.Mark{
@@ -51,6 +52,7 @@ func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
 	}
 	held, err := s.reserve(r, w, o)
 	if err != nil {
+		s.metrics.attempted(w.pod, o, attemptError)
 		s.log.Warn("pod could not take what it needs", "pod", o.Namespace+"/"+o.Name, "node", o.Node, "error", err)
 		s.queue.again(w, time.Now())
 		return
@@ -71,8 +73,11 @@ func (s *Scheduler) commit(ctx context.Context, w *waiting, o *outcome, held []R
 		s.prepare(ctx, w, o, held)
 		return
 	}
+	took := newEffort(w)
 	s.inTurn(pod.UID, func() {
-		if err := s.bind(ctx, pod, o); err != nil {
+		err := s.bind(ctx, pod, o)
+		s.metrics.bound(pod, o, took, err)
+		if err != nil {
 			s.mail.post(func() { s.unbound(w, err) })
 		}
 	})
@@ -83,7 +88,9 @@ func (s *Scheduler) bind(ctx context.Context, pod *corev1.Pod, o *outcome) error
 	writing, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	start := time.Now()
-	if err := s.writeBinding(writing, pod, o.Node); err != nil && !s.wasBound(ctx, pod, o.Node, err) {
+	err := s.writeBinding(writing, pod, o.Node)
+	s.metrics.point(pointBind, pod, err, start)
+	if err != nil && !s.wasBound(ctx, pod, o.Node, err) {
 		return err
 	}
 	if s.cfg.Timeline != nil {
@@ -163,7 +170,9 @@ func (s *Scheduler) refuse(ctx context.Context, r *rules, w *waiting, o *outcome
 	if o.failed == nil && o.Nodes > 0 {
 		how = s.remedy(ctx, r, w.pod)
 		if !r.preempting.off {
+			began := time.Now()
 			how = join(how, s.makeRoom(ctx, r, w, o))
+			s.metrics.madeRoom(w.pod, o.Nominated != "", began)
 		}
 	}
 	s.conclude(ctx, r, w, o, how)
@@ -179,8 +188,10 @@ func (s *Scheduler) conclude(ctx context.Context, r *rules, w *waiting, o *outco
 	w.refused = append(o.Filters(), o.also...)
 	w.heeds, w.own = r.heeds(w.refused)
 	if o.failed != nil { // nothing has to change for another attempt
+		s.metrics.attempted(w.pod, o, attemptError)
 		s.queue.again(w, time.Now())
 	} else {
+		s.metrics.attempted(w.pod, o, attemptUnschedulable)
 		s.queue.refuse(w, time.Now())
 	}
 	pod := w.pod

@@ -62,6 +62,10 @@ type outcome struct {
 	renounced bool
 	// failed is why the attempt came to nothing that is not the nodes' fault.
 	failed error
+	// spent is the time for what comes before the filters, for these and for the
+	// scores, which are not asked when there is no choice; less than 0 for what was
+	// not come to.
+	spent [3]time.Duration
 }
 
 // ranked is one of the best nodes.
@@ -107,8 +111,10 @@ func (r *rules) decide(pod *corev1.Pod, key string, c *cluster) *outcome {
 	nodes := c.Nodes()
 	o := &outcome{Decision: Decision{
 		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), At: start, Nodes: len(nodes),
-	}}
-	if why, by := r.precheck(pod, c); why.Refuses() {
+	}, spent: [...]time.Duration{0, -1, -1}}
+	why, by := r.precheck(pod, c)
+	o.spent[0] = time.Since(start)
+	if why.Refuses() {
 		o.Refusals = []explain.Refusal{{Filter: by, Reason: why.Text, Nodes: len(nodes), Final: why.Final}}
 		o.anywhere, o.final = why.Text, why.Final
 		if why.Failed {
@@ -117,9 +123,13 @@ func (r *rules) decide(pod *corev1.Pod, key string, c *cluster) *outcome {
 	} else {
 		r.filter(pod, k, c, o)
 		r.consult(pod, c, o)
+		o.spent[1] = time.Since(start) - o.spent[0]
 		r.choose(pod, k, c, o)
 	}
 	o.Took = time.Since(start)
+	if len(r.found) > 1 && o.Node != "" {
+		o.spent[2] = o.Took - o.spent[1] - o.spent[0]
+	}
 	return o
 }
 

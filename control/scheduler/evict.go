@@ -19,6 +19,7 @@ func (s *Scheduler) makeRoom(ctx context.Context, r *rules, w *waiting, o *outco
 		return "preemption: not eligible due to a terminating pod on the nominated node."
 	}
 	p, text := r.preempt(w.pod, w.key, s.cluster, o, s.budgets.List())
+	s.metrics.preempted(p)
 	if p == nil {
 		// Nothing will be freed: what was kept for the pod is others' again.
 		o.renounced = w.pod.Spec.PreemptionPolicy == nil || *w.pod.Spec.PreemptionPolicy != corev1.PreemptNever
@@ -59,7 +60,7 @@ func (s *Scheduler) outrank(ctx context.Context, pod *corev1.Pod, node string) {
 		}
 		s.cluster.nominate(other, "")
 		if w, waits := s.queue.pods[other.UID]; waits && !w.binding {
-			s.queue.activate(w)
+			s.queue.activate(w, forced)
 		}
 		s.inTurn(other.UID, func() { s.unnominate(ctx, other) })
 	}

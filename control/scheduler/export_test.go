@@ -128,7 +128,7 @@ func (l *Line) try(x *waiting, now time.Time) string {
 // Change tells of a change, and returns how many pods are to be tried again.
 func (l *Line) Change(c Change, now time.Time) (moved int) {
 	before := l.q.eager.Len()
-	l.q.help(now, c.Kind, func(x *waiting) bool {
+	l.q.help(now, c, func(x *waiting) bool {
 		l.asked++
 		return l.w.rules.helps(x, c, l.w.c)
 	})

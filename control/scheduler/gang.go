@@ -212,6 +212,7 @@ func (s *Scheduler) tryOut(t *tryout) bool {
 		return false
 	}
 	t.o = t.r.decide(t.w.pod, t.w.key, s.cluster)
+	s.metrics.decided(t.w.pod, t.o)
 	t.o.Attempt = t.w.attempt
 	if t.o.Node == "" {
 		return false

@@ -54,7 +54,7 @@ func (s *Scheduler) podChanged(e informer.Event[*corev1.Pod]) {
 	case e.Old != nil && w.parked != nil && !apiequality.Semantic.DeepEqual(e.Old.Status.ResourceClaimStatuses, pod.Status.ResourceClaimStatuses):
 		c := Change{Kind: PodClaims, Pod: pod}
 		if w.heeds&c.Kind != 0 && s.profiles[pod.Spec.SchedulerName].helps(w, c, s.cluster) {
-			s.queue.hurry(w, time.Now())
+			s.queue.hurry(w, time.Now(), c.event())
 		}
 	}
 }
@@ -176,7 +176,7 @@ func (s *Scheduler) ownersChanged() {
 
 // changed gives those pods another chance that a change may let in.
 func (s *Scheduler) changed(c Change) {
-	s.queue.help(time.Now(), c.Kind, func(w *waiting) bool {
+	s.queue.help(time.Now(), c, func(w *waiting) bool {
 		return s.profiles[w.pod.Spec.SchedulerName].helps(w, c, s.cluster)
 	})
 }

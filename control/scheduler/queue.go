@@ -23,9 +23,12 @@ const (
 
 // waiting is a pod that has no node.
 type waiting struct {
-	pod     *corev1.Pod
-	key     string // of its class
-	since   time.Time
+	pod   *corev1.Pod
+	key   string // of its class
+	since time.Time
+	// entered is when it was looked at first, or could have been; since may be
+	// earlier if it was gated.
+	entered time.Time
 	attempt int
 	// refused are the filters that said no the last time; heeds are the changes
 	// that they may take notice of, own says that some look at what the pod names.
@@ -75,11 +78,15 @@ type queue struct {
 	// byHeeds are the rooms by what they take notice of.
 	byHeeds map[ChangeKind]map[*room]bool
 	retry   backoff.Policy
+	// incoming is told of every pod that comes into a part of the queue, and why;
+	// both in upstream's words.
+	incoming func(queue, event string)
 }
 
 func newQueue(least, most time.Duration) *queue {
 	q := &queue{
 		pods: map[types.UID]*waiting{}, rooms: map[roomKey]*room{}, byHeeds: map[ChangeKind]map[*room]bool{}, retry: backoff.Policy{Min: least, Max: most},
+		incoming: func(string, string) {},
 	}
 	q.active.less = func(a, b *waiting) bool {
 		if pa, pb := priority(a.pod), priority(b.pod); pa != pb {
@@ -122,13 +129,23 @@ func (q *queue) put(pod *corev1.Pod, now time.Time) *waiting {
 	if changed {
 		w.key = ""
 	}
+	was := w.gated
 	w.pod = pod
 	w.gated = len(pod.Spec.SchedulingGates) > 0
 	switch {
 	case w.gated:
+		if !known {
+			q.incoming(gatedQueue, podAdded)
+		}
 		q.leave(w)
 	case changed && !w.binding:
-		q.activate(w)
+		event := podUpdated
+		if !known {
+			event = podAdded
+		} else if was {
+			event = gatesGone
+		}
+		q.activate(w, event)
 	}
 	return w
 }
@@ -152,6 +169,9 @@ func (q *queue) pop() *waiting {
 		return nil
 	}
 	w := heap.Pop(from).(*waiting)
+	if from == &q.eager {
+		q.incoming(activeQueue, early)
+	}
 	w.heap = nil
 	w.attempt++
 	return w
@@ -163,6 +183,7 @@ func (q *queue) refuse(w *waiting, now time.Time) {
 	if w.heap == nil {
 		return
 	}
+	q.incoming(unschedulableQueue, attemptFailed)
 	key := roomKey{class: w.key, refused: strings.Join(w.refused, ","), priority: priority(w.pod)}
 	if w.own {
 		key.own = w.pod.UID
@@ -182,28 +203,32 @@ func (q *queue) refuse(w *waiting, now time.Time) {
 
 // again puts a pod back for which something failed that is not its fault.
 func (q *queue) again(w *waiting, now time.Time) {
-	q.delay(w, &q.failed, now.Add(q.retry.After(w.attempt)))
+	if q.delay(w, &q.failed, now.Add(q.retry.After(w.attempt))); w.heap != nil {
+		q.incoming(backoffQueue, attemptFailed)
+	}
 }
 
 // hurry puts a pod back that something may have helped.
-func (q *queue) hurry(w *waiting, now time.Time) {
-	q.delay(w, &q.eager, now.Add(q.retry.After(w.attempt)))
+func (q *queue) hurry(w *waiting, now time.Time, event string) {
+	if q.delay(w, &q.eager, now.Add(q.retry.After(w.attempt))); w.heap != nil {
+		q.incoming(backoffQueue, event)
+	}
 }
 
 // help moves the pods that a change may let in out of the waiting room, into their
 // back-off; may says whether it can, and is asked once for pods that are alike.
-func (q *queue) help(now time.Time, kind ChangeKind, may func(*waiting) bool) {
+func (q *queue) help(now time.Time, c Change, may func(*waiting) bool) {
 	for heeds, rooms := range q.byHeeds {
-		if heeds&kind == 0 {
+		if heeds&c.Kind == 0 {
 			continue
 		}
 		for r := range rooms {
-			q.open(r, now, may)
+			q.open(r, now, c, may)
 		}
 	}
 }
 
-func (q *queue) open(r *room, now time.Time, may func(*waiting) bool) {
+func (q *queue) open(r *room, now time.Time, c Change, may func(*waiting) bool) {
 	var one *waiting
 	for _, w := range r.pods {
 		one = w
@@ -212,16 +237,21 @@ func (q *queue) open(r *room, now time.Time, may func(*waiting) bool) {
 	if one == nil || !may(one) {
 		return
 	}
+	event := c.event()
 	for _, w := range r.pods {
-		q.hurry(w, now)
+		q.hurry(w, now, event)
 	}
 }
 
 // wake activates every pod whose time has come and returns when the next will.
 func (q *queue) wake(now time.Time) (next time.Time, ok bool) {
 	for _, h := range q.sleeping() {
+		event := backoffOver
+		if h == &q.parked {
+			event = waitOver
+		}
 		for h.Len() > 0 && !h.items[0].ready.After(now) {
-			q.activate(h.items[0])
+			q.activate(h.items[0], event)
 		}
 		if h.Len() > 0 && (!ok || h.items[0].ready.Before(next)) {
 			next, ok = h.items[0].ready, true
@@ -230,10 +260,14 @@ func (q *queue) wake(now time.Time) (next time.Time, ok bool) {
 	return next, ok
 }
 
-func (q *queue) activate(w *waiting) {
+func (q *queue) activate(w *waiting, event string) {
 	q.leave(w)
+	if w.entered.IsZero() {
+		w.entered = time.Now()
+	}
 	w.heap = &q.active
 	heap.Push(w.heap, w)
+	q.incoming(activeQueue, event)
 }
 
 func (q *queue) delay(w *waiting, h *podHeap, until time.Time) {

@@ -2,12 +2,15 @@ package scheduler
 
 import (
 	"context"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
 
 // reserve takes what the pod needs beside a place on its node: all or nothing.
 func (s *Scheduler) reserve(r *rules, w *waiting, o *outcome) (held []Reservation, err error) {
+	began := time.Now()
+	defer func() { s.metrics.point(pointReserve, w.pod, err, began) }()
 	for _, f := range r.filters {
 		reserver, ok := f.(Reserver)
 		if !ok {
@@ -40,13 +43,17 @@ func (s *Scheduler) prepare(ctx context.Context, w *waiting, o *outcome, held []
 	}}
 	preparing, cancel := context.WithCancel(ctx)
 	w.cancel = cancel
+	took := newEffort(w)
 	go func() {
 		defer cancel()
 		s.atTurn(pod.UID, func() { s.expect(ctx, pod, o.Node) })
+		began := time.Now()
 		done, err := prepareAll(preparing, h, held)
+		s.metrics.point(pointPreBind, pod, err, began)
 		if err == nil {
 			s.atTurn(pod.UID, func() { err = s.bind(ctx, pod, o) })
 		}
+		s.metrics.bound(pod, o, took, err)
 		if err != nil && ctx.Err() == nil { // whoever comes after us finds what is written, and goes on
 			undo(ctx, h, held[:done])
 		}

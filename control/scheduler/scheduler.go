@@ -66,6 +66,8 @@ type Config struct {
 	Seed uint64
 	// Timeline gets the marks of the step "schedule"; it may be nil.
 	Timeline *timeline.Recorder
+	// Metrics count what is done; nobody sees them when nil.
+	Metrics *Metrics
 	// Log defaults to slog.Default().
 	Log *slog.Logger
 }
@@ -82,6 +84,7 @@ type Scheduler struct {
 	jobs     chan func()
 	end      <-chan struct{} // of Run
 	turns    turns
+	metrics  *Metrics
 
 	pods       *informer.Informer[*corev1.Pod]
 	nodes      *informer.Informer[*corev1.Node]
@@ -112,6 +115,10 @@ func New(cfg Config) (*Scheduler, error) {
 		mail: mailbox{news: make(chan struct{}, 1)}, slots: make(chan struct{}, maxBindings), jobs: make(chan func()), turns: turns{after: map[types.UID][]func(){}},
 		cluster: newCluster(), queue: newQueue(cmp.Or(cfg.InitialBackoff, backoffMin), cmp.Or(cfg.MaxBackoff, backoffMax)),
 	}
+	if s.metrics = cfg.Metrics; s.metrics == nil {
+		s.metrics = NewMetrics()
+	}
+	s.queue.incoming = s.metrics.came()
 	if cfg.Gangs {
 		s.gangs = newGangs()
 	}
@@ -199,6 +206,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 func (s *Scheduler) loop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer s.metrics.follow(s)()
 	for {
 		s.mail.deliver()
 		next, pending := s.queue.wake(time.Now())

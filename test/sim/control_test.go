@@ -18,6 +18,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller"
 	controllers "github.com/sampan-dev/sampan/control/controller/all"
 	"github.com/sampan-dev/sampan/control/controller/nodeipam"
+	"github.com/sampan-dev/sampan/control/scheduler"
 	"github.com/sampan-dev/sampan/control/store/memory"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pki"
@@ -27,8 +28,9 @@ import (
 // plane is a control plane in a bubble; admin may do everything.
 type plane struct {
 	*testing.T
-	server *apiserver.Server
-	admin  client.Transport
+	server  *apiserver.Server
+	admin   client.Transport
+	metrics *scheduler.Metrics // of schedule; may be nil
 }
 
 // start brings up an API server and all controllers; it returns when both are at
@@ -43,8 +45,9 @@ func startWith(t *testing.T, tune func(*apiserver.Config)) *plane {
 }
 
 // boot brings up an API server and all controllers and returns when the server is
-// ready. It needs no bubble.
-func boot(t *testing.T, tune func(*apiserver.Config)) *plane {
+// ready. It needs no bubble. The controllers run in a context that has been through
+// with.
+func boot(t *testing.T, tune func(*apiserver.Config), with ...func(context.Context) context.Context) *plane {
 	dir := t.TempDir()
 	authority, err := pki.Open(filepath.Join(dir, "pki"), time.Now)
 	if err != nil {
@@ -73,8 +76,12 @@ func boot(t *testing.T, tune func(*apiserver.Config)) *plane {
 	})
 	running.Go(func() { _ = server.Run(ctx) })
 	<-server.Ready()
+	working := ctx
+	for _, w := range with {
+		working = w(working)
+	}
 	running.Go(func() {
-		_ = controllers.Start(ctx, controllers.Config{
+		_ = controllers.Start(working, controllers.Config{
 			Transport: p.component, Kinds: controller.NewKinds(stored()...), RootCA: authority.PEM(), Log: log,
 			Authority: authority, TokenKey: tokens, NodeRanges: nodeipam.Config{Clusters: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}},
 		})

@@ -29,7 +29,7 @@ func (p *plane) schedule() (s *scheduler.Scheduler, stop func()) {
 func (p *plane) scheduleVia(t client.Transport) (s *scheduler.Scheduler, stop func()) {
 	p.Helper()
 	s, err := scheduler.New(scheduler.Config{
-		Transport: t, Profiles: profile.Default(), Seed: 1,
+		Transport: t, Profiles: profile.Default(), Seed: 1, Metrics: p.metrics,
 		Log: slog.New(slog.NewTextHandler(p.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/informer"
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 	"github.com/sampan-dev/sampan/reconcile"
 )
 
@@ -92,7 +93,11 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	if !c.own.Seen(key) || !c.ownJobs.Seen(key) {
 		return controller.Unseen, nil // the event that shows it brings the key back
 	}
-	p := decide(cj, controller.Owned(c.jobs, cj), time.Now())
+	jobs, err := c.jobsOf(ctx, cj, controller.Owned(c.jobs, cj))
+	if err != nil {
+		return 0, err
+	}
+	p := decide(cj, jobs, time.Now())
 	for _, n := range p.news {
 		c.events.Event(cj, n.eventtype, n.reason, n.message)
 	}
@@ -154,6 +159,7 @@ func (c *Controller) start(ctx context.Context, cj *batchv1.CronJob, p *plan) er
 		return fmt.Errorf("create job: %w", err)
 	default:
 		c.ownJobs.Created(controller.KeyOf(cj), made)
+		measure.From(ctx).CronJobStarted(made.CreationTimestamp.Sub(p.start))
 		c.events.Eventf(cj, corev1.EventTypeNormal, "SuccessfulCreate", "Created job %v", made.Name)
 	}
 	if endOf(made) == "" && !slices.ContainsFunc(p.status.Active, func(r corev1.ObjectReference) bool { return r.UID == made.UID }) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 )
 
 // proposal is how many replicas a metric asks for, and the metric's name in the
@@ -48,7 +50,9 @@ func (r *round) measure(ctx context.Context, scale *autoscalingv1.Scale) (best *
 	var failed *failure
 	failures := 0
 	for i := range specs {
+		began := time.Now()
 		p, f := r.one(ctx, &s, &specs[i], selector)
+		r.computed(ctx, &specs[i], scale.Spec.Replicas, p, f, began)
 		if f != nil {
 			r.warn(f.reason, f.err)
 			if failures++; failed == nil {
@@ -71,6 +75,21 @@ func (r *round) measure(ctx context.Context, scale *autoscalingv1.Scale) (best *
 	r.set(autoscalingv2.ScalingActive, corev1.ConditionTrue, "ValidMetricFound", "the HPA was able to successfully calculate a replica count from "+best.metric)
 	return best, all, err
 }
+
+// computed counts what came of one metric.
+func (r *round) computed(ctx context.Context, spec *autoscalingv2.MetricSpec, current int32, p proposal, f *failure, began time.Time) {
+	s := measure.Scaling{Current: current, Wanted: p.replicas, Blame: measure.NoError, Began: began}
+	if f != nil {
+		s.Wanted, s.Blame = current, measure.InternalError
+		if f.reason == invalidType {
+			s.Blame, r.blame = measure.SpecError, measure.SpecError
+		}
+	}
+	measure.From(ctx).Computed(spec.Type, s)
+}
+
+// invalidType is the reason of a metric of a kind that nobody knows.
+const invalidType = "InvalidMetricSourceType"
 
 // one reads a metric and judges it.
 func (r *round) one(ctx context.Context, s *sight, spec *autoscalingv2.MetricSpec, selector labels.Selector) (proposal, *failure) {
@@ -104,7 +123,7 @@ func (r *round) one(ctx context.Context, s *sight, spec *autoscalingv2.MetricSpe
 		return r.external(ctx, s, spec.External)
 	}
 	err := fmt.Errorf("unknown metric source type %q", string(spec.Type))
-	return proposal{}, &failure{"InvalidMetricSourceType", err, err}
+	return proposal{}, &failure{invalidType, err, err}
 }
 
 // wantedUse is what is asked of pods' use of a resource; container "" means all.

@@ -1,6 +1,7 @@
 package horizontalpodautoscaler
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/reconcile"
 )
@@ -27,10 +29,26 @@ type round struct {
 	h   *hpa
 	now time.Time
 	mem *memory
+	// current and wanted are how many replicas there are, and what they were set to;
+	// blame is set if the autoscaler itself is wrong.
+	current, wanted int32
+	blame           string
 }
 
-// run measures, decides, scales and tells.
+// run is turn, counted.
 func (r *round) run(ctx context.Context) error {
+	began := time.Now()
+	err := r.turn(ctx)
+	blame := measure.NoError
+	if err != nil {
+		blame = cmp.Or(r.blame, measure.InternalError)
+	}
+	measure.From(ctx).Autoscaled(measure.Scaling{Current: r.current, Wanted: r.wanted, Blame: blame, Began: began})
+	return err
+}
+
+// turn measures, decides, scales and tells.
+func (r *round) turn(ctx context.Context) error {
 	scale, at, err := r.scale(ctx)
 	if err != nil {
 		r.warn("FailedGetScale", err)
@@ -39,6 +57,7 @@ func (r *round) run(ctx context.Context) error {
 	}
 	r.set(autoscalingv2.AbleToScale, corev1.ConditionTrue, "SucceededGetScale", "the HPA controller was able to get the target's current scale")
 	current := scale.Spec.Replicas
+	r.current, r.wanted = current, current
 	r.mem.begin(current, r.now)
 
 	least := least(r.h)
@@ -69,6 +88,7 @@ func (r *round) run(ctx context.Context) error {
 		r.status(current, r.h.Status.DesiredReplicas, statuses)
 		return r.save(ctx, fmt.Errorf("failed to rescale: %w", err))
 	}
+	r.wanted = d.desired
 	if !r.stops(current, d) {
 		r.set(autoscalingv2.ScaledToZero, corev1.ConditionFalse, "NotScaledToZero", "the HPA controller did not scale the workload to zero")
 	}
@@ -156,6 +176,7 @@ func (r *round) scale(ctx context.Context) (*autoscalingv1.Scale, target.Target,
 	ref := r.h.Spec.ScaleTargetRef
 	gv, err := schema.ParseGroupVersion(ref.APIVersion)
 	if err != nil {
+		r.blame = measure.SpecError
 		return nil, target.Target{}, err
 	}
 	kind, ok := r.c.kinds.Find(gv.WithKind(ref.Kind))

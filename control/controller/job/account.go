@@ -25,6 +25,15 @@ type bill struct {
 	news    []news
 	partial bool // not all pods that have ended are in it
 	end     *batchv1.JobCondition
+	// handled counts the failed pods that rules of the job were applied to.
+	handled map[batchv1.PodFailurePolicyAction]int
+}
+
+func (b *bill) handle(by batchv1.PodFailurePolicyAction) {
+	if b.handled == nil {
+		b.handled = map[batchv1.PodFailurePolicyAction]int{}
+	}
+	b.handled[by]++
 }
 
 // account brings the round's status up to what has been done with the pods: the
@@ -121,7 +130,11 @@ func (r *round) name(b *bill) {
 				done = append(done, i)
 			}
 		case r.lostPod(pod) || r.failing():
-			if r.valid(pod) && judge(r.job.Spec.PodFailurePolicy, pod).counts() {
+			said := judge(r.job.Spec.PodFailurePolicy, pod)
+			if said.action != "" && !slices.Contains(u.Failed, pod.UID) {
+				b.handle(said.action)
+			}
+			if r.valid(pod) && said.counts() {
 				u.Failed = add(u.Failed, pod.UID)
 			}
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/reconcile"
 )
@@ -63,6 +64,7 @@ func (c *Controller) account(ctx context.Context, key reconcile.Key, r *round, m
 	if err := c.write(ctx, key, r, &r.was, b.news); err != nil {
 		return fmt.Errorf("adding uncounted pods to status: %w", err)
 	}
+	measure.From(ctx).PodFailures(b.handled)
 	c.remember(key, r.streak)
 	stored := r.job.DeepCopy()
 	left := r.trackedUIDs()
@@ -84,6 +86,9 @@ func (c *Controller) account(ctx context.Context, key reconcile.Key, r *round, m
 	if err := c.write(ctx, key, r, &stored.Status, told); err != nil {
 		return errors.Join(untrackErr, fmt.Errorf("removing uncounted pods from status: %w", err))
 	}
+	if len(told) > 0 {
+		measure.From(ctx).JobFinished(r.job, b.end)
+	}
 	return untrackErr
 }
 
@@ -101,6 +106,7 @@ func (c *Controller) write(ctx context.Context, key reconcile.Key, r *round, was
 		return err
 	}
 	c.ownJobs.Wrote(key, stored)
+	measure.From(ctx).JobPods(r.job, was)
 	status := r.job.Status
 	r.job = stored.DeepCopy()
 	r.job.Status = status // the same, but for what the wire drops

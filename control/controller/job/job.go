@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -25,6 +26,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/informer"
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 	"github.com/sampan-dev/sampan/reconcile"
 )
 
@@ -48,6 +50,7 @@ type Controller struct {
 	ownJobs   *controller.Own[*batchv1.Job]
 	ownPods   *controller.Own[*corev1.Pod]
 	hands     controller.Pods
+	measured  atomic.Pointer[measure.Metrics] // of the context that it runs in
 
 	mu     sync.Mutex
 	memory map[reconcile.Key]memory
@@ -84,6 +87,7 @@ func New(cfg controller.Config) (*Controller, error) {
 	c.pods.Subscribe(controller.EnqueueOwner[*corev1.Pod](client.Jobs.Kind, batchv1.GroupName, c.soon))
 	c.pods.Subscribe(controller.EnqueueAdopters(c.jobs, func(j *batchv1.Job) *metav1.LabelSelector { return j.Spec.Selector }, c.soon))
 	c.pods.Subscribe(c.orphans.podChanged)
+	c.pods.Subscribe(c.trackedChanged)
 	return c, nil
 }
 
@@ -108,6 +112,7 @@ func (*Controller) Writes() []reconcile.Write {
 
 // Run implements controller.Controller.
 func (c *Controller) Run(ctx context.Context) error {
+	c.measured.Store(measure.From(ctx))
 	var both sync.WaitGroup
 	both.Go(func() { _ = c.orphans.loop.Run(ctx) }) // ends only with ctx
 	err := c.loop.Run(ctx)
@@ -136,7 +141,7 @@ func (c *Controller) soon(key reconcile.Key) {
 }
 
 // Reconcile implements reconcile.Reconciler.
-func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Duration, error) {
+func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (again time.Duration, err error) {
 	job, ok := c.jobs.Get(key.Namespace, key.Name)
 	if !ok || finished(job) {
 		c.forget(key)
@@ -145,6 +150,8 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	if foreign(job) {
 		return 0, nil
 	}
+	action := measure.Reconciling
+	defer func(began time.Time) { measure.From(ctx).JobSynced(job, action, err, began) }(time.Now())
 	if !c.ownJobs.Seen(key) || !c.ownPods.Seen(key) {
 		return controller.Unseen, nil // the event that shows it brings the key back
 	}
@@ -157,11 +164,35 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	}
 	r := begin(job, pods, c.recall(key), time.Now())
 	m := r.moves()
+	action = m.action()
 	o, doErr := c.do(ctx, job, m)
 	if err := c.account(ctx, key, r, m, o); err != nil {
 		return 0, fmt.Errorf("tracking status: %w", err)
 	}
 	return c.ownPods.Await(key, m.again), doErr
+}
+
+// action is what metrics call them.
+func (m *moves) action() string {
+	switch {
+	case len(m.create) > 0:
+		return measure.PodsCreated
+	case len(m.remove) > 0:
+		return measure.PodsDeleted
+	case m.managed:
+		return measure.Tracking
+	}
+	return measure.Reconciling
+}
+
+// trackedChanged counts the pods that have ended and are held for the books.
+func (c *Controller) trackedChanged(e informer.Event[*corev1.Pod]) {
+	held := func(p *corev1.Pod) bool {
+		return p != nil && tracked(p) && (p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed)
+	}
+	if was, is := held(e.Old), held(e.New); was != is {
+		c.measured.Load().PodTracked(is)
+	}
 }
 
 // recall returns the failures in a row and notes that the job is looked at.

@@ -20,6 +20,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/informer"
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 	"github.com/sampan-dev/sampan/reconcile"
 )
 
@@ -130,6 +131,7 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	}
 	now := time.Now()
 	health := c.zones.judge(c.nodes.List())
+	measure.From(ctx).Zones(health.byKey())
 	if c.zones.recovered(health) {
 		c.pulses.reset(now) // everybody gets the time to speak again
 	}

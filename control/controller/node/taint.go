@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 	"github.com/sampan-dev/sampan/internal/target"
 )
 
@@ -120,6 +121,9 @@ func (c *Controller) taint(ctx context.Context, node *corev1.Node, health state,
 	at := target.Of(client.Nodes.GroupVersionResource, "").Object(node.Name)
 	if _, err := client.Nodes.Patch(ctx, c.transport, at, client.Patch{Type: types.MergePatchType, Data: data}); err != nil {
 		return 0, fmt.Errorf("taint node %q: %w", node.Name, err)
+	}
+	if evict != "" && !has(node, evict) {
+		measure.From(ctx).NodeEvicted(zoneKey(zoneOf(node)))
 	}
 	return wait, nil
 }

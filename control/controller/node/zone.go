@@ -1,6 +1,7 @@
 package node
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -49,6 +50,27 @@ func (z *zones) judge(nodes []*corev1.Node) state {
 		}
 	}
 	return s
+}
+
+// byKey is how many nodes are ready and not, by upstream's keys of zones.
+func (s state) byKey() (ready, lost map[string]int) {
+	ready, lost = map[string]int{}, map[string]int{}
+	for zone, n := range s.ready {
+		ready[zoneKey(zone)] = n
+	}
+	for zone, n := range s.lost {
+		lost[zoneKey(zone)] = n
+	}
+	return ready, lost
+}
+
+// zoneKey is what upstream's metrics call a zone: nothing, if it has no name.
+func zoneKey(zone string) string {
+	if zone == "/" {
+		return ""
+	}
+	region, name, _ := strings.Cut(zone, "/")
+	return region + ":\x00:" + name
 }
 
 // recovered says, once, that the cluster is cut off no longer.

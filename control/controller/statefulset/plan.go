@@ -45,6 +45,9 @@ type plan struct {
 	parallel bool
 	status   appsv1.StatefulSetStatus
 	again    time.Duration
+	// most is how many pods may be missing while they are updated, missing how many
+	// are.
+	most, missing int
 }
 
 // view is what a decision depends on besides set and pods.
@@ -98,6 +101,12 @@ func (r *round) sort(pods []*corev1.Pod) {
 	for i := range r.replicas {
 		if r.replicas[i] == nil {
 			r.replicas[i], r.missing[i] = podFor(r.set, r.versionFor(first(r.set)+i), first(r.set)+i), true
+		}
+	}
+	r.plan.most = r.budget()
+	for _, pod := range r.replicas {
+		if !r.healthy(pod) {
+			r.plan.missing++
 		}
 	}
 	slices.SortFunc(r.condemned, func(a, b *corev1.Pod) int { return ordinalOf(b) - ordinalOf(a) })
@@ -221,17 +230,9 @@ func (r *round) roll() {
 	if strategy.Type != appsv1.RollingUpdateStatefulSetStrategyType {
 		return
 	}
-	partition, budget := 0, 1
-	if rolling := strategy.RollingUpdate; rolling != nil {
-		if rolling.Partition != nil {
-			partition = int(*rolling.Partition)
-		}
-		budget = maxUnavailable(rolling.MaxUnavailable, len(r.replicas))
-	}
-	for _, pod := range r.replicas {
-		if !r.healthy(pod) {
-			budget--
-		}
+	partition, budget := 0, r.plan.most-r.plan.missing
+	if rolling := strategy.RollingUpdate; rolling != nil && rolling.Partition != nil {
+		partition = int(*rolling.Partition)
 	}
 	var phase []step
 	take := func(pod *corev1.Pod, reason string) {
@@ -256,6 +257,14 @@ func (r *round) roll() {
 		}
 	}
 	r.add(phase)
+}
+
+// budget is how many pods may be missing at once while they are updated.
+func (r *round) budget() int {
+	if rolling := r.set.Spec.UpdateStrategy.RollingUpdate; rolling != nil {
+		return maxUnavailable(rolling.MaxUnavailable, len(r.replicas))
+	}
+	return 1
 }
 
 func (r *round) add(phase []step) {

@@ -24,6 +24,7 @@ import (
 	"github.com/sampan-dev/sampan/client/informer"
 	"github.com/sampan-dev/sampan/control/controller"
 	"github.com/sampan-dev/sampan/control/controller/history"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 	"github.com/sampan-dev/sampan/reconcile"
 )
 
@@ -109,6 +110,7 @@ func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
 func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Duration, error) {
 	set, ok := c.sets.Get(key.Namespace, key.Name)
 	if !ok {
+		measure.From(ctx).StatefulSetGone(key.Namespace, key.Name)
 		c.forget(key)
 		return 0, nil
 	}
@@ -134,6 +136,7 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	}
 	v.claims, v.now = func(pod *corev1.Pod) (settled, left, missing bool) { return c.lookAtClaims(set, pod) }, time.Now()
 	p := decide(set, pods, v)
+	measure.From(ctx).StatefulSet(set, p.most, p.missing)
 	doErr := c.do(ctx, set, p)
 	statusErr := c.writeStatus(ctx, set, p.status)
 	historyErr := c.trim(ctx, key, set, all, pods, p.status)

@@ -1,0 +1,91 @@
+package measure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	batchv1 "k8s.io/api/batch/v1"
+)
+
+// upstream is what v1.37's controller manager promises to keep, stable and beta, of
+// the metrics of its controllers: NAME LABELS [BUCKETS].
+const upstream = `
+cronjob_controller_job_creation_skew_duration_seconds - 1,2,4,8,16,32,64,128,256,512
+horizontal_pod_autoscaler_controller_metric_computation_duration_seconds action,error,metric_type 0.001,0.002,0.004,0.008,0.016,0.032,0.064,0.128,0.256,0.512,1.024,2.048,4.096,8.192,16.384
+horizontal_pod_autoscaler_controller_metric_computation_total action,error,metric_type
+horizontal_pod_autoscaler_controller_reconciliation_duration_seconds action,error 0.001,0.002,0.004,0.008,0.016,0.032,0.064,0.128,0.256,0.512,1.024,2.048,4.096,8.192,16.384
+horizontal_pod_autoscaler_controller_reconciliations_total action,error
+job_controller_job_pods_finished_total completion_mode,result
+job_controller_job_sync_duration_seconds action,completion_mode,result 0.004,0.008,0.016,0.032,0.064,0.128,0.256,0.512,1.024,2.048,4.096,8.192,16.384,32.768,65.536
+job_controller_job_syncs_total action,completion_mode,result
+job_controller_jobs_finished_total completion_mode,reason,result
+job_controller_pod_failures_handled_by_failure_policy_total action
+job_controller_terminated_pods_tracking_finalizer_total event
+node_collector_evictions_total zone
+statefulset_controller_statefulset_max_unavailable pod_management_policy,statefulset_name,statefulset_namespace
+statefulset_controller_statefulset_unavailable_replicas pod_management_policy,statefulset_name,statefulset_namespace
+`
+
+// Names, labels and buckets are upstream's.
+func TestAgainstUpstream(t *testing.T) {
+	m := New()
+	ctx := m.With(t.Context())
+	everything(From(ctx))
+	r := prometheus.NewRegistry()
+	r.MustRegister(m)
+	all, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for _, f := range all {
+		one := f.GetMetric()[0]
+		labels := []string{}
+		for _, l := range one.GetLabel() {
+			labels = append(labels, l.GetName())
+		}
+		line := f.GetName() + " -"
+		if len(labels) > 0 {
+			line = f.GetName() + " " + strings.Join(labels, ",")
+		}
+		if h := one.GetHistogram(); h != nil {
+			bounds := []string{}
+			for _, b := range h.GetBucket() {
+				bounds = append(bounds, fmt.Sprint(b.GetUpperBound()))
+			}
+			line += " " + strings.Join(bounds, ",")
+		}
+		have[line] = true
+	}
+	for line := range strings.Lines(strings.TrimSpace(upstream)) {
+		if line = strings.TrimSpace(line); !have[line] {
+			t.Errorf("%s is missing in %v", line, have)
+		}
+	}
+}
+
+// everything counts something of everything.
+func everything(m *Metrics) {
+	job := &batchv1.Job{}
+	m.JobSynced(job, Tracking, errors.New("no"), time.Now())
+	m.JobFinished(job, &batchv1.JobCondition{Type: batchv1.JobFailed, Reason: "BackoffLimitExceeded"})
+	m.JobPods(&batchv1.Job{Status: batchv1.JobStatus{Succeeded: 1}}, &batchv1.JobStatus{})
+	m.PodFailures(map[batchv1.PodFailurePolicyAction]int{batchv1.PodFailurePolicyActionCount: 1})
+	m.PodTracked(true)
+	m.CronJobStarted(time.Second)
+	m.Autoscaled(Scaling{Current: 1, Wanted: 2, Blame: NoError, Began: time.Now()})
+	m.Computed(autoscalingv2.ResourceMetricSourceType, Scaling{Current: 2, Wanted: 1, Blame: NoError, Began: time.Now()})
+	m.StatefulSet(&appsv1.StatefulSet{}, 1, 0)
+	m.Zones(map[string]int{"a": 1}, map[string]int{"b": 1})
+	m.NodeEvicted("a")
+}
+
+// Where nobody listens, nothing is counted, and nothing breaks.
+func TestNobody(*testing.T) { everything(From(context.Background())) }
