@@ -75,6 +75,9 @@ func (b *builder) noteBase(ref string, img image.Image) {
 
 // sourceLayers are the layers of what --from names: a stage, or an image.
 func (b *builder) sourceLayers(ctx context.Context, st *stage, from string) ([]image.Layer, string, error) {
+	if c, ok := b.contextOf(from); ok && c.Image != "" {
+		from = c.Image
+	}
 	if from == scratch {
 		return nil, scratch, nil
 	}

@@ -40,6 +40,9 @@ var ErrUnsupported = errors.New("not supported")
 type Options struct {
 	// Context is the directory that COPY and ADD read.
 	Context string
+	// Contexts are further ones by name, for FROM, COPY --from and mounts; they count
+	// more than stages and images of the same name.
+	Contexts map[string]NamedContext
 	// Dockerfile is its path; "" means Dockerfile in the context. Content, when
 	// it is not nil, is its text, and Dockerfile only what errors call it.
 	Dockerfile string
@@ -59,6 +62,17 @@ type Options struct {
 	// does so for the stages of these names.
 	NoCache       bool
 	NoCacheStages []string
+	// CacheFrom are where layers of other machines' builds are looked for, CacheTo
+	// where those of this build go.
+	CacheFrom, CacheTo []CachePlace
+	// Annotations are put on the image's manifest.
+	Annotations map[string]string
+	// NetworkNone keeps RUNs that don't say otherwise from the network; Hosts are
+	// lines ("ADDRESS NAME") that they find in /etc/hosts besides.
+	NetworkNone bool
+	Hosts       []string
+	// Insecure lets a RUN ask for --security=insecure.
+	Insecure bool
 	// Pull asks registries for base images that are here already.
 	Pull bool
 	// Secrets are for RUN --mount=type=secret, by ID; Agents are sockets of SSH
@@ -83,11 +97,15 @@ type Options struct {
 	// Progress is told of every step; nil means nobody wants to know. It is never
 	// called twice at once.
 	Progress func(Event)
-	// Warn is told of what is doubtful in the Dockerfile.
+	// Warn is told of what is doubtful in the Dockerfile, and of what could not be
+	// done and need not be. It and Progress are never called at once.
 	Warn func(Warning)
 	// OnResult, when set, is told of the build's records after each platform.
 	OnResult func(Provenance)
 }
+
+// NamedContext is a directory, or an image in place of another.
+type NamedContext struct{ Dir, Image string }
 
 // Secret is one value that a RUN may see and no layer keeps.
 type Secret struct {
@@ -138,6 +156,8 @@ type Run struct {
 	Mounts      []Mount
 	Output      func([]byte)
 	NetworkNone bool
+	// Insecure: it has everything that root has here but the namespaces.
+	Insecure bool
 }
 
 // Mount is one thing more that a RUN sees.
@@ -183,11 +203,16 @@ func Build(ctx context.Context, opts Options) (image.Image, error) {
 		return image.Image{}, err
 	}
 	defer files.Close()
+	named, err := openNamed(opts.Contexts)
+	if err != nil {
+		return image.Image{}, err
+	}
+	defer closeNamed(named)
 	content, err := opts.Images.NewBuild()
 	if err != nil {
 		return image.Image{}, err
 	}
-	img, err := buildAll(ctx, &builder{opts: opts, file: file, context: files, content: content})
+	img, err := buildWith(ctx, &builder{opts: opts, file: file, context: files, named: named, content: content})
 	content.Close()
 	if err != nil {
 		return image.Image{}, err
@@ -212,8 +237,13 @@ func (o *Options) complete() error {
 			tell(e)
 		}
 	}
-	if o.Warn == nil {
-		o.Warn = func(Warning) {}
+	warn := o.Warn
+	o.Warn = func(w Warning) {
+		mu.Lock()
+		defer mu.Unlock()
+		if warn != nil {
+			warn(w)
+		}
 	}
 	if len(o.Platforms) == 0 {
 		o.Platforms = []string{""}
@@ -237,6 +267,7 @@ func buildAll(ctx context.Context, base *builder) (image.Image, error) {
 		b := &builder{
 			opts: base.opts, file: base.file, context: base.context, content: base.content, platform: p,
 			slots: make(chan struct{}, parallelSteps), consumed: map[string]bool{},
+			travel: base.travel, named: base.named,
 			alone: len(base.opts.Platforms) == 1 && !base.opts.Provenance,
 		}
 		img, err := b.run(ctx)

@@ -265,17 +265,17 @@ func TestRun(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	needRoot(t)
 	for dockerfile, want := range map[string]string{
-		"FORM scratch":                             `^./Dockerfile:1: .*unknown instruction: FORM`,
-		"FROM scratch\nCOPY a":                     `^./Dockerfile:2: .*COPY requires at least two arguments`,
-		"FROM scratch\n\nCOPY nothere /":           `^./Dockerfile:3: COPY nothere /: "nothere" is not in the build context \(.\): not found`,
-		"FROM scratch\nCOPY a b /c":                `^./Dockerfile:2: .*destination "/c" must be a directory and end with a /`,
-		"FROM scratch\nEXPOSE 99999":               `^./Dockerfile:2: .*port "99999": want a number from 1 to 65535`,
-		"FROM scratch\nCOPY --chmod=rwx a /":       `^./Dockerfile:2: .*--chmod=rwx: want an octal mode`,
-		"FROM scratch\nCOPY --chown=nobody a /":    `^./Dockerfile:2: .*"nobody" is not in the image's /etc/passwd`,
-		"FROM scratch\nRUN true":                   `^./Dockerfile:2: RUN true: RUN needs root`,
-		"FROM scratch\nADD git@x.invalid:a.git /a": `^./Dockerfile:2: .*git repository .*not supported; clone it first`,
-		"FROM scratch\nCOPY hidden /":              `^./Dockerfile:2: .*"hidden" is not in the build context \(.\) \(.dockerignore hides it\)`,
-		"":                                         `^./Dockerfile:1: file with no instructions`,
+		"FORM scratch":                                  `^./Dockerfile:1: .*unknown instruction: FORM`,
+		"FROM scratch\nCOPY a":                          `^./Dockerfile:2: .*COPY requires at least two arguments`,
+		"FROM scratch\n\nCOPY nothere /":                `^./Dockerfile:3: COPY nothere /: "nothere" is not in the build context \(.\): not found`,
+		"FROM scratch\nCOPY a b /c":                     `^./Dockerfile:2: .*destination "/c" must be a directory and end with a /`,
+		"FROM scratch\nEXPOSE 99999":                    `^./Dockerfile:2: .*port "99999": want a number from 1 to 65535`,
+		"FROM scratch\nCOPY --chmod=rwx a /":            `^./Dockerfile:2: .*--chmod=rwx: want an octal mode`,
+		"FROM scratch\nCOPY --chown=nobody a /":         `^./Dockerfile:2: .*"nobody" is not in the image's /etc/passwd`,
+		"FROM scratch\nRUN true":                        `^./Dockerfile:2: RUN true: RUN needs root`,
+		"FROM scratch\nADD http://127.0.0.1:1/a.git /a": `^./Dockerfile:2: ADD .*git repository http://127.0.0.1:1/a.git: `,
+		"FROM scratch\nCOPY hidden /":                   `^./Dockerfile:2: .*"hidden" is not in the build context \(.\) \(.dockerignore hides it\)`,
+		"":                                              `^./Dockerfile:1: file with no instructions`,
 	} {
 		_, _, err := build(t, open(t), "-- Dockerfile --\n"+dockerfile+"\n-- a --\na\n-- b --\nb\n-- hidden --\nh\n-- .dockerignore --\nhidden\n", nil)
 		if err == nil || !regexp.MustCompile(want).MatchString(err.Error()) {

@@ -31,7 +31,7 @@ type change struct {
 
 // layer adds the layer that a change makes, from the cache when it is known.
 func (b *builder) layer(ctx context.Context, st *stage, c change) (cached bool, err error) {
-	return b.cached(st, c, func() (image.Layer, error) {
+	return b.cached(ctx, st, c, func() (image.Layer, error) {
 		reader, writer := io.Pipe()
 		go func() {
 			w := newLayerWriter(ctx, writer, b.opts.Epoch)
@@ -43,7 +43,7 @@ func (b *builder) layer(ctx context.Context, st *stage, c change) (cached bool, 
 }
 
 // cached adds the layer known under the change's key, or the one that make makes.
-func (b *builder) cached(st *stage, c change, make func() (image.Layer, error)) (bool, error) {
+func (b *builder) cached(ctx context.Context, st *stage, c change, make func() (image.Layer, error)) (bool, error) {
 	below := st.key
 	if c.apart {
 		below = ""
@@ -54,9 +54,12 @@ func (b *builder) cached(st *stage, c change, make func() (image.Layer, error)) 
 	}
 	key := digestOf(below, c.instruction, c.content, epoch)
 	st.key = digestOf(st.key, key)
-	if known, ok := b.opts.Images.Recall(key); ok && !st.fresh {
-		st.add(known)
-		return true, nil
+	if !st.fresh {
+		if known, ok := b.recall(ctx, key); ok {
+			st.add(known)
+			b.travel.note(key, known)
+			return true, nil
+		}
 	}
 	layer, err := make()
 	if err != nil {
@@ -68,6 +71,7 @@ func (b *builder) cached(st *stage, c change, make func() (image.Layer, error)) 
 	if err := b.opts.Images.Remember(key, made); err != nil {
 		return false, fmt.Errorf("build cache: %w", err)
 	}
+	b.travel.note(key, made)
 	return false, nil
 }
 

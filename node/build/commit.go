@@ -47,9 +47,13 @@ func (b *builder) commit(ctx context.Context, st *stage) (image.Image, error) {
 	if len(tags) == 0 || !b.alone {
 		tags = []string{""}
 	}
+	annotations, err := b.annotations(st)
+	if err != nil {
+		return image.Image{}, err
+	}
 	var img image.Image
 	for _, tag := range tags {
-		made, err := b.content.Commit(ctx, st.config, st.layers, image.Naming{Ref: tag, Extra: st.extra, Unlisted: !b.alone})
+		made, err := b.content.Commit(ctx, st.config, st.layers, image.Naming{Ref: tag, Extra: st.extra, Unlisted: !b.alone, Annotations: annotations})
 		if err != nil {
 			return image.Image{}, fmt.Errorf("commit %q: %w", tag, err)
 		}

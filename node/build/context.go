@@ -235,7 +235,11 @@ func (t *tree) hides(p, below string, excluded *patternmatcher.PatternMatcher) (
 func checksum(sources []source) (string, error) {
 	h := sha256.New()
 	for _, s := range sources {
-		fmt.Fprintf(h, "%d:%s %o %d\n", len(s.below), s.below, s.info.Mode(), s.info.Size())
+		size := s.info.Size()
+		if !s.info.Mode().IsRegular() {
+			size = 0 // a directory's is its file system's business
+		}
+		fmt.Fprintf(h, "%d:%s %o %d\n", len(s.below), s.below, s.info.Mode(), size)
 		switch {
 		case s.info.Mode()&os.ModeSymlink != 0:
 			target, err := s.tree.Readlink(s.path)

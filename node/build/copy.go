@@ -41,7 +41,9 @@ type item struct {
 // copy executes COPY.
 func (b *builder) copy(ctx context.Context, st *stage, cmd *instructions.CopyCommand) (bool, error) {
 	from := &b.context.tree
-	if cmd.From != "" {
+	if files := b.filesOf(cmd.From); files != nil {
+		from = &files.tree
+	} else if cmd.From != "" {
 		v, err := b.stageView(ctx, st, cmd.From)
 		if err != nil {
 			return false, err
@@ -66,7 +68,13 @@ func (b *builder) add(ctx context.Context, st *stage, cmd *instructions.AddComma
 	var local []string
 	for _, s := range cmd.SourcePaths {
 		if isGit(s) {
-			return false, fmt.Errorf("ADD of the git repository %q: %w; clone it first and COPY it", s, ErrUnsupported)
+			got, err := b.clone(ctx, s, cmd)
+			if err != nil {
+				return false, err
+			}
+			defer func() { _ = got.close() }() //nolint:gocritic // they are wanted until all is copied
+			t.clones = append(t.clones, got)
+			continue
 		}
 		if !isURL(s) {
 			local = append(local, s)
@@ -79,8 +87,8 @@ func (b *builder) add(ctx context.Context, st *stage, cmd *instructions.AddComma
 		defer func() { _ = got.close() }() //nolint:gocritic // they are wanted until all is copied
 		t.remote = append(t.remote, got)
 	}
-	if cmd.Checksum != "" && (len(local) > 0 || len(t.remote) != 1) {
-		return false, fmt.Errorf("--checksum is for one URL: %w", image.ErrInvalid)
+	if cmd.Checksum != "" && (len(local) > 0 || len(t.remote)+len(t.clones) != 1) {
+		return false, fmt.Errorf("--checksum is for one URL or repository: %w", image.ErrInvalid)
 	}
 	t.what.SourcePaths = local
 	return b.transfer(ctx, st, t)
@@ -100,6 +108,7 @@ type transfer struct {
 	// parents: the sources' directories come along.
 	parents bool
 	remote  []*downloaded
+	clones  []*cloned
 }
 
 // transfer looks up the sources, and adds the layer that holds them.
@@ -146,7 +155,7 @@ func (b *builder) plan(st *stage, t transfer, v *view) (copying, error) {
 		paths = append(paths, found...)
 	}
 	slashed := strings.HasSuffix(t.what.DestPath, "/") || path.Base(t.what.DestPath) == "."
-	if len(paths)+len(t.what.SourceContents)+len(t.remote) > 1 && !slashed {
+	if len(paths)+len(t.what.SourceContents)+len(t.remote)+len(t.clones) > 1 && !slashed {
 		return copying{}, fmt.Errorf("with more than one source the destination %q must be a directory and end with a /: %w", t.what.DestPath, image.ErrInvalid)
 	}
 	dest := st.resolve(t.what.DestPath)
@@ -168,6 +177,13 @@ func (b *builder) plan(st *stage, t transfer, v *view) (copying, error) {
 			return copying{}, err
 		}
 		c.items = append(c.items, one)
+	}
+	for _, g := range t.clones {
+		sources, err := g.tree.walk(".", excluded)
+		if err != nil {
+			return copying{}, fmt.Errorf("%q: %w", g.tree.name, err)
+		}
+		c.items = append(c.items, item{sources: sources, to: dest})
 	}
 	for _, r := range t.remote {
 		one, err := t.fetched(r, dest, into)

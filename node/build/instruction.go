@@ -22,7 +22,7 @@ type step struct {
 // instruction executes one instruction; cached says that its layer was known.
 func (b *builder) instruction(ctx context.Context, st *stage, s step) (cached bool, err error) {
 	vars := st.variables()
-	expand := func(word string) (string, error) { return b.expand(word, vars) }
+	expand := func(word string) (string, error) { return b.expandKnown(word, vars, s.cmd) }
 	if e, ok := s.cmd.(instructions.SupportsSingleWordExpansionRaw); ok {
 		if err := e.ExpandRaw(func(word string) (string, error) { return b.expandRaw(word, vars) }); err != nil {
 			return false, err

@@ -47,7 +47,8 @@ func (b *builder) mountKey(ctx context.Context, st *stage, mounts []*instruction
 				parts = append(parts, "absent")
 			}
 		}
-		if m.From != "" {
+		files := b.filesOf(m.From)
+		if m.From != "" && files == nil {
 			_, key, err := b.sourceLayers(ctx, st, m.From)
 			if err != nil {
 				return "", fmt.Errorf("--mount from=%s: %w", m.From, err)
@@ -55,10 +56,13 @@ func (b *builder) mountKey(ctx context.Context, st *stage, mounts []*instruction
 			parts = append(parts, key)
 			continue
 		}
-		if m.Type != instructions.MountTypeBind {
+		if m.Type != instructions.MountTypeBind && files == nil {
 			continue
 		}
-		sources, err := b.context.walk(contextPath(m.Source), nil)
+		if files == nil {
+			files = b.context
+		}
+		sources, err := files.walk(contextPath(m.Source), nil)
 		if err != nil {
 			return "", fmt.Errorf("--mount source=%s: %w", m.Source, err)
 		}
@@ -139,21 +143,25 @@ func (m *mounted) overlay(lower []string, upper, at string) (string, error) {
 // shown are the layers of what a RUN is shown: of another stage or image, or the
 // context, less what upper hides of it.
 func (b *builder) shown(ctx context.Context, st *stage, from, upper string) ([]string, error) {
-	if from != "" {
+	files := b.filesOf(from)
+	if from != "" && files == nil {
 		layers, _, err := b.sourceLayers(ctx, st, from)
 		if err != nil {
 			return nil, err
 		}
 		return b.content.Unpack(ctx, layers)
 	}
-	dir, err := filepath.Abs(b.context.dir)
+	if files == nil {
+		files = b.context
+	}
+	dir, err := filepath.Abs(files.dir)
 	if err != nil {
 		return nil, err
 	}
 	if strings.ContainsAny(dir, ":,\\") {
 		return nil, fmt.Errorf("the context's path %q has a character that overlayfs cannot take: %w", dir, ErrUnsupported)
 	}
-	return []string{dir}, b.context.hide(upper)
+	return []string{dir}, files.hide(upper)
 }
 
 // bind shows a RUN the context or another stage. What it writes there is lost.

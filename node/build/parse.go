@@ -22,6 +22,7 @@ type dockerfile struct {
 	escape rune
 	stages []instructions.Stage
 	args   []instructions.ArgCommand
+	lint   *linter.Linter
 }
 
 // Failure is an error at a place of the Dockerfile.
@@ -113,6 +114,8 @@ func parse(path string, raw []byte, warn func(Warning)) (dockerfile, error) {
 	if d.stages, d.args, err = instructions.Parse(tree.AST, lint); err != nil {
 		return d, d.located(err)
 	}
+	d.lint = lint
+	d.inspect(tree, lint)
 	if err := lint.Error(); err != nil {
 		return d, d.located(err)
 	}

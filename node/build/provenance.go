@@ -77,14 +77,18 @@ func (b *builder) provenance() Provenance {
 
 // used notes something from elsewhere, once.
 func (b *builder) used(uri string, d digest.Digest) {
+	b.note(material{URI: uri, Digest: map[string]string{d.Algorithm().String(): d.Encoded()}})
+}
+
+func (b *builder) note(m material) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, m := range b.materials {
-		if m.URI == uri {
+	for _, known := range b.materials {
+		if known.URI == m.URI {
 			return
 		}
 	}
-	b.materials = append(b.materials, material{URI: uri, Digest: map[string]string{d.Algorithm().String(): d.Encoded()}})
+	b.materials = append(b.materials, m)
 }
 
 // statement wraps the predicate as in-toto has it.

@@ -31,8 +31,13 @@ func (b *builder) runCommand(ctx context.Context, st *stage, s step, cmd *instru
 	if b.opts.Runner == nil {
 		return false, fmt.Errorf("RUN needs root and a Linux machine: %w", ErrUnsupported)
 	}
-	if instructions.GetSecurity(cmd) == instructions.SecurityInsecure {
-		return false, fmt.Errorf("RUN --security=insecure: %w", ErrUnsupported)
+	if instructions.GetSecurity(cmd) == instructions.SecurityInsecure && !b.opts.Insecure {
+		return false, fmt.Errorf("RUN --security=insecure gives the command this machine: allow it with --allow security.insecure: %w", image.ErrDenied)
+	}
+	for _, d := range instructions.GetDevices(cmd) {
+		if d.Required {
+			return false, fmt.Errorf("RUN --device=%s: %w", d.Name, ErrUnsupported)
+		}
 	}
 	run, files, err := b.command(st, cmd)
 	if err != nil {
@@ -50,8 +55,14 @@ func (b *builder) runCommand(ctx context.Context, st *stage, s step, cmd *instru
 		instruction: fmt.Sprintf("RUN %s %q %q %q %q %v", st.platform, run.Args, run.Env, run.User, run.WorkingDir, run.NetworkNone),
 		content:     content,
 	}
+	if run.Insecure {
+		c.instruction += " insecure"
+	}
+	if len(b.opts.Hosts) > 0 {
+		c.instruction += fmt.Sprintf(" %q", b.opts.Hosts)
+	}
 	b.proxies(&run)
-	return b.cached(st, c, func() (image.Layer, error) {
+	return b.cached(ctx, st, c, func() (image.Layer, error) {
 		return b.execute(ctx, st, execution{step: s, run: run, mounts: mounts, files: files})
 	})
 }
@@ -62,7 +73,12 @@ type inline struct{ path, data string }
 // command is the process that a RUN asks for.
 func (b *builder) command(st *stage, cmd *instructions.RunCommand) (Run, []inline, error) {
 	c := st.config.Config
-	run := Run{WorkingDir: cmp.Or(c.WorkingDir, "/"), User: c.User, NetworkNone: instructions.GetNetwork(cmd) == instructions.NetworkNone}
+	network := instructions.GetNetwork(cmd)
+	run := Run{
+		WorkingDir: cmp.Or(c.WorkingDir, "/"), User: c.User,
+		NetworkNone: network == instructions.NetworkNone || b.opts.NetworkNone && network == instructions.NetworkDefault,
+		Insecure:    instructions.GetSecurity(cmd) == instructions.SecurityInsecure,
+	}
 	line, files, err := heredocs(cmd)
 	if err != nil {
 		return run, nil, err
@@ -169,6 +185,9 @@ func (b *builder) execute(ctx context.Context, st *stage, e execution) (_ image.
 		}
 		all.mounts = append(all.mounts, Mount{Source: at, Target: f.path, ReadOnly: true})
 	}
+	if err := b.hosts(all, dir); err != nil {
+		return image.Layer{}, err
+	}
 	run.Mounts, run.Env = all.mounts, append(slices.Clone(run.Env), all.env...)
 	missing, err := b.examine(ctx, st, &run)
 	if err != nil {
@@ -187,6 +206,21 @@ func (b *builder) execute(ctx context.Context, st *stage, e execution) (_ image.
 		return image.Layer{}, err
 	}
 	return b.pack(ctx, run.Upper)
+}
+
+// hosts gives a RUN an /etc/hosts with the lines that were asked for.
+func (b *builder) hosts(all *mounted, dir string) error {
+	if len(b.opts.Hosts) == 0 {
+		return nil
+	}
+	known, err := os.ReadFile("/etc/hosts")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	text := strings.TrimRight(string(known), "\n") + "\n" + strings.Join(b.opts.Hosts, "\n") + "\n"
+	at := filepath.Join(dir, "hosts")
+	all.mounts = append(all.mounts, Mount{Source: at, Target: "/etc/hosts", ReadOnly: true})
+	return os.WriteFile(at, []byte(text), 0o644) //nolint:gosec // every user of the container reads it
 }
 
 // perform runs the command, passes on what it prints, and keeps the end of it.

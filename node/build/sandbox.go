@@ -82,12 +82,34 @@ func runSpec(r Run) (*specs.Spec, error) {
 	for _, m := range r.Mounts {
 		spec.Mounts = append(spec.Mounts, m.spec())
 	}
+	if r.Insecure {
+		unconfine(spec)
+		return spec, nil
+	}
 	filter, err := container.DefaultSeccomp(spec)
 	if err != nil {
 		return nil, err
 	}
 	spec.Linux.Seccomp = filter
 	return spec, nil
+}
+
+// unconfine gives a RUN what --security=insecure promises: every capability and
+// device, all of /proc and /sys, and no filter of system calls.
+func unconfine(spec *specs.Spec) {
+	every := container.AllCapabilities()
+	p := spec.Process
+	p.Capabilities = &specs.LinuxCapabilities{Bounding: every, Inheritable: every}
+	if p.User.UID == 0 {
+		p.Capabilities.Effective, p.Capabilities.Permitted = every, every
+	}
+	spec.Linux.MaskedPaths, spec.Linux.ReadonlyPaths = nil, nil
+	spec.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
+	for i := range spec.Mounts {
+		if m := &spec.Mounts[i]; m.Type == "sysfs" || m.Type == "cgroup" {
+			m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "ro" })
+		}
+	}
 }
 
 // spec is the mount as the runtime has it.

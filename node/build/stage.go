@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -25,10 +26,13 @@ type builder struct {
 	opts     Options
 	file     dockerfile
 	context  *buildContext
+	named    map[string]*buildContext
 	content  *image.Build
 	platform platform
 	// alone: what comes out is the result, and not part of an index.
 	alone bool
+	// travel are the layers that come from elsewhere and go there.
+	travel *travel
 	// slots bound the instructions that run at once.
 	slots chan struct{}
 	// bases are the stages' FROMs, expanded.
@@ -196,6 +200,9 @@ func sourcesOf(c instructions.Command) []string {
 // stageBefore finds an earlier stage by name or number; -1: there is none. Of two
 // with one name, the later counts.
 func (b *builder) stageBefore(name string, before int) int {
+	if _, ok := b.contextOf(name); ok {
+		return -1
+	}
 	for i := before - 1; i >= 0; i-- {
 		if strings.EqualFold(b.file.stages[i].Name, name) {
 			return i
@@ -255,6 +262,26 @@ func (b *builder) expand(word string, vars map[string]string) (string, error) {
 	return got, err
 }
 
+// expandKnown is expand for an instruction's word, which warns of variables that
+// nothing has set.
+func (b *builder) expandKnown(word string, vars map[string]string, cmd instructions.Command) (string, error) {
+	var env []string
+	for k, v := range vars {
+		env = append(env, k+"="+v)
+	}
+	got, unknown, err := shell.NewLex(b.file.escape).ProcessWord(word, shell.EnvsFromSlice(env))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range reference.FindAllStringSubmatch(word, -1) {
+		name := m[1] + m[3]
+		if _, ok := unknown[name]; !ok || m[2] != "" { // it says what it is when nothing sets it
+			continue
+		}
+		b.file.lint.Run(&linter.RuleUndefinedVar, cmd.Location(), linter.RuleUndefinedVar.Format(name, ""))
+	}
+	return got, err
+}
+
 // expandRaw is expand for text in which quotes stay as they are: heredocs.
 func (b *builder) expandRaw(text string, vars map[string]string) (string, error) {
 	var env []string
@@ -289,6 +316,12 @@ func (b *builder) begin(ctx context.Context, i int) (*stage, error) {
 			return nil, err
 		}
 		return st, st.inherit(from)
+	}
+	if c, ok := b.contextOf(base); ok {
+		if c.Image == "" {
+			return nil, fmt.Errorf("the context %q is a directory, which can't be a base: FROM scratch and COPY --from=%s: %w", base, base, ErrUnsupported)
+		}
+		base = c.Image
 	}
 	if base == scratch {
 		st.config.Platform, st.key = st.platform.oci(), scratch

@@ -262,7 +262,9 @@ func TestBadNode(t *testing.T) {
 			}
 		},
 		"elsewhere": func(image.Image) http.HandlerFunc {
-			return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound) }
+			return func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

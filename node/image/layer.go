@@ -112,6 +112,8 @@ type Naming struct {
 	// Extra are keys for the config's "config" object that the OCI type lacks
 	// and engines know all the same (Healthcheck, OnBuild, Shell).
 	Extra map[string]any
+	// Annotations are the manifest's.
+	Annotations map[string]string
 	// Unlisted: it is only a part of an index to come, which will name it.
 	Unlisted bool
 }
@@ -122,7 +124,7 @@ func (b *Build) Commit(ctx context.Context, config ocispec.Image, layers []Layer
 	config.RootFS = ocispec.RootFS{Type: "layers"}
 	manifest := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
-		Layers: []ocispec.Descriptor{},
+		Layers: []ocispec.Descriptor{}, Annotations: as.Annotations,
 	}
 	for _, l := range layers {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.DiffID)

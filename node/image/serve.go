@@ -259,7 +259,11 @@ func (s *Store) complete(raw []byte) error {
 	if !remote.IsManifest(kind) && !remote.IsIndex(kind) {
 		return fmt.Errorf("media type %q: neither a manifest nor an index: %w", kind, ErrInvalid)
 	}
-	if len(m.Layers) > MaxLayers || len(m.Manifests) > maxPlatforms {
+	most := MaxLayers
+	if !isImageConfig(m.Config.MediaType) {
+		most = maxTravelling // of an artifact, which is not unpacked
+	}
+	if len(m.Layers) > most || len(m.Manifests) > maxPlatforms {
 		return fmt.Errorf("%d layers, %d manifests: %w", len(m.Layers), len(m.Manifests), ErrTooLarge)
 	}
 	needed := slices.Concat(m.Layers, m.Manifests)

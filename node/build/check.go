@@ -1,0 +1,101 @@
+package build
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+)
+
+// Description is what a Dockerfile offers to whoever builds it.
+type Description struct {
+	// Warnings are what is doubtful in it.
+	Warnings []Warning
+	// Targets are its stages, of which the last is the default.
+	Targets []Target
+	// Args are the ARGs that the target, or else the default, can be given.
+	Args []Arg
+}
+
+// Target is a stage.
+type Target struct {
+	Name, Base, Description string
+	Default                 bool
+}
+
+// Arg is an ARG; Value is its default, if it has one.
+type Arg struct {
+	Name, Value, Description string
+}
+
+// Describe reads a Dockerfile and builds nothing. What makes no sense is an error, as
+// for Build.
+func Describe(opts Options) (Description, error) {
+	var d Description
+	opts.Warn = func(w Warning) { d.Warnings = append(d.Warnings, w) }
+	if err := opts.complete(); err != nil {
+		return d, err
+	}
+	raw, err := readDockerfile(opts)
+	if err != nil {
+		return d, err
+	}
+	file, err := parse(opts.Dockerfile, raw, opts.Warn)
+	if err != nil {
+		return d, err
+	}
+	b := &builder{opts: opts, file: file}
+	wanted, err := b.target()
+	if err != nil {
+		return d, err
+	}
+	for _, cmd := range file.args {
+		d.args(cmd)
+	}
+	for i, s := range file.stages {
+		t := Target{Name: s.Name, Base: s.BaseName, Description: s.DocComment, Default: i == len(file.stages)-1}
+		if t.Name == "" {
+			t.Name = strconv.Itoa(i)
+		}
+		d.Targets = append(d.Targets, t)
+	}
+	for i := wanted; i >= 0; i = b.stageBefore(file.stages[i].BaseName, i) {
+		for _, c := range file.stages[i].Commands {
+			if cmd, ok := c.(*instructions.ArgCommand); ok {
+				d.args(*cmd)
+			}
+		}
+	}
+	return d, nil
+}
+
+func (d *Description) args(cmd instructions.ArgCommand) {
+	for _, a := range cmd.Args {
+		one := Arg{Name: a.Key, Value: a.ValueString(), Description: a.DocComment}
+		known := false
+		for i, other := range d.Args {
+			if other.Name != one.Name {
+				continue
+			}
+			known = true
+			if other.Value == "" {
+				d.Args[i].Value = one.Value
+			}
+		}
+		if !known {
+			d.Args = append(d.Args, one)
+		}
+	}
+}
+
+// String is the warning on one line.
+func (w Warning) String() string {
+	text := w.Text
+	if w.Rule != "" {
+		text = w.Rule + ": " + text
+	}
+	if w.Line > 0 {
+		text = fmt.Sprintf("line %d: %s", w.Line, text)
+	}
+	return text
+}
