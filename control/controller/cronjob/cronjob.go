@@ -93,11 +93,7 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	if !c.own.Seen(key) || !c.ownJobs.Seen(key) {
 		return controller.Unseen, nil // the event that shows it brings the key back
 	}
-	jobs, err := c.jobsOf(ctx, cj, controller.Owned(c.jobs, cj))
-	if err != nil {
-		return 0, err
-	}
-	p := decide(cj, jobs, time.Now())
+	p := decide(cj, controller.Owned(c.jobs, cj), time.Now())
 	for _, n := range p.news {
 		c.events.Event(cj, n.eventtype, n.reason, n.message)
 	}
