@@ -41,14 +41,19 @@ func (k *keeper) attach(c *conn, id string, stdin bool) {
 	o.mu.Unlock()
 }
 
-// endStdin closes the container's input when it was for one client only.
-func (o *output) endStdin() {
-	if o.once && !o.tty && o.stdin != nil {
-		o.stdin.Close()
+// endStdin closes the container's input when it was for one client only, and says
+// whether it did.
+func (o *output) endStdin() bool {
+	if !o.once || o.tty || o.stdin == nil {
+		return false
 	}
+	o.stdin.Close()
+	return true
 }
 
-// input carries a client's frames to the container until the client is gone.
+// input carries a client's frames to the container until the client is gone, or has
+// said all that it had to say to a container that goes on reading: kubectl's attach
+// would wait for it otherwise, with nothing left to do.
 func (o *output) input(c *conn) {
 	buf := make([]byte, plan.MaxFrame+1)
 	for {
@@ -65,7 +70,9 @@ func (o *output) input(c *conn) {
 				}
 			}
 		case plan.StdinEOF:
-			o.endStdin()
+			if !o.endStdin() {
+				return
+			}
 		case plan.Resize:
 			if o.tty && o.stdout != nil && len(b) == 4 {
 				resize(o.stdout, binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]))

@@ -108,6 +108,29 @@ func TestStdinOnce(t *testing.T) {
 	}
 }
 
+// A container that goes on reading after one client's input lets that client go.
+func TestStdinLeftOpen(t *testing.T) {
+	b := newBox(t)
+	cfg := b.config("c1", probeSpec("cat", ";", "echo", "end"))
+	cfg.Stdin = true
+	b.start(cfg)
+	for range 2 {
+		if err := b.Attach(b.context(), "c1", strings.NewReader("hello\n"), io.Discard, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for ctx, seen := b.context(), 0; seen != 2; runtime.Gosched() {
+		raw, err := os.ReadFile(cfg.LogPath)
+		if err != nil || ctx.Err() != nil {
+			t.Fatalf("log %q: %v", raw, err)
+		}
+		seen = bytes.Count(raw, []byte(" F hello\n"))
+	}
+	if strings.Contains(b.log(cfg.LogPath), "end") {
+		t.Error("its input has ended")
+	}
+}
+
 // What a container for one client prints before that client comes is kept for it,
 // and when it prints more than is kept, it waits.
 func TestStdinOnceKeepsWhatCameFirst(t *testing.T) {
