@@ -5,6 +5,8 @@ export CGO_ENABLED := 0
 GO      ?= go
 VERSION := v1.37.2
 STRIP   := -trimpath -ldflags "-s -w"
+# Where the kernel enters sampan: see cmd/sampan/shortcut.
+ENTRY   := $(if $(filter amd64,$(shell $(GO) env GOARCH)),-E github.com/sampan-dev/sampan/cmd/sampan/shortcut.entry)
 ASSETS  := cmd/sampan/assets
 OCI     := cmd/sampan/shortcut/assets/oci
 
@@ -15,7 +17,7 @@ all: bin/sampan examples/hello/bin/hello
 # The one binary. It carries three programs: the keeper, which parents containers,
 # the OCI runtime's command line, and kubectl, compressed.
 bin/sampan: $(ASSETS)/keeper $(OCI) $(ASSETS)/kubectl.zst FORCE
-	$(GO) build $(STRIP) -o $@ ./cmd/sampan
+	$(GO) build -trimpath -ldflags "-s -w $(ENTRY)" -o $@ ./cmd/sampan
 
 $(ASSETS)/keeper: FORCE
 	$(GO) build $(STRIP) -o $@ ./cmd/keeper

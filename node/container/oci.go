@@ -16,6 +16,7 @@ import (
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/node/container/cgroup"
+	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
 // OCI is the core of an OCI runtime's command line (runtime-spec 1.3, runtime.md):
@@ -32,6 +33,15 @@ type OCI struct {
 	// Cgroup is the parent of containers whose spec names none.
 	Cgroup string
 	Log    *slog.Logger
+
+	// made is the container that this very process has made last.
+	made *madeContainer
+}
+
+// madeContainer spares the process that has made a container to read about it.
+type madeContainer struct {
+	rec   *ociRecord
+	group *cgroup.Group
 }
 
 // OCICreate are the options of create.
@@ -60,7 +70,33 @@ type ociRecord struct {
 	// Born is the directory of the unified hierarchy that its processes are born in.
 	Born        string
 	Annotations map[string]string
-	Hooks       *specs.Hooks
+	// HooksJSON are the hooks on disk: most containers have none, and the
+	// description of the type would be all the work.
+	HooksJSON json.RawMessage `json:",omitempty"`
+	Hooks     *specs.Hooks    `json:"-"`
+}
+
+// execBase is what is kept of a plan: what an exec takes from its container.
+type execBase struct {
+	CgroupProcs []string
+	Process     execProcess
+}
+
+type execProcess struct {
+	Caps             *plan.Caps
+	UserNS           string
+	RootUID, RootGID int
+	Seccomp          []byte
+	SeccompFlags     uintptr
+	OOMScoreAdj      *int
+}
+
+func execBaseOf(p *plan.Plan) execBase {
+	x := &p.Process
+	return execBase{p.CgroupProcs, execProcess{
+		Caps: x.Caps, UserNS: x.UserNS, RootUID: x.RootUID, RootGID: x.RootGID,
+		Seccomp: x.Seccomp, SeccompFlags: x.SeccompFlags, OOMScoreAdj: x.OOMScoreAdj,
+	}}
 }
 
 const startFIFO = "start"
@@ -100,6 +136,11 @@ func (o *OCI) Create(ctx context.Context, id string, opt OCICreate) (err error) 
 		return err
 	}
 	rec := &ociRecord{ID: id, Bundle: opt.Bundle, Boot: bootID(), Created: now(), Annotations: spec.Annotations, Hooks: spec.Hooks}
+	if spec.Hooks != nil {
+		if rec.HooksJSON, err = json.Marshal(spec.Hooks); err != nil {
+			return fmt.Errorf("create container %q: %w", id, err)
+		}
+	}
 	if err := o.create(ctx, r, rec, spec, opt); err != nil {
 		err = errors.Join(err, o.remove(context.WithoutCancel(ctx), r, rec))
 		return fmt.Errorf("create container %q: %w", id, err)
@@ -154,7 +195,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 			return err
 		}
 	}
-	if err := writeVolatile(r.file(rec.ID, planFile), p); err != nil {
+	if err := writeVolatile(r.file(rec.ID, planFile), execBaseOf(p)); err != nil {
 		return err
 	}
 	// The record names the cgroup before it holds anything that must be found again.
@@ -180,6 +221,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	if err != nil {
 		return err
 	}
+	o.made = &madeContainer{rec: rec, group: group}
 	if opt.start {
 		return o.runHooks(ctx, rec, "poststart", false)
 	}
@@ -216,10 +258,23 @@ func (o *OCI) load(id string) (*ociRecord, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		err = ErrNotFound
 	}
+	if err == nil && len(rec.HooksJSON) > 0 {
+		err = json.Unmarshal(rec.HooksJSON, &rec.Hooks)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("container %q: %w", id, err)
 	}
 	return rec, nil
+}
+
+// loadMade is load for a container that this process may have made.
+func (o *OCI) loadMade(id string) (*ociRecord, error) {
+	if o.made != nil && o.made.rec.ID == id {
+		if _, err := os.Lstat(filepath.Join(o.Root, id, stateFile)); err == nil {
+			return o.made.rec, nil
+		}
+	}
+	return o.load(id)
 }
 
 // State is `state`.
@@ -303,15 +358,17 @@ func (o *OCI) Kill(ctx context.Context, id string, sig syscall.Signal, all bool)
 // Delete is `delete`; force kills a container that is not stopped, and makes one
 // that is not there no error.
 func (o *OCI) Delete(ctx context.Context, id string, force bool) error {
-	rec, err := o.load(id)
+	rec, err := o.loadMade(id)
 	if force && errors.Is(err, ErrNotFound) { // there may be a directory without a record, from a create that was killed
 		return os.RemoveAll(filepath.Join(o.Root, id))
 	}
 	if err != nil {
 		return err
 	}
-	if s := o.state(rec).Status; s != specs.StateStopped && !force {
-		return fmt.Errorf("delete container %q: is %s: %w", id, s, ErrState)
+	if !force {
+		if s := o.state(rec).Status; s != specs.StateStopped {
+			return fmt.Errorf("delete container %q: is %s: %w", id, s, ErrState)
+		}
 	}
 	if err := o.remove(ctx, o.runtime(), rec); err != nil {
 		return fmt.Errorf("delete container %q: %w", id, err)
@@ -319,9 +376,16 @@ func (o *OCI) Delete(ctx context.Context, id string, force bool) error {
 	return o.runHooks(ctx, rec, "poststop", false)
 }
 
+func (o *OCI) group(r *Runtime, rec *ociRecord) (*cgroup.Group, error) {
+	if o.made != nil && o.made.rec == rec {
+		return o.made.group, nil
+	}
+	return cgroup.Open(rec.Cgroup, nil, r.log)
+}
+
 func (o *OCI) remove(ctx context.Context, r *Runtime, rec *ociRecord) error {
 	if rec.Cgroup != "" {
-		g, err := cgroup.Open(rec.Cgroup, nil, r.log)
+		g, err := o.group(r, rec)
 		if err != nil {
 			return err
 		}

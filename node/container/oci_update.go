@@ -97,7 +97,7 @@ func (o *OCI) List() ([]specs.State, error) {
 // Wait waits for a container that this very process has created, and gives its
 // exit code.
 func (o *OCI) Wait(id string) (int, error) {
-	rec, err := o.load(id)
+	rec, err := o.loadMade(id)
 	if err != nil {
 		return -1, err
 	}

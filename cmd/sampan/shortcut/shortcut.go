@@ -4,7 +4,10 @@
 // takes to run. So before they do, the process becomes the program of cmd/oci,
 // which sampan carries.
 //
-// It works because packages are initialised in the order of their import paths as
+// A sampan that make has built does it before anything of Go runs, in a few
+// instructions (entry, which the linker is told of), when the program's file is
+// there. The first time, and everywhere else, init does it:
+// it works because packages are initialised in the order of their import paths as
 // soon as what they import is: this one imports next to nothing, and its path
 // comes early. Nothing depends on that but speed: Run does the same later.
 package shortcut
@@ -92,12 +95,16 @@ func kept(f io.Reader) (string, error) {
 	if st.Mode != syscall.S_IFDIR|0o700 || st.Uid != 0 {
 		return "", syscall.EPERM
 	}
-	name := programDir + "/oci-" + digits(int(self.Dev)) + "-" + digits(int(self.Ino)) + "-" + digits(int(self.Size)) +
-		"-" + digits(int(self.Ctim.Nano()))
+	name := nameFor(&self)
 	if err := syscall.Lstat(name, &st); err == nil && st.Mode == syscall.S_IFREG|0o500 && st.Uid == 0 {
 		return name, nil
 	}
 	return name, write(name, f)
+}
+
+// nameFor is the file of the program that a sampan carries. Entry makes the same.
+func nameFor(self *syscall.Stat_t) string {
+	return programDir + "/oci" + hex(self.Dev) + hex(self.Ino) + hex(uint64(self.Size)) + hex(uint64(self.Ctim.Nano()))
 }
 
 // write makes the file, whole or not at all. A file that is being written cannot be
@@ -207,6 +214,16 @@ func commandLine() ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// hex is a dash and a number.
+func hex(n uint64) string {
+	b := [17]byte{'-'}
+	for i := 16; i > 0; i-- {
+		b[i] = "0123456789abcdef"[n&15]
+		n >>= 4
+	}
+	return string(b[:])
 }
 
 func digits(n int) string {

@@ -202,6 +202,9 @@ func (g *Group) Signal(sig syscall.Signal) error {
 		return nil
 	}
 	if sig == syscall.SIGKILL {
+		if pids, err := g.Pids(); err == nil && len(pids) == 0 {
+			return nil // nobody is there to fork
+		}
 		if err := g.Freeze(true); err == nil {
 			defer func() { _ = g.Freeze(false) }() // Remove tells when nothing has died
 		}
