@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -55,6 +56,9 @@ func (c *Caller) dial(ctx context.Context, s Service) (net.Conn, error) {
 // error.
 func (c *Caller) resolve(ctx context.Context, s Service) ([]string, error) {
 	obj, err := c.objects.Get(ctx, target.Of(corev1.SchemeGroupVersion.WithResource("services"), s.Namespace).Object(s.Name), metav1.GetOptions{ResourceVersion: "0"})
+	if apierrors.IsNotFound(err) {
+		return nil, apierrors.NewNotFound(corev1.Resource("service"), s.Name) // upstream's words
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -105,7 +105,7 @@ func TestCall(t *testing.T) {
 		{"sent elsewhere", service("web", "/elsewhere", 443), true, "the server"},
 		{"too large", service("web", "/large", 443), true, "more than " + strconv.Itoa(MaxResponse)},
 		{"unknown port", service("web", "/echo", 80), true, `no service port 80 found for service "web"`},
-		{"unknown service", service("other", "/echo", 443), true, `services "other" not found`},
+		{"unknown service", service("other", "/echo", 443), true, `service "other" not found`},
 		{"by address, under another name", ClientConfig{URL: server.URL + "/echo", CABundle: roots}, true, "certificate"},
 		{"not https", ClientConfig{URL: "http://127.0.0.1/echo"}, true, "must be https"},
 		{"nowhere", ClientConfig{}, true, "either service or URL"},
