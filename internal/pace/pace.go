@@ -24,9 +24,11 @@ const (
 	// usual and most bound the percentage in busy times. Usual is Go's own
 	// choice, which a large heap keeps.
 	usual, most = 100, 400
-	// room is by how many bytes a small heap may grow between two collections
-	// of a busy program.
-	room = 64 << 20
+	// least and widest bound the room: by how many bytes a heap that is not large
+	// may grow between two collections of a busy program. In between it is a part
+	// of the machine's memory.
+	least, widest = 64 << 20, 512 << 20
+	part          = 64
 	// busy is how soon collections have to follow each other.
 	busy = time.Second
 	// lasting is how long that has to go on before the heap gets its room: what
@@ -38,7 +40,7 @@ const (
 
 // Keep keeps pace until stop is called, which leaves the collector as it is.
 // The percentage belongs to the whole process: call Keep once.
-func Keep() (stop func()) { return keep(times{lasting, calm}) }
+func Keep() (stop func()) { return keep(times{lasting, calm}, room(machine())) }
 
 // keeper is told of each collection.
 type keeper struct {
@@ -47,6 +49,7 @@ type keeper struct {
 	began   time.Time // of the present series of collections
 	percent int
 	times   times
+	room    uint64
 	rest    *time.Timer // runs while the percentage is not frugal
 	stopped bool
 }
@@ -54,9 +57,9 @@ type keeper struct {
 // times are lasting and calm, shorter in a test.
 type times struct{ lasting, calm time.Duration }
 
-func keep(t times) (stop func()) {
+func keep(t times, room uint64) (stop func()) {
 	now := time.Now()
-	k := &keeper{last: now, began: now, percent: usual, times: t}
+	k := &keeper{last: now, began: now, percent: usual, times: t, room: room}
 	debug.SetGCPercent(usual)
 	k.rest = time.AfterFunc(t.calm, k.settle)
 	k.listen()
@@ -87,7 +90,7 @@ func (k *keeper) collected() {
 	case now.Sub(k.began) < k.times.lasting:
 		k.set(usual)
 	default:
-		k.set(percentFor(live()))
+		k.set(percentFor(live(), k.room))
 	}
 	k.rest.Reset(k.times.calm)
 }
@@ -120,12 +123,15 @@ func (k *keeper) set(percent int) {
 }
 
 // percentFor is the percentage that gives a busy heap its room.
-func percentFor(live uint64) int {
+func percentFor(live, room uint64) int {
 	if live == 0 {
 		return most
 	}
 	return int(min(most, max(usual, room*100/live))) //nolint:gosec // at most 400
 }
+
+// room is what a heap may grow by where there is so much memory.
+func room(memory uint64) uint64 { return min(max(memory/part, least), widest) }
 
 // live is how many bytes the latest collection left.
 func live() uint64 {

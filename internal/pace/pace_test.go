@@ -1,6 +1,8 @@
 package pace
 
 import (
+	"os"
+	"path/filepath"
 	"runtime/debug"
 	"runtime/metrics"
 	"testing"
@@ -9,18 +11,56 @@ import (
 
 func TestPercentFor(t *testing.T) {
 	for _, c := range []struct {
-		live uint64
-		want int
+		live, room uint64
+		want       int
 	}{
-		{0, most},
-		{1 << 20, most},   // a small heap grows fivefold
-		{16 << 20, most},  // 16 MiB and 64 of room
-		{32 << 20, 200},   // the same room
-		{64 << 20, usual}, // from here on as Go has it
-		{4 << 30, usual},
+		{0, least, most},
+		{1 << 20, least, most},   // a small heap grows fivefold
+		{16 << 20, least, most},  // 16 MiB and 64 of room
+		{32 << 20, least, 200},   // the same room
+		{64 << 20, least, usual}, // from here on as Go has it
+		{4 << 30, least, usual},
+		{128 << 20, widest, most},
+		{4 << 30, widest, usual},
 	} {
-		if got := percentFor(c.live); got != c.want {
-			t.Errorf("percentFor(%d) = %d, want %d", c.live, got, c.want)
+		if got := percentFor(c.live, c.room); got != c.want {
+			t.Errorf("percentFor(%d, %d) = %d, want %d", c.live, c.room, got, c.want)
+		}
+	}
+}
+
+func TestRoom(t *testing.T) {
+	for memory, want := range map[uint64]uint64{0: least, 1 << 30: least, 16 << 30: 256 << 20, 1 << 40: widest} {
+		if got := room(memory); got != want {
+			t.Errorf("room(%d) = %d, want %d", memory, got, want)
+		}
+	}
+	if machine() == 0 {
+		t.Error("this machine has no memory")
+	}
+}
+
+// What a control group allows counts, its parents' limits too, in both versions.
+func TestAllowed(t *testing.T) {
+	root := t.TempDir()
+	write := func(path, text string) {
+		t.Helper()
+		full := filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(full, []byte(text+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("a/memory.max", "3000")
+	write("a/b/memory.max", "max")
+	write("memory/c/memory.limit_in_bytes", "2000")
+	for groups, want := range map[string]uint64{
+		"0::/a/b\n": 3000, "0::/other\n": 5000, "4:cpu:/c\n7:memory:/c\n0::/a\n": 2000, "": 5000, "nonsense": 5000,
+	} {
+		if got := allowed(5000, root, groups); got != want {
+			t.Errorf("in %q: %d, want %d", groups, got, want)
 		}
 	}
 }
@@ -29,7 +69,7 @@ func TestPercentFor(t *testing.T) {
 func TestBusyThenCalm(t *testing.T) {
 	before := debug.SetGCPercent(usual)
 	defer debug.SetGCPercent(before)
-	stop := keep(times{lasting: 50 * time.Millisecond, calm: 50 * time.Millisecond})
+	stop := keep(times{lasting: 50 * time.Millisecond, calm: 50 * time.Millisecond}, least)
 	defer stop()
 	if got := percent(); got != usual {
 		t.Fatalf("the collector starts at %d %%, want %d", got, usual)
