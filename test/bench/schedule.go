@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,6 +24,7 @@ import (
 	"github.com/sampan-dev/sampan/control/scheduler/profile"
 	"github.com/sampan-dev/sampan/control/store/etcd"
 	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/pace"
 	"github.com/sampan-dev/sampan/internal/pki"
 	kindtable "github.com/sampan-dev/sampan/kinds/all"
 )
@@ -40,6 +42,7 @@ const (
 // through the API server of this process, over a durable etcd, and pods count once
 // they are bound in the store.
 func schedule(ctx context.Context) (rows []row, err error) {
+	defer pace.Keep()() // as "sampan up" does
 	for _, w := range workloads() {
 		if only := os.Getenv("WORKLOAD"); only != "" && only != w.name {
 			continue
@@ -244,6 +247,39 @@ func billed() bill {
 	return bill{time.Now(), time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), m.Mallocs, m.TotalAlloc}
 }
 
+// profiling writes the profile that CPUPROFILE names, from now until done, and then
+// the one of all allocations that ALLOCPROFILE names.
+func profiling() (done func(), err error) {
+	stop := func() {}
+	if path := os.Getenv("CPUPROFILE"); path != "" {
+		f, err := os.Create(path)
+		if err != nil {
+			return nil, err
+		}
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		stop = func() {
+			pprof.StopCPUProfile()
+			_ = f.Close()
+		}
+	}
+	return func() {
+		stop()
+		path := os.Getenv("ALLOCPROFILE")
+		if path == "" {
+			return
+		}
+		f, err := os.Create(path)
+		if err == nil {
+			err = errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "profile of allocations:", err)
+		}
+	}, nil
+}
+
 // measure runs one workload.
 func (w workload) measure(ctx context.Context) (row, error) {
 	ctx, cancel := context.WithTimeout(ctx, workloadTimeout)
@@ -267,17 +303,11 @@ func (w workload) measure(ctx context.Context) (row, error) {
 	if w.churn != nil {
 		go w.churn(churning, a)
 	}
-	if path := os.Getenv("CPUPROFILE"); path != "" {
-		f, err := os.Create(path)
-		if err != nil {
-			return row{}, err
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return row{}, err
-		}
-		defer pprof.StopCPUProfile()
+	profiled, err := profiling()
+	if err != nil {
+		return row{}, err
 	}
+	defer profiled()
 	before := billed()
 	if err := a.pods(ctx, w.measured, &total); err != nil {
 		return row{}, err
