@@ -245,3 +245,27 @@ func TestJobIsDeleted(t *testing.T) {
 		}
 	})
 }
+
+// A job that replaces pods when they have failed replaces one that was deleted before it
+// had a node: nobody but the controllers can say that it has failed.
+func TestJobReplacesWhatHadNoNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t)
+		p.job(batchv1.JobSpec{PodReplacementPolicy: ptr(batchv1.Failed), BackoffLimit: ptr(int32(3))})
+		first := p.list("default", "")
+		if len(first) != 1 || first[0].Spec.NodeName != "" {
+			t.Fatalf("pods: %v", first)
+		}
+		if err := client.Pods.Delete(t.Context(), p.admin, "default", first[0].Name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		p.settle()
+		if now := p.list("default", ""); len(now) != 1 || now[0].UID == first[0].UID {
+			t.Errorf("the pod has not been replaced: %v", now)
+		}
+		if j := p.getJob(); j.Status.Failed != 1 {
+			t.Errorf("status: %+v", j.Status)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"strings"
@@ -23,6 +24,10 @@ const maxVerdicts = 512
 // way to the old when there are too many, so that what is used stays. The zero
 // Verdicts are ready; any goroutine may use them.
 type Verdicts struct {
+	// Most is how many shapes are remembered, twice; 0 means maxVerdicts. Whoever lives
+	// many short lives of a cluster in one process remembers more.
+	Most int
+
 	mu         sync.RWMutex
 	young, old map[string][]owner
 }
@@ -53,7 +58,7 @@ func (v *Verdicts) get(shape []byte) ([]owner, bool) {
 func (v *Verdicts) put(shape []byte, owners []owner) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if len(v.young) >= maxVerdicts || v.young == nil {
+	if len(v.young) >= cmp.Or(v.Most, maxVerdicts) || v.young == nil {
 		v.young, v.old = make(map[string][]owner), v.young
 	}
 	v.young[string(shape)] = owners

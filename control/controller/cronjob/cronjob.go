@@ -93,7 +93,11 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	if !c.own.Seen(key) || !c.ownJobs.Seen(key) {
 		return controller.Unseen, nil // the event that shows it brings the key back
 	}
-	p := decide(cj, controller.Owned(c.jobs, cj), time.Now())
+	jobs, err := c.jobsOf(ctx, cj, controller.Owned(c.jobs, cj))
+	if err != nil {
+		return 0, err
+	}
+	p := decide(cj, jobs, time.Now())
 	for _, n := range p.news {
 		c.events.Event(cj, n.eventtype, n.reason, n.message)
 	}

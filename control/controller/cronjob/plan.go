@@ -181,7 +181,7 @@ func jobName(cj *batchv1.CronJob, at time.Time) string {
 
 // jobFor is the job for a time.
 func jobFor(cj *batchv1.CronJob, at time.Time) *batchv1.Job {
-	zone := time.Local
+	zone := time.UTC
 	if cj.Spec.TimeZone != nil {
 		if z, err := time.LoadLocation(*cj.Spec.TimeZone); err == nil {
 			zone = z

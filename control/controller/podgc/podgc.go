@@ -4,10 +4,13 @@
 package podgc
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -199,13 +202,14 @@ func (c *Controller) confirm(ctx context.Context, node string) (wait time.Durati
 	return quarantine, nil // it is back, the mirror will tell
 }
 
-// remove ends a pod whose node cannot: it has failed, and is gone.
+// remove ends a pod whose node cannot, or that has none: it has failed, and is gone. Who
+// counts failures keeps it until it says that it has failed.
 func (c *Controller) remove(ctx context.Context, pod *corev1.Pod, v verdict) error {
 	if v == "" {
 		return nil
 	}
 	c.log.Info("removing a pod", "namespace", pod.Namespace, "pod", pod.Name, "reason", string(v))
-	if !controller.Ended(pod) && v != unscheduled {
+	if !controller.Ended(pod) {
 		next := *pod.Status.DeepCopy()
 		next.Phase = corev1.PodFailed
 		if v == orphaned {
@@ -237,11 +241,27 @@ func (c *Controller) thinOut(ctx context.Context) error {
 	if excess <= 0 {
 		return nil
 	}
-	slices.SortFunc(ended, func(a, b *corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+	slices.SortFunc(ended, leastMissed)
+	var errs []error
 	for _, pod := range ended[:excess] {
-		if err := c.delete(ctx, pod); err != nil {
-			return err
-		}
+		errs = append(errs, c.delete(ctx, pod))
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// leastMissed orders ended pods: those first that a node has evicted, for nobody counts
+// them, then the oldest.
+func leastMissed(a, b *corev1.Pod) int {
+	if evicted(a) != evicted(b) {
+		if evicted(a) {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
+}
+
+// evicted says whether a node has stopped a pod because it was short of something.
+func evicted(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodFailed && pod.Status.Reason == "Evicted"
 }

@@ -241,8 +241,8 @@ func (p trouble) delay(t *ticket) time.Duration {
 // A component that hardly writes is hardly ever cut short by chance: its first writes
 // are rareCrash times as dangerous as the others.
 const (
-	rareWrites = 8
-	rareCrash  = 10
+	rareWrites = 4
+	rareCrash  = 25
 )
 
 // judge decides what becomes of what passes.

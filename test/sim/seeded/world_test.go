@@ -33,6 +33,10 @@ import (
 	kindtable "github.com/sampan-dev/sampan/kinds/all"
 )
 
+// manyShapes is how many shapes of writes all lives together remember. They have more
+// of them than one cluster, for each life has its own troubles.
+const manyShapes = 1 << 15
+
 // Times of a life, all false.
 const (
 	// busy is how long things are asked for and trouble is made.
@@ -75,7 +79,7 @@ func newKeys(t *testing.T) keys {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return keys{authority: authority, tokens: tokens, verdicts: &resource.Verdicts{}, declared: declared, tally: map[doing]*toll{},
+	return keys{authority: authority, tokens: tokens, verdicts: &resource.Verdicts{Most: manyShapes}, declared: declared, tally: map[doing]*toll{},
 		undeclared: map[doing]bool{}, kinds: kindtable.Kinds(), fields: map[string][]string{}}
 }
 
