@@ -25,7 +25,10 @@ var requestBuckets = []float64{0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0,
 type metrics struct {
 	http.Handler
 	registry *prometheus.Registry
-	vectors  []prometheus.Collector // those below, and those of who
+	// slis serves what health checks found, alone: cheap enough to be asked for
+	// every few seconds (KEP-3466).
+	slis    http.Handler
+	vectors []prometheus.Collector // those below, and those of who
 
 	requests, terminations, aborts, watchEvents *prometheus.CounterVec
 	seconds, sli, sizes, watchSizes, watchLists *prometheus.HistogramVec
@@ -74,6 +77,9 @@ func newMetrics() *metrics {
 	m.who = newWhoMetrics(m)
 	m.registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.Handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	slis := prometheus.NewRegistry()
+	slis.MustRegister(m.health, m.healthChecks)
+	m.slis = promhttp.HandlerFor(slis, promhttp.HandlerOpts{})
 	return m
 }
 

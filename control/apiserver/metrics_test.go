@@ -58,6 +58,10 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("metrics have %s", not)
 		}
 	}
+	_, slis := w.do(admin, "GET", "/metrics/slis", nil, nil)
+	if !strings.Contains(slis, `kubernetes_healthchecks_total{name="etcd",status="success",type="livez"} 1`) || strings.Contains(slis, "apiserver_") {
+		t.Errorf("service levels:\n%s", slis)
+	}
 	if strings.Contains(text, "made-up") {
 		t.Error("a client has made a series")
 	}

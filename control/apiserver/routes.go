@@ -37,6 +37,7 @@ func (s *Server) routes() (http.Handler, error) {
 	others.HandleFunc("/version", s.serveVersion)
 	others.HandleFunc("/version/", s.serveVersion)
 	others.Handle("/metrics", s.metrics)
+	others.Handle("/metrics/slis", s.metrics.slis)
 	s.healthRoutes(others)
 	schemas := s.remotes.OpenAPI(s.schemas)
 	others.Handle("/openapi/v2", schemas)
@@ -209,7 +210,7 @@ func (s *Server) servePaths(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	paths := []string{"/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version",
+	paths := []string{"/api", "/apis", "/healthz", "/livez", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/readyz", "/version",
 		authn.ConfigurationPath, authn.KeysPath}
 	writeJSON(w, http.StatusOK, map[string][]string{"paths": paths})
 }
