@@ -161,12 +161,7 @@ func fork(c *plan.Child, p program, files []uintptr) (pid int, pidfd *os.File, e
 		return err
 	}
 	if c.PIDNS != "" {
-		err = onLostThread(func() error {
-			if err := enter(c.PIDNS, syscall.CLONE_NEWPID); err != nil {
-				return err
-			}
-			return start()
-		})
+		err = inPIDNS(c.PIDNS, start)
 	} else {
 		err = start()
 	}

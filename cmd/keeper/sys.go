@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"runtime"
 	"syscall"
 	"unsafe"
 )
@@ -239,15 +238,4 @@ func pidfdOpen(pid int) (int, error) {
 func pidfdKill(fd int, sig syscall.Signal) error {
 	_, _, e := syscall.Syscall6(sysPidfdSendSignal, uintptr(fd), uintptr(sig), 0, 0, 0, 0)
 	return check(e)
-}
-
-// onLostThread runs f on an operating system thread that ends with it, so that
-// f may enter namespaces without anyone else finding himself there.
-func onLostThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		done <- f()
-	}()
-	return <-done
 }

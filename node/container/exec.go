@@ -115,8 +115,8 @@ func (c *container) cgroupDir() string {
 
 // execPlan is the container's plan with another process.
 func (c *container) execPlan(cfg ExecConfig) (*plan.Plan, error) {
-	var base plan.Plan
-	if err := atomicfile.ReadJSON(c.filePlan, &base); err != nil {
+	base, err := c.basePlan()
+	if err != nil {
 		return nil, err
 	}
 	proc, err := c.r.planProcess(cfg.Process, nil)
@@ -133,6 +133,45 @@ func (c *container) execPlan(cfg ExecConfig) (*plan.Plan, error) {
 		proc.OOMScoreAdj = base.Process.OOMScoreAdj
 	}
 	return &plan.Plan{Version: plan.Version, Kind: plan.Exec, CgroupProcs: base.CgroupProcs, Process: *proc}, nil
+}
+
+// basePlan is what an exec takes from its container's plan. A probe asks every few
+// seconds, so it is read once.
+func (c *container) basePlan() (*execBase, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.base != nil {
+		return c.base, nil
+	}
+	base := &execBase{}
+	if err := atomicfile.ReadJSON(c.filePlan, base); err != nil {
+		return nil, err
+	}
+	c.base = base
+	return base, nil
+}
+
+// execBase is the part of a plan that an exec takes from its container.
+type execBase struct {
+	CgroupProcs []string
+	Process     execProcess
+}
+
+type execProcess struct {
+	Caps             *plan.Caps
+	UserNS           string
+	RootUID, RootGID int
+	Seccomp          []byte
+	SeccompFlags     uintptr
+	OOMScoreAdj      *int
+}
+
+func execBaseOf(p *plan.Plan) execBase {
+	x := &p.Process
+	return execBase{p.CgroupProcs, execProcess{
+		Caps: x.Caps, UserNS: x.UserNS, RootUID: x.RootUID, RootGID: x.RootGID,
+		Seccomp: x.Seccomp, SeccompFlags: x.SeccompFlags, OOMScoreAdj: x.OOMScoreAdj,
+	}}
 }
 
 // converse follows an exec from its start to its end.

@@ -16,7 +16,6 @@ import (
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/node/container/cgroup"
-	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
 // OCI is the core of an OCI runtime's command line (runtime-spec 1.3, runtime.md):
@@ -74,29 +73,6 @@ type ociRecord struct {
 	// description of the type would be all the work.
 	HooksJSON json.RawMessage `json:",omitempty"`
 	Hooks     *specs.Hooks    `json:"-"`
-}
-
-// execBase is what is kept of a plan: what an exec takes from its container.
-type execBase struct {
-	CgroupProcs []string
-	Process     execProcess
-}
-
-type execProcess struct {
-	Caps             *plan.Caps
-	UserNS           string
-	RootUID, RootGID int
-	Seccomp          []byte
-	SeccompFlags     uintptr
-	OOMScoreAdj      *int
-}
-
-func execBaseOf(p *plan.Plan) execBase {
-	x := &p.Process
-	return execBase{p.CgroupProcs, execProcess{
-		Caps: x.Caps, UserNS: x.UserNS, RootUID: x.RootUID, RootGID: x.RootGID,
-		Seccomp: x.Seccomp, SeccompFlags: x.SeccompFlags, OOMScoreAdj: x.OOMScoreAdj,
-	}}
 }
 
 const startFIFO = "start"

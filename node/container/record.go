@@ -77,7 +77,7 @@ type record struct {
 	Hooks *specs.Hooks `json:",omitempty"`
 }
 
-// container is one container. The mutex guards rec; ended is closed when it has
+// container is one container. The mutex guards rec and base; ended is closed when it has
 // ended. Lock order: Runtime.mu is never taken with a container's held.
 type container struct {
 	r        *Runtime
@@ -85,8 +85,9 @@ type container struct {
 	filePlan string
 	ended    chan struct{}
 
-	mu  sync.Mutex
-	rec record
+	mu   sync.Mutex
+	rec  record
+	base *execBase // read when the first exec wants it
 }
 
 func (c *container) status() Status {
@@ -152,13 +153,13 @@ func (rec *record) alive() bool {
 }
 
 // bootID names this boot of the machine.
-func bootID() string {
+var bootID = sync.OnceValue(func() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
-}
+})
 
 // startTicks is field 22 of /proc/PID/stat, 0 for no process or a zombie.
 func startTicks(pid int) uint64 {
