@@ -3,8 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -17,6 +21,9 @@ import (
 	"github.com/sampan-dev/sampan/node/peers"
 	"github.com/sampan-dev/sampan/node/proxy"
 )
+
+// healthWait bounds how long somebody may take to ask for the health of the proxy.
+const healthWait = 5 * time.Second
 
 // startServices starts the DNS server, the routes to other nodes and, once the node
 // has a range for its pods, the service proxy.
@@ -52,7 +59,29 @@ func (c *cluster) proxy(ctx context.Context, p nodeParts) error {
 	if err != nil {
 		return err
 	}
-	return services.Run(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	for _, address := range []string{fmt.Sprintf(":%d", proxy.HealthPort), fmt.Sprintf("127.0.0.1:%d", proxy.DebugPort)} {
+		g.Go(func() error { return c.tellHealth(ctx, address, services.Handler()) })
+	}
+	g.Go(func() error { return services.Run(ctx) })
+	return g.Wait()
+}
+
+// tellHealth serves what load balancers ask. Where the port is somebody else's, as
+// that of another cluster on this machine, nobody can ask, and all else works.
+func (c *cluster) tellHealth(ctx context.Context, address string, h http.Handler) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		c.log.Warn("load balancers cannot ask for the health of the service proxy", "error", err)
+		return nil
+	}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: healthWait, IdleTimeout: healthWait, MaxHeaderBytes: 1 << 13,
+		ErrorLog: slog.NewLogLogger(c.log.Handler(), slog.LevelDebug)}
+	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the service proxy's health at %s: %w", address, err)
+	}
+	return nil
 }
 
 // announceDNS makes the Service by which people and programs know the DNS

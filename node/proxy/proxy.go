@@ -33,6 +33,8 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
@@ -88,6 +90,8 @@ type Proxy struct {
 	site     *site
 	services *informer.Informer[*corev1.Service]
 	slices   *informer.Informer[*discoveryv1.EndpointSlice]
+	node     *informer.Informer[*corev1.Node] // this one alone
+	health   *health
 	retry    backoff.Policy
 
 	wake chan struct{} // has room for one
@@ -97,6 +101,7 @@ type Proxy struct {
 	// Only Run's goroutine uses these.
 	state  *state
 	tables *tables
+	ports  *healthPorts
 	nl     *netlink.Handle
 }
 
@@ -123,11 +128,16 @@ func New(cfg Config) (*Proxy, error) {
 		site:     s,
 		services: informer.New(cfg.Transport, client.Services, informer.Options{Log: cfg.Log}),
 		slices:   informer.New(cfg.Transport, client.EndpointSlices, informer.Options{Log: cfg.Log}),
-		retry:    backoff.Policy{Min: 200 * time.Millisecond, Max: time.Minute, Jitter: 0.5},
-		wake:     make(chan struct{}, 1),
-		todo:     map[types.NamespacedName]struct{}{},
-		state:    newState(s),
+		node: informer.New(cfg.Transport, client.Nodes, informer.Options{Log: cfg.Log,
+			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, cfg.NodeName).String()}),
+		health: &health{},
+		retry:  backoff.Policy{Min: 200 * time.Millisecond, Max: time.Minute, Jitter: 0.5},
+		wake:   make(chan struct{}, 1),
+		todo:   map[types.NamespacedName]struct{}{},
+		state:  newState(s),
 	}
+	p.ports = &healthPorts{log: p.log, netNS: cfg.NetNS, nodes: cfg.NodeIPs, health: p.health, open: map[types.NamespacedName]*healthPort{}}
+	p.node.Subscribe(func(e informer.Event[*corev1.Node]) { p.health.nodeIs(e.New) })
 	p.slices.AddIndex(byService, func(s *discoveryv1.EndpointSlice) []string {
 		return []string{ownerOf(s).String()}
 	})
@@ -174,6 +184,8 @@ func (p *Proxy) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { _ = p.services.Run(ctx) }) // ends only with ctx
 	wg.Go(func() { _ = p.slices.Run(ctx) })
+	wg.Go(func() { _ = p.node.Run(ctx) })
+	defer p.ports.close()
 	for _, synced := range []<-chan struct{}{p.services.Synced(), p.slices.Synced()} {
 		select {
 		case <-synced:
@@ -231,7 +243,9 @@ func (p *Proxy) loop(ctx context.Context) error {
 	failures, all := 0, true
 	for {
 		wait := gather
-		if err := p.sync(all); err != nil {
+		err := p.sync(all)
+		p.health.synced(err, time.Now())
+		if err != nil {
 			failures++
 			wait = p.retry.After(failures)
 			p.log.Error("services cannot be written", "retry", wait.Round(time.Millisecond), "err", err)
@@ -292,9 +306,12 @@ func (p *Proxy) replan(service types.NamespacedName) {
 	svc, ok := p.services.Get(service.Namespace, service.Name)
 	if !ok {
 		p.state.set(service, time.Time{}, nil)
+		p.ports.set(service, nil, 0)
 		return
 	}
-	p.state.set(service, svc.CreationTimestamp.Time, plan(svc, p.slices.ByIndex(byService, service.String()), p.site))
+	endpoints := p.slices.ByIndex(byService, service.String())
+	p.state.set(service, svc.CreationTimestamp.Time, plan(svc, endpoints, p.site))
+	p.ports.set(service, svc, localReady(endpoints, p.cfg.NodeName))
 }
 
 // Cleanup removes the tables from the network namespace at path, or from the
