@@ -196,6 +196,9 @@ func refers(pod *corev1.Pod, resource, name string) bool {
 				v.Ephemeral != nil && pod.Name+"-"+v.Name == name
 		})
 	case "resourceclaims":
+		if e := pod.Status.ExtendedResourceClaimStatus; e != nil && e.ResourceClaimName == name {
+			return true // made by the scheduler for devices that are asked for as resources
+		}
 		return slices.ContainsFunc(pod.Spec.ResourceClaims, func(c corev1.PodResourceClaim) bool {
 			return c.ResourceClaimName != nil && *c.ResourceClaimName == name
 		}) || slices.ContainsFunc(pod.Status.ResourceClaimStatuses, func(c corev1.PodResourceClaimStatus) bool {

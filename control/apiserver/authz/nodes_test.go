@@ -54,7 +54,7 @@ func podOnNode() *corev1.Pod {
 		},
 		InitContainers: []corev1.Container{{Env: []corev1.EnvVar{{ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: name("env")}}}}}},
 		Containers:     []corev1.Container{{EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: name("env")}}}}},
-	}}
+	}, Status: corev1.PodStatus{ExtendedResourceClaimStatus: &corev1.PodExtendedResourceClaimStatus{ResourceClaimName: "extended"}}}
 }
 
 func TestNodes(t *testing.T) {
@@ -98,6 +98,7 @@ func TestNodes(t *testing.T) {
 		want bool
 	}{
 		{Attributes{Verb: "get", Group: "resource.k8s.io", Resource: "resourceclaims", Namespace: "x", Name: "res"}, true},
+		{Attributes{Verb: "get", Group: "resource.k8s.io", Resource: "resourceclaims", Namespace: "x", Name: "extended"}, true},
 		{Attributes{Verb: "get", Group: "resource.k8s.io", Resource: "resourceclaims", Namespace: "x", Name: "other"}, false},
 		{Attributes{Verb: "get", Group: "storage.k8s.io", Resource: "volumeattachments", Name: "mine"}, true},
 		{Attributes{Verb: "get", Group: "storage.k8s.io", Resource: "volumeattachments", Name: "other"}, false},
