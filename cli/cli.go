@@ -112,6 +112,7 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	root.AddCommand(simulateCommand(p, s), graphCommand(p), hollowCommand(p, s))
 	root.AddCommand(
 		runCommand(p, s), psCommand(s), logsCommand(s), execCommand(s), attachCommand(s), stopCommand(p, s), rmCommand(s),
+		startCommand(s), restartCommand(p, s), killCommand(p, s), waitCommand(s), portCommand(s),
 	)
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return s.complete() }
 	root.AddCommand(

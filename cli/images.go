@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -214,13 +215,21 @@ func printLoaded(out io.Writer, loaded []image.Image, failed error) error {
 
 func inspectCommand(s *Settings) *cobra.Command {
 	return &cobra.Command{
-		Use: "inspect IMAGE", Short: "Show all that is known of an image, as JSON", Args: cobra.ExactArgs(1),
+		Use: "inspect IMAGE|NAME", Short: "Show all that is known of an image or a container, as JSON", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, err := s.images()
 			if err != nil {
 				return err
 			}
 			img, err := store.Get(args[0])
+			if errors.Is(err, image.ErrNotFound) {
+				if server, e := s.connect(); e == nil {
+					if pod, e := server.own(cmd.Context(), "", args[0]); e == nil {
+						pod.ManagedFields = nil
+						return printJSON(cmd.OutOrStdout(), pod)
+					}
+				}
+			}
 			if err != nil {
 				return err
 			}

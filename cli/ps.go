@@ -3,10 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,7 +15,8 @@ import (
 )
 
 func psCommand(s *Settings) *cobra.Command {
-	all, quiet, everywhere, namespace := false, false, false, ""
+	var show psFormat
+	all, everywhere, namespace := false, false, ""
 	cmd := &cobra.Command{
 		Use: "ps", Short: "List the containers of sampan run", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -28,45 +27,30 @@ func psCommand(s *Settings) *cobra.Command {
 			if namespace == "" && !everywhere {
 				namespace = server.namespace
 			}
+			keep, err := psFilters(show.filters)
+			if err != nil {
+				return err
+			}
 			pods, _, err := client.Pods.List(cmd.Context(), server, namespace, metav1.ListOptions{LabelSelector: runLabel})
 			if err != nil {
 				return unanswered(err)
 			}
-			if !all {
+			pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return !keep(p) })
+			if !all && !show.byStatus() {
 				pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return look(p).ended })
 			}
 			slices.SortStableFunc(pods, func(a, b *corev1.Pod) int { return b.CreationTimestamp.Compare(a.CreationTimestamp.Time) })
-			return printContainers(cmd.OutOrStdout(), pods, quiet)
+			return show.print(cmd.OutOrStdout(), pods)
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended")
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "names only")
+	cmd.Flags().BoolVarP(&show.quiet, "quiet", "q", false, "names only")
+	cmd.Flags().BoolVar(&show.whole, "no-trunc", false, "commands in full")
+	cmd.Flags().StringVar(&show.format, "format", "table", "table, json, or a template such as {{.Name}} {{.Status}}")
+	cmd.Flags().StringArrayVarP(&show.filters, "filter", "f", nil, "name=TEXT, status=running|exited|created|restarting, label=NAME[=VALUE], ancestor=IMAGE or exited=CODE")
 	cmd.Flags().BoolVarP(&everywhere, "all-namespaces", "A", false, "of all namespaces")
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pods (default: that of the kubeconfig)")
 	return cmd
-}
-
-// maxCommand is how much of a command ps shows.
-const maxCommand = 30
-
-func printContainers(out io.Writer, pods []*corev1.Pod, quiet bool) error {
-	if quiet {
-		for _, p := range pods {
-			fmt.Fprintln(out, p.Name)
-		}
-		return nil
-	}
-	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
-	fmt.Fprintln(w, "NAME\tIMAGE\tCOMMAND\tCREATED\tSTATUS\tPORTS")
-	for _, p := range pods {
-		command := []rune(p.Annotations[runCommandAnnotation])
-		if len(command) > maxCommand {
-			command = append(command[:maxCommand-1], '…')
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s ago\t%s\t%s\n", p.Name, p.Spec.Containers[0].Image, string(command),
-			age(p.CreationTimestamp.Time), containerStatus(p), published(p))
-	}
-	return w.Flush()
 }
 
 // containerStatus is how a container is, for a person.

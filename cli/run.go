@@ -36,9 +36,6 @@ Its exit code is sampan's. An image that is not here is fetched first.
 			if cmd.Flags().Changed("entrypoint") {
 				f.entrypoint = &entrypoint
 			}
-			if f.detach && f.remove {
-				return errors.New("--detach and --rm exclude each other: nobody would wait for the end to remove it; sampan rm does that later")
-			}
 			r, err := newRunning(cmd, p, s, f, args)
 			if err != nil {
 				return failedToRun(err)

@@ -17,6 +17,8 @@ import (
 const (
 	runLabel             = "sampan.dev/run"
 	runCommandAnnotation = "sampan.dev/run-command"
+	// removeAnnotation has the cluster remove the pod when it has ended.
+	removeAnnotation = "sampan.dev/remove-when-ended"
 )
 
 // podPlace is what podOf must know of the machine.
@@ -50,6 +52,9 @@ func podOf(f runFlags, image string, command []string, place podPlace) (*corev1.
 			Hostname: f.hostname, SecurityContext: &corev1.PodSecurityContext{},
 		},
 	}}
+	if f.detach && f.remove { // else we wait for the end, and remove it
+		b.pod.Annotations[removeAnnotation] = "true"
+	}
 	b.c = &corev1.Container{
 		Name: name, Image: image, WorkingDir: f.workdir, TTY: f.tty, Stdin: f.interactive,
 		// Who runs it is the one client, and gets what it prints from its start.

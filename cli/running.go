@@ -81,7 +81,7 @@ func (r *running) run(ctx context.Context) error {
 		return failedToRun(err)
 	}
 	err = r.stay(ctx)
-	if r.flags.remove && !errors.Is(err, errDetached) {
+	if r.flags.remove && !r.flags.detach && !errors.Is(err, errDetached) {
 		r.clean(ctx)
 	}
 	if errors.Is(err, errDetached) {

@@ -19,6 +19,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/daemonset"
 	"github.com/sampan-dev/sampan/control/controller/deployment"
 	"github.com/sampan-dev/sampan/control/controller/devicetaint"
+	"github.com/sampan-dev/sampan/control/controller/discard"
 	"github.com/sampan-dev/sampan/control/controller/disruption"
 	"github.com/sampan-dev/sampan/control/controller/endpoints"
 	"github.com/sampan-dev/sampan/control/controller/endpointslice"
@@ -133,6 +134,7 @@ func (s *Set) build(shared controller.Config, cfg Config) error {
 	add(as(job.New(shared)))
 	add(as(cronjob.New(shared)))
 	add(as(ttlafterfinished.New(shared)))
+	add(as(discard.New(shared)))
 	add(as(horizontalpodautoscaler.New(shared, cfg.Kinds)))
 	add(as(disruption.New(shared, cfg.Kinds)))
 	add(as(disruption.NewCleaner(shared)))

@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/client"
+)
+
+// startWait is how long start waits until a container runs.
+const startWait = time.Minute
+
+func startCommand(s *Settings) *cobra.Command {
+	namespace := ""
+	cmd := &cobra.Command{
+		Use: "start NAME...", Short: "Begin containers anew that have ended", Args: cobra.MinimumNArgs(1),
+		Long: `Begin containers anew that have ended, as they were asked for: the same image, command,
+ports and volumes. What they wrote beside their volumes is not kept, nor what they
+printed.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			server, err := s.connect()
+			if err != nil {
+				return err
+			}
+			return each(args, func(name string) error {
+				pod, err := server.own(cmd.Context(), namespace, name)
+				if err != nil {
+					return err
+				}
+				return server.again(cmd.Context(), pod, cmd.OutOrStdout())
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pods (default: that of the kubeconfig)")
+	return cmd
+}
+
+func restartCommand(p Program, s *Settings) *cobra.Command {
+	grace, namespace := int64(-1), ""
+	cmd := &cobra.Command{
+		Use: "restart NAME...", Short: "End containers, and begin them anew", Args: cobra.MinimumNArgs(1),
+		Long: `End containers as sampan stop does, and begin them anew as sampan start does.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			server, err := s.connect()
+			if err != nil {
+				return err
+			}
+			e := &ending{server: server, program: p, settings: s, grace: grace, out: io.Discard}
+			return each(args, func(name string) error {
+				pod, err := server.own(cmd.Context(), namespace, name)
+				if err == nil {
+					err = e.stop(cmd.Context(), pod)
+				}
+				if err != nil {
+					return err
+				}
+				now, err := server.own(cmd.Context(), namespace, name)
+				if apierrors.IsNotFound(err) { // one of run --rm goes when it ends
+					return server.renew(cmd.Context(), pod, cmd.OutOrStdout())
+				}
+				if err != nil {
+					return err
+				}
+				return server.again(cmd.Context(), now, cmd.OutOrStdout())
+			})
+		},
+	}
+	cmd.Flags().Int64VarP(&grace, "time", "t", -1, "seconds until it is killed, at most its --stop-timeout (default: that)")
+	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pods (default: that of the kubeconfig)")
+	return cmd
+}
+
+// again puts a new pod in the place of one that has ended.
+func (s *server) again(ctx context.Context, old *corev1.Pod, out io.Writer) error {
+	if !look(old).ended {
+		_, err := fmt.Fprintln(out, old.Name) // it runs: that is what was wanted
+		return err
+	}
+	if err := s.rm(ctx, old, false); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("start %s: %w", old.Name, err)
+	}
+	return s.renew(ctx, old, out)
+}
+
+// renew makes the pod that another was, and waits until it runs.
+func (s *server) renew(ctx context.Context, old *corev1.Pod, out io.Writer) error {
+	made, err := client.Pods.Create(ctx, s, afresh(old))
+	if err != nil {
+		return fmt.Errorf("start %s: %w", old.Name, err)
+	}
+	pods := followPod(ctx, s, made)
+	defer pods.stop()
+	late := time.After(startWait)
+	for state := look(made); !state.running && !state.ended; {
+		select {
+		case c, ok := <-pods.changes:
+			if !ok {
+				return pods.err
+			}
+			state = look(c.pod)
+			if c.gone {
+				return fmt.Errorf("start %s: somebody has removed it", old.Name)
+			}
+			if state.doomed != "" && !state.mayPass {
+				return fmt.Errorf("start %s: %s", old.Name, state.doomed)
+			}
+		case <-late:
+			return fmt.Errorf("start %s: it does not run after %s; sampan why pod %s says what it waits for", old.Name, startWait, old.Name)
+		}
+	}
+	_, err = fmt.Fprintln(out, made.Name)
+	return err
+}
+
+// afresh is a pod as it was asked for, without what became of it.
+func afresh(old *corev1.Pod) *corev1.Pod {
+	p := &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Name: old.Name, Namespace: old.Namespace, Labels: old.Labels, Annotations: old.Annotations},
+		Spec:       *old.Spec.DeepCopy(),
+	}
+	p.Spec.NodeName, p.Spec.ActiveDeadlineSeconds = "", nil // the second is how sampan stop ends a pod
+	p.Spec.EphemeralContainers = nil
+	return p
+}

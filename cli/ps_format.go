@@ -1,0 +1,188 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"text/template"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// psFormat is how ps shows containers, and which.
+type psFormat struct {
+	quiet, whole bool
+	format       string
+	filters      []string
+}
+
+// psRow is one container, with the names that docker's templates have.
+type psRow struct {
+	ID, Name, Names, Namespace, Image, Command string
+	CreatedAt, RunningFor, Ports, State        string
+	Status, Labels                             string
+}
+
+// maxCommand is how much of a command ps shows.
+const maxCommand = 30
+
+func (f psFormat) row(p *corev1.Pod) psRow {
+	command := []rune(p.Annotations[runCommandAnnotation])
+	if len(command) > maxCommand && !f.whole {
+		command = append(command[:maxCommand-1], '…')
+	}
+	var labels []string
+	for k, v := range p.Labels {
+		labels = append(labels, k+"="+v)
+	}
+	slices.Sort(labels)
+	return psRow{
+		ID: string(p.UID), Name: p.Name, Names: p.Name, Namespace: p.Namespace, Image: p.Spec.Containers[0].Image, Command: string(command),
+		CreatedAt: p.CreationTimestamp.Format(time.RFC3339), RunningFor: age(p.CreationTimestamp.Time) + " ago",
+		Ports: published(p), State: stateOf(p), Status: containerStatus(p), Labels: strings.Join(labels, ","),
+	}
+}
+
+// print writes a table, a line of JSON each, or what a template makes of each.
+func (f psFormat) print(out io.Writer, pods []*corev1.Pod) error {
+	if f.quiet {
+		for _, p := range pods {
+			fmt.Fprintln(out, p.Name)
+		}
+		return nil
+	}
+	text, table := strings.CutPrefix(f.format, "table")
+	if text = strings.TrimSpace(text); text != "" && text != "json" {
+		return f.template(out, pods, text, table)
+	}
+	if text == "json" {
+		lines := json.NewEncoder(out)
+		for _, p := range pods {
+			if err := lines.Encode(f.row(p)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
+	fmt.Fprintln(w, "NAME\tIMAGE\tCOMMAND\tCREATED\tSTATUS\tPORTS")
+	for _, p := range pods {
+		r := f.row(p)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, r.Image, r.Command, r.RunningFor, r.Status, r.Ports)
+	}
+	return w.Flush()
+}
+
+// template writes what a template makes of each; a table has its tabs aligned, and
+// the fields' names above.
+func (f psFormat) template(out io.Writer, pods []*corev1.Pod, text string, table bool) error {
+	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text)
+	each, err := template.New("--format").Funcs(template.FuncMap{
+		"json":  func(v any) (string, error) { raw, err := json.Marshal(v); return string(raw), err },
+		"upper": strings.ToUpper, "lower": strings.ToLower,
+	}).Parse(text)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
+	if table {
+		heading := psRow{
+			ID: "ID", Name: "NAME", Names: "NAMES", Namespace: "NAMESPACE", Image: "IMAGE", Command: "COMMAND", CreatedAt: "CREATED AT",
+			RunningFor: "CREATED", Ports: "PORTS", State: "STATE", Status: "STATUS", Labels: "LABELS",
+		}
+		if err := errors.Join(each.Execute(w, heading), endLine(w)); err != nil {
+			return err
+		}
+	}
+	for _, p := range pods {
+		if err := errors.Join(each.Execute(w, f.row(p)), endLine(w)); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}
+
+func endLine(w io.Writer) error {
+	_, err := fmt.Fprintln(w)
+	return err
+}
+
+// stateOf is docker's word for how a container is.
+func stateOf(p *corev1.Pod) string {
+	s := look(p)
+	switch {
+	case s.ended:
+		return "exited"
+	case s.running:
+		return "running"
+	case s.restarts > 0 || s.started:
+		return "restarting"
+	}
+	return "created"
+}
+
+// byStatus says whether the filters themselves choose between what runs and what
+// has ended.
+func (f psFormat) byStatus() bool {
+	return slices.ContainsFunc(f.filters, func(t string) bool { return strings.HasPrefix(t, "status=") || strings.HasPrefix(t, "exited=") })
+}
+
+// psFilters reads --filter: of one name any must fit, of different ones all.
+func psFilters(texts []string) (func(*corev1.Pod) bool, error) {
+	byName := map[string][]func(*corev1.Pod) bool{}
+	for _, text := range texts {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok {
+			return nil, fmt.Errorf("--filter %q: want NAME=VALUE", text)
+		}
+		fits, err := psFilter(name, value)
+		if err != nil {
+			return nil, fmt.Errorf("--filter %q: %w", text, err)
+		}
+		byName[name] = append(byName[name], fits)
+	}
+	return func(p *corev1.Pod) bool {
+		for _, any := range byName {
+			if !slices.ContainsFunc(any, func(fits func(*corev1.Pod) bool) bool { return fits(p) }) {
+				return false
+			}
+		}
+		return true
+	}, nil
+}
+
+func psFilter(name, value string) (func(*corev1.Pod) bool, error) {
+	switch name {
+	case "name":
+		return func(p *corev1.Pod) bool { return strings.Contains(p.Name, value) }, nil
+	case "status":
+		if !slices.Contains([]string{"created", "running", "restarting", "exited"}, value) {
+			return nil, errors.New("want created, running, restarting or exited")
+		}
+		return func(p *corev1.Pod) bool { return stateOf(p) == value }, nil
+	case "label":
+		key, want, exact := strings.Cut(value, "=")
+		return func(p *corev1.Pod) bool {
+			got, ok := p.Labels[key]
+			if !ok {
+				got, ok = p.Annotations[key]
+			}
+			return ok && (!exact || got == want)
+		}, nil
+	case "ancestor":
+		return func(p *corev1.Pod) bool { return p.Spec.Containers[0].Image == value }, nil
+	case "exited":
+		code, err := strconv.Atoi(value)
+		if err != nil {
+			return nil, errors.New("want an exit code")
+		}
+		return func(p *corev1.Pod) bool { s := look(p); return s.ended && s.code == code }, nil
+	}
+	return nil, errors.New("want name, status, label, ancestor or exited")
+}
