@@ -454,3 +454,36 @@ func TestRestartBetweenClaimAndBinding(t *testing.T) {
 		}
 	})
 }
+
+// A claim whose pod names another one, for two leaders have each made one, is released
+// when the pod goes.
+func TestClaimThatItsPodDoesNotName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t)
+		p.addNode("n1")
+		p.gpus("n1", "a100")
+		p.gpuClass("gpu")
+		p.template("t", exactly("gpu", 1))
+		p.schedule()
+		p.addPod("a", "1", byTemplate("t"))
+		p.settle()
+		claims, _, err := client.ResourceClaims.List(t.Context(), p.admin, "default", metav1.ListOptions{})
+		if err != nil || len(claims) != 1 || len(claims[0].Status.ReservedFor) != 1 {
+			t.Fatalf("claims %v: %v", claims, err)
+		}
+		pod := must[*corev1.Pod](p)(client.Pods.Get(t.Context(), p.admin, "default", "a")).DeepCopy()
+		other := "another"
+		pod.Status.ResourceClaimStatuses[0].ResourceClaimName = &other
+		must[*corev1.Pod](p)(client.Pods.UpdateStatus(t.Context(), p.admin, pod))
+		if err := client.ResourceClaims.Delete(t.Context(), p.admin, "default", claims[0].Name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		p.settle()
+		p.deletePod("a")
+		time.Sleep(time.Minute)
+		p.settle()
+		if _, err := client.ResourceClaims.Get(t.Context(), p.admin, "default", claims[0].Name); !apierrors.IsNotFound(err) {
+			t.Errorf("the claim is there still: %v, %v", p.getClaim(claims[0].Name).Status, err)
+		}
+	})
+}

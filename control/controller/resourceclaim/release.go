@@ -43,18 +43,43 @@ func NewReleaser(cfg controller.Config) (*Releaser, error) {
 			c.loop.Enqueue(controller.KeyOf(e.New))
 		}
 	})
+	c.claims.AddIndex(byPod, podsOf)
 	c.pods.Subscribe(func(e informer.Event[*corev1.Pod]) {
-		if e.New != nil && !done(e.New) {
-			return
-		}
-		pod := e.Object()
-		for i := range pod.Spec.ResourceClaims {
-			if name := nameOf(pod, &pod.Spec.ResourceClaims[i]); name != "" {
-				c.loop.Enqueue(reconcile.Key{Namespace: pod.Namespace, Name: name})
-			}
+		switch {
+		case e.New == nil, e.Old != nil && e.Old.UID != e.New.UID:
+			c.enqueue(e.Old)
+		case done(e.New):
+			c.enqueue(e.New)
 		}
 	})
 	return c, nil
+}
+
+// byPod finds the claims of a pod by its uid: that it may use, and that were made for it.
+const byPod = "pod"
+
+func podsOf(have *claim) (uids []string) {
+	for _, u := range have.Status.ReservedFor {
+		uids = append(uids, string(u.UID))
+	}
+	if ref := metav1.GetControllerOfNoCopy(have); ref != nil && !slices.Contains(uids, string(ref.UID)) {
+		uids = append(uids, string(ref.UID))
+	}
+	return uids
+}
+
+// enqueue looks at the claims of a pod that has ended: those that it names, and those
+// that know it. Of two leaders each may have made one for it, and the pod names the
+// later.
+func (c *Releaser) enqueue(pod *corev1.Pod) {
+	for i := range pod.Spec.ResourceClaims {
+		if name := nameOf(pod, &pod.Spec.ResourceClaims[i]); name != "" {
+			c.loop.Enqueue(reconcile.Key{Namespace: pod.Namespace, Name: name})
+		}
+	}
+	for _, have := range c.claims.ByIndex(byPod, string(pod.UID)) {
+		c.loop.Enqueue(controller.KeyOf(have))
+	}
 }
 
 // Name implements reconcile.Reconciler.
