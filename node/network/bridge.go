@@ -207,12 +207,14 @@ func (n *Net) release(pools []*pool, ip netip.Addr, id string) error {
 // interface is not an error, its pod is about to be found dead.
 func (n *Net) replug(rec record) {
 	link, err := n.nl.LinkByName(vethName(rec.ID))
-	if err != nil || link.Attrs().MasterIndex == n.bridge {
+	if err != nil {
 		return
 	}
-	err = n.nl.LinkSetMasterByIndex(link, n.bridge)
-	if err == nil {
-		err = n.nl.LinkSetHairpin(link, true)
+	if link.Attrs().MasterIndex != n.bridge {
+		err = n.nl.LinkSetMasterByIndex(link, n.bridge)
+	}
+	if err == nil && len(rec.IPs) > 0 {
+		err = n.fence(link, hardwareAddr(rec.IPs[0])) // which an older version may not have done
 	}
 	for _, ip := range rec.IPs {
 		err = errors.Join(err, n.nl.NeighSet(neighbour(n.bridge, ip, hardwareAddr(rec.IPs[0]))))

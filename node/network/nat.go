@@ -75,6 +75,7 @@ func (n *nat) install(cfg natConfig, records []record) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.families = nil
+	var guarded []builder
 	for _, fam := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
 		t := &nftables.Table{Name: n.table, Family: fam}
 		n.conn.AddTable(t) // so that deleting it cannot fail
@@ -88,6 +89,9 @@ func (n *nat) install(cfg natConfig, records []record) error {
 		if err := b.build(cfg); err != nil {
 			return err
 		}
+		if b.guarded != nil {
+			guarded = append(guarded, b)
+		}
 	}
 	if err := n.commit("install table " + n.table); err != nil {
 		return err
@@ -100,7 +104,10 @@ func (n *nat) install(cfg natConfig, records []record) error {
 			return err
 		}
 	}
-	return nil
+	for i := range guarded {
+		guarded[i].sources(guarded[i].guarded)
+	}
+	return n.commit("keep pods to their own addresses")
 }
 
 // add makes rec's addresses and host ports known.

@@ -43,8 +43,8 @@ func (n *Net) attachBridge(rec *record) error {
 	if err := n.configurePod(rec, ns, pools); err != nil {
 		return err
 	}
-	if err := n.nl.LinkSetHairpin(host, true); err != nil {
-		return fmt.Errorf("set hairpin mode of %q: %w", host.Attrs().Name, err)
+	if err := n.fence(host, hardwareAddr(rec.IPs[0])); err != nil {
+		return err
 	}
 	for _, ip := range rec.IPs {
 		if err := n.nl.NeighSet(neighbour(bridge, ip, hardwareAddr(rec.IPs[0]))); err != nil {

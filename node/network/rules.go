@@ -23,6 +23,8 @@ type builder struct {
 	table  *nftables.Table
 	bridge string
 	sets   map[string]*nftables.Set
+	// guarded is the chain that everything from pods comes through first.
+	guarded *nftables.Chain
 }
 
 // header is where an address family keeps its addresses.
@@ -122,11 +124,23 @@ func (b *builder) guard() {
 	if b.table.Family != nftables.TableFamilyIPv4 {
 		return
 	}
-	c := b.chain("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	b.guarded = b.chain("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	h := headerOf(b.table.Family)
 	for _, field := range []uint32{h.src, h.dst} {
-		b.rule(c, append(append(b.onBridge(expr.MetaKeyIIFNAME), loopback(field)...), &expr.Verdict{Kind: expr.VerdictDrop})...)
+		b.rule(b.guarded, append(append(b.onBridge(expr.MetaKeyIIFNAME), loopback(field)...), &expr.Verdict{Kind: expr.VerdictDrop})...)
 	}
+}
+
+// sources drops what a pod sends under another's address. The last four bytes of a
+// pod's hardware address are its IPv4 address, and the bridge takes from its port
+// no other hardware address (fence): so both must be the same, and a pod's. It
+// comes after the pods' elements, or their packets would be lost meanwhile.
+func (b *builder) sources(c *nftables.Chain) {
+	const lastFour = 8 // of the sender's address, in a frame
+	b.rule(c, append(b.onBridge(expr.MetaKeyIIFNAME),
+		&expr.Payload{DestRegister: reg4, Base: expr.PayloadBaseLLHeader, Offset: lastFour, Len: 4},
+		b.load(headerOf(b.table.Family).src, reg4+1), b.notIn(setHairpin, reg4),
+		&expr.Verdict{Kind: expr.VerdictDrop})...)
 }
 
 // loopback compares an IPv4 address with 127.0.0.0/8.

@@ -1,0 +1,40 @@
+package network
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// fence makes a pod's port on the bridge one from which only the pod itself
+// speaks, and only to the node: frames under another hardware address are dropped
+// and teach the bridge nothing (locked, no learning), other pods' ports are out of
+// reach (isolated), since pods reach each other through the node. Hairpin mode lets
+// a pod reach itself. A kernel before 5.18 has no locked ports and passes that over.
+func (n *Net) fence(port netlink.Link, mac net.HardwareAddr) error {
+	index := port.Attrs().Index
+	known := &netlink.Neigh{LinkIndex: index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, State: netlink.NUD_NOARP, HardwareAddr: mac}
+	if err := n.nl.NeighSet(known); err != nil {
+		return fmt.Errorf("make %s known at %q: %w", mac, port.Attrs().Name, err)
+	}
+	err := within(n.host, func() error {
+		r := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+		msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
+		msg.Index = int32(index) //nolint:gosec // the kernel's own
+		r.AddData(msg)
+		settings := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
+		for attr, value := range map[int]byte{nl.IFLA_BRPORT_MODE: 1, nl.IFLA_BRPORT_LEARNING: 0, nl.IFLA_BRPORT_ISOLATED: 1, nl.IFLA_BRPORT_LOCKED: 1} {
+			settings.AddRtAttr(attr, []byte{value})
+		}
+		r.AddData(settings)
+		_, err := r.Execute(unix.NETLINK_ROUTE, 0)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("settings of port %q: %w", port.Attrs().Name, err)
+	}
+	return nil
+}
