@@ -73,7 +73,7 @@ func (m *machine) begin(ctx context.Context, s plan.Step) {
 func (m *machine) cancelStarts() {
 	for key, o := range m.ops {
 		switch {
-		case o.step.Kind == plan.PullImage, o.step.Kind == plan.MountVolumes, o.step.Kind == plan.StartContainer, key == opRefresh:
+		case o.step.Kind == plan.RunSandbox, o.step.Kind == plan.PullImage, o.step.Kind == plan.MountVolumes, o.step.Kind == plan.StartContainer, key == opRefresh:
 			o.cancel()
 		}
 	}

@@ -36,6 +36,7 @@ func (m *machine) runSandbox(ctx context.Context, pod *corev1.Pod, s plan.Step) 
 	ctx, cancel := context.WithTimeout(ctx, sandboxTimeout)
 	defer cancel()
 	err := m.makeSandbox(ctx, pod, uint32(s.Attempt))
+	given := errors.Is(ctx.Err(), context.Canceled) // given up: the pod is to end
 	fault := ""
 	if err == nil {
 		m.a.mark(m.uid, "run sandbox", "", begin)
@@ -51,7 +52,7 @@ func (m *machine) runSandbox(ctx context.Context, pod *corev1.Pod, s plan.Step) 
 		m.holdBox = time.Now().Add(boxRetry.After(m.boxFail))
 		var claims *unprepared
 		switch {
-		case errors.Is(err, context.Canceled):
+		case given:
 		case errors.As(err, &claims):
 			m.event(corev1.EventTypeWarning, "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: "+claims.Error())
 		case fault != "":

@@ -22,25 +22,33 @@ import (
 // registry that trickles bytes doesn't get for ever.
 const pullTimeout = 30 * time.Minute
 
-// puller fetches images for all pods: a few at a time, and an image that two
-// pods want at once with the same credentials only once.
+// puller fetches images for all pods: a few at a time, and an image that several
+// pods want at once with the same credentials only once. A pull goes on for as
+// long as somebody waits for it: the end of the pod that began it is nothing to
+// the others, and nobody waits for a pull that he has given up.
 type puller struct {
 	engine cri.Engine
 	source volume.Source
 	slots  chan struct{}
+	// spawn runs a pull beside those who wait for it.
+	spawn func(func())
 
 	mu      sync.Mutex
 	flights map[string]*flight
 }
 
-// flight is one pull under way; done closes when err is set.
+// flight is one pull under way; done closes when took and err are set.
 type flight struct {
 	done chan struct{}
+	took time.Duration
 	err  error
+	// waiting is how many want it; the last to go gives it up.
+	waiting int
+	cancel  context.CancelFunc
 }
 
-func newPuller(engine cri.Engine, source volume.Source, parallel int) *puller {
-	return &puller{engine: engine, source: source, slots: make(chan struct{}, parallel), flights: map[string]*flight{}}
+func newPuller(engine cri.Engine, source volume.Source, parallel int, spawn func(func())) *puller {
+	return &puller{engine: engine, source: source, slots: make(chan struct{}, parallel), spawn: spawn, flights: map[string]*flight{}}
 }
 
 // find returns what the engine knows of an image; ok is false when it has none.
@@ -61,26 +69,18 @@ func (p *puller) find(ctx context.Context, name string) (spec.Image, bool, error
 }
 
 // pull fetches an image, trying the pod's credentials one after the other and
-// at last none. It returns how long the pull itself took.
+// at last none. It returns how long the pull itself took, and at once when ctx
+// ends.
 func (p *puller) pull(ctx context.Context, pod *corev1.Pod, image string) (time.Duration, error) {
 	auths, err := p.credentials(ctx, pod, image)
 	if err != nil {
 		return 0, err
 	}
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
-	}
-	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
-	defer cancel()
-	begin := time.Now()
 	var failed error
 	for _, auth := range append(auths, nil) {
-		err := p.once(ctx, pod, image, auth)
+		took, err := p.once(ctx, pod, image, auth)
 		if err == nil {
-			return time.Since(begin), nil
+			return took, nil
 		}
 		failed = errors.Join(failed, err)
 		if ctx.Err() != nil {
@@ -90,30 +90,68 @@ func (p *puller) pull(ctx context.Context, pod *corev1.Pod, image string) (time.
 	return 0, failed
 }
 
-func (p *puller) once(ctx context.Context, pod *corev1.Pod, image string, auth *rt.AuthConfig) error {
+// once waits for a pull that is under way, or begins it.
+func (p *puller) once(ctx context.Context, pod *corev1.Pod, image string, auth *rt.AuthConfig) (time.Duration, error) {
 	key := image + "\x00" + auth.GetUsername() + "\x00" + auth.GetPassword() + "\x00" + auth.GetIdentityToken() + "\x00" + auth.GetAuth()
 	p.mu.Lock()
-	if f := p.flights[key]; f != nil {
-		p.mu.Unlock()
-		select {
-		case <-f.done:
-			return f.err
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	f := p.flights[key]
+	if f == nil {
+		f = p.begin(ctx, key, &rt.PullImageRequest{
+			Image: &rt.ImageSpec{Image: image, UserSpecifiedImage: image}, Auth: auth,
+			SandboxConfig: &rt.PodSandboxConfig{Metadata: &rt.PodSandboxMetadata{Name: pod.Name, Namespace: pod.Namespace, Uid: string(pod.UID)}},
+		})
 	}
-	f := &flight{done: make(chan struct{})}
-	p.flights[key] = f
+	f.waiting++
 	p.mu.Unlock()
-	_, f.err = p.engine.PullImage(ctx, &rt.PullImageRequest{
-		Image: &rt.ImageSpec{Image: image, UserSpecifiedImage: image}, Auth: auth,
-		SandboxConfig: &rt.PodSandboxConfig{Metadata: &rt.PodSandboxMetadata{Name: pod.Name, Namespace: pod.Namespace, Uid: string(pod.UID)}},
-	})
+	select {
+	case <-f.done:
+		return f.took, f.err
+	case <-ctx.Done():
+	}
 	p.mu.Lock()
-	delete(p.flights, key)
-	p.mu.Unlock()
-	close(f.done)
-	return f.err
+	defer p.mu.Unlock()
+	if f.waiting--; f.waiting == 0 {
+		f.cancel()
+		p.forget(key, f) // who comes now begins anew
+	}
+	return 0, context.Cause(ctx)
+}
+
+// begin starts a pull that outlives ctx; p.mu is held.
+func (p *puller) begin(ctx context.Context, key string, r *rt.PullImageRequest) *flight {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	f := &flight{done: make(chan struct{}), cancel: cancel}
+	p.flights[key] = f
+	p.spawn(func() {
+		defer cancel()
+		f.took, f.err = p.fetch(ctx, r)
+		p.mu.Lock()
+		p.forget(key, f)
+		p.mu.Unlock()
+		close(f.done)
+	})
+	return f
+}
+
+func (p *puller) forget(key string, f *flight) {
+	if p.flights[key] == f {
+		delete(p.flights, key)
+	}
+}
+
+// fetch asks the engine when it is this pull's turn.
+func (p *puller) fetch(ctx context.Context, r *rt.PullImageRequest) (time.Duration, error) {
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
+	defer cancel()
+	begin := time.Now()
+	_, err := p.engine.PullImage(ctx, r)
+	return time.Since(begin), err
 }
 
 // dockerConfig is the file that image pull secrets hold.
