@@ -117,7 +117,7 @@ func New(cfg Config) (*Agent, error) {
 	a.volumes = volume.New(volume.Config{
 		Root: cfg.Root, Source: a.refs, Tokens: a.mintToken, Bundles: a.bundleList, Certificates: a.certs.get, Log: cfg.Log,
 	})
-	a.images = newPuller(cfg.Engine, a.refs, cfg.ParallelPulls)
+	a.images = newPuller(cfg.Engine, a.refs, cfg.ParallelPulls, a.spawn)
 	a.doer = &probe.Doer{Engine: cfg.Engine, PodIPs: a.podIPs}
 	if err := a.newPlaces(); err != nil {
 		return nil, err

@@ -23,6 +23,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/memory"
 	"github.com/sampan-dev/sampan/node/agent/numa"
 	"github.com/sampan-dev/sampan/node/agent/plugin"
+	"github.com/sampan-dev/sampan/node/agent/podresources"
 	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/cri"
@@ -247,6 +248,14 @@ func (p *places) settled(uid, container string, r *rt.LinuxContainerResources) {
 // runPlugins listens to those who offer devices.
 func (a *Agent) runPlugins(ctx context.Context) {
 	a.spawn(func() { a.run(ctx, "device plugins", a.places.devices.Run) })
+	a.spawn(func() {
+		a.run(ctx, "pod resources", func(ctx context.Context) error {
+			return podresources.Run(ctx, podresources.Config{
+				Path: filepath.Join(a.cfg.KubeletRoot, podresources.Socket), Pods: func() []*corev1.Pod { return a.placed("") },
+				Devices: a.places.devices, CPUs: a.places.cpus, Memory: a.places.memory, Claims: a.places.claims,
+			})
+		})
+	})
 	a.spawn(func() {
 		a.run(ctx, "plugin registration", func(ctx context.Context) error {
 			return plugin.Run(ctx, plugin.Config{

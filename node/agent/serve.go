@@ -23,7 +23,19 @@ func (a *Agent) Handler() http.Handler {
 		Node: view{a}, NodeName: a.cfg.NodeName, Engine: a.cfg.Engine, Authn: a.cfg.Authn, Authz: a.cfg.Authz, Log: a.cfg.Log,
 		Settings: a.cfg.Kubelet, Probes: a.probed, Closed: !*a.cfg.Kubelet.EnableDebuggingHandlers,
 		Checkpoints: filepath.Join(a.cfg.KubeletRoot, "checkpoints"),
+		Disks:       server.Disks{Node: a.cfg.Root, Logs: a.node.LogDirectory, Volumes: a.volumePaths},
 	})
+}
+
+// volumePaths are the directories of the pod's volumes that are its own.
+func (a *Agent) volumePaths(pod *corev1.Pod) map[string]string {
+	paths := map[string]string{}
+	for i := range pod.Spec.Volumes {
+		if dir := a.volumes.Path(pod, &pod.Spec.Volumes[i]); dir != "" {
+			paths[pod.Spec.Volumes[i].Name] = dir
+		}
+	}
+	return paths
 }
 
 // serve listens for the kubelet API until ctx ends, if there is a TLS

@@ -124,6 +124,24 @@ func (v *Volumes) volumeDir(pod *corev1.Pod, plugin, name string) string {
 	return filepath.Join(v.Dir(string(pod.UID)), "volumes", "kubernetes.io~"+plugin, name)
 }
 
+// Path is where a pod's volume is on this node, "" for one that isn't a directory
+// of the pod's own: there is nothing of the pod's to measure.
+func (v *Volumes) Path(pod *corev1.Pod, vol *corev1.Volume) string {
+	switch {
+	case vol.EmptyDir != nil:
+		return v.volumeDir(pod, "empty-dir", vol.Name)
+	case vol.ConfigMap != nil:
+		return v.volumeDir(pod, "configmap", vol.Name)
+	case vol.Secret != nil:
+		return v.volumeDir(pod, "secret", vol.Name)
+	case vol.DownwardAPI != nil:
+		return v.volumeDir(pod, "downward-api", vol.Name)
+	case vol.Projected != nil:
+		return v.volumeDir(pod, "projected", vol.Name)
+	}
+	return ""
+}
+
 // References are the objects that a pod's volumes, environment and pull secrets
 // name: what the node must watch for it. Names are unique.
 func References(pod *corev1.Pod) (configMaps, secrets []string) {

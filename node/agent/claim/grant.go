@@ -145,3 +145,40 @@ func (c *Claims) healthOf(d device) (corev1.ResourceHealthStatus, *string) {
 	}
 	return r.health, r.message
 }
+
+// Given is one claim with the devices that a container has of it.
+type Given struct {
+	Claim   string
+	Devices []GivenDevice
+}
+
+// GivenDevice is a prepared device with its driver.
+type GivenDevice struct {
+	Driver string
+	Device
+}
+
+// Given are the claims of a container that are prepared, once each.
+func (c *Claims) Given(pod *corev1.Pod, container *corev1.Container) []Given {
+	list, err := uses(pod, container)
+	if err != nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []Given
+	for _, u := range list {
+		i := slices.IndexFunc(out, func(g Given) bool { return g.Claim == u.claim })
+		found := []GivenDevice{}
+		prepared := c.of(pod.Namespace, u, func(driver string, d Device) { found = append(found, GivenDevice{driver, d}) })
+		if !prepared {
+			continue
+		}
+		if i < 0 {
+			out = append(out, Given{Claim: u.claim})
+			i = len(out) - 1
+		}
+		out[i].Devices = append(out[i].Devices, found...)
+	}
+	return out
+}

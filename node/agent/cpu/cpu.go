@@ -131,6 +131,9 @@ func (c *CPUs) Shared() cpuset.CPUSet {
 	return c.shared()
 }
 
+// Allocatable are the CPUs that containers may have for themselves.
+func (c *CPUs) Allocatable() cpuset.CPUSet { return c.cfg.Machine.All().Difference(c.cfg.Reserved) }
+
 func (c *CPUs) shared() cpuset.CPUSet {
 	left := c.cfg.Machine.All()
 	if c.cfg.Options.StrictReserved {

@@ -99,6 +99,30 @@ func (m *Memory) Nodes(uid, container string) []int {
 	return s.List()
 }
 
+// Blocks are what a container was given.
+func (m *Memory) Blocks(uid, container string) []Block {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.assigned[uid][container])
+}
+
+// Allocatable is what pods may be given of each NUMA node.
+func (m *Memory) Allocatable() []Block {
+	var list []Block
+	for _, n := range m.cfg.Machine.Nodes {
+		names := []corev1.ResourceName{corev1.ResourceMemory}
+		for size := range n.Huge {
+			q := resource.NewQuantity(size, resource.BinarySI)
+			names = append(names, corev1.ResourceName(corev1.ResourceHugePagesPrefix+q.String()))
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			list = append(list, Block{Resource: name, Nodes: numa.Nodes(1) << n.ID, Size: m.has(n, name)})
+		}
+	}
+	return list
+}
+
 // has is how much of a resource a node has for pods.
 func (m *Memory) has(n numa.Node, name corev1.ResourceName) int64 {
 	total := n.Memory

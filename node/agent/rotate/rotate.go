@@ -59,7 +59,11 @@ type entry struct{ id string }
 
 // New returns a Rotator that does nothing before Run.
 func New(cfg Config) *Rotator {
-	return &Rotator{cfg: cfg, logs: map[string]*entry{}, marks: map[int32]string{}, due: make(chan string, maxDue)}
+	waiting := maxDue
+	if cfg.MaxSize < 0 { // nothing is looked after, by thousands of hollow nodes
+		waiting = 0
+	}
+	return &Rotator{cfg: cfg, logs: map[string]*entry{}, marks: map[int32]string{}, due: make(chan string, waiting)}
 }
 
 // maxDue bounds the logs waiting for a look; those beyond it wait for their
@@ -98,11 +102,26 @@ func (r *Rotator) mark(path string) {
 		return
 	}
 	// A log that isn't there (yet) is looked for again when its pod is.
-	if wd, err := r.watcher.Add(path, inotify.Modify|inotify.OneShot); err == nil {
-		r.marks[wd] = path
-	} else {
+	wd, err := r.watcher.Add(path, inotify.Modify|inotify.OneShot)
+	if err != nil {
 		delete(r.logs, path)
+		return
 	}
+	r.marks[wd] = path
+	// What was written before the mark may be too much already, and the last of it.
+	if info, err := os.Stat(path); err == nil && info.Size() > r.cfg.MaxSize {
+		r.later(path)
+	}
+}
+
+// later has a log looked at after a while.
+func (r *Rotator) later(path string) {
+	time.AfterFunc(lookAfter, func() {
+		select {
+		case r.due <- path:
+		default:
+		}
+	})
 }
 
 // Run rotates until ctx ends.
@@ -144,15 +163,9 @@ func (r *Rotator) written(e inotify.Event) {
 		delete(r.marks, e.Watch)
 	}
 	r.mu.Unlock()
-	if e.Mask&inotify.Modify == 0 || path == "" {
-		return
+	if e.Mask&inotify.Modify != 0 && path != "" {
+		r.later(path)
 	}
-	time.AfterFunc(lookAfter, func() {
-		select {
-		case r.due <- path:
-		default:
-		}
-	})
 }
 
 func (r *Rotator) look(ctx context.Context, path string) {

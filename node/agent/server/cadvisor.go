@@ -13,12 +13,22 @@ import (
 )
 
 // cadvisor is /metrics/cadvisor: the engine's own metrics of sandboxes and
-// containers in the names that cAdvisor gave them, as text. An engine without
-// such metrics has an empty page.
+// containers in the names that cAdvisor gave them, as text, and beside them what
+// dashboards ask for and only the agent knows: what containers were promised, when
+// they started, how large the machine is. CPU time is the agent's too, since the
+// engine's metrics are whole numbers.
 func (s *Server) cadvisor(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	own := &page{}
+	if s.cfg.Node != nil {
+		if sum, err := s.collect(r.Context(), false); err == nil {
+			own.machine()
+			own.containers(s.cfg.Node.Pods(), sum.Pods)
+		}
+	}
 	engine, ok := s.cfg.Engine.(cri.Metrics)
 	if !ok {
+		fmt.Fprint(w, own.text.String())
 		return
 	}
 	known, err := engine.ListMetricDescriptors(r.Context(), &rt.ListMetricDescriptorsRequest{})
@@ -46,11 +56,11 @@ func (s *Server) cadvisor(w http.ResponseWriter, r *http.Request) {
 	descriptors := known.GetDescriptors()
 	slices.SortFunc(descriptors, func(a, b *rt.MetricDescriptor) int { return strings.Compare(a.GetName(), b.GetName()) })
 	for _, d := range descriptors {
-		if list := lines[d.GetName()]; len(list) > 0 {
+		if list := lines[d.GetName()]; len(list) > 0 && !own.made[d.GetName()] {
 			family(&b, d, list)
 		}
 	}
-	fmt.Fprint(w, b.String())
+	fmt.Fprint(w, b.String(), own.text.String())
 }
 
 func family(b *strings.Builder, d *rt.MetricDescriptor, list []*rt.Metric) {

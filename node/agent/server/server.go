@@ -52,6 +52,8 @@ type Config struct {
 	Settings any
 	// Probes is what /metrics/probes shows; nil for nothing.
 	Probes *Probes
+	// Disks is where pods keep things; the zero value measures none.
+	Disks Disks
 	// Checkpoints is the directory that /checkpoint has files written to.
 	Checkpoints string
 	// Closed shuts what reaches into pods: logs, exec, attach, port-forward.
@@ -62,7 +64,7 @@ type Config struct {
 // Server answers the kubelet API.
 type Server struct {
 	cfg   Config
-	start time.Time
+	rates rates
 }
 
 // Limits of the server.
@@ -76,7 +78,7 @@ func New(cfg Config) http.Handler {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, start: time.Now()}
+	s := &Server{cfg: cfg}
 	mux := http.NewServeMux()
 	get := func(pattern string, h http.HandlerFunc, subresources ...string) {
 		mux.HandleFunc("GET "+pattern, s.guard("get", h, subresources...))

@@ -3,64 +3,41 @@ package server
 import (
 	"context"
 	"net/http"
-	"os"
 	"strconv"
-	"strings"
+	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/sampan-dev/sampan/node/agent/actual"
+	"github.com/sampan-dev/sampan/node/agent/usage"
 )
 
-// The shape of /stats/summary, the parts that metrics-server and kubectl read
-// (k8s.io/kubelet/pkg/apis/stats/v1alpha1).
-type (
-	summary struct {
-		Node nodeStats  `json:"node"`
-		Pods []podStats `json:"pods"`
-	}
-	nodeStats struct {
-		NodeName  string       `json:"nodeName"`
-		StartTime time.Time    `json:"startTime"`
-		CPU       *cpuStats    `json:"cpu,omitempty"`
-		Memory    *memoryStats `json:"memory,omitempty"`
-	}
-	podStats struct {
-		PodRef     podRef           `json:"podRef"`
-		StartTime  time.Time        `json:"startTime"`
-		Containers []containerStats `json:"containers"`
-		CPU        *cpuStats        `json:"cpu,omitempty"`
-		Memory     *memoryStats     `json:"memory,omitempty"`
-	}
-	podRef struct {
-		Name      string `json:"name"`
-		Namespace string `json:"namespace"`
-		UID       string `json:"uid"`
-	}
-	containerStats struct {
-		Name      string       `json:"name"`
-		StartTime time.Time    `json:"startTime"`
-		CPU       *cpuStats    `json:"cpu,omitempty"`
-		Memory    *memoryStats `json:"memory,omitempty"`
-	}
-	cpuStats struct {
-		Time                 time.Time `json:"time"`
-		UsageNanoCores       *uint64   `json:"usageNanoCores,omitempty"`
-		UsageCoreNanoSeconds *uint64   `json:"usageCoreNanoSeconds,omitempty"`
-	}
-	memoryStats struct {
-		Time            time.Time `json:"time"`
-		AvailableBytes  *uint64   `json:"availableBytes,omitempty"`
-		UsageBytes      *uint64   `json:"usageBytes,omitempty"`
-		WorkingSetBytes *uint64   `json:"workingSetBytes,omitempty"`
-		RSSBytes        *uint64   `json:"rssBytes,omitempty"`
-		PageFaults      *uint64   `json:"pageFaults,omitempty"`
-	}
-)
+// Disks is where what pods keep on this node is, for what they use of it.
+type Disks struct {
+	// Node is a path on the file system of pods.
+	Node string
+	// Logs and Volumes say where a pod's logs and volumes are; a volume without a
+	// directory of its own has none.
+	Logs    func(*corev1.Pod) string
+	Volumes func(*corev1.Pod) map[string]string
+}
 
+// summary is GET /stats/summary. As upstream, only_cpu_and_memory=true leaves all
+// else out, which costs walks through directories.
 func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
-	out, err := s.collect(r.Context())
+	few := false
+	if text := r.URL.Query().Get("only_cpu_and_memory"); text != "" {
+		var err error
+		if few, err = strconv.ParseBool(text); err != nil {
+			http.Error(w, "cannot parse only_cpu_and_memory: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+	}
+	out, err := s.collect(r.Context(), !few)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -68,8 +45,9 @@ func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
 	s.json(w, out)
 }
 
-// collect asks the engine for all pods' usage and the kernel for the node's.
-func (s *Server) collect(ctx context.Context) (*summary, error) {
+// collect asks the engine for all pods' usage and the kernel for the node's; with
+// everything it asks for disks, networks, processes and pressure too.
+func (s *Server) collect(ctx context.Context, everything bool) (*stats.Summary, error) {
 	boxes, err := s.cfg.Engine.ListPodSandboxStats(ctx, &rt.ListPodSandboxStatsRequest{})
 	if err != nil {
 		return nil, err
@@ -78,53 +56,181 @@ func (s *Server) collect(ctx context.Context) (*summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &summary{Node: s.nodeStats(), Pods: []podStats{}}
+	known := map[string]*corev1.Pod{}
+	for _, p := range s.cfg.Node.Pods() {
+		known[string(p.UID)] = p
+	}
+	images := s.imageDisk(ctx)
+	out := &stats.Summary{Node: s.nodeStats(images, everything), Pods: []stats.PodStats{}}
 	place := map[string]int{}
 	for _, b := range boxes.GetStats() {
 		meta := b.GetAttributes().GetMetadata()
 		place[meta.GetUid()] = len(out.Pods)
-		p := podStats{
-			PodRef:     podRef{Name: meta.GetName(), Namespace: meta.GetNamespace(), UID: meta.GetUid()},
-			Containers: []containerStats{}, CPU: cpu(b.GetLinux().GetCpu()), Memory: memory(b.GetLinux().GetMemory()),
-		}
-		for _, known := range s.cfg.Node.Pods() {
-			if string(known.UID) == meta.GetUid() && known.Status.StartTime != nil {
-				p.StartTime = known.Status.StartTime.Time
-			}
-		}
-		out.Pods = append(out.Pods, p)
+		out.Pods = append(out.Pods, podStats(b, known[meta.GetUid()], everything))
 	}
 	for _, c := range containers.GetStats() {
-		i, ok := place[c.GetAttributes().GetLabels()[actual.LabelPodUID]]
-		if !ok {
-			continue
+		uid := c.GetAttributes().GetLabels()[actual.LabelPodUID]
+		if i, ok := place[uid]; ok {
+			out.Pods[i].Containers = append(out.Pods[i].Containers, containerStats(c, known[uid], everything))
 		}
-		out.Pods[i].Containers = append(out.Pods[i].Containers, containerStats{
-			Name: c.GetAttributes().GetMetadata().GetName(), StartTime: out.Pods[i].StartTime,
-			CPU: cpu(c.GetCpu()), Memory: memory(c.GetMemory()),
-		})
+	}
+	for i := range out.Pods {
+		p := &out.Pods[i]
+		if pod := known[p.PodRef.UID]; pod != nil && everything {
+			s.podDisk(pod, p, images)
+		}
+	}
+	s.rates.fill(out)
+	if everything {
+		out.Node.SystemContainers = systemContainers(out)
 	}
 	return out, nil
 }
 
-func cpu(u *rt.CpuUsage) *cpuStats {
-	if u == nil {
-		return nil
+func podStats(b *rt.PodSandboxStats, pod *corev1.Pod, everything bool) stats.PodStats {
+	meta, linux := b.GetAttributes().GetMetadata(), b.GetLinux()
+	p := stats.PodStats{
+		PodRef:     stats.PodReference{Name: meta.GetName(), Namespace: meta.GetNamespace(), UID: meta.GetUid()},
+		Containers: []stats.ContainerStats{}, CPU: cpu(linux.GetCpu()), Memory: memory(linux.GetMemory()), Swap: swap(linux.GetContainers()),
 	}
-	return &cpuStats{
-		Time: time.Unix(0, u.GetTimestamp()), UsageNanoCores: value(u.GetUsageNanoCores()),
-		UsageCoreNanoSeconds: value(u.GetUsageCoreNanoSeconds()),
+	if pod != nil && pod.Status.StartTime != nil {
+		p.StartTime = *pod.Status.StartTime
+	}
+	if !everything {
+		return p
+	}
+	if n := linux.GetNetwork(); n.GetDefaultInterface() != nil {
+		p.Network = &stats.NetworkStats{Time: at(n.GetTimestamp()), InterfaceStats: face(n.GetDefaultInterface())}
+		p.Network.Interfaces = []stats.InterfaceStats{p.Network.InterfaceStats}
+		for _, other := range n.GetInterfaces() {
+			p.Network.Interfaces = append(p.Network.Interfaces, face(other))
+		}
+	}
+	if n := linux.GetProcess().GetProcessCount(); n != nil {
+		p.ProcessStats = &stats.ProcessStats{ProcessCount: value(n)}
+	}
+	return p
+}
+
+func containerStats(c *rt.ContainerStats, pod *corev1.Pod, everything bool) stats.ContainerStats {
+	name := c.GetAttributes().GetMetadata().GetName()
+	out := stats.ContainerStats{Name: name, StartTime: started(pod, name), CPU: cpu(c.GetCpu()), Memory: memory(c.GetMemory()), Swap: swap([]*rt.ContainerStats{c})}
+	if w := c.GetWritableLayer(); everything && w != nil {
+		out.Rootfs = &stats.FsStats{Time: at(w.GetTimestamp()), UsedBytes: value(w.GetUsedBytes()), InodesUsed: value(w.GetInodesUsed())}
+	}
+	return out
+}
+
+// started is when the container that runs now did.
+func started(pod *corev1.Pod, name string) metav1.Time {
+	if pod == nil {
+		return metav1.Time{}
+	}
+	for _, list := range [][]corev1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses} {
+		for i := range list {
+			if list[i].Name == name && list[i].State.Running != nil {
+				return list[i].State.Running.StartedAt
+			}
+		}
+	}
+	return metav1.Time{}
+}
+
+// podDisk adds what a pod has on this node's disks.
+func (s *Server) podDisk(pod *corev1.Pod, p *stats.PodStats, images *stats.FsStats) {
+	if s.cfg.Disks.Node == "" {
+		return
+	}
+	node := s.nodeDisk()
+	var all usage.Disk
+	for i := range p.Containers {
+		c := &p.Containers[i]
+		if c.Rootfs != nil && images != nil {
+			c.Rootfs.AvailableBytes, c.Rootfs.CapacityBytes = images.AvailableBytes, images.CapacityBytes
+			c.Rootfs.Inodes, c.Rootfs.InodesFree = images.Inodes, images.InodesFree
+		}
+		if c.Rootfs != nil {
+			all = all.Add(usage.Disk{Bytes: amount(c.Rootfs.UsedBytes), Inodes: amount(c.Rootfs.InodesUsed)})
+		}
+		logs := usage.Walk(s.cfg.Disks.Logs(pod) + "/" + c.Name)
+		all = all.Add(logs)
+		c.Logs = room(node, logs)
+	}
+	for name, dir := range s.cfg.Disks.Volumes(pod) {
+		used := usage.Walk(dir)
+		of := disk(dir)
+		if of == nil {
+			continue
+		}
+		p.VolumeStats = append(p.VolumeStats, stats.VolumeStats{Name: name, FsStats: *room(of, used)})
+		if onDisk(pod, name) {
+			all = all.Add(used)
+		}
+	}
+	if node != nil {
+		p.EphemeralStorage = room(node, all)
 	}
 }
 
-func memory(u *rt.MemoryUsage) *memoryStats {
+// onDisk says whether a volume counts as the pod's local storage.
+func onDisk(pod *corev1.Pod, name string) bool {
+	for i := range pod.Spec.Volumes {
+		if v := &pod.Spec.Volumes[i]; v.Name == name {
+			return v.EmptyDir == nil || v.EmptyDir.Medium == corev1.StorageMediumDefault
+		}
+	}
+	return false
+}
+
+func at(nanos int64) metav1.Time { return metav1.NewTime(time.Unix(0, nanos)) }
+
+func cpu(u *rt.CpuUsage) *stats.CPUStats {
 	if u == nil {
 		return nil
 	}
-	return &memoryStats{
-		Time: time.Unix(0, u.GetTimestamp()), AvailableBytes: value(u.GetAvailableBytes()), UsageBytes: value(u.GetUsageBytes()),
-		WorkingSetBytes: value(u.GetWorkingSetBytes()), RSSBytes: value(u.GetRssBytes()), PageFaults: value(u.GetPageFaults()),
+	return &stats.CPUStats{Time: at(u.GetTimestamp()), UsageNanoCores: value(u.GetUsageNanoCores()), UsageCoreNanoSeconds: value(u.GetUsageCoreNanoSeconds()), PSI: psi(u.GetPsi())}
+}
+
+func memory(u *rt.MemoryUsage) *stats.MemoryStats {
+	if u == nil {
+		return nil
 	}
+	return &stats.MemoryStats{
+		Time: at(u.GetTimestamp()), AvailableBytes: value(u.GetAvailableBytes()), UsageBytes: value(u.GetUsageBytes()),
+		WorkingSetBytes: value(u.GetWorkingSetBytes()), RSSBytes: value(u.GetRssBytes()), PageFaults: value(u.GetPageFaults()),
+		MajorPageFaults: value(u.GetMajorPageFaults()), PSI: psi(u.GetPsi()),
+	}
+}
+
+// swap adds up what containers use of it.
+func swap(list []*rt.ContainerStats) *stats.SwapStats {
+	var out *stats.SwapStats
+	for _, c := range list {
+		u := c.GetSwap()
+		if u == nil {
+			continue
+		}
+		if out == nil {
+			zero := uint64(0)
+			out = &stats.SwapStats{Time: at(u.GetTimestamp()), SwapUsageBytes: &zero, SwapAvailableBytes: value(u.GetSwapAvailableBytes())}
+		}
+		*out.SwapUsageBytes += u.GetSwapUsageBytes().GetValue()
+	}
+	return out
+}
+
+func psi(p *rt.PsiStats) *stats.PSIStats {
+	if p == nil {
+		return nil
+	}
+	data := func(d *rt.PsiData) stats.PSIData {
+		return stats.PSIData{Total: d.GetTotal(), Avg10: d.GetAvg10(), Avg60: d.GetAvg60(), Avg300: d.GetAvg300()}
+	}
+	return &stats.PSIStats{Full: data(p.GetFull()), Some: data(p.GetSome())}
+}
+
+func face(u *rt.NetworkInterfaceUsage) stats.InterfaceStats {
+	return stats.InterfaceStats{Name: u.GetName(), RxBytes: value(u.GetRxBytes()), RxErrors: value(u.GetRxErrors()), TxBytes: value(u.GetTxBytes()), TxErrors: value(u.GetTxErrors())}
 }
 
 func value(v *rt.UInt64Value) *uint64 {
@@ -134,57 +240,50 @@ func value(v *rt.UInt64Value) *uint64 {
 	return &v.Value
 }
 
-// nodeStats reads the whole machine's usage. The kernel counts CPU in
-// hundredths of a second.
-func (s *Server) nodeStats() nodeStats {
-	now := time.Now()
-	n := nodeStats{NodeName: s.cfg.NodeName, StartTime: s.start}
-	if ticks, ok := busyTicks(); ok {
-		const nanosPerTick = 10_000_000
-		used := ticks * nanosPerTick
-		n.CPU = &cpuStats{Time: now, UsageCoreNanoSeconds: &used}
-	}
-	total, available := meminfo("MemTotal:"), meminfo("MemAvailable:")
-	if total > available {
-		used, resident := total-available, meminfo("AnonPages:")
-		n.Memory = &memoryStats{Time: now, AvailableBytes: &available, UsageBytes: &used, WorkingSetBytes: &used, RSSBytes: &resident}
-	}
-	return n
-}
-
-// busyTicks sums the first line of /proc/stat without idle and iowait.
-func busyTicks() (uint64, bool) {
-	data, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, false
-	}
-	line, _, _ := strings.Cut(string(data), "\n")
-	fields := strings.Fields(line)
-	total := uint64(0)
-	// user nice system idle iowait irq softirq steal; guest time is in user.
-	for i := 1; i < min(len(fields), 9); i++ {
-		if i == 4 || i == 5 {
-			continue
-		}
-		n, err := strconv.ParseUint(fields[i], 10, 64)
-		if err != nil {
-			return 0, false
-		}
-		total += n
-	}
-	return total, len(fields) > 4
-}
-
-func meminfo(field string) uint64 {
-	data, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
+func amount(v *uint64) int64 {
+	if v == nil {
 		return 0
 	}
-	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == field {
-			kib, _ := strconv.ParseUint(f[1], 10, 64)
-			return kib << 10
+	return int64(*v) //nolint:gosec // bytes of a disk
+}
+
+// rates makes of counters how fast they grow, between one question and the next.
+type rates struct {
+	mu   sync.Mutex
+	last map[string]sample
+}
+
+type sample struct {
+	at    time.Time
+	nanos uint64
+}
+
+// fill sets UsageNanoCores where the engine has not; the first time there is none.
+func (r *rates) fill(sum *stats.Summary) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := map[string]sample{}
+	see := func(key string, c *stats.CPUStats) {
+		if c == nil || c.UsageCoreNanoSeconds == nil {
+			return
+		}
+		this := sample{c.Time.Time, *c.UsageCoreNanoSeconds}
+		now[key] = this
+		before, ok := r.last[key]
+		past := this.at.Sub(before.at)
+		if c.UsageNanoCores != nil || !ok || past <= 0 || this.nanos < before.nanos {
+			return
+		}
+		rate := uint64(float64(this.nanos-before.nanos) / past.Seconds())
+		c.UsageNanoCores = &rate
+	}
+	see("", sum.Node.CPU)
+	for i := range sum.Pods {
+		p := &sum.Pods[i]
+		see(p.PodRef.UID, p.CPU)
+		for j := range p.Containers {
+			see(p.PodRef.UID+"/"+p.Containers[j].Name, p.Containers[j].CPU)
 		}
 	}
-	return 0
+	r.last = now
 }
