@@ -95,3 +95,29 @@ func TestImageVolumeOfSeveralLayers(t *testing.T) {
 		t.Errorf("snapshots %v stay", keys)
 	}
 }
+
+// An image that is removed by one of its names is gone by all of them.
+func TestRemoveImageByAnyName(t *testing.T) {
+	n := newNode(t)
+	layer := n.layer(map[string]string{"one": "file"})
+	for _, ref := range []string{"exam.test/a:1", "other.test/b:2"} {
+		n.must(n.addImage(ref, layer))
+	}
+	get := func(ref string) *rt.Image {
+		t.Helper()
+		r, err := n.engine.ImageStatus(t.Context(), &rt.ImageStatusRequest{Image: &rt.ImageSpec{Image: ref}})
+		n.must(err)
+		return r.Image
+	}
+	if a, b := get("exam.test/a:1"), get("other.test/b:2"); a == nil || b == nil || a.Id != b.Id {
+		t.Fatalf("not one image of two names: %v %v", a, b)
+	}
+	_, err := n.engine.RemoveImage(t.Context(), &rt.RemoveImageRequest{Image: &rt.ImageSpec{Image: "exam.test/a:1"}})
+	n.must(err)
+	if b := get("other.test/b:2"); b != nil {
+		t.Errorf("is still there: %v", b)
+	}
+	if get(examImage) == nil {
+		t.Error("another image went with it")
+	}
+}

@@ -109,15 +109,17 @@ func again(x *exam) {
 	for range 2 {
 		must(x.e.RemoveContainer(x.ctx(), &rt.RemoveContainerRequest{ContainerId: id}))(x)
 	}
-	must(x.e.StopContainer(x.ctx(), &rt.StopContainerRequest{ContainerId: id}))(x)
+	_, err := x.e.StopContainer(x.ctx(), &rt.StopContainerRequest{ContainerId: id})
+	x.gone(err)
 	for range 2 {
 		must(x.e.StopPodSandbox(x.ctx(), &rt.StopPodSandboxRequest{PodSandboxId: p.id}))(x)
 	}
 	for range 2 {
 		must(x.e.RemovePodSandbox(x.ctx(), &rt.RemovePodSandboxRequest{PodSandboxId: p.id}))(x)
 	}
-	must(x.e.StopPodSandbox(x.ctx(), &rt.StopPodSandboxRequest{PodSandboxId: p.id}))(x)
-	_, err := x.e.PodSandboxStatus(x.ctx(), &rt.PodSandboxStatusRequest{PodSandboxId: p.id})
+	_, err = x.e.StopPodSandbox(x.ctx(), &rt.StopPodSandboxRequest{PodSandboxId: p.id})
+	x.gone(err)
+	_, err = x.e.PodSandboxStatus(x.ctx(), &rt.PodSandboxStatusRequest{PodSandboxId: p.id})
 	x.code("status of a removed sandbox", err, codes.NotFound)
 	_, err = x.e.ContainerStatus(x.ctx(), &rt.ContainerStatusRequest{ContainerId: id})
 	x.code("status of a removed container", err, codes.NotFound)
