@@ -91,7 +91,7 @@ func (s *Server) rewriteSecret(ctx context.Context, key string) error {
 // serveRotation serves the rotation, where the cluster's keys seal the Secrets.
 func (s *Server) serveRotation(w http.ResponseWriter, r *http.Request) {
 	if s.cfg.Encryption != nil && s.cfg.Encryption.For(secrets).Named() && r.Method == http.MethodPost {
-		Fail(w, apierrors.NewConflict(secrets, "", fmt.Errorf("the encryption configuration seals them: "+
+		refuse(w, r, apierrors.NewConflict(secrets, "", fmt.Errorf("the encryption configuration seals them: "+
 			"change its keys, and then rewrite them with a StorageVersionMigration")))
 		return
 	}

@@ -262,13 +262,13 @@ func (s *Server) services(ctx context.Context) ([]*corev1.Service, error) {
 
 // connections are served by connect with the server's own certificate.
 func (s *Server) connections(reader *ownReader) map[string]http.Handler {
-	c := connect.New(connect.Config{Objects: reader, Client: s.kubelet, Roots: s.cfg.Authority.Pool(), Fail: Fail})
+	c := connect.New(connect.Config{Objects: reader, Client: s.kubelet, Roots: s.cfg.Authority.Pool(), Fail: refuse})
 	ask := s.cfg.NodeMetrics
 	if ask == nil {
 		ask = func(ctx context.Context, node string) (io.ReadCloser, error) {
 			return c.Ask(ctx, node, "/metrics/resource")
 		}
 	}
-	s.usage = metricsapi.New(metricsapi.Config{Objects: reader, Ask: ask, Fail: Fail, Log: s.cfg.Log})
+	s.usage = metricsapi.New(metricsapi.Config{Objects: reader, Ask: ask, Fail: refuse, Log: s.cfg.Log})
 	return c.Handlers()
 }

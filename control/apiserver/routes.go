@@ -79,7 +79,7 @@ func (s *Server) split(others http.Handler) http.Handler {
 			return
 		}
 		if _, err := resource.TimeoutOf(r.URL.Query()); err != nil {
-			Fail(w, err)
+			refuse(w, r, err)
 			return
 		}
 		others.ServeHTTP(w, r)
@@ -226,14 +226,6 @@ func statusOf(err error) metav1.Status {
 		return known.Status()
 	}
 	return apierrors.NewInternalError(err).Status()
-}
-
-// Fail answers with an API status, in JSON.
-func Fail(w http.ResponseWriter, err error) {
-	status := statusOf(err)
-	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	writeJSON(w, int(status.Code), status)
 }
 
 func writeJSON(w http.ResponseWriter, code int, obj any) {

@@ -127,6 +127,7 @@ func TestRefusalsInEveryMediaType(t *testing.T) {
 			"may not":      {w.as("alice"), "/metrics", http.StatusForbidden, nil},
 			"act as":       {w.as("alice"), "/api/v1/pods", http.StatusForbidden, []string{"Impersonate-User", "bob"}},
 			"unheard of":   {w.as("admin", "system:masters"), "/apis/none.example/v1/things", http.StatusNotFound, nil},
+			"no pod":       {w.as("admin", "system:masters"), "/api/v1/namespaces/default/pods/none/log", http.StatusNotFound, nil},
 			"nobody there": {w.as("admin", "system:masters"), "/api/v1/things", http.StatusNotFound, nil},
 		} {
 			res, body := w.raw(one.client, one.path, media, one.header...)

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -144,7 +145,7 @@ func TestOtherNamesAreShown(t *testing.T) {
 		return conn.ConnectionState().PeerCertificates[0]
 	}
 	for name, other := range map[string]bool{"api.example": true, "a.wild.example": true, "a.b.wild.example": false, "kubernetes.default.svc": false, "": false} {
-		if got := shown(name); (string(got.Raw) == string(first)) != other {
+		if got := shown(name); bytes.Equal(got.Raw, first) != other {
 			t.Errorf("for %q: %s", name, got.Subject)
 		}
 	}
@@ -152,7 +153,7 @@ func TestOtherNamesAreShown(t *testing.T) {
 	if !trust.Reload() {
 		t.Fatal("nothing has changed")
 	}
-	if got := shown("api.example"); string(got.Raw) != string(second) {
+	if got := shown("api.example"); !bytes.Equal(got.Raw, second) {
 		t.Error("the old certificate is shown")
 	}
 	for _, bad := range []TrustFiles{{ClientCA: key}, {ClientCA: filepath.Join(dir, "none")}, {Shown: []string{certificate}}, {Shown: []string{certificate + "," + certificate}}} {

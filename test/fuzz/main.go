@@ -35,8 +35,9 @@ func main() {
 	jobs := flag.Int("jobs", runtime.NumCPU(), "how many targets are fuzzed at once")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, *each, *which, *jobs, flag.Args()); err != nil {
+	err := run(ctx, *each, *which, *jobs, flag.Args())
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "fuzz:", err)
 		os.Exit(1)
 	}

@@ -51,8 +51,8 @@ type Config struct {
 	// Client is the certificate shown to nodes, Roots whom it trusts in return.
 	Client *pki.Holder
 	Roots  *x509.CertPool
-	// Fail writes an error as an API status.
-	Fail func(w http.ResponseWriter, err error)
+	// Fail writes an error as an API status, in the media type that r asks for.
+	Fail func(w http.ResponseWriter, r *http.Request, err error)
 }
 
 // Connector is safe for concurrent use.
@@ -85,22 +85,22 @@ func (c *Connector) handle(serve func(call) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		req, ok := resource.RequestFrom(r.Context())
 		if !ok {
-			c.cfg.Fail(w, apierrors.NewInternalError(fmt.Errorf("connection to %q was not authorised", r.URL.Path)))
+			c.cfg.Fail(w, r, apierrors.NewInternalError(fmt.Errorf("connection to %q was not authorised", r.URL.Path)))
 			return
 		}
 		if err := serve(call{w: w, r: r, req: req}); err != nil {
-			c.cfg.Fail(w, err)
+			c.cfg.Fail(w, r, err)
 		}
 	})
 }
 
 // Error answers for a proxy that could not reach the other side.
-func (c *Connector) Error(w http.ResponseWriter, _ *http.Request, err error) {
+func (c *Connector) Error(w http.ResponseWriter, r *http.Request, err error) {
 	if status, ok := err.(apierrors.APIStatus); ok && status.Status().Code != 0 {
-		c.cfg.Fail(w, err)
+		c.cfg.Fail(w, r, err)
 		return
 	}
-	c.cfg.Fail(w, apierrors.NewInternalError(err))
+	c.cfg.Fail(w, r, apierrors.NewInternalError(err))
 }
 
 // to hands the connection over to location.

@@ -109,7 +109,7 @@ func world(t testing.TB, nodeName string) *httptest.Server {
 	world := objects{"nodes n1": node, "pods x/web": pod, "pods x/single": single,
 		"services x/s": &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "s"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}},
 		"slices":       &discoveryv1.EndpointSliceList{}}
-	c := New(Config{Objects: world, Client: client, Roots: ca.Pool(), Fail: func(w http.ResponseWriter, err error) {
+	c := New(Config{Objects: world, Client: client, Roots: ca.Pool(), Fail: func(w http.ResponseWriter, _ *http.Request, err error) {
 		var status apierrors.APIStatus
 		if !errors.As(err, &status) {
 			http.Error(w, err.Error(), http.StatusTeapot)

@@ -46,8 +46,8 @@ type Config struct {
 	Objects Reader
 	// Ask gets a node's /metrics/resource. It ends with ctx.
 	Ask func(ctx context.Context, node string) (io.ReadCloser, error)
-	// Fail writes an error as an API status.
-	Fail func(w http.ResponseWriter, err error)
+	// Fail writes an error as an API status, in the media type that r asks for.
+	Fail func(w http.ResponseWriter, r *http.Request, err error)
 	Log  *slog.Logger
 }
 
@@ -84,16 +84,16 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	at, ok := parse(rest)
 	switch {
 	case !ok:
-		a.cfg.Fail(w, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotFound,
+		a.cfg.Fail(w, r, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotFound,
 			Reason: metav1.StatusReasonNotFound, Message: "the server could not find the requested resource", Details: &metav1.StatusDetails{}}})
 		return
 	case r.Method != http.MethodGet && r.Method != http.MethodHead || r.URL.Query().Get("watch") != "":
-		a.cfg.Fail(w, apierrors.NewMethodNotSupported(schema.GroupResource{Group: GroupVersion.Group, Resource: at.resource}, strings.ToLower(r.Method)))
+		a.cfg.Fail(w, r, apierrors.NewMethodNotSupported(schema.GroupResource{Group: GroupVersion.Group, Resource: at.resource}, strings.ToLower(r.Method)))
 		return
 	}
 	answer, err := a.answer(r, at)
 	if err != nil {
-		a.cfg.Fail(w, err)
+		a.cfg.Fail(w, r, err)
 		return
 	}
 	if wantsTable(r) {

@@ -101,7 +101,7 @@ func get(t *testing.T, a *API, path string, into any) int {
 
 func start(c *cluster) *API {
 	c.start = time.Now()
-	return New(Config{Objects: c, Ask: c.ask, Log: slog.New(slog.DiscardHandler), Fail: func(w http.ResponseWriter, err error) {
+	return New(Config{Objects: c, Ask: c.ask, Log: slog.New(slog.DiscardHandler), Fail: func(w http.ResponseWriter, _ *http.Request, err error) {
 		var known apierrors.APIStatus
 		if errors.As(err, &known) {
 			w.WriteHeader(int(known.Status().Code))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
-	"strings"
 
 	storagemigrationv1 "k8s.io/api/storagemigration/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -59,7 +58,7 @@ func before(a, b *migration) bool {
 	if i := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); i != 0 {
 		return i < 0
 	}
-	return strings.Compare(a.Name, b.Name) < 0
+	return a.Name < b.Name
 }
 
 // promote says that a migration runs: of its definition first.

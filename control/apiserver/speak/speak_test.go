@@ -1,0 +1,49 @@
+package speak
+
+import (
+	"mime"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// The first that a client prefers is chosen, of what is spoken.
+func TestChoices(t *testing.T) {
+	for accept, want := range map[string][]string{
+		"":                                   {JSON},
+		"*/*":                                {JSON},
+		"application/*;q=0.5, " + YAML:       {YAML, JSON},
+		"text/html":                          {},
+		CBOR + ";q=0.1," + Protobuf:          {Protobuf, CBOR},
+		"text/html, " + Protobuf + ", ;;, a": {Protobuf},
+	} {
+		var got []string
+		for _, c := range Choices(http.Header{"Accept": {accept}}) {
+			got = append(got, c.Media)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: %v, want %v", accept, got, want)
+		}
+	}
+}
+
+// FuzzRefuse: whatever a client says that it accepts, it is refused in a media type
+// that is spoken, and with something in it.
+func FuzzRefuse(f *testing.F) {
+	for _, accept := range []string{"", "*/*", JSON + ";as=Table", YAML + ";q=0.3, " + CBOR, Protobuf + ";g=a;v=b;as=c", "application/json;q=nan"} {
+		f.Add(accept)
+	}
+	f.Fuzz(func(t *testing.T, accept string) {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		r.Header.Set("Accept", accept)
+		w := httptest.NewRecorder()
+		Refuse(w, r, apierrors.NewUnauthorized("Unauthorized"))
+		media, _, err := mime.ParseMediaType(w.Header().Get("Content-Type"))
+		if err != nil || !slices.Contains(all, media) || w.Code != http.StatusUnauthorized || w.Body.Len() == 0 {
+			t.Fatalf("for %q: %d %v %q", accept, w.Code, w.Header(), w.Body)
+		}
+	})
+}
