@@ -2,7 +2,9 @@ package resource
 
 import (
 	"compress/gzip"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"net/http"
 
@@ -77,7 +79,10 @@ func (t *teller) batch(events []cache.Event) error {
 // send writes what is to arrive together.
 func (t *teller) send(frames [][]byte) error {
 	var to io.Writer = t.w
-	if t.zip {
+	switch {
+	case t.zip && total(frames) <= maxStored:
+		frames = [][]byte{storedMember(frames)}
+	case t.zip:
 		z := zippers.Get().(*gzip.Writer)
 		defer zippers.Put(z)
 		z.Reset(t.w)
@@ -94,6 +99,36 @@ func (t *teller) send(frames [][]byte) error {
 	}
 	t.flush()
 	return nil
+}
+
+// maxStored is up to how many bytes a batch is not compressed, where compression was
+// promised: an event or two are not worth what setting up for it costs.
+const maxStored = 8 << 10
+
+func total(frames [][]byte) (n int) {
+	for _, f := range frames {
+		n += len(f)
+	}
+	return n
+}
+
+// storedMember is a gzip member (RFC 1952) with a block that is stored as it is
+// (RFC 1951, 3.2.4), of at most 64 KiB, and two empty ones: after the first of them a
+// reader gives away what it has, the second is the last.
+func storedMember(frames [][]byte) []byte {
+	n := total(frames)
+	out := make([]byte, 0, 10+3*5+n+8)
+	out = append(out, 0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255, 0)
+	out = binary.LittleEndian.AppendUint16(out, uint16(n))  //nolint:gosec // at most maxStored
+	out = binary.LittleEndian.AppendUint16(out, ^uint16(n)) //nolint:gosec // the same
+	begin := len(out)
+	for _, f := range frames {
+		out = append(out, f...)
+	}
+	sum := crc32.ChecksumIEEE(out[begin:])
+	out = append(out, 0, 0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff)
+	out = binary.LittleEndian.AppendUint32(out, sum)
+	return binary.LittleEndian.AppendUint32(out, uint32(n)) //nolint:gosec // the same
 }
 
 // fault writes the error that ends a watch.
