@@ -136,10 +136,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 		}
 	}
 	cfg := &CreateConfig{ID: rec.ID, Spec: spec, Rootfs: Rootfs{Path: root}, TTY: spec.Process.Terminal}
-	p, child, err := r.translate(cfg, nil)
-	if err != nil {
-		return err
-	}
+	var err error
 	if rec.Cgroup, err = r.cgroupPath(cfg, nil); err != nil {
 		return err
 	}
@@ -147,7 +144,10 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(group.Create(), group.Throttle()); err != nil {
+	limited := make(chan error, 1) // with cgroup v1 that takes as long as the plan
+	go func() { limited <- errors.Join(group.Create(), group.Throttle()) }()
+	p, child, err := r.translate(cfg, nil)
+	if err := errors.Join(err, <-limited); err != nil {
 		return err
 	}
 	if err := bindSourcesExist(p); err != nil {
@@ -171,27 +171,21 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 			return err
 		}
 	}
-	if err := writeVolatile(r.file(rec.ID, planFile), execBaseOf(p)); err != nil {
-		return err
-	}
 	// The record names the cgroup before it holds anything that must be found again.
 	if err := writeVolatile(r.file(rec.ID, stateFile), rec); err != nil {
 		return err
 	}
 	s := stage{stdio: opt.Stdio, console: opt.Console, preserved: opt.Preserved}
-	s.hooks = func(pid int) ([]byte, error) {
+	s.hooks = func(int) ([]byte, error) { return o.creatorHooks(ctx, rec) }
+	s.forked = func(pid int) error {
 		rec.PID, rec.Ticks = pid, startTicks(pid)
-		return o.creatorHooks(ctx, rec)
-	}
-	ready := func(pid int) error {
-		rec.PID, rec.Ticks = pid, startTicks(pid)
-		if err := writeVolatile(r.file(rec.ID, stateFile), rec); err != nil {
+		if err := writeVolatile(r.file(rec.ID, planFile), execBaseOf(p)); err != nil {
 			return err
 		}
-		return writePid(opt.PidFile, rec.PID)
+		return writeVolatile(r.file(rec.ID, stateFile), rec)
 	}
 	if opt.start {
-		s.ready = ready
+		s.ready = func(pid int) error { return writePid(opt.PidFile, pid) }
 	}
 	pid, err := o.launch(ctx, p, child, s)
 	if err != nil {
@@ -201,7 +195,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	if opt.start {
 		return o.runHooks(ctx, rec, "poststart", false)
 	}
-	if err := ready(pid); err != nil {
+	if err := writePid(opt.PidFile, pid); err != nil {
 		killChild(pid)
 		return err
 	}

@@ -23,6 +23,9 @@ type stage struct {
 	target  *os.File // exec: the pidfd of the container
 	// preserved are further descriptors of the program.
 	preserved []*os.File
+	// forked, when there is one, is called when the process is there, and does its work
+	// while that does its own.
+	forked func(pid int) error
 	// hooks runs those of the creator, and gives the state that the container's read.
 	hooks func(pid int) ([]byte, error)
 	// ready, when there is one, is called when the container is ready to be started,
@@ -93,7 +96,13 @@ func (o *OCI) launchStage(ctx context.Context, p *plan.Plan, child *plan.Child, 
 	if err != nil {
 		return 0, err
 	}
-	if err := o.reports(control, p, &s, pid); err != nil {
+	if s.forked != nil {
+		err = s.forked(pid)
+	}
+	if err == nil {
+		err = o.reports(control, p, &s, pid)
+	}
+	if err != nil {
 		killChild(pid)
 		return 0, err
 	}

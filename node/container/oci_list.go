@@ -13,8 +13,9 @@ import (
 	"github.com/sampan-dev/sampan/node/container/plan/steps"
 )
 
-// launchList is launch with a list of system calls instead of a stage. Unless the
-// container has been started, whatever goes wrong can be tried again with one.
+// launchList is launch with a list of system calls instead of a stage. Unless it
+// has got so far that the container was started, or could not be noted, whatever
+// goes wrong can be tried again with a stage.
 func (o *OCI) launchList(p *plan.Plan, child *plan.Child, s *stage) (pid int, started bool, err error) {
 	list, err := listFor(p, child)
 	if err != nil {
@@ -41,6 +42,12 @@ func (o *OCI) launchList(p *plan.Plan, child *plan.Child, s *stage) (pid int, st
 	unix.Close(control[1])
 	if err != nil {
 		return 0, false, err
+	}
+	if s.forked != nil {
+		if err := s.forked(pid); err != nil {
+			killChild(pid)
+			return 0, true, err
+		}
 	}
 	if started, err = followList(p, pid, control[0], s); err != nil {
 		killChild(pid)
