@@ -31,7 +31,7 @@ func TestForeignRuntimes(t *testing.T) {
 	}
 	for name := range runtimes {
 		t.Run(name, func(t *testing.T) {
-			if b, err := os.ReadFile("/sys/fs/cgroup/unified/cgroup.controllers"); name == "crun" && err == nil && len(strings.TrimSpace(string(b))) > 0 {
+			if b, err := os.ReadFile("/sys/fs/cgroup/unified/cgroup.controllers"); name == "crun" && err == nil && strings.TrimSpace(string(b)) != "" {
 				t.Skip("crun does not run where some cgroup controllers are in the unified hierarchy and some are not")
 			}
 			n := newNode(t)

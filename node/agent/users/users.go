@@ -6,6 +6,7 @@
 package users
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -202,7 +203,7 @@ func (r *Ranges) assigned() error {
 	if err != nil {
 		return fmt.Errorf("error retrieving additional gids for user %q: %w", owner, err)
 	}
-	if string(users) != string(groups) {
+	if !bytes.Equal(users, groups) {
 		return fmt.Errorf("mismatched subuids and subgids for user %q", owner)
 	}
 	return r.restrict(string(users))

@@ -160,7 +160,7 @@ func streamed(x *exam) {
 	if err != nil {
 		x.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	runtime, ids := rt.NewRuntimeServiceClient(conn), []string{}
 	p := x.pod()
 	for range 3 {

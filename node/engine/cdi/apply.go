@@ -83,7 +83,7 @@ func depth(m specs.Mount) int { return len(strings.Split(filepath.Clean(m.Destin
 
 func (e *Edits) apply(s *specs.Spec) error {
 	if e.IntelRdt != nil {
-		return errors.New("Intel RDT is not supported")
+		return errors.New("changes of Intel RDT are not supported")
 	}
 	if len(e.NetDevices) > 0 {
 		return fmt.Errorf("network device %q: network devices are not supported", e.NetDevices[0].HostInterfaceName)
@@ -129,15 +129,16 @@ func (n DeviceNode) apply(s *specs.Spec) error {
 	if err := n.complete(); err != nil {
 		return err
 	}
-	if id := s.Process.User.UID; n.UID == nil && id > 0 {
-		n.UID = &id
+	uid, gid := n.UID, n.GID
+	if id := s.Process.User.UID; uid == nil && id > 0 {
+		uid = &id
 	}
-	if id := s.Process.User.GID; n.GID == nil && id > 0 {
-		n.GID = &id
+	if id := s.Process.User.GID; gid == nil && id > 0 {
+		gid = &id
 	}
 	s.Linux.Devices = slices.DeleteFunc(s.Linux.Devices, func(have specs.LinuxDevice) bool { return have.Path == n.Path })
 	s.Linux.Devices = append(s.Linux.Devices, specs.LinuxDevice{Path: n.Path, Type: n.Type, Major: n.Major, Minor: n.Minor,
-		FileMode: n.FileMode, UID: n.UID, GID: n.GID})
+		FileMode: n.FileMode, UID: uid, GID: gid})
 	if n.Type == "p" {
 		return nil
 	}

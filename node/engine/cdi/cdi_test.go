@@ -80,7 +80,7 @@ func TestApply(t *testing.T) {
 		t.Errorf("hooks %+v", h)
 	}
 	for name, want := range map[string]string{
-		"cache": "Intel RDT is not supported", "link": `"eth9": network devices are not supported`, "gone": "/dev/no-such-device: no such file",
+		"cache": "Intel RDT are not supported", "link": `"eth9": network devices are not supported`, "gone": "/dev/no-such-device: no such file",
 		"missing": "unresolvable CDI devices example.com/gpu=missing",
 	} {
 		if err := d.Apply(empty(), []string{"example.com/gpu=" + name}); err == nil || !strings.Contains(err.Error(), want) {
