@@ -70,7 +70,9 @@ func (c *cluster) startControl(ctx context.Context, g *errgroup.Group, listener 
 	c.report("store")
 	records := &answers{timeline: c.timeline}
 	plane := &controlPlane{queues: reconcile.NewMetrics(), counts: measure.New(), placed: scheduler.NewMetrics(), close: closeStore}
-	server, err := c.newServer(ctx, objects, listener, c.extra(records), plane.queues, plane.counts, plane.placed)
+	extra := c.extra(records)
+	extra[scheduler.DemandPath] = plane.placed.Demand()
+	server, err := c.newServer(ctx, objects, listener, extra, plane.queues, plane.counts, plane.placed)
 	if err != nil {
 		listener.Close()
 		closeStore()

@@ -1,6 +1,7 @@
 package sim_test
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -88,6 +89,16 @@ func TestSchedulerFigures(t *testing.T) {
 			`scheduler_cache_size{type="pods"} 1`,
 			`scheduler_goroutines{operation="binding"} 0`)
 
+		demand := func() (int, []string) {
+			w := httptest.NewRecorder()
+			m.Demand().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", scheduler.DemandPath, nil))
+			return w.Code, strings.Split(w.Body.String(), "\n")
+		}
+		_, asked := demand()
+		expectFigures(t, asked,
+			`kube_pod_resource_request{namespace="default",node="one",pod="fits",priority="0",resource="cpu",scheduler="default-scheduler",unit="cores"} 3`,
+			`kube_pod_resource_request{namespace="default",node="",pod="waits",priority="0",resource="cpu",scheduler="default-scheduler",unit="cores"} 2`)
+
 		// Somebody more important makes room; whoever waited for that is looked at again.
 		p.addPod("high", "4", withPriority(1000))
 		p.settle()
@@ -106,6 +117,9 @@ func TestSchedulerFigures(t *testing.T) {
 		stop()
 		if got := figures(t, m); slices.ContainsFunc(got, func(l string) bool { return strings.HasPrefix(l, "scheduler_pending_pods{") }) {
 			t.Errorf("pods are pending in a queue that is no more")
+		}
+		if code, _ := demand(); code != http.StatusServiceUnavailable {
+			t.Errorf("without a scheduler %d", code)
 		}
 	})
 }

@@ -58,7 +58,7 @@ func Serves(path string) bool {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "discovery can only be read", http.StatusMethodNotAllowed)
+		http.Error(w, "405: Method Not Allowed", http.StatusMethodNotAllowed)
 		return
 	}
 	docs, err := h.current()
