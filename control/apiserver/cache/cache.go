@@ -93,12 +93,12 @@ type Cache struct {
 
 	together chan struct{} // holds one who decodes together
 
-	// work is Run's own tree; what readers get are copies of it.
-	work *btree.Map[string, *Entry]
-
 	// mu guards what follows. Run writes it, everybody reads it.
-	mu      sync.RWMutex
-	current Snapshot
+	mu sync.RWMutex
+	// work is what there is. A copy of it for readers costs little, but what is
+	// written after that copies nodes of the tree: it is made for those who ask.
+	work    *btree.Map[string, *Entry]
+	current Snapshot // its tree is nil while nobody has asked for it
 	changed chan struct{} // closed and replaced whenever something here changes
 	// window holds the events after revision floor, in order; the first one has
 	// the sequence number first. Its elements never change once appended: a
@@ -121,7 +121,6 @@ func New(cfg Config) *Cache {
 		ready:   make(chan struct{}),
 		done:    make(chan struct{}),
 		work:    new(btree.Map[string, *Entry]),
-		current: Snapshot{tree: new(btree.Map[string, *Entry])},
 		changed: make(chan struct{}),
 
 		together: make(chan struct{}, 1),
@@ -139,7 +138,7 @@ func (c *Cache) Run(ctx context.Context) error {
 	defer close(c.done)
 	filled := false
 	for failures := 0; ; {
-		start := c.Snapshot().Revision()
+		start := c.Revision()
 		err := c.once(ctx, &filled)
 		switch {
 		case ctx.Err() != nil:
@@ -149,7 +148,7 @@ func (c *Cache) Run(ctx context.Context) error {
 		case errors.Is(err, store.ErrCompacted):
 			filled = false
 		}
-		if failures++; c.Snapshot().Revision() > start {
+		if failures++; c.Revision() > start {
 			failures = 1 // there was progress
 		}
 		delay := again.After(failures)
@@ -175,7 +174,7 @@ func (c *Cache) once(ctx context.Context, filled *bool) error {
 		*filled = true
 		c.ripe()
 	}
-	watcher, err := c.cfg.Store.Watch(ctx, c.cfg.Prefix, c.Snapshot().Revision())
+	watcher, err := c.cfg.Store.Watch(ctx, c.cfg.Prefix, c.Revision())
 	if err != nil {
 		return err
 	}
@@ -226,7 +225,7 @@ func (c *Cache) fill(ctx context.Context) error {
 		}
 		for _, stored := range page.Entries {
 			entry := c.entry(stored)
-			if old, ok := c.work.Get(entry.key); ok && old.revision == entry.revision {
+			if old, ok := c.Get(entry.key); ok && old.revision == entry.revision {
 				entry = old
 			}
 			tree.Set(entry.key, entry)
@@ -237,8 +236,7 @@ func (c *Cache) fill(ctx context.Context) error {
 		}
 		opts.From = page.Entries[len(page.Entries)-1].Key + "\x00"
 	}
-	c.work = tree
-	c.restart(opts.Revision)
+	c.restart(tree, opts.Revision)
 	return nil
 }
 
@@ -257,6 +255,8 @@ func (c *Cache) apply(batch []store.Event) {
 	if len(batch) == 0 {
 		return
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	changes := make([]*change, 0, len(batch))
 	for _, event := range batch {
 		if event.Type == store.Progress {

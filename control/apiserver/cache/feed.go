@@ -208,7 +208,7 @@ func (f *Feed) enter(s *share) error {
 	if s.err != nil {
 		return s.err
 	}
-	filled := s.cache.Snapshot().Revision()
+	filled := s.cache.Revision()
 	if filled < s.since {
 		return fmt.Errorf("filled at revision %d after %d was told of", filled, s.since)
 	}

@@ -45,30 +45,30 @@ func TestLatest(t *testing.T) {
 				if _, err := s.Create(ctx, "/registry/pods/"+key, nil, 0); err != nil {
 					t.Error(err)
 				}
-				now, ok := c.Latest()
-				if !ok {
-					if _, err := c.Fresh(ctx); err != nil {
-						t.Error(err)
-					}
-					now = c.Snapshot()
-				} else {
+				if c.UpToDate() {
 					hits++
+				} else if _, err := c.Fresh(ctx); err != nil {
+					t.Error(err)
 				}
-				e, found := now.Get(key)
-				if !found || e.Revision() != rev || now.Revision() <= rev {
-					t.Errorf("at revision %d there is no %s of revision %d", now.Revision(), key, rev)
+				at := c.Revision()
+				e, found := c.Get(key)
+				if !found || e.Revision() != rev || at <= rev {
+					t.Errorf("at revision %d there is no %s of revision %d", at, key, rev)
 					return
+				}
+				if shown, _ := c.Snapshot().Get(key); shown != e && i%2 == 0 {
+					t.Errorf("a snapshot has another %s", key)
 				}
 			}
 			t.Logf("%d of 500 reads were answered at once", hits)
 		})
 	}
 	all.Wait()
-	if _, ok := c.Latest(); !ok {
+	if !c.UpToDate() {
 		if _, err := c.Fresh(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if _, ok := c.Latest(); !ok {
+		if !c.UpToDate() {
 			t.Error("nothing happens, and the cache does not know that it is up to date")
 		}
 	}

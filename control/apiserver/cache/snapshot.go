@@ -43,11 +43,40 @@ func (s Snapshot) Ascend(prefix, from string, fn func(*Entry) bool) {
 	})
 }
 
-// Snapshot is the newest state the cache has; it may be behind the store.
+// Snapshot is the newest state the cache has; it may be behind the store. Who wants
+// one entry or the revision asks for that: the writes after a snapshot cost more.
 func (c *Cache) Snapshot() Snapshot {
 	c.mu.RLock()
-	defer c.mu.RUnlock()
+	now := c.current
+	c.mu.RUnlock()
+	if now.tree != nil {
+		return now
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.snapshot()
+}
+
+// snapshot is Snapshot for who holds the lock.
+func (c *Cache) snapshot() Snapshot {
+	if c.current.tree == nil {
+		c.current.tree = c.work.IsoCopy()
+	}
 	return c.current
+}
+
+// Get is what Snapshot().Get would return.
+func (c *Cache) Get(key string) (*Entry, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.work.Get(key)
+}
+
+// Revision is what Snapshot().Revision would return.
+func (c *Cache) Revision() int64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.current.revision
 }
 
 // WaitFor waits until the cache shows revision rev or a later one, and in any
@@ -115,21 +144,11 @@ func (c *Cache) askProgress(ctx context.Context) bool {
 	return true
 }
 
-// Latest is a snapshot that shows every write acknowledged before the call, if that
-// can be had at once, without asking anybody.
-func (c *Cache) Latest() (Snapshot, bool) {
+// UpToDate says whether the cache is known, without asking anybody, to show every
+// write acknowledged before the call.
+func (c *Cache) UpToDate() bool {
 	revision, known := store.RevisionNow(c.cfg.Store)
-	if !known {
-		return Snapshot{}, false
-	}
-	now := c.Snapshot()
-	if now.revision >= revision {
-		return now, true
-	}
-	if c.advance() < revision {
-		return Snapshot{}, false
-	}
-	return c.Snapshot(), true
+	return known && (c.Revision() >= revision || c.advance() >= revision)
 }
 
 // Fresh is a snapshot that shows every write acknowledged before the call.
@@ -176,9 +195,9 @@ func (c *Cache) undo(rev int64) (Snapshot, bool) {
 	}
 	from := c.placeAfter(rev)
 	later := c.window[from:]
-	past := Snapshot{tree: c.current.tree, revision: rev, next: c.first + uint64(from)}
+	past := Snapshot{tree: c.snapshot().tree, revision: rev, next: c.first + uint64(from)}
 	if len(later) > 0 {
-		past.tree = c.current.tree.IsoCopy()
+		past.tree = c.work.IsoCopy()
 	}
 	c.mu.Unlock()
 	for i := len(later) - 1; i >= 0; i-- {

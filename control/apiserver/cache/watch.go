@@ -105,8 +105,8 @@ type Watcher struct {
 // store's history; whether that still has it shows in Watcher.Err. ErrNotReady
 // before the cache is filled.
 func (c *Cache) Watch(opts WatchOptions) (*Watcher, error) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.current.revision == 0 {
 		return nil, fmt.Errorf("watch %q: %w", c.cfg.Prefix, ErrNotReady)
 	}
@@ -114,7 +114,7 @@ func (c *Cache) Watch(opts WatchOptions) (*Watcher, error) {
 		pace: pace{on: opts.Paced, left: paceBurst}}
 	switch {
 	case opts.Initial:
-		w.start, w.next = c.current, c.current.next
+		w.start, w.next = c.snapshot(), c.current.next
 	case opts.After < c.floor:
 		w.past, w.sent = true, opts.After
 	default:

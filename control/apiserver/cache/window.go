@@ -5,6 +5,8 @@ import (
 	"sort"
 	"sync"
 	"time"
+
+	"github.com/tidwall/btree"
 )
 
 // change is one write in the window. before is nil for a creation, after for a
@@ -43,21 +45,20 @@ func (ch *change) cool() {
 	}
 }
 
-// publish shows the world Run's tree at revision, and the changes that led to it.
+// publish shows the world the tree at revision, and the changes that led to it. The
+// lock is held.
 func (c *Cache) publish(changes []*change, revision int64) {
 	now := time.Now()
 	for _, ch := range changes {
 		ch.at = now
 		ch.warm()
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if len(changes) == 0 && revision <= c.current.revision {
 		return // nobody is woken for no news
 	}
 	if len(changes) > 0 {
 		c.window = append(c.window, changes...)
-		c.current.tree = c.work.IsoCopy()
+		c.current.tree = nil
 		c.trim()
 	}
 	c.current.revision = max(c.current.revision, revision)
@@ -87,7 +88,7 @@ func (c *Cache) trim() {
 // restart shows the world a tree that was read anew. Nobody can know what
 // happened in between: the window starts empty, and who waits in the old one is
 // lost.
-func (c *Cache) restart(revision int64) {
+func (c *Cache) restart(tree *btree.Map[string, *Entry], revision int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, ch := range c.window {
@@ -96,7 +97,8 @@ func (c *Cache) restart(revision int64) {
 	c.first += uint64(len(c.window)) + 1 // leave nobody a place
 	c.window = nil
 	c.floor = revision
-	c.current = Snapshot{tree: c.work.IsoCopy(), revision: revision, next: c.first}
+	c.work = tree
+	c.current = Snapshot{revision: revision, next: c.first}
 	c.announceLocked()
 }
 

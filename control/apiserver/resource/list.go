@@ -172,14 +172,14 @@ func (c *call) at(ctx context.Context, mirror *cache.Cache, revision int64) (cac
 
 // waitFor waits until the cache shows revision, but not for ever.
 func waitFor(ctx context.Context, mirror *cache.Cache, revision int64) error {
-	if mirror.Snapshot().Revision() >= max(revision, 1) {
+	if mirror.Revision() >= max(revision, 1) {
 		return nil // as it mostly is: no timer for that
 	}
 	ctx, cancel := context.WithTimeout(ctx, waitForRevision)
 	defer cancel()
 	err := mirror.WaitFor(ctx, revision)
 	if errors.Is(err, store.ErrFuture) {
-		return tooNew(revision, mirror.Snapshot().Revision())
+		return tooNew(revision, mirror.Revision())
 	}
 	return err
 }

@@ -26,11 +26,11 @@ func (s *Server) Mirrored(gvr schema.GroupVersionResource) (stats cache.Stats, o
 // all else that a request goes through: for what the server asks itself again and
 // again. ok is false where there is no such object, or no cache yet.
 func (s *Server) Peek(t target.Target) (obj runtime.Object, ok bool) {
-	snap, ok := s.glance(t)
+	mirror, ok := s.glance(t)
 	if !ok {
 		return nil, false
 	}
-	entry, ok := snap.Get(cacheKey(t.Namespace, t.Name))
+	entry, ok := mirror.Get(cacheKey(t.Namespace, t.Name))
 	if !ok {
 		return nil, false
 	}
@@ -41,7 +41,7 @@ func (s *Server) Peek(t target.Target) (obj runtime.Object, ok bool) {
 // PeekAll is Peek for all objects of a resource, or those of a namespace, in the
 // order of a list.
 func (s *Server) PeekAll(t target.Target) (objects []runtime.Object, ok bool) {
-	snap, ok := s.glance(t)
+	mirror, ok := s.glance(t)
 	if !ok {
 		return nil, false
 	}
@@ -49,7 +49,7 @@ func (s *Server) PeekAll(t target.Target) (objects []runtime.Object, ok bool) {
 	if t.Namespace != "" {
 		scope = t.Namespace + "/"
 	}
-	snap.Ascend(scope, "", func(e *cache.Entry) bool {
+	mirror.Snapshot().Ascend(scope, "", func(e *cache.Entry) bool {
 		obj := e.Object()
 		objects, ok = append(objects, obj), obj != nil
 		return ok
@@ -57,15 +57,12 @@ func (s *Server) PeekAll(t target.Target) (objects []runtime.Object, ok bool) {
 	return objects, ok
 }
 
-// glance is what the watch cache of a built-in kind has, if there is one.
-func (s *Server) glance(t target.Target) (snap cache.Snapshot, ok bool) {
+// glance is the watch cache of a built-in kind, if there is one.
+func (s *Server) glance(t target.Target) (mirror *cache.Cache, ok bool) {
 	c, served := s.table.Load().byResource[t.Resource]
 	if !served || c.storage == nil || c.kind.View != nil || c.kind.Custom != nil {
-		return snap, false
+		return nil, false
 	}
-	mirror := c.storage.running()
-	if mirror == nil {
-		return snap, false
-	}
-	return mirror.Snapshot(), true
+	mirror = c.storage.running()
+	return mirror, mirror != nil
 }

@@ -170,7 +170,7 @@ func (st *storage) peek(ctx context.Context, namespace, name string) (*record, e
 	if c == nil {
 		return nil, nil
 	}
-	e, ok := c.Snapshot().Get(cacheKey(namespace, name))
+	e, ok := c.Get(cacheKey(namespace, name))
 	if !ok {
 		return nil, nil
 	}
@@ -181,7 +181,7 @@ func (st *storage) peek(ctx context.Context, namespace, name string) (*record, e
 // when this server has written since to what may be the same object.
 func (st *storage) base(ctx context.Context, namespace, name string) *record {
 	c := st.running()
-	if c == nil || st.recent.after(st.key(namespace, name), c.Snapshot().Revision()) {
+	if c == nil || st.recent.after(st.key(namespace, name), c.Revision()) {
 		return nil
 	}
 	have, err := st.peek(ctx, namespace, name)
@@ -196,8 +196,8 @@ func (st *storage) base(ctx context.Context, namespace, name string) *record {
 func (st *storage) read(ctx context.Context, namespace, name string) (*record, error) {
 	key := st.key(namespace, name)
 	if c := st.running(); c != nil && ctx.Err() == nil {
-		if now, ok := c.Latest(); ok {
-			e, found := now.Get(cacheKey(namespace, name))
+		if c.UpToDate() {
+			e, found := c.Get(cacheKey(namespace, name))
 			if !found {
 				return nil, fmt.Errorf("get %q: %w", key, store.ErrNotFound)
 			}
@@ -209,7 +209,7 @@ func (st *storage) read(ctx context.Context, namespace, name string) (*record, e
 		return nil, err
 	}
 	if c := st.running(); c != nil {
-		if cached, ok := c.Snapshot().Get(cacheKey(namespace, name)); ok && cached.Revision() == e.Revision {
+		if cached, ok := c.Get(cacheKey(namespace, name)); ok && cached.Revision() == e.Revision {
 			return st.entryRecord(ctx, c, cached)
 		}
 	}

@@ -180,7 +180,7 @@ func (s *stream) ended(fault func(metav1.Status) error) error {
 // current is the revision that the collection is at.
 func (s *stream) current() int64 {
 	if mirror := s.call.storage.running(); mirror != nil {
-		return mirror.Snapshot().Revision()
+		return mirror.Revision()
 	}
 	return 0
 }
