@@ -50,14 +50,18 @@ const (
 	snapshotCount = 2_000
 	// catchUp is how many writes stay in memory for followers. There are none, but
 	// it has to be more than a start reads again: a member that elects itself
-	// looks through those, and panics if they have been let go meanwhile.
-	catchUp = 5_000
+	// looks through those, and panics if they have been let go meanwhile. Each is a
+	// whole object, so this is the largest thing of etcd's in memory.
+	catchUp = 3_000
 	// keepFiles is how many old snapshots and logs are kept for the unlucky.
 	keepFiles = 2
 
 	// batchInterval and batchLimit bound how much of the log lies ahead of the
-	// database. Writes are durable in the log; after a crash they are replayed.
-	batchInterval = time.Second
+	// database, as every snapshot of the log does. Writes are durable in the log;
+	// after a crash they are replayed. While etcd brings its database to disk it
+	// neither writes nor reads: once a second, every hundredth of a hundred writes
+	// a second would wait for that.
+	batchInterval = 10 * time.Second
 	batchLimit    = 10_000
 
 	// bcryptCost is etcd's own default; there are no passwords, but it asks.
