@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/users"
+	"github.com/sampan-dev/sampan/node/cri"
+)
+
+// handlersOf is an engine that only tells what its handlers can do.
+type handlersOf struct {
+	cri.Engine
+	handlers map[string]bool
+}
+
+func (e handlersOf) Status(context.Context, *rt.StatusRequest) (*rt.StatusResponse, error) {
+	out := &rt.StatusResponse{}
+	for name, can := range e.handlers {
+		out.RuntimeHandlers = append(out.RuntimeHandlers, &rt.RuntimeHandler{Name: name, Features: &rt.RuntimeHandlerFeatures{UserNamespaces: can}})
+	}
+	return out, nil
+}
+
+// A pod with users of its own gets the same range for its sandbox and all of its
+// containers, and only where the handler can do that.
+func TestUserNamespaces(t *testing.T) {
+	ranges, err := users.Open(users.Config{Root: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &Agent{users: ranges, cfg: Config{Engine: handlersOf{handlers: map[string]bool{"": true, "old": false}}}}
+	own := false
+	p := pod("p", container("app", "app"))
+	p.UID = "uid-p"
+	if u, err := a.userNamespace(t.Context(), p, ""); err != nil || u.Mode != rt.NamespaceMode_NODE || len(u.Uids) != 0 {
+		t.Errorf("a pod of the host's users: %v, %v", u, err)
+	}
+	p.Spec.HostUsers = &own
+	box, err := a.userNamespace(t.Context(), p, "")
+	if err != nil || box.Mode != rt.NamespaceMode_POD || box.Uids[0].HostId < users.Unit || box.Uids[0].HostId%users.Unit != 0 {
+		t.Fatalf("%v, %v", box, err)
+	}
+	cfg := &rt.ContainerConfig{Mounts: []*rt.Mount{{ContainerPath: "/data"}},
+		Linux: &rt.LinuxContainerConfig{SecurityContext: &rt.LinuxContainerSecurityContext{NamespaceOptions: spec.Namespaces(p)}}}
+	sandbox := spec.Sandbox(p, 0, spec.Node{})
+	if err := a.inUsers(p, cfg, sandbox); err != nil {
+		t.Fatal(err)
+	}
+	for what, got := range map[string]uint32{
+		"container": cfg.Linux.SecurityContext.NamespaceOptions.UsernsOptions.Uids[0].HostId,
+		"sandbox":   sandbox.Linux.SecurityContext.NamespaceOptions.UsernsOptions.Gids[0].HostId,
+		"mount":     cfg.Mounts[0].UidMappings[0].HostId,
+	} {
+		if got != box.Uids[0].HostId {
+			t.Errorf("%s: begins at %d, want %d", what, got, box.Uids[0].HostId)
+		}
+	}
+	for handler, want := range map[string]string{
+		"old":     "can't set `spec.hostUsers: false`, RuntimeClass handler \"old\" does not support user namespaces",
+		"unknown": "RuntimeClass handler \"unknown\" does not support user namespaces",
+	} {
+		if _, err := a.userNamespace(t.Context(), p, handler); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", handler, err)
+		}
+	}
+	a.cfg.Engine = handlersOf{}
+	if _, err := a.userNamespace(t.Context(), p, ""); err == nil || err.Error() != "can't set `spec.hostUsers: false`, runtime does not support user namespaces" {
+		t.Errorf("an old engine: %v", err)
+	}
+}
