@@ -13,6 +13,7 @@ import (
 
 	"github.com/sampan-dev/sampan/cli"
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/internal/pace"
 	"github.com/sampan-dev/sampan/node/hollow"
 )
 
@@ -34,6 +35,7 @@ func hollowNodes(ctx context.Context, o cli.HollowOptions) error {
 		Nodes: o.Nodes, First: o.First, Prefix: o.Prefix, CPU: cpu, Memory: memory, Pods: o.Pods,
 		Transport: func(node string) (client.Transport, error) {
 			own := rest.CopyConfig(base)
+			own.DisableCompression = true // each watch would have a decompressor of 44 KiB
 			own.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + node, Groups: []string{"system:nodes"}}
 			return client.NewHTTP(own)
 		},
@@ -50,5 +52,6 @@ func hollowNodes(ctx context.Context, o cli.HollowOptions) error {
 			fmt.Fprintf(o.Out, "%d hollow nodes have begun\n", begun)
 		}
 	}
+	defer pace.Keep()()
 	return hollow.Run(ctx, cfg)
 }

@@ -57,7 +57,7 @@ func New(cfg controller.Config) (*Controller, error) {
 		leases:    controller.Mirror(cfg.Mirrors, client.Leases),
 		pods:      controller.Mirror(cfg.Mirrors, client.Pods),
 		pulses:    pulses{known: map[string]*pulse{}},
-		zones:     zones{next: map[string]time.Time{}},
+		zones:     newZones(),
 	}
 	c.events = client.NewRecorder(c.transport, component, "")
 	c.loop = reconcile.NewLoop(c, reconcile.Config{Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
@@ -98,6 +98,7 @@ func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
 func (c *Controller) nodeChanged(e informer.Event[*corev1.Node]) {
 	node := e.Object()
 	now := time.Now()
+	c.zones.note(node.Name, e.New)
 	if e.New == nil {
 		c.pulses.forget(node.Name)
 		c.nodeEvent(node, "RemovingNode", fmt.Sprintf("Removing Node %v from Controller", node.Name))
@@ -111,9 +112,9 @@ func (c *Controller) nodeChanged(e informer.Event[*corev1.Node]) {
 	if e.Old != nil && e.New != nil && isReady(e.Old) == isReady(e.New) {
 		return
 	}
-	for _, other := range c.nodes.List() {
-		if other.Name != node.Name && !isReady(other) {
-			c.loop.Enqueue(controller.KeyOf(other))
+	for _, other := range c.zones.unready() {
+		if other != node.Name {
+			c.loop.Enqueue(reconcile.Key{Name: other})
 		}
 	}
 }
@@ -130,7 +131,7 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 		return 0, nil
 	}
 	now := time.Now()
-	health := c.zones.judge(c.nodes.List())
+	health := c.zones.judge()
 	measure.From(ctx).Zones(health.byKey())
 	if c.zones.recovered(health) {
 		c.pulses.reset(now) // everybody gets the time to speak again

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,25 +33,78 @@ type state struct {
 	cutOff bool // no node is ready anywhere
 }
 
-// zones keeps the pace of evictions.
+// zones keeps the pace of evictions, and counts the nodes as they change: each
+// heartbeat asks for the counts.
 type zones struct {
 	mu     sync.Mutex
 	next   map[string]time.Time // when a zone may lose its next node
 	cutOff bool
+
+	known  map[string]member // by node
+	ready  map[string]int    // by zone, as lost
+	lost   map[string]int
+	absent map[string]bool // the nodes that are not ready
 }
 
-// judge counts.
-func (z *zones) judge(nodes []*corev1.Node) state {
-	s := state{nodes: len(nodes), ready: map[string]int{}, lost: map[string]int{}, cutOff: len(nodes) > 0}
-	for _, node := range nodes {
-		if isReady(node) {
-			s.ready[zoneOf(node)]++
-			s.cutOff = false
-		} else {
-			s.lost[zoneOf(node)]++
-		}
+// member is what counts of a node.
+type member struct {
+	zone  string
+	ready bool
+}
+
+func newZones() zones {
+	return zones{
+		next: map[string]time.Time{}, known: map[string]member{},
+		ready: map[string]int{}, lost: map[string]int{}, absent: map[string]bool{},
 	}
-	return s
+}
+
+// note takes over a node's state; nil forgets it.
+func (z *zones) note(name string, node *corev1.Node) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if was, ok := z.known[name]; ok {
+		z.count(was, -1)
+		delete(z.known, name)
+		delete(z.absent, name)
+	}
+	if node == nil {
+		return
+	}
+	is := member{zoneOf(node), isReady(node)}
+	z.known[name] = is
+	z.count(is, 1)
+	if !is.ready {
+		z.absent[name] = true
+	}
+}
+
+// count adds by to the nodes like m. The caller holds the lock.
+func (z *zones) count(m member, by int) {
+	in := z.lost
+	if m.ready {
+		in = z.ready
+	}
+	if in[m.zone] += by; in[m.zone] == 0 {
+		delete(in, m.zone)
+	}
+}
+
+// judge gives the counts.
+func (z *zones) judge() state {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return state{
+		nodes: len(z.known), ready: maps.Clone(z.ready), lost: maps.Clone(z.lost),
+		cutOff: len(z.known) > 0 && len(z.ready) == 0,
+	}
+}
+
+// unready are the names of the nodes that are not ready, sorted.
+func (z *zones) unready() []string {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return slices.Sorted(maps.Keys(z.absent))
 }
 
 // byKey is how many nodes are ready and not, by upstream's keys of zones.
