@@ -70,7 +70,8 @@ type gate struct {
 	// written counts the writes of each component.
 	written map[string]int
 	// deaf holds who hears nothing though all it asks is answered, and until when: its
-	// picture grows stale. "controllers pods" is deaf to news of one kind alone.
+	// picture grows stale. "controllers pods" is deaf to news of one kind alone,
+	// "controllers mirrors pods" that component within the life.
 	deaf map[string]time.Time
 	// silent holds who can't reach the API server, and until when.
 	silent map[string]time.Time
@@ -140,7 +141,8 @@ func (g *gate) pick(p trouble, now time.Time) (*ticket, time.Time) {
 			until = s
 		}
 		if t.deed.act == hearing {
-			until = latest(until, g.deaf[t.who], g.deaf[t.who+" "+t.deed.at.Resource.Resource])
+			kind := t.deed.at.Resource.Resource
+			until = latest(until, g.deaf[t.who], g.deaf[t.who+" "+kind], g.deaf[t.who+" "+t.deed.by+" "+kind])
 		}
 		switch {
 		case !until.After(now):
@@ -157,14 +159,13 @@ func (g *gate) pick(p trouble, now time.Time) (*ticket, time.Time) {
 	return chosen, next
 }
 
-func latest(a, b, c time.Time) time.Time {
-	if b.After(a) {
-		a = b
+func latest(all ...time.Time) (last time.Time) {
+	for _, t := range all {
+		if t.After(last) {
+			last = t
+		}
 	}
-	if c.After(a) {
-		a = c
-	}
-	return a
+	return last
 }
 
 // isSilent says whether somebody can't reach the API server now.

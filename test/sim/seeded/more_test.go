@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -87,10 +88,25 @@ func (w *world) again(what string, remove func(metav1.DeleteOptions) error, made
 	policy := all[w.rng.IntN(len(all))]
 	at := w.within(busy * 3 / 4)
 	w.later(at, "admin", func() {
+		if kind := kindOf(what); policy == metav1.DeletePropagationOrphan && w.trouble.lag > longLag && kind != "" {
+			// Who sees the orphans before he sees that their owner is another one.
+			w.deafen("controllers mirrors "+kind, 5*time.Second+w.within(longestDeaf-5*time.Second))
+		}
 		w.ask(fmt.Sprintf("delete %s (%s)", what, policy), func() error { return remove(metav1.DeleteOptions{PropagationPolicy: &policy}) })
 		w.ask("create "+what+" at once", made)
 	})
 	w.later(at+w.within(busy/4), "admin", func() { w.ask("create "+what+" again", made) })
+}
+
+// kindOf is the resource of something that is told by its kind and name, "" if it owns
+// nothing.
+func kindOf(what string) string {
+	for words, kind := range map[string]string{"stateful set ": "statefulsets", "job ": "jobs", "replication controller ": "replicationcontrollers"} {
+		if strings.HasPrefix(what, words) {
+			return kind
+		}
+	}
+	return ""
 }
 
 // guardedLife makes a deployment with a budget, and evicts its pods.
@@ -105,11 +121,15 @@ func (w *world) guardedLife() {
 	})
 	// Its pods take their time to stop, and are ready until then.
 	stops := func(t *corev1.PodTemplateSpec) {
-		grace, last := int64(30), int64(3+w.rng.IntN(10))
+		grace, last := int64(30), int64(12+w.rng.IntN(6))
 		t.Spec.TerminationGracePeriodSeconds = &grace
 		t.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: last}}}
 	}
 	w.plain(guarded, guardedSize, 50, important, stops)
+	if w.trouble.name == "calm" {
+		w.deleteAndEvict()
+		return
+	}
 	for range 4 + w.rng.IntN(8) {
 		n := w.rng.IntN(guardedSize)
 		w.sometime(fmt.Sprintf("evict two pods of %s, from %d on", guarded, n), func() error {
@@ -119,6 +139,31 @@ func (w *world) guardedLife() {
 	if w.rng.IntN(2) == 0 {
 		m := w.nodes[w.rng.IntN(len(w.nodes))].name
 		w.drain(m)
+	}
+}
+
+// deleteAndEvict deletes a pod of the guarded deployment while all are ready, which no
+// budget forbids, and tries to evict the others while that one is still going.
+func (w *world) deleteAndEvict() {
+	for i := range 3 {
+		at := time.Duration(20+70*i)*time.Second + w.within(20*time.Second)
+		going := false
+		w.later(at, "admin", func() {
+			w.ask("delete a pod of "+guarded, func() error {
+				pods, _, err := client.Pods.List(w.t.Context(), w.admin, "free", metav1.ListOptions{LabelSelector: "app=" + guarded})
+				ready := slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return !isReady(p) || p.DeletionTimestamp != nil })
+				if err != nil || len(ready) < guardedSize {
+					return errors.Join(err, errors.New("not all are ready"))
+				}
+				going = true
+				return client.Pods.Delete(w.t.Context(), w.admin, "free", ready[0].Name, metav1.DeleteOptions{})
+			})
+		})
+		w.later(at+5*time.Second, "admin", func() {
+			if going {
+				w.ask("evict the others of "+guarded, func() error { return errors.Join(w.evict(0), w.evict(1), w.evict(2)) })
+			}
+		})
 	}
 }
 

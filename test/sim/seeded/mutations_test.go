@@ -47,7 +47,7 @@ var mutations = []mutation{
 		"	if c.kind != nil {\n\t\treturn nil\n\t}\n\treturn apierrors.NewConflict(c.gr(), old.GetName(), errors.New(modified))\n"},
 	{"an eviction costs a budget nothing", "", "control/apiserver/resource/eviction.go",
 		"b.Status.DisruptionsAllowed--", "b.Status.DisruptionsAllowed += 0"},
-	{"a budget counts pods that are going", "", "control/controller/disruption/plan.go",
+	{"a budget counts pods that are going", "calm", "control/controller/disruption/plan.go",
 		"if pod.DeletionTimestamp != nil {", "if pod.DeletionTimestamp != nil && now.IsZero() {"},
 	{"a pod that is evicted is gone before it has stopped", "bad nodes", "control/controller/taint/taint.go",
 		"metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})",
