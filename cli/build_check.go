@@ -16,8 +16,8 @@ func examine(out io.Writer, f buildFlags, opts build.Options) error {
 		return buildError(err)
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
-	switch {
-	case f.call == "targets":
+	switch f.call {
+	case "targets":
 		fmt.Fprintln(w, "TARGET\tBASE\tDESCRIPTION")
 		for _, t := range found.Targets {
 			name := t.Name
@@ -27,7 +27,7 @@ func examine(out io.Writer, f buildFlags, opts build.Options) error {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", name, t.Base, t.Description)
 		}
 		return w.Flush()
-	case f.call == "outline":
+	case "outline":
 		fmt.Fprintln(w, "ARG\tDEFAULT\tDESCRIPTION")
 		for _, a := range found.Args {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", a.Name, a.Value, a.Description)

@@ -304,10 +304,13 @@ func (x *extractor) archived(h *tar.Header, name string, r io.Reader) error {
 	if err := x.parents(path.Dir(name)); err != nil {
 		return err
 	}
+	if h.Typeflag == tar.TypeReg || h.Typeflag == tar.TypeGNUSparse {
+		return x.content(h, r, nil)
+	}
 	if err := x.replace(h); err != nil {
 		return err
 	}
-	return x.create(h, r)
+	return x.create(h)
 }
 
 // referenceOf is the name that an OCI layout's entry carries: containerd's full

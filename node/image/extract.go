@@ -111,10 +111,13 @@ func (x *extractor) entry(h *tar.Header, r io.Reader) error {
 	if removed, ok := strings.CutPrefix(base, whiteoutPrefix); ok {
 		return x.whiteout(path.Join(path.Dir(name), removed))
 	}
+	if h.Typeflag == tar.TypeReg || h.Typeflag == tar.TypeGNUSparse {
+		return x.content(h, r, describeFile)
+	}
 	if err := x.replace(h); err != nil {
 		return err
 	}
-	if err := x.create(h, r); err != nil {
+	if err := x.create(h); err != nil {
 		return err
 	}
 	if h.Typeflag == tar.TypeLink {
@@ -147,8 +150,8 @@ func (x *extractor) replace(h *tar.Header) error {
 	return x.root.RemoveAll(h.Name)
 }
 
-// create makes the entry itself, without its metadata.
-func (x *extractor) create(h *tar.Header, r io.Reader) error {
+// create makes the entry itself, when it is no file, without its metadata.
+func (x *extractor) create(h *tar.Header) error {
 	dir, err := x.enter(path.Dir(h.Name))
 	if err != nil {
 		return err
@@ -165,8 +168,6 @@ func (x *extractor) create(h *tar.Header, r io.Reader) error {
 			return err
 		}
 		return nil
-	case tar.TypeReg, tar.TypeGNUSparse:
-		return x.file(dir, h, r)
 	case tar.TypeSymlink:
 		return dir.Symlink(h.Linkname, base)
 	case tar.TypeLink:
@@ -181,8 +182,10 @@ func (x *extractor) create(h *tar.Header, r io.Reader) error {
 	return fmt.Errorf("unknown entry type %q: %w", h.Typeflag, ErrInvalid)
 }
 
-func (x *extractor) file(dir *os.Root, h *tar.Header, r io.Reader) error {
-	f, err := dir.OpenFile(path.Base(h.Name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+// content writes a file, which most entries are. describe adds its metadata by the
+// descriptor, so that its name is looked up once; nil leaves it without.
+func (x *extractor) content(h *tar.Header, r io.Reader, describe func(*os.File, *tar.Header) error) error {
+	f, err := x.newFile(h)
 	if err != nil {
 		return err
 	}
@@ -194,7 +197,29 @@ func (x *extractor) file(dir *os.Root, h *tar.Header, r io.Reader) error {
 	if n != h.Size {
 		return fmt.Errorf("%d bytes of %d: %w", n, h.Size, ErrInvalid)
 	}
+	if describe != nil {
+		if err := describe(f, h); err != nil {
+			return err
+		}
+	}
 	return f.Close()
+}
+
+// newFile makes an empty file, in place of what an earlier entry has left there.
+func (x *extractor) newFile(h *tar.Header) (*os.File, error) {
+	for again := false; ; again = true {
+		dir, err := x.enter(path.Dir(h.Name))
+		if err != nil {
+			return nil, err
+		}
+		f, err := dir.OpenFile(path.Base(h.Name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if again || !errors.Is(err, fs.ErrExist) {
+			return f, err
+		}
+		if err := x.replace(h); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // hole is the number of zeros that are left out of a file: as long as a run of

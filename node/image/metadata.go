@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// metadata sets owner, mode, extended attributes and times, in the order in
+// metadata sets, of what is no file, owner, mode, extended attributes and times, in the order in
 // which one does not undo the other: chown clears set-uid, writing xattrs needs
 // the owner, times come last.
 func (x *extractor) metadata(h *tar.Header) error {
@@ -37,24 +37,56 @@ func (x *extractor) metadata(h *tar.Header) error {
 	return x.times(h)
 }
 
-// xattrs sets the extended attributes of files and directories. Those of
-// overlayfs itself never come from a layer; a file system without the
-// attribute's class is no reason to refuse the image.
+// describeFile is metadata for a file that is open, in the same order.
+func describeFile(f *os.File, h *tar.Header) error {
+	fd := int(f.Fd())
+	if err := unix.Fchown(fd, h.Uid, h.Gid); err != nil {
+		return &fs.PathError{Op: "chown", Path: h.Name, Err: err}
+	}
+	if err := unix.Fchmod(fd, uint32(h.Mode&0o7777)); err != nil { //nolint:gosec // twelve bits
+		return &fs.PathError{Op: "chmod", Path: h.Name, Err: err}
+	}
+	if err := setXattrs(f, h); err != nil {
+		return err
+	}
+	if err := unix.UtimesNanoAt(fd, "", timesOf(h), unix.AT_EMPTY_PATH); err != nil {
+		return &fs.PathError{Op: "utimensat", Path: h.Name, Err: err}
+	}
+	return nil
+}
+
+// timesOf are an entry's, of access and change.
+func timesOf(h *tar.Header) []unix.Timespec {
+	accessed := h.AccessTime
+	if accessed.IsZero() {
+		accessed = h.ModTime
+	}
+	return []unix.Timespec{unix.NsecToTimespec(accessed.UnixNano()), unix.NsecToTimespec(h.ModTime.UnixNano())}
+}
+
+// xattrs sets the extended attributes of directories.
 func (x *extractor) xattrs(h *tar.Header) error {
-	if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeDir {
+	if h.Typeflag != tar.TypeDir || len(h.PAXRecords) == 0 {
 		return nil
 	}
+	d, err := x.root.Open(h.Name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return setXattrs(d, h)
+}
+
+// setXattrs sets the extended attributes of an open file or directory. Those of
+// overlayfs itself never come from a layer; a file system without the attribute's
+// class is no reason to refuse the image.
+func setXattrs(f *os.File, h *tar.Header) error {
 	for key, value := range h.PAXRecords {
 		name, ok := strings.CutPrefix(key, paxXattrPrefix)
 		if !ok || strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
 			continue
 		}
-		f, err := x.root.Open(h.Name)
-		if err != nil {
-			return err
-		}
-		err = unix.Fsetxattr(int(f.Fd()), name, []byte(value), 0)
-		f.Close()
+		err := unix.Fsetxattr(int(f.Fd()), name, []byte(value), 0)
 		if err != nil && !errors.Is(err, unix.ENOTSUP) {
 			return &fs.PathError{Op: "setxattr " + name, Path: h.Name, Err: err}
 		}
@@ -63,18 +95,7 @@ func (x *extractor) xattrs(h *tar.Header) error {
 }
 
 func (x *extractor) times(h *tar.Header) error {
-	accessed := h.AccessTime
-	if accessed.IsZero() {
-		accessed = h.ModTime
-	}
-	dir, err := x.enter(path.Dir(h.Name))
-	if err != nil {
-		return err
-	}
-	if h.Typeflag == tar.TypeReg {
-		return dir.Chtimes(path.Base(h.Name), accessed, h.ModTime)
-	}
-	ts := []unix.Timespec{unix.NsecToTimespec(accessed.UnixNano()), unix.NsecToTimespec(h.ModTime.UnixNano())}
+	ts := timesOf(h)
 	if h.Name == "." {
 		d, err := x.root.Open(".")
 		if err != nil {
