@@ -3,7 +3,7 @@
 // API keeps. It prints a table; absolute times belong to the machine, ratios to
 // the program. It runs as root in a network namespace of its own.
 //
-//	go run ./test/bench [-only start,pods,idle,writes,requests,lists,watches,storm,schedule,size]
+//	go run ./test/bench [-only oci,start,pods,idle,writes,requests,lists,watches,storm,schedule,size]
 package main
 
 import (
@@ -29,7 +29,7 @@ type measurement struct {
 }
 
 var measurements = []measurement{
-	{"start", start}, {"pods", pods}, {"idle", idle}, {"writes", writes}, {"requests", requests}, {"lists", lists}, {"watches", watches},
+	{"oci", oci}, {"start", start}, {"pods", pods}, {"idle", idle}, {"writes", writes}, {"requests", requests}, {"lists", lists}, {"watches", watches},
 	{"storm", storm}, {"schedule", schedule}, {"size", weight},
 }
 
@@ -37,7 +37,7 @@ var measurements = []measurement{
 const inside = "SAMPAN_BENCH_INSIDE"
 
 func main() {
-	only := flag.String("only", "", "comma-separated: start, pods, idle, writes, requests, lists, watches, storm, schedule, size")
+	only := flag.String("only", "", "comma-separated: oci, start, pods, idle, writes, requests, lists, watches, storm, schedule, size")
 	flag.Parse()
 	if os.Getenv(serving) != "" {
 		if err := serve(context.Background()); err != nil {
