@@ -94,13 +94,13 @@ type value struct {
 	indirect bool
 }
 
+// slot is the address of a result.
+type slot uint64
+
 func n(i int) value          { return value{n: uint64(i)} }
 func u(i uint64) value       { return value{n: i} }
 func (s slot) value() value  { return value{uint64(s), true} }
 func address(a uint64) value { return value{n: a} }
-
-// slot is the address of a result.
-type slot uint64
 
 // list collects the calls and their data.
 type list struct {
@@ -109,7 +109,6 @@ type list struct {
 	// message is what the entries that follow report.
 	message, length uint64
 	strings         map[string]uint64
-	slots           []slot // that were given back
 	err             error
 }
 
