@@ -98,7 +98,7 @@ type Cache struct {
 	// work is what there is. A copy of it for readers costs little, but what is
 	// written after that copies nodes of the tree: it is made for those who ask.
 	work    *btree.Map[string, *Entry]
-	current Snapshot // its tree is nil while nobody has asked for it
+	current Snapshot      // its tree is nil while nobody has asked for it
 	changed chan struct{} // closed and replaced whenever something here changes
 	// window holds the events after revision floor, in order; the first one has
 	// the sequence number first. Its elements never change once appended: a
