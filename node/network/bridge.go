@@ -62,6 +62,9 @@ func (n *Net) ensure() error {
 	if err := n.nat.install(n.natConfig(), records); err != nil {
 		return err
 	}
+	if err := n.nat.guardLink(hardwareAddr(n.pools[0].gateway)); err != nil {
+		n.log.Warn("pods can send to each other past the node", "error", err)
+	}
 	return within(n.host, n.hostSettings) // only now: the table has the guard
 }
 
@@ -242,10 +245,13 @@ func neighbour(index int, ip netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
 	return &netlink.Neigh{LinkIndex: index, Family: family, IP: ip.AsSlice(), HardwareAddr: mac, State: netlink.NUD_PERMANENT}
 }
 
+// portPrefix begins the names of pods' interfaces on the host's side.
+const portPrefix = "sp"
+
 // vethName is derived from the ID, so that a lost record loses no interface.
 func vethName(id string) string {
 	sum := sha256.Sum256([]byte(id))
-	return "sp" + hex.EncodeToString(sum[:6])
+	return portPrefix + hex.EncodeToString(sum[:6])
 }
 
 // hardwareAddr derives a locally administered address from an IP: unique where

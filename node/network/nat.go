@@ -184,7 +184,7 @@ func (n *nat) remove() error {
 		n.conn.DelTable(t)
 	}
 	n.families = nil
-	return n.commit("remove table " + n.table)
+	return errors.Join(n.commit("remove table "+n.table), n.openLink())
 }
 
 // elementsOf is what one address of a pod adds to each set.
