@@ -254,7 +254,11 @@ func TestSummary(t *testing.T) {
 		return w.Body.String()
 	}
 	var s stats.Summary
-	n.must(json.Unmarshal([]byte(get("/stats/summary")), &s))
+	until(t, "the agent has heard from itself that the container runs", func() bool {
+		s = stats.Summary{}
+		n.must(json.Unmarshal([]byte(get("/stats/summary")), &s))
+		return len(s.Pods) == 1 && len(s.Pods[0].Containers) == 1 && !s.Pods[0].Containers[0].StartTime.IsZero()
+	})
 	node := s.Node
 	if node.CPU == nil || node.Memory == nil || node.Memory.PageFaults == nil || node.Fs == nil || node.Runtime.ImageFs == nil || *node.Runtime.ImageFs.UsedBytes == 0 ||
 		node.Rlimit == nil || *node.Rlimit.NumOfRunningProcesses == 0 || node.Swap == nil || node.Network == nil || len(node.SystemContainers) != 2 || node.StartTime.Time.After(time.Now().Add(-time.Minute)) {
