@@ -123,7 +123,7 @@ func TestTablesAreShared(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		w := &counting{header: http.Header{}}
-		r := httptest.NewRequest("GET", allMaps, nil)
+		r := httptest.NewRequest(http.MethodGet, allMaps, nil)
 		r.Header.Set("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
 		f.ServeHTTP(w, r.WithContext(identity.With(r.Context(), alice)))
 		runtime.ReadMemStats(&after)
