@@ -24,8 +24,10 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/rotate"
 	"github.com/sampan-dev/sampan/node/agent/server"
 	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/tally"
 	"github.com/sampan-dev/sampan/node/agent/usage"
 	"github.com/sampan-dev/sampan/node/agent/users"
+	"github.com/sampan-dev/sampan/node/cri"
 	"github.com/sampan-dev/sampan/node/volume"
 )
 
@@ -53,6 +55,9 @@ type Agent struct {
 	users    *users.Ranges
 	probed   *server.Probes
 	falling  downfall
+	tally    *tally.Tally
+	// engine is cfg.Engine as it was given: with all that it can do.
+	engine cri.Engine
 
 	inbox   inbox
 	statics *statics
@@ -74,7 +79,9 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, machines: map[types.UID]*machine{}, inbox: newInbox(), statics: newStatics(), probed: server.NewProbes(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
+	counts, engine := tally.New(cfg.NodeName), cfg.Engine
+	cfg.Engine = cri.Observe(engine, counts.Operation)
+	a := &Agent{cfg: cfg, tally: counts, engine: engine, machines: map[types.UID]*machine{}, inbox: newInbox(), statics: newStatics(), probed: server.NewProbes(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
 	a.setRuntime("sampan")
 	if a.strain, err = newStrain(cfg); err != nil {
 		return nil, err

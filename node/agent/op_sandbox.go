@@ -109,6 +109,7 @@ func (m *machine) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint
 		return err
 	}
 	_, err = m.a.cfg.Engine.RunPodSandbox(ctx, &rt.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
+	m.a.tally.PodStarted(err)
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/plan"
 	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/tally"
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
@@ -90,6 +91,7 @@ func (st *starter) start(ctx context.Context) func(*machine) {
 	}
 	st.m.a.mark(st.m.uid, "start container", st.c.Name, begin)
 	st.event(corev1.EventTypeNormal, "Started", "Container started")
+	st.m.a.tally.ContainerStarted(tally.KindOf(st.pod, st.c.Name), "")
 	st.m.a.places.settled(string(st.pod.UID), st.c.Name, cfg.GetLinux().GetResources())
 	return st.started(made.GetContainerId(), st.postStart(ctx, made.GetContainerId()))
 }
@@ -152,6 +154,7 @@ func (st *starter) fail(ctx context.Context, reason string, err error) func(*mac
 		return nil
 	}
 	st.event(corev1.EventTypeWarning, "Failed", "Error: "+cri.Message(err))
+	st.m.a.tally.ContainerStarted(tally.KindOf(st.pod, st.c.Name), reason)
 	return st.hold(reason, cri.Message(err))
 }
 

@@ -226,6 +226,7 @@ func (a *Agent) evictFor(ctx context.Context, due pressure.Threshold, seen press
 			reason: evictedReason, annotations: notes, grace: a.evictionGrace(p, due.Hard),
 			verdict: status.Verdict{Reason: evictedReason, Message: message, Disruption: message},
 		})
+		a.tally.Evicted(string(due.Signal))
 		return []*machine{m}
 	}
 	a.cfg.Log.Warn("the node is short of something, and there is no pod to evict", "signal", due.Signal)

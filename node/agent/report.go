@@ -26,6 +26,14 @@ var sendRetry = backoff.Policy{Min: time.Second, Max: 30 * time.Second}
 // sendTimeout bounds one write.
 const sendTimeout = 30 * time.Second
 
+// count tells the counts what has changed in the status.
+func (m *machine) count(before *corev1.PodStatus) {
+	m.a.tally.Status(before, &m.status)
+	if before.Phase == corev1.PodPending && m.status.Phase == corev1.PodRunning && m.status.StartTime != nil {
+		m.a.tally.PodRuns(time.Since(m.status.StartTime.Time))
+	}
+}
+
 // report computes the status and writes it when it differs from what the API
 // has. One write is under way at a time, and it always carries the newest
 // status: so a burst of changes becomes few writes, without any delay.
@@ -35,7 +43,9 @@ func (m *machine) report(ctx context.Context, again *alarm, waiting map[string]p
 		return
 	}
 	if !m.frozen {
+		before := m.status
 		m.status = m.compute(waiting)
+		m.count(&before)
 	}
 	if m.static {
 		m.mu.Lock()

@@ -17,14 +17,25 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/static"
 )
 
+// systemLogs is where the machine's own programs log.
+const systemLogs = "/var/log"
+
 // Handler is the kubelet API, for whoever serves it in the process itself.
 func (a *Agent) Handler() http.Handler {
 	return server.New(server.Config{
-		Node: view{a}, NodeName: a.cfg.NodeName, Engine: a.cfg.Engine, Authn: a.cfg.Authn, Authz: a.cfg.Authz, Log: a.cfg.Log,
-		Settings: a.cfg.Kubelet, Probes: a.probed, Closed: !*a.cfg.Kubelet.EnableDebuggingHandlers,
+		Node: view{a}, NodeName: a.cfg.NodeName, Engine: a.engine, Authn: a.cfg.Authn, Authz: a.cfg.Authz, Log: a.cfg.Log,
+		Settings: a.cfg.Kubelet, Probes: a.probed, Counts: a.tally, SystemLogs: a.systemLogs(), Closed: !*a.cfg.Kubelet.EnableDebuggingHandlers,
 		Checkpoints: filepath.Join(a.cfg.KubeletRoot, "checkpoints"),
 		Disks:       server.Disks{Node: a.cfg.Root, Logs: a.node.LogDirectory, Volumes: a.volumePaths},
 	})
+}
+
+// systemLogs is the directory of the node's own logs, where it may be shown.
+func (a *Agent) systemLogs() string {
+	if shown := a.cfg.Kubelet.EnableSystemLogHandler; shown != nil && !*shown {
+		return ""
+	}
+	return systemLogs
 }
 
 // volumePaths are the directories of the pod's volumes that are its own.

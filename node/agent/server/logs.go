@@ -4,11 +4,28 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"time"
 
 	"github.com/sampan-dev/sampan/node/agent/logfile"
 )
+
+// systemLogs answers /logs/: the files of a directory of the node's, and nothing
+// that links lead to outside of it.
+func (s *Server) systemLogs(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.SystemLogs == "" {
+		http.Error(w, "logs endpoint is disabled.", http.StatusMethodNotAllowed)
+		return
+	}
+	root, err := os.OpenRoot(s.cfg.SystemLogs)
+	if err != nil {
+		http.Error(w, "the node has no logs to show", http.StatusNotFound)
+		return
+	}
+	defer root.Close()
+	http.StripPrefix("/logs/", http.FileServerFS(root.FS())).ServeHTTP(w, r)
+}
 
 // logs answers /containerLogs: the options are those of PodLogOptions.
 func (s *Server) logs(w http.ResponseWriter, r *http.Request) {

@@ -29,6 +29,9 @@ func (s *Server) metrics() http.HandlerFunc {
 			Name: "kubelet_running_containers", Help: "Number of containers that are running on this node.",
 		}, func() float64 { return float64(s.count(runningContainers)) }),
 	)
+	if s.cfg.Counts != nil {
+		registry.MustRegister(s.cfg.Counts)
+	}
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP
 }
 

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sampan-dev/sampan/internal/identity"
@@ -52,10 +53,14 @@ type Config struct {
 	Settings any
 	// Probes is what /metrics/probes shows; nil for nothing.
 	Probes *Probes
+	// Counts are on /metrics too; nil for none.
+	Counts prometheus.Collector
 	// Disks is where pods keep things; the zero value measures none.
 	Disks Disks
 	// Checkpoints is the directory that /checkpoint has files written to.
 	Checkpoints string
+	// SystemLogs is the directory that /logs/ shows, /var/log say; "" shows none.
+	SystemLogs string
 	// Closed shuts what reaches into pods: logs, exec, attach, port-forward.
 	Closed bool
 	Log    *slog.Logger
@@ -92,6 +97,8 @@ func New(cfg Config) http.Handler {
 	get("/metrics", s.metrics(), "metrics")
 	get("/metrics/resource", s.resourceMetrics, "metrics")
 	get("/metrics/cadvisor", s.cadvisor, "metrics")
+	get("/logs", http.RedirectHandler("/logs/", http.StatusMovedPermanently).ServeHTTP, "log")
+	get("/logs/", s.systemLogs, "log")
 	if cfg.Probes != nil {
 		get("/metrics/probes", cfg.Probes.handler(), "metrics")
 	}

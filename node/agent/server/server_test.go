@@ -22,6 +22,7 @@ import (
 
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/node/agent/agenttest"
+	"github.com/sampan-dev/sampan/node/agent/tally"
 )
 
 // pods is a Node with one pod that has one container.
@@ -48,9 +49,13 @@ func start(t *testing.T, engine *agenttest.Engine, allowed ...string) (*httptest
 	if err := os.WriteFile(log, []byte("2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:02Z stdout F two\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	system := t.TempDir()
+	if err := errors.Join(os.WriteFile(filepath.Join(system, "messages"), []byte("a line\n"), 0o600), os.Symlink(log, filepath.Join(system, "out"))); err != nil {
+		t.Fatal(err)
+	}
 	var asked []string
 	srv := httptest.NewServer(New(Config{
-		Node: pods{log}, NodeName: "n1", Engine: engine, Settings: map[string]string{"k": "v"}, Probes: NewProbes(),
+		Node: pods{log}, NodeName: "n1", Engine: engine, Settings: map[string]string{"k": "v"}, Probes: NewProbes(), SystemLogs: system, Counts: tally.New("n1"),
 		Authn: func(r *http.Request) (identity.Identity, bool) {
 			return identity.Identity{Name: "ok"}, r.Header.Get("Authorization") == "ok"
 		},
@@ -90,7 +95,7 @@ func get(t *testing.T, url, auth string) (int, string) {
 func TestNothingIsOpen(t *testing.T) {
 	srv, _ := start(t, agenttest.New())
 	for _, path := range []string{"/healthz", "/healthz/ping", "/metrics/cadvisor", "/metrics/probes", "/pods", "/runningpods/", "/configz", "/metrics", "/metrics/resource", "/stats/summary",
-		"/containerLogs/ns/p/c", "/exec/ns/p/c?command=x&output=1", "/attach/ns/p/c?output=1", "/portForward/ns/p"} {
+		"/logs/", "/containerLogs/ns/p/c", "/exec/ns/p/c?command=x&output=1", "/attach/ns/p/c?output=1", "/portForward/ns/p"} {
 		if code, _ := get(t, srv.URL+path, ""); code != http.StatusUnauthorized {
 			t.Errorf("%s is open to nobody in particular: %d", path, code)
 		}
@@ -105,12 +110,12 @@ func TestNothingIsOpen(t *testing.T) {
 func TestFineRights(t *testing.T) {
 	for right, open := range map[string][]string{
 		"get/healthz": {"/healthz", "/healthz/ping"}, "get/pods": {"/pods", "/runningpods/"}, "get/configz": {"/configz"},
-		"get/stats": {"/stats/summary"}, "get/metrics": {"/metrics", "/metrics/resource", "/metrics/cadvisor", "/metrics/probes"},
+		"get/stats": {"/stats/summary"}, "get/log": {"/logs/", "/logs/messages", "/containerLogs/ns/p/c"}, "get/metrics": {"/metrics", "/metrics/resource", "/metrics/cadvisor", "/metrics/probes"},
 		"get/proxy": {"/healthz", "/healthz/ping", "/pods", "/runningpods/", "/configz", "/containerLogs/ns/p/c"},
 	} {
 		srv, _ := start(t, agenttest.New(), right)
 		for _, path := range []string{"/healthz", "/healthz/ping", "/pods", "/runningpods/", "/configz", "/stats/summary", "/metrics", "/metrics/resource",
-			"/metrics/cadvisor", "/metrics/probes", "/containerLogs/ns/p/c", "/exec/ns/p/c?command=x&output=1"} {
+			"/metrics/cadvisor", "/metrics/probes", "/logs/", "/logs/messages", "/containerLogs/ns/p/c", "/exec/ns/p/c?command=x&output=1"} {
 			want := http.StatusForbidden
 			if slices.Contains(open, path) {
 				want = http.StatusOK
@@ -222,8 +227,12 @@ func TestAnswers(t *testing.T) {
 		"/containerLogs/ns/p/c":             "one\ntwo\n",
 		"/containerLogs/ns/p/c?tailLines=1": "two\n",
 		"/containerLogs/ns/p/x":             "no such container",
+		"/logs/":                            `<a href="messages">`,
+		"/logs/messages":                    "a line\n",
+		"/logs/out":                         "500",
+		"/logs/../server.go":                "404",
 		"/configz":                          `{"kubeletconfig":{"k":"v"}}`,
-		"/metrics":                          "kubelet_running_pods 1\n",
+		"/metrics":                          "kubelet_node_name{node=\"n1\"} 1\n",
 		"/metrics/resource":                 "scrape_error 0\n",
 		"/stats/summary":                    `"nodeName":"n1"`,
 	} {
