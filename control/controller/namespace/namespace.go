@@ -130,9 +130,17 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 		return 0, fmt.Errorf("empty namespace %q: %w", key.Name, err)
 	}
 	if left.any() {
-		return left.wait, nil
+		return lookAgain(left.wait, time.Since(ns.DeletionTimestamp.Time)), nil
 	}
 	return 0, c.finalize(ctx, ns)
+}
+
+// lookAgain is when to look again at a namespace whose content may take as long as
+// wait to go, and that has been going for a while: pods seldom need all of their
+// grace, and who deletes a namespace often waits for its end. So it is looked at
+// every second at first, and then more and more seldom.
+func lookAgain(wait, going time.Duration) time.Duration {
+	return min(wait, max(going/2, time.Second))
 }
 
 // finalize removes the finalizer that has kept the namespace until now.
