@@ -17,6 +17,7 @@ import (
 	"github.com/sampan-dev/sampan/client/clienttest"
 	"github.com/sampan-dev/sampan/control/controller"
 	"github.com/sampan-dev/sampan/control/controller/all"
+	"github.com/sampan-dev/sampan/internal/target"
 )
 
 // kinds are those that the tests use.
@@ -87,6 +88,21 @@ func (b *bench) run(n int) {
 		}
 	}
 	b.settle()
+}
+
+// bind gives a pod a node.
+func (b *bench) bind(pod *corev1.Pod) *corev1.Pod {
+	b.Helper()
+	at := target.Of(client.Pods.GroupVersionResource, pod.Namespace).Object(pod.Name).Sub("binding")
+	binding := &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}, Target: corev1.ObjectReference{Kind: "Node", Name: "n1"}}
+	if _, err := b.server.Create(b.Context(), at, binding, metav1.CreateOptions{}); err != nil {
+		b.Fatal(err)
+	}
+	bound, err := client.Pods.Get(b.Context(), b.server, pod.Namespace, pod.Name)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return bound
 }
 
 // change edits the deployment "web".
@@ -268,8 +284,9 @@ func TestRecreate(t *testing.T) {
 		b := start(t, d)
 		b.run(2)
 		pods := b.pods()
-		// A pod that is slow to go: a finalizer stands in for the kubelet.
-		slow := pods[0].DeepCopy()
+		// A pod that is slow to go: a finalizer stands in for the kubelet. Had it no
+		// node, it would not count as running.
+		slow := b.bind(pods[0]).DeepCopy()
 		slow.Finalizers = []string{"test/slow"}
 		if _, err := client.Pods.Update(t.Context(), b.server, slow); err != nil {
 			t.Fatal(err)
