@@ -40,6 +40,7 @@ var startSteps = []string{
 	"poststarthook/scheduling/bootstrap-system-priority-classes",
 	"poststarthook/priority-and-fairness-config-producer",
 	"poststarthook/bootstrap-controller",
+	"poststarthook/storage-readiness",
 	"poststarthook/start-cluster-authentication-info-controller",
 	"poststarthook/start-legacy-token-tracking-controller",
 	"poststarthook/start-kube-aggregator-informers",
@@ -91,7 +92,18 @@ func (s *Server) healthRoutes(mux *http.ServeMux) {
 		}
 	}}
 	ready := append(slices.Clone(alive), check{"etcd-readiness", etcd.run}, check{"informer-sync", started}, stopping)
-	for path, checks := range map[string][]check{"/livez": alive, "/healthz": alive, "/readyz": ready} {
+	pages := map[string][]check{"/livez": alive, "/healthz": alive, "/readyz": ready}
+	mux.HandleFunc("/metrics/slis", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), healthWait)
+		defer cancel()
+		for path, checks := range pages { // who asks for the levels need not ask for the health as well
+			for _, c := range checks {
+				s.metrics.healthy(strings.Trim(path, "/"), c.name, c.run(ctx))
+			}
+		}
+		s.metrics.slis.ServeHTTP(w, r)
+	})
+	for path, checks := range pages {
 		page := strings.Trim(path, "/")
 		mux.Handle(path, healthHandler(page, checks, func(check string, err error) { s.metrics.healthy(page, check, err) }))
 		for _, c := range checks {

@@ -37,7 +37,6 @@ func (s *Server) routes() (http.Handler, error) {
 	others.HandleFunc("/version", s.serveVersion)
 	others.HandleFunc("/version/", s.serveVersion)
 	others.Handle("/metrics", s.metrics)
-	others.Handle("/metrics/slis", s.metrics.slis)
 	s.healthRoutes(others)
 	schemas := s.remotes.OpenAPI(s.schemas)
 	others.Handle("/openapi/v2", schemas)
