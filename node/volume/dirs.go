@@ -72,10 +72,10 @@ func mountTmpfs(dir string, size int64) error {
 	return nil
 }
 
-// isMount reports whether dir is the root of a mount.
+// isMount reports whether dir is the root of a mount. It asks no server.
 func isMount(dir string) (bool, error) {
 	var stat unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &stat)
+	err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT|unix.AT_STATX_DONT_SYNC, 0, &stat)
 	if err != nil {
 		return false, fmt.Errorf("stat %q: %w", dir, err)
 	}
@@ -172,9 +172,18 @@ func (v *Volumes) Remove(uid string) error {
 		return fmt.Errorf("remove volumes of pod %q: not a pod's directory", uid)
 	}
 	v.tokens.forget(uid)
+	v.lasts.forget(uid)
+	if busy := v.slow.under(dir); busy != "" {
+		return fmt.Errorf("remove volumes of pod %q: %q is still being mounted", uid, busy)
+	}
 	mounts, err := mountsUnder(dir)
 	if err != nil {
 		return err
+	}
+	for _, m := range mounts {
+		if err := alone(m); err != nil {
+			return err
+		}
 	}
 	for _, m := range mounts {
 		if err := unix.Unmount(m, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
@@ -188,8 +197,33 @@ func (v *Volumes) Remove(uid string) error {
 	if len(left) > 0 {
 		return fmt.Errorf("remove volumes of pod %q: %d mounts remain, first %q", uid, len(left), left[0])
 	}
+	if err := removePoints(dir); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove %q: %w", dir, err)
+	}
+	return nil
+}
+
+// removePoints removes the directories that others' files are mounted on, as
+// empty ones and nothing else: were something mounted there in this very moment,
+// the kernel would refuse, where a deletion of the tree would take its files.
+func removePoints(dir string) error {
+	for _, plugin := range []string{localPlugin, nfsPlugin} {
+		home := filepath.Join(dir, "volumes", "kubernetes.io~"+plugin)
+		entries, err := os.ReadDir(home)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("list mount points in %q: %w", home, err)
+		}
+		for _, e := range entries {
+			if err := os.Remove(filepath.Join(home, e.Name())); err != nil {
+				return fmt.Errorf("remove mount point: %w", err)
+			}
+		}
 	}
 	return nil
 }

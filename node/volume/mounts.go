@@ -2,11 +2,14 @@ package volume
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxMounts bounds what is read of the mount table: far above what a node with
@@ -44,4 +47,32 @@ func mountsUnder(dir string) ([]string, error) {
 // unescape undoes the kernel's octal escapes for blanks and backslashes.
 func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// alone cuts a mount off from its peers: what is unmounted below it then goes
+// here, and not from the host's directory that the mount shows. A path that is no
+// mount any more is none of ours.
+func alone(point string) error {
+	err := unix.Mount("", point, "", unix.MS_PRIVATE, "")
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("cut %q off from its peers: %w", point, err)
+	}
+	return nil
+}
+
+// replace unmounts what is mounted at point and below it, for a new mount there.
+func replace(point string) error {
+	mounts, err := mountsUnder(point)
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if err := alone(m); err != nil {
+			return err
+		}
+	}
+	if err := unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("unmount stale %q: %w", point, err)
+	}
+	return nil
 }

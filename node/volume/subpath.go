@@ -86,8 +86,8 @@ func bind(part *os.File, target string) error {
 		return err
 	}
 	if _, err := os.Lstat(target); err == nil {
-		if err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("unmount stale subPath: %w", err)
+		if err := replace(target); err != nil {
+			return err
 		}
 		if err := os.Remove(target); err != nil {
 			return err

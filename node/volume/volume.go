@@ -1,7 +1,10 @@
 // Package volume gives a pod its volumes as paths on this node: emptyDir,
-// hostPath, configMap, secret, downwardAPI and projected. Prepare may be
-// called again at any time and then brings the contents up to date, switching
-// all files of a volume at once; Remove unmounts and deletes everything.
+// hostPath, configMap, secret, downwardAPI, projected, nfs, and claims
+// (persistentVolumeClaim, ephemeral) on persistent volumes that are a hostPath,
+// local or nfs. Prepare may be called again at any time and then brings the
+// contents up to date, switching all files of a volume at once; Remove unmounts
+// everything and deletes what was the pod's own, never what is behind a mount.
+// Image volumes are the engine's to mount: here they have no path.
 //
 // Directories are laid out as upstream's kubelet does, under
 // <Root>/<pod uid>/volumes/kubernetes.io~<plugin>/<name>.
@@ -13,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,6 +50,10 @@ type Config struct {
 	// Bundles and Certificates may be nil: volumes that need them then fail.
 	Bundles      Bundles
 	Certificates Certificates
+	// Claims may be nil: volumes that name a claim then fail.
+	Claims Claims
+	// Warn tells of something about a pod that goes on all the same; it may be nil.
+	Warn func(pod *corev1.Pod, reason, message string)
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -55,12 +63,18 @@ type Config struct {
 type Volumes struct {
 	cfg    Config
 	tokens *tokenCache
+	lasts  lasting
+	slow   slow
+	turns  turns
 }
 
 // New returns a Volumes that keeps its files under cfg.Root.
 func New(cfg Config) *Volumes {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Warn == nil {
+		cfg.Warn = func(*corev1.Pod, string, string) {}
 	}
 	return &Volumes{cfg: cfg, tokens: newTokenCache(cfg.Tokens)}
 }
@@ -69,51 +83,109 @@ func New(cfg Config) *Volumes {
 type Set struct {
 	// Paths are the volumes' roots on this node, by volume name.
 	Paths map[string]string
+	// ReadOnly are the volumes that nobody may write to, whatever a mount says.
+	ReadOnly map[string]bool
+	// Groups are those that the pod's processes need to use its volumes.
+	Groups []int64
 	// Refresh is when Prepare should be called again because a token in one of
 	// the volumes nears its end; zero for never.
 	Refresh time.Time
 }
 
+// ready is one volume that can be used.
+type ready struct {
+	path     string
+	readOnly bool
+	// group is what its files are shared with, 0 for none.
+	group   int64
+	refresh time.Time
+}
+
+func (s *Set) add(name string, r ready) {
+	s.Paths[name] = r.path
+	if r.readOnly {
+		s.ReadOnly[name] = true
+	}
+	if r.group != 0 && !slices.Contains(s.Groups, r.group) {
+		s.Groups = append(s.Groups, r.group)
+	}
+	if !r.refresh.IsZero() && (s.Refresh.IsZero() || r.refresh.Before(s.Refresh)) {
+		s.Refresh = r.refresh
+	}
+}
+
 // Prepare makes every volume of the pod available. It is idempotent. On error
-// the volumes that worked stay; the error names each that didn't.
+// the volumes that worked stay; the error names each that didn't. Claims that
+// can't be used yet are one *ClaimError among the joined errors.
 func (v *Volumes) Prepare(ctx context.Context, pod *corev1.Pod, facts downward.Facts) (Set, error) {
-	set := Set{Paths: map[string]string{}}
+	set := Set{Paths: map[string]string{}, ReadOnly: map[string]bool{}}
 	var failed []error
+	var claims ClaimError
 	for i := range pod.Spec.Volumes {
 		vol := &pod.Spec.Volumes[i]
-		path, refresh, err := v.prepare(ctx, pod, vol, facts)
-		if err != nil {
-			failed = append(failed, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", vol.Name, err))
-			continue
+		r, err := v.prepare(ctx, pod, vol, facts)
+		var unusable claimFault
+		var step *stepError
+		switch {
+		case err == nil:
+			set.add(vol.Name, r)
+		case errors.As(err, &unusable):
+			claims.add(vol.Name, unusable)
+		case errors.As(err, &step):
+			failed = append(failed, err)
+		default:
+			failed = append(failed, &stepError{step: setUp, volume: vol.Name, err: err})
 		}
-		set.Paths[vol.Name] = path
-		if !refresh.IsZero() && (set.Refresh.IsZero() || refresh.Before(set.Refresh)) {
-			set.Refresh = refresh
-		}
+	}
+	if len(claims.Volumes) > 0 {
+		failed = append(failed, &claims)
 	}
 	return set, errors.Join(failed...)
 }
 
-func (v *Volumes) prepare(ctx context.Context, pod *corev1.Pod, vol *corev1.Volume, facts downward.Facts) (string, time.Time, error) {
-	var none time.Time
+// Steps of a mount that can fail, upstream's names.
+const (
+	setUp      = "SetUp failed"
+	initialize = "NewMounter initialization failed"
+	optionable = "MountOptionSupport check failed"
+	reachable  = "NodeAffinity check failed"
+)
+
+// stepError says which step of which volume's mount failed.
+type stepError struct {
+	step, volume string
+	err          error
+}
+
+func (e *stepError) Error() string {
+	return fmt.Sprintf("MountVolume.%s for volume %q : %s", e.step, e.volume, e.err)
+}
+
+func (e *stepError) Unwrap() error { return e.err }
+
+func (v *Volumes) prepare(ctx context.Context, pod *corev1.Pod, vol *corev1.Volume, facts downward.Facts) (ready, error) {
 	switch {
 	case vol.EmptyDir != nil:
 		path, err := v.emptyDir(pod, vol)
-		return path, none, err
+		return ready{path: path}, err
 	case vol.HostPath != nil:
-		return vol.HostPath.Path, none, hostPath(vol.HostPath)
+		return ready{path: vol.HostPath.Path}, hostPath(vol.HostPath)
 	case vol.ConfigMap != nil, vol.Secret != nil, vol.DownwardAPI != nil, vol.Projected != nil:
-		return v.files(ctx, pod, vol, facts)
-	case vol.PersistentVolumeClaim != nil:
-		return "", none, fmt.Errorf("persistent volume claims can't be mounted by this node yet: claim %q", vol.PersistentVolumeClaim.ClaimName)
-	case vol.CSI != nil:
-		return "", none, fmt.Errorf("driver name %s not found in the list of registered CSI drivers", vol.CSI.Driver)
+		path, refresh, err := v.files(ctx, pod, vol, facts)
+		return ready{path: path, refresh: refresh}, err
+	case vol.PersistentVolumeClaim != nil, vol.Ephemeral != nil:
+		return v.lasts.once(pod, vol.Name, func() (ready, error) { return v.claimed(ctx, pod, vol) })
+	case vol.NFS != nil:
+		return v.lasts.once(pod, vol.Name, func() (ready, error) {
+			dir := v.volumeDir(pod, nfsPlugin, vol.Name)
+			return ready{path: dir, readOnly: vol.NFS.ReadOnly}, v.nfs(ctx, export{NFSVolumeSource: *vol.NFS, dir: dir})
+		})
 	case vol.Image != nil:
-		return "", none, errors.New("image volumes aren't supported by this node yet")
-	case vol.Ephemeral != nil:
-		return "", none, errors.New("generic ephemeral volumes aren't supported by this node yet")
+		return ready{readOnly: true}, nil
+	case vol.CSI != nil:
+		return ready{}, fmt.Errorf("driver name %s not found in the list of registered CSI drivers", vol.CSI.Driver)
 	}
-	return "", none, errors.New("no volume plugin matched")
+	return ready{}, errors.New("no volume plugin matched")
 }
 
 // Dir is where a pod keeps everything on this node.

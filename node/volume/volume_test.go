@@ -161,7 +161,7 @@ func TestOptionalItemsAndModes(t *testing.T) {
 		"climbing path": {corev1.Volume{Name: "m", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s", Items: []corev1.KeyToPath{{Key: "k", Path: "../../k"}}}}},
 			`must not contain '..'`},
 		"claim": {corev1.Volume{Name: "m", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}},
-			`claim "data"`},
+			`MountVolume.SetUp failed for volume "m" : claims are not supported by this node`},
 	} {
 		_, err := b.Prepare(t.Context(), podWith(c.vol), downward.Facts{})
 		if err == nil || !strings.Contains(err.Error(), c.want) {
