@@ -149,17 +149,20 @@ func volumeOptions(m *rt.Mount) ([]string, error) {
 	return append(options, "rw"), nil
 }
 
-// imageVolume shows an image's content, read-only: one layer as it is, several
-// united.
+// imageVolume shows an image's content or a directory of it, read-only: one layer
+// as it is, several united.
 func imageVolume(m *rt.Mount, dst string, lower []string) (specs.Mount, error) {
 	switch {
 	case m.GetHostPath() != "":
 		return specs.Mount{}, fmt.Errorf("mount on %q has an image and a host path: %w", dst, ErrInvalid)
-	case m.GetImageSubPath() != "":
-		return specs.Mount{}, fmt.Errorf("mount on %q: a sub path of an image is not supported: %w", dst, ErrInvalid)
 	case len(lower) == 0:
 		return specs.Mount{}, fmt.Errorf("mount on %q: image %q is not prepared", dst, m.GetImage().GetImage())
-	case len(lower) == 1:
+	}
+	lower, err := part(lower, m.GetImageSubPath())
+	if err != nil {
+		return specs.Mount{}, fmt.Errorf("mount on %q: %w", dst, err)
+	}
+	if len(lower) == 1 {
 		return specs.Mount{Destination: dst, Type: "bind", Source: lower[0], Options: []string{"bind", "rprivate", "ro"}}, nil
 	}
 	options := []string{"ro"}
