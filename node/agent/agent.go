@@ -123,6 +123,9 @@ func New(cfg Config) (*Agent, error) {
 	a.bundles, a.certs = a.newBundles(), newCertificates(a)
 	a.volumes = volume.New(volume.Config{
 		Root: cfg.Root, Source: a.refs, Tokens: a.mintToken, Bundles: a.bundleList, Certificates: a.certs.get, Log: cfg.Log,
+		Claims: claims{a}, Warn: func(pod *corev1.Pod, reason, message string) {
+			a.events.Event(pod, corev1.EventTypeWarning, reason, message)
+		},
 	})
 	a.images = newPuller(cfg.Engine, a.refs, cfg.ParallelPulls, a.spawn)
 	a.doer = &probe.Doer{Engine: cfg.Engine, PodIPs: a.podIPs}

@@ -33,7 +33,7 @@ func (st *starter) config(ctx context.Context) (*rt.ContainerConfig, error) {
 	}
 	cfg, err := spec.Make{
 		Pod: st.pod, Container: st.c, Attempt: st.attempt, Node: st.m.a.node, Env: vars, Image: st.image,
-		Mounts: mounts, Target: st.target(),
+		Mounts: mounts, Target: st.target(), Groups: st.set.Groups,
 	}.Config()
 	if err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func (st *starter) mounts(vars []spec.Var) ([]*rt.Mount, error) {
 
 func (st *starter) mount(index int, vars []spec.Var) (*rt.Mount, error) {
 	m := &st.c.VolumeMounts[index]
-	host, ok := st.set[m.Name]
+	host, ok := st.set.Paths[m.Name]
 	if !ok {
 		return nil, fmt.Errorf("cannot find volume %q to mount into container %q", m.Name, st.c.Name)
 	}
@@ -100,23 +100,28 @@ func (st *starter) mount(index int, vars []spec.Var) (*rt.Mount, error) {
 			return nil, err
 		}
 	}
+	path := m.MountPath
+	if !filepath.IsAbs(path) {
+		path = "/" + path
+	}
+	if img := st.images[m.Name]; img != nil {
+		// The engine finds the part of an image, and refuses a way out of it.
+		return &rt.Mount{ContainerPath: path, Image: img, ImageSubPath: sub, Readonly: true, Propagation: spec.Propagation(m.MountPropagation)}, nil
+	}
+	writable := writable(st.pod, m.Name) && !st.set.ReadOnly[m.Name]
 	if sub != "" {
 		var err error
 		host, err = st.m.a.volumes.BindSubPath(volume.SubPath{
 			PodUID: string(st.pod.UID), Volume: m.Name, Container: st.c.Name, Index: index,
-			Root: host, Path: sub, Writable: writable(st.pod, m.Name),
+			Root: host, Path: sub, Writable: writable,
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
-	path := m.MountPath
-	if !filepath.IsAbs(path) {
-		path = "/" + path
-	}
 	recursive := m.ReadOnly && m.RecursiveReadOnly != nil && *m.RecursiveReadOnly == corev1.RecursiveReadOnlyEnabled
 	return &rt.Mount{
-		ContainerPath: path, HostPath: host, Readonly: m.ReadOnly || !writable(st.pod, m.Name),
+		ContainerPath: path, HostPath: host, Readonly: m.ReadOnly || !writable,
 		Propagation: spec.Propagation(m.MountPropagation), RecursiveReadOnly: recursive,
 	}, nil
 }

@@ -150,8 +150,10 @@ func (m *machine) busy(now time.Time) map[string]bool {
 
 func (m *machine) imagesReady() map[string]bool {
 	ready := make(map[string]bool, len(m.images))
-	for name := range m.images {
-		ready[name] = true
+	for use := range m.images {
+		if use.volume == "" { // which is fetched last
+			ready[use.container] = true
+		}
 	}
 	return ready
 }

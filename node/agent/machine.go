@@ -92,8 +92,8 @@ type machine struct {
 	holdBox   time.Time
 	boxFail   int
 
-	images   map[string]spec.Image
-	pulls    map[string]pullHistory
+	images   map[imageUse]spec.Image
+	pulls    map[imageUse]pullHistory
 	failures map[string]plan.Failure
 	crashes  map[string]plan.Crash
 	told     map[string]time.Time
@@ -123,8 +123,8 @@ func newMachine(a *Agent, pod *corev1.Pod) *machine {
 		log:  a.cfg.Log.With("pod", pod.Name, "namespace", pod.Namespace, "uid", pod.UID),
 		bell: make(chan struct{}, 1), down: make(chan struct{}), mail: change{pod: pod}, pod: pod, holds: pod,
 		reader: actual.NewReader(a.cfg.Engine), now: &actual.Pod{UID: string(pod.UID)},
-		messages: map[string]string{}, ops: map[string]*op{}, images: map[string]spec.Image{},
-		pulls: map[string]pullHistory{}, failures: map[string]plan.Failure{}, crashes: map[string]plan.Crash{},
+		messages: map[string]string{}, ops: map[string]*op{}, images: map[imageUse]spec.Image{},
+		pulls: map[imageUse]pullHistory{}, failures: map[string]plan.Failure{}, crashes: map[string]plan.Crash{},
 		told: map[string]time.Time{}, shown: map[string]plan.Waiting{}, applied: map[string]corev1.ResourceRequirements{}, hooked: map[string]bool{}, status: pod.Status,
 	}
 	m.static = static.Is(pod)

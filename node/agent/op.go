@@ -55,7 +55,7 @@ func (m *machine) begin(ctx context.Context, s plan.Step) {
 		plan.MountVolumes:    m.mountVolumes,
 		plan.RunSandbox:      m.runSandbox,
 		plan.StopSandbox:     m.stopSandbox,
-		plan.PullImage:       m.pullImage,
+		plan.PullImage:       m.preparePull(s.Container),
 		plan.StartContainer:  m.prepareStart(),
 		plan.KillContainer:   m.prepareKill(s),
 		plan.RemoveContainer: m.removeContainer,

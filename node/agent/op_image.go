@@ -3,10 +3,13 @@ package agent
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/internal/backoff"
 	"github.com/sampan-dev/sampan/node/agent/plan"
@@ -37,32 +40,95 @@ type pullHistory struct {
 	message  string
 }
 
-// pullImage has the image at hand for the next start of a container, by its
-// pull policy.
-func (m *machine) pullImage(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
-	c := spec.Container(pod, s.Container)
-	img, present, err := m.a.images.find(ctx, c.Image)
-	if err != nil {
-		message := fmt.Sprintf("Failed to inspect image %q: %s", c.Image, cri.Message(err))
-		return m.imageFailed(pod, c, plan.Waiting{Reason: errInspect, Message: message}, "InspectFailed")
-	}
-	policy := pullPolicy(c)
-	if policy == corev1.PullNever && !present {
-		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", c.Image)
-		return m.imageFailed(pod, c, plan.Waiting{Reason: errNever, Message: message}, errNever)
-	}
-	if present && policy != corev1.PullAlways {
-		m.a.containerEvent(pod, c.Name, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine", c.Image))
-		return func(m *machine) { m.images[c.Name] = img }
-	}
-	return func(m *machine) { m.fetch(pod, c) }
+// imageUse is what an image is fetched for: a container, or a volume that the
+// container mounts.
+type imageUse struct{ container, volume string }
+
+// wantedImage is one image that a container needs to start.
+type wantedImage struct {
+	imageUse
+	name   string
+	policy corev1.PullPolicy
 }
 
-func pullPolicy(c *corev1.Container) corev1.PullPolicy {
-	if c.ImagePullPolicy != "" {
-		return c.ImagePullPolicy
+// wantedImages are those of a container's volumes, and its own at last.
+func wantedImages(pod *corev1.Pod, c *corev1.Container) []wantedImage {
+	var list []wantedImage
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if v.Image == nil || !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == v.Name }) {
+			continue
+		}
+		list = append(list, wantedImage{imageUse{c.Name, v.Name}, v.Image.Reference, pullPolicy(v.Image.PullPolicy, v.Image.Reference)})
 	}
-	last := c.Image[strings.LastIndex(c.Image, "/")+1:]
+	return append(list, wantedImage{imageUse{container: c.Name}, c.Image, pullPolicy(c.ImagePullPolicy, c.Image)})
+}
+
+// imageMounts are a container's volumes that are images, as the engine knows them.
+func imageMounts(pod *corev1.Pod, c *corev1.Container, have map[imageUse]spec.Image) map[string]*rt.ImageSpec {
+	mounts := map[string]*rt.ImageSpec{}
+	for _, w := range wantedImages(pod, c) {
+		if w.volume != "" {
+			mounts[w.volume] = &rt.ImageSpec{Image: have[w.imageUse].Ref, UserSpecifiedImage: w.name, Annotations: pod.Annotations}
+		}
+	}
+	return mounts
+}
+
+// forgetImages has the next start of a container look for its images anew.
+func (m *machine) forgetImages(container string) {
+	maps.DeleteFunc(m.images, func(use imageUse, _ spec.Image) bool { return use.container == container })
+}
+
+// tellImage tells something about an image: of the pod when it is a volume's.
+func (a *Agent) tellImage(pod *corev1.Pod, w wantedImage, eventtype, reason, message string) {
+	if w.volume != "" {
+		a.events.Event(pod, eventtype, reason, message)
+		return
+	}
+	a.containerEvent(pod, w.container, eventtype, reason, message)
+}
+
+// preparePull knows which of a container's images are at hand.
+func (m *machine) preparePull(container string) func(context.Context, *corev1.Pod, plan.Step) func(*machine) {
+	have := map[imageUse]bool{}
+	for use := range m.images {
+		have[use] = use.container == container
+	}
+	return func(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
+		for _, w := range wantedImages(pod, spec.Container(pod, s.Container)) {
+			if !have[w.imageUse] {
+				return m.pullImage(ctx, pod, w)
+			}
+		}
+		return nil
+	}
+}
+
+// pullImage has one image at hand for the next start of a container, by its pull
+// policy.
+func (m *machine) pullImage(ctx context.Context, pod *corev1.Pod, w wantedImage) func(*machine) {
+	img, present, err := m.a.images.find(ctx, w.name)
+	if err != nil {
+		message := fmt.Sprintf("Failed to inspect image %q: %s", w.name, cri.Message(err))
+		return m.imageFailed(pod, w, plan.Waiting{Reason: errInspect, Message: message}, "InspectFailed")
+	}
+	if w.policy == corev1.PullNever && !present {
+		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", w.name)
+		return m.imageFailed(pod, w, plan.Waiting{Reason: errNever, Message: message}, errNever)
+	}
+	if present && w.policy != corev1.PullAlways {
+		m.a.tellImage(pod, w, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine", w.name))
+		return func(m *machine) { m.images[w.imageUse] = img }
+	}
+	return func(m *machine) { m.fetch(pod, w) }
+}
+
+func pullPolicy(asked corev1.PullPolicy, image string) corev1.PullPolicy {
+	if asked != "" {
+		return asked
+	}
+	last := image[strings.LastIndex(image, "/")+1:]
 	if strings.HasSuffix(last, ":latest") || !strings.ContainsAny(last, ":@") {
 		return corev1.PullAlways
 	}
@@ -70,60 +136,60 @@ func pullPolicy(c *corev1.Container) corev1.PullPolicy {
 }
 
 // imageFailed holds a container back for want of its image.
-func (m *machine) imageFailed(pod *corev1.Pod, c *corev1.Container, w plan.Waiting, reason string) func(*machine) {
-	m.a.containerEvent(pod, c.Name, corev1.EventTypeWarning, reason, w.Message)
-	m.a.containerEvent(pod, c.Name, corev1.EventTypeWarning, "Failed", "Error: "+w.Reason)
+func (m *machine) imageFailed(pod *corev1.Pod, w wantedImage, why plan.Waiting, reason string) func(*machine) {
+	m.a.tellImage(pod, w, corev1.EventTypeWarning, reason, why.Message)
+	m.a.tellImage(pod, w, corev1.EventTypeWarning, "Failed", "Error: "+why.Reason)
 	return func(m *machine) {
-		m.failures[c.Name] = plan.Failure{Waiting: w, Until: time.Now().Add(pullRetry.Min)}
+		m.failures[w.container] = plan.Failure{Waiting: why, Until: time.Now().Add(pullRetry.Min)}
 	}
 }
 
 // fetch pulls, unless the last failure is too fresh: then the container is shown
 // to wait for the next attempt.
-func (m *machine) fetch(pod *corev1.Pod, c *corev1.Container) {
-	past := m.pulls[c.Name]
+func (m *machine) fetch(pod *corev1.Pod, w wantedImage) {
+	past := m.pulls[w.imageUse]
 	if time.Now().Before(past.until) {
-		text := fmt.Sprintf("Back-off pulling image %q", c.Image)
-		m.containerEvent(c.Name, corev1.EventTypeNormal, "BackOff", text)
-		m.containerEvent(c.Name, corev1.EventTypeWarning, "Failed", "Error: "+errPullWait)
-		w := plan.Waiting{Reason: errPullWait, Message: text + ": " + past.message}
-		m.failures[c.Name] = plan.Failure{Waiting: w, Until: past.until}
+		text := fmt.Sprintf("Back-off pulling image %q", w.name)
+		m.a.tellImage(m.pod, w, corev1.EventTypeNormal, "BackOff", text)
+		m.a.tellImage(m.pod, w, corev1.EventTypeWarning, "Failed", "Error: "+errPullWait)
+		why := plan.Waiting{Reason: errPullWait, Message: text + ": " + past.message}
+		m.failures[w.container] = plan.Failure{Waiting: why, Until: past.until}
 		return
 	}
-	step := plan.Step{Kind: plan.PullImage, Container: c.Name}
+	step := plan.Step{Kind: plan.PullImage, Container: w.container}
 	if m.stage != serving {
 		return
 	}
-	m.launch(m.life, step.Key(), step, func(ctx context.Context) func(*machine) { return m.download(ctx, pod, c) })
+	m.launch(m.life, step.Key(), step, func(ctx context.Context) func(*machine) { return m.download(ctx, pod, w) })
 }
 
-func (m *machine) download(ctx context.Context, pod *corev1.Pod, c *corev1.Container) func(*machine) {
+func (m *machine) download(ctx context.Context, pod *corev1.Pod, w wantedImage) func(*machine) {
 	begin := time.Now()
-	m.a.containerEvent(pod, c.Name, corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", c.Image))
-	took, err := m.a.images.pull(ctx, pod, c.Image)
+	m.a.tellImage(pod, w, corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", w.name))
+	took, err := m.a.images.pull(ctx, pod, w.name)
 	if err != nil {
-		return m.pullFailed(ctx, pod, c, err)
+		return m.pullFailed(ctx, pod, w, err)
 	}
-	img, present, err := m.a.images.find(ctx, c.Image)
+	img, present, err := m.a.images.find(ctx, w.name)
 	if err == nil && !present {
-		err = fmt.Errorf("image %q isn't there after it was pulled", c.Image)
+		err = fmt.Errorf("image %q isn't there after it was pulled", w.name)
 	}
 	if err != nil {
-		return m.pullFailed(ctx, pod, c, err)
+		return m.pullFailed(ctx, pod, w, err)
 	}
-	m.a.mark(m.uid, "pull image", c.Image, begin)
-	m.a.containerEvent(pod, c.Name, corev1.EventTypeNormal, "Pulled", fmt.Sprintf(
+	m.a.mark(m.uid, "pull image", w.name, begin)
+	m.a.tellImage(pod, w, corev1.EventTypeNormal, "Pulled", fmt.Sprintf(
 		"Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
-		c.Image, took.Truncate(time.Millisecond), time.Since(begin).Truncate(time.Millisecond), img.Size))
+		w.name, took.Truncate(time.Millisecond), time.Since(begin).Truncate(time.Millisecond), img.Size))
 	return func(m *machine) {
-		m.images[c.Name] = img
-		delete(m.pulls, c.Name)
-		delete(m.failures, c.Name)
-		delete(m.shown, c.Name)
+		m.images[w.imageUse] = img
+		delete(m.pulls, w.imageUse)
+		delete(m.failures, w.container)
+		delete(m.shown, w.container)
 	}
 }
 
-func (m *machine) pullFailed(ctx context.Context, pod *corev1.Pod, c *corev1.Container, err error) func(*machine) {
+func (m *machine) pullFailed(ctx context.Context, pod *corev1.Pod, w wantedImage, err error) func(*machine) {
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -132,14 +198,14 @@ func (m *machine) pullFailed(ctx context.Context, pod *corev1.Pod, c *corev1.Con
 		reason = errImageName
 	}
 	text := cri.Message(err)
-	m.a.containerEvent(pod, c.Name, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", c.Image, text))
-	m.a.containerEvent(pod, c.Name, corev1.EventTypeWarning, "Failed", "Error: "+reason)
+	m.a.tellImage(pod, w, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", w.name, text))
+	m.a.tellImage(pod, w, corev1.EventTypeWarning, "Failed", "Error: "+reason)
 	return func(m *machine) {
-		past := m.pulls[c.Name]
+		past := m.pulls[w.imageUse]
 		past.failures++
 		past.until = time.Now().Add(pullRetry.After(past.failures))
 		past.message = reason + ": " + text
-		m.pulls[c.Name] = past
-		m.failures[c.Name] = plan.Failure{Waiting: plan.Waiting{Reason: reason, Message: text}, Until: time.Now().Add(pullSettle)}
+		m.pulls[w.imageUse] = past
+		m.failures[w.container] = plan.Failure{Waiting: plan.Waiting{Reason: reason, Message: text}, Until: time.Now().Add(pullSettle)}
 	}
 }

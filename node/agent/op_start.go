@@ -12,6 +12,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/agent/tally"
 	"github.com/sampan-dev/sampan/node/cri"
+	"github.com/sampan-dev/sampan/node/volume"
 )
 
 // Waiting reasons of containers that couldn't be started, upstream's words.
@@ -33,27 +34,30 @@ type starter struct {
 	c       *corev1.Container
 	attempt int32
 	image   spec.Image
-	set     map[string]string
-	box     string
-	now     *actual.Pod
+	set     volume.Set
+	// images are what the container mounts of images, by volume.
+	images map[string]*rt.ImageSpec
+	box    string
+	now    *actual.Pod
 }
 
 // prepareStart takes what an operation needs from the owner's fields.
 func (m *machine) prepareStart() func(context.Context, *corev1.Pod, plan.Step) func(*machine) {
-	images, paths, now := m.images, m.set.Paths, m.now
+	images, set, now := m.images, m.set, m.now
 	box := ""
 	if b := now.Ready(); b != nil {
 		box = b.ID
 	}
-	ready := make(map[string]spec.Image, len(images))
-	for name, img := range images {
-		ready[name] = img
+	ready := make(map[imageUse]spec.Image, len(images))
+	for use, img := range images {
+		ready[use] = img
 	}
 	return func(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
 		st := &starter{
 			m: m, pod: pod, c: spec.Container(pod, s.Container), attempt: s.Attempt,
-			image: ready[s.Container], set: paths, box: box, now: now,
+			image: ready[imageUse{container: s.Container}], set: set, box: box, now: now,
 		}
+		st.images = imageMounts(pod, st.c, ready)
 		return st.start(ctx)
 	}
 }
@@ -162,7 +166,7 @@ func (st *starter) hold(reason, message string) func(*machine) {
 	name, last := st.c.Name, st.last()
 	return func(m *machine) {
 		m.failures[name] = plan.Failure{Waiting: plan.Waiting{Reason: reason, Message: message}, Until: time.Now().Add(startRetry)}
-		delete(m.images, name)
+		m.forgetImages(name)
 		m.restarted(name, last)
 	}
 }
@@ -171,7 +175,7 @@ func (st *starter) hold(reason, message string) func(*machine) {
 func (st *starter) done() func(*machine) {
 	name, last := st.c.Name, st.last()
 	return func(m *machine) {
-		delete(m.images, name)
+		m.forgetImages(name)
 		delete(m.failures, name)
 		delete(m.shown, name)
 		m.restarted(name, last)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sampan-dev/sampan/internal/backoff"
 	"github.com/sampan-dev/sampan/node/agent/plan"
+	"github.com/sampan-dev/sampan/node/volume"
 	"github.com/sampan-dev/sampan/node/volume/downward"
 )
 
@@ -18,6 +19,10 @@ var mountRetry = backoff.Policy{Min: 2 * time.Second, Max: 2 * time.Minute}
 
 // mountTimeout bounds one attempt, so that a hanging mount is told of.
 const mountTimeout = 2 * time.Minute
+
+// claimRetry is the longest pause while a claim can't be used: it is a matter of
+// what others do, which a node may not watch.
+const claimRetry = 10 * time.Second
 
 // facts may be called from operations.
 func (m *machine) facts(pod *corev1.Pod) downward.Facts {
@@ -46,7 +51,7 @@ func (m *machine) mountVolumes(ctx context.Context, pod *corev1.Pod, _ plan.Step
 		}
 		m.mountFail++
 		if !m.stale {
-			m.holdMount = time.Now().Add(mountRetry.After(m.mountFail))
+			m.holdMount = time.Now().Add(mountPause(err, m.mountFail))
 		}
 		if errors.Is(err, context.Canceled) {
 			return
@@ -55,6 +60,15 @@ func (m *machine) mountVolumes(ctx context.Context, pod *corev1.Pod, _ plan.Step
 			m.event(corev1.EventTypeWarning, "FailedMount", one.Error())
 		}
 	}
+}
+
+func mountPause(err error, failures int) time.Duration {
+	pause := mountRetry.After(failures)
+	var claims *volume.ClaimError
+	if errors.As(err, &claims) {
+		return min(pause, claimRetry)
+	}
+	return pause
 }
 
 // unjoin takes a joined error apart.

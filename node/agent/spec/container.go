@@ -25,6 +25,8 @@ type Make struct {
 	// Target is the id of the container whose processes an ephemeral container
 	// wants to see, "" for none.
 	Target string
+	// Groups are those that the pod's volumes ask for.
+	Groups []int64
 }
 
 // Image is what matters of a pulled image.

@@ -78,7 +78,7 @@ func (m Make) security() (*rt.LinuxContainerSecurityContext, error) {
 		NoNewPrivs:               sc.AllowPrivilegeEscalation != nil && !*sc.AllowPrivilegeEscalation,
 		NamespaceOptions:         Namespaces(m.Pod),
 		SelinuxOptions:           selinux(sc.SELinuxOptions),
-		SupplementalGroups:       supplemental(m.Pod),
+		SupplementalGroups:       append(supplemental(m.Pod), m.Groups...),
 		SupplementalGroupsPolicy: groupsPolicy(m.Pod),
 		Capabilities:             capabilities(sc.Capabilities),
 		Seccomp:                  m.seccomp(sc),
