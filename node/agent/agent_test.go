@@ -103,6 +103,28 @@ func TestImagePullBacksOff(t *testing.T) {
 	})
 }
 
+// The image of a volume is pulled before that of the container which mounts it, and
+// other containers don't wait for it.
+func TestImageVolume(t *testing.T) {
+	tell(t, "image_volume", func(s *story) {
+		s.engine.PullTime = 2 * time.Second
+		c := container("app", "app")
+		c.VolumeMounts = []corev1.VolumeMount{{Name: "files", MountPath: "/files", SubPath: "part"}}
+		p := pod("shows", c, container("other", "app"))
+		p.Spec.Volumes = []corev1.Volume{{Name: "files", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "content:latest"}}}}
+		s.create(p)
+		s.pass(15 * time.Second)
+		s.say("> the registry gets the image")
+		s.engine.Do(func() { s.engine.Registry["content:latest"] = agenttest.Serve })
+		s.pass(time.Minute)
+		for _, m := range s.engine.Container("shows", "app").GetMounts() {
+			if m.GetImage() != nil {
+				s.say("mount of %s, part %s, at %s, host path %q, read-only %v", m.GetImage().GetImage(), m.GetImageSubPath(), m.GetContainerPath(), m.GetHostPath(), m.GetReadonly())
+			}
+		}
+	})
+}
+
 func TestMissingConfigMapHoldsTheContainer(t *testing.T) {
 	tell(t, "config_missing", func(s *story) {
 		c := container("app", "app")
