@@ -287,6 +287,9 @@ func (b *builder) mounts(st *corev1.ContainerStatus) {
 		v := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
 			mode := corev1.RecursiveReadOnlyDisabled
+			if asked := m.RecursiveReadOnly; asked != nil && *asked == corev1.RecursiveReadOnlyEnabled {
+				mode = *asked // or the container would not have been made
+			}
 			v.RecursiveReadOnly = &mode
 		}
 		st.VolumeMounts = append(st.VolumeMounts, v)

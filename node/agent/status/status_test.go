@@ -205,3 +205,22 @@ func TestRestartOfAllContainers(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 }
+
+func TestMountsThatAreReadOnlyThroughout(t *testing.T) {
+	enabled, wished := corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible
+	s := Compute(input(func(in *Input) {
+		in.Pod.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "w"}, {Name: "r", ReadOnly: true},
+			{Name: "e", ReadOnly: true, RecursiveReadOnly: &enabled}, {Name: "i", ReadOnly: true, RecursiveReadOnly: &wished}}
+	}))
+	got := ""
+	for _, m := range s.ContainerStatuses[0].VolumeMounts {
+		got += m.Name
+		if m.RecursiveReadOnly != nil {
+			got += ":" + string(*m.RecursiveReadOnly)
+		}
+		got += " "
+	}
+	if got != "w r:Disabled e:Enabled i:Disabled " {
+		t.Errorf("mounts %s", got)
+	}
+}
