@@ -148,7 +148,12 @@ func (c *Controller) changed(m *monitor, e informer.Event[client.Object]) {
 		key := controller.KeyOf(q)
 		b := c.book(key)
 		less := quota.Rise(m.cost(q, e.New, b), m.cost(q, e.Old, b))
-		if len(less) > 0 {
+		switch {
+		case len(less) == 0:
+		case late(e.Old, time.Now()) && !b.overdue[e.Old.GetUID()]:
+			b.doubtful = true
+			c.loop.Enqueue(key)
+		default:
 			b.note(m, less)
 			c.loop.Enqueue(key)
 		}
@@ -156,6 +161,14 @@ func (c *Controller) changed(m *monitor, e informer.Event[client.Object]) {
 			delete(b.overdue, e.Old.GetUID())
 		}
 	}
+}
+
+// late says that an object is a pod that should have been gone by now: a count leaves
+// it out. Another leader's may have done so before ours has counted, and then what it
+// was charged has been taken off already when it goes.
+func late(obj client.Object, now time.Time) bool {
+	pod, ok := obj.(*corev1.Pod)
+	return ok && quota.Charged(pod, never) && !quota.Charged(pod, now)
 }
 
 // note writes down what the event that m was just told has freed. The book has a
@@ -228,8 +241,8 @@ func (c *Controller) count(q *corev1.ResourceQuota, now time.Time) (corev1.Resou
 				continue
 			}
 			total = quota.Add(total, quota.Only(m.meter.Usage(obj, now), mine))
-			if pod, ok := obj.(*corev1.Pod); ok && quota.Charged(pod, never) && !quota.Charged(pod, now) {
-				overdue[pod.UID] = true
+			if late(obj, now) {
+				overdue[obj.GetUID()] = true
 			}
 		}
 	}
