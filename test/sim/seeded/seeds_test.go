@@ -73,6 +73,7 @@ const childEnv = "GOGC=400"
 // that fails is lived again by -seed.
 func TestSeeds(t *testing.T) {
 	if *oneSeed != 0 {
+		alone(t)
 		trace, wrong := live(t, *oneSeed, newKeys(t))
 		t.Log("\n" + strings.Join(trace, "\n"))
 		report(t, *oneSeed, nil, wrong)
@@ -178,7 +179,7 @@ func split(t *testing.T, n, count int) {
 		args := []string{"-test.run", "^TestSeeds$", "-share", fmt.Sprintf("%d/%d", i, n), "-seeds", fmt.Sprint(count),
 			"-from", fmt.Sprint(*from), fmt.Sprintf("-first=%v", *first), "-profile", *onlyProfile, "-until", fmt.Sprint(last), "-test.timeout", "0"}
 		child := exec.CommandContext(ctx, self, args...)
-		child.Env = append(os.Environ(), childEnv)
+		child.Env = append(os.Environ(), childEnv, "GOMAXPROCS=1")
 		child.Cancel = func() error {
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				return child.Process.Signal(syscall.SIGQUIT)
@@ -268,10 +269,18 @@ func report(t *testing.T, seed uint64, trace, wrong []string) {
 	t.Fail()
 }
 
+// alone has one thread run all goroutines of a life, as in the processes that live the
+// seeds: what goes first at the same moment is then nearly always the same.
+func alone(t *testing.T) {
+	before := runtime.GOMAXPROCS(1)
+	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
+}
+
 // TestReplay lives seeds twice. A life happens again at the same moments and in the
 // same order, but for what Go's scheduler decides within one component between
 // two of its questions: so not every life need be the same to the last line.
 func TestReplay(t *testing.T) {
+	alone(t)
 	k := newKeys(t)
 	same := 0
 	for seed := uint64(1); seed <= uint64(len(profiles)); seed++ {
