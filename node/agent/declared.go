@@ -22,6 +22,7 @@ func (Declaration) Reads() []schema.GroupVersionResource {
 		client.RuntimeClasses.GroupVersionResource, client.ClusterTrustBundles.GroupVersionResource,
 		client.PodCertificateRequests.GroupVersionResource, client.ResourceClaims.GroupVersionResource,
 		client.ResourceSlices.GroupVersionResource, client.Leases.GroupVersionResource,
+		client.PersistentVolumeClaims.GroupVersionResource, client.PersistentVolumes.GroupVersionResource,
 	}
 }
 
