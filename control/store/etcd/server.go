@@ -52,7 +52,7 @@ const (
 	// it has to be more than a start reads again: a member that elects itself
 	// looks through those, and panics if they have been let go meanwhile. Each is a
 	// whole object, so this is the largest thing of etcd's in memory.
-	catchUp = 3_000
+	catchUp = 5_000
 	// keepFiles is how many old snapshots and logs are kept for the unlucky.
 	keepFiles = 2
 
