@@ -220,15 +220,32 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 	if err := c.group.Throttle(); err != nil {
 		return fmt.Errorf("start container %q: %w", id, err)
 	}
+	judge := c.judge()
 	a, err := r.keeper.call(ctx, plan.Request{Op: plan.Start, ID: id})
 	if err != nil {
-		return fmt.Errorf("start container %q: %w", id, c.failed(ctx, a, err))
+		return fmt.Errorf("start container %q: %w", id, c.failed(ctx, a, err, judge))
 	}
-	if err := c.started(); err != nil {
+	err = c.started()
+	judge()
+	if err != nil {
 		return err
 	}
 	c.hooks(ctx, specs.StateRunning)
 	return nil
+}
+
+// judge has exits wait until what it returns is called, once.
+func (c *container) judge() (done func()) {
+	judged := make(chan struct{})
+	c.mu.Lock()
+	c.judged = judged
+	c.mu.Unlock()
+	return func() {
+		c.mu.Lock()
+		c.judged = nil
+		c.mu.Unlock()
+		close(judged)
+	}
 }
 
 func (c *container) started() error {
@@ -245,10 +262,11 @@ func (c *container) started() error {
 
 // failed notes why Start failed. When the program could not be executed it waits
 // for the exit, so that the caller finds the container exited.
-func (c *container) failed(ctx context.Context, a plan.Answer, err error) error {
+func (c *container) failed(ctx context.Context, a plan.Answer, err error, judge func()) error {
 	c.mu.Lock()
 	c.rec.Error = err.Error()
 	c.mu.Unlock()
+	judge()
 	if a.Code != 0 {
 		select {
 		case <-c.ended:
@@ -257,7 +275,7 @@ func (c *container) failed(ctx context.Context, a plan.Answer, err error) error 
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.rec.State == Exited && c.rec.ExitCode != startFailed { // the exit was quicker than the answer
+	if c.rec.State == Exited && c.rec.ExitCode != startFailed { // it had ended before it was to start
 		c.rec.ExitCode = startFailed
 		return errors.Join(err, c.save())
 	}

@@ -85,9 +85,12 @@ type container struct {
 	filePlan string
 	ended    chan struct{}
 
-	mu   sync.Mutex
-	rec  record
-	base *execBase // read when the first exec wants it
+	mu  sync.Mutex
+	rec record
+	// judged closes when it is known whether the start that is under way has failed;
+	// nil while there is none.
+	judged chan struct{}
+	base   *execBase // read when the first exec wants it
 }
 
 func (c *container) status() Status {
@@ -120,8 +123,24 @@ func (c *container) save() error {
 }
 
 // finish notes an exit, once, and tells it. It survives this process: the
-// keeper has recorded the exit, the cgroup remembers the OOM kill.
+// keeper has recorded the exit, the cgroup remembers the OOM kill. The exit of what
+// could not be executed may be quicker than the answer that says so: it is not told
+// before.
 func (c *container) finish(e plan.Exit) {
+	c.mu.Lock()
+	judged := c.judged
+	c.mu.Unlock()
+	if judged == nil {
+		c.close(e)
+		return
+	}
+	go func() {
+		<-judged
+		c.close(e)
+	}()
+}
+
+func (c *container) close(e plan.Exit) {
 	if c.rec.SharedPID { // what has outlived the first process goes before that is told
 		if err := c.group.Signal(syscall.SIGKILL); err != nil {
 			c.r.log.Warn("processes of an ended container not killed", "id", e.ID, "err", err)
