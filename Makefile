@@ -44,7 +44,7 @@ run: all
 
 test: all bin/helm
 	$(GO) vet ./...
-	$(GO) test -p 2 -timeout 20m ./...
+	GO="$(GO)" test/all.sh
 	@if [ -x $(SUITE) ]; then cd test/conformance && $(GO) test -count=1 ./run; \
 	else echo "skipped upstream's quickest specs: $(SUITE) is not there; make conformance builds it"; fi
 	$(FUZZING)

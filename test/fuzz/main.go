@@ -7,7 +7,8 @@
 // target begins when its seeds, and what earlier runs found interesting (Go keeps it
 // in its cache), have been tried. An input that fails is printed, kept in the
 // package's testdata/fuzz (commit it with the repair), and tried once more by itself,
-// so that a hang shows its stacks. Nothing here waits for ever.
+// so that a hang shows its stacks; a target that fails with no such input is fuzzed
+// once more. Nothing here waits for ever.
 package main
 
 import (
