@@ -38,7 +38,7 @@ import (
 // maxTries bounds how often a request is sent until a configuration is in force,
 // breath is the time between two.
 const (
-	maxTries = 1000
+	maxTries = 6000
 	breath   = 10 * time.Millisecond
 )
 
@@ -53,6 +53,10 @@ var update = flag.Bool("update", false, "write what was seen into the transcript
 //	<yaml>
 //	----
 //	<what was seen>
+//
+// until and await, with has=text, repeat create and get until what is seen has the
+// text, where _ is a space. A step that shows what a change of the configuration has
+// done must be one of them, with a text that nothing but the whole change makes.
 func TestAdmission(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	must(t, err)
@@ -182,6 +186,9 @@ func (s *stage) step(block string) string {
 		name, value, _ := strings.Cut(word, "=")
 		if strings.HasPrefix(word, "/") {
 			name, value = "path", word
+		}
+		if name == "has" {
+			value = strings.ReplaceAll(value, "_", " ")
 		}
 		opts[name] = value
 	}
@@ -337,9 +344,8 @@ func (s *stage) noted() string {
 	for range maxTries { // it is written after the answer
 		raw, err := os.ReadFile(s.audit)
 		must(s.t, err)
-		lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
-		for _, each := range lines {
-			if strings.Contains(each, s.last) {
+		for each := range strings.Lines(string(raw)) {
+			if strings.HasSuffix(each, "\n") && strings.Contains(each, s.last) { // and not half written
 				must(s.t, json.Unmarshal([]byte(each), &line))
 			}
 		}
