@@ -75,13 +75,16 @@ func object(name string) *corev1.ConfigMap {
 type cost struct {
 	rate         float64       // a second
 	server, here time.Duration // of processor for one: the server's, and that of this process
+	objects      float64       // that the server's process allocates for one
+	bytes        float64
 }
 
 func (c cost) String() string {
-	if c.server == 0 {
-		return fmt.Sprintf("%.0f/s (%d µs of processor)", c.rate, c.here.Microseconds())
+	processor := fmt.Sprintf("%d µs of processor", c.here.Microseconds())
+	if c.server != 0 {
+		processor = fmt.Sprintf("%d µs of processor, its client %d", c.server.Microseconds(), c.here.Microseconds())
 	}
-	return fmt.Sprintf("%.0f/s (%d µs of processor, its client %d)", c.rate, c.server.Microseconds(), c.here.Microseconds())
+	return fmt.Sprintf("%.0f/s (%s, %.0f allocations, %.1f KiB)", c.rate, processor, c.objects, c.bytes/1024)
 }
 
 // way is how requests reach the server.
@@ -89,6 +92,9 @@ type way struct {
 	name string
 	client.Transport
 }
+
+// hereOnly measures what needs no server.
+var hereOnly = &bench{pid: os.Getpid(), allocated: allocatedHere}
 
 // singles measures requests about one object each. Rates suffer from whatever else
 // the machine does; processor time hardly does.
@@ -100,14 +106,13 @@ func (b *bench) singles(ctx context.Context, raw store.Store, by way) (rows []ro
 		if err != nil {
 			return nil, err
 		}
-		puts, err := b.per(ctx, clients, func(ctx context.Context, i int64) error {
+		puts, err := hereOnly.per(ctx, clients, func(ctx context.Context, i int64) error {
 			_, err := raw.Create(ctx, fmt.Sprintf("/registry/configmaps/%s/%d-%d", prefix, clients, i), value, 0)
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
-		puts.server = 0
 		rows = append(rows, row{fmt.Sprintf("raw puts, %d clients", clients), puts.String(), ""})
 		measured, err := b.eachVerb(ctx, clients, by, prefix)
 		if err != nil {
@@ -187,6 +192,10 @@ type measuredVerb struct {
 // per is what a kind of request costs over measureFor.
 func (b *bench) per(ctx context.Context, clients int, do func(context.Context, int64) error) (cost, error) {
 	server, here := b.spent(), spent()
+	before, err := b.allocated()
+	if err != nil {
+		return cost{}, err
+	}
 	begin := time.Now()
 	rate, err := rateFor(ctx, clients, *measureFor, do)
 	if err != nil {
@@ -194,6 +203,11 @@ func (b *bench) per(ctx context.Context, clients int, do func(context.Context, i
 	}
 	count := rate * time.Since(begin).Seconds()
 	c := cost{rate: rate, here: time.Duration(float64(spent()-here) / count)}
+	after, err := b.allocated()
+	if err != nil {
+		return cost{}, err
+	}
+	c.objects, c.bytes = float64(after.Objects-before.Objects)/count, float64(after.Bytes-before.Bytes)/count
 	if b.pid != os.Getpid() {
 		c.server = time.Duration(float64(b.spent()-server) / count)
 	}

@@ -58,6 +58,8 @@ type bench struct {
 	close func()
 	// settle makes the server's process give back the memory it does not need.
 	settle func() error
+	// allocated is what the server's process has allocated so far.
+	allocated func() (allocated, error)
 }
 
 // serveHere starts the server in this process.
@@ -90,7 +92,7 @@ func serveHere(ctx context.Context) (b *bench, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	b = &bench{store: st, local: s.Local(identity.Identity{Name: "bench", Groups: []string{identity.Masters}}), pid: os.Getpid()}
+	b = &bench{store: st, local: s.Local(identity.Identity{Name: "bench", Groups: []string{identity.Masters}}), pid: os.Getpid(), allocated: allocatedHere}
 	b.close = func() {
 		cancel()
 		<-done
@@ -153,13 +155,14 @@ func serveApart(ctx context.Context) (*bench, error) {
 	}
 	b := &bench{pid: cmd.Process.Pid, close: func() { _ = leash.Close(); _ = cmd.Wait() }}
 	answers := json.NewDecoder(says)
-	b.settle = func() error {
-		var done bool
-		if _, err := leash.Write([]byte{'g'}); err != nil {
-			return err
+	tell := func(word byte) (a allocated, err error) {
+		if _, err := leash.Write([]byte{word}); err != nil {
+			return a, err
 		}
-		return answers.Decode(&done)
+		return a, answers.Decode(&a)
 	}
+	b.allocated = func() (allocated, error) { return tell(sayAllocated) }
+	b.settle = func() error { _, err := tell(doSettle); return err }
 	if err := answers.Decode(&b.door); err != nil {
 		b.close()
 		return nil, fmt.Errorf("the server ended: %w", err)
@@ -189,15 +192,37 @@ func serve(ctx context.Context) (err error) {
 		return err
 	}
 	for {
-		var word [1]byte // any: collect garbage, and give back what was freed
+		var word [1]byte
 		if _, err := os.Stdin.Read(word[:]); err != nil {
 			return nil //nolint:nilerr // the end of the leash
 		}
-		debug.FreeOSMemory()
-		if err := json.NewEncoder(os.Stdout).Encode(true); err != nil {
+		if word[0] == doSettle {
+			debug.FreeOSMemory()
+		}
+		a, err := allocatedHere()
+		if err == nil {
+			err = json.NewEncoder(os.Stdout).Encode(a)
+		}
+		if err != nil {
 			return err
 		}
 	}
+}
+
+// What a server in a process of its own is told: to collect garbage and give back
+// what was freed, or nothing. It answers with what it has allocated.
+const (
+	doSettle     = 'g'
+	sayAllocated = 'a'
+)
+
+// allocated is what a process has allocated since its start.
+type allocated struct{ Objects, Bytes uint64 }
+
+func allocatedHere() (allocated, error) {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return allocated{m.Mallocs, m.TotalAlloc}, nil
 }
 
 // profiled begins profiles whose files start with path; "" makes none.
