@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/sampan-dev/sampan/client"
@@ -34,27 +35,36 @@ func loopback() error {
 // cluster is a running sampan with a directory of its own.
 type cluster struct {
 	dir  string
-	cmd  *exec.Cmd
-	took map[string]time.Duration // step → since start, as sampan itself reports
+	args []string // of sampan up, besides
+	// inRun is --run-dir, where it was given.
+	inRun string
+	cmd   *exec.Cmd
+	took  map[string]time.Duration // step → since start, as sampan itself reports
+	cfg   *rest.Config
 	client.Transport
 }
 
-// up starts a cluster and returns when it is ready.
-func up(ctx context.Context) (*cluster, error) {
+// up starts a cluster, with further flags, and returns when it is ready.
+func up(ctx context.Context, args ...string) (*cluster, error) {
 	dir, err := os.MkdirTemp("/var/tmp", "sampan-bench-*")
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{dir: dir, took: map[string]time.Duration{}}
-	c.cmd = exec.CommandContext(ctx, binary, "up", "--data-dir", dir)
+	c := &cluster{dir: dir, args: args, took: map[string]time.Duration{}}
+	return c, c.start(ctx)
+}
+
+// start starts sampan on the cluster's directory and returns when it is ready.
+func (c *cluster) start(ctx context.Context) error {
+	c.cmd = exec.CommandContext(ctx, binary, append([]string{"up", "--data-dir", c.dir}, c.args...)...)
 	c.cmd.Stderr = os.Stderr
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := c.cmd.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("%w: build it first with make", err)
+		return fmt.Errorf("%w: build it first with make", err)
 	}
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
@@ -70,10 +80,10 @@ func up(ctx context.Context) (*cluster, error) {
 		c.took[step] = time.Duration(ms) * time.Millisecond
 		if step == "ready" {
 			go drain(lines)
-			return c, c.connect()
+			return c.connect()
 		}
 	}
-	return nil, fmt.Errorf("sampan up ended before it was ready: %w", c.cmd.Wait())
+	return fmt.Errorf("sampan up ended before it was ready: %w", c.cmd.Wait())
 }
 
 func drain(lines *bufio.Scanner) {
@@ -88,13 +98,18 @@ func (c *cluster) connect() error {
 		return err
 	}
 	cfg.QPS, cfg.Burst = -1, -1
+	c.cfg = cfg
 	c.Transport, err = client.NewHTTP(cfg)
 	return err
 }
 
 // run runs a sampan command on the cluster's directory.
 func (c *cluster) run(ctx context.Context, args ...string) error {
-	cmd := exec.CommandContext(ctx, binary, append([]string{args[0], "--data-dir", c.dir}, args[1:]...)...)
+	argv := []string{args[0], "--data-dir", c.dir}
+	if c.inRun != "" {
+		argv = append(argv, "--run-dir", c.inRun)
+	}
+	cmd := exec.CommandContext(ctx, binary, append(argv, args[1:]...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("sampan %s: %w: %s", strings.Join(args, " "), err, out)

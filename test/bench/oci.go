@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	order "encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -173,27 +172,4 @@ func ociBundle(dir string) (string, error) {
 		return "", err
 	}
 	return nothing, os.WriteFile(path, b, 0o600)
-}
-
-// exitZero is the smallest program: exit_group(0), for amd64.
-func exitZero() []byte {
-	const address, headers = 0x400000, 64 + 56
-	code := []byte{0xb8, 231, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05} // mov eax, exit_group; xor edi, edi; syscall
-	le := order.LittleEndian
-	out := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 9)...)
-	out = le.AppendUint16(le.AppendUint16(out, 2), 62) // ET_EXEC, EM_X86_64
-	out = le.AppendUint32(out, 1)
-	for _, n := range []uint64{address + headers, 64, 0} {
-		out = le.AppendUint64(out, n)
-	}
-	out = le.AppendUint32(out, 0)
-	for _, n := range []uint16{64, 56, 1, 0, 0, 0} {
-		out = le.AppendUint16(out, n)
-	}
-	out = le.AppendUint32(le.AppendUint32(out, 1), 5) // PT_LOAD, readable and executable
-	size := uint64(headers + len(code))
-	for _, n := range []uint64{0, address, address, size, size, 0x1000} {
-		out = le.AppendUint64(out, n)
-	}
-	return append(out, code...)
 }

@@ -248,9 +248,15 @@ func billed() bill {
 }
 
 // profiling writes the profile that CPUPROFILE names, from now until done, and then
-// the one of all allocations that ALLOCPROFILE names.
+// those that ALLOCPROFILE (of all allocations), BLOCKPROFILE and MUTEXPROFILE name.
 func profiling() (done func(), err error) {
 	stop := func() {}
+	if os.Getenv("BLOCKPROFILE") != "" {
+		runtime.SetBlockProfileRate(int(10 * time.Microsecond))
+	}
+	if os.Getenv("MUTEXPROFILE") != "" {
+		runtime.SetMutexProfileFraction(10)
+	}
 	if path := os.Getenv("CPUPROFILE"); path != "" {
 		f, err := os.Create(path)
 		if err != nil {
@@ -266,18 +272,27 @@ func profiling() (done func(), err error) {
 	}
 	return func() {
 		stop()
-		path := os.Getenv("ALLOCPROFILE")
-		if path == "" {
-			return
-		}
-		f, err := os.Create(path)
-		if err == nil {
-			err = errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "profile of allocations:", err)
+		for _, kind := range []string{"allocs", "block", "mutex"} {
+			if err := leave(kind, os.Getenv(profiles[kind])); err != nil {
+				fmt.Fprintln(os.Stderr, "profile of", kind+":", err)
+			}
 		}
 	}, nil
+}
+
+// profiles are the variables that name the files of profiles.
+var profiles = map[string]string{"allocs": "ALLOCPROFILE", "block": "BLOCKPROFILE", "mutex": "MUTEXPROFILE"}
+
+// leave writes one of them; an empty path is none.
+func leave(kind, path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup(kind).WriteTo(f, 0), f.Close())
 }
 
 // measure runs one workload.
