@@ -68,7 +68,7 @@ func detached(content, id, secret string) (string, error) {
 		return "", fmt.Errorf("sign with token %q: %w", id, err)
 	}
 	encode := base64.RawURLEncoding.EncodeToString
-	mac := hmac.New(sha256.New, []byte(id+"."+secret))
+	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(encode(header) + "." + encode([]byte(content)))) // never fails
 	return strings.Join([]string{encode(header), "", encode(mac.Sum(nil))}, "."), nil
 }
