@@ -93,6 +93,8 @@ type Cache struct {
 
 	together chan struct{} // holds one who decodes together
 
+	lanes lanes
+
 	// mu guards what follows. Run writes it, everybody reads it.
 	mu sync.RWMutex
 	// work is what there is. A copy of it for readers costs little, but what is

@@ -70,6 +70,10 @@ type WatchOptions struct {
 	// object that starts to match is seen as Added, one that stops as Deleted.
 	// It is called from the watcher's own goroutine, once or twice an event.
 	Match func(*Entry) bool
+	// Exact, when its field is set, promises that Match is true only for entries
+	// with the value: the watcher is not woken for others. The field is one that
+	// Config.Fields tells, or NameField. Where Config.DecodeAll is set it is ignored.
+	Exact Exact
 	// Bookmarks: a Bookmark tells every minute how far the watch has come,
 	// unless other events did.
 	Bookmarks bool
@@ -96,6 +100,7 @@ type Watcher struct {
 	sent int64  // the highest revision the reader knows of
 	due  bool   // a bookmark is
 	pace pace
+	lane *lane // by which changes come, once the start has been delivered; nil: w.next
 	// happened is when the first of the events that are delivered now did; zero
 	// when they are no news.
 	happened time.Time
@@ -109,6 +114,9 @@ func (c *Cache) Watch(opts WatchOptions) (*Watcher, error) {
 	defer c.mu.Unlock()
 	if c.current.revision == 0 {
 		return nil, fmt.Errorf("watch %q: %w", c.cfg.Prefix, ErrNotReady)
+	}
+	if c.cfg.DecodeAll != nil {
+		opts.Exact = Exact{}
 	}
 	w := &Watcher{cache: c, opts: opts, events: make(chan []Event), stop: make(chan struct{}),
 		pace: pace{on: opts.Paced, left: paceBurst}}
@@ -143,12 +151,12 @@ func (w *Watcher) run() {
 	if w.opts.Initial && !w.deliverInitial() || w.past && !w.deliverPast() {
 		return
 	}
-	var tick <-chan time.Time
-	if w.opts.Bookmarks {
-		ticker := time.NewTicker(bookmarkEvery)
-		defer ticker.Stop()
-		tick = ticker.C
+	if w.opts.Exact.Field != "" {
+		w.followLane()
+		return
 	}
+	tick, halt := w.ticks()
+	defer halt()
 	for {
 		seen, err := w.cache.since(w.next)
 		if err != nil {
@@ -167,9 +175,7 @@ func (w *Watcher) run() {
 		select {
 		case <-seen.changed:
 		case <-tick:
-			w.due = true
-			w.cache.advance()
-			w.cache.askProgress(context.Background())
+			w.askBookmark()
 		case <-w.cache.done:
 			w.err = fmt.Errorf("watch %q: %w", w.cache.cfg.Prefix, store.ErrClosed)
 			return
@@ -177,6 +183,22 @@ func (w *Watcher) run() {
 			return
 		}
 	}
+}
+
+// ticks tell when a bookmark is due, until halt is called.
+func (w *Watcher) ticks() (tick <-chan time.Time, halt func()) {
+	if !w.opts.Bookmarks {
+		return nil, func() {}
+	}
+	ticker := time.NewTicker(bookmarkEvery)
+	return ticker.C, ticker.Stop
+}
+
+// askBookmark has the next bookmark delivered as soon as it has something to say.
+func (w *Watcher) askBookmark() {
+	w.due = true
+	w.cache.advance()
+	w.cache.askProgress(context.Background())
 }
 
 // rest waits until the next batch may come, and reports whether one may at all.
@@ -251,18 +273,20 @@ func (w *Watcher) deliverInitial() bool {
 // past is given up.
 func (w *Watcher) send(batch []Event) bool {
 	for {
-		seen, err := w.cache.since(w.next)
+		changed, lost, err := w.moved()
 		if err != nil {
 			w.err = err
 			return false
 		}
-		changed := seen.changed // only this: the window must not be held while waiting
 		select {
 		case w.events <- batch:
 			w.pace.took(w.happened)
 			w.happened = time.Time{}
 			return true
 		case <-changed:
+		case <-lost:
+			w.err = fmt.Errorf("watch of %q fell behind: %w", w.cache.cfg.Prefix, ErrBehind)
+			return false
 		case <-w.cache.done:
 			w.err = fmt.Errorf("watch %q: %w", w.cache.cfg.Prefix, store.ErrClosed)
 			return false
@@ -270,6 +294,16 @@ func (w *Watcher) send(batch []Event) bool {
 			return false
 		}
 	}
+}
+
+// moved tells who waits for the reader when to look at its place again, or that it
+// has none any more. Of the window nothing is held meanwhile.
+func (w *Watcher) moved() (changed, lost <-chan struct{}, err error) {
+	if w.lane != nil {
+		return nil, w.lane.lost, nil
+	}
+	seen, err := w.cache.since(w.next)
+	return seen.changed, nil, err
 }
 
 // scope is what the keys of the watched entries begin with.

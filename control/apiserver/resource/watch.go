@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sampan-dev/sampan/control/apiserver/cache"
@@ -105,11 +106,29 @@ func (s *stream) start(ctx context.Context, sel selector, revision int64) error 
 		Initial:   initial,
 		Namespace: s.call.req.Target.Namespace,
 		Match:     s.match(sel),
+		Exact:     s.exact(sel),
 		Bookmarks: s.bookmarks,
 		Paced:     s.call.req.wire,
 	})
 	s.watcher, s.after = w, revision
 	return err
+}
+
+// exact is a field of which the selector wants one value, for watches of which there
+// may be thousands: those of other processes.
+func (s *stream) exact(sel selector) cache.Exact {
+	if !s.call.req.wire {
+		return cache.Exact{}
+	}
+	for _, want := range sel.fields.Requirements() {
+		if want.Operator != selection.Equals && want.Operator != selection.DoubleEquals {
+			continue
+		}
+		if want.Field == cache.NameField || s.call.kind.View == nil {
+			return cache.Exact{Field: want.Field, Value: want.Value}
+		}
+	}
+	return cache.Exact{}
 }
 
 func (s *stream) match(sel selector) func(*cache.Entry) bool {
