@@ -140,5 +140,6 @@ func (w *Watcher) enterWindow(revision int64) bool {
 		return false
 	}
 	w.next = c.first + uint64(c.placeAfter(revision))
+	w.opts.After = revision // the store's history may be ahead of the window
 	return true
 }
