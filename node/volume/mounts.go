@@ -30,7 +30,7 @@ func mountsUnder(dir string) ([]string, error) {
 	var found []string
 	lines := bufio.NewScanner(f)
 	for n := 0; lines.Scan() && n < maxMounts; n++ {
-		fields := strings.Fields(lines.Text())
+		fields := strings.SplitN(lines.Text(), " ", 6) // the fifth is the mount point
 		if len(fields) < 5 {
 			continue
 		}
@@ -46,6 +46,9 @@ func mountsUnder(dir string) ([]string, error) {
 
 // unescape undoes the kernel's octal escapes for blanks and backslashes.
 func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s // nearly all of them
+	}
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
