@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/sampan-dev/sampan/node/container/plan"
+	"github.com/sampan-dev/sampan/node/container/plan/overlay"
 )
 
 const inRoot = resolveInRoot | resolveNoMagiclinks
@@ -87,34 +88,35 @@ func (s *stager) rootMount() (int, error) {
 	if s.user >= 0 {
 		return s.mappedOverlay(*r)
 	}
-	return overlay(r)
+	return overlayMount(r)
 }
 
-// overlay makes a detached overlay mount.
-func overlay(r *plan.Root) (int, error) {
-	var options []string
+// overlayMount makes a detached overlay mount.
+func overlayMount(r *plan.Root) (int, error) {
+	if r.Named {
+		return namedOverlay(r)
+	}
+	options := make([]string, 0, len(r.Lower)+2)
+	for _, l := range r.Lower {
+		options = append(options, oneLayer+l)
+	}
 	if r.Upper != "" {
 		options = append(options, "upperdir="+r.Upper, "workdir="+r.Work)
 	}
-	// One option a layer lifts the limit of a page for all of them (Linux 6.5).
-	layers := make([]string, 0, len(r.Lower)+len(options))
-	for _, l := range r.Lower {
-		layers = append(layers, "lowerdir+="+l)
-	}
-	fd, err := newMountOptions("overlay", "overlay", append(layers, options...), 0)
-	if err == nil {
-		return fd, nil
-	}
-	escaped := make([]string, len(r.Lower))
-	for i, l := range r.Lower {
-		escaped[i] = strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(l)
-	}
-	one := "lowerdir=" + strings.Join(escaped, ":")
-	old, err2 := newMountOptions("overlay", "overlay", append([]string{one}, options...), 0)
-	if err2 != nil {
+	return newMountOptions("overlay", "overlay", options, 0)
+}
+
+// oneLayer is the option that names one layer of an overlay.
+const oneLayer = "lowerdir+="
+
+// namedOverlay mounts over the mount point, whatever is there, and takes the name
+// away again.
+func namedOverlay(r *plan.Root) (int, error) {
+	if err := overlay.Mount(r.Mountpoint, 0, r.Lower, r.Upper, r.Work); err != nil {
 		return -1, err
 	}
-	return old, nil
+	defer func() { _ = syscall.Unmount(r.Mountpoint, syscall.MNT_DETACH) }()
+	return openTree(atFdcwd, r.Mountpoint, openTreeClone)
 }
 
 func newMount(fstype, source, data string, attrs uint64) (int, error) {
@@ -138,8 +140,8 @@ func newMountOptions(fstype, source string, options []string, attrs uint64) (int
 	}
 	for _, o := range append([]string{"source=" + source}, options...) {
 		key, value, has := strings.Cut(o, "=")
-		if strings.HasPrefix(o, "lowerdir+=") {
-			key, value = "lowerdir+", o[len("lowerdir+="):]
+		if layer, ok := strings.CutPrefix(o, oneLayer); ok {
+			key, value = "lowerdir+", layer
 		}
 		cmd, val := uintptr(fsconfigSetString), cstr(value)
 		if !has {
@@ -215,8 +217,8 @@ func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
 		switch {
 		case m.Type == "proc":
 			fd, err = newMount("proc", "proc", m.Data, attrsOf(m.Flags))
-		case m.Type == "overlay" && m.IDMap && s.user >= 0:
-			fd, err = s.mappedVolume(m)
+		case m.Type == "overlay" && strings.HasPrefix(m.Data, oneLayer):
+			fd, err = s.layeredVolume(m)
 		default:
 			fd, err = newMount(m.Type, m.Source, s.ownedData(m), attrsOf(m.Flags))
 		}

@@ -107,21 +107,25 @@ func (s *stager) mappedOverlay(r plan.Root) (int, error) {
 		}
 		r.Upper, r.Work = top+r.Upper[len(parent):], top+r.Work[len(parent):]
 	}
-	return overlay(&r)
+	return overlayMount(&r)
 }
 
-// mappedVolume makes a volume that is an overlay of layers (an image's) in the same
-// way. The root lies at the mount point by then, and is back when the names are gone.
-func (s *stager) mappedVolume(m *plan.Mount) (int, error) {
-	r := plan.Root{Mountpoint: s.p.Root.Mountpoint}
+// layeredVolume makes a volume that is an overlay of layers (an image's) in the same
+// ways. The root lies at the mount point by then, and is back when the names are gone.
+func (s *stager) layeredVolume(m *plan.Mount) (int, error) {
+	r := plan.Root{Mountpoint: s.p.Root.Mountpoint, Named: s.p.Root.Named}
 	for _, o := range strings.Split(m.Data, ",") {
-		layer, ok := strings.CutPrefix(o, "lowerdir+=")
+		layer, ok := strings.CutPrefix(o, oneLayer)
 		if !ok {
-			return -1, fmt.Errorf("option %q of an id-mapped overlay: %w", o, syscall.EINVAL)
+			return -1, fmt.Errorf("option %q beside the layers of an overlay: %w", o, syscall.EINVAL)
 		}
 		r.Lower = append(r.Lower, layer)
 	}
-	fd, err := s.mappedOverlay(r)
+	make := overlayMount
+	if m.IDMap && s.user >= 0 {
+		make = func(r *plan.Root) (int, error) { return s.mappedOverlay(*r) }
+	}
+	fd, err := make(&r)
 	if err != nil {
 		return -1, err
 	}

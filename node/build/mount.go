@@ -15,6 +15,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-dev/sampan/node/container/plan/overlay"
 	"github.com/sampan-dev/sampan/node/image"
 )
 
@@ -132,9 +133,8 @@ func (m *mounted) overlay(lower []string, upper, at string) (string, error) {
 		}
 		lower = []string{empty}
 	}
-	data := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + upper + ",workdir=" + work
-	if err := unix.Mount("overlay", root, "overlay", unix.MS_NODEV|unix.MS_NOSUID, data); err != nil {
-		return "", fmt.Errorf("overlay: %w", err)
+	if err := overlay.Mount(root, unix.MS_NODEV|unix.MS_NOSUID, lower, upper, work); err != nil {
+		return "", err
 	}
 	m.undo = append(m.undo, func() error { return unix.Unmount(root, unix.MNT_DETACH) })
 	return root, nil

@@ -15,6 +15,7 @@ import (
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-dev/sampan/node/container/plan/overlay"
 	"github.com/sampan-dev/sampan/node/image"
 )
 
@@ -63,7 +64,7 @@ func (v *view) mount(lower []string) error {
 	dir := filepath.Join(work.path, "root")
 	err = os.Mkdir(dir, 0o700)
 	if err == nil {
-		err = unix.Mount("overlay", dir, "overlay", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID, "lowerdir="+strings.Join(lower, ":"))
+		err = overlay.Mount(dir, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID, lower, "", "")
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("overlay of %d layers: %w", len(lower), err), work.close())

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/node/container/cgroup"
+	"github.com/sampan-dev/sampan/node/container/plan/overlay"
 )
 
 // OCI is the core of an OCI runtime's command line (runtime-spec 1.3, runtime.md):
@@ -82,7 +83,7 @@ func (o *OCI) runtime() *Runtime {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Runtime{cfg: Config{Root: o.Root, Run: o.Root, Keeper: o.Keeper, Cgroup: o.Cgroup, Log: log}, log: log}
+	return &Runtime{cfg: Config{Root: o.Root, Run: o.Root, Keeper: o.Keeper, Cgroup: o.Cgroup, Log: log}, log: log, named: !overlay.Appends()}
 }
 
 // Create is `create`: the container is ready, and its program has not begun.

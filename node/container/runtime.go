@@ -25,6 +25,7 @@ import (
 	"github.com/sampan-dev/sampan/internal/keylock"
 	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/container/plan"
+	"github.com/sampan-dev/sampan/node/container/plan/overlay"
 	"github.com/sampan-dev/sampan/node/container/seccomp"
 )
 
@@ -60,7 +61,9 @@ type Runtime struct {
 	cfg     Config
 	log     *slog.Logger
 	filters seccomp.Cache
-	keeper  *keeperLink
+	// named is plan.Root.Named of every container.
+	named  bool
+	keeper *keeperLink
 
 	mu         sync.Mutex
 	containers map[string]*container
@@ -90,7 +93,7 @@ func Open(cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("container runtime: run %q is too long for a socket's path of %d bytes", cfg.Run, maxSocketPath)
 	}
 	r := &Runtime{
-		cfg: cfg, log: cfg.Log,
+		cfg: cfg, log: cfg.Log, named: !overlay.Appends(),
 		containers: map[string]*container{}, sandboxes: map[string]*Sandbox{}, creating: map[string]bool{}, parents: map[string]int{},
 	}
 	for _, dir := range []string{cfg.Root, cfg.Run, r.sandboxRoot()} {

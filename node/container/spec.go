@@ -180,7 +180,7 @@ func (r *Runtime) planRoot(p *plan.Plan, cfg *CreateConfig) error {
 	ro := f.ReadOnly || cfg.Spec.Root != nil && cfg.Spec.Root.Readonly
 	p.Root = plan.Root{
 		Lower: f.Lower, Upper: f.Upper, Work: f.Work, Path: f.Path, Readonly: ro,
-		Mountpoint: filepath.Join(r.runDir(cfg.ID), "rootfs"), Propagation: propagation,
+		Mountpoint: filepath.Join(r.runDir(cfg.ID), "rootfs"), Propagation: propagation, Named: r.named,
 	}
 	if f.Path == "" && f.Upper == "" {
 		// An overlay wants an upper directory or two lower ones.

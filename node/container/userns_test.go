@@ -1,6 +1,7 @@
 package container
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -186,9 +187,17 @@ func everything() *specs.LinuxCapabilities {
 	return &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all, Inheritable: all}
 }
 
-// Layers of an image that is a volume are shown by the mapping, one or several.
+// Layers of an image that is a volume are shown by the mapping, one or several, also
+// where the kernel takes them by mount(2) only.
 func TestMappedImageVolume(t *testing.T) {
+	for _, named := range []bool{false, true} {
+		t.Run(fmt.Sprintf("named %v", named), func(t *testing.T) { mappedImageVolume(t, named) })
+	}
+}
+
+func mappedImageVolume(t *testing.T, named bool) {
 	b := newBox(t)
+	b.named = named
 	sb := b.sandbox(SandboxConfig{ID: "pod", Hostname: "pod", UserNS: mappings(), Sysctls: map[string]string{"user.max_uts_namespaces": "7"}})
 	lower := []string{t.TempDir(), t.TempDir()}
 	for i, dir := range lower {

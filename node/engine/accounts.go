@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
+	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-dev/sampan/node/container/plan/overlay"
 	"github.com/sampan-dev/sampan/node/engine/spec"
 )
 
@@ -68,15 +69,20 @@ func readAccounts(lower []string) (spec.Accounts, error) {
 // cannot be followed.
 func openLayers(lower []string) (int, error) {
 	if len(lower) == 1 {
-		return unix.Open(lower[0], unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		return openDir(lower[0])
+	}
+	if !overlay.Appends() {
+		return openNamed(lower)
 	}
 	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("open overlay: %w", err)
 	}
 	defer unix.Close(fs)
-	if err := setLayers(fs, lower); err != nil {
-		return -1, fmt.Errorf("set the layers of an overlay: %w", err)
+	for _, dir := range lower {
+		if err := unix.FsconfigSetString(fs, "lowerdir+", dir); err != nil {
+			return -1, fmt.Errorf("add layer %q to an overlay: %w", dir, err)
+		}
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return -1, fmt.Errorf("make overlay: %w", err)
@@ -88,18 +94,39 @@ func openLayers(lower []string) (int, error) {
 	return root, nil
 }
 
-// setLayers names them one by one, and in one string to kernels before 6.5.
-func setLayers(fs int, lower []string) error {
-	for _, dir := range lower {
-		err := unix.FsconfigSetString(fs, "lowerdir+", dir)
-		if errors.Is(err, unix.EINVAL) {
-			return unix.FsconfigSetString(fs, "lowerdir", strings.Join(lower, ":"))
-		}
-		if err != nil {
-			return err
-		}
+// openNamed is for kernels where an overlay of many layers needs a name: it has one in
+// a mount namespace of its own, which ends with the thread that made it.
+func openNamed(lower []string) (int, error) {
+	type opened struct {
+		fd  int
+		err error
 	}
-	return nil
+	got := make(chan opened, 1)
+	go func() {
+		runtime.LockOSThread() // for good: the thread is of no more use
+		fd, err := mountPrivately(lower)
+		got <- opened{fd, err}
+	}()
+	o := <-got
+	return o.fd, o.err
+}
+
+func mountPrivately(lower []string) (int, error) {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return -1, fmt.Errorf("make a mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return -1, fmt.Errorf("make all mounts private: %w", err)
+	}
+	// Over one of the layers, which nobody else sees.
+	if err := overlay.Mount(lower[0], unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, lower, "", ""); err != nil {
+		return -1, err
+	}
+	return openDir(lower[0])
+}
+
+func openDir(dir string) (int, error) {
+	return unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }
 
 // readWithin reads a regular file below root; nil when there is none.

@@ -109,6 +109,9 @@ type Root struct {
 	Mapped bool
 	// Propagation of the root mount, as MS_* flags.
 	Propagation uintptr
+	// Named says that the kernel takes the layers of an overlay, of the root as of a
+	// volume, by mount(2) only, which needs a name for the mount: see package overlay.
+	Named bool
 }
 
 // Mount is one entry of the mount list, already translated to kernel flags.

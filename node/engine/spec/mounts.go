@@ -166,7 +166,7 @@ func imageVolume(m *rt.Mount, dst string, lower []string) (specs.Mount, error) {
 		return specs.Mount{Destination: dst, Type: "bind", Source: lower[0], Options: []string{"bind", "rprivate", "ro"}}, nil
 	}
 	options := []string{"ro"}
-	for _, dir := range lower { // one by one: a single string has a limit (Linux 6.5)
+	for _, dir := range lower { // one by one: a single string has a limit
 		options = append(options, "lowerdir+="+dir)
 	}
 	return specs.Mount{Destination: dst, Type: "overlay", Source: "overlay", Options: options}, nil

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/sampan-dev/sampan/node/container/plan"
+	"github.com/sampan-dev/sampan/node/container/plan/overlay"
 )
 
 // Init is the first process of a container. It builds the container's world, says
@@ -77,10 +78,13 @@ func fits(p *plan.Plan) error {
 	case len(p.Process.Args) == 0 || p.Process.Args[0] == "":
 		return fmt.Errorf("%w: no command", ErrStage)
 	}
+	if _, err := overlay.Data(p.Root.Lower, p.Root.Upper, p.Root.Work); p.Root.Named && err != nil {
+		return fmt.Errorf("%w: %w", ErrStage, err)
+	}
 	dev := 0
 	for i := range p.Mounts {
 		m := &p.Mounts[i]
-		if m.IDMap || m.Bind && m.Dir == m.File {
+		if m.IDMap || m.Bind && m.Dir == m.File || m.Type == "overlay" && p.Root.Named {
 			return fmt.Errorf("%w: mount on %q", ErrStage, m.Target)
 		}
 		if isDev(m) {

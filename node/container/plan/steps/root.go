@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/sampan-dev/sampan/node/container/plan"
+	"github.com/sampan-dev/sampan/node/container/plan/overlay"
 )
 
 // buildRoot mounts the root and everything in it. Each target is found from the
@@ -22,7 +23,7 @@ func (w *world) buildRoot() {
 	if r.Path != "" {
 		w.root = w.sys(sysOpenTree, u(atFdcwd), w.str(r.Path), n(openTreeClone|openTreeCloexec|atRecursive)).keep()
 	} else {
-		w.root = w.filesystem("overlay", "overlay", layers(r), 0)
+		w.root = w.overlay(r)
 	}
 	at := w.sys(syscall.SYS_OPENAT, u(atFdcwd), w.str(r.Mountpoint), n(oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC), n(0)).keep()
 	w.attach(w.root, at)
@@ -50,8 +51,20 @@ func (w *world) privateParent(name string) {
 	}
 }
 
-// layers are the options of an overlay; one a layer, so that there is no limit of
-// a page for all of them (Linux 6.5).
+// overlay makes the root of layers. Where these go by mount(2) only, it has a name for
+// a moment: fits has seen to it that theirs are not too long.
+func (w *world) overlay(r *plan.Root) value {
+	if !r.Named {
+		return w.filesystem("overlay", "overlay", layers(r), 0)
+	}
+	data, _ := overlay.Data(r.Lower, r.Upper, r.Work)
+	w.sys(syscall.SYS_MOUNT, w.str("overlay"), w.str(r.Mountpoint), w.str("overlay"), n(0), w.str(data))
+	root := w.sys(sysOpenTree, u(atFdcwd), w.str(r.Mountpoint), n(openTreeClone|openTreeCloexec)).keep()
+	w.sys(syscall.SYS_UMOUNT2, w.str(r.Mountpoint), n(syscall.MNT_DETACH))
+	return root
+}
+
+// layers are the options of an overlay, one a layer.
 func layers(r *plan.Root) []string {
 	var out []string
 	for _, l := range r.Lower {
