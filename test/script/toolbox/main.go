@@ -50,14 +50,6 @@ func run(name string, args []string) error {
 		}
 		fmt.Println(strings.Join(args[1:], " "))
 		os.Exit(code)
-	case "later": // later DURATION COMMAND...
-		d, err := time.ParseDuration(args[0])
-		if err != nil {
-			return err
-		}
-		fmt.Println("later")
-		time.Sleep(d)
-		return run(args[1], args[2:])
 	case "echo":
 		fmt.Println(strings.Join(args, " "))
 	case "env":
@@ -72,9 +64,9 @@ func run(name string, args []string) error {
 	case "prompt": // asks for a name, without a new line
 		return prompt()
 	case "said": // until a signal, and say which
-		fmt.Println("waiting")
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
+		fmt.Println("waiting") // whoever reads it may send one
 		fmt.Println("got", <-c)
 		os.Exit(3)
 	case "get": // get URL
