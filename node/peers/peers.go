@@ -34,6 +34,14 @@ const protocol = 83
 // interface that went down takes its routes along.
 const resync = time.Minute
 
+// Comparing costs what there are of nodes, and while nodes come in thousands each of
+// them asks for it: the routes rest for calm times as long as the last comparison
+// took, and for mostCalm at most.
+const (
+	calm     = 10
+	mostCalm = 5 * time.Second
+)
+
 // maxRoutes bounds the routes of one node; upstream's largest cluster has 5,000 nodes.
 const maxRoutes = 1 << 16
 
@@ -99,7 +107,13 @@ func (p *Peers) Run(ctx context.Context) error {
 	again := time.NewTicker(resync)
 	defer again.Stop()
 	for {
+		began := time.Now()
 		p.align(handle)
+		select {
+		case <-time.After(min(calm*time.Since(began), mostCalm)):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 		select {
 		case <-p.wake:
 		case <-again.C:
