@@ -26,10 +26,12 @@ func (r *Registrar) renew(ctx context.Context) error {
 			r.lease.object = got
 			return nil
 		}
-		r.lease.object = nil
 		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+			// It is as we know it, or a conflict will tell: a server that is too busy
+			// for one write isn't asked to read, too.
 			return fmt.Errorf("update lease: %w", err)
 		}
+		r.lease.object = nil
 	}
 	return r.obtain(ctx)
 }
