@@ -3,7 +3,7 @@
 // API keeps. It prints a table; absolute times belong to the machine, ratios to
 // the program. It runs as root in a network namespace of its own.
 //
-//	go run ./test/bench [-only oci,cri,density,start,pods,idle,writes,requests,lists,watches,storm,schedule,size]
+//	go run ./test/bench [-only oci,cri,density,start,pods,idle,writes,requests,lists,watches,storm,schedule,scale,size]
 package main
 
 import (
@@ -30,14 +30,14 @@ type measurement struct {
 
 var measurements = []measurement{
 	{"oci", oci}, {"cri", criCase}, {"density", density}, {"start", start}, {"pods", pods}, {"idle", idle}, {"writes", writes}, {"requests", requests}, {"lists", lists}, {"watches", watches},
-	{"storm", storm}, {"schedule", schedule}, {"size", weight},
+	{"storm", storm}, {"schedule", schedule}, {"scale", scale}, {"size", weight},
 }
 
 // inside marks the process that is in the namespace already.
 const inside = "SAMPAN_BENCH_INSIDE"
 
 func main() {
-	only := flag.String("only", "", "comma-separated: oci, cri, density, start, pods, idle, writes, requests, lists, watches, storm, schedule, size")
+	only := flag.String("only", "", "comma-separated: oci, cri, density, start, pods, idle, writes, requests, lists, watches, storm, schedule, scale, size")
 	flag.Parse()
 	if os.Getenv(serving) != "" {
 		if err := serve(context.Background()); err != nil {

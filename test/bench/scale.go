@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/client/informer"
+)
+
+var (
+	scaleNodes = flag.Int("nodes", 5000, "scale: how many hollow nodes")
+	scalePods  = flag.Int("pods", 50_000, "scale: how many pods")
+	scaleLimit = flag.Duration("limit", 12*time.Minute, "scale: when to stop and tell what was reached")
+)
+
+const (
+	// perDeployment is the size of upstream's large deployments.
+	perDeployment = 250
+	// outstanding is how many pods may be on their way: one more deployment is made
+	// when there are fewer, as a test that has a rate would.
+	outstanding = 1000
+	// restFor is how long nothing happens, in the end, but heartbeats.
+	restFor = 30 * time.Second
+	// hollowLabel is what hollow nodes have.
+	hollowLabel = "hollow.sampan.dev/node"
+)
+
+// scaled is a cluster of hollow nodes and what is seen of it.
+type scaled struct {
+	*cluster
+	nodes       *exec.Cmd
+	ready, lost atomic.Int64 // nodes that are; how often one stopped to be
+	running     atomic.Int64 // pods that are ready
+	changed     chan struct{}
+	readyOf     map[string]int64 // only the informer's goroutine
+}
+
+// scale joins hollow nodes and fills them with pods, and measures what the API
+// answers meanwhile, whether heartbeats are kept, and what it all weighs. It tells
+// what was reached when its time is over.
+func scale(whole context.Context) (rows []row, err error) {
+	ctx, cancel := context.WithTimeout(whole, *scaleLimit)
+	defer cancel()
+	c, err := up(whole, "--cluster-cidr", "10.128.0.0/9", "--pod-cidr", "10.128.0.0/24")
+	if err != nil {
+		return nil, err
+	}
+	s := &scaled{cluster: c, changed: make(chan struct{}, 1), readyOf: map[string]int64{}}
+	defer func() { err = errors.Join(err, s.end(whole)) }()
+	following, stop := context.WithCancel(whole)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer stop()
+	all.Go(func() { s.followNodes(following) })
+	all.Go(func() { s.followDeployments(following) })
+	before, err := s.reading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.join(whole); err != nil {
+		return nil, err
+	}
+	part, last, err := s.phase(ctx, fmt.Sprintf("%d hollow nodes", *scaleNodes), before, func(ctx context.Context) string {
+		s.until(ctx, func() bool { return s.ready.Load() >= int64(*scaleNodes) })
+		return fmt.Sprintf("%d Ready", s.ready.Load())
+	})
+	if rows = append(rows, part...); err != nil {
+		return rows, err
+	}
+	part, last, err = s.phase(ctx, fmt.Sprintf("%d pods in deployments of %d", *scalePods, perDeployment), last, s.fill)
+	if rows = append(rows, part...); err != nil {
+		return rows, err
+	}
+	part, _, err = s.phase(whole, "at rest", last, func(ctx context.Context) string {
+		_ = pause(ctx, restFor)
+		return fmt.Sprintf("%d nodes Ready, %d pods ready", s.ready.Load(), s.running.Load())
+	})
+	rows = append(rows, part...)
+	return append(rows, row{"load of the machine meanwhile", load(), ""}), err
+}
+
+// join starts the process of the nodes.
+func (s *scaled) join(ctx context.Context) error {
+	s.nodes = exec.CommandContext(ctx, binary, "hollow", "--nodes", strconv.Itoa(*scaleNodes), "--kubeconfig", s.dir+"/kubeconfig")
+	s.nodes.Stderr = os.Stderr
+	s.nodes.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	return s.nodes.Start()
+}
+
+// end stops the nodes and removes the cluster.
+func (s *scaled) end(ctx context.Context) error {
+	if s.nodes != nil && s.nodes.Process != nil {
+		_ = s.nodes.Process.Kill() // they have nothing to leave in order
+		_ = s.nodes.Wait()
+	}
+	return s.down(ctx)
+}
+
+// followNodes counts the hollow nodes that are ready.
+func (s *scaled) followNodes(ctx context.Context) {
+	nodes := informer.New(s.cluster, client.Nodes, informer.Options{LabelSelector: hollowLabel})
+	nodes.Subscribe(func(e informer.Event[*corev1.Node]) {
+		was, is := e.Old != nil && nodeReady(e.Old), e.New != nil && nodeReady(e.New)
+		switch {
+		case is && !was:
+			s.ready.Add(1)
+		case was && !is:
+			s.ready.Add(-1)
+			s.lost.Add(1)
+		}
+		s.wake()
+	})
+	_ = nodes.Run(ctx) // ends with ctx alone
+}
+
+func nodeReady(n *corev1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// followDeployments counts the pods that are ready.
+func (s *scaled) followDeployments(ctx context.Context) {
+	made := informer.New(s.cluster, client.Deployments, informer.Options{Namespace: metav1.NamespaceDefault})
+	made.Subscribe(func(e informer.Event[*appsv1.Deployment]) {
+		if e.New == nil {
+			return
+		}
+		now := int64(e.New.Status.ReadyReplicas)
+		s.running.Add(now - s.readyOf[e.New.Name])
+		s.readyOf[e.New.Name] = now
+		s.wake()
+	})
+	_ = made.Run(ctx)
+}
+
+func (s *scaled) wake() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// until waits for a condition, as long as ctx lasts.
+func (s *scaled) until(ctx context.Context, reached func() bool) {
+	for !reached() {
+		select {
+		case <-s.changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// fill makes deployments until there are all the pods, or the time is over.
+func (s *scaled) fill(ctx context.Context) string {
+	begin := time.Now()
+	asked := 0
+	for n := 0; asked < *scalePods && ctx.Err() == nil; n++ {
+		size := min(perDeployment, *scalePods-asked)
+		if _, err := client.Deployments.Create(ctx, s.cluster, fleet(n, int32(size))); err != nil { //nolint:gosec // at most perDeployment
+			return fmt.Sprintf("%d ready; the next deployment: %v", s.running.Load(), err)
+		}
+		asked += size
+		s.until(ctx, func() bool { return int64(asked)-s.running.Load() < outstanding })
+	}
+	s.until(ctx, func() bool { return s.running.Load() >= int64(*scalePods) })
+	return fmt.Sprintf("%d ready, %.0f a second", s.running.Load(), float64(s.running.Load())/time.Since(begin).Seconds())
+}
+
+// fleet is the n-th deployment.
+func fleet(n int, size int32) *appsv1.Deployment {
+	labels := map[string]string{"fleet": strconv.Itoa(n)}
+	return &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: fmt.Sprintf("fleet-%d", n)},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: &size, Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec: corev1.PodSpec{
+					NodeSelector: map[string]string{hollowLabel: "true"},
+					Containers: []corev1.Container{{Name: "main", Image: podImage, Resources: corev1.ResourceRequirements{
+						Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("10Mi")},
+					}}},
+				},
+			},
+		},
+	}
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sampan-dev/sampan/client"
+)
+
+// Series of the server's metrics.
+const (
+	seriesLatency = "apiserver_request_duration_seconds_bucket"
+	// seriesServed leaves out what a request waited for its turn: upstream's
+	// objective is about this one.
+	seriesServed = "apiserver_request_sli_duration_seconds_bucket"
+	seriesCount  = "apiserver_request_total"
+)
+
+// reading is what two processes have used and answered so far.
+type reading struct {
+	at            time.Time
+	server, nodes time.Duration // processor
+	lost          int64
+	heap          float64 // of the server
+	// total, served are requests by verb and by bucket's upper bound; verbs in the
+	// middle of their life (WATCH, CONNECT) are left out.
+	total, served map[string]map[float64]float64
+	// requests are by verb and resource, refused those with a code of 429 or more.
+	requests map[string]float64
+	refused  float64
+}
+
+// reading reads the server's metrics and what the processes have used.
+func (s *scaled) reading(ctx context.Context) (*reading, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	text, err := client.Raw(ctx, s.Transport, "/metrics")
+	if err != nil {
+		return nil, fmt.Errorf("read the server's metrics: %w", err)
+	}
+	r := &reading{at: time.Now(), server: processor(procOf(s.cmd.Process.Pid)), lost: s.lost.Load(),
+		total: map[string]map[float64]float64{}, served: map[string]map[float64]float64{}, requests: map[string]float64{}}
+	if s.nodes != nil {
+		r.nodes = processor(procOf(s.nodes.Process.Pid))
+	}
+	for line := range strings.Lines(string(text)) {
+		r.take(line)
+	}
+	return r, nil
+}
+
+func procOf(pid int) string { return "/proc/" + strconv.Itoa(pid) }
+
+func (r *reading) take(line string) {
+	name, rest, _ := strings.Cut(strings.TrimSpace(line), "{")
+	if heap, ok := strings.CutPrefix(name, "go_memstats_heap_alloc_bytes "); ok {
+		r.heap, _ = strconv.ParseFloat(heap, 64)
+	}
+	text, number, found := strings.Cut(rest, "} ")
+	value, err := strconv.ParseFloat(number, 64)
+	if !found || err != nil {
+		return
+	}
+	labels := map[string]string{}
+	for _, pair := range strings.Split(text, ",") {
+		k, v, _ := strings.Cut(pair, "=")
+		labels[k] = strings.Trim(v, `"`)
+	}
+	verb := labels["verb"]
+	if verb == "WATCH" || verb == "CONNECT" {
+		return
+	}
+	switch name {
+	case seriesLatency:
+		add(r.total, verb, labels["le"], value)
+	case seriesServed:
+		add(r.served, verb, labels["le"], value)
+	case seriesCount:
+		what := verb + " " + labels["resource"]
+		if labels["subresource"] != "" {
+			what += "/" + labels["subresource"]
+		}
+		r.requests[what] += value
+		if code, _ := strconv.Atoi(labels["code"]); code >= 429 {
+			r.refused += value
+		}
+	}
+}
+
+func add(to map[string]map[float64]float64, verb, bound string, value float64) {
+	le := math.Inf(1)
+	if bound != "+Inf" {
+		le, _ = strconv.ParseFloat(bound, 64)
+	}
+	if to[verb] == nil {
+		to[verb] = map[float64]float64{}
+	}
+	to[verb][le] += value
+}
+
+// phase runs a part of the measurement and tells what it cost.
+func (s *scaled) phase(ctx context.Context, name string, before *reading, run func(context.Context) string) ([]row, *reading, error) {
+	result := run(ctx)
+	after, err := s.reading(context.WithoutCancel(ctx))
+	if err != nil {
+		return []row{{name, result, ""}}, nil, err
+	}
+	took := after.at.Sub(before.at)
+	rows := []row{
+		{name, fmt.Sprintf("%s, after %.0f s", result, took.Seconds()), "all"},
+		{"  nodes that stopped being Ready", strconv.FormatInt(after.lost-before.lost, 10), "0"},
+		{"  requests that waited included, p50 and p99", latencies(before.total, after.total), ""},
+		{"  requests once it was their turn, p50 and p99", latencies(before.served, after.served), "p99 <= 1 s"},
+		{"  processor of the server, of the nodes", fmt.Sprintf("%.1f s, %.1f s", (after.server - before.server).Seconds(), (after.nodes - before.nodes).Seconds()), ""},
+		{"  requests, refused", fmt.Sprintf("%s; %.0f", mostOf(before.requests, after.requests), after.refused-before.refused), ""},
+	}
+	return append(rows, s.weighed(after)...), after, nil
+}
+
+// weighed is the memory of the two processes.
+func (s *scaled) weighed(r *reading) []row {
+	server, _ := field(procOf(s.cmd.Process.Pid)+"/status", "VmRSS:")
+	most, _ := field(procOf(s.cmd.Process.Pid)+"/status", "VmHWM:")
+	nodes, _ := field(procOf(s.nodes.Process.Pid)+"/status", "VmRSS:")
+	mostNodes, _ := field(procOf(s.nodes.Process.Pid)+"/status", "VmHWM:")
+	each := fmt.Sprintf("%.0f kB a node in the nodes' process", float64(nodes)/max(1, float64(s.ready.Load())))
+	if pods := s.running.Load(); pods > 0 {
+		each = fmt.Sprintf("%.1f kB a pod in the server's heap, %.1f kB in the nodes' memory, nodes included",
+			r.heap/1024/float64(pods), float64(nodes)/float64(pods))
+	}
+	return []row{
+		{"  memory of the server (heap), of the nodes, the most of both", fmt.Sprintf("%d MB (%.0f MB), %d MB, %d MB", server>>10, r.heap/(1<<20), nodes>>10, (most+mostNodes)>>10), "<= 8192 MB"},
+		{"  memory for each", each, ""},
+	}
+}
+
+// latencies are the percentiles between two readings, by verb: the upper bounds of
+// the buckets that they are in.
+func latencies(before, after map[string]map[float64]float64) string {
+	var parts []string
+	for _, verb := range slices.Sorted(maps.Keys(after)) {
+		bounds := slices.Sorted(maps.Keys(after[verb]))
+		grown := func(le float64) float64 { return after[verb][le] - before[verb][le] }
+		all := grown(math.Inf(1))
+		if all == 0 {
+			continue
+		}
+		at := func(part float64) string {
+			for _, le := range bounds {
+				if grown(le) >= part*all {
+					return bound(le, bounds)
+				}
+			}
+			return "?"
+		}
+		parts = append(parts, fmt.Sprintf("%s %s, %s", verb, at(0.5), at(0.99)))
+	}
+	return cmp.Or(strings.Join(parts, "; "), "none")
+}
+
+// bound is a bucket's upper bound in words.
+func bound(le float64, bounds []float64) string {
+	if math.IsInf(le, 1) && len(bounds) > 1 {
+		return fmt.Sprintf("> %g s", bounds[len(bounds)-2])
+	}
+	return fmt.Sprintf("<= %g s", le)
+}
+
+// mostOf is which requests there were most of.
+func mostOf(before, after map[string]float64) string {
+	grown := map[string]float64{}
+	for what, n := range after {
+		if n > before[what] {
+			grown[what] = n - before[what]
+		}
+	}
+	names := slices.SortedFunc(maps.Keys(grown), func(a, b string) int { return cmp.Or(cmp.Compare(grown[b], grown[a]), strings.Compare(a, b)) })
+	var parts []string
+	for _, name := range names[:min(len(names), 7)] {
+		parts = append(parts, fmt.Sprintf("%.0f %s", grown[name], name))
+	}
+	return strings.Join(parts, ", ")
+}
