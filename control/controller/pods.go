@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -68,13 +69,22 @@ func (p *Pods) DeleteAll(ctx context.Context, owner client.Object, pods []*corev
 	return AtOnce(len(pods), func(i int) error { return p.Delete(ctx, owner, pods[i]) })
 }
 
-// AtOnce calls do(0) to do(n-1) at the same time, waits for all and returns the
-// first failure in order.
+// atOnce is how many calls AtOnce has under way at a time: enough for writes to share
+// a sync of the disk, and so few that nodes get their word in beside a flood of pods.
+const atOnce = 32
+
+// AtOnce calls do(0) to do(n-1) at the same time, as far as there are not too many,
+// waits for all and returns the first failure in order.
 func AtOnce(n int, do func(i int) error) error {
 	errs := make([]error, n)
+	var next atomic.Int64
 	var all sync.WaitGroup
-	for i := range n {
-		all.Go(func() { errs[i] = do(i) })
+	for range min(n, atOnce) {
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				errs[i] = do(i)
+			}
+		})
 	}
 	all.Wait()
 	for _, err := range errs {
