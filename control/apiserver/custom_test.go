@@ -102,9 +102,9 @@ func (s *step) run(block string) string {
 		return block
 	}
 	seen := s.once(verb, path, strings.Join(body, "\n"), asked, headers)
-	for tries := 0; until != "" && !strings.Contains(seen, until); tries++ {
-		if tries > 500 {
-			s.t.Errorf("%s\nnot within 5 s; saw last:\n%s", said, seen)
+	for begin := time.Now(); until != "" && !strings.Contains(seen, until); {
+		if time.Since(begin) > patient {
+			s.t.Errorf("%s\nnot within %v; saw last:\n%s", said, patient, seen)
 			break
 		}
 		<-time.After(10 * time.Millisecond) // the server does it a moment later

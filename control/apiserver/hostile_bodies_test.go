@@ -194,7 +194,7 @@ func (w *world) send(c *http.Client, a attack) (int, string) {
 // server begins one or another thing by itself, but far fewer than there are attacks.
 func settled(t *testing.T, before int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before+slow/2; runtime.Gosched() {
+	for deadline := time.Now().Add(patient); runtime.NumGoroutine() > before+slow/2; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d goroutines before, %d after", before, runtime.NumGoroutine())
 		}
@@ -249,7 +249,7 @@ func (w *world) say(t *testing.T, head string) int {
 	t.Helper()
 	conn := w.dial("http/1.1")
 	defer conn.Close()
-	must(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	must(t, conn.SetDeadline(time.Now().Add(patient)))
 	go func() {
 		_, _ = io.WriteString(conn, head) // the server may hang up on the way
 		_ = conn.CloseWrite()

@@ -56,8 +56,7 @@ func TestRapidResetsAndSlowHeaders(t *testing.T) {
 	// What the server does of itself comes and goes by a few; a leak is one for each
 	// connection, or for each stream.
 	bound := before + slow/2
-	deadline := time.Now().Add(10 * time.Second)
-	for runtime.NumGoroutine() > bound && time.Now().Before(deadline) {
+	for deadline := time.Now().Add(patient); runtime.NumGoroutine() > bound && time.Now().Before(deadline); {
 		runtime.Gosched()
 	}
 	if after := runtime.NumGoroutine(); after > bound {

@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -165,11 +164,12 @@ func busy(t *testing.T) string {
 		code, _ := w.do(crowd, "GET", "/api", nil, nil)
 		return code == http.StatusTooManyRequests
 	})
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		w.do(w.as("admin", "system:masters"), "GET", "/api/v1/configmaps?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&timeoutSeconds=2", nil, nil)
-	})
-	defer watching.Wait()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+		w.url+"/api/v1/configmaps?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan", nil)
+	must(t, err)
+	watching, err := w.as("admin", "system:masters").Do(r)
+	must(t, err)
+	defer watching.Body.Close()
 	var text string
 	eventually(t, "somebody watches", func() bool {
 		text = scrape()

@@ -74,6 +74,10 @@ func TestComponentsReachOtherServers(t *testing.T) {
 	front.condition(front.as("admin", "system:masters"), "Passed", "all checks passed")
 	back.made(back.as("admin", "system:masters"), "/api/v1/namespaces", &corev1.Namespace{TypeMeta: typed("v1", "Namespace"), ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
 	own, ctx := front.own, t.Context()
+	eventually(t, "requests are handed on", func() bool {
+		_, err := own.List(ctx, target.Of(flunders, "shop"), metav1.ListOptions{})
+		return err == nil
+	})
 	all, one := target.Of(flunders, "shop"), target.Of(flunders, "shop").Object("f")
 	flunder := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "wares.example.com/v1", "kind": "Flunder",
 		"metadata": map[string]any{"name": "f", "finalizers": []any{"a.example.com/b"}}}}
@@ -111,7 +115,7 @@ func TestComponentsReachOtherServers(t *testing.T) {
 		case e := <-w.ResultChan():
 			obj := e.Object.(*unstructured.Unstructured)
 			seen += fmt.Sprintf("%s %s %v %v; ", e.Type, obj.GetName(), obj.GetLabels(), obj.GetDeletionTimestamp() != nil)
-		case <-time.After(10 * time.Second):
+		case <-time.After(patient):
 			t.Fatalf("saw only %s", seen)
 		}
 	}
@@ -131,7 +135,7 @@ func TestComponentsReachOtherServers(t *testing.T) {
 	if _, err := own.Watch(ctx, all, metav1.ListOptions{}); !apierrors.IsServiceUnavailable(err) {
 		t.Errorf("a watch of a server that is down: %v", err)
 	}
-	if took := time.Since(begin); took > 10*time.Second {
+	if took := time.Since(begin); took > patient/2 { // they are given a minute to answer
 		t.Errorf("it took %v", took)
 	}
 }
@@ -139,7 +143,7 @@ func TestComponentsReachOtherServers(t *testing.T) {
 // drained waits for the end of a watch.
 func drained(t *testing.T, w watch.Interface) {
 	t.Helper()
-	late := time.After(10 * time.Second)
+	late := time.After(patient)
 	for {
 		select {
 		case _, open := <-w.ResultChan():
@@ -164,7 +168,7 @@ func TestSilentServer(t *testing.T) {
 	s.say = func(http.ResponseWriter, *http.Request) { <-silence }
 	w.register(admin, s.ca.PEM(), int32(s.at.Port()))
 	w.condition(admin, "FailedDiscoveryCheck", "failing or missing response from https://wares.shop.svc:")
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patient) // it is silent until the end
 	defer cancel()
 	for _, path := range []string{"/apis", "/apis/apps/v1", "/openapi/v3", "/openapi/v2", "/api/v1/namespaces/shop/services", "/apis/wares.example.com/v1/flunders"} {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+path, nil)

@@ -80,6 +80,7 @@ type Server struct {
 	handler   http.Handler
 	ready     chan struct{}
 	stopping  chan struct{}
+	grace     time.Duration // shutdownWait, but in tests
 }
 
 // New checks cfg and puts the parts together; nothing runs yet, but Handler and
@@ -90,7 +91,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	calls := timed(cfg.Store, cfg.Kinds)
 	cfg.Store = calls
-	s := &Server{cfg: cfg, ready: make(chan struct{}), stopping: make(chan struct{}), metrics: newMetrics()}
+	s := &Server{cfg: cfg, ready: make(chan struct{}), stopping: make(chan struct{}), grace: shutdownWait, metrics: newMetrics()}
 	s.metrics.registry.MustRegister(calls.seconds, calls.asked, calls.failed)
 	var err error
 	s.addresses, err = serviceip.New(serviceip.Config{Ranges: cfg.ServiceRanges, List: s.services,
@@ -248,7 +249,7 @@ func (s *Server) listen(ctx context.Context) error {
 		defer close(stopped)
 		<-ctx.Done()
 		close(s.stopping)
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.grace)
 		defer cancel()
 		if srv.Shutdown(grace) != nil {
 			_ = srv.Close() // watches do not end by themselves
