@@ -16,7 +16,7 @@ import (
 )
 
 // patience bounds the wait for an event: generous, since only a failure uses it.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // Run is the exam of a transport to a server that has the namespace "default"
 // and lets the caller do everything. Each part uses names of its own.

@@ -104,7 +104,7 @@ func TestLocked(t *testing.T) {
 	if !errors.Is(err, etcd.ErrLocked) || !strings.Contains(err.Error(), "process "+strconv.Itoa(os.Getpid())+" ") {
 		t.Errorf("second server: %v", err)
 	}
-	if took := time.Since(begin); took > time.Second {
+	if took := time.Since(begin); took > 20*time.Second { // it does not wait for the other to end
 		t.Errorf("refused after %v", took)
 	}
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // patience bounds every wait of the exam; a store that needs longer has failed.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // Run examines the stores that open returns. Each part of the exam opens its
 // own, empty one; open arranges for it to be closed when its test ends.
