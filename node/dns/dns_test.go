@@ -223,7 +223,7 @@ func TestListen(t *testing.T) {
 	serve(t, Config{Listen: []string{addr}}, cluster()...)
 	for _, network := range []string{"udp", "tcp"} {
 		var r *wire.Msg
-		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
 			if r, _, err = (&wire.Client{Net: network}).Exchange(question("web.default.svc.cluster.local.", "A"), addr); err == nil {
 				break
 			}
