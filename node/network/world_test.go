@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -155,7 +156,7 @@ func (w *world) seenAs(from space, source, ip netip.Addr, port uint16) string {
 	w.t.Helper()
 	var answer []byte
 	w.must(within(from.ns, func() error {
-		ctx, cancel := context.WithTimeout(w.t.Context(), 3e9)
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 		defer cancel()
 		d := &net.Dialer{}
 		if source.IsValid() {

@@ -119,7 +119,7 @@ func TestLoopbackIsNotForOthers(t *testing.T) {
 	}
 	expect := func(from pod, want string) {
 		t.Helper()
-		w.patience = 5 * time.Second
+		w.patience = time.Minute
 		if want == "timeout" {
 			w.patience = 300 * time.Millisecond
 		}

@@ -51,7 +51,7 @@ func newWorld(t testing.TB) *world {
 	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
 		t.Skip("the kernel has no IPv6")
 	}
-	w := &world{t: t, host: newSpace(t), outside: newSpace(t), api: clienttest.NewMemory(), patience: 5 * time.Second}
+	w := &world{t: t, host: newSpace(t), outside: newSpace(t), api: clienttest.NewMemory(), patience: time.Minute}
 	w.must(within(w.host, func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.Flags = "br0", net.FlagUp
