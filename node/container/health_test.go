@@ -25,8 +25,12 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	signal(syscall.SIGSTOP)
-	for try := 0; try < 100000; try++ { // its threads stop one by one
-		if b, err := os.ReadFile("/proc/" + itoa(pid) + "/stat"); err != nil || strings.Contains(string(b), ") T ") {
+	for wait := b.context(); ; { // its threads stop one by one
+		stat, err := os.ReadFile("/proc/" + itoa(pid) + "/stat")
+		if err != nil || wait.Err() != nil {
+			t.Fatalf("it does not stop: %q, %v", stat, err)
+		}
+		if strings.Contains(string(stat), ") T ") {
 			break
 		}
 	}
@@ -40,12 +44,12 @@ func TestCheck(t *testing.T) {
 		t.Errorf("a keeper that goes on: %v", err)
 	}
 	signal(syscall.SIGKILL)
-	for try := 0; ; try++ { // the first may meet the one that is dying
-		err := b.Check(b.context())
+	for wait := b.context(); ; { // the first may meet the one that is dying
+		err := b.Check(wait)
 		if err == nil {
 			break
 		}
-		if try == 1000 {
+		if wait.Err() != nil {
 			t.Fatalf("no successor: %v", err)
 		}
 	}

@@ -73,6 +73,9 @@ func (l logTo) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// patience bounds whatever is waited for: it ends what hangs, and is no measure.
+const patience = time.Minute
+
 // home is one place where Runtimes live, one after the other.
 type home struct {
 	t   testing.TB
@@ -120,7 +123,7 @@ func (h *home) clean() {
 		h.t.Error(err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for _, s := range r.List() {
 		if err := r.Remove(ctx, s.ID); err != nil {
@@ -193,7 +196,7 @@ func (b *box) config(id string, spec *specs.Spec) CreateConfig {
 }
 
 func (b *box) context() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	b.t.Cleanup(cancel)
 	return ctx
 }

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Many containers at once, twice; afterwards the keeper holds no more descriptors
-// than before.
+// Many containers at once, twice; afterwards the keeper comes to hold no more
+// descriptors than before.
 func TestMany(t *testing.T) {
 	b := newBox(t)
 	b.sandbox(SandboxConfig{ID: "pod"})
@@ -43,7 +43,10 @@ func TestMany(t *testing.T) {
 	round()
 	before := fds()
 	round()
-	if after := fds(); after > before {
-		t.Errorf("the keeper had %d descriptors and has %d", before, after)
+	// It closes its end of a call after the answer: what goes on growing is a leak.
+	for ctx, after := b.context(), fds(); after > before; after = fds() {
+		if ctx.Err() != nil {
+			t.Fatalf("the keeper had %d descriptors and has %d", before, after)
+		}
 	}
 }

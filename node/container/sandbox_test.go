@@ -44,10 +44,10 @@ func TestSandboxIsShared(t *testing.T) {
 		t.Errorf("second saw %q, want %q", out, want)
 	}
 	var text string
-	for range 200 { // until the server listens
-		c, err := b.DialIn(b.context(), "pod", "localhost:8080")
+	for ctx := b.context(); ; { // until the server listens
+		c, err := b.DialIn(ctx, "pod", "localhost:8080")
 		if err != nil {
-			if !strings.Contains(err.Error(), "refused") {
+			if ctx.Err() != nil || !strings.Contains(err.Error(), "refused") {
 				t.Fatal(err)
 			}
 			continue

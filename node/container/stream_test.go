@@ -75,7 +75,7 @@ func newPipe(t testing.TB, b *box, id string) (input, *output) {
 	t.Helper()
 	r, w := io.Pipe()
 	out := newOutput(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	go func() {
 		err := b.Attach(ctx, id, r, out, out, nil)
 		r.CloseWithError(fmt.Errorf("attachment is over: %w", errors.Join(err, io.EOF)))

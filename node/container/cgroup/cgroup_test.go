@@ -48,7 +48,7 @@ func newGroup(t *testing.T, r *specs.LinuxResources) *Group {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := g.Remove(ctx); err != nil {
 			t.Error(err)
