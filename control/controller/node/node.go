@@ -85,6 +85,7 @@ func (*Controller) Reads() []schema.GroupVersionResource {
 func (*Controller) Writes() []reconcile.Write {
 	return []reconcile.Write{
 		{Resource: client.Nodes.GroupVersionResource, Part: "spec.taints[node.kubernetes.io]"},
+		{Resource: client.Nodes.GroupVersionResource, Part: "metadata.labels[beta.kubernetes.io]"},
 		{Resource: client.Nodes.GroupVersionResource, Part: "status.conditions[silent node]"},
 		{Resource: client.Pods.GroupVersionResource, Part: "status.conditions[Ready, node lost]"},
 	}
@@ -148,6 +149,9 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	if err := c.pulses.once(node, func() error { return c.unreadyPods(ctx, node) }); err != nil {
 		return 0, err
 	}
+	if wrote, err := c.label(ctx, node); wrote || err != nil {
+		return grace, err // the node as it is now comes back as an event
+	}
 	wait, err := c.taint(ctx, node, health, now)
 	if err != nil {
 		return 0, err
@@ -188,11 +192,12 @@ func (c *Controller) writeSilence(ctx context.Context, node *corev1.Node, status
 	return nil
 }
 
-// unreadyPods takes the pods of a node that is not ready out of service.
+// unreadyPods takes the pods of a node that is silent out of service, those too that are
+// going: nobody knows whether they still serve.
 func (c *Controller) unreadyPods(ctx context.Context, node *corev1.Node) error {
 	for _, pod := range controller.OnNode(c.pods, node.Name) {
 		ready, _ := controller.Ready(pod)
-		if !ready || pod.DeletionTimestamp != nil {
+		if !ready {
 			continue
 		}
 		next := *pod.Status.DeepCopy()

@@ -65,11 +65,11 @@ func (p *pulses) silent(node *corev1.Node, now time.Time) (bool, time.Duration) 
 	return left <= 0, left
 }
 
-// once runs do for each time that a node has ceased to be ready, until it
-// succeeds.
+// once runs do for each time that a node has been given up, until it succeeds. A node
+// that says itself that it is not ready speaks for its pods as well.
 func (p *pulses) once(node *corev1.Node, do func() error) error {
 	c := conditionOf(&node.Status, corev1.NodeReady)
-	if c == nil || c.Status == corev1.ConditionTrue {
+	if c == nil || c.Status != corev1.ConditionUnknown {
 		return nil
 	}
 	p.mu.Lock()

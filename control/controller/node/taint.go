@@ -96,7 +96,7 @@ func own(t corev1.Taint) bool {
 // has to wait its turn may start.
 func (c *Controller) taint(ctx context.Context, node *corev1.Node, health state, now time.Time) (wait time.Duration, err error) {
 	evict := evicting(node)
-	if evict != "" && !has(node, evict) {
+	if evict != "" && !evicted(node) { // one taint is swapped for the other at once
 		if allowed, in := c.zones.admit(node, health, now); !allowed {
 			evict, wait = "", in
 		}
@@ -122,10 +122,15 @@ func (c *Controller) taint(ctx context.Context, node *corev1.Node, health state,
 	if _, err := client.Nodes.Patch(ctx, c.transport, at, client.Patch{Type: types.MergePatchType, Data: data}); err != nil {
 		return 0, fmt.Errorf("taint node %q: %w", node.Name, err)
 	}
-	if evict != "" && !has(node, evict) {
+	if evict != "" && !evicted(node) {
 		measure.From(ctx).NodeEvicted(zoneKey(zoneOf(node)))
 	}
 	return wait, nil
+}
+
+// evicted says whether the node's pods have been told to leave already.
+func evicted(node *corev1.Node) bool {
+	return has(node, corev1.TaintNodeNotReady) || has(node, corev1.TaintNodeUnreachable)
 }
 
 func has(node *corev1.Node, key string) bool {

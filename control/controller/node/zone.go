@@ -14,20 +14,21 @@ import (
 const (
 	// apart is the time between the evictions of two nodes of one zone.
 	apart = 10 * time.Second
-	// slowly is that time while a zone of a large cluster is partly disrupted;
-	// in a small one nobody is evicted then.
+	// slowly is that time while a large zone is partly disrupted; in a small one
+	// nobody is evicted then.
 	slowly = 100 * time.Second
-	// large is how many nodes a large cluster has, at least.
+	// large is how many nodes the zone of a large cluster has, at least.
 	large = 51
 	// disruption is the share of nodes not ready that makes a zone partly
 	// disrupted, and fewNodes how many there must be at least.
 	disruption = 0.55
 	fewNodes   = 3
+	// aside is the label of a node that does not count for how its zone is.
+	aside = "node.kubernetes.io/exclude-disruption"
 )
 
 // state is how the cluster's nodes are, by zone.
 type state struct {
-	nodes  int
 	ready  map[string]int
 	lost   map[string]int
 	cutOff bool // no node is ready anywhere
@@ -50,6 +51,7 @@ type zones struct {
 type member struct {
 	zone  string
 	ready bool
+	aside bool
 }
 
 func newZones() zones {
@@ -71,7 +73,8 @@ func (z *zones) note(name string, node *corev1.Node) {
 	if node == nil {
 		return
 	}
-	is := member{zoneOf(node), isReady(node)}
+	_, excluded := node.Labels[aside]
+	is := member{zoneOf(node), isReady(node), excluded}
 	z.known[name] = is
 	z.count(is, 1)
 	if !is.ready {
@@ -81,6 +84,9 @@ func (z *zones) note(name string, node *corev1.Node) {
 
 // count adds by to the nodes like m. The caller holds the lock.
 func (z *zones) count(m member, by int) {
+	if m.aside {
+		return
+	}
 	in := z.lost
 	if m.ready {
 		in = z.ready
@@ -95,8 +101,8 @@ func (z *zones) judge() state {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return state{
-		nodes: len(z.known), ready: maps.Clone(z.ready), lost: maps.Clone(z.lost),
-		cutOff: len(z.known) > 0 && len(z.ready) == 0,
+		ready: maps.Clone(z.ready), lost: maps.Clone(z.lost),
+		cutOff: len(z.lost) > 0 && len(z.ready) == 0,
 	}
 }
 
@@ -146,7 +152,7 @@ func (z *zones) admit(node *corev1.Node, s state, now time.Time) (bool, time.Dur
 	zone, pace := zoneOf(node), apart
 	lost, ready := s.lost[zone], s.ready[zone]
 	if ready > 0 && lost >= fewNodes && float64(lost)/float64(lost+ready) >= disruption {
-		if s.nodes < large {
+		if lost+ready < large {
 			return false, 0
 		}
 		pace = slowly
