@@ -2,6 +2,7 @@ package all
 
 import (
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/nodeipam"
 	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/reconcile"
 )
@@ -34,6 +36,7 @@ func Declared() ([]Declaration, error) {
 		Transport: func(string) client.Transport { return nil },
 		Kinds:     controller.NewKinds(), Log: slog.New(slog.DiscardHandler),
 		Authority: &pki.Authority{}, TokenKey: &pki.TokenKey{}, RootCA: []byte("of no cluster"),
+		NodeRanges: nodeipam.Config{Clusters: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
 	})
 	if err != nil {
 		return nil, err
