@@ -49,3 +49,10 @@ func (cfg *Config) unified() bool {
 	_, err := os.Stat(filepath.Join(cfg.CgroupMount, "cgroup.controllers"))
 	return err == nil
 }
+
+// killsTogether says whether a container that is out of memory loses all its processes
+// at once: where the kernel can (cgroup v2), unless singleProcessOOMKill says otherwise.
+func (cfg *Config) killsTogether() bool {
+	single := cfg.Kubelet.SingleProcessOOMKill
+	return cfg.unified() && (single == nil || !*single)
+}
