@@ -11,6 +11,10 @@ import (
 	"github.com/sampan-dev/sampan/internal/frugal"
 )
 
+// mistakes is what a text may cost beside its length, as bytes of it: the parser tells
+// up to a hundred mistakes, each with the line that it is in.
+const mistakes = 64 << 10
+
 // FuzzExpression: whatever somebody writes as an expression either does not compile
 // or runs within its budget.
 func FuzzExpression(f *testing.F) {
@@ -25,7 +29,7 @@ func FuzzExpression(f *testing.F) {
 	}
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Labels: map[string]string{"a": "b"}}}
 	f.Fuzz(func(t *testing.T, text string) {
-		frugal.Run(t, len(text), func() {
+		frugal.Run(t, len(text)+mistakes, func() {
 			scope := cel.NewScope(false)
 			e := scope.Compile(text, cel.Names{Params: true, Authorizer: true, Patches: true}, false, cel.Any)
 			if e.Err != nil {

@@ -218,9 +218,11 @@ func (c *call) subcreate(ctx context.Context) (*answer, error) {
 	return &answer{code: http.StatusCreated, object: c.named(out)}, nil
 }
 
-// named is an answer with its kind, which whoever made it may have left out.
+// named is an answer with its kind and version, which whoever made it, or sent what it
+// was made of, may have left out.
 func (c *call) named(out runtime.Object) runtime.Object {
-	if kind := out.GetObjectKind(); kind.GroupVersionKind().Empty() {
+	kind := out.GetObjectKind()
+	if gvk := kind.GroupVersionKind(); gvk.Kind == "" || gvk.Version == "" {
 		kind.SetGroupVersionKind(c.gvk())
 	}
 	return out
