@@ -162,3 +162,15 @@ func TestOtherNamesAreShown(t *testing.T) {
 		}
 	}
 }
+
+// Who asks about a token and leaves out what he asks is answered by its name.
+func TestReviewWithoutKind(t *testing.T) {
+	w := start(t)
+	ask := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: "abcdef.0123456789abcdef"}}
+	ask.APIVersion = "authentication.k8s.io/v1"
+	var got authenticationv1.TokenReview
+	code, text := w.do(w.as("admin", "system:masters"), "POST", "/apis/authentication.k8s.io/v1/tokenreviews", ask, &got)
+	if code != 201 || got.Kind != "TokenReview" || got.Status.Error == "" {
+		t.Errorf("%d %s", code, text)
+	}
+}
