@@ -52,7 +52,7 @@ func plugIn(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	// The first registration is to see that somebody answers: until then sockets
 	// in the directory are swept.
@@ -75,7 +75,7 @@ func plugIn(t *testing.T, dir string) {
 // eventually waits, in real time, for what the API says to be so.
 func eventually[T client.Object](t *testing.T, server client.Transport, kind client.Resource[T], namespace, name string, so func(T) bool) T {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	initial := true
 	w, err := kind.Watch(ctx, server, namespace, metav1.ListOptions{FieldSelector: "metadata.name=" + name, SendInitialEvents: &initial,

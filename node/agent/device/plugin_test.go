@@ -116,7 +116,7 @@ func (b *bench) serve(name string, version string) (*gpu, error) {
 		b.t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
 	defer cancel()
 	client := pluginapi.NewRegistrationClient(conn)
 	// Until somebody answers, sockets in the directory are swept.
@@ -165,7 +165,7 @@ func (b *bench) start() {
 // await waits until the node has as many devices and as many healthy ones.
 func (b *bench) await(capacity, allocatable int64) {
 	b.t.Helper()
-	limit := time.After(10 * time.Second)
+	limit := time.After(time.Minute)
 	for {
 		c, a := b.d.Capacity()
 		have, usable := c["example.com/gpu"], a["example.com/gpu"]

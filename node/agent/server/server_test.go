@@ -271,7 +271,7 @@ func TestExecJoinsTheEnginesStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	fmt.Fprint(conn, "POST /exec/ns/p/c?command=sh&output=1 HTTP/1.1\r\nHost: x\r\nAuthorization: ok\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n")

@@ -38,7 +38,7 @@ func TestFollowsDirectory(t *testing.T) {
 	}()
 	await := func(want int) []*corev1.Pod {
 		t.Helper()
-		limit := time.After(10 * time.Second)
+		limit := time.After(time.Minute)
 		for {
 			select {
 			case p := <-pods:
