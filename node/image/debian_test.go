@@ -91,8 +91,8 @@ func TestDockerRegistry(t *testing.T) {
 // awaitListener returns once somebody listens at an address.
 func awaitListener(t *testing.T, host string) {
 	t.Helper()
-	client := &http.Client{Timeout: time.Second}
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+	client := &http.Client{Timeout: 10 * time.Second}
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
 		answer, err := client.Get("http://" + host) // any answer will do, a complaint about TLS too
 		if err == nil {
 			answer.Body.Close()

@@ -136,7 +136,7 @@ func TestLyingRegistry(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q in it", err, c.want)
 			}
-			if took := time.Since(start); took > 20*time.Second {
+			if took := time.Since(start); took > time.Minute {
 				t.Errorf("it took %s", took)
 			}
 			for _, dir := range []string{"layers", "ingest"} {
@@ -235,7 +235,7 @@ func TestDeadRegistry(t *testing.T) {
 	s := open(t)
 	start := time.Now()
 	_, err := s.Pull(t.Context(), "127.0.0.1:1/a:1", TransferOptions{})
-	if err == nil || !strings.Contains(err.Error(), "refused") || time.Since(start) > 10*time.Second {
+	if err == nil || !strings.Contains(err.Error(), "refused") || time.Since(start) > 30*time.Second {
 		t.Errorf("%v after %s", err, time.Since(start))
 	}
 }
