@@ -55,6 +55,9 @@ func (m *machine) report(ctx context.Context, again *alarm, waiting map[string]p
 	m.markReady()
 	base := m.shownBy()
 	m.written = base == nil || equality.Semantic.DeepEqual(m.status, base.Status)
+	if m.written && m.stage == releasing && m.ops[opRelease] == nil {
+		m.wake() // release has looked in vain in this very step, and nothing else may come
+	}
 	if m.written || m.ops[opReport] != nil {
 		return
 	}
