@@ -3,6 +3,7 @@ package engine
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -221,7 +222,11 @@ func ends(pid string) bool {
 		return true
 	}
 	defer unix.Close(fd)
-	const patience = 5_000 // ms
-	ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, patience)
-	return err == nil && ready == 1
+	const patience = 60_000 // ms
+	for {
+		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, patience)
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil && ready == 1
+		}
+	}
 }

@@ -328,6 +328,7 @@ func containerLogs(x *exam) {
 	c := p.container("echo", "to stdout", "then", "complain", "to stderr", "then", "wait")
 	id := p.start(c)
 	x.says(id, "waiting")
+	x.says(id, "to stderr") // each stream is read by itself
 	path := x.status(id).LogPath
 	var streams []string
 	for line := range strings.Lines(string(must(os.ReadFile(path))(x))) {

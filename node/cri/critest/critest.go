@@ -25,8 +25,8 @@ import (
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
-// callTime bounds each call of the exam.
-const callTime = 30 * time.Second
+// callTime bounds each call of the exam: it ends what hangs, and is no measure.
+const callTime = time.Minute
 
 // Subject is what is examined.
 type Subject struct {

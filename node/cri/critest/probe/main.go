@@ -56,7 +56,9 @@ func run(name string, args []string) error {
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("ignoring")
-		return syscall.Pause()
+		for { // a signal of Go's own scheduler ends the pause
+			_ = syscall.Pause()
+		}
 	default:
 		return look(name, args)
 	}
