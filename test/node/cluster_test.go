@@ -101,7 +101,7 @@ func (c *cluster) namespace(t *testing.T, name string) {
 const lookAgain = 20 * time.Millisecond
 
 // patience bounds the wait for anything.
-const patience = 15 * time.Second
+const patience = 2 * time.Minute
 
 // until looks again and again.
 func until(t testing.TB, what string, done func() bool) {

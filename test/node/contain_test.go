@@ -212,7 +212,7 @@ func TestLimitsHold(t *testing.T) {
 	pids := int64(60)
 	n := newReachable(t, func(c *agent.Config) { c.PidsLimit = pids })
 	neighbour := n.pod("neighbour", "serve", "8080")
-	neighbour.Spec.Containers[0].LivenessProbe = &corev1.Probe{ProbeHandler: httpProbe(8080), PeriodSeconds: 1, FailureThreshold: 3, TimeoutSeconds: 5}
+	neighbour.Spec.Containers[0].LivenessProbe = &corev1.Probe{ProbeHandler: httpProbe(8080), PeriodSeconds: 1, FailureThreshold: 3, TimeoutSeconds: 60}
 	n.create(neighbour)
 	n.ready("neighbour")
 

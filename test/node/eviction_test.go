@@ -56,7 +56,7 @@ func totalMemory(t *testing.T) int64 {
 func (n *node) evicted(name string) *corev1.Pod {
 	n.Helper()
 	var pod *corev1.Pod
-	within(n, 40*time.Second, "pod "+name+" is evicted", func() bool {
+	within(n, patience, "pod "+name+" is evicted", func() bool {
 		pod = n.get(name)
 		return pod.Status.Phase == corev1.PodFailed && pod.Status.Reason == "Evicted"
 	})
@@ -141,23 +141,25 @@ func TestEvictionLimit(t *testing.T) {
 // evicted.
 func TestImagesMakeRoom(t *testing.T) {
 	t.Parallel()
+	const ballast = 24 << 20
 	root := disk(t, "images", 128)
 	n := newNodeWith(t, func(n *node) {
 		n.apart()
 		n.imageDir = filepath.Join(root, "images")
 		n.change = func(c *agent.Config) {
-			before := free(n, root)
-			ballast := make([]byte, 24<<20)
-			_, _ = rand.Read(ballast)
-			n.must(n.addImage("test.local/ballast:1", layer(file{Header: tar.Header{Typeflag: tar.TypeReg, Name: "ballast", Mode: 0o644}, body: ballast})))
+			// Half of what the ballast takes is left when it comes, and that is only
+			// once the other image is in use.
 			c.Kubelet = &settings.Kubelet{
-				EvictionHard: map[string]string{"imagefs.available": fmt.Sprint((before + free(n, root)) / 2)}, ImageMinimumGCAge: metav1.Duration{Duration: time.Millisecond},
+				EvictionHard: map[string]string{"imagefs.available": fmt.Sprint(free(n, root) - ballast/2)}, ImageMinimumGCAge: metav1.Duration{Duration: time.Millisecond},
 			}
 		}
 	})
 	n.create(n.pod("runs"))
 	n.ready("runs")
-	within(t, 30*time.Second, "the image that nobody uses is removed", func() bool {
+	body := make([]byte, ballast)
+	_, _ = rand.Read(body)
+	n.must(n.addImage("test.local/ballast:1", layer(file{Header: tar.Header{Typeflag: tar.TypeReg, Name: "ballast", Mode: 0o644}, body: body})))
+	within(t, patience, "the image that nobody uses is removed", func() bool {
 		got, err := n.engine.ImageStatus(t.Context(), &rt.ImageStatusRequest{Image: &rt.ImageSpec{Image: "test.local/ballast:1"}})
 		return err == nil && got.GetImage() == nil
 	})

@@ -86,7 +86,7 @@ func groups(dir string) []string {
 
 // sweep ends every process in the test's cgroups, and removes those and its files.
 func sweep(dir string) {
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for left := groups(dir); len(left) > 0 && time.Now().Before(deadline); left = groups(dir) {
 		for _, g := range left {
 			procs, _ := os.ReadFile(filepath.Join(g, "cgroup.procs"))

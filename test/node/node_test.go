@@ -358,6 +358,9 @@ func (n *node) output(pod *corev1.Pod, container string) string {
 	var out strings.Builder
 	for _, path := range paths {
 		data, err := os.ReadFile(path)
+		if os.IsNotExist(err) { // rotated since: its lines are in another, or gone
+			continue
+		}
 		n.must(err)
 		for line := range strings.Lines(string(data)) {
 			if f := strings.SplitN(line, " ", 4); len(f) == 4 {

@@ -74,7 +74,7 @@ func (n *node) things() *things {
 	n.must(err)
 	go func() { _ = d.server.Serve(l) }()
 	n.Cleanup(d.server.Stop)
-	ctx, cancel := context.WithTimeout(n.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(n.Context(), patience)
 	defer cancel()
 	_, err = pluginapi.NewRegistrationClient(conn).Register(ctx, &pluginapi.RegisterRequest{Version: pluginapi.Version, Endpoint: "things.sock", ResourceName: thing}, grpc.WaitForReady(true))
 	n.must(err)
@@ -124,10 +124,12 @@ func TestDevicePlugin(t *testing.T) {
 		if now.ContainerID != before.ContainerID || now.RestartCount != 0 {
 			t.Errorf("after %s the container is another: %+v", after, now)
 		}
-		got, err := n.podResources().Get(t.Context(), &podresourcesv1.GetPodResourcesRequest{PodName: "has", PodNamespace: n.ns}, grpc.WaitForReady(true))
-		if err != nil {
-			t.Fatal(err)
-		}
+		var got *podresourcesv1.GetPodResourcesResponse
+		until(t, "the agent has heard of the pod", func() (ok bool) {
+			var err error
+			got, err = n.podResources().Get(t.Context(), &podresourcesv1.GetPodResourcesRequest{PodName: "has", PodNamespace: n.ns}, grpc.WaitForReady(true))
+			return err == nil
+		})
 		d := got.GetPodResources().GetContainers()[0].GetDevices()
 		if len(d) != 1 || d[0].GetResourceName() != thing || !slices.Equal(d[0].GetDeviceIds(), []string{given}) {
 			t.Errorf("after %s the pod's devices are %v", after, d)
@@ -200,10 +202,13 @@ func TestStaticManagers(t *testing.T) {
 		if nodes := n.exec("own", "c", "/intruder", "status", "Mems_allowed_list"); nodes != "0" {
 			t.Errorf("after %s the pod has memory of %s", after, nodes)
 		}
-		list, err := n.podResources().List(t.Context(), &podresourcesv1.ListPodResourcesRequest{}, grpc.WaitForReady(true))
-		if err != nil {
-			t.Fatal(err)
-		}
+		var list *podresourcesv1.ListPodResourcesResponse
+		until(t, "the agent has heard of both pods", func() bool {
+			var err error
+			list, err = n.podResources().List(t.Context(), &podresourcesv1.ListPodResourcesRequest{}, grpc.WaitForReady(true))
+			n.must(err)
+			return len(list.GetPodResources()) == 2
+		})
 		for _, p := range list.GetPodResources() {
 			c := p.GetContainers()[0]
 			if p.GetName() == "own" && (len(c.GetCpuIds()) != 1 || len(c.GetMemory()) != 1 || c.GetMemory()[0].GetSize() != 32<<20) {

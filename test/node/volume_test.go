@@ -159,9 +159,9 @@ func TestImageVolume(t *testing.T) {
 			t.Errorf("%s: %q", path, got)
 		}
 	}
-	if !strings.Contains(n.events("mounts"), fmt.Sprintf("Pulled: Container image %q already present on machine", content)) {
-		t.Errorf("events:\n%s", n.events("mounts"))
-	}
+	until(t, "an event tells of the image", func() bool {
+		return strings.Contains(n.events("mounts"), fmt.Sprintf("Pulled: Container image %q already present on machine", content))
+	})
 	if _, p := n.run(with(n.pod("writes", "write", "/whole/x", "x"), source(content), corev1.VolumeMount{MountPath: "/whole"})); p.Status.Phase != corev1.PodFailed {
 		t.Error("an image was written to")
 	}
