@@ -39,7 +39,7 @@ func TestEncode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := e.encode()
+		got, err := e.encode(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +56,7 @@ func BenchmarkEncode(b *testing.B) {
 		Received: metav1.NowMicro(), Reached: metav1.NowMicro(), Annotations: map[string]string{"authorization.k8s.io/decision": "allow", "authorization.k8s.io/reason": ""}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := e.encode(); err != nil {
+		if _, err := e.encode(nil); err != nil {
 			b.Fatal(err)
 		}
 	}

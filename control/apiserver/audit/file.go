@@ -17,7 +17,7 @@ const (
 )
 
 // Sink takes events, encoded as JSON. It does not keep who writes waiting for
-// others.
+// others, and does not keep an event: the memory is used again.
 type Sink interface {
 	Write(event []byte)
 	Close() error

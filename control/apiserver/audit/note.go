@@ -19,21 +19,15 @@ type notes struct {
 	all map[string]string
 }
 
-type notesKey struct{}
-
-// withNotes returns a context in which Annotate finds n.
-func withNotes(ctx context.Context, n *notes) context.Context {
-	return context.WithValue(ctx, notesKey{}, n)
-}
-
 // Annotate adds an annotation to the audit event of the request that ctx belongs
 // to: why it was allowed, what a webhook changed. The first value of a key stays,
 // as upstream. Without an audited request it does nothing. Safe for concurrent use.
 func Annotate(ctx context.Context, key, value string) {
-	n, ok := ctx.Value(notesKey{}).(*notes)
-	if !ok || len(value) > MaxAnnotation {
+	r := From(ctx)
+	if r == nil || len(value) > MaxAnnotation {
 		return
 	}
+	n := &r.notes
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.all == nil {
@@ -47,10 +41,7 @@ func Annotate(ctx context.Context, key, value string) {
 
 // Wanted says whether annotations of the request that ctx belongs to go anywhere:
 // who would work for a value may ask first.
-func Wanted(ctx context.Context) bool {
-	_, ok := ctx.Value(notesKey{}).(*notes)
-	return ok
-}
+func Wanted(ctx context.Context) bool { return From(ctx) != nil }
 
 // Detailed says whether the event of the request that ctx belongs to is written at
 // level, or with more: some annotations are only for those who see bodies, too.
@@ -63,4 +54,13 @@ func (n *notes) snapshot() map[string]string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return maps.Clone(n.all)
+}
+
+// take is snapshot for the last event: what is noted later goes nowhere.
+func (n *notes) take() map[string]string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := n.all
+	n.all = nil
+	return all
 }

@@ -90,7 +90,7 @@ func (t *Trail) Handler(next http.Handler, describe func(*http.Request) (a *Aske
 			next.ServeHTTP(w, q)
 			return
 		}
-		ctx := withNotes(context.WithValue(q.Context(), recordKey{}, r), &r.notes)
+		ctx := context.WithValue(q.Context(), recordKey{}, r)
 		inner := q.WithContext(ctx)
 		if r.decision.Level.AtLeast(Request) && !long && q.Body != nil && q.Body != http.NoBody {
 			r.in = &kept{}
@@ -129,7 +129,12 @@ func (r *Record) emit(ctx context.Context, stage Stage, code int, head http.Head
 	r.mu.Unlock()
 	e.Kind, e.APIVersion, e.Level, e.Stage = "Event", apiVersion, r.decision.Level, stage
 	e.Reached = metav1.NewMicroTime(t.Now())
-	e.Annotations = r.notes.snapshot()
+	last := stage == ResponseComplete || stage == Panicked
+	if last {
+		e.Annotations = r.notes.take()
+	} else {
+		e.Annotations = r.notes.snapshot()
+	}
 	if stage != RequestReceived {
 		e.ResponseStatus = &metav1.Status{Code: int32(code)} //nolint:gosec // an HTTP status
 		if status != nil {
@@ -139,7 +144,7 @@ func (r *Record) emit(ctx context.Context, stage Stage, code int, head http.Head
 			e.ResponseStatus.Status, e.ResponseStatus.Reason = metav1.StatusFailure, metav1.StatusReasonInternalError
 		}
 	}
-	if stage == ResponseComplete || stage == Panicked {
+	if last {
 		r.bodies(&e, head)
 	}
 	t.Write(&e)
@@ -174,7 +179,12 @@ func (r *Record) answered() http.Header {
 
 // Write gives an event to all sinks.
 func (t *Trail) Write(e *Event) {
-	raw, err := e.encode()
+	room := rooms.Get().(*[]byte)
+	defer rooms.Put(room)
+	raw, err := e.encode((*room)[:0])
+	if cap(raw) <= maxRoom {
+		*room = raw
+	}
 	if err != nil {
 		t.Log.Error("encode audit event", "error", err)
 		return
@@ -184,6 +194,12 @@ func (t *Trail) Write(e *Event) {
 		s.Write(raw)
 	}
 }
+
+// rooms are memory to encode events in again; maxRoom is what is worth keeping, in
+// bytes.
+var rooms = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
+
+const maxRoom = 16 << 10
 
 // answering sees an answer go by.
 type answering struct {

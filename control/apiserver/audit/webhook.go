@@ -69,7 +69,7 @@ func newWebhook(url string, client *http.Client, log *slog.Logger) *Webhook {
 // Write queues one event.
 func (w *Webhook) Write(event []byte) {
 	select {
-	case w.queue <- event:
+	case w.queue <- bytes.Clone(event):
 	default:
 		w.failed.Add(1)
 		if w.lost.Add(1) == 1 {
