@@ -103,12 +103,17 @@ type clause struct {
 }
 
 func clauses(header string) []clause {
-	var out []clause
-	for _, text := range strings.Split(header, ",") {
+	out := make([]clause, 0, 4)
+	for text := range strings.SplitSeq(header, ",") {
 		if len(out) >= maxClauses {
 			break
 		}
-		name, params, err := mime.ParseMediaType(strings.TrimSpace(text))
+		text = strings.TrimSpace(text)
+		if !strings.Contains(text, ";") { // nothing to parse, as in most requests
+			out = append(out, clause{name: strings.ToLower(text), q: 1})
+			continue
+		}
+		name, params, err := mime.ParseMediaType(text)
 		if err != nil {
 			continue
 		}

@@ -25,7 +25,11 @@ var namespaceParts = []string{"status", "finalize"}
 // parsePath reads /api/v1/… and /apis/<group>/<version>/…. ok is false for paths
 // that name no resource.
 func parsePath(path string) (r route, ok bool) {
-	parts := strings.Split(strings.Trim(path, "/"), "/")
+	var room [8]string // a longer path, but for a proxy's, names nothing
+	parts := room[:0]
+	for part := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
+		parts = append(parts, part)
+	}
 	var gv schema.GroupVersion
 	switch {
 	case len(parts) >= 3 && parts[0] == "api":
