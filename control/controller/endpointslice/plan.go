@@ -46,7 +46,7 @@ func decide(svc *corev1.Service, pods []*corev1.Pod, have []*discoveryv1.Endpoin
 		g := groups[keyOf(s.AddressType, s.Ports)]
 		switch {
 		case s.DeletionTimestamp != nil:
-		case g == nil:
+		case g == nil || !ownedBy(s, svc):
 			p.remove = append(p.remove, s)
 		default:
 			g.slices = append(g.slices, s)
@@ -56,6 +56,14 @@ func decide(svc *corev1.Service, pods []*corev1.Pod, have []*discoveryv1.Endpoin
 		p.fill(svc, groups[k], trigger)
 	}
 	return p
+}
+
+// ownedBy says whether a slice is this service's. Those of one that had its name before
+// go with that one: what is written into them would go too.
+func ownedBy(s *discoveryv1.EndpointSlice, svc *corev1.Service) bool {
+	return slices.ContainsFunc(s.OwnerReferences, func(ref metav1.OwnerReference) bool {
+		return ref.UID == svc.UID && ref.Kind == client.Services.Kind && ref.APIVersion == "v1"
+	})
 }
 
 // wanted sorts the pods' endpoints into groups. An address type without any gets
