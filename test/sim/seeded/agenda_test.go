@@ -33,10 +33,13 @@ func (w *world) until(end time.Time) {
 		chosen, next := w.gate.pick(w.trouble, time.Now())
 		if chosen != nil {
 			v := w.trouble.judge(chosen)
-			w.count(chosen, v)
-			w.acting = chosen.who
-			w.note("%s%s", chosen, verdictNames[v])
-			chosen.pass <- v
+			if v == proceed {
+				if other := w.gate.rival(chosen); other != nil {
+					w.meet(chosen, other)
+					continue
+				}
+			}
+			w.pass(chosen, v)
 			continue
 		}
 		if !time.Now().Before(end) {

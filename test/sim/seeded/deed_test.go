@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/controller/all"
 	"github.com/sampan-dev/sampan/control/scheduler"
 	"github.com/sampan-dev/sampan/internal/target"
@@ -133,6 +134,8 @@ func newDeclarations() (declarations, error) {
 	}
 	add("scheduler", scheduler.Declaration{}.Reads(), scheduler.Declaration{}.Writes())
 	add("agent", agent.Declaration{}.Reads(), agent.Declaration{}.Writes())
+	books := client.ConfigMaps.GroupVersionResource
+	add("scribe", []schema.GroupVersionResource{books}, []reconcile.Write{{Resource: books}})
 	return d, nil
 }
 

@@ -31,6 +31,11 @@ func (o *oracle) final(ctx context.Context) {
 	o.finalPeriodic()
 	o.finalVolumes(pods)
 	o.finalPriorities(pods)
+	o.finalDisks(pods)
+	o.finalRanges()
+	o.finalPapers()
+	o.finalMigrations()
+	o.finalScribes()
 	o.w.finalRare(ctx, pods)
 	for res, objects := range o.objects {
 		for key, obj := range objects {
@@ -44,7 +49,7 @@ func (o *oracle) final(ctx context.Context) {
 // finalPlaces: a pod that has no node fits on none.
 func (o *oracle) finalPlaces(pods []*corev1.Pod) {
 	free := map[string]int64{}
-	for _, n := range list(o, client.Nodes) {
+	for _, n := range o.machines() {
 		free[n.Name] = nodeCPU
 	}
 	for _, p := range pods {
@@ -70,7 +75,9 @@ func (o *oracle) reaches(p *corev1.Pod, node string) bool {
 	}
 	on := map[string]string{} // volume → node
 	for _, v := range list(o, client.PersistentVolumes) {
-		on[v.Name] = v.Spec.NodeAffinity.Required.NodeSelectorTerms[0].MatchExpressions[0].Values[0]
+		if v.Spec.NodeAffinity != nil {
+			on[v.Name] = v.Spec.NodeAffinity.Required.NodeSelectorTerms[0].MatchExpressions[0].Values[0]
+		}
 	}
 	for _, c := range list(o, client.PersistentVolumeClaims) {
 		mine := c.Namespace == p.Namespace && slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool {
@@ -117,7 +124,7 @@ func (o *oracle) finalSets(pods []*corev1.Pod) {
 		}
 	}
 	for _, d := range list(o, client.DaemonSets) {
-		if want := int32(len(o.objects[client.Nodes.Resource])); d.Status.NumberReady != want || d.Status.UpdatedNumberScheduled != want {
+		if want := int32(len(o.machines())); d.Status.NumberReady != want || d.Status.UpdatedNumberScheduled != want {
 			o.w.fail("daemon set %s wants %d: status %+v", d.Name, want, d.Status)
 		}
 	}

@@ -255,7 +255,7 @@ func (o *oracle) finalPriorities(pods []*corev1.Pod) {
 		if p.Spec.NodeName != "" || finished(p) || p.Spec.Priority == nil || *p.Spec.Priority <= 0 {
 			continue
 		}
-		for _, n := range list(o, client.Nodes) {
+		for _, n := range o.machines() {
 			room := int64(nodeCPU)
 			for _, other := range pods {
 				if other.Spec.NodeName == n.Name && !finished(other) && other.Spec.Priority != nil && *other.Spec.Priority >= *p.Spec.Priority {

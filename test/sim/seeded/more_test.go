@@ -329,6 +329,8 @@ func (w *world) calmDown() {
 		_ = changed(w, client.Nodes, "", m.name, func(n *corev1.Node) { n.Spec.Unschedulable = false })
 	}
 	_ = changed(w, client.CronJobs, "free", periodic, func(c *batchv1.CronJob) { c.Spec.Suspend = &yes })
+	w.leaveDoomed()
+	w.layGhosts()
 }
 
 // importantLife makes pods that may push others out.

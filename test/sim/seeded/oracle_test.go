@@ -140,6 +140,9 @@ func (o *oracle) check() {
 	o.checkVolumes()
 	o.checkScaled()
 	o.checkPeriodic()
+	o.checkDisks()
+	o.checkRanges()
+	o.checkMigrations()
 	o.checkTruth(pods)
 }
 

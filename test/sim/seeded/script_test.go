@@ -55,6 +55,7 @@ func (w *world) script() {
 	}
 	w.moreLives()
 	w.rareLives()
+	w.officeLives()
 	w.troubles()
 }
 

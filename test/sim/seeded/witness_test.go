@@ -11,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -33,6 +34,8 @@ var followed = []schema.GroupVersionResource{
 	client.Namespaces.GroupVersionResource, client.Nodes.GroupVersionResource, client.ReplicationControllers.GroupVersionResource,
 	client.PersistentVolumes.GroupVersionResource, client.PersistentVolumeClaims.GroupVersionResource,
 	client.PodDisruptionBudgets.GroupVersionResource, client.ResourceQuotas.GroupVersionResource,
+	client.VolumeAttachments.GroupVersionResource, client.CertificateSigningRequests.GroupVersionResource,
+	client.StorageVersionMigrations.GroupVersionResource, client.ConfigMaps.GroupVersionResource,
 }
 
 // oracle knows what really is: it watches past the gate.
@@ -56,6 +59,8 @@ type oracle struct {
 	records     map[string]string          // of an object's owner, the newest that was looked at
 	lies        map[string]time.Time       // a status that is not true, since when
 	ledger      map[string][]entry         // by resource, what the store wrote down
+	issued      map[string]string          // the certificate of a request, by its UID
+	written     map[string]int             // what the book says, by key
 	guarded     bool                       // the guarded deployment has been whole once
 }
 
@@ -63,7 +68,8 @@ func newOracle(ctx context.Context, w *world) *oracle {
 	o := &oracle{w: w, objects: map[string]map[string]client.Object{}, revisions: map[string]int64{}, bound: map[string]string{}, bindings: map[string]binding{},
 		controllers: map[string]types.UID{}, gone: map[types.UID]time.Time{},
 		wanted: map[string][]wish{}, succeeded: map[string]map[string]bool{}, counted: map[string]int32{},
-		writers: map[string]string{}, records: map[string]string{}, lies: map[string]time.Time{}, ledger: map[string][]entry{}}
+		writers: map[string]string{}, records: map[string]string{}, lies: map[string]time.Time{}, ledger: map[string][]entry{},
+		issued: map[string]string{}, written: map[string]int{}}
 	for _, r := range followed {
 		o.objects[r.Resource] = map[string]client.Object{}
 	}
@@ -148,6 +154,7 @@ func (o *oracle) hear(res string, kind watch.EventType, obj client.Object) {
 	if kind == watch.Deleted {
 		o.gone[obj.GetUID()] = time.Now()
 		delete(o.objects[res], key(obj))
+		o.lost(obj)
 	} else {
 		o.objects[res][key(obj)] = obj
 	}
@@ -167,6 +174,10 @@ func (o *oracle) hear(res string, kind watch.EventType, obj client.Object) {
 		}
 	case *batchv1.Job:
 		o.job(obj)
+	case *certificatesv1.CertificateSigningRequest:
+		o.paper(obj)
+	case *corev1.ConfigMap:
+		o.scribbled(obj)
 	}
 }
 

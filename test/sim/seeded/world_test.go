@@ -63,6 +63,7 @@ type keys struct {
 	undeclared map[doing]bool
 	kinds      []*kinds.Kind
 	fields     map[string][]string // by a record of owners, those that it names
+	requests   map[string][]byte   // for certificates, by whose
 }
 
 func newKeys(t *testing.T) keys {
@@ -80,7 +81,7 @@ func newKeys(t *testing.T) keys {
 		t.Fatal(err)
 	}
 	return keys{authority: authority, tokens: tokens, verdicts: &resource.Verdicts{Most: manyShapes}, declared: declared, tally: map[doing]*toll{},
-		undeclared: map[doing]bool{}, kinds: kindtable.Kinds(), fields: map[string][]string{}}
+		undeclared: map[doing]bool{}, kinds: kindtable.Kinds(), fields: map[string][]string{}, requests: map[string][]byte{}}
 }
 
 // plan is one thing that the world will do.
@@ -101,7 +102,7 @@ type world struct {
 	dir     string
 	log     *slog.Logger
 
-	objects *memory.Store
+	objects *slowStore
 	server  atomic.Pointer[apiserver.Server] // nil while there is none
 	halt    func()                           // ends the API server
 	admin   client.Transport
@@ -119,6 +120,12 @@ type world struct {
 	// node may refuse.
 	rivals bool
 	load   load
+	// ranges says that nodes are given ranges of addresses.
+	ranges bool
+	// old says that the life lasts for years.
+	old     bool
+	tallies tallies
+	doomed  []string // disks that are to go
 
 	mu    sync.Mutex
 	acked []acknowledged
@@ -185,7 +192,9 @@ func (s *source) Read(p []byte) (int, error) {
 // run starts everything, lives, and ends everything.
 func (w *world) run() {
 	ctx, stop := context.WithCancel(context.Background())
-	w.objects = memory.New(memory.Config{})
+	w.objects = &slowStore{Store: memory.New(memory.Config{})}
+	odds := rand.New(rand.NewPCG(w.seed, 3))
+	w.ranges, w.old = odds.IntN(officeOdds) == 0, odds.IntN(nightOdds) == 0
 	w.admin = door{w, identity.Identity{Name: "admin", Groups: []string{identity.Masters, identity.Authenticated}}}
 	w.oracle = newOracle(ctx, w)
 	w.serve()
@@ -204,6 +213,9 @@ func (w *world) run() {
 	if len(w.wrong) == 0 {
 		w.until(w.now(calm))
 		w.oracle.final(ctx)
+	}
+	if len(w.wrong) == 0 {
+		w.nights(ctx)
 	}
 	w.gate.release()
 	for _, l := range w.lives {
@@ -297,6 +309,7 @@ func (w *world) startControllers(who string) {
 				return w.connect(l, component, identity.ServiceAccount("kube-system", component, ""))
 			},
 			Kinds: controller.NewKinds(controller.Stored(w.keys.kinds)...), RootCA: w.keys.authority.PEM(), Log: w.log,
+			Authority: w.keys.authority, TokenKey: w.keys.tokens, NodeRanges: w.nodeRanges(),
 		})
 	})
 	w.respawn(l, func() { w.startControllers(who) })
