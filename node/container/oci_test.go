@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,7 +38,9 @@ func newOCI(t *testing.T, change func(*specs.Spec), verbs ...string) (*OCI, stri
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := o.Delete(t.Context(), "c1", true); err != nil && !errors.Is(err, ErrNotFound) {
+		ctx, cancel := context.WithTimeout(context.Background(), patience) // the test's own is over
+		defer cancel()
+		if err := o.Delete(ctx, "c1", true); err != nil && !errors.Is(err, ErrNotFound) {
 			t.Error(err)
 		}
 		cgroup.RemoveEmpty(o.Cgroup)
