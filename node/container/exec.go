@@ -40,6 +40,10 @@ var ErrTimeout = errors.New("time is over")
 // child of its own holds the pipe.
 const execDrain = 2 * time.Second
 
+// execRest is how much is still taken of what lies in the pipe by then: as much as
+// one holds, since whoever has it open may print for ever.
+const execRest = 64 << 10
+
 // Exec runs a process in a running container and returns its exit code. When it
 // cannot be executed the error says why, and the code is 126 or 127.
 func (r *Runtime) Exec(ctx context.Context, id string, cfg ExecConfig) (int, error) {
@@ -249,7 +253,7 @@ func (s *stdio) run(cfg ExecConfig) func() {
 	var out sync.WaitGroup
 	for i, w := range []io.Writer{nil, cfg.Stdout, cfg.Stderr} {
 		if f := s.ours[i]; i > 0 && f != nil {
-			out.Go(func() { _, _ = io.Copy(w, f) })
+			out.Go(func() { copyOut(w, f) })
 		}
 	}
 	return func() {
@@ -260,6 +264,32 @@ func (s *stdio) run(cfg ExecConfig) func() {
 			}
 		}
 		out.Wait()
+	}
+}
+
+// copyOut copies until the end, or until f's deadline. What lies there then is not
+// lost: a slow client, or a machine with other work, may have kept us from it.
+func copyOut(w io.Writer, f *os.File) {
+	if _, err := io.Copy(w, f); !errors.Is(err, os.ErrDeadlineExceeded) {
+		return
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	b := make([]byte, execRest)
+	for left := b; len(left) > 0; {
+		n := 0
+		_ = raw.Control(func(fd uintptr) { n, err = unix.Read(int(fd), left) }) // never blocks
+		if n > 0 {
+			if _, err = w.Write(left[:n]); err == nil {
+				left = left[n:]
+				continue
+			}
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
 	}
 }
 
@@ -301,7 +331,7 @@ func runTTY(fd int, cfg ExecConfig) func() {
 		if w == nil {
 			w = io.Discard
 		}
-		_, _ = io.Copy(w, m)
+		copyOut(w, m)
 	})
 	return func() {
 		_ = m.SetReadDeadline(time.Now().Add(execDrain))
