@@ -151,7 +151,7 @@ func TestContainerdStartsContainers(t *testing.T) {
 	if err := daemon.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ctr := foreign{t, []string{"ctr", "-a", socket, "--connect-timeout", "20s"}}
+	ctr := foreign{t, []string{"ctr", "-a", socket, "--connect-timeout", "60s"}}
 	ctr.try(0, "version")
 	t.Cleanup(func() {
 		if t.Failed() {
