@@ -245,6 +245,7 @@ func TestAlternativesAndTaints(t *testing.T) {
 		rule.Spec.DeviceSelector = &resourcev1.DeviceTaintSelector{Pool: &pool}
 		rule.Spec.Taint = resourcev1.DeviceTaint{Key: "sick", Effect: resourcev1.DeviceTaintEffectNoSchedule}
 		must[*resourcev1.DeviceTaintRule](p)(client.DeviceTaintRules.Create(p.Context(), p.admin, rule))
+		p.settle() // a pod may be decided on before the rule is heard of
 		p.deviceClaim("third", exactly("gpu", 1))
 		p.addPod("c", "1", claiming("third"))
 		p.settle()
