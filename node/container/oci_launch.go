@@ -146,13 +146,27 @@ func (o *OCI) forkStage(p *plan.Plan, child *plan.Child, s stage, control *os.Fi
 	for _, f := range s.preserved {
 		files = append(files, f.Fd())
 	}
-	// The program's number must not be one of those that the child has something at.
-	self, err := unix.FcntlInt(exe.Fd(), unix.F_DUPFD_CLOEXEC, len(files)+3)
+	self, err := outOfTheWay(exe, files)
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(self)
 	return forkChild(child, fmt.Sprintf("/proc/self/fd/%d", self), []string{"sampan-keeper", "stage"}, files)
+}
+
+// outOfTheWay duplicates the descriptor of a program to a number that a child which gets
+// files has nothing at, neither in the end nor while they are moved: a fork puts some of
+// them, and its own pipe, right above the highest first.
+func outOfTheWay(exe *os.File, files []uintptr) (int, error) {
+	highest := uintptr(len(files))
+	for _, f := range files {
+		highest = max(highest, f)
+	}
+	self, err := unix.FcntlInt(exe.Fd(), unix.F_DUPFD_CLOEXEC, int(highest)+len(files)+2)
+	if err != nil {
+		return -1, fmt.Errorf("duplicate the descriptor of %q: %w", exe.Name(), err)
+	}
+	return self, nil
 }
 
 // forkChild starts a program in the namespaces, and in the cgroup of the unified
