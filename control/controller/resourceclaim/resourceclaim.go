@@ -242,7 +242,7 @@ func (c *Controller) tell(ctx context.Context, pod *corev1.Pod, names map[string
 	for _, entry := range slices.Sorted(maps.Keys(names)) {
 		all = append(all, corev1.PodResourceClaimStatus{Name: entry, ResourceClaimName: new(names[entry])})
 	}
-	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": map[string]any{"resourceClaimStatuses": all}})
+	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID, "resourceVersion": pod.ResourceVersion}, "status": map[string]any{"resourceClaimStatuses": all}})
 	if err != nil {
 		return fmt.Errorf("encode claims of pod %q: %w", controller.KeyOf(pod), err)
 	}

@@ -279,7 +279,7 @@ func (w *world) finalClaims(ctx context.Context, pods []*corev1.Pod) {
 		}
 		for _, r := range c.Status.Allocation.Devices.Results {
 			// Of two schedulers neither has heard at once what the other has given away.
-			if other := devices[r.Pool]; other != "" && !w.rivals {
+			if other := devices[r.Pool]; other != "" {
 				w.fail("device %s/%s is of claims %s and %s", r.Pool, r.Device, other, c.Name)
 			}
 			devices[r.Pool] = c.Name
