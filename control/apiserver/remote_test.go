@@ -177,6 +177,7 @@ func (w *world) eventually(what string, ok func() bool, say func() string) {
 func TestRemoteAPI(t *testing.T) {
 	w := start(t)
 	admin, alice := w.as("admin", "system:masters"), w.as("alice")
+	w.registered(admin)
 	var trust corev1.ConfigMap
 	w.do(admin, "GET", "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", nil, &trust)
 	if got := trust.Data["requestheader-allowed-names"]; got != `["front-proxy-client"]` {

@@ -58,6 +58,7 @@ var spoken = []string{speak.JSON, speak.YAML, speak.Protobuf, speak.CBOR}
 func TestDiscoveryInEveryMediaType(t *testing.T) {
 	w := start(t)
 	admin := w.as("admin", "system:masters")
+	w.registered(admin)
 	documents := map[string]func() interface{ Unmarshal([]byte) error }{
 		"/api":          func() interface{ Unmarshal([]byte) error } { return &metav1.APIVersions{} },
 		"/apis":         func() interface{ Unmarshal([]byte) error } { return &metav1.APIGroupList{} },

@@ -88,6 +88,7 @@ func start(t *testing.T, manifest string) *origin {
 		if obj.GetKind() == "Node" {
 			o.settle() // those who annotate new nodes have done so
 			o.ready(obj)
+			o.settle() // and those who taint what is not ready
 		}
 	}
 	o.settle()
@@ -111,6 +112,7 @@ func (o *origin) ready(obj *unstructured.Unstructured) {
 		o.Fatal(err)
 	}
 	have = have.DeepCopy()
+	have.ResourceVersion = "" // somebody may have been quick to taint it again
 	have.Status = said.Status
 	have.Status.Capacity = said.Status.Allocatable
 	have.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}

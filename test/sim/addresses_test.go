@@ -16,6 +16,7 @@ import (
 // at gives a node an address.
 func (p *plane) at(node, address string) {
 	p.Helper()
+	p.settle() // controllers write to a node that has become ready, too
 	n, err := client.Nodes.Get(p.Context(), p.admin, "", node)
 	if err != nil {
 		p.Fatal(err)

@@ -69,7 +69,7 @@ func (a *attacher) answer(ctx context.Context, va *storagev1.VolumeAttachment) {
 		va.Status = storagev1.VolumeAttachmentStatus{Attached: true}
 		_, err = client.VolumeAttachments.UpdateStatus(ctx, a.admin, va)
 	}
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) { // of what has changed meanwhile it hears
 		a.Errorf("attacher: %v", err)
 	}
 }

@@ -127,7 +127,7 @@ func (g *gauge) serve(p *plane, front *pki.Authority) {
 }
 
 // patience is how long something may take that has no event to wait for.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // runs makes every pod of namespace default ready, until ctx ends.
 func (p *plane) runs(ctx context.Context) {

@@ -74,14 +74,14 @@ func check(t *testing.T, err error) {
 // until waits for what happens a moment later.
 func (s *listening) until(what string, holds func() bool) {
 	s.Helper()
-	late := time.After(30 * time.Second)
+	late := time.After(patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !holds() {
 		select {
 		case <-tick.C:
 		case <-late:
-			s.Fatalf("%s: not within 30 s", what)
+			s.Fatalf("%s: not within %v", what, patience)
 		}
 	}
 }

@@ -132,6 +132,7 @@ func TestRestartWhileProvisioning(t *testing.T) {
 		}
 		// The provisioner cannot: it takes the node away; and the node is full now.
 		p.addPod("fat", "4", func(pod *corev1.Pod) { pod.Spec.NodeName = "n1" })
+		p.settle() // so that the node is known to be full
 		c := p.pvc("a").DeepCopy()
 		delete(c.Annotations, selectedNode)
 		must[*corev1.PersistentVolumeClaim](p)(client.PersistentVolumeClaims.Update(p.Context(), p.admin, c))

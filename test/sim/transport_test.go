@@ -110,7 +110,7 @@ func TestRemoteInformer(t *testing.T) {
 		if _, ok := i.Get("default", name); !ok || name != "one" {
 			t.Errorf("saw %q, which the mirror does not hold", name)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the mirror has not seen the object")
 	}
 }

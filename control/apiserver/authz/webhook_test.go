@@ -43,7 +43,7 @@ authorizers:
 - type: Webhook
   name: judge.example.com
   webhook:
-    timeout: 3s
+    timeout: 30s
     subjectAccessReviewVersion: v1
     matchConditionSubjectAccessReviewVersion: v1
     failurePolicy: %s

@@ -133,8 +133,12 @@ func TestTablesAreShared(t *testing.T) {
 		return after.TotalAlloc - before.TotalAlloc
 	}
 	list()
-	if again := list(); again > objects*300 {
-		t.Errorf("%d bytes were allocated for a table whose %d rows were known", again, objects)
+	least := list()
+	for range 9 { // a collection on the way may have thrown away what is kept for the next
+		least = min(least, list())
+	}
+	if least > objects*300 {
+		t.Errorf("%d bytes were allocated for a table whose %d rows were known", least, objects)
 	}
 }
 
