@@ -153,6 +153,7 @@ func (c *container) close(e plan.Exit) {
 		return
 	}
 	c.rec.State, c.rec.FinishedAt = Exited, time.Unix(0, e.At).UTC()
+	c.rec.StartedAt = earlier(c.rec.StartedAt, c.rec.FinishedAt) // it ends while its start is noted
 	c.rec.ExitCode, c.rec.Unknown, c.rec.OOMKilled = e.Code, e.Unknown, oom
 	if c.rec.Error != "" {
 		c.rec.ExitCode = startFailed

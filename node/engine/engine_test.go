@@ -21,7 +21,7 @@ func TestExam(t *testing.T) {
 		socket := filepath.Join(n.dir, "cri.sock")
 		go func() { served <- cri.Serve(ctx, socket, n.engine) }()
 		remote := dial(t, socket, served)
-		critest.Run(t, critest.Subject{Engine: remote, Socket: socket, Image: examImage, Cgroup: n.cgroup + "/pods"})
+		critest.Run(t, critest.Subject{Engine: remote, Socket: socket, Plain: true, Image: examImage, Cgroup: n.cgroup + "/pods"})
 		if err := remote.Close(); err != nil {
 			t.Error(err)
 		}

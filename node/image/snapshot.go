@@ -132,10 +132,35 @@ func (s *Store) Release(key string) error {
 	if key == "" || strings.ContainsAny(key, "/\x00") || key == "." || key == ".." {
 		return fmt.Errorf("snapshot %q: not a usable key: %w", key, ErrInvalid)
 	}
-	if err := os.RemoveAll(filepath.Join(s.root, "snapshots", key)); err != nil {
+	dir := filepath.Join(s.root, "snapshots", key)
+	known, unknown := readSnapshot(dir)
+	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("snapshot %q: %w", key, err)
 	}
+	if unknown == nil && s.haveImage(known.Chains) {
+		return nil // a sweep, which reads every snapshot's record, would find nothing
+	}
 	return s.sweep()
+}
+
+// haveImage tells whether an image of the store has all these layers, so that
+// they stay without a snapshot. Whoever removes that image later will sweep.
+func (s *Store) haveImage(chains []digest.Digest) bool {
+	images, err := s.List()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(images, func(img Image) bool {
+		if len(img.Layers) < len(chains) {
+			return false
+		}
+		for i, chain := range chains {
+			if img.Chain(i) != chain {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // Snapshots lists the keys of all snapshots.

@@ -39,6 +39,8 @@ type Subject struct {
 	Socket string
 	// Known are the parts that this engine is known not to pass, with the reason.
 	Known map[string]string
+	// Plain says that the engine is to name what it lacks for a checkpoint.
+	Plain bool
 	// Handler is the runtime handler to examine; empty is the engine's default.
 	Handler string
 	// Cgroup is the parent of the pods' cgroups; empty leaves it to the engine.
@@ -139,6 +141,15 @@ func run(t *testing.T, s Subject) {
 		{"mount sentences", mountSentences},
 		{"device sentences", deviceSentences},
 		{"streamed lists", streamed},
+		{"statuses by the letter", statusesByTheLetter},
+		{"lists by the letter", listsByTheLetter},
+		{"sandboxes by the letter", sandboxByTheLetter},
+		{"streams by the letter", streamsByTheLetter},
+		{"privileged by the letter", privilegedByTheLetter},
+		{"mount options", mountOptions},
+		{"parts of images", imageParts},
+		{"other streamed lists", restStreamed},
+		{"checkpoints", checkpoints},
 		{"removal by force", removalByForce},
 		{"many at once", manyAtOnce},
 	} {
