@@ -24,6 +24,9 @@ const (
 	Label = "hollow.sampan.dev/node"
 	// pace is how long after one node the next begins: heartbeats then come evenly.
 	pace = 2 * time.Millisecond
+	// joining is how many nodes may have begun without having written a lease: what
+	// thousands ask for at once takes longer than each of them waits.
+	joining = 100
 )
 
 // Config of a set of hollow nodes.
@@ -62,12 +65,20 @@ func Run(ctx context.Context, cfg Config) error {
 	defer all.Wait()
 	next := time.NewTicker(pace)
 	defer next.Stop()
+	room := make(chan struct{}, joining)
 	for i := range cfg.Nodes {
-		a, err := cfg.node(dir, cfg.First+i)
+		select {
+		case room <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		joined := sync.OnceFunc(func() { <-room })
+		a, err := cfg.node(dir, cfg.First+i, joined)
 		if err != nil {
 			return err
 		}
 		all.Go(func() {
+			defer joined()
 			if err := a.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 				cfg.Log.Error("a hollow node has ended", "node", cfg.name(cfg.First+i), "err", err)
 			}
@@ -87,8 +98,8 @@ func Run(ctx context.Context, cfg Config) error {
 
 func (cfg *Config) name(i int) string { return fmt.Sprintf("%s%d", cfg.Prefix, i) }
 
-// node makes the i-th agent.
-func (cfg *Config) node(dir string, i int) (*agent.Agent, error) {
+// node makes the i-th agent; joined is called when it beats.
+func (cfg *Config) node(dir string, i int, joined func()) (*agent.Agent, error) {
 	name := cfg.name(i)
 	t, err := cfg.Transport(name)
 	if err != nil {
@@ -101,7 +112,7 @@ func (cfg *Config) node(dir string, i int) (*agent.Agent, error) {
 	}
 	a, err := agent.New(agent.Config{
 		NodeName: name, NodeIPs: []string{fmt.Sprintf("198.18.%d.%d", i/254%256, 1+i%254)},
-		Transport: emptied{t}, Engine: newEngine(i),
+		Transport: emptied{t, joined}, Engine: newEngine(i),
 		Root: filepath.Join(root, "pods"), CgroupMount: filepath.Join(root, "cgroup"), LogMaxSize: -1,
 		PodCIDR: fmt.Sprintf("10.%d.%d.0/24", 128+i/256%128, i%256), MaxPods: cfg.Pods,
 		Labels: map[string]string{Label: "true"}, Taints: taints,

@@ -2,6 +2,7 @@ package hollow
 
 import (
 	"context"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,7 +17,11 @@ import (
 // emptied is a node's connection that hides from the agent what a hollow node
 // can't do: volumes, probes, hooks, init containers. What the agent writes is not
 // touched.
-type emptied struct{ client.Transport }
+type emptied struct {
+	client.Transport
+	// joined is called whenever a lease was written: the node is there, and beats.
+	joined func()
+}
 
 // Watch implements client.Transport.
 func (t emptied) Watch(ctx context.Context, at target.Target, opts metav1.ListOptions) (watch.Interface, error) {
@@ -54,6 +59,9 @@ func (t emptied) Get(ctx context.Context, at target.Target, opts metav1.GetOptio
 // Update implements client.Transport.
 func (t emptied) Update(ctx context.Context, at target.Target, obj runtime.Object, opts metav1.UpdateOptions) (runtime.Object, error) {
 	made, err := t.Transport.Update(ctx, at, obj, opts)
+	if err == nil && at.Resource == client.Leases.GroupVersionResource {
+		t.joined()
+	}
 	return empty(made), err
 }
 
@@ -69,9 +77,11 @@ func empty(obj runtime.Object) runtime.Object {
 	if !ok || pod == nil {
 		return obj
 	}
-	pod = pod.DeepCopy()
+	own := *pod // what is not changed stays shared: it is read-only
+	pod = &own
 	pod.ManagedFields = nil
 	pod.Spec.Volumes, pod.Spec.InitContainers = nil, nil
+	pod.Spec.Containers = slices.Clone(pod.Spec.Containers)
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]
 		c.VolumeMounts, c.VolumeDevices, c.Lifecycle = nil, nil, nil

@@ -333,7 +333,7 @@ func (c *cluster) containers(ctx context.Context) (map[string]int64, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer engine.Close()
+	defer func() { _ = engine.Close() }()
 	list, err := engine.ListContainers(ctx, &rt.ListContainersRequest{Filter: &rt.ContainerFilter{State: &rt.ContainerStateValue{State: rt.ContainerState_CONTAINER_RUNNING}}})
 	if err != nil {
 		return nil, err

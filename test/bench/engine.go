@@ -180,13 +180,14 @@ func serveEngine(dir string) (err error) {
 }
 
 // removeCgroups removes what the containers' cgroups leave of their parents, which is
-// empty directories.
+// empty directories; the last engine to end takes that of all along.
 func removeCgroups(path string) {
-	dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + path)
-	for _, d := range append(dirs, "/sys/fs/cgroup"+path) {
-		below, _ := filepath.Glob(d + "/*/")
-		for _, b := range append(below, d, filepath.Dir(d)) {
-			_ = unix.Rmdir(strings.TrimSuffix(b, "/")) // one that is not empty stays
+	parents, _ := filepath.Glob("/sys/fs/cgroup/*" + filepath.Dir(path))
+	for _, parent := range append(parents, "/sys/fs/cgroup"+filepath.Dir(path)) {
+		own := filepath.Join(parent, filepath.Base(path))
+		below, _ := filepath.Glob(own + "/*/")
+		for _, dir := range append(below, own, parent) {
+			_ = unix.Rmdir(strings.TrimSuffix(dir, "/")) // one that is not empty, or not there
 		}
 	}
 }

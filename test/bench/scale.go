@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,17 +26,20 @@ import (
 var (
 	scaleNodes = flag.Int("nodes", 5000, "scale: how many hollow nodes")
 	scalePods  = flag.Int("pods", 50_000, "scale: how many pods")
-	scaleLimit = flag.Duration("limit", 12*time.Minute, "scale: when to stop and tell what was reached")
+	scaleLimit = flag.Duration("limit", 10*time.Minute, "scale: when to stop and tell what was reached; what follows takes a minute or two")
 )
 
 const (
-	// perDeployment is the size of upstream's large deployments.
-	perDeployment = 250
+	// perDeployment is between the sizes of upstream's medium and large deployments.
+	perDeployment = 100
 	// outstanding is how many pods may be on their way: one more deployment is made
 	// when there are fewer, as a test that has a rate would.
-	outstanding = 1000
+	outstanding = 300
 	// restFor is how long nothing happens, in the end, but heartbeats.
 	restFor = 30 * time.Second
+	// Both processes together may have 8 GiB: each is told its half, less what is
+	// no heap, so that what is dead is collected before that is used up.
+	serverHeap, nodesHeap = "GOMEMLIMIT=4GiB", "GOMEMLIMIT=3584MiB"
 	// hollowLabel is what hollow nodes have.
 	hollowLabel = "hollow.sampan.dev/node"
 )
@@ -56,6 +60,11 @@ type scaled struct {
 func scale(whole context.Context) (rows []row, err error) {
 	ctx, cancel := context.WithTimeout(whole, *scaleLimit)
 	defer cancel()
+	name, value, _ := strings.Cut(serverHeap, "=")
+	if err := os.Setenv(name, value); err != nil { // for the processes that are started
+		return nil, err
+	}
+	defer os.Unsetenv(name)
 	c, err := up(whole, "--cluster-cidr", "10.128.0.0/9", "--pod-cidr", "10.128.0.0/24")
 	if err != nil {
 		return nil, err
@@ -76,6 +85,8 @@ func scale(whole context.Context) (rows []row, err error) {
 		return nil, err
 	}
 	part, last, err := s.phase(ctx, fmt.Sprintf("%d hollow nodes", *scaleNodes), before, func(ctx context.Context) string {
+		ctx, cancel := context.WithTimeout(ctx, *scaleLimit/3) // the rest is for pods, on what nodes there are
+		defer cancel()
 		s.until(ctx, func() bool { return s.ready.Load() >= int64(*scaleNodes) })
 		return fmt.Sprintf("%d Ready", s.ready.Load())
 	})
@@ -97,7 +108,7 @@ func scale(whole context.Context) (rows []row, err error) {
 // join starts the process of the nodes.
 func (s *scaled) join(ctx context.Context) error {
 	s.nodes = exec.CommandContext(ctx, binary, "hollow", "--nodes", strconv.Itoa(*scaleNodes), "--kubeconfig", s.dir+"/kubeconfig")
-	s.nodes.Stderr = os.Stderr
+	s.nodes.Stderr, s.nodes.Env = os.Stderr, append(os.Environ(), nodesHeap)
 	s.nodes.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return s.nodes.Start()
 }

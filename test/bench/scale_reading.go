@@ -127,6 +127,7 @@ func (s *scaled) phase(ctx context.Context, name string, before *reading, run fu
 // weighed is the memory of the two processes.
 func (s *scaled) weighed(r *reading) []row {
 	server, _ := field(procOf(s.cmd.Process.Pid)+"/status", "VmRSS:")
+	mapped, _ := field(procOf(s.cmd.Process.Pid)+"/status", "RssFile:")
 	most, _ := field(procOf(s.cmd.Process.Pid)+"/status", "VmHWM:")
 	nodes, _ := field(procOf(s.nodes.Process.Pid)+"/status", "VmRSS:")
 	mostNodes, _ := field(procOf(s.nodes.Process.Pid)+"/status", "VmHWM:")
@@ -136,7 +137,7 @@ func (s *scaled) weighed(r *reading) []row {
 			r.heap/1024/float64(pods), float64(nodes)/float64(pods))
 	}
 	return []row{
-		{"  memory of the server (heap), of the nodes, the most of both", fmt.Sprintf("%d MB (%.0f MB), %d MB, %d MB", server>>10, r.heap/(1<<20), nodes>>10, (most+mostNodes)>>10), "<= 8192 MB"},
+		{"  memory of the server (its heap, mapped files), of the nodes, the most of both", fmt.Sprintf("%d MB (%.0f MB, %d MB), %d MB, %d MB", server>>10, r.heap/(1<<20), mapped>>10, nodes>>10, (most+mostNodes)>>10), "<= 8192 MB"},
 		{"  memory for each", each, ""},
 	}
 }

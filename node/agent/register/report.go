@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -73,7 +74,7 @@ func changed(a, b corev1.NodeStatus) bool {
 }
 
 func still(s corev1.NodeStatus) corev1.NodeStatus {
-	s = *s.DeepCopy()
+	s.Conditions = slices.Clone(s.Conditions) // of all the rest nothing is changed
 	for i := range s.Conditions {
 		s.Conditions[i].LastHeartbeatTime = metav1.Time{}
 	}
