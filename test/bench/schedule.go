@@ -339,12 +339,13 @@ func (w workload) measure(ctx context.Context) (row, error) {
 			return row{}, fmt.Errorf("queued pods: %w", err)
 		}
 	}
-	n := float64(w.measured.pods)
-	rate := n / after.at.Sub(before.at).Seconds()
+	n, took, used := float64(w.measured.pods), after.at.Sub(before.at).Seconds(), after.cpu-before.cpu
+	rate := n / took
 	return row{
 		fmt.Sprintf("%s, %d nodes, %d pods", w.name, w.nodes, w.measured.pods),
-		fmt.Sprintf("%.0f pods/s; %.0f µs of processor and %.0f allocations (%.0f KiB) a pod; %.1f times the floor; %.0f a second of %d that wait in line",
-			rate, float64((after.cpu-before.cpu).Microseconds())/n, float64(after.allocs-before.allocs)/n, float64(after.bytes-before.bytes)/n/1024, rate/w.floor, held, again.pods),
+		fmt.Sprintf("%.0f pods/s on %.2f cores; %.0f µs of processor and %.0f allocations (%.0f KiB) a pod; %.1f times the floor; %.0f a second of %d that wait in line",
+			rate, used.Seconds()/took, float64(used.Microseconds())/n, float64(after.allocs-before.allocs)/n, float64(after.bytes-before.bytes)/n/1024,
+			rate/w.floor, held, again.pods),
 		fmt.Sprintf("floor %.0f", w.floor),
 	}, nil
 }
