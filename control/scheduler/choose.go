@@ -38,22 +38,26 @@ func (r *rules) choose(pod *corev1.Pod, k *class, c *cluster, o *outcome) {
 		}
 	}
 	o.Node = c.slots[r.found[chosen]].host
-	o.best = r.top(len(ratings), chosen, c)
+	o.best = r.top(k, len(ratings), chosen, c)
 }
 
-// score fills totals and parts: the weighted scores of the feasible nodes. Of those
-// that are the same for all it notes what they are, and leaves the totals alone.
+// score fills totals and parts: the weighted scores of the feasible nodes. Plain ones
+// have been added up before, and have no parts. Of those that are the same for all it
+// notes what they are, and leaves the totals alone.
 func (r *rules) score(k *class, ratings []prepared[Rating], c *cluster) {
 	n := len(r.found)
 	r.totals = resize(r.totals, n)
-	clear(r.totals)
 	for len(r.parts) < len(ratings) {
 		r.parts = append(r.parts, nil)
 	}
 	r.flat = resize(r.flat, len(ratings))
 	k.appraise(r.found, c)
+	k.total(r.found, r.totals, c)
 	for i := range ratings {
 		s := &ratings[i]
+		if i < len(k.plain) && k.plain[i] {
+			continue
+		}
 		if q, ok := s.say.(QuietRating); ok && q.Quiet() {
 			r.parts[i], r.flat[i] = r.parts[i][:0], 0
 			continue
@@ -82,7 +86,7 @@ func (r *rules) score(k *class, ratings []prepared[Rating], c *cluster) {
 }
 
 // top are the best nodes, the chosen one first.
-func (r *rules) top(plugins, chosen int, c *cluster) []ranked {
+func (r *rules) top(k *class, plugins, chosen int, c *cluster) []ranked {
 	var at [maxScored]int
 	found := 0
 	for i, total := range r.totals {
@@ -103,12 +107,15 @@ func (r *rules) top(plugins, chosen int, c *cluster) []ranked {
 		mine := parts[rank*plugins : (rank+1)*plugins]
 		total := r.totals[i]
 		for p := range mine {
-			if len(r.parts[p]) == 0 { // flat, and not in the totals
+			switch {
+			case p < len(k.plain) && k.plain[p]:
+				mine[p] = k.part(p, r.found[i], c)
+			case len(r.parts[p]) == 0: // flat, and not in the totals
 				mine[p] = r.flat[p]
 				total += mine[p]
-				continue
+			default:
+				mine[p] = r.parts[p][i]
 			}
-			mine[p] = r.parts[p][i]
 		}
 		best[rank] = ranked{c.slots[r.found[i]].host, total, mine}
 	}

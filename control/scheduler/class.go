@@ -31,8 +31,11 @@ type class struct {
 
 	// known is what is known by slot; empty until the class is used a second time.
 	known []knowledge
-	// raw are the scores that do not depend on other nodes, by score and slot.
-	raw [][]int64
+	// raw are the scores that do not depend on other nodes, by score and slot; sums
+	// add up, by slot and weighted, those that plain says count as they are.
+	raw   [][]int64
+	plain []bool
+	sums  []int64
 	// verdicts are the different refusals so far; knowledge has their indices,
 	// from 1.
 	verdicts []verdict
@@ -211,7 +214,8 @@ func (r *rules) study(pod *corev1.Pod, key string, c *cluster) *class {
 		}
 	}
 	for _, s := range k.score {
-		k.names = append(k.names, s.name)
+		_, plain := s.say.(PlainRating)
+		k.names, k.plain = append(k.names, s.name), append(k.plain, plain && s.depends <= OnPods)
 	}
 	k.raw = make([][]int64, len(k.score))
 	k.tallies = append(k.tallies, c.tallies[before:]...)
@@ -259,6 +263,7 @@ func (k *class) refresh(c *cluster) {
 			k.raw[i] = append(k.raw[i], make([]int64, room-len(k.raw[i]))...)
 		}
 	}
+	k.sums = append(k.sums, make([]int64, room-len(k.sums))...)
 }
 
 // quiet says that in this attempt nothing but the node and its pods can speak
@@ -351,50 +356,4 @@ func (k *class) note(filter string, why Reason) int32 {
 type verdictKey struct {
 	filter, text, more string
 	final, failed      bool
-}
-
-// ratings are the scores of a pod whose own must be asked, with their names.
-func (k *class) ratings(pod *corev1.Pod, v View) ([]prepared[Rating], []string) {
-	all, names := slices.Clone(k.score), slices.Clone(k.names)
-	for _, s := range k.ownScores {
-		if rating := s.For(pod, v); rating != nil {
-			all = append(all, prepared[Rating]{name: s.Name(), depends: OnItself, weight: s.Weight(), say: rating})
-			names = append(names, s.Name())
-		}
-	}
-	return all, names
-}
-
-// rates gives the raw numbers of one score for the nodes found, and says whether
-// they are all the same.
-func (k *class) rates(i int, say Rating, into []int64, found []int32, c *cluster) (same bool) {
-	var raw []int64
-	if i < len(k.raw) {
-		raw = k.raw[i]
-	}
-	same = true
-	for at, slot := range found {
-		if int(slot) < len(raw) {
-			into[at] = raw[slot]
-		} else {
-			into[at] = say.Rate(c.slots[slot])
-		}
-		same = same && into[at] == into[0]
-	}
-	return same
-}
-
-// appraise brings the kept numbers of the nodes found up to date.
-func (k *class) appraise(found []int32, c *cluster) {
-	for _, slot := range found {
-		if int(slot) >= len(k.known) || k.known[slot].scored == c.states[slot] {
-			continue
-		}
-		k.known[slot].scored = c.states[slot]
-		for i := range k.score {
-			if k.score[i].depends != OnCluster {
-				k.raw[i][slot] = k.score[i].say.Rate(c.slots[slot])
-			}
-		}
-	}
 }

@@ -158,6 +158,13 @@ type Rating interface {
 	Normalise(nodes []*Node, scores []int64)
 }
 
+// PlainRating is a Rating whose numbers count as they are: its Normalise leaves them
+// alone. They are added up once for each state of a node.
+type PlainRating interface {
+	// Plain does nothing: that it is there says so.
+	Plain()
+}
+
 // QuietRating is a Rating that may know that it prefers no node just now.
 type QuietRating interface {
 	// Quiet, asked once at each attempt, says that every node would get 0.

@@ -71,6 +71,9 @@ func (r *rating) Rate(n *scheduler.Node) int64 {
 // Normalise implements scheduler.Rating.
 func (*rating) Normalise([]*scheduler.Node, []int64) {}
 
+// Plain implements scheduler.PlainRating.
+func (*rating) Plain() {}
+
 // normalised adds the tag that a bare name means; the
 // default registry goes without saying.
 func normalised(image string) string {

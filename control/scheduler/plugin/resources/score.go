@@ -126,6 +126,9 @@ func bend(shape []Point, at int64) int64 {
 // Normalise implements scheduler.Rating.
 func (*rating) Normalise([]*scheduler.Node, []int64) {}
 
+// Plain implements scheduler.PlainRating.
+func (*rating) Plain() {}
+
 // amount of one resource.
 func amount(r *scheduler.Resources, name corev1.ResourceName) int64 {
 	switch name {
@@ -220,3 +223,6 @@ func deviation(shares []float64, sum float64) float64 {
 
 // Normalise implements scheduler.Rating.
 func (*balance) Normalise([]*scheduler.Node, []int64) {}
+
+// Plain implements scheduler.PlainRating.
+func (*balance) Plain() {}
