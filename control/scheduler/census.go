@@ -26,7 +26,7 @@ const (
 // in a resource get a verb.
 var events = [...]string{
 	"NodeAdd", "NodeDelete", "NodeUpdateNodeLabel", "NodeUpdateNodeTaint", "NodeUpdateNodeAllocatable", "NodeUpdateNodeDeclaredFeature",
-	"AssignedPodAdd", "AssignedPodDelete", "UnscheduledPodUpdatePodGeneratedResourceClaim", "NamespaceUpdate",
+	"AssignedPodAdd", "AssignedPodDelete", "AssignedPodUpdate", "UnscheduledPodUpdatePodGeneratedResourceClaim", "NamespaceUpdate",
 	"PersistentVolumeClaim", "PersistentVolume", "storage.k8s.io/StorageClass", "storage.k8s.io/CSINode", "storage.k8s.io/CSIDriver",
 	"storage.k8s.io/CSIStorageCapacity", "storage.k8s.io/VolumeAttachment",
 	"resource.k8s.io/ResourceClaim", "resource.k8s.io/DeviceClass", "resource.k8s.io/ResourceSlice", "scheduling.k8s.io/PodGroup",

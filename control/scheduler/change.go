@@ -34,6 +34,7 @@ const (
 	NodeFeatures
 	PodPlaced  // a pod is on a node now, or its labels there changed
 	PodRemoved // a pod has left its node, or needs less there
+	PodEnding  // a pod on a node is being deleted: some do not count it any more
 	// PodClaims: the waiting pod itself names other device claims.
 	PodClaims
 	// NamespaceLabels: a namespace has other labels.

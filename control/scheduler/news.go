@@ -105,6 +105,9 @@ func (s *Scheduler) podPlaced(old, pod *corev1.Pod) {
 	case !equalLabels(old.Labels, pod.Labels):
 		s.changed(Change{Kind: PodPlaced, Pod: pod, On: pod.Spec.NodeName, Was: old})
 	}
+	if old != nil && old.DeletionTimestamp == nil && pod.DeletionTimestamp != nil {
+		s.changed(Change{Kind: PodEnding, Pod: pod, On: pod.Spec.NodeName})
+	}
 	if now := s.cluster.pods[pod.UID]; known && news && !now.Requests.equal(&had) { // resized in place
 		s.changed(Change{Kind: PodRemoved, Pod: pod, On: pod.Spec.NodeName})
 	}
@@ -161,7 +164,8 @@ func (s *Scheduler) namespaceChanged(e informer.Event[*corev1.Namespace]) {
 		labels = map[string]string{}
 	}
 	s.cluster.setNamespace(e.New.Name, labels)
-	if e.Old != nil && !equalLabels(e.Old.Labels, labels) {
+	// Pods in a new one may have been heard of before it.
+	if e.Old == nil || !equalLabels(e.Old.Labels, labels) {
 		s.changed(Change{Kind: NamespaceLabels})
 	}
 }

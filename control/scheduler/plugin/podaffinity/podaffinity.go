@@ -155,38 +155,57 @@ func (f *fit) first() bool {
 
 // Heeds implements scheduler.Filter.
 func (Filter) Heeds() scheduler.ChangeKind {
-	return scheduler.NodeAdded | scheduler.NodeLabels | scheduler.PodPlaced | scheduler.PodRemoved | scheduler.NamespaceLabels
+	return scheduler.NodeAdded | scheduler.NodeRemoved | scheduler.NodeLabels | scheduler.PodPlaced | scheduler.PodRemoved | scheduler.NamespaceLabels
 }
 
 // Helps implements scheduler.Filter. A pod that comes may be one to be near to; one
 // that goes may be the last of those, one to be far from, or may have kept this one
-// off. Where labels have become others it is both.
+// off. Where labels have become others it is all of that. A node that goes takes its
+// pods out of the topology.
 func (Filter) Helps(pod *corev1.Pod, c scheduler.Change, v scheduler.View) bool {
 	near, far := scheduler.Required(pod, false), scheduler.Required(pod, true)
 	if c.Pod == nil {
-		return c.Node == nil || named(near, c.Node)
+		return c.Node == nil || moved(c, near) || moved(c, far) || moved(c, heldAgainst(pod, v)) || c.OldNode == nil && len(near) == 0
 	}
-	set := c.Pod.Labels
-	if means(near, v, c.Pod.Namespace, set) {
+	if means(near, v, c.Pod.Namespace, c.Pod.Labels) {
 		return true
 	}
+	set := c.Pod.Labels
 	if c.Kind == scheduler.PodPlaced {
 		if c.Was == nil {
 			return false
 		}
-		set = c.Was.Labels
+		if set = c.Was.Labels; means(near, v, c.Pod.Namespace, set) {
+			return true
+		}
 	}
 	return means(far, v, c.Pod.Namespace, set) || c.Was == nil && means(scheduler.Required(c.Pod, true), v, pod.Namespace, pod.Labels)
 }
 
-// named says whether a node is in a domain of every term.
-func named(near []scheduler.Term, n *corev1.Node) bool {
-	for i := range near {
-		if _, ok := n.Labels[near[i].Key]; !ok {
-			return false
+// moved says whether a node is in another domain of some term than before: what is
+// on it counts elsewhere now, also for other nodes. A new node comes from none.
+func moved(c scheduler.Change, terms []scheduler.Term) bool {
+	for i := range terms {
+		now, in := c.Node.Labels[terms[i].Key]
+		was, before := "", false
+		if c.OldNode != nil {
+			was, before = c.OldNode.Labels[terms[i].Key]
+		}
+		if in != before || now != was {
+			return true
 		}
 	}
-	return true
+	return false
+}
+
+// heldAgainst are the terms by which pods on nodes keep one away.
+func heldAgainst(pod *corev1.Pod, v scheduler.View) (terms []scheduler.Term) {
+	for _, t := range v.Held().Since(0) {
+		if t.Kind == scheduler.RequiredFar && t.Means(v, pod.Namespace, pod.Labels) {
+			terms = append(terms, t.Term)
+		}
+	}
+	return terms
 }
 
 func means(terms []scheduler.Term, v scheduler.View, namespace string, set map[string]string) bool {

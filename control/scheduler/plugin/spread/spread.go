@@ -185,13 +185,17 @@ func (c *constraint) least() int {
 
 // Heeds implements scheduler.Filter.
 func (Filter) Heeds() scheduler.ChangeKind {
-	return scheduler.NodeAdded | scheduler.NodeRemoved | scheduler.NodeLabels | scheduler.NodeTaints | scheduler.PodPlaced | scheduler.PodRemoved
+	return scheduler.NodeAdded | scheduler.NodeRemoved | scheduler.NodeLabels | scheduler.NodeTaints |
+		scheduler.PodPlaced | scheduler.PodEnding | scheduler.PodRemoved
 }
 
 // Helps implements scheduler.Filter: what is counted must have changed.
 func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change, v scheduler.View) bool {
 	hard, _ := f.constraints(pod, corev1.DoNotSchedule, v)
-	if c.Pod == nil {
+	switch {
+	case c.Pod == nil && c.Node != nil && c.OldNode != nil:
+		return moved(hard, pod, c)
+	case c.Pod == nil:
 		return (c.Node != nil && keyed(hard, c.Node)) || (c.OldNode != nil && keyed(hard, c.OldNode))
 	}
 	if c.Pod.Namespace != pod.Namespace {
@@ -200,6 +204,21 @@ func (f Filter) Helps(pod *corev1.Pod, c scheduler.Change, v scheduler.View) boo
 	for _, h := range hard {
 		now := h.selector.Matches(labels.Set(c.Pod.Labels))
 		if now && c.Was == nil || c.Was != nil && now != h.selector.Matches(labels.Set(c.Was.Labels)) {
+			return true
+		}
+	}
+	return false
+}
+
+// moved says whether a node is in another domain than before, or counts no longer, or
+// only now.
+func moved(hard []*constraint, pod *corev1.Pod, c scheduler.Change) bool {
+	affinity := nodeaffinity.GetRequiredNodeAffinity(pod)
+	now, old := scheduler.NewNode(c.Node), scheduler.NewNode(c.OldNode)
+	for _, h := range hard {
+		is, in := now.Labels[h.TopologyKey]
+		was, before := old.Labels[h.TopologyKey]
+		if is != was || in != before || h.eligible(pod, affinity, now) != h.eligible(pod, affinity, old) {
 			return true
 		}
 	}

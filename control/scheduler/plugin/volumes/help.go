@@ -27,15 +27,23 @@ func (*Binding) Helps(pod *corev1.Pod, c scheduler.Change, v scheduler.View) boo
 		return !had || !apiequality.Semantic.DeepEqual(old.AllowedTopologies, now.AllowedTopologies)
 	case *storagev1.CSIDriver:
 		old, had := c.Old.(*storagev1.CSIDriver)
-		return had && tells(old) && !tells(now) && slices.ContainsFunc(claims(pod, v.Storage()), func(claim *corev1.PersistentVolumeClaim) bool {
-			class := v.Storage().Class(className(claim))
-			return class != nil && class.Provisioner == now.Name
-		})
+		return had && tells(old) && !tells(now) && provisions(now, pod, v.Storage())
 	case *storagev1.CSIStorageCapacity:
 		old, had := c.Old.(*storagev1.CSIStorageCapacity)
 		return !had || grown(limit(old), limit(now))
 	}
-	return c.New != nil || c.Old == nil // what is gone helps nobody
+	if gone, ok := c.Old.(*storagev1.CSIDriver); ok { // nobody says any more that there is no space
+		return tells(gone) && provisions(gone, pod, v.Storage())
+	}
+	return c.New != nil || c.Old == nil // what else is gone helps nobody
+}
+
+// provisions says whether a driver makes the volume of one of a pod's claims.
+func provisions(d *storagev1.CSIDriver, pod *corev1.Pod, s scheduler.Storage) bool {
+	return slices.ContainsFunc(claims(pod, s), func(claim *corev1.PersistentVolumeClaim) bool {
+		class := s.Class(className(claim))
+		return class != nil && class.Provisioner == d.Name
+	})
 }
 
 // names says whether a pod uses a claim.
@@ -83,14 +91,19 @@ func (Zone) Helps(pod *corev1.Pod, c scheduler.Change, _ scheduler.View) bool {
 
 // Heeds implements scheduler.Filter.
 func (Limits) Heeds() scheduler.ChangeKind {
-	return scheduler.PodRemoved | scheduler.NodeAdded | scheduler.ClaimChanged | scheduler.CSINodeChanged | scheduler.AttachmentChanged | scheduler.CSIDriverChanged
+	return scheduler.PodPlaced | scheduler.PodRemoved | scheduler.NodeAdded | scheduler.ClaimChanged | scheduler.VolumeChanged |
+		scheduler.CSINodeChanged | scheduler.AttachmentChanged | scheduler.CSIDriverChanged
 }
 
-// Helps implements scheduler.Filter.
+// Helps implements scheduler.Filter. A pod that leaves may have held a volume, though
+// its claim may be gone as well by now; and a volume that comes to a node for another
+// pod is there for this one too.
 func (Limits) Helps(pod *corev1.Pod, c scheduler.Change, v scheduler.View) bool {
 	switch now := c.New.(type) {
 	case *corev1.PersistentVolumeClaim:
-		return c.Old == nil && names(pod, now)
+		return names(pod, now) || uses(pod, now.Spec.VolumeName, v.Storage())
+	case *corev1.PersistentVolume:
+		return uses(pod, now.Name, v.Storage())
 	case *storagev1.CSINode:
 		old, had := c.Old.(*storagev1.CSINode)
 		return !had || raised(old, now)
@@ -98,12 +111,53 @@ func (Limits) Helps(pod *corev1.Pod, c scheduler.Change, v scheduler.View) bool 
 		old, had := c.Old.(*storagev1.CSIDriver)
 		return had && demands(old) && !demands(now)
 	case *storagev1.VolumeAttachment:
+		name := now.Spec.Source.PersistentVolumeName
+		return c.Old == nil && name != nil && uses(pod, *name, v.Storage())
+	}
+	switch gone := c.Old.(type) {
+	case *storagev1.VolumeAttachment:
+		return true
+	case *storagev1.CSIDriver:
+		return demands(gone)
+	}
+	if c.Kind == scheduler.PodPlaced {
+		return shares(pod, c.Pod, v.Storage())
+	}
+	return c.Node != nil || c.Pod != nil && slices.ContainsFunc(c.Pod.Spec.Volumes, func(v corev1.Volume) bool { return claimName(c.Pod, &v) != "" })
+}
+
+// uses says whether one of a pod's claims is bound to the named volume, or to one
+// that stands for the same: two may have one handle.
+func uses(pod *corev1.Pod, volume string, s scheduler.Storage) bool {
+	if volume == "" {
 		return false
 	}
-	if _, detached := c.Old.(*storagev1.VolumeAttachment); detached {
+	if slices.ContainsFunc(claims(pod, s), func(c *corev1.PersistentVolumeClaim) bool { return c.Spec.VolumeName == volume }) {
 		return true
 	}
-	return c.Node != nil || c.Pod != nil && len(attached(c.Pod, v.Storage(), nil)) > 0
+	pv := s.Volume(volume)
+	if pv == nil || pv.Spec.CSI == nil {
+		return false
+	}
+	_, same := attached(pod, s, nil)[pv.Spec.CSI.Driver+"/"+pv.Spec.CSI.VolumeHandle]
+	return same
+}
+
+// shares says whether two pods use one claim or, by whatever claims, one volume.
+func shares(a, b *corev1.Pod, s scheduler.Storage) bool {
+	if a.Namespace == b.Namespace && slices.ContainsFunc(b.Spec.Volumes, func(v corev1.Volume) bool {
+		name := claimName(b, &v)
+		return name != "" && slices.ContainsFunc(a.Spec.Volumes, func(w corev1.Volume) bool { return claimName(a, &w) == name })
+	}) {
+		return true
+	}
+	wanted := attached(a, s, nil)
+	for volume := range attached(b, s, nil) {
+		if _, same := wanted[volume]; same {
+			return true
+		}
+	}
+	return false
 }
 
 // raised says whether a driver can attach more volumes to a node, or is new there.
