@@ -123,7 +123,7 @@ func (c *cluster) startDeciders(ctx context.Context, g *errgroup.Group, plane *c
 		return c.lead(ctx, plane, "kube-controller-manager", candidate, func(ctx context.Context) error {
 			return all.Start(plane.counts.With(plane.queues.With(ctx)), all.Config{
 				Transport: plane.controller, Kinds: controller.NewKinds(controller.Stored(kinds.With(c.FeatureGates))...), RootCA: c.authority.PEM(), Log: c.log,
-				Authority: c.authority, TokenKey: tokens, NodeRanges: c.nodeRanges(),
+				Authority: c.authority, TokenKey: tokens, NodeRanges: c.nodeRanges(), LocalPath: true,
 			})
 		})
 	})

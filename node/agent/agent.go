@@ -56,6 +56,7 @@ type Agent struct {
 	probed   *server.Probes
 	falling  downfall
 	tally    *tally.Tally
+	made     made
 	// engine is cfg.Engine as it was given: with all that it can do.
 	engine cri.Engine
 
@@ -81,14 +82,14 @@ func New(cfg Config) (*Agent, error) {
 	}
 	counts, engine := tally.New(cfg.NodeName), cfg.Engine
 	cfg.Engine = cri.Observe(engine, counts.Operation)
-	a := &Agent{cfg: cfg, tally: counts, engine: engine, machines: map[types.UID]*machine{}, inbox: newInbox(), statics: newStatics(), probed: server.NewProbes(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
+	a := &Agent{cfg: cfg, tally: counts, engine: engine, machines: map[types.UID]*machine{}, inbox: newInbox(), statics: newStatics(), made: made{look: make(chan struct{}, 1), told: map[string]string{}}, probed: server.NewProbes(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
 	a.setRuntime("sampan")
 	if a.strain, err = newStrain(cfg); err != nil {
 		return nil, err
 	}
 	a.registry, err = register.New(register.Config{
 		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, Transport: cfg.Transport, Engine: cfg.Engine, Disk: cfg.Root,
-		MaxPods: cfg.MaxPods, Labels: cfg.Labels, Taints: cfg.Taints, Reserved: cfg.Reserved, Capacity: cfg.Capacity,
+		MaxPods: cfg.MaxPods, Labels: cfg.Labels, Annotations: cfg.annotations(), Taints: cfg.Taints, Reserved: cfg.Reserved, Capacity: cfg.Capacity,
 		Port: cfg.Port, Version: cfg.Version, PodCIDR: cfg.PodCIDR, Log: cfg.Log, ProviderID: cfg.Kubelet.ProviderID,
 		LeaseSeconds: cfg.Kubelet.NodeLeaseDurationSeconds, LookEvery: cfg.Kubelet.NodeStatusUpdateFrequency.Duration,
 		Fault: a.fault, Withhold: cfg.kept, Extra: a.extra, Pressures: a.pressures, ReportEvery: cfg.Kubelet.NodeStatusReportFrequency.Duration, MaxImages: int(*cfg.Kubelet.NodeStatusMaxImages),
@@ -117,12 +118,13 @@ func New(cfg Config) (*Agent, error) {
 	a.nodes.Subscribe(func(e informer.Event[*corev1.Node]) {
 		if e.New != nil {
 			a.registry.Seen(e.New)
+			a.made.heed()
 		}
 	})
 	a.refs = newReferences(cfg.Transport, cfg.Log, a.wakeNamed)
 	a.bundles, a.certs = a.newBundles(), newCertificates(a)
 	a.volumes = volume.New(volume.Config{
-		Root: cfg.Root, Source: a.refs, Tokens: a.mintToken, Bundles: a.bundleList, Certificates: a.certs.get, Log: cfg.Log,
+		Root: cfg.Root, Made: cfg.Made, Source: a.refs, Tokens: a.mintToken, Bundles: a.bundleList, Certificates: a.certs.get, Log: cfg.Log,
 		Claims: claims{a}, Warn: func(pod *corev1.Pod, reason, message string) {
 			a.events.Event(pod, corev1.EventTypeWarning, reason, message)
 		},
@@ -197,6 +199,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.places.cpus != nil {
 		a.places.shift()
 		a.spawn(func() { a.run(ctx, "shared CPUs", a.runShared) })
+	}
+	if a.cfg.Made != "" {
+		a.spawn(func() { a.run(ctx, "volumes of claims", a.runMade) })
 	}
 	a.spawn(func() { a.run(ctx, "services", a.services.Run) })
 	a.spawn(func() { a.run(ctx, "registration", a.registry.Run) })

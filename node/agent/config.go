@@ -30,6 +30,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/pressure"
 	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/cri"
+	"github.com/sampan-dev/sampan/node/volume"
 )
 
 // Defaults of Config.
@@ -56,6 +57,9 @@ type Config struct {
 	Engine cri.Engine
 	// Root holds pods' directories, by default /var/lib/sampan/pods.
 	Root string
+	// Made is where directories are made for claims of the built-in storage class,
+	// by default claims beside Root; a node whose Capacity is given makes none.
+	Made string
 	// LogRoot holds container logs, by default logs/pods beside Root.
 	LogRoot string
 	// SeccompRoot is where Localhost profiles are, by default seccomp beside Root.
@@ -159,6 +163,9 @@ func (cfg Config) complete() (Config, error) {
 	}
 	cfg.Kubelet = kubelet
 	or(&cfg.Root, filepath.Join(defaultData, "pods"))
+	if cfg.Capacity == nil {
+		or(&cfg.Made, filepath.Join(filepath.Dir(cfg.Root), "claims"))
+	}
 	or(&cfg.KubeletRoot, kubeletRoot(cfg.Root))
 	or(&cfg.LogRoot, filepath.Join(filepath.Dir(cfg.Root), "logs", "pods"))
 	or(&cfg.SeccompRoot, filepath.Join(filepath.Dir(cfg.Root), "seccomp"))
@@ -173,6 +180,14 @@ func (cfg Config) complete() (Config, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return cfg, nil
+}
+
+// annotations are those of the node when it is registered.
+func (cfg Config) annotations() map[string]string {
+	if cfg.Made == "" {
+		return nil
+	}
+	return map[string]string{volume.AnnDirectory: cfg.Made}
 }
 
 // kubeletRoot is where plugins look for us: where they look for any kubelet,

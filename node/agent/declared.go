@@ -34,6 +34,7 @@ func (Declaration) Writes() []reconcile.Write {
 		{Resource: pods, Part: "status.phase"}, {Resource: pods, Part: "status.conditions[of the node]"},
 		{Resource: pods, Part: "status.containerStatuses"}, {Resource: pods, Part: reconcile.Delete},
 		{Resource: nodes, Part: reconcile.Create}, {Resource: nodes, Part: "metadata.labels[of the node]"},
+		{Resource: nodes, Part: "metadata.annotations[of the node]"},
 		{Resource: nodes, Part: "status.conditions[of the node]"}, {Resource: nodes, Part: "status.capacity"},
 		{Resource: leases, Part: reconcile.Create}, {Resource: leases, Part: "spec[kube-node-lease]"},
 		{Resource: client.PodCertificateRequests.GroupVersionResource, Part: reconcile.Create},

@@ -204,6 +204,7 @@ func (a *Agent) sweep(known map[string]bool) {
 	for _, uid := range orphans {
 		err = errors.Join(err, a.volumes.Remove(uid))
 	}
+	a.made.heed()
 	logs, readErr := os.ReadDir(a.cfg.LogRoot)
 	err = errors.Join(err, readErr)
 	for _, dir := range logs {

@@ -41,6 +41,7 @@ func (m *machine) release(ctx context.Context) {
 			pause(ctx, boxRetry.Min)
 			return nil
 		}
+		m.a.made.heed() // a volume may wait for its last pod
 		return func(m *machine) { m.stage = ended }
 	})
 }
@@ -139,6 +140,7 @@ func (m *machine) bury(ctx context.Context) {
 			pause(ctx, boxRetry.Min)
 			return nil
 		}
+		m.a.made.heed()
 		return func(m *machine) { m.stage = buried }
 	})
 }

@@ -26,7 +26,7 @@ func (a *Agent) Handler() http.Handler {
 		Node: view{a}, NodeName: a.cfg.NodeName, Engine: a.engine, Authn: a.cfg.Authn, Authz: a.cfg.Authz, Log: a.cfg.Log,
 		Settings: a.cfg.Kubelet, Probes: a.probed, Counts: a.tally, SystemLogs: a.systemLogs(), Closed: !*a.cfg.Kubelet.EnableDebuggingHandlers,
 		Checkpoints: filepath.Join(a.cfg.KubeletRoot, "checkpoints"),
-		Disks:       server.Disks{Node: a.cfg.Root, Logs: a.node.LogDirectory, Volumes: a.volumePaths},
+		Disks:       server.Disks{Node: a.cfg.Root, Logs: a.node.LogDirectory, Volumes: a.volumePaths, Claims: a.claimPaths},
 	})
 }
 
@@ -48,6 +48,10 @@ func (a *Agent) volumePaths(pod *corev1.Pod) map[string]string {
 	}
 	return paths
 }
+
+// claimPaths are where a pod has the volumes of its claims that are on this node's
+// own disks.
+func (a *Agent) claimPaths(pod *corev1.Pod) map[string]string { return a.volumes.Lent(string(pod.UID)) }
 
 // serve listens for the kubelet API until ctx ends, if there is a TLS
 // configuration. The channel tells when it could not, or stopped.

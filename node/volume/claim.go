@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -169,6 +170,20 @@ func (v *Volumes) persistent(ctx context.Context, pod *corev1.Pod, pv *corev1.Pe
 	return r, errors.New("no volume plugin matched")
 }
 
+// Lent is where a pod has the volumes of its claims that are on disks of this node,
+// by volume name. A server's are left out: to ask one how full it is may take for
+// ever.
+func (v *Volumes) Lent(uid string) map[string]string {
+	home := filepath.Join(v.Dir(uid), "volumes", "kubernetes.io~"+localPlugin) + "/"
+	paths := v.lasts.paths(uid)
+	for name, path := range paths {
+		if !strings.HasPrefix(path, home) {
+			delete(paths, name)
+		}
+	}
+	return paths
+}
+
 // mountOptions are a volume's, also of the annotation that they once were.
 func mountOptions(pv *corev1.PersistentVolume) []string {
 	if old, ok := pv.Annotations[corev1.MountOptionAnnotation]; ok {
@@ -207,6 +222,17 @@ func (l *lasting) once(pod *corev1.Pod, volume string, do func() (ready, error))
 	}
 	l.pods[uid][volume] = r
 	return r, nil
+}
+
+// paths are those of a pod's volumes that have been made, by volume name.
+func (l *lasting) paths(uid string) map[string]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := map[string]string{}
+	for name, r := range l.pods[uid] {
+		all[name] = r.path
+	}
+	return all
 }
 
 func (l *lasting) forget(uid string) {

@@ -35,16 +35,19 @@ func (v *Volumes) local(ctx context.Context, pod *corev1.Pod, pv *corev1.Persist
 	if yes, err := isMount(dir); err == nil && yes {
 		return dir, nil // by an earlier agent, or before another volume failed
 	}
-	source, err := openLocal(l.path)
-	if err != nil {
-		return "", &stepError{step: initialize, volume: pv.Name, err: err}
-	}
-	defer source.Close()
 	leave, err := v.turns.take(ctx, l.path)
 	if err != nil {
 		return "", err
 	}
 	defer leave()
+	if err := v.provide(pv); err != nil {
+		return "", err
+	}
+	source, err := openLocal(l.path)
+	if err != nil {
+		return "", &stepError{step: initialize, volume: pv.Name, err: err}
+	}
+	defer source.Close()
 	if err := v.own(ctx, pod, pv, source, l.readOnly); err != nil {
 		return "", err
 	}

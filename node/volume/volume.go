@@ -52,6 +52,9 @@ type Config struct {
 	Certificates Certificates
 	// Claims may be nil: volumes that name a claim then fail.
 	Claims Claims
+	// Made is where this node makes directories for the volumes of the built-in
+	// storage class; "" makes none.
+	Made string
 	// Warn tells of something about a pod that goes on all the same; it may be nil.
 	Warn func(pod *corev1.Pod, reason, message string)
 	// Log may be nil.

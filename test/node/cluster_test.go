@@ -52,7 +52,7 @@ func startCluster() (*cluster, error) {
 	go func() {
 		_ = controllers.Start(context.Background(), controllers.Config{
 			Transport: c.component, Kinds: controller.NewKinds(stored()...), RootCA: authority.PEM(), Log: log,
-			Authority: authority, TokenKey: tokens,
+			Authority: authority, TokenKey: tokens, LocalPath: true,
 		})
 	}()
 	return c, nil

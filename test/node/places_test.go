@@ -237,27 +237,33 @@ func TestStaticManagers(t *testing.T) {
 	})
 }
 
+// anyone lets everybody use the kubelet's API.
+func anyone(c *agent.Config) {
+	c.Authn = func(*http.Request) (identity.Identity, bool) { return identity.Identity{Name: "anyone"}, true }
+	c.Authz = func(context.Context, identity.Identity, string, string) bool { return true }
+}
+
+// ask is an answer of the kubelet's API.
+func (n *node) ask(path string) string {
+	n.Helper()
+	w := httptest.NewRecorder()
+	n.agent.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, http.NoBody))
+	if w.Code != http.StatusOK {
+		n.Fatalf("%s: %d %s", path, w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
 // What monitoring reads is complete.
 func TestSummary(t *testing.T) {
-	n := newNode(t, func(c *agent.Config) {
-		c.Authn = func(*http.Request) (identity.Identity, bool) { return identity.Identity{Name: "anyone"}, true }
-		c.Authz = func(context.Context, identity.Identity, string, string) bool { return true }
-	})
+	n := newNode(t, anyone)
 	p := n.pod("busy", "fill", "/tmp/x", "3", "then", "fill", "/v/y", "2", "then", "eat", "20")
 	p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 	p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}
 	n.create(p)
 	n.ready("busy")
 	until(t, "the pod has eaten", func() bool { return strings.Contains(n.output(n.get("busy"), "c"), "waiting") })
-	get := func(path string) string {
-		t.Helper()
-		w := httptest.NewRecorder()
-		n.agent.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, http.NoBody))
-		if w.Code != http.StatusOK {
-			t.Fatalf("%s: %d %s", path, w.Code, w.Body)
-		}
-		return w.Body.String()
-	}
+	get := n.ask
 	var s stats.Summary
 	until(t, "the agent has heard from itself that the container runs", func() bool {
 		s = stats.Summary{}

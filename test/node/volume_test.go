@@ -9,11 +9,13 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/control/controller/localpath"
 	"github.com/sampan-dev/sampan/internal/target"
 )
 
@@ -175,4 +177,76 @@ func TestImageVolume(t *testing.T) {
 		w := statuses(p)["c"].State.Waiting
 		return w != nil && w.Reason == "CreateContainerError" && strings.Contains(w.Message, `"nowhere" does not exist`)
 	})
+}
+
+// A claim of the built-in class has a directory of the node that every user may
+// write to. It goes with the claim, when no pod has it any more, whatever is in it;
+// and the volume's object goes after it.
+func TestLocalPath(t *testing.T) {
+	n := newNode(t, anyone)
+	class := localpath.ClassName
+	until(n, "the node is there", func() bool {
+		_, err := client.Nodes.Get(n.Context(), n.admin, "", n.name)
+		return err == nil
+	})
+	made := func(name string) string {
+		n.Helper()
+		n.claim(name, class)
+		c, err := client.PersistentVolumeClaims.Get(n.Context(), n.admin, n.ns, name)
+		n.must(err)
+		n.note(c, "volume.kubernetes.io/selected-node", n.name) // there is no scheduler
+		return "pvc-" + string(c.UID)
+	}
+	name := made("data")
+	dir := filepath.Join(n.dir, "claims", name)
+	user := with(n.pod("writes", "write", "/data/file", "here"), claimed("data", false), corev1.VolumeMount{MountPath: "/data"})
+	defer func() {
+		if n.Failed() {
+			n.Log(n.events("data"))
+		}
+	}()
+	user.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(4711))}
+	if out, p := n.run(user); p.Status.Phase != corev1.PodSucceeded {
+		t.Fatalf("%s: %s", p.Status.Phase, out)
+	}
+	n.create(with(n.pod("keeps"), claimed("data", false), corev1.VolumeMount{MountPath: "/data"}))
+	n.ready("keeps")
+	if got := n.exec("keeps", "c", "/intruder", "cat", "/data/file"); got != "here" {
+		t.Errorf("the next pod reads %q", got)
+	}
+	for path, want := range map[string]string{
+		"/metrics":       fmt.Sprintf("\nkubelet_volume_stats_used_bytes{namespace=%q,persistentvolumeclaim=\"data\"} ", n.ns),
+		"/stats/summary": fmt.Sprintf(`"pvcRef":{"name":"data","namespace":%q}`, n.ns),
+	} {
+		if got := n.ask(path); !strings.Contains(got, want) {
+			t.Errorf("%s has no %s:\n%s", path, want, got)
+		}
+	}
+	n.must(os.Symlink("/", filepath.Join(dir, "link")))
+	n.must(client.PersistentVolumeClaims.Delete(n.Context(), n.admin, n.ns, "data", metav1.DeleteOptions{}))
+	n.delete("writes")
+	until(n, "the first pod is gone", func() bool { return n.gone("writes") })
+	if got := n.exec("keeps", "c", "/intruder", "cat", "/data/file"); got != "here" {
+		t.Errorf("of a claim that is to go, a pod that has it reads %q", got)
+	}
+	n.delete("keeps")
+	until(n, "the volume is gone", func() bool {
+		_, err := client.PersistentVolumes.Get(n.Context(), n.admin, "", name)
+		return apierrors.IsNotFound(err)
+	})
+	if _, err := os.Lstat(dir); !os.IsNotExist(err) {
+		t.Errorf("the volume is gone, its directory: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(left) > 0 {
+		t.Errorf("left of it: %v, %v", left, err)
+	}
+}
+
+// note writes an annotation of a claim.
+func (n *node) note(c *corev1.PersistentVolumeClaim, key, value string) {
+	n.Helper()
+	at := target.Of(client.PersistentVolumeClaims.GroupVersionResource, c.Namespace).Object(c.Name)
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, key, value)
+	_, err := client.PersistentVolumeClaims.Patch(n.Context(), n.admin, at, client.Patch{Type: types.MergePatchType, Data: []byte(patch)})
+	n.must(err)
 }

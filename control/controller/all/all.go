@@ -31,6 +31,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/job"
 	"github.com/sampan-dev/sampan/control/controller/legacytoken"
 	"github.com/sampan-dev/sampan/control/controller/loadbalancer"
+	"github.com/sampan-dev/sampan/control/controller/localpath"
 	"github.com/sampan-dev/sampan/control/controller/namespace"
 	"github.com/sampan-dev/sampan/control/controller/node"
 	"github.com/sampan-dev/sampan/control/controller/nodeipam"
@@ -76,6 +77,8 @@ type Config struct {
 	NodeRanges nodeipam.Config
 	// NoLoadBalancer leaves services of type LoadBalancer to somebody else.
 	NoLoadBalancer bool
+	// LocalPath makes volumes for claims, of directories on nodes.
+	LocalPath bool
 	// Log defaults to slog.Default().
 	Log *slog.Logger
 }
@@ -148,6 +151,9 @@ func (s *Set) build(shared controller.Config, cfg Config) error {
 	add(as(resourcequota.New(shared, cfg.Kinds)))
 	add(as(pvbinder.New(shared)))
 	add(as(ephemeralvolume.New(shared)))
+	if cfg.LocalPath {
+		add(as(localpath.New(shared)))
+	}
 	add(as(resourceclaim.New(shared)))
 	add(as(resourceclaim.NewReleaser(shared)))
 	evictor, err := devicetaint.New(shared)

@@ -37,6 +37,7 @@ func Declared() ([]Declaration, error) {
 		Kinds:     controller.NewKinds(), Log: slog.New(slog.DiscardHandler),
 		Authority: &pki.Authority{}, TokenKey: &pki.TokenKey{}, RootCA: []byte("of no cluster"),
 		NodeRanges: nodeipam.Config{Clusters: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		LocalPath:  true,
 	})
 	if err != nil {
 		return nil, err

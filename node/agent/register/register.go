@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -47,15 +48,17 @@ type Config struct {
 	Transport client.Transport
 	Engine    cri.Engine
 	// Disk is a path on the file system that pods use.
-	Disk     string
-	MaxPods  int64
-	Labels   map[string]string
-	Taints   []corev1.Taint
-	Reserved corev1.ResourceList
-	Capacity corev1.ResourceList
-	Port     int32
-	Version  string
-	PodCIDR  string
+	Disk    string
+	MaxPods int64
+	Labels  map[string]string
+	// Annotations are given to the Node when it is made.
+	Annotations map[string]string
+	Taints      []corev1.Taint
+	Reserved    corev1.ResourceList
+	Capacity    corev1.ResourceList
+	Port        int32
+	Version     string
+	PodCIDR     string
 	// ProviderID names the machine to a cloud provider.
 	ProviderID string
 	// LeaseSeconds is how long the lease lasts; it is renewed four times as often.
@@ -272,12 +275,11 @@ func (r *Registrar) Initial() *corev1.Node {
 
 // object is the Node as it is created.
 func (r *Registrar) object(ctx context.Context) *corev1.Node {
+	annotations := map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
+	maps.Copy(annotations, r.cfg.Annotations)
 	node := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{
-			Name: r.cfg.NodeName, Labels: r.labels(),
-			Annotations: map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
-		},
-		Spec: corev1.NodeSpec{Taints: r.cfg.Taints, ProviderID: r.cfg.ProviderID},
+		ObjectMeta: metav1.ObjectMeta{Name: r.cfg.NodeName, Labels: r.labels(), Annotations: annotations},
+		Spec:       corev1.NodeSpec{Taints: r.cfg.Taints, ProviderID: r.cfg.ProviderID},
 	}
 	node.Status = r.status(ctx, corev1.NodeStatus{})
 	return node

@@ -28,6 +28,7 @@ func (s *Server) metrics() http.HandlerFunc {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "kubelet_running_containers", Help: "Number of containers that are running on this node.",
 		}, func() float64 { return float64(s.count(runningContainers)) }),
+		claimCounts{s},
 	)
 	if s.cfg.Counts != nil {
 		registry.MustRegister(s.cfg.Counts)

@@ -24,6 +24,9 @@ type Disks struct {
 	// directory of its own has none.
 	Logs    func(*corev1.Pod) string
 	Volumes func(*corev1.Pod) map[string]string
+	// Claims says where the volumes of a pod's claims are, those that are on disks of
+	// this node; nil when nobody knows.
+	Claims func(*corev1.Pod) map[string]string
 }
 
 // summary is GET /stats/summary. As upstream, only_cpu_and_memory=true leaves all
@@ -167,6 +170,7 @@ func (s *Server) podDisk(pod *corev1.Pod, p *stats.PodStats, images *stats.FsSta
 			all = all.Add(used)
 		}
 	}
+	p.VolumeStats = append(p.VolumeStats, s.claimStats(pod)...)
 	if node != nil {
 		p.EphemeralStorage = room(node, all)
 	}
