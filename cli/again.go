@@ -18,62 +18,38 @@ import (
 const startWait = time.Minute
 
 func startCommand(s *Settings) *cobra.Command {
-	namespace := ""
-	cmd := &cobra.Command{
-		Use: "start NAME...", Short: "Begin containers anew that have ended", Args: cobra.MinimumNArgs(1),
-		Long: `Begin containers anew that have ended, as they were asked for: the same image, command,
+	return ownVerb{
+		use: "start", short: "Begin containers anew that have ended",
+		long: `Begin containers anew that have ended, as they were asked for: the same image, command,
 ports and volumes. What they wrote beside their volumes is not kept, nor what they
 printed.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := s.connect()
-			if err != nil {
-				return err
-			}
-			return each(args, func(name string) error {
-				pod, err := server.own(cmd.Context(), namespace, name)
-				if err != nil {
-					return err
-				}
-				return server.again(cmd.Context(), pod, cmd.OutOrStdout())
-			})
+		do: func(cmd *cobra.Command, server *server, pod *corev1.Pod) error {
+			return server.again(cmd.Context(), pod, cmd.OutOrStdout())
 		},
-	}
-	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pods (default: that of the kubeconfig)")
-	return cmd
+	}.command(s)
 }
 
 func restartCommand(p Program, s *Settings) *cobra.Command {
-	grace, namespace := int64(-1), ""
-	cmd := &cobra.Command{
-		Use: "restart NAME...", Short: "End containers, and begin them anew", Args: cobra.MinimumNArgs(1),
-		Long: `End containers as sampan stop does, and begin them anew as sampan start does.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := s.connect()
+	grace := int64(-1)
+	cmd := ownVerb{
+		use: "restart", short: "End containers, and begin them anew",
+		long: `End containers as sampan stop does, and begin them anew as sampan start does.`,
+		do: func(cmd *cobra.Command, server *server, pod *corev1.Pod) error {
+			e := &ending{server: server, program: p, settings: s, grace: grace, out: io.Discard}
+			if err := e.stop(cmd.Context(), pod); err != nil {
+				return err
+			}
+			now, err := server.own(cmd.Context(), pod.Namespace, pod.Name)
+			if apierrors.IsNotFound(err) { // one of run --rm goes when it ends
+				return server.renew(cmd.Context(), pod, cmd.OutOrStdout())
+			}
 			if err != nil {
 				return err
 			}
-			e := &ending{server: server, program: p, settings: s, grace: grace, out: io.Discard}
-			return each(args, func(name string) error {
-				pod, err := server.own(cmd.Context(), namespace, name)
-				if err == nil {
-					err = e.stop(cmd.Context(), pod)
-				}
-				if err != nil {
-					return err
-				}
-				now, err := server.own(cmd.Context(), namespace, name)
-				if apierrors.IsNotFound(err) { // one of run --rm goes when it ends
-					return server.renew(cmd.Context(), pod, cmd.OutOrStdout())
-				}
-				if err != nil {
-					return err
-				}
-				return server.again(cmd.Context(), now, cmd.OutOrStdout())
-			})
+			return server.again(cmd.Context(), now, cmd.OutOrStdout())
 		},
-	}
-	cmd.Flags().Int64VarP(&grace, "time", "t", -1, "seconds until it is killed, at most its --stop-timeout (default: that)")
-	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pods (default: that of the kubeconfig)")
+	}.command(s)
+	graceFlag(cmd, &grace)
 	return cmd
 }
 

@@ -47,6 +47,9 @@ type Program struct {
 	// Signal sends a signal to the first process of a pod's container on this
 	// machine; errors.ErrUnsupported when it is not here, or not ours to reach.
 	Signal func(ctx context.Context, s Settings, podUID string, signal syscall.Signal) error
+	// Process is the first process of a pod's container on this machine; its errors
+	// are Signal's.
+	Process func(ctx context.Context, s Settings, podUID string) (pid int, err error)
 	// Hollow runs nodes without containers until ctx ends.
 	Hollow func(ctx context.Context, o HollowOptions) error
 }
@@ -113,6 +116,7 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	root.AddCommand(
 		runCommand(p, s), psCommand(s), logsCommand(s), execCommand(s), attachCommand(s), stopCommand(p, s), rmCommand(s),
 		startCommand(s), restartCommand(p, s), killCommand(p, s), waitCommand(s), portCommand(s),
+		cpCommand(p, s), topCommand(p, s), statsCommand(s),
 	)
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return s.complete() }
 	root.AddCommand(

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -217,23 +216,22 @@ func inspectCommand(s *Settings) *cobra.Command {
 	return &cobra.Command{
 		Use: "inspect IMAGE|NAME", Short: "Show all that is known of an image or a container, as JSON", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var img image.Image
 			store, err := s.images()
-			if err != nil {
-				return err
+			if err == nil {
+				img, err = store.Get(args[0])
 			}
-			img, err := store.Get(args[0])
-			if errors.Is(err, image.ErrNotFound) {
-				if server, e := s.connect(); e == nil {
-					if pod, e := server.own(cmd.Context(), "", args[0]); e == nil {
-						pod.ManagedFields = nil
-						return printJSON(cmd.OutOrStdout(), pod)
-					}
+			if err == nil {
+				return printJSON(cmd.OutOrStdout(), img)
+			}
+			// Images are root's alone; a container may be looked at by whoever may see it.
+			if server, e := s.connect(); e == nil {
+				if pod, e := server.own(cmd.Context(), "", args[0]); e == nil {
+					pod.ManagedFields = nil
+					return printJSON(cmd.OutOrStdout(), pod)
 				}
 			}
-			if err != nil {
-				return err
-			}
-			return printJSON(cmd.OutOrStdout(), img)
+			return err
 		},
 	}
 }

@@ -81,7 +81,8 @@ func runIsolationFlags(cmd *cobra.Command, f *runFlags) {
 	flags.BoolVar(&f.readOnly, "read-only", false, "do not let it write to its image")
 	flags.StringArrayVar(&f.capAdd, "cap-add", nil, "capability to add, or ALL")
 	flags.StringArrayVar(&f.capDrop, "cap-drop", nil, "capability to take away, or ALL")
-	flags.StringVar(&f.hostname, "hostname", "", "its host name (default: its name)")
+	flags.Bool("help", false, "what run can do") // -h is the host name, as in docker
+	flags.StringVarP(&f.hostname, "hostname", "h", "", "its host name (default: its name)")
 	flags.StringArrayVar(&f.addHosts, "add-host", nil, "HOST:IP: a line for /etc/hosts")
 	flags.StringArrayVar(&f.dns, "dns", nil, "name server to use instead of the cluster's")
 	flags.StringArrayVar(&f.groups, "group-add", nil, "number of a further group of the user")

@@ -25,38 +25,22 @@ const endSlack = 30 * time.Second
 const deadlinePatch = `{"spec":{"activeDeadlineSeconds":1}}`
 
 func stopCommand(p Program, s *Settings) *cobra.Command {
-	grace, namespace := int64(-1), ""
-	cmd := &cobra.Command{
-		Use: "stop NAME...", Short: "End containers, and keep what they have printed", Args: cobra.MinimumNArgs(1),
-		Long: `Ask containers to end, and kill them when they have not after --time, or else their
+	grace := int64(-1)
+	cmd := ownVerb{
+		use: "stop", short: "End containers, and keep what they have printed",
+		long: `Ask containers to end, and kill them when they have not after --time, or else their
 --stop-timeout. What they printed and their exit codes stay until sampan rm.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := s.connect()
-			if err != nil {
-				return err
-			}
+		do: func(cmd *cobra.Command, server *server, pod *corev1.Pod) error {
 			e := &ending{server: server, program: p, settings: s, grace: grace, out: cmd.OutOrStdout()}
-			return each(args, func(name string) error {
-				pod, err := server.own(cmd.Context(), namespace, name)
-				if err != nil {
-					return err
-				}
-				return e.stop(cmd.Context(), pod)
-			})
+			return e.stop(cmd.Context(), pod)
 		},
-	}
-	cmd.Flags().Int64VarP(&grace, "time", "t", -1, "seconds until it is killed, at most its --stop-timeout (default: that)")
-	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pods (default: that of the kubeconfig)")
+	}.command(s)
+	graceFlag(cmd, &grace)
 	return cmd
 }
 
-// each does something for every name, and tells all that went wrong.
-func each(names []string, do func(name string) error) error {
-	var errs []error
-	for _, name := range names {
-		errs = append(errs, do(name))
-	}
-	return errors.Join(errs...)
+func graceFlag(cmd *cobra.Command, grace *int64) {
+	cmd.Flags().Int64VarP(grace, "time", "t", -1, "seconds until it is killed, at most its --stop-timeout (default: that)")
 }
 
 // ending ends containers.
@@ -124,31 +108,24 @@ func (e *ending) kill(ctx context.Context, pod *corev1.Pod) error {
 }
 
 func rmCommand(s *Settings) *cobra.Command {
-	force, namespace := false, ""
-	cmd := &cobra.Command{
-		Use: "rm NAME...", Short: "Remove containers that have ended", Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := s.connect()
-			if err != nil {
-				return err
-			}
-			return each(args, func(name string) error {
-				pod, err := server.own(cmd.Context(), namespace, name)
-				if err == nil {
-					err = server.rm(cmd.Context(), pod, force)
-				}
-				if force && apierrors.IsNotFound(err) {
-					return nil
-				}
-				if err == nil {
-					_, err = fmt.Fprintln(cmd.OutOrStdout(), pod.Name)
-				}
-				return err
-			})
-		},
+	force := false
+	gone := func(err error) error {
+		if force && apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
 	}
+	cmd := ownVerb{
+		use: "rm", short: "Remove containers that have ended", absent: gone,
+		do: func(cmd *cobra.Command, server *server, pod *corev1.Pod) error {
+			err := server.rm(cmd.Context(), pod, force)
+			if err == nil {
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), pod.Name)
+			}
+			return gone(err)
+		},
+	}.command(s)
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill those that run; it is no error when there is none")
-	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pods (default: that of the kubeconfig)")
 	return cmd
 }
 

@@ -15,45 +15,30 @@ import (
 )
 
 func killCommand(p Program, s *Settings) *cobra.Command {
-	name, namespace := "KILL", ""
-	cmd := &cobra.Command{
-		Use: "kill NAME...", Short: "Send a signal to containers", Args: cobra.MinimumNArgs(1),
-		Long: `Send a signal to the first process of containers, on this machine. One that is to be
+	name, number := "KILL", syscall.SIGKILL
+	cmd := ownVerb{
+		use: "kill", short: "Send a signal to containers",
+		long: `Send a signal to the first process of containers, on this machine. One that is to be
 restarted is.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			number, err := signalNumber(name)
-			if err != nil {
-				return err
+		check: func() (err error) { number, err = signalNumber(name); return err },
+		do: func(cmd *cobra.Command, _ *server, pod *corev1.Pod) error {
+			if !look(pod).running {
+				return fmt.Errorf("%s does not run", pod.Name)
 			}
-			server, err := s.connect()
-			if err != nil {
-				return err
+			err := errors.ErrUnsupported
+			if p.Signal != nil {
+				err = p.Signal(cmd.Context(), *s, string(pod.UID), number)
 			}
-			return each(args, func(name string) error {
-				pod, err := server.own(cmd.Context(), namespace, name)
-				if err != nil {
-					return err
-				}
-				if !look(pod).running {
-					return fmt.Errorf("%s does not run", pod.Name)
-				}
-				if p.Signal == nil {
-					err = errors.ErrUnsupported
-				} else {
-					err = p.Signal(cmd.Context(), *s, string(pod.UID), number)
-				}
-				if errors.Is(err, errors.ErrUnsupported) {
-					return fmt.Errorf("%s: its process is not on this machine, or not ours: sampan stop ends it everywhere", pod.Name)
-				}
-				if err == nil {
-					_, err = fmt.Fprintln(cmd.OutOrStdout(), pod.Name)
-				}
-				return err
-			})
+			if errors.Is(err, errors.ErrUnsupported) {
+				return fmt.Errorf("%s: its process is not on this machine, or not ours: sampan stop ends it everywhere", pod.Name)
+			}
+			if err == nil {
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), pod.Name)
+			}
+			return err
 		},
-	}
+	}.command(s)
 	cmd.Flags().StringVarP(&name, "signal", "s", "KILL", "signal, by name or number")
-	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pods (default: that of the kubeconfig)")
 	return cmd
 }
 
@@ -73,25 +58,12 @@ func signalNumber(text string) (syscall.Signal, error) {
 }
 
 func waitCommand(s *Settings) *cobra.Command {
-	namespace := ""
-	cmd := &cobra.Command{
-		Use: "wait NAME...", Short: "Wait until containers have ended, and print their exit codes", Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := s.connect()
-			if err != nil {
-				return err
-			}
-			return each(args, func(name string) error {
-				pod, err := server.own(cmd.Context(), namespace, name)
-				if err != nil {
-					return err
-				}
-				return server.wait(cmd.Context(), pod, cmd.OutOrStdout())
-			})
+	return ownVerb{
+		use: "wait", short: "Wait until containers have ended, and print their exit codes",
+		do: func(cmd *cobra.Command, server *server, pod *corev1.Pod) error {
+			return server.wait(cmd.Context(), pod, cmd.OutOrStdout())
 		},
-	}
-	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pods (default: that of the kubeconfig)")
-	return cmd
+	}.command(s)
 }
 
 // wait prints a container's exit code once it has ended.

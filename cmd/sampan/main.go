@@ -37,7 +37,7 @@ func run() int {
 		Down:    down,
 		Runner:  runner,
 		Graph:   graph, Simulate: simulate, Hollow: hollowNodes,
-		Kubectl: kubectl, Signal: signalPod,
+		Kubectl: kubectl, Signal: signalPod, Process: podProcess,
 		OCI: shortcut.Run, WriteOCI: shortcut.Write,
 	}
 	err := cli.New(program).ExecuteContext(ctx)

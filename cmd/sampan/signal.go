@@ -19,16 +19,25 @@ import (
 // podUIDLabel is how the agent marks a pod's containers in an engine.
 const podUIDLabel = "io.kubernetes.pod.uid"
 
-// signalPod sends a signal to the first process of a pod's running container, by
-// way of our engine's socket: the API has nothing for it.
+// signalPod sends a signal to the first process of a pod's running container.
 func signalPod(ctx context.Context, s cli.Settings, podUID string, signal syscall.Signal) error {
+	pid, err := podProcess(ctx, s, podUID)
+	if err != nil {
+		return err
+	}
+	return signalProcess(pid, signal)
+}
+
+// podProcess finds the first process of a pod's running container by way of our
+// engine's socket: the API has nothing for it.
+func podProcess(ctx context.Context, s cli.Settings, podUID string) (int, error) {
 	socket := filepath.Join(s.RunDir, "cri.sock")
 	if _, err := os.Stat(socket); err != nil {
-		return fmt.Errorf("engine: %w: %w", errors.ErrUnsupported, err)
+		return 0, fmt.Errorf("engine: %w: %w", errors.ErrUnsupported, err)
 	}
 	engine, err := cri.Dial(ctx, socket)
 	if err != nil {
-		return fmt.Errorf("engine: %w: %w", errors.ErrUnsupported, err)
+		return 0, fmt.Errorf("engine: %w: %w", errors.ErrUnsupported, err)
 	}
 	defer func() { _ = engine.Close() }() // what it was asked has been answered
 	list, err := engine.ListContainers(ctx, &rt.ListContainersRequest{Filter: &rt.ContainerFilter{
@@ -36,23 +45,23 @@ func signalPod(ctx context.Context, s cli.Settings, podUID string, signal syscal
 		LabelSelector: map[string]string{podUIDLabel: podUID},
 	}})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if len(list.GetContainers()) == 0 {
-		return fmt.Errorf("pod %q: no container of it runs here: %w", podUID, errors.ErrUnsupported)
+		return 0, fmt.Errorf("pod %q: no container of it runs here: %w", podUID, errors.ErrUnsupported)
 	}
 	id := list.GetContainers()[0].GetId()
 	status, err := engine.ContainerStatus(ctx, &rt.ContainerStatusRequest{ContainerId: id, Verbose: true})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var info struct {
 		PID int `json:"pid"`
 	}
 	if err := json.Unmarshal([]byte(status.GetInfo()["info"]), &info); err != nil || info.PID <= 1 {
-		return fmt.Errorf("container %q: no process is known: %w", id, errors.Join(errors.ErrUnsupported, err))
+		return 0, fmt.Errorf("container %q: no process is known: %w", id, errors.Join(errors.ErrUnsupported, err))
 	}
-	return signalProcess(info.PID, signal)
+	return info.PID, nil
 }
 
 // signalProcess signals a process; that it has just ended is no error.

@@ -1,0 +1,373 @@
+package cli
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// copyFlags are cp's.
+type copyFlags struct {
+	archive, follow bool
+	namespace       string
+}
+
+func cpCommand(p Program, s *Settings) *cobra.Command {
+	var f copyFlags
+	cmd := &cobra.Command{
+		Use: "cp NAME:PATH DEST|-, or cp SOURCE|- NAME:PATH", Short: "Copy files between a container and this machine", Args: cobra.ExactArgs(2),
+		Long: `Copy a file or a directory out of a container that runs on this machine, or into it.
+The container needs no program for that. A directory is copied as one, or with /. at its
+end what is in it; - is a tar archive on standard output or input.
+
+  sampan cp web:/etc/nginx/nginx.conf .
+  sampan cp site/. web:/usr/share/nginx/html`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			from, inFrom := containerPath(args[0])
+			to, inTo := containerPath(args[1])
+			if inFrom == inTo {
+				return errors.New("copy from a container or to one: one of the two is NAME:PATH")
+			}
+			name := from.name
+			if inTo {
+				name = to.name
+			}
+			root, err := p.rootOf(cmd.Context(), s, f.namespace, name)
+			if err != nil {
+				return err
+			}
+			defer root.Close()
+			c := copying{copyFlags: f, in: cmd.InOrStdin(), out: cmd.OutOrStdout()}
+			if inFrom {
+				c.source, c.target = place{root: root, path: from.path}, place{path: to.path}
+			} else {
+				c.source, c.target = place{path: from.path}, place{root: root, path: to.path}
+			}
+			return c.run(cmd.Context())
+		},
+	}
+	cmd.Flags().BoolVarP(&f.archive, "archive", "a", false, "keep owners")
+	cmd.Flags().BoolVarP(&f.follow, "follow-link", "L", false, "of a link that is named, copy what it leads to")
+	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "", "namespace of the pod (default: that of the kubeconfig)")
+	return cmd
+}
+
+// namedPath is a path as it was typed, with the container's name if it is in one.
+type namedPath struct{ name, path string }
+
+// containerPath reads NAME:PATH. As in docker, what begins with / or . is a path of
+// this machine, whatever colons it has.
+func containerPath(text string) (namedPath, bool) {
+	name, at, ok := strings.Cut(text, ":")
+	if !ok || name == "" || strings.HasPrefix(text, "/") || strings.HasPrefix(text, ".") || strings.Contains(name, "/") {
+		return namedPath{path: text}, false
+	}
+	return namedPath{name, at}, true
+}
+
+// rootOf opens the root directory of a pod's container, as its processes see it.
+func (p Program) rootOf(ctx context.Context, s *Settings, namespace, name string) (*os.File, error) {
+	server, err := s.connect()
+	if err != nil {
+		return nil, err
+	}
+	pod, err := server.named(ctx, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	pid, err := p.firstProcess(ctx, s, pod)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile("/proc/"+strconv.Itoa(pid)+"/root", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("root of %s: %w", pod.Name, err)
+	}
+	return f, nil
+}
+
+// place is a path, in a container if root is there.
+type place struct {
+	root *os.File
+	path string
+}
+
+// open opens a path without reading it. In a container nothing leads out: links,
+// also absolute ones and "..", are resolved as its own processes resolve them.
+func (p place) open(name string, follow bool) (*os.File, error) {
+	flags := uint64(unix.O_PATH | unix.O_CLOEXEC)
+	if !follow {
+		flags |= unix.O_NOFOLLOW
+	}
+	how := unix.OpenHow{Flags: flags}
+	dir := unix.AT_FDCWD
+	if p.root != nil {
+		dir, how.Resolve = int(p.root.Fd()), unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS
+		name = "/" + name
+	}
+	fd, err := unix.Openat2(dir, name, &how)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// handle is an open file as a path, to open it in earnest.
+func handle(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
+
+// copying is one copy. Between its two ends is a tar.
+type copying struct {
+	copyFlags
+	source, target place
+	in             io.Reader
+	out            io.Writer
+}
+
+func (c *copying) run(ctx context.Context) error {
+	if c.target.root == nil && c.target.path == "-" {
+		if terminal(c.out) {
+			return errors.New("an archive would fill your terminal: send it somewhere")
+		}
+		return c.pack(ctx, c.out, "")
+	}
+	if c.source.root == nil && c.source.path == "-" {
+		dir, err := c.target.open(c.target.path, true)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		return c.unpack(ctx, dir, c.in)
+	}
+	dir, as, err := c.aim()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(c.pack(ctx, w, as)) }()
+	defer func() { _ = r.Close() }() // a pipe's end has nothing to say
+	return c.unpack(ctx, dir, r)
+}
+
+// aim opens the directory to write into, and says by which name; "." is for what is
+// in the source, a directory. The rules are docker's.
+func (c *copying) aim() (dir *os.File, as string, err error) {
+	source, err := c.source.open(c.source.path, c.follow)
+	if err != nil {
+		return nil, "", err
+	}
+	defer source.Close()
+	info, err := source.Stat()
+	if err != nil {
+		return nil, "", err
+	}
+	contents := info.IsDir() && (strings.HasSuffix(c.source.path, "/.") || c.source.path == ".")
+	to, err := c.target.open(c.target.path, true)
+	if errors.Is(err, fs.ErrNotExist) {
+		if strings.HasSuffix(c.target.path, "/") && !info.IsDir() {
+			return nil, "", fmt.Errorf("%q is no directory that there is", c.target.path)
+		}
+		clean := path.Clean(c.target.path)
+		dir, err = c.target.open(path.Dir(clean), true)
+		return dir, path.Base(clean), err
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	there, err := to.Stat()
+	switch {
+	case err != nil:
+	case there.IsDir() && contents:
+		return to, ".", nil
+	case there.IsDir():
+		return to, path.Base(path.Clean("/" + c.source.path)), nil
+	case info.IsDir():
+		err = fmt.Errorf("%q is a file, and cannot become a directory", c.target.path)
+	default:
+		to.Close()
+		clean := path.Clean(c.target.path)
+		dir, err = c.target.open(path.Dir(clean), true)
+		return dir, path.Base(clean), err
+	}
+	to.Close()
+	return nil, "", err
+}
+
+// pack writes the source as a tar whose names begin with as; "" is its own name.
+func (c *copying) pack(ctx context.Context, to io.Writer, as string) error {
+	source, err := c.source.open(c.source.path, c.follow)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	if as == "" {
+		as = path.Base(path.Clean("/" + c.source.path))
+	}
+	info, err := source.Stat()
+	if err != nil {
+		return err
+	}
+	t := tar.NewWriter(to)
+	if !info.IsDir() {
+		link := ""
+		if info.Mode()&fs.ModeSymlink != 0 {
+			buf := make([]byte, unix.PathMax)
+			n, err := unix.Readlinkat(int(source.Fd()), "", buf)
+			if err != nil {
+				return fmt.Errorf("read link %q: %w", c.source.path, err)
+			}
+			link = string(buf[:n])
+		}
+		err = add(t, info, as, link, func() (*os.File, error) { return os.Open(handle(source)) })
+		return errors.Join(err, t.Close())
+	}
+	root, err := os.OpenRoot(handle(source))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	err = fs.WalkDir(root.FS(), ".", func(name string, _ fs.DirEntry, err error) error {
+		if err = errors.Join(err, ctx.Err()); err != nil {
+			return err
+		}
+		info, err := root.Lstat(name)
+		if err != nil {
+			return err
+		}
+		link := ""
+		if info.Mode()&fs.ModeSymlink != 0 {
+			if link, err = root.Readlink(name); err != nil {
+				return err
+			}
+		}
+		return add(t, info, path.Join(as, name), link, func() (*os.File, error) { return root.Open(name) })
+	})
+	return errors.Join(err, t.Close())
+}
+
+// add writes one file, directory or link; sockets have no place in a tar.
+func add(t *tar.Writer, info fs.FileInfo, as, link string, open func() (*os.File, error)) error {
+	if info.Mode()&fs.ModeSocket != 0 {
+		return nil
+	}
+	h, err := tar.FileInfoHeader(info, link)
+	if err != nil {
+		return err
+	}
+	if h.Name = as; info.IsDir() {
+		h.Name += "/"
+	}
+	if err := t.WriteHeader(h); err != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	f, err := open()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.CopyN(t, f, h.Size)
+	return err
+}
+
+// unpack writes a tar below a directory, and nothing outside of it.
+func (c *copying) unpack(ctx context.Context, dir *os.File, from io.Reader) error {
+	root, err := os.OpenRoot(handle(dir))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	var dirs []*tar.Header // their modes and times come last
+	for t := tar.NewReader(from); ; {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err = errors.Join(err, ctx.Err()); err != nil {
+			return err
+		}
+		if h.Name = path.Clean(h.Name); h.Name == "." && h.Typeflag == tar.TypeDir {
+			continue // it is there, and stays as it is
+		}
+		if err := c.place(root, h, t); err != nil {
+			return fmt.Errorf("%s: %w", h.Name, err)
+		}
+		if h.Typeflag == tar.TypeDir {
+			dirs = append(dirs, h)
+		}
+	}
+	for i := len(dirs) - 1; i >= 0; i-- {
+		if err := c.finish(root, dirs[i]); err != nil {
+			return fmt.Errorf("%s: %w", dirs[i].Name, err)
+		}
+	}
+	return nil
+}
+
+// place writes one entry.
+func (c *copying) place(root *os.Root, h *tar.Header, from io.Reader) error {
+	switch h.Typeflag {
+	case tar.TypeDir:
+		if err := root.Mkdir(h.Name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return nil
+	case tar.TypeReg:
+		return c.file(root, h, from)
+	case tar.TypeSymlink:
+		if err := gone(root.Remove(h.Name)); err != nil {
+			return err
+		}
+		return root.Symlink(h.Linkname, h.Name)
+	case tar.TypeLink:
+		if err := gone(root.Remove(h.Name)); err != nil {
+			return err
+		}
+		return root.Link(path.Clean(h.Linkname), h.Name)
+	}
+	return errors.New("devices and pipes are not copied")
+}
+
+// file writes a file anew: whoever has the old one open keeps it.
+func (c *copying) file(root *os.Root, h *tar.Header, from io.Reader) error {
+	if err := gone(root.Remove(h.Name)); err != nil {
+		return err
+	}
+	f, err := root.OpenFile(h.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(f, from, h.Size)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return c.finish(root, h)
+}
+
+// finish gives a file or directory its owner, mode and time. Without --archive it is
+// whoever copies who owns it: root, in a container.
+func (c *copying) finish(root *os.Root, h *tar.Header) error {
+	if c.archive {
+		if err := root.Lchown(h.Name, h.Uid, h.Gid); err != nil {
+			return err
+		}
+	}
+	return errors.Join(root.Chmod(h.Name, h.FileInfo().Mode()), root.Chtimes(h.Name, h.ModTime, h.ModTime))
+}
+
+// gone forgives that there is nothing to remove.
+func gone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
