@@ -38,12 +38,12 @@ func TestOpenLayers(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", how, err)
 		}
-		defer unix.Close(root)
 		for name, want := range map[string]string{"etc/passwd": "top", "etc/group": "bottom", "etc/shadow": ""} {
 			if got, err := readWithin(root, name); err != nil || string(got) != want {
 				t.Errorf("%s: %s: %q, %v", how, name, got, err)
 			}
 		}
+		unix.Close(root)
 	}
 	if _, err := os.Stat(filepath.Join(lower[0], "etc")); err == nil {
 		t.Error("the mount is left where the rest of the process sees it")

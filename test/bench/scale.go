@@ -64,7 +64,7 @@ func scale(whole context.Context) (rows []row, err error) {
 	if err := os.Setenv(name, value); err != nil { // for the processes that are started
 		return nil, err
 	}
-	defer os.Unsetenv(name)
+	defer func() { _ = os.Unsetenv(name) }()
 	c, err := up(whole, "--cluster-cidr", "10.128.0.0/9", "--pod-cidr", "10.128.0.0/24")
 	if err != nil {
 		return nil, err

@@ -188,7 +188,7 @@ func (t *target) again(ctx context.Context, before []string) error {
 		if err == nil {
 			how = errors.New("alone it does not fail")
 		}
-		errs = append(errs, fmt.Errorf("the input, kept as %s:\n%.*s\n%w:\n%s", path, shownInput, input, how, head(out)))
+		errs = append(errs, fmt.Errorf("the input, kept as %s:\n%s\n%w:\n%s", path, input[:min(len(input), shownInput)], how, head(out)))
 	}
 	return errors.Join(errs...)
 }
