@@ -102,6 +102,9 @@ type place struct {
 	path string
 }
 
+// maxLooks is how often a path is looked for while somebody moves what it passes.
+const maxLooks = 128
+
 // open opens a path without reading it. In a container nothing leads out: links,
 // also absolute ones and "..", are resolved as its own processes resolve them.
 func (p place) open(name string, follow bool) (*os.File, error) {
@@ -116,6 +119,9 @@ func (p place) open(name string, follow bool) (*os.File, error) {
 		name = "/" + name
 	}
 	fd, err := unix.Openat2(dir, name, &how)
+	for tries := 1; errors.Is(err, unix.EAGAIN) && tries < maxLooks; tries++ {
+		fd, err = unix.Openat2(dir, name, &how) // a rename came between: the kernel asks to try again
+	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}

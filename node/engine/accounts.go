@@ -17,6 +17,8 @@ import (
 const (
 	// maxAccountFile bounds an image's /etc/passwd and /etc/group, in bytes.
 	maxAccountFile = 1 << 20
+	// maxLooks is how often a file of an image is looked for while mounts change.
+	maxLooks = 128
 	// maxAccounts is how many images' accounts are remembered.
 	maxAccounts = 128
 )
@@ -131,10 +133,15 @@ func openDir(dir string) (int, error) {
 
 // readWithin reads a regular file below root; nil when there is none.
 func readWithin(root int, path string) ([]byte, error) {
-	fd, err := unix.Openat2(root, path, &unix.OpenHow{
+	how := &unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	}
+	fd, err := unix.Openat2(root, path, how)
+	for tries := 1; errors.Is(err, unix.EAGAIN) && tries < maxLooks; tries++ {
+		// Somewhere a mount or a rename came between: the kernel asks to try again.
+		fd, err = unix.Openat2(root, path, how)
+	}
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO):
 		return nil, nil
