@@ -41,6 +41,9 @@ type Controller struct {
 	checks    Checks
 }
 
+// reviews are questions about what somebody may do.
+var reviews = authorizationv1.SchemeGroupVersion.WithResource("subjectaccessreviews")
+
 // Check says what keeps a request from being of a sort; nil: it is one.
 type Check func(*x509.CertificateRequest, []certificatesv1.KeyUsage) error
 
@@ -80,7 +83,10 @@ func (*Controller) Reads() []schema.GroupVersionResource {
 
 // Writes implements reconcile.Reconciler.
 func (*Controller) Writes() []reconcile.Write {
-	return []reconcile.Write{{Resource: client.CertificateSigningRequests.GroupVersionResource, Part: "status.conditions[Approved]"}}
+	return []reconcile.Write{
+		{Resource: client.CertificateSigningRequests.GroupVersionResource, Part: "status.conditions[Approved]"},
+		{Resource: reviews, Part: reconcile.Create}, // a question, which is answered and not kept
+	}
 }
 
 // Run implements controller.Controller.
@@ -142,7 +148,7 @@ func (c *Controller) approve(ctx context.Context, r *certificatesv1.CertificateS
 	for key, values := range r.Spec.Extra {
 		review.Spec.Extra[key] = authorizationv1.ExtraValue(values)
 	}
-	at := target.Of(authorizationv1.SchemeGroupVersion.WithResource("subjectaccessreviews"), "")
+	at := target.Of(reviews, "")
 	answer, err := c.transport.Create(ctx, at, review, metav1.CreateOptions{})
 	if err != nil {
 		return false, fmt.Errorf("ask for the rights of %q: %w", r.Spec.Username, err)

@@ -61,7 +61,7 @@ func New(cfg controller.Config) (*Controller, error) {
 		accounts: controller.Mirror(cfg.Mirrors, client.ServiceAccounts),
 		pods:     controller.Mirror(cfg.Mirrors, client.Pods),
 	}
-	c.loop = reconcile.NewLoop(c, reconcile.Config{Workers: 1, Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
+	c.loop = reconcile.NewLoop(c, reconcile.Config{Workers: 1, Log: cfg.Log, Synced: cfg.Mirrors.Synced(mirrored()...)})
 	c.loop.Enqueue(reconcile.Key{Namespace: metav1.NamespaceSystem, Name: trackingName})
 	return c, nil
 }
@@ -71,6 +71,10 @@ func (*Controller) Name() string { return "legacytoken" }
 
 // Reads implements reconcile.Reconciler.
 func (*Controller) Reads() []schema.GroupVersionResource {
+	return append(mirrored(), client.ConfigMaps.GroupVersionResource) // of these the record alone
+}
+
+func mirrored() []schema.GroupVersionResource {
 	return []schema.GroupVersionResource{client.Secrets.GroupVersionResource, client.ServiceAccounts.GroupVersionResource, client.Pods.GroupVersionResource}
 }
 

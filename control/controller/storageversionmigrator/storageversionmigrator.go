@@ -75,6 +75,12 @@ func (*Controller) Reads() []schema.GroupVersionResource {
 	return []schema.GroupVersionResource{client.StorageVersionMigrations.GroupVersionResource}
 }
 
+// Everywhere implements controller.Everywhere: it reads all objects of what is to be
+// migrated, and writes each as it is, which changes its version at most.
+func (*Controller) Everywhere() (reads bool, writes []string) {
+	return true, []string{"metadata.resourceVersion"}
+}
+
 // Writes implements reconcile.Reconciler. The objects it migrates it does not change.
 func (*Controller) Writes() []reconcile.Write {
 	return []reconcile.Write{

@@ -108,7 +108,7 @@ func newDeclarations() (declarations, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := declarations{"mirrors": {reads: map[schema.GroupResource]bool{}}}
+	d := declarations{"mirrors": {reads: map[schema.GroupResource]bool{}, writes: map[schema.GroupResource][]string{}}}
 	add := func(who string, reads []schema.GroupVersionResource, writes []reconcile.Write) *bounds {
 		b := d[who]
 		if b == nil {
@@ -125,6 +125,7 @@ func newDeclarations() (declarations, error) {
 	}
 	for _, c := range controllers {
 		for _, who := range c.Components {
+			who = cmp.Or(who, "mirrors") // who acts in nobody's name does so as they read
 			b := add(who, c.Reads, c.Writes)
 			b.any, b.all = b.any || c.ReadsAll, append(b.all, c.WritesAll...)
 		}
