@@ -98,16 +98,13 @@ func overlayMount(r *plan.Root) (int, error) {
 	}
 	options := make([]string, 0, len(r.Lower)+2)
 	for _, l := range r.Lower {
-		options = append(options, oneLayer+l)
+		options = append(options, overlay.Layer+l)
 	}
 	if r.Upper != "" {
 		options = append(options, "upperdir="+r.Upper, "workdir="+r.Work)
 	}
 	return newMountOptions("overlay", "overlay", options, 0)
 }
-
-// oneLayer is the option that names one layer of an overlay.
-const oneLayer = "lowerdir+="
 
 // namedOverlay mounts over the mount point, whatever is there, and takes the name
 // away again.
@@ -140,7 +137,7 @@ func newMountOptions(fstype, source string, options []string, attrs uint64) (int
 	}
 	for _, o := range append([]string{"source=" + source}, options...) {
 		key, value, has := strings.Cut(o, "=")
-		if layer, ok := strings.CutPrefix(o, oneLayer); ok {
+		if layer, ok := strings.CutPrefix(o, overlay.Layer); ok {
 			key, value = "lowerdir+", layer
 		}
 		cmd, val := uintptr(fsconfigSetString), cstr(value)
@@ -217,7 +214,7 @@ func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
 		switch {
 		case m.Type == "proc":
 			fd, err = newMount("proc", "proc", m.Data, attrsOf(m.Flags))
-		case m.Type == "overlay" && strings.HasPrefix(m.Data, oneLayer):
+		case m.Type == "overlay" && strings.HasPrefix(m.Data, overlay.Layer):
 			fd, err = s.layeredVolume(m)
 		default:
 			fd, err = newMount(m.Type, m.Source, s.ownedData(m), attrsOf(m.Flags))

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/sampan-dev/sampan/node/container/plan"
+	"github.com/sampan-dev/sampan/node/container/plan/overlay"
 )
 
 // A container with a user namespace is put together by the host's root, and
@@ -115,17 +116,17 @@ func (s *stager) mappedOverlay(r plan.Root) (int, error) {
 func (s *stager) layeredVolume(m *plan.Mount) (int, error) {
 	r := plan.Root{Mountpoint: s.p.Root.Mountpoint, Named: s.p.Root.Named}
 	for _, o := range strings.Split(m.Data, ",") {
-		layer, ok := strings.CutPrefix(o, oneLayer)
+		layer, ok := strings.CutPrefix(o, overlay.Layer)
 		if !ok {
 			return -1, fmt.Errorf("option %q beside the layers of an overlay: %w", o, syscall.EINVAL)
 		}
 		r.Lower = append(r.Lower, layer)
 	}
-	make := overlayMount
+	mount := overlayMount
 	if m.IDMap && s.user >= 0 {
-		make = func(r *plan.Root) (int, error) { return s.mappedOverlay(*r) }
+		mount = func(r *plan.Root) (int, error) { return s.mappedOverlay(*r) }
 	}
-	fd, err := make(&r)
+	fd, err := mount(&r)
 	if err != nil {
 		return -1, err
 	}

@@ -7,9 +7,7 @@ import (
 	"os"
 	"strings"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -193,13 +191,7 @@ func privilegedByTheLetter(x *exam) {
 
 // restStreamed are the other lists in pieces: each item once, and an end.
 func restStreamed(x *exam) {
-	if x.Socket == "" {
-		x.Skip("not over a socket")
-	}
-	conn, err := grpc.NewClient("unix://"+x.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		x.Fatal(err)
-	}
+	conn := x.wire()
 	defer func() { _ = conn.Close() }()
 	p := x.pod()
 	id := p.start(p.container("wait"))
@@ -259,13 +251,7 @@ func pieces[T any](x *exam, stream interface{ Recv() (*T, error) }, items func(*
 
 // checkpoints: an engine that cannot make one says so, and what it lacks.
 func checkpoints(x *exam) {
-	if x.Socket == "" {
-		x.Skip("not over a socket")
-	}
-	conn, err := grpc.NewClient("unix://"+x.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		x.Fatal(err)
-	}
+	conn := x.wire()
 	defer func() { _ = conn.Close() }()
 	runtime, none := rt.NewRuntimeServiceClient(conn), strings.Repeat("f", 64)
 	_, one := runtime.CheckpointContainer(x.ctx(), &rt.CheckpointContainerRequest{ContainerId: none, Location: x.TempDir()})

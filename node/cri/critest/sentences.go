@@ -151,8 +151,8 @@ func deviceSentences(x *exam) {
 	}
 }
 
-// streamed is the same lists in pieces, over the wire: each item once, and an end.
-func streamed(x *exam) {
+// wire is a connection of its own to the engine's socket, for what only the wire has.
+func (x *exam) wire() *grpc.ClientConn {
 	if x.Socket == "" {
 		x.Skip("not over a socket")
 	}
@@ -160,6 +160,12 @@ func streamed(x *exam) {
 	if err != nil {
 		x.Fatal(err)
 	}
+	return conn
+}
+
+// streamed is the same lists in pieces, over the wire: each item once, and an end.
+func streamed(x *exam) {
+	conn := x.wire()
 	defer func() { _ = conn.Close() }()
 	runtime, ids := rt.NewRuntimeServiceClient(conn), []string{}
 	p := x.pod()

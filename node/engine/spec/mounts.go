@@ -10,6 +10,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/node/container/plan/overlay"
 )
 
 // mounts are the kernel's own file systems, the sandbox's files and the pod's
@@ -167,7 +169,7 @@ func imageVolume(m *rt.Mount, dst string, lower []string) (specs.Mount, error) {
 	}
 	options := []string{"ro"}
 	for _, dir := range lower { // one by one: a single string has a limit
-		options = append(options, "lowerdir+="+dir)
+		options = append(options, overlay.Layer+dir)
 	}
 	return specs.Mount{Destination: dst, Type: "overlay", Source: "overlay", Options: options}, nil
 }

@@ -16,6 +16,9 @@ import (
 	"syscall"
 )
 
+// Layer begins the option that names one layer, where the kernel takes them one by one.
+const Layer = "lowerdir+="
+
 // maxData is what mount(2) reads of its data: a page, less the byte that ends it.
 const maxData = 4096 - 1
 

@@ -68,7 +68,7 @@ func (w *world) overlay(r *plan.Root) value {
 func layers(r *plan.Root) []string {
 	var out []string
 	for _, l := range r.Lower {
-		out = append(out, "lowerdir+="+l)
+		out = append(out, overlay.Layer+l)
 	}
 	if r.Upper != "" {
 		out = append(out, "upperdir="+r.Upper, "workdir="+r.Work)
@@ -85,7 +85,7 @@ func (w *world) filesystem(kind, source string, options []string, attrs uint64) 
 	w.sys(sysFsconfig, ctx, n(fsconfigSetString), w.str("source"), w.str(source), n(0))
 	for _, o := range options {
 		key, value, has := strings.Cut(o, "=")
-		if layer, ok := strings.CutPrefix(o, "lowerdir+="); ok {
+		if layer, ok := strings.CutPrefix(o, overlay.Layer); ok {
 			key, value = "lowerdir+", layer
 		}
 		if has {
