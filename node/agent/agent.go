@@ -127,6 +127,8 @@ func New(cfg Config) (*Agent, error) {
 		Root: cfg.Root, Made: cfg.Made, Source: a.refs, Tokens: a.mintToken, Bundles: a.bundleList, Certificates: a.certs.get, Log: cfg.Log,
 		Claims: claims{a}, Warn: func(pod *corev1.Pod, reason, message string) {
 			a.events.Event(pod, corev1.EventTypeWarning, reason, message)
+		}, Tell: func(pod *corev1.Pod, reason, message string) {
+			a.events.Event(pod, corev1.EventTypeNormal, reason, message)
 		},
 	})
 	a.images = newPuller(cfg.Engine, a.refs, cfg.ParallelPulls, a.spawn)

@@ -38,6 +38,9 @@ func (st *starter) config(ctx context.Context) (*rt.ContainerConfig, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Devices, err = st.devices(); err != nil {
+		return nil, err
+	}
 	return cfg, st.m.a.grant(ctx, st.pod, st.c, cfg)
 }
 
@@ -124,6 +127,27 @@ func (st *starter) mount(index int, vars []spec.Var) (*rt.Mount, error) {
 		ContainerPath: path, HostPath: host, Readonly: m.ReadOnly || !writable,
 		Propagation: spec.Propagation(m.MountPropagation), RecursiveReadOnly: recursive,
 	}, nil
+}
+
+// devices are the container's volumes that are devices. One whose claim is
+// read-only can't be written to, nor made anew as a node.
+func (st *starter) devices() ([]*rt.Device, error) {
+	var list []*rt.Device
+	for _, d := range st.c.VolumeDevices {
+		host, ok := st.set.Paths[d.Name]
+		if !ok {
+			return nil, fmt.Errorf("cannot find volume %q to pass into container %q", d.Name, st.c.Name)
+		}
+		if !filepath.IsAbs(d.DevicePath) {
+			return nil, fmt.Errorf("error DevicePath `%s` must be an absolute path", d.DevicePath)
+		}
+		permissions := "mrw"
+		if st.set.ReadOnly[d.Name] {
+			permissions = "r"
+		}
+		list = append(list, &rt.Device{ContainerPath: d.DevicePath, HostPath: host, Permissions: permissions})
+	}
+	return list, nil
 }
 
 // expandSubPath expands $(VAR) and refuses variables that aren't there.

@@ -57,7 +57,7 @@ func (m *machine) mountVolumes(ctx context.Context, pod *corev1.Pod, _ plan.Step
 			return
 		}
 		for _, one := range unjoin(err) {
-			m.event(corev1.EventTypeWarning, "FailedMount", one.Error())
+			m.event(corev1.EventTypeWarning, volume.Reason(one), one.Error())
 		}
 	}
 }

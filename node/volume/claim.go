@@ -65,14 +65,22 @@ func (v *Volumes) claimed(ctx context.Context, pod *corev1.Pod, vol *corev1.Volu
 	if err != nil {
 		return ready{}, claimFault{err}
 	}
+	check, mount := reachable, setUp
+	if isBlock(pv) {
+		check, mount = affine, setUpDevice
+	}
 	if err := v.cfg.Claims.Reachable(pv); err != nil {
-		return ready{}, &stepError{step: reachable, volume: pv.Name, err: err}
+		return ready{}, &stepError{step: check, volume: pv.Name, err: err}
+	}
+	if onePodOnly(pv) && v.lasts.elsewhere(string(pod.UID), pv.Name) {
+		return ready{}, &stepError{step: mount, volume: pv.Name, err: errTaken}
 	}
 	r, err := v.persistent(ctx, pod, pv, readOnly)
 	var step *stepError
 	if err != nil && !errors.As(err, &step) {
-		err = &stepError{step: setUp, volume: pv.Name, err: err}
+		err = &stepError{step: mount, volume: pv.Name, err: err}
 	}
+	r.pv = pv.Name
 	return r, err
 }
 
@@ -132,8 +140,6 @@ func mode(pod *corev1.Pod, name string, pv *corev1.PersistentVolume) error {
 		return fmt.Errorf("volume %s has volumeMode %s, but is specified in volumeMounts", name, is)
 	case device && is != corev1.PersistentVolumeBlock:
 		return fmt.Errorf("volume %s has volumeMode %s, but is specified in volumeDevices", name, is)
-	case is == corev1.PersistentVolumeBlock:
-		return fmt.Errorf("volume %s has volumeMode Block, which is not supported by this node", name)
 	}
 	return nil
 }
@@ -148,6 +154,10 @@ func (v *Volumes) persistent(ctx context.Context, pod *corev1.Pod, pv *corev1.Pe
 	}
 	options := mountOptions(pv)
 	switch {
+	case isBlock(pv):
+		var err error
+		r.path, err = v.device(ctx, pod, pv)
+		return r, err
 	case pv.Spec.HostPath != nil:
 		if len(options) > 0 {
 			return r, &stepError{step: optionable, volume: pv.Name, err: errors.New("mount options are not supported for this volume type")}
@@ -168,6 +178,14 @@ func (v *Volumes) persistent(ctx context.Context, pod *corev1.Pod, pv *corev1.Pe
 			err: fmt.Errorf("driver name %s not found in the list of registered CSI drivers", pv.Spec.CSI.Driver)}
 	}
 	return r, errors.New("no volume plugin matched")
+}
+
+// errTaken is why a volume that one pod may use at a time can't be had.
+var errTaken = errors.New("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
+
+func onePodOnly(pv *corev1.PersistentVolume) bool {
+	modes := pv.Spec.AccessModes // with several, nobody knows which one a pod means
+	return len(modes) == 1 && modes[0] == corev1.ReadWriteOncePod
 }
 
 // Lent is where a pod has the volumes of its claims that are on disks of this node,
@@ -222,6 +240,20 @@ func (l *lasting) once(pod *corev1.Pod, volume string, do func() (ready, error))
 	}
 	l.pods[uid][volume] = r
 	return r, nil
+}
+
+// elsewhere says whether another pod has the persistent volume.
+func (l *lasting) elsewhere(uid, pv string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for other, volumes := range l.pods {
+		for _, r := range volumes {
+			if other != uid && r.pv == pv {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // paths are those of a pod's volumes that have been made, by volume name.

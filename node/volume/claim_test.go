@@ -170,7 +170,6 @@ func TestClaimsThatCantBeUsed(t *testing.T) {
 		"lost":    {func(_ *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) { delete(s.volumes, v.Name) }, "failed to fetch PV pv-lost from API server"},
 		"free":    {func(_ *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) { v.Spec.ClaimRef = nil }, "it has a nil pv.Spec.ClaimRef"},
 		"another": {func(_ *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) { v.Spec.ClaimRef.UID = "x" }, "ClaimRef.UID x does not point to claim.UID uid-another"},
-		"device":  {func(_ *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) { v.Spec.VolumeMode = &block }, "volumeMode Block, which is not supported"},
 	} {
 		c.change(s.bind(name, localSource(disk)))
 		err := b.failure(t, podWith(claimVolume("v", name, false)))

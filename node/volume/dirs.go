@@ -173,6 +173,7 @@ func (v *Volumes) Remove(uid string) error {
 	}
 	v.tokens.forget(uid)
 	v.lasts.forget(uid)
+	v.open.forget(uid)
 	if busy := v.slow.under(dir); busy != "" {
 		return fmt.Errorf("remove volumes of pod %q: %q is still being mounted", uid, busy)
 	}

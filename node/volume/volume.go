@@ -1,7 +1,8 @@
 // Package volume gives a pod its volumes as paths on this node: emptyDir,
 // hostPath, configMap, secret, downwardAPI, projected, nfs, and claims
 // (persistentVolumeClaim, ephemeral) on persistent volumes that are a hostPath,
-// local or nfs. Prepare may be called again at any time and then brings the
+// local or nfs; a local one of mode Block is a device, and its path a device node.
+// Prepare may be called again at any time and then brings the
 // contents up to date, switching all files of a volume at once; Remove unmounts
 // everything and deletes what was the pod's own, never what is behind a mount.
 // Image volumes are the engine's to mount: here they have no path.
@@ -57,6 +58,8 @@ type Config struct {
 	Made string
 	// Warn tells of something about a pod that goes on all the same; it may be nil.
 	Warn func(pod *corev1.Pod, reason, message string)
+	// Tell tells of something about a pod that has gone well; it may be nil.
+	Tell func(pod *corev1.Pod, reason, message string)
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -69,6 +72,7 @@ type Volumes struct {
 	lasts  lasting
 	slow   slow
 	turns  turns
+	open   devices
 }
 
 // New returns a Volumes that keeps its files under cfg.Root.
@@ -78,6 +82,9 @@ func New(cfg Config) *Volumes {
 	}
 	if cfg.Warn == nil {
 		cfg.Warn = func(*corev1.Pod, string, string) {}
+	}
+	if cfg.Tell == nil {
+		cfg.Tell = func(*corev1.Pod, string, string) {}
 	}
 	return &Volumes{cfg: cfg, tokens: newTokenCache(cfg.Tokens)}
 }
@@ -100,7 +107,9 @@ type ready struct {
 	path     string
 	readOnly bool
 	// group is what its files are shared with, 0 for none.
-	group   int64
+	group int64
+	// pv is the persistent volume that it is, "" for none.
+	pv      string
 	refresh time.Time
 }
 
@@ -146,12 +155,17 @@ func (v *Volumes) Prepare(ctx context.Context, pod *corev1.Pod, facts downward.F
 	return set, errors.Join(failed...)
 }
 
-// Steps of a mount that can fail, upstream's names.
+// Steps of a mount, and of the mapping of a device, that can fail: upstream's names.
 const (
-	setUp      = "SetUp failed"
-	initialize = "NewMounter initialization failed"
-	optionable = "MountOptionSupport check failed"
-	reachable  = "NodeAffinity check failed"
+	setUp       = "MountVolume.SetUp failed"
+	initialize  = "MountVolume.NewMounter initialization failed"
+	optionable  = "MountVolume.MountOptionSupport check failed"
+	reachable   = "MountVolume.NodeAffinity check failed"
+	affine      = "MapVolume.NodeAffinity check failed"
+	findMapper  = "MapVolume.FindMapperPluginBySpec failed"
+	followLinks = "MapVolume.EvalHostSymlinks failed"
+	setUpDevice = "MapVolume.SetUpDevice failed"
+	mapDevice   = "MapVolume.MapBlockVolume failed"
 )
 
 // stepError says which step of which volume's mount failed.
@@ -161,7 +175,16 @@ type stepError struct {
 }
 
 func (e *stepError) Error() string {
-	return fmt.Sprintf("MountVolume.%s for volume %q : %s", e.step, e.volume, e.err)
+	return fmt.Sprintf("%s for volume %q : %s", e.step, e.volume, e.err)
+}
+
+// Reason is that of upstream's event about an error of Prepare's.
+func Reason(err error) string {
+	var step *stepError
+	if errors.As(err, &step) && strings.HasPrefix(step.step, "MapVolume.") && step.step != affine {
+		return "FailedMapVolume"
+	}
+	return "FailedMount"
 }
 
 func (e *stepError) Unwrap() error { return e.err }
