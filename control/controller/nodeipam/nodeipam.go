@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -47,18 +48,24 @@ type Config struct {
 	Reserved []netip.Prefix
 }
 
+// workers is how many nodes get their ranges at once: what takes time is the write.
+const workers = 8
+
 // Controller gives ranges out. Its keys are nodes.
 type Controller struct {
 	transport client.Transport
 	events    *client.Recorder
 	loop      *reconcile.Loop
 	nodes     *informer.Informer[*corev1.Node]
-	pools     []*pool
 	own       map[string]netip.Prefix
 
-	mu sync.Mutex
-	// given are ranges that were written and that the mirror does not show yet.
-	given map[string][]netip.Prefix
+	mu    sync.Mutex // guards what follows
+	pools []*pool
+	// held are the ranges that each node has, or was given though the mirror does not
+	// show it yet. What is held is taken in the pools.
+	held map[string][]netip.Prefix
+	// waiting are nodes for which there was no range.
+	waiting map[string]bool
 }
 
 // New makes the controller, and complains about ranges that cannot be shared out.
@@ -71,26 +78,23 @@ func New(cfg controller.Config, ranges Config) (*Controller, error) {
 		return nil, err
 	}
 	c := &Controller{
-		transport: cfg.Transport(component), pools: pools, own: ranges.Own, given: map[string][]netip.Prefix{},
+		transport: cfg.Transport(component), pools: pools, own: ranges.Own,
+		held: map[string][]netip.Prefix{}, waiting: map[string]bool{},
 		nodes: controller.Mirror(cfg.Mirrors, client.Nodes),
 	}
 	c.events = client.NewRecorder(c.transport, source, "")
-	c.loop = reconcile.NewLoop(c, reconcile.Config{Workers: 1, Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
+	c.loop = reconcile.NewLoop(c, reconcile.Config{Workers: workers, Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
 	c.nodes.Subscribe(func(e informer.Event[*corev1.Node]) {
-		if e.New == nil { // what it had, another may have
-			c.forget(e.Old.Name)
-			for _, n := range c.nodes.List() {
-				if n.Spec.PodCIDR == "" {
-					c.loop.Enqueue(controller.KeyOf(n))
-				}
+		switch {
+		case e.New == nil: // what it had, another may have
+			for _, name := range c.release(e.Old.Name) {
+				c.loop.Enqueue(reconcile.Key{Name: name})
 			}
-			return
-		}
-		if e.New.Spec.PodCIDR == "" {
+		case e.New.Spec.PodCIDR == "":
 			c.loop.Enqueue(controller.KeyOf(e.New))
-			return
+		default:
+			c.hold(e.New.Name, rangesOf(e.New))
 		}
-		c.forget(e.New.Name)
 	})
 	return c, nil
 }
@@ -123,13 +127,11 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 		return full, nil
 	}
 	err := c.write(ctx, node, ranges)
-	switch {
-	case apierrors.IsNotFound(err):
-		c.forget(key.Name)
+	if apierrors.IsNotFound(err) || apierrors.IsInvalid(err) || apierrors.IsConflict(err) { // it is gone, or somebody else gave it one
+		c.giveBack(key.Name, ranges)
+	}
+	if apierrors.IsNotFound(err) {
 		return 0, nil
-	case apierrors.IsInvalid(err), apierrors.IsConflict(err): // somebody else gave it one
-		c.forget(key.Name)
-		return 0, err
 	}
 	return 0, err // of other failures, we do not know whether it has been written: it is the node's
 }
@@ -158,43 +160,83 @@ func (c *Controller) write(ctx context.Context, node *corev1.Node, ranges []neti
 func (c *Controller) choose(name string) ([]netip.Prefix, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if had := c.given[name]; had != nil {
+	delete(c.waiting, name)
+	if had := c.held[name]; had != nil {
 		return had, true
 	}
 	if own, ok := c.own[name]; ok {
-		c.given[name] = []netip.Prefix{own}
-		return c.given[name], true
-	}
-	var taken []netip.Prefix
-	for _, own := range c.own {
-		taken = append(taken, own)
-	}
-	for _, n := range c.nodes.List() {
-		for _, text := range append(slices.Clone(n.Spec.PodCIDRs), n.Spec.PodCIDR) {
-			if p, err := netip.ParsePrefix(text); err == nil {
-				taken = append(taken, p)
-			}
-		}
-	}
-	for _, had := range c.given {
-		taken = append(taken, had...)
+		c.swap(name, []netip.Prefix{own})
+		return c.held[name], true
 	}
 	var chosen []netip.Prefix
 	for _, p := range c.pools {
-		r, ok := p.free(taken)
+		r, ok := p.free()
 		if !ok {
+			c.waiting[name] = true
 			return nil, false
 		}
 		chosen = append(chosen, r)
 	}
-	c.given[name] = chosen
+	c.swap(name, chosen)
 	return chosen, true
 }
 
-func (c *Controller) forget(name string) {
+// hold notes what a node has by the mirror.
+func (c *Controller) hold(name string, ranges []netip.Prefix) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.given, name)
+	delete(c.waiting, name)
+	if !slices.Equal(c.held[name], ranges) {
+		c.swap(name, ranges)
+	}
+}
+
+// release frees what a node that is gone had, and returns who waits for a range.
+func (c *Controller) release(name string) (waiting []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.swap(name, nil)
+	delete(c.waiting, name)
+	return slices.Collect(maps.Keys(c.waiting))
+}
+
+// giveBack frees ranges that the node did not take after all, unless the mirror has
+// told of others meanwhile.
+func (c *Controller) giveBack(name string, ranges []netip.Prefix) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.Equal(c.held[name], ranges) {
+		c.swap(name, nil)
+	}
+}
+
+// swap replaces what a node holds. The caller has mu.
+func (c *Controller) swap(name string, ranges []netip.Prefix) {
+	for _, p := range c.pools {
+		for _, r := range c.held[name] {
+			p.mark(r, -1)
+		}
+		for _, r := range ranges {
+			p.mark(r, +1)
+		}
+	}
+	if c.held[name] = ranges; ranges == nil {
+		delete(c.held, name)
+	}
+}
+
+// rangesOf are the ranges that a node has. The API server has validated them.
+func rangesOf(n *corev1.Node) (ranges []netip.Prefix) {
+	texts := n.Spec.PodCIDRs
+	if len(texts) == 0 {
+		texts = []string{n.Spec.PodCIDR}
+	}
+	for _, text := range texts {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			ranges = append(ranges, p)
+		}
+	}
+	return ranges
 }
 
 // poolsOf checks the ranges.
@@ -216,9 +258,15 @@ func poolsOf(cfg Config) ([]*pool, error) {
 				bits = 24
 			}
 		}
-		p, err := newPool(whole, bits, cfg.Reserved)
+		p, err := newPool(whole, bits)
 		if err != nil {
 			return nil, err
+		}
+		for _, r := range cfg.Reserved {
+			p.mark(r, +1)
+		}
+		for _, own := range cfg.Own { // though the node be not there yet
+			p.mark(own, +1)
 		}
 		pools = append(pools, p)
 	}

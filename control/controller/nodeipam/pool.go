@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/big"
 	"net/netip"
-	"slices"
 )
 
 // maxSteps is the greatest number of node ranges in a cluster range, as a power of
@@ -13,15 +12,17 @@ const maxSteps = 16
 
 // pool is a cluster's range, cut into nodes'.
 type pool struct {
-	whole    netip.Prefix
-	bits     int
-	reserved []netip.Prefix
+	whole netip.Prefix
+	bits  int
+	// takers is how many hold each of the nodes' ranges. More than one can, for nodes
+	// may bring ranges that overlap.
+	takers []int
 	// after is where the last range was found: ranges go round, so that one that
 	// was given back is not given out again at once.
 	after int
 }
 
-func newPool(whole netip.Prefix, bits int, reserved []netip.Prefix) (*pool, error) {
+func newPool(whole netip.Prefix, bits int) (*pool, error) {
 	whole = whole.Masked()
 	if bits < whole.Bits() || bits > whole.Addr().BitLen() {
 		return nil, fmt.Errorf("node ranges: a node's /%d does not fit into %s", bits, whole)
@@ -29,44 +30,34 @@ func newPool(whole netip.Prefix, bits int, reserved []netip.Prefix) (*pool, erro
 	if bits-whole.Bits() > maxSteps {
 		return nil, fmt.Errorf("node ranges: %s has more than %d ranges of /%d", whole, 1<<maxSteps, bits)
 	}
-	return &pool{whole: whole, bits: bits, reserved: reserved}, nil
+	return &pool{whole: whole, bits: bits, takers: make([]int, 1<<(bits-whole.Bits()))}, nil
 }
 
-// free finds the next range that overlaps with none of taken.
-func (p *pool) free(taken []netip.Prefix) (netip.Prefix, bool) {
-	n := 1 << (p.bits - p.whole.Bits())
-	used := make([]bool, n)
-	for _, t := range slices.Concat(taken, p.reserved) {
-		p.mark(used, t)
-	}
-	for i := range n {
-		at := (p.after + i) % n
-		if !used[at] {
-			p.after = (at + 1) % n
+// free finds the next range that nobody holds.
+func (p *pool) free() (netip.Prefix, bool) {
+	for i := range p.takers {
+		at := (p.after + i) % len(p.takers)
+		if p.takers[at] == 0 {
+			p.after = (at + 1) % len(p.takers)
 			return p.at(at), true
 		}
 	}
 	return netip.Prefix{}, false
 }
 
-// mark notes what a range, of whatever size, takes of the pool.
-func (p *pool) mark(used []bool, t netip.Prefix) {
+// mark notes that there is one more that holds a range, of whatever size, or one
+// less.
+func (p *pool) mark(t netip.Prefix, by int) {
 	t = t.Masked()
-	switch {
-	case !p.whole.Overlaps(t):
-	case t.Bits() <= p.whole.Bits():
-		for i := range used {
-			used[i] = true
-		}
-	default:
-		first := p.index(t.Addr())
-		count := 1
-		if t.Bits() < p.bits {
-			count = 1 << (p.bits - t.Bits())
-		}
-		for i := first; i < first+count; i++ {
-			used[i] = true
-		}
+	if !p.whole.Overlaps(t) {
+		return
+	}
+	first, count := 0, len(p.takers)
+	if t.Bits() > p.whole.Bits() {
+		first, count = p.index(t.Addr()), 1<<max(p.bits-t.Bits(), 0)
+	}
+	for i := first; i < first+count; i++ {
+		p.takers[i] += by
 	}
 }
 

@@ -29,12 +29,15 @@ func TestFree(t *testing.T) {
 		{"by one that is larger", "10.42.0.0/16", 24, "10.0.0.0/8", ""},
 		{"six", "fd00:1::/48", 64, "fd00:1::/64", "fd00:1:0:1::/64"},
 	} {
-		p, err := newPool(netip.MustParsePrefix(c.whole), c.bits, nil)
+		p, err := newPool(netip.MustParsePrefix(c.whole), c.bits)
 		if err != nil {
 			t.Fatal(err)
 		}
+		for _, r := range prefixes(c.taken) {
+			p.mark(r, +1)
+		}
 		got := ""
-		if r, ok := p.free(prefixes(c.taken)); ok {
+		if r, ok := p.free(); ok {
 			got = r.String()
 		}
 		if got != c.want {
@@ -45,13 +48,32 @@ func TestFree(t *testing.T) {
 
 // What was given back is the last to be given out again.
 func TestRound(t *testing.T) {
-	p, err := newPool(netip.MustParsePrefix("10.0.0.0/22"), 24, prefixes("10.0.3.0/24"))
+	p, err := newPool(netip.MustParsePrefix("10.0.0.0/22"), 24)
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.mark(netip.MustParsePrefix("10.0.3.0/24"), +1)
 	for _, want := range []string{"10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24", "10.0.0.0/24"} {
-		if r, ok := p.free(nil); !ok || r.String() != want {
+		if r, ok := p.free(); !ok || r.String() != want {
 			t.Errorf("%s, want %s", r, want)
+		}
+	}
+}
+
+// A range that two overlapping ones took is free when both are gone.
+func TestMark(t *testing.T) {
+	p, err := newPool(netip.MustParsePrefix("10.0.0.0/23"), 24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		taken string
+		by    int
+		free  bool
+	}{{"10.0.0.0/8", +1, false}, {"10.0.1.0/24", +1, false}, {"10.0.0.0/8", -1, true}, {"10.0.0.128/25", +1, false}, {"10.0.1.0/24", -1, true}} {
+		p.mark(netip.MustParsePrefix(step.taken), step.by)
+		if _, ok := p.free(); ok != step.free {
+			t.Errorf("%s %+d: free is %t", step.taken, step.by, ok)
 		}
 	}
 }
