@@ -61,6 +61,7 @@ type backing struct {
 // site is what a plan needs to know of the node.
 type site struct {
 	name     string
+	zone     string  // "" when the node has not said
 	families []uint8 // of unix.AF_INET, unix.AF_INET6
 	pods     []netip.Prefix
 	local    []netip.Addr
@@ -119,8 +120,9 @@ func (p *planner) port(port *corev1.ServicePort, family uint8) {
 	if !ok {
 		return
 	}
-	everywhere := p.endpoints(port, family, func(*discoveryv1.Endpoint) bool { return true })
-	here := p.endpoints(port, family, func(e *discoveryv1.Endpoint) bool {
+	known := p.endpoints(port, family)
+	everywhere := usable(known, p.site.preferred(known))
+	here := usable(known, func(e *endpoint) bool {
 		return e.NodeName != nil && *e.NodeName == p.site.name
 	})
 	sticky := stickiness(p.svc)
@@ -183,41 +185,6 @@ func (p *planner) add(f front, b backing) {
 // that of its address.
 func (p *planner) serves(family uint8) bool {
 	return len(addresses(clusterIPs(p.svc), family)) > 0
-}
-
-// endpoints are the ready ones that match or, when there are none, those that
-// still serve while they terminate.
-func (p *planner) endpoints(port *corev1.ServicePort, family uint8, match func(*discoveryv1.Endpoint) bool) []netip.AddrPort {
-	var ready, leaving []netip.AddrPort
-	for _, slice := range p.slices {
-		number, ok := portOf(slice, port)
-		if !ok {
-			continue
-		}
-		for i := range slice.Endpoints {
-			e := &slice.Endpoints[i]
-			if len(e.Addresses) == 0 || !match(e) {
-				continue
-			}
-			ip, err := netip.ParseAddr(e.Addresses[0])
-			if err != nil || familyOf(ip.Unmap()) != family || !reachable(ip) {
-				continue
-			}
-			to := netip.AddrPortFrom(ip.Unmap(), number)
-			switch c := e.Conditions; {
-			case c.Ready == nil || *c.Ready:
-				ready = append(ready, to)
-			case c.Serving != nil && *c.Serving && c.Terminating != nil && *c.Terminating:
-				leaving = append(leaving, to)
-			}
-		}
-	}
-	if len(ready) == 0 {
-		ready = leaving
-	}
-	slices.SortFunc(ready, netip.AddrPort.Compare)
-	ready = slices.Compact(ready)
-	return ready[:min(len(ready), maxEndpoints)]
 }
 
 // reachable refuses endpoints that would turn the node against itself

@@ -21,13 +21,13 @@ import (
 var update = flag.Bool("update", false, "write what was seen into the transcripts")
 
 // TestPlan reads blocks of a comment, a service and its slices as YAML, and
-// what the node called "here" does for them.
+// what the node called "here" in the zone "east" does for them.
 func TestPlan(t *testing.T) {
 	raw, err := os.ReadFile("testdata/plan.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{name: "here", families: []uint8{unix.AF_INET, unix.AF_INET6}, local: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
+	s := &site{name: "here", zone: "east", families: []uint8{unix.AF_INET, unix.AF_INET6}, local: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
 		pods: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/31")}, nodes: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, loopback: true}
 	var out []string
 	for _, block := range strings.Split(strings.TrimSpace(string(raw)), "\n\n") {
@@ -187,7 +187,7 @@ func (w *world) tables(b *testing.B, s *site) *tables {
 }
 
 func many(n int) (*state, *site) {
-	s := &site{name: "here", families: []uint8{unix.AF_INET}}
+	s := &site{name: "here", zone: "east", families: []uint8{unix.AF_INET}}
 	st := newState(s)
 	for i := range n {
 		svc, slice := benchService(i, 0)

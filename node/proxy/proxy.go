@@ -14,8 +14,7 @@
 // Node ports at 127.0.0.1 are for the node's own programs, and only where the
 // wiring has made that safe: see Config.Loopback.
 //
-// Not done: node ports at ::1 (the kernel has no way for it), health check node
-// ports, topology hints.
+// Not done: node ports at ::1 (the kernel has no way for it).
 package proxy
 
 import (
@@ -97,8 +96,9 @@ type Proxy struct {
 	wake chan struct{} // has room for one
 	mu   sync.Mutex
 	todo map[types.NamespacedName]struct{}
+	zone string // of the node, for the next plans
 
-	// Only Run's goroutine uses these.
+	// Only Run's goroutine uses these, and site.
 	state  *state
 	tables *tables
 	ports  *healthPorts
@@ -137,7 +137,10 @@ func New(cfg Config) (*Proxy, error) {
 		state:  newState(s),
 	}
 	p.ports = &healthPorts{log: p.log, netNS: cfg.NetNS, nodes: cfg.NodeIPs, health: p.health, open: map[types.NamespacedName]*healthPort{}}
-	p.node.Subscribe(func(e informer.Event[*corev1.Node]) { p.health.nodeIs(e.New) })
+	p.node.Subscribe(func(e informer.Event[*corev1.Node]) {
+		p.health.nodeIs(e.New)
+		p.moved(e.New)
+	})
 	p.slices.AddIndex(byService, func(s *discoveryv1.EndpointSlice) []string {
 		return []string{ownerOf(s).String()}
 	})
@@ -169,6 +172,24 @@ func (p *Proxy) note(service types.NamespacedName) {
 	}
 }
 
+// moved looks at every service again when the node is in another zone.
+func (p *Proxy) moved(node *corev1.Node) {
+	if node == nil {
+		return // it comes back, or there is nobody any more who might care
+	}
+	p.mu.Lock()
+	was := p.zone
+	p.zone = node.Labels[corev1.LabelTopologyZone]
+	same := p.zone == was
+	p.mu.Unlock()
+	if same {
+		return
+	}
+	for _, svc := range p.services.List() {
+		p.note(types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name})
+	}
+}
+
 // Run keeps the tables until ctx ends. They stay when it returns: connections
 // and services outlive the process, and the next Run takes them over without a
 // gap. It fails only when the network namespace cannot be opened.
@@ -186,7 +207,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	wg.Go(func() { _ = p.slices.Run(ctx) })
 	wg.Go(func() { _ = p.node.Run(ctx) })
 	defer p.ports.close()
-	for _, synced := range []<-chan struct{}{p.services.Synced(), p.slices.Synced()} {
+	for _, synced := range []<-chan struct{}{p.services.Synced(), p.slices.Synced(), p.node.Synced()} {
 		select {
 		case <-synced:
 		case <-ctx.Done():
@@ -275,6 +296,7 @@ func (p *Proxy) sync(all bool) error {
 	p.mu.Lock()
 	todo := p.todo
 	p.todo = map[types.NamespacedName]struct{}{}
+	p.site.zone = p.zone
 	p.mu.Unlock()
 	for service := range todo {
 		p.replan(service)

@@ -21,7 +21,7 @@ func (p *plane) list(namespace, selector string) []*corev1.Pod {
 	return pods
 }
 
-// ready makes every pod run on node n1 and be ready, as scheduler and agent would.
+// ready makes every pod run and be ready, without a node.
 func (p *plane) ready(namespace string) {
 	p.Helper()
 	for i, pod := range p.list(namespace, "") {
@@ -75,7 +75,8 @@ func TestDeploymentLifecycle(t *testing.T) {
 		}
 		svc := &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"},
-			Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Port: 80}}},
+			// The pods are on no node, and published all the same.
+			Spec: corev1.ServiceSpec{PublishNotReadyAddresses: true, Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Port: 80}}},
 		}
 		if _, err := client.Services.Create(ctx, p.admin, svc); err != nil {
 			t.Fatal(err)

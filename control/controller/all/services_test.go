@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -38,6 +39,17 @@ func backend(name string, ready bool, ips ...string) *corev1.Pod {
 		p.Status.PodIP = p.Status.PodIPs[0].IP
 	}
 	return p
+}
+
+// nodeIn is a node in a zone.
+func nodeIn(name, zone string) *corev1.Node {
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelTopologyZone: zone}},
+		Status: corev1.NodeStatus{
+			Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")},
+			Conditions:  []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
+		},
+	}
 }
 
 // slices shows a service's endpoint slices, a line each.
@@ -109,7 +121,7 @@ func (b *bench) addresses(name string) string {
 
 func TestEndpoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := start(t,
+		b := start(t, nodeIn("n1", "z"),
 			service("web", corev1.ServiceSpec{
 				ClusterIP: "10.0.0.1", IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol},
 				Ports: []corev1.ServicePort{{Name: "http", Port: 80, TargetPort: intstr.FromString("http"), Protocol: corev1.ProtocolTCP}},
@@ -166,7 +178,7 @@ func TestHeadlessDualStackWithoutPorts(t *testing.T) {
 // Slices are filled to a hundred, and a change touches only the slice it is in.
 func TestManyEndpoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		seed := []client.Object{service("big", corev1.ServiceSpec{ClusterIP: "10.0.0.1"})}
+		seed := []client.Object{nodeIn("n1", "z"), service("big", corev1.ServiceSpec{ClusterIP: "10.0.0.1"})}
 		for i := range 250 {
 			seed = append(seed, backend(fmt.Sprintf("p%03d", i), true, fmt.Sprintf("10.1.%d.%d", i/100, i%100)))
 		}

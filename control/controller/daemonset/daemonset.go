@@ -28,8 +28,10 @@ import (
 	"github.com/sampan-dev/sampan/reconcile"
 )
 
-// component is the user and the source of events, as upstream's.
-const component = "daemon-set-controller"
+const (
+	component = "daemon-set-controller" // the user
+	source    = "daemonset-controller"  // how upstream signs its events
+)
 
 // Controller keeps daemon sets.
 type Controller struct {
@@ -62,7 +64,7 @@ func New(cfg controller.Config) (*Controller, error) {
 		nodes:     controller.Mirror(cfg.Mirrors, client.Nodes),
 		memory:    map[reconcile.Key]*memory{},
 	}
-	c.events = client.NewRecorder(c.transport, component, "")
+	c.events = client.NewRecorder(c.transport, source, "")
 	c.history = history.New(c.transport, controller.Mirror(cfg.Mirrors, client.ControllerRevisions), appsv1.DefaultDaemonSetUniqueLabelKey)
 	c.ownSets, c.ownPods = controller.NewOwn(c.sets), controller.NewOwn(c.pods)
 	c.hands = controller.Pods{Transport: c.transport, Events: c.events, Own: c.ownPods}

@@ -24,9 +24,10 @@ import (
 )
 
 const (
-	// component is the user and the source of events, as upstream's.
-	component = "endpointslice-controller"
-	byService = "service" // index of slices: "namespace/name" of their service
+	component = "endpointslice-controller"  // the user
+	source    = "endpoint-slice-controller" // how upstream signs its events
+	byService = "service"                   // index of slices: "namespace/name" of their service
+	bySpread  = "spread"                    // index of services that are spread over zones: ""
 	// unseen is how long to wait for one's own writes to show up when no event
 	// brings the key back.
 	unseen = 30 * time.Second
@@ -44,8 +45,11 @@ type Controller struct {
 	backends  *controller.Backends
 	own       *controller.Own[*discoveryv1.EndpointSlice]
 
-	mu    sync.Mutex
-	shown map[reconcile.Key]time.Time // the latest change that a slice was written for
+	mu     sync.Mutex
+	shown  map[reconcile.Key]time.Time // the latest change that a slice was written for
+	told   map[reconcile.Key]map[discoveryv1.AddressType]verdict
+	shares map[string]float64
+	stale  bool // shares must be computed anew
 }
 
 // New makes the controller.
@@ -60,8 +64,10 @@ func New(cfg controller.Config) (*Controller, error) {
 		nodes:     controller.Mirror(cfg.Mirrors, client.Nodes),
 		slices:    controller.Mirror(cfg.Mirrors, client.EndpointSlices),
 		shown:     map[reconcile.Key]time.Time{},
+		told:      map[reconcile.Key]map[discoveryv1.AddressType]verdict{},
+		stale:     true,
 	}
-	c.events = client.NewRecorder(c.transport, component, "")
+	c.events = client.NewRecorder(c.transport, source, "")
 	c.own = controller.NewOwn(c.slices)
 	c.backends = controller.NewBackends(c.services, c.pods)
 	c.loop = reconcile.NewLoop(c, reconcile.Config{Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
@@ -69,6 +75,12 @@ func New(cfg controller.Config) (*Controller, error) {
 	c.slices.AddIndex(byService, func(s *discoveryv1.EndpointSlice) []string {
 		if key, ok := serviceOf(s); ok {
 			return []string{key.String()}
+		}
+		return nil
+	})
+	c.services.AddIndex(bySpread, func(s *corev1.Service) []string {
+		if spread(s) {
+			return []string{""}
 		}
 		return nil
 	})
@@ -116,13 +128,21 @@ func serviceOf(s *discoveryv1.EndpointSlice) (reconcile.Key, bool) {
 	return reconcile.Key{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}, true
 }
 
-// enqueueMoved looks at the services of a node's pods when its zone is known or
-// has changed.
+// enqueueMoved looks at the services of a node's pods when it has come or gone or its
+// zone has changed, and at all that are spread over zones when what those have has.
 func (c *Controller) enqueueMoved(e informer.Event[*corev1.Node]) {
-	if e.New == nil || e.Old != nil && e.Old.Labels[corev1.LabelTopologyZone] == e.New.Labels[corev1.LabelTopologyZone] {
+	if !alike(e.Old, e.New) {
+		c.mu.Lock()
+		c.stale = true
+		c.mu.Unlock()
+		for _, svc := range c.services.ByIndex(bySpread, "") {
+			c.loop.Enqueue(controller.KeyOf(svc))
+		}
+	}
+	if e.Old != nil && e.New != nil && e.Old.Labels[corev1.LabelTopologyZone] == e.New.Labels[corev1.LabelTopologyZone] {
 		return
 	}
-	for _, pod := range controller.OnNode(c.pods, e.New.Name) {
+	for _, pod := range controller.OnNode(c.pods, e.Object().Name) {
 		for _, key := range c.backends.Before(pod) {
 			c.loop.Enqueue(key)
 		}
@@ -136,40 +156,85 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 		c.own.Forget(key)
 		c.mu.Lock()
 		delete(c.shown, key)
+		delete(c.told, key)
 		c.mu.Unlock()
 		return 0, nil // the collector removes the slices with their owner
 	}
-	if svc.DeletionTimestamp != nil || len(svc.Spec.Selector) == 0 {
+	if len(svc.Spec.Selector) == 0 {
 		return 0, nil // somebody else names the endpoints
 	}
 	if !c.own.Seen(key) {
 		return unseen, nil
 	}
-	var pods []*corev1.Pod
 	have := c.slices.ByIndex(byService, key.String())
 	p := plan{remove: have}
 	if svc.Spec.Type != corev1.ServiceTypeExternalName {
-		pods = c.backends.Of(svc)
-		p = decide(svc, pods, have, c.zone, "")
+		pods := c.backends.Of(svc)
+		p = decide(svc, pods, have, c.places(svc))
 		if len(p.create)+len(p.update) > 0 {
-			trigger := c.trigger(key, svc, pods)
-			p = decide(svc, pods, have, c.zone, trigger)
+			p.stamp(c.trigger(key, svc, pods))
 		}
 	}
-	if err := c.do(ctx, key, p); err != nil {
-		c.events.Eventf(svc, corev1.EventTypeWarning, "FailedToUpdateEndpointSlices",
-			"Error updating Endpoint Slices for Service %s/%s: %v", svc.Namespace, svc.Name, err)
-		return 0, err
+	err := c.do(ctx, key, p)
+	if err != nil && !apierrors.IsConflict(err) {
+		c.failed(svc, err)
 	}
-	return 0, nil
+	for _, pod := range p.lost { // when its node comes it is looked at again
+		c.failed(svc, fmt.Errorf("skipping Pod %s for Service %s: Node %s Not Found", pod.Name, key, pod.Spec.NodeName))
+	}
+	c.tell(key, svc, p)
+	return 0, err
 }
 
-func (c *Controller) zone(node string) string {
-	n, ok := c.nodes.Get("", node)
-	if !ok {
-		return ""
+func (c *Controller) failed(svc *corev1.Service, err error) {
+	c.events.Eventf(svc, corev1.EventTypeWarning, "FailedToUpdateEndpointSlices",
+		"Error updating Endpoint Slices for Service %s/%s: %v", svc.Namespace, svc.Name, err)
+}
+
+// tell says what has become of a spread over zones, when that is another thing than
+// before. Who has just been started and finds everything as it should be is silent.
+func (c *Controller) tell(key reconcile.Key, svc *corev1.Service, p plan) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, family := range []discoveryv1.AddressType{discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6} {
+		why, asked := p.hints[family]
+		before, known := c.told[key][family]
+		eventtype, reason, message := corev1.EventTypeWarning, "TopologyAwareHintsDisabled", string(why)
+		switch {
+		case !asked && known && before == "":
+			message = "Topology Aware Hints has been disabled"
+		case !asked || known && why == before || !known && why == "" && len(p.create)+len(p.update) == 0:
+			continue
+		case why == "":
+			eventtype, reason, message = corev1.EventTypeNormal, "TopologyAwareHintsEnabled", "Topology Aware Hints has been enabled"
+		}
+		c.events.Eventf(svc, eventtype, reason, "%s, addressType: %s", message, family)
 	}
-	return n.Labels[corev1.LabelTopologyZone]
+	if c.told[key] = p.hints; len(p.hints) == 0 {
+		delete(c.told, key)
+	}
+}
+
+// places is where a service's pods are; what zones have is computed only for who asks.
+func (c *Controller) places(svc *corev1.Service) places {
+	at := places{zone: func(name string) (string, bool) {
+		n, ok := c.nodes.Get("", name)
+		if !ok {
+			return "", false
+		}
+		return n.Labels[corev1.LabelTopologyZone], true
+	}}
+	if !spread(svc) {
+		return at
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stale {
+		c.stale = false
+		c.shares = sharesOf(c.nodes.List())
+	}
+	at.shares = c.shares
+	return at
 }
 
 // trigger is when the earliest change happened that no slice has been written

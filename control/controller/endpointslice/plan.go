@@ -26,6 +26,19 @@ const (
 // plan is what to do for one service.
 type plan struct {
 	create, update, remove []*discoveryv1.EndpointSlice
+	// hints say, for each address type of a service that is spread over zones, what
+	// has become of that.
+	hints map[discoveryv1.AddressType]verdict
+	// lost are pods whose node is not there: nothing leads to them.
+	lost []*corev1.Pod
+}
+
+// places is what a plan needs to know of the nodes.
+type places struct {
+	// zone of a node, "" when it has not said; ok is false when there is no such node.
+	zone func(node string) (zone string, ok bool)
+	// shares of the cluster's CPU that zones have, nil when that cannot be told.
+	shares map[string]float64
 }
 
 // group is endpoints that share address type and ports, and so slices.
@@ -36,12 +49,17 @@ type group struct {
 	slices      []*discoveryv1.EndpointSlice // those there are
 }
 
-// decide compares the pods behind a service with its slices. zone says where a
-// node is, "" when it has not said; trigger is when the cause of the change
-// happened, "" when nothing new has.
-func decide(svc *corev1.Service, pods []*corev1.Pod, have []*discoveryv1.EndpointSlice, zone func(node string) string, trigger string) plan {
-	var p plan
-	groups := wanted(svc, pods, zone)
+// draft is a slice as it shall be.
+type draft struct {
+	was     *discoveryv1.EndpointSlice // nil: there is none yet
+	next    *discoveryv1.EndpointSlice
+	changed bool // before hints were looked at
+}
+
+// decide compares the pods behind a service with its slices.
+func decide(svc *corev1.Service, pods []*corev1.Pod, have []*discoveryv1.EndpointSlice, at places) plan {
+	p := plan{hints: map[discoveryv1.AddressType]verdict{}}
+	groups := p.wanted(svc, pods, at)
 	for _, s := range have {
 		g := groups[keyOf(s.AddressType, s.Ports)]
 		switch {
@@ -52,10 +70,58 @@ func decide(svc *corev1.Service, pods []*corev1.Pod, have []*discoveryv1.Endpoin
 			g.slices = append(g.slices, s)
 		}
 	}
+	drafts := map[discoveryv1.AddressType][]*draft{}
 	for _, k := range slices.Sorted(maps.Keys(groups)) {
-		p.fill(svc, groups[k], trigger)
+		g := groups[k]
+		drafts[g.addressType] = append(drafts[g.addressType], p.fill(svc, g)...)
+	}
+	for _, family := range slices.Sorted(maps.Keys(drafts)) {
+		p.hint(svc, family, drafts[family], at.shares)
+		for _, d := range drafts[family] {
+			switch {
+			case d.was == nil:
+				p.create = append(p.create, d.next)
+			case !equality.Semantic.DeepEqual(d.was.Endpoints, d.next.Endpoints) || !maps.Equal(d.was.Labels, d.next.Labels):
+				p.update = append(p.update, d.next)
+			}
+		}
+	}
+	p.reuse(svc)
+	if svc.DeletionTimestamp != nil {
+		p.create = nil // the collector removes slices as it finds them: there would be no end
 	}
 	return p
+}
+
+// reuse makes of every slice that would go and one that would come an update: one
+// write instead of two, and nobody sees the service without it.
+func (p *plan) reuse(svc *corev1.Service) {
+	p.remove = slices.DeleteFunc(p.remove, func(old *discoveryv1.EndpointSlice) bool {
+		i := slices.IndexFunc(p.create, func(s *discoveryv1.EndpointSlice) bool { return s.AddressType == old.AddressType })
+		if i < 0 || !ownedBy(old, svc) {
+			return false
+		}
+		next := old.DeepCopy()
+		next.Ports, next.Endpoints, next.Labels = p.create[i].Ports, p.create[i].Endpoints, p.create[i].Labels
+		p.create = slices.Delete(p.create, i, i+1)
+		p.update = append(p.update, next)
+		return true
+	})
+}
+
+// stamp says in what is written when the cause of the change happened, "" when nothing
+// new has.
+func (p *plan) stamp(trigger string) {
+	for _, s := range slices.Concat(p.create, p.update) {
+		if trigger == "" {
+			delete(s.Annotations, corev1.EndpointsLastChangeTriggerTime)
+			continue
+		}
+		if s.Annotations == nil {
+			s.Annotations = map[string]string{}
+		}
+		s.Annotations[corev1.EndpointsLastChangeTriggerTime] = trigger
+	}
 }
 
 // ownedBy says whether a slice is this service's. Those of one that had its name before
@@ -67,9 +133,11 @@ func ownedBy(s *discoveryv1.EndpointSlice, svc *corev1.Service) bool {
 }
 
 // wanted sorts the pods' endpoints into groups. An address type without any gets
-// an empty group, whose slice says that somebody has looked.
-func wanted(svc *corev1.Service, pods []*corev1.Pod, zone func(string) string) map[string]*group {
+// an empty group, whose slice says that somebody has looked. Pods of nodes that are
+// not there are left out, unless the service wants them whatever they are.
+func (p *plan) wanted(svc *corev1.Service, pods []*corev1.Pod, at places) map[string]*group {
 	groups := map[string]*group{}
+	lost := map[*corev1.Pod]bool{}
 	for _, family := range controller.Families(svc) {
 		kind := discoveryv1.AddressType(family)
 		found := false
@@ -78,13 +146,21 @@ func wanted(svc *corev1.Service, pods []*corev1.Pod, zone func(string) string) m
 			if !ok || !controller.Serves(pod, true) {
 				continue
 			}
+			zone, there := at.zone(pod.Spec.NodeName)
+			if !there && !svc.Spec.PublishNotReadyAddresses {
+				if !lost[pod] {
+					p.lost = append(p.lost, pod)
+				}
+				lost[pod] = true
+				continue
+			}
 			found = true
 			ports := portsOf(svc, pod)
 			k := keyOf(kind, ports)
 			if groups[k] == nil {
 				groups[k] = &group{addressType: kind, ports: ports}
 			}
-			groups[k].endpoints = append(groups[k].endpoints, endpointOf(svc, pod, ip, zone(pod.Spec.NodeName)))
+			groups[k].endpoints = append(groups[k].endpoints, endpointOf(svc, pod, ip, zone))
 		}
 		if !found {
 			groups[keyOf(kind, nil)] = &group{addressType: kind}
@@ -93,63 +169,91 @@ func wanted(svc *corev1.Service, pods []*corev1.Pod, zone func(string) string) m
 	return groups
 }
 
-// fill distributes a group over its slices: who has a place keeps it, newcomers
-// go to slices that change anyway, then to those with room, then to new ones.
-func (p *plan) fill(svc *corev1.Service, g *group, trigger string) {
+// fill distributes a group over its slices, those of which nothing is left going: who
+// has a place keeps it, newcomers go to slices that change anyway, then to the one
+// that they fill best, then to new ones.
+func (p *plan) fill(svc *corev1.Service, g *group) []*draft {
 	missing := map[string]discoveryv1.Endpoint{}
 	for _, e := range g.endpoints {
 		missing[identity(e)] = e
 	}
-	next := make([]*discoveryv1.EndpointSlice, len(g.slices))
-	changed := make([]bool, len(g.slices))
-	for i, s := range g.slices {
-		next[i] = s.DeepCopy()
-		next[i].Endpoints = next[i].Endpoints[:0]
-		for _, e := range s.Endpoints {
-			if want, ok := missing[identity(e)]; ok {
-				next[i].Endpoints = append(next[i].Endpoints, want)
-				delete(missing, identity(e))
-			}
-		}
-		setLabels(next[i], svc)
-		changed[i] = !equality.Semantic.DeepEqual(s.Endpoints, next[i].Endpoints) || !maps.Equal(s.Labels, next[i].Labels)
+	var drafts []*draft
+	for _, s := range g.slices {
+		drafts = append(drafts, keep(svc, s, missing))
 	}
 	queue := slices.SortedFunc(maps.Values(missing), func(a, b discoveryv1.Endpoint) int { return cmp.Compare(identity(a), identity(b)) })
-	for _, onlyChanged := range []bool{true, false} {
-		for i := range next {
-			if onlyChanged && !changed[i] {
-				continue
-			}
-			n := min(len(queue), maxEndpoints-len(next[i].Endpoints))
-			if n > 0 {
-				next[i].Endpoints = append(next[i].Endpoints, queue[:n]...)
-				queue = queue[n:]
-				changed[i] = true
-			}
+	drafts = slices.DeleteFunc(drafts, func(d *draft) bool {
+		gone := len(d.next.Endpoints) == 0 && len(g.endpoints) > 0
+		if gone {
+			p.remove = append(p.remove, d.was)
+		}
+		return gone
+	})
+	if len(g.endpoints) == 0 && len(drafts) > 1 { // one empty slice says it all
+		for _, d := range drafts[1:] {
+			p.remove = append(p.remove, d.was)
+		}
+		drafts = drafts[:1]
+	}
+	for _, d := range slices.SortedStableFunc(slices.Values(drafts), fullest) {
+		if d.changed {
+			queue = d.take(queue)
 		}
 	}
-	kept := 0
-	for i, s := range next {
-		switch {
-		case len(s.Endpoints) == 0 && (len(g.endpoints) > 0 || kept > 0):
-			p.remove = append(p.remove, g.slices[i])
-			continue
-		case changed[i]:
-			setTrigger(s, trigger)
-			p.update = append(p.update, s)
+	for len(queue) > 0 || len(drafts) == 0 {
+		d := bestOf(drafts, len(queue))
+		if d == nil {
+			d = &draft{next: newSlice(svc, g)}
+			drafts = append(drafts, d)
 		}
-		kept++
+		d.changed = true
+		queue = d.take(queue)
 	}
-	for ; len(queue) > 0 || kept == 0; kept++ {
-		n := min(len(queue), maxEndpoints)
-		s := newSlice(svc, g, queue[:n])
-		setTrigger(s, trigger)
-		p.create = append(p.create, s)
-		queue = queue[n:]
-	}
+	return drafts
 }
 
-func newSlice(svc *corev1.Service, g *group, endpoints []discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
+// keep drafts a slice with those of its endpoints that are still wanted, as they are
+// now, and takes them out of missing.
+func keep(svc *corev1.Service, s *discoveryv1.EndpointSlice, missing map[string]discoveryv1.Endpoint) *draft {
+	d := &draft{was: s, next: s.DeepCopy()}
+	d.next.Endpoints = d.next.Endpoints[:0]
+	for i := range s.Endpoints {
+		id := identity(s.Endpoints[i])
+		want, ok := missing[id]
+		if !ok {
+			continue
+		}
+		delete(missing, id)
+		want.Hints = s.Endpoints[i].Hints.DeepCopy()
+		d.next.Endpoints = append(d.next.Endpoints, want)
+	}
+	setLabels(d.next, svc)
+	d.changed = !equality.Semantic.DeepEqual(s.Endpoints, d.next.Endpoints) || !maps.Equal(s.Labels, d.next.Labels)
+	return d
+}
+
+func fullest(a, b *draft) int { return cmp.Compare(len(b.next.Endpoints), len(a.next.Endpoints)) }
+
+// bestOf finds the slice that has the least room left when n more are in it, nil when
+// there is none that takes them all.
+func bestOf(drafts []*draft, n int) *draft {
+	var best *draft
+	for _, d := range drafts {
+		if !d.changed && n < maxEndpoints && len(d.next.Endpoints)+n <= maxEndpoints && (best == nil || fullest(d, best) < 0) {
+			best = d
+		}
+	}
+	return best
+}
+
+// take fills the slice up with endpoints, and returns the others.
+func (d *draft) take(queue []discoveryv1.Endpoint) []discoveryv1.Endpoint {
+	n := min(len(queue), maxEndpoints-len(d.next.Endpoints))
+	d.next.Endpoints = append(d.next.Endpoints, queue[:n]...)
+	return queue[n:]
+}
+
+func newSlice(svc *corev1.Service, g *group) *discoveryv1.EndpointSlice {
 	s := &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:       svc.Namespace,
@@ -158,10 +262,7 @@ func newSlice(svc *corev1.Service, g *group, endpoints []discoveryv1.Endpoint) *
 		},
 		AddressType: g.addressType,
 		Ports:       g.ports,
-		Endpoints:   slices.Clone(endpoints),
-	}
-	if s.Endpoints == nil {
-		s.Endpoints = []discoveryv1.Endpoint{}
+		Endpoints:   []discoveryv1.Endpoint{},
 	}
 	setLabels(s, svc)
 	return s
@@ -179,17 +280,6 @@ func setLabels(s *discoveryv1.EndpointSlice, svc *corev1.Service) {
 	}
 	s.Labels[discoveryv1.LabelServiceName] = svc.Name
 	s.Labels[discoveryv1.LabelManagedBy] = managedBy
-}
-
-func setTrigger(s *discoveryv1.EndpointSlice, trigger string) {
-	if trigger == "" {
-		delete(s.Annotations, corev1.EndpointsLastChangeTriggerTime)
-		return
-	}
-	if s.Annotations == nil {
-		s.Annotations = map[string]string{}
-	}
-	s.Annotations[corev1.EndpointsLastChangeTriggerTime] = trigger
 }
 
 // endpointOf is what a slice says of a pod.
@@ -211,26 +301,7 @@ func endpointOf(svc *corev1.Service, pod *corev1.Pod, ip, zone string) discovery
 	if controller.Named(pod, svc) {
 		e.Hostname = &pod.Spec.Hostname
 	}
-	e.Hints = hintsOf(svc, &e)
 	return e
-}
-
-// hintsOf asks proxies to prefer what is near, where the service wants that.
-func hintsOf(svc *corev1.Service, e *discoveryv1.Endpoint) *discoveryv1.EndpointHints {
-	if svc.Spec.TrafficDistribution == nil || !*e.Conditions.Ready || e.Zone == nil {
-		return nil
-	}
-	zones := []discoveryv1.ForZone{{Name: *e.Zone}}
-	switch *svc.Spec.TrafficDistribution {
-	case corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone:
-		return &discoveryv1.EndpointHints{ForZones: zones}
-	case corev1.ServiceTrafficDistributionPreferSameNode:
-		if e.NodeName == nil {
-			return nil
-		}
-		return &discoveryv1.EndpointHints{ForZones: zones, ForNodes: []discoveryv1.ForNode{{Name: *e.NodeName}}}
-	}
-	return nil
 }
 
 // portsOf are the ports of a pod that the service leads to; ports that the pod

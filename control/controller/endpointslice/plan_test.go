@@ -23,7 +23,8 @@ func serviceOfTest(uid string, change ...func(*corev1.Service)) *corev1.Service 
 }
 
 // podsOf reads "+" as ready, "-" as not, "x" as going but ready, "0" as one without an
-// address, "e" as one that has ended, "6" as ready with an address of the other family.
+// address, "e" as one that has ended, "6" as ready with an address of the other family,
+// "l" as ready on a node that is not there.
 func podsOf(text string) []*corev1.Pod {
 	var all []*corev1.Pod
 	for i, how := range text {
@@ -36,6 +37,8 @@ func podsOf(text string) []*corev1.Pod {
 			ready = corev1.ConditionFalse
 		case 'x':
 			p.DeletionTimestamp = &metav1.Time{}
+		case 'l':
+			p.Spec.NodeName = "gone"
 		case '0':
 			p.Status.PodIPs = nil
 		case 'e':
@@ -60,6 +63,9 @@ func (p plan) told() string {
 	}
 	for _, s := range p.remove {
 		words = append(words, "remove "+s.Name)
+	}
+	for _, pod := range p.lost {
+		words = append(words, "lose "+pod.Name)
 	}
 	return strings.Join(words, ", ")
 }
@@ -95,12 +101,13 @@ func stored(all []*discoveryv1.EndpointSlice) []*discoveryv1.EndpointSlice {
 }
 
 func TestDecide(t *testing.T) {
-	nowhere := func(string) string { return "" }
+	nowhere := places{zone: func(node string) (string, bool) { return "", node != "gone" }}
 	publish := func(s *corev1.Service) { s.Spec.PublishNotReadyAddresses = true }
 	both := func(s *corev1.Service) {
 		s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
 	}
 	portless := func(s *corev1.Service) { s.Spec.Ports, s.Spec.ClusterIP = nil, corev1.ClusterIPNone }
+	going := func(s *corev1.Service) { s.DeletionTimestamp = &metav1.Time{} }
 	other := func(s *corev1.Service) { s.Spec.Ports[0].TargetPort = intstr.FromInt32(9090) }
 	labelled := func(s *corev1.Service) { s.Labels = map[string]string{"team": "a"} }
 	service := serviceOfTest
@@ -114,8 +121,8 @@ func TestDecide(t *testing.T) {
 	}{
 		{"nobody is behind it: a slice says so", nil, "", service("1"), "", "create IPv4/0"},
 		{"nobody still", service("1"), "", service("1"), "", ""},
-		{"the first one comes: the empty slice goes", service("1"), "", service("1"), "+", "create IPv4/1 p0rs, remove s0"},
-		{"the last one goes", service("1"), "+", service("1"), "", "create IPv4/0, remove s0"},
+		{"the first one comes: the empty slice becomes its", service("1"), "", service("1"), "+", "update s0 IPv4/1 p0rs"},
+		{"the last one goes", service("1"), "+", service("1"), "", "update s0 IPv4/0"},
 		{"conditions", nil, "", service("1"), "+-x", "create IPv4/1 p0rs p1 p2st"},
 		{"not ready, and wanted all the same", nil, "", service("1", publish), "-x", "create IPv4/1 p0r p1rst"},
 		{"ended, or without an address", nil, "", service("1"), "+e0", "create IPv4/1 p0rs"},
@@ -125,7 +132,16 @@ func TestDecide(t *testing.T) {
 		{"without ports", nil, "", service("1", portless), "+", "create IPv4/0 p0rs"},
 		{"the same again", service("1"), "+-", service("1"), "+-", ""},
 		{"one becomes ready", service("1"), "+-", service("1"), "++", "update s0 IPv4/1 p0rs p1rs"},
-		{"other ports", service("1"), "+", service("1", other), "+", "create IPv4/1 p0rs, remove s0"},
+		{"other ports: the slice gets them", service("1"), "+", service("1", other), "+", "update s0 IPv4/1 p0rs"},
+		{"other ports, in more slices than are needed now", service("1"), strings.Repeat("+", 101), service("1", other), "+", "update s0 IPv4/1 p0rs, remove s1"},
+		{"going, and one pod more", service("1"), strings.Repeat("+", 100), service("1", going), strings.Repeat("+", 101), ""},
+		{"going, and one pod less", service("1"), "++", service("1", going), "+", "update s0 IPv4/1 p0rs"},
+		{"on a node that is not there", service("1"), "+", service("1"), "+l", "lose p1"},
+		{"all on a node that is not there", service("1"), "+", service("1"), "l", "update s0 IPv4/0, lose p0"},
+		{"on a node that is not there, in both families", nil, "", service("1", both), "l", "create IPv4/0, create IPv6/0, lose p0"},
+		{"on a node that is not there, and wanted all the same", nil, "", service("1", publish), "+l", "create IPv4/1 p0rs p1rs"},
+		{"no more room for all in the fullest, but in another", service("1"), strings.Repeat("+", 190), service("1"), strings.Repeat("+", 195), "update s1 IPv4/1 95"},
+		{"room for all in none: a new one, rather than two changed", service("1"), strings.Repeat("+", 190), service("1"), strings.Repeat("+", 201), "create IPv4/1 11"},
 		{"other labels", service("1"), "+", service("1", labelled), "+", "update s0 IPv4/1 p0rs"},
 		{"another service of the name", service("1"), "+", service("2"), "+", "create IPv4/1 p0rs, remove s0"},
 		{"more than a slice holds", nil, "", service("1"), strings.Repeat("+", 150), "create IPv4/1 100, create IPv4/1 50"},
@@ -135,9 +151,9 @@ func TestDecide(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var have []*discoveryv1.EndpointSlice
 			if c.before != nil {
-				have = stored(decide(c.before, podsOf(c.had), nil, nowhere, "").create)
+				have = stored(decide(c.before, podsOf(c.had), nil, nowhere).create)
 			}
-			if got := decide(c.after, podsOf(c.have), have, nowhere, "").told(); got != c.want {
+			if got := decide(c.after, podsOf(c.have), have, nowhere).told(); got != c.want {
 				t.Errorf("%s\nwant %s", got, c.want)
 			}
 		})
