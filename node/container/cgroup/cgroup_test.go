@@ -156,6 +156,17 @@ func TestDeviceRules(t *testing.T) {
 	if err != nil || len(rules) != 2 || !rules[1].Allow {
 		t.Errorf("a privileged container: %+v, %v", rules, err)
 	}
+	// Kubelets and device plugins say the permissions in this order.
+	number := int64(7)
+	for said, want := range map[string]string{"mrw": "rwm", "wr": "rw", "r": "r", "": "rwm"} {
+		r, err := deviceRule(specs.LinuxDeviceCgroup{Allow: true, Type: "b", Major: &number, Minor: &number, Access: said})
+		if err != nil || string(r.Permissions) != want || !r.Permissions.IsValid() {
+			t.Errorf("access %q: %+v, %v", said, r, err)
+		}
+	}
+	if _, err := deviceRule(specs.LinuxDeviceCgroup{Allow: true, Type: "b", Access: "rx"}); err == nil {
+		t.Error("an access of x was taken")
+	}
 }
 
 // TestLimit: a parent's limits, and pids.max in either version's dress.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strconv"
+	"strings"
 
 	"github.com/opencontainers/cgroups"
 	devices "github.com/opencontainers/cgroups/devices/config"
@@ -164,8 +164,10 @@ func deviceRule(d specs.LinuxDeviceCgroup) (*devices.Rule, error) {
 	if r.Permissions == "" {
 		r.Permissions = "rwm"
 	}
-	if !r.Permissions.IsValid() {
-		return nil, fmt.Errorf("device rule: access %q", strconv.Quote(d.Access))
+	// In whatever order it is said: device plugins and kubelets say "mrw".
+	r.Permissions = r.Permissions.Union("")
+	if strings.Trim(d.Access, "rwm") != "" {
+		return nil, fmt.Errorf("device rule: access %q: want some of r, w and m", d.Access)
 	}
 	return r, nil
 }
