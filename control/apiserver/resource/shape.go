@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/structured-merge-diff/v6/schema"
+
+	"github.com/sampan-dev/sampan/control/apiserver/typed"
 )
 
 // maxShape is the size in bytes of a shape that is worth remembering.
@@ -24,11 +28,14 @@ const maxShape = 8 << 10
 // fields. Every part of a shape tells its own end.
 //
 // Of the times in lists only which are equal is told: no list goes by times, and
-// conditions would never have the shape of others.
+// conditions would never have the shape of others. Of a list that is one value to the
+// field manager nothing is told but that it is there. An address that is the only item
+// of a list is told by its number: no two pods have the same.
 type shaper struct {
 	b      []byte
 	failed bool    // too large, or something that has no shape
 	times  []int64 // those in lists so far, each once
+	lone   []lone  // addresses, each once for its field
 }
 
 // mould says how values of one Go type are written. It is made once and shared.
@@ -43,6 +50,10 @@ type mould struct {
 type part struct {
 	index int
 	*mould
+	// atomic says that it is a list that is one value.
+	atomic bool
+	// address is the JSON name of a list of nothing but addresses, each its own key.
+	address string
 }
 
 // leaf is a type that is one value in JSON, whatever it is in Go.
@@ -124,7 +135,7 @@ func cast(t reflect.Type, made map[reflect.Type]*mould) *mould {
 			if f.Type == reflect.TypeFor[metav1.TypeMeta]() || f.Type == reflect.TypeFor[[]metav1.ManagedFieldsEntry]() {
 				continue // the caller knows
 			}
-			m.fields = append(m.fields, part{i, cast(f.Type, made)})
+			m.fields = append(m.fields, partOf(t, i, cast(f.Type, made)))
 		}
 	case reflect.Pointer, reflect.Slice:
 		m.elem = cast(t.Elem(), made)
@@ -141,6 +152,22 @@ func cast(t reflect.Type, made map[reflect.Type]*mould) *mould {
 		m.is = reflect.Invalid
 	}
 	return m
+}
+
+func partOf(t reflect.Type, i int, m *mould) part {
+	p := part{index: i, mould: m}
+	name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	if m.is != reflect.Slice || name == "" {
+		return p
+	}
+	switch l := typed.ListOf(t, name); {
+	case l == nil:
+	case l.ElementRelationship == schema.Atomic:
+		p.atomic = true
+	case slices.Equal(l.Keys, []string{addressKey}) && m.elem.is == reflect.Struct && len(m.elem.fields) == 1:
+		p.address = name
+	}
+	return p
 }
 
 func (m *mould) isLeaf() bool { return m.leaf.text != nil || m.leaf.time != nil }
@@ -183,7 +210,7 @@ func (s *shaper) whole(m *mould, v reflect.Value, content bool) {
 		for _, f := range m.fields {
 			if in := v.Field(f.index); !f.zero(in) {
 				s.field(f.index)
-				s.whole(f.mould, in, content)
+				s.part(f, in, content)
 			}
 		}
 		s.b = append(s.b, end)
@@ -199,6 +226,18 @@ func (s *shaper) whole(m *mould, v reflect.Value, content bool) {
 		if content {
 			s.scalar(v)
 		}
+	}
+}
+
+// part writes the shape of a field that is there.
+func (s *shaper) part(f part, v reflect.Value, content bool) {
+	switch {
+	case f.atomic && !content:
+		s.some(v.Len() > 0)
+	case f.address != "" && !content && v.Len() == 1:
+		s.loneItem(f, v)
+	default:
+		s.whole(f.mould, v, content)
 	}
 }
 

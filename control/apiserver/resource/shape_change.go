@@ -47,7 +47,7 @@ func (s *shaper) changeStruct(m *mould, a, b reflect.Value) bool {
 		s.field(f.index)
 		s.b = append(s.b, 0)
 		place := len(s.b) - 1
-		if !s.change(f.mould, x, y) {
+		if !s.changePart(f, x, y) {
 			s.b = s.b[:mark]
 			continue
 		}
@@ -62,6 +62,27 @@ func (s *shaper) changeStruct(m *mould, a, b reflect.Value) bool {
 		return false
 	}
 	s.b = append(s.b, end)
+	return true
+}
+
+// changePart is change for a field, of which more is known than its type.
+func (s *shaper) changePart(f part, a, b reflect.Value) bool {
+	if !f.atomic && f.address == "" {
+		return s.change(f.mould, a, b)
+	}
+	mark, times := len(s.b), len(s.times)
+	if !s.differing(f.mould, a, b) {
+		return false
+	}
+	if s.failed || f.address != "" && (a.Len() > 1 || b.Len() > 1) {
+		return true
+	}
+	s.b, s.times = s.b[:mark], s.times[:times]
+	for _, v := range []reflect.Value{a, b} {
+		if s.some(v.Len() > 0) && f.address != "" {
+			s.loneItem(f, v)
+		}
+	}
 	return true
 }
 

@@ -82,7 +82,7 @@ func (c *call) track(obj, old kinds.Object) {
 	}
 	s := shapers.Get().(*shaper)
 	defer shapers.Put(s)
-	s.b, s.failed, s.times = s.b[:0], false, s.times[:0]
+	s.b, s.failed, s.times, s.lone = s.b[:0], false, s.times[:0], s.lone[:0]
 	var before []metav1.ManagedFieldsEntry
 	if old != nil {
 		before = old.GetManagedFields()
@@ -93,13 +93,13 @@ func (c *call) track(obj, old kinds.Object) {
 	}
 	if known, ok := c.server.fields.known.get(s.b); ok {
 		obj.GetObjectKind().SetGroupVersionKind(c.kind.GVK)
-		obj.SetManagedFields(recordOf(known, before))
+		obj.SetManagedFields(s.recordOf(known, before))
 		return
 	}
 	if !c.trackSlowly(obj, old) {
 		return
 	}
-	if owners, ok := verdictOf(obj.GetManagedFields(), before); ok {
+	if owners, ok := s.verdictOf(obj.GetManagedFields(), before); ok {
 		c.server.fields.known.put(s.b, owners)
 	}
 }
@@ -146,14 +146,18 @@ func (c *call) shape(s *shaper, obj, old kinds.Object, before []metav1.ManagedFi
 		sub = c.sub.Name
 	}
 	s.b = appendText(appendText(s.b, sub), c.req.manager())
+	next := reflect.ValueOf(obj).Elem()
+	m := mouldOf(next.Type())
+	if old != nil {
+		s.note(m, reflect.ValueOf(old).Elem())
+	}
+	s.note(m, next)
 	for i := range before {
 		e := &before[i]
-		for _, word := range []string{e.Manager, string(e.Operation), e.APIVersion, e.Subresource, e.FieldsType, e.FieldsV1.GetRawString()} {
+		for _, word := range []string{e.Manager, string(e.Operation), e.APIVersion, e.Subresource, e.FieldsType, s.general(e.FieldsV1.GetRawString())} {
 			s.b = appendText(s.b, word)
 		}
 	}
-	next := reflect.ValueOf(obj).Elem()
-	m := mouldOf(next.Type())
 	if old == nil {
 		s.b = append(s.b, added)
 		s.whole(m, next, false)
@@ -187,8 +191,8 @@ func sameRecord(a, b []metav1.ManagedFieldsEntry) bool {
 }
 
 // verdictOf makes what can be remembered of a record; false when it is unclear
-// whose times it has.
-func verdictOf(after, before []metav1.ManagedFieldsEntry) ([]owner, bool) {
+// whose times it has, or where an address stands in it.
+func (s *shaper) verdictOf(after, before []metav1.ManagedFieldsEntry) ([]owner, bool) {
 	owners := make([]owner, 0, len(after))
 	for _, e := range after {
 		o := owner{entry: e, from: slices.IndexFunc(before, func(b metav1.ManagedFieldsEntry) bool {
@@ -200,6 +204,11 @@ func verdictOf(after, before []metav1.ManagedFieldsEntry) ([]owner, bool) {
 		if o.from >= 0 && before[o.from].Time != e.Time {
 			o.from = -1
 		}
+		text := s.general(e.FieldsV1.GetRawString())
+		if s.mentions(text) {
+			return nil, false
+		}
+		o.entry.FieldsV1 = metav1.NewFieldsV1(text)
 		o.entry.Time = nil
 		owners = append(owners, o)
 	}
@@ -208,7 +217,7 @@ func verdictOf(after, before []metav1.ManagedFieldsEntry) ([]owner, bool) {
 
 // recordOf is the record that a write of a known shape leads to, in upstream's
 // order: applied before updated, then by age, manager, version and subresource.
-func recordOf(known []owner, before []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
+func (s *shaper) recordOf(known []owner, before []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
 	if len(known) == 0 {
 		return nil
 	}
@@ -216,8 +225,7 @@ func recordOf(known []owner, before []metav1.ManagedFieldsEntry) []metav1.Manage
 	record := make([]metav1.ManagedFieldsEntry, len(known))
 	for i, o := range known {
 		record[i] = o.entry
-		fields := *o.entry.FieldsV1 // the record is its object's own
-		record[i].FieldsV1 = &fields
+		record[i].FieldsV1 = s.fieldsOf(o)
 		when := now
 		if o.from >= 0 {
 			when = *before[o.from].Time

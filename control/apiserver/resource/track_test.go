@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -235,4 +236,47 @@ func TestTimesAreNoShape(t *testing.T) {
 			t.Error("equal times and different ones have one shape")
 		}
 	}
+}
+
+// Of two pods on two nodes, the second one's journey is known from the first's,
+// though the addresses and the containers' names are others; what comes out is what
+// the field manager says of it.
+func TestAddressesAreNoShape(t *testing.T) {
+	st := memory.New(memory.Config{})
+	defer st.Close()
+	s, err := New(Config{Kinds: all.Kinds(), Store: st, Authorizer: everybody{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	i := slices.IndexFunc(s.Kinds(), func(k *kinds.Kind) bool { return k.GVK.Kind == "Pod" })
+	pods := s.Kinds()[i]
+	synctest.Test(t, func(t *testing.T) {
+		for i, at := range []struct{ host, first, then string }{
+			{"192.168.0.1", "10.0.0.7", "10.0.0.8"}, {"fd00::1", "fd00:1::7", "10.3.4.5"}, // as others
+			{"192.168.0.1", "192.168.0.1", "10.0.0.9"}, // of the host's network
+			{"192.168.0.1", `10"}`, "10.0.0.8"},        // no address
+		} {
+			empty := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", UID: "u"}}
+			known := []int{trackBoth(t, s, pods, writer{"", "ann"}, empty, nil)}
+			old := empty
+			for _, status := range []corev1.PodStatus{
+				{PodIPs: []corev1.PodIP{{IP: at.first}}, HostIPs: []corev1.HostIP{{IP: at.host}}},
+				{PodIPs: []corev1.PodIP{{IP: at.first}}, HostIPs: []corev1.HostIP{{IP: at.host}}, Phase: "Running"},
+				{PodIPs: []corev1.PodIP{{IP: at.then}}, HostIPs: []corev1.HostIP{{IP: at.host}}, Phase: "Running"},
+				{PodIPs: []corev1.PodIP{{IP: at.then}, {IP: "fd00::2"}}, HostIPs: []corev1.HostIP{{IP: at.host}}, Phase: "Running"},
+				{PodIPs: []corev1.PodIP{{IP: "fd00::2"}}, HostIPs: []corev1.HostIP{{IP: at.host}}, Phase: "Failed"},
+			} {
+				next := old.DeepCopy()
+				status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", ContainerID: at.then + string(status.Phase)}}
+				next.Status = status
+				next.SetManagedFields(nil)
+				known = append(known, trackBoth(t, s, pods, writer{"status", "node"}, next, old))
+				old = next
+			}
+			if want := []int{1, 1, 1, 1, 0, 0}; i == 1 && !slices.Equal(known, want) {
+				t.Errorf("%s: known were %v, want %v", at.host, known, want)
+			}
+		}
+	})
 }
