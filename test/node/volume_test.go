@@ -30,15 +30,20 @@ func (n *node) disk(name string) string {
 // persistent makes a volume for whichever claim names its class, which is its name.
 func (n *node) persistent(name string, source corev1.PersistentVolumeSource) {
 	n.Helper()
+	_, err := client.PersistentVolumes.Create(n.Context(), n.admin, n.volume(name, source))
+	n.must(err)
+}
+
+// volume is one of this node, not made yet.
+func (n *node) volume(name string, source corev1.PersistentVolumeSource) *corev1.PersistentVolume {
 	hostname := corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{
 		{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{n.name}}}}
-	_, err := client.PersistentVolumes.Create(n.Context(), n.admin, &corev1.PersistentVolume{
+	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PersistentVolumeSpec{Capacity: storage(), AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 			StorageClassName: name, PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain, PersistentVolumeSource: source,
 			NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{hostname}}}},
-	})
-	n.must(err)
+	}
 }
 
 func storage() corev1.ResourceList {
@@ -52,9 +57,12 @@ func claimOf(class string) corev1.PersistentVolumeClaimSpec {
 
 func (n *node) claim(name, class string) {
 	n.Helper()
-	_, err := client.PersistentVolumeClaims.Create(n.Context(), n.admin,
-		&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: n.ns, Name: name}, Spec: claimOf(class)})
+	_, err := client.PersistentVolumeClaims.Create(n.Context(), n.admin, n.claimFor(name, class))
 	n.must(err)
+}
+
+func (n *node) claimFor(name, class string) *corev1.PersistentVolumeClaim {
+	return &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: n.ns, Name: name}, Spec: claimOf(class)}
 }
 
 // with gives a pod's container a volume.
