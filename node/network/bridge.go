@@ -175,11 +175,7 @@ func (n *Net) detachBridge(rec record) error {
 	if !rec.Leaving {
 		errs = append(errs, n.isolate(rec))
 	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = vethName(rec.ID)
-	if err := n.nl.LinkDel(&netlink.Veth{LinkAttrs: attrs}); err != nil && !gone(err) {
-		errs = append(errs, fmt.Errorf("delete interface %q: %w", attrs.Name, err))
-	}
+	errs = append(errs, n.unlink(vethName(rec.ID)))
 	if err := errors.Join(errs...); err != nil {
 		return err // the addresses stay taken: somebody may still use them
 	}

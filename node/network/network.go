@@ -128,6 +128,7 @@ type Net struct {
 	bridge   int           // interface index, 0 while there is none
 	ids      keylock.Locks // serialises what happens to one attachment
 	leaving  sync.WaitGroup
+	goodbyes goodbyes
 	recordIn string
 	// passedOver are CNI configurations that the log has told of.
 	passedOver sync.Map

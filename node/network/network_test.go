@@ -138,14 +138,19 @@ func TestRestartKeepsTheLivingAndFreesTheRest(t *testing.T) {
 	w := newWorld(t)
 	a, aIPs := w.pod("a", PortMapping{Protocol: "tcp", HostPort: 8080, ContainerPort: 80})
 	w.whoami(a, 80)
-	w.pod("leaked")
+	leaked := []string{"leaked", "leaked-2", "leaked-3", "leaked-4", "leaked-5"} // they go together
+	for _, id := range leaked {
+		w.pod(id)
+	}
 	stray := filepath.Join(w.cfg.State, "addresses", "10.88.0.77")
 	w.must(os.WriteFile(stray, []byte("died-between-two-steps"), 0o600))
 	w.must(w.net.Close())
 
 	w.open()
 	w.must(w.net.Reconcile(t.Context(), []string{"a"}))
-	w.clean("leaked")
+	for _, id := range leaked {
+		w.clean(id)
+	}
 	if _, err := os.Stat(stray); !os.IsNotExist(err) {
 		t.Errorf("stray address: %v, want it freed", err)
 	}

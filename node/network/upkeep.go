@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 )
 
 // Check says whether a pod could be attached now. What it can repair (a bridge
@@ -58,14 +59,11 @@ func (n *Net) Reconcile(ctx context.Context, live []string) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, rec := range records {
-		if keep[rec.ID] {
-			continue
-		}
+	leaked := slices.DeleteFunc(records, func(rec record) bool { return keep[rec.ID] })
+	for _, rec := range leaked {
 		n.log.Info("freeing a leaked network attachment", "sandbox", rec.ID, "ips", rec.IPs)
-		errs = append(errs, n.detachNow(ctx, rec.Attachment))
 	}
+	errs := []error{n.detachAll(ctx, leaked)}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, p := range n.pools {
@@ -78,10 +76,7 @@ func (n *Net) Reconcile(ctx context.Context, live []string) error {
 // host's settings back to what they were.
 func (n *Net) Cleanup(ctx context.Context) error {
 	records, err := n.records()
-	errs := []error{err}
-	for _, rec := range records {
-		errs = append(errs, n.detachNow(ctx, rec.Attachment))
-	}
+	errs := []error{err, n.detachAll(ctx, records)}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	errs = append(errs, n.removeBridge(), n.nat.remove())
@@ -93,4 +88,23 @@ func (n *Net) Cleanup(ctx context.Context) error {
 		return fmt.Errorf("clean up the pod network: %w", err)
 	}
 	return os.RemoveAll(n.cfg.State)
+}
+
+// detachAtOnce is how many attachments are undone at a time: most of it is waiting for
+// the kernel, which deletes many interfaces as quickly as one.
+const detachAtOnce = 64
+
+// detachAll detaches what the records tell of.
+func (n *Net) detachAll(ctx context.Context, records []record) error {
+	slots, errs := make(chan struct{}, detachAtOnce), make([]error, len(records))
+	var all sync.WaitGroup
+	for i, rec := range records {
+		slots <- struct{}{}
+		all.Go(func() {
+			errs[i] = n.detachNow(ctx, rec.Attachment)
+			<-slots
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
