@@ -160,12 +160,12 @@ func TestJourney(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]int{"/version": 200, "/api": 200, "/apis": 200, "/apis/rbac.authorization.k8s.io/v1": 200,
-		"/openapi/v3": 200, "/metrics": 403, "/sampan/x": 403, "/api/v1/namespaces": 403, "/readyz": 200} {
+		"/openapi/v3": 200, "/metrics": 403, "/debug/pprof/heap": 403, "/sampan/x": 403, "/api/v1/namespaces": 403, "/readyz": 200} {
 		if code, text := w.do(alice, "GET", path, nil, nil); code != want {
 			t.Errorf("alice gets %s: %d %s", path, code, text)
 		}
 	}
-	for path, want := range map[string]int{"/metrics": 200, "/sampan/x": 200, "/sampan/panic": 500, "/nothing": 404, "/openid/v1/jwks": 200} {
+	for path, want := range map[string]int{"/metrics": 200, "/debug/pprof/heap": 200, "/sampan/x": 200, "/sampan/panic": 500, "/nothing": 404, "/openid/v1/jwks": 200} {
 		if code, text := w.do(admin, "GET", path, nil, nil); code != want {
 			t.Errorf("admin gets %s: %d %s", path, code, text)
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/speak"
 	"github.com/sampan-dev/sampan/control/apiserver/watchdog"
 	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/profiles"
 	"github.com/sampan-dev/sampan/kinds"
 )
 
@@ -52,6 +53,7 @@ func (s *Server) routes() (http.Handler, error) {
 	if s.rotation != nil {
 		others.HandleFunc(atrest.RotationPath, s.serveRotation)
 	}
+	others.Handle(profiles.Path, profiles.Handler())
 	for path, h := range s.order.Debug() {
 		others.Handle(path, h)
 	}
@@ -209,7 +211,7 @@ func (s *Server) servePaths(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	paths := []string{"/api", "/apis", "/healthz", "/livez", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/readyz", "/version",
+	paths := []string{"/api", "/apis", "/debug/pprof", "/healthz", "/livez", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/readyz", "/version",
 		authn.ConfigurationPath, authn.KeysPath}
 	writeJSON(w, http.StatusOK, map[string][]string{"paths": paths})
 }

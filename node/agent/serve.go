@@ -25,6 +25,7 @@ func (a *Agent) Handler() http.Handler {
 	return server.New(server.Config{
 		Node: view{a}, NodeName: a.cfg.NodeName, Engine: a.engine, Authn: a.cfg.Authn, Authz: a.cfg.Authz, Log: a.cfg.Log,
 		Settings: a.cfg.Kubelet, Probes: a.probed, Counts: a.tally, SystemLogs: a.systemLogs(), Closed: !*a.cfg.Kubelet.EnableDebuggingHandlers,
+		Profiled:    *a.cfg.Kubelet.EnableProfilingHandler,
 		Checkpoints: filepath.Join(a.cfg.KubeletRoot, "checkpoints"),
 		Disks:       server.Disks{Node: a.cfg.Root, Logs: a.node.LogDirectory, Volumes: a.volumePaths, Claims: a.claimPaths},
 	})

@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/profiles"
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
@@ -63,7 +64,9 @@ type Config struct {
 	SystemLogs string
 	// Closed shuts what reaches into pods: logs, exec, attach, port-forward.
 	Closed bool
-	Log    *slog.Logger
+	// Profiled serves what the Go runtime knows of the process, unless Closed.
+	Profiled bool
+	Log      *slog.Logger
 }
 
 // Server answers the kubelet API.
@@ -101,6 +104,9 @@ func New(cfg Config) http.Handler {
 	get("/logs/", s.systemLogs, "log")
 	if cfg.Probes != nil {
 		get("/metrics/probes", cfg.Probes.handler(), "metrics")
+	}
+	if cfg.Profiled {
+		get(profiles.Path, s.open(profiles.Handler().ServeHTTP), proxy)
 	}
 	mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.guard("create", s.checkpoint, "checkpoint"))
 	get("/runningpods", s.open(s.runningPods), "pods", proxy)

@@ -47,6 +47,7 @@ func server(c *Kubelet) {
 	wait(&c.Authorization.Webhook.CacheAuthorizedTTL, 5*time.Minute)
 	wait(&c.Authorization.Webhook.CacheUnauthorizedTTL, 30*time.Second)
 	c.EnableDebuggingHandlers = pick(c.EnableDebuggingHandlers, true)
+	c.EnableProfilingHandler = pick(c.EnableProfilingHandler, true)
 	c.HealthzPort = pick(c.HealthzPort, 0) // nothing listens unless asked to
 	c.HealthzBindAddress = cmp.Or(c.HealthzBindAddress, "127.0.0.1")
 }

@@ -1,0 +1,25 @@
+package profiles
+
+import (
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+func TestHandler(t *testing.T) {
+	for path, want := range map[string]string{
+		"":                    "goroutine",
+		"goroutine?debug=1":   "TestHandler",
+		"heap?debug=1":        "heap profile",
+		"cmdline":             "profiles.test",
+		"symbol":              "num_symbols",
+		"nonesuch":            "Unknown profile",
+		"trace?seconds=0.001": "trace",
+	} {
+		w := httptest.NewRecorder()
+		Handler().ServeHTTP(w, httptest.NewRequest("GET", Path+path, nil))
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%q: %d without %q", path, w.Code, want)
+		}
+	}
+}
