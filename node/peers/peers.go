@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -63,8 +64,10 @@ type Peers struct {
 	cfg   Config
 	nodes *informer.Informer[*corev1.Node]
 	wake  chan struct{} // has room for one
-	// far are the nodes that were out of reach when last tried; only Run uses it.
-	far map[string]bool
+	// told are the nodes of which was told that they are out of reach, and when; only
+	// Run uses them.
+	told   map[string]bool
+	toldAt time.Time
 }
 
 // New returns Peers; nothing happens until Run.
@@ -72,7 +75,7 @@ func New(cfg Config) *Peers {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	p := &Peers{cfg: cfg, wake: make(chan struct{}, 1), far: map[string]bool{},
+	p := &Peers{cfg: cfg, wake: make(chan struct{}, 1),
 		nodes: informer.New(cfg.Transport, client.Nodes, informer.Options{Log: cfg.Log})}
 	p.nodes.Subscribe(func(e informer.Event[*corev1.Node]) {
 		if e.Old != nil && e.New != nil && slices.Equal(waysTo(e.Old), waysTo(e.New)) {
@@ -180,18 +183,25 @@ func (p *Peers) align(h *netlink.Handle) {
 			p.cfg.Log.Warn("a route that leads nowhere any more can't be removed", "to", w.to, "error", err)
 		}
 	}
-	far, isNew := map[string]bool{}, false
+	far := map[string]bool{}
 	var last error
 	for w, node := range want {
 		if err := h.RouteReplace(routeOf(w)); err != nil {
-			isNew = isNew || !p.far[node]
 			far[node], last = true, fmt.Errorf("node %q at %s: %w", node, w.by, err)
 		}
 	}
-	if isNew {
-		p.cfg.Log.Warn("the pods of other nodes are out of reach: nodes must be in one network", "nodes", len(far), "error", last)
+	p.tell(far, last)
+}
+
+// tell says that nodes are out of reach when there are some that were not among them
+// before, and not again before there was time to see to it.
+func (p *Peers) tell(far map[string]bool, last error) {
+	maps.DeleteFunc(p.told, func(node string, _ bool) bool { return !far[node] })
+	if len(far) == len(p.told) || time.Since(p.toldAt) < resync {
+		return
 	}
-	p.far = far
+	p.cfg.Log.Warn("the pods of other nodes are out of reach: nodes must be in one network", "nodes", len(far), "error", last)
+	p.told, p.toldAt = far, time.Now()
 }
 
 func routeOf(w way) *netlink.Route {
