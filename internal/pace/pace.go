@@ -1,12 +1,13 @@
 // Package pace lets the garbage collector take its time while a program is busy,
 // and keeps the heap small while it is not.
 //
-// A collection costs what is alive, so a program with little that is alive and
-// much to do collects all the time: sampan spent a seventh of its processor time
-// on it while it took writes. When collections have followed each other closely
-// for a while the heap may grow by a fixed room instead; when they no longer do,
-// it shrinks, and what is free goes back to the kernel. Nothing ticks: the collector itself says
-// when it has run, and one timer waits for calm after business.
+// A collection costs what is alive, and there is one whenever as much again has been
+// made. So what collecting costs is the same for small heaps and large ones, and goes
+// by how much is made in a second: sampan spent a third of its processor time on it
+// while it took writes. When much has been made for a while the heap may grow by a
+// fixed room instead; when that is over it shrinks, and what is free goes back to the
+// kernel. Nothing ticks: the collector itself says when it has run, and one timer
+// waits for calm after business.
 package pace
 
 import (
@@ -18,23 +19,24 @@ import (
 )
 
 const (
-	// frugal is the collector's percentage in calm times: half the growth of
-	// Go's own choice, for collections are rare then.
+	// frugal is the collector's percentage in calm times, half the growth of Go's own
+	// choice, for collections are rare then; a large heap keeps it in busy times.
 	frugal = 50
-	// usual and most bound the percentage in busy times. Usual is Go's own
-	// choice, which a large heap keeps.
+	// usual is Go's own choice, with which business begins, and most bounds the
+	// percentage while it lasts: a heap is collected once in four seconds at least.
 	usual, most = 100, 400
-	// least and widest bound the room: by how many bytes a heap that is not large
-	// may grow between two collections of a busy program. In between it is a part
-	// of the machine's memory.
-	least, widest = 64 << 20, 512 << 20
-	part          = 64
-	// busy is how soon collections have to follow each other.
-	busy = time.Second
+	// least and widest bound the room: by how many bytes a heap may grow between two
+	// collections of a busy program. In between it is a part of the machine's memory.
+	least, widest = 64 << 20, 1 << 30
+	part          = 16
+	// brisk is how many bytes a busy program makes in a second, unless fewer are
+	// alive: collections would follow each other within a second then. To collect
+	// that much costs about a tenth of a core.
+	brisk = 64 << 20
 	// lasting is how long that has to go on before the heap gets its room: what
 	// stays of a short effort, such as a start, would lie scattered in it.
 	lasting = 3 * time.Second
-	// calm is how long no collection has to happen until the heap shrinks.
+	// calm is for how long there has to be no sign of business until the heap shrinks.
 	calm = 5 * time.Second
 )
 
@@ -45,11 +47,8 @@ func Keep() (stop func()) { return keep(times{lasting, calm}, room(machine())) }
 // keeper is told of each collection.
 type keeper struct {
 	mu      sync.Mutex
-	last    time.Time // of the latest collection
-	began   time.Time // of the present series of collections
+	pulse   pulse
 	percent int
-	times   times
-	room    uint64
 	rest    *time.Timer // runs while the percentage is not frugal
 	stopped bool
 }
@@ -59,7 +58,7 @@ type times struct{ lasting, calm time.Duration }
 
 func keep(t times, room uint64) (stop func()) {
 	now := time.Now()
-	k := &keeper{last: now, began: now, percent: usual, times: t, room: room}
+	k := &keeper{pulse: pulse{times: t, room: room, last: now, began: now, made: heap().made}, percent: usual}
 	debug.SetGCPercent(usual)
 	k.rest = time.AfterFunc(t.calm, k.settle)
 	k.listen()
@@ -80,29 +79,24 @@ func (k *keeper) collected() {
 		return
 	}
 	k.listen()
-	now := time.Now()
-	alone := now.Sub(k.last) >= busy
-	k.last = now
-	switch {
-	case alone:
-		k.began = now
-		return
-	case now.Sub(k.began) < k.times.lasting:
-		k.set(usual)
-	default:
-		k.set(percentFor(live(), k.room))
+	if percent, busy := k.pulse.felt(time.Now(), heap()); busy {
+		k.set(percent)
+		k.rest.Reset(k.pulse.times.calm)
 	}
-	k.rest.Reset(k.times.calm)
 }
 
-// settle is called when there has been no collection for a while.
+// settle is called when no collection has told of business for a while. In a heap
+// with much room that may be because there was none.
 func (k *keeper) settle() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.stopped {
 		return
 	}
-	k.last = time.Time{} // the collection that follows is our own
+	if k.pulse.busy(time.Now(), heap()) {
+		k.rest.Reset(k.pulse.times.calm)
+		return
+	}
 	k.set(frugal)
 	debug.FreeOSMemory()
 }
@@ -122,23 +116,58 @@ func (k *keeper) set(percent int) {
 	}
 }
 
+// pulse is how much the program makes, as its collections show.
+type pulse struct {
+	times times
+	room  uint64
+	last  time.Time // of the latest collection
+	began time.Time // of the present business
+	made  uint64    // in all, at the latest collection
+}
+
+// felt takes in a collection, and says which percentage suits a busy program; for
+// one that is not, nothing.
+func (p *pulse) felt(now time.Time, h size) (percent int, busy bool) {
+	busy = p.busy(now, h)
+	p.last, p.made = now, h.made
+	if !busy {
+		p.began = now
+		return 0, false
+	}
+	percent = percentFor(h.live, p.room)
+	if now.Sub(p.began) < p.times.lasting {
+		percent = min(percent, usual)
+	}
+	return percent, true
+}
+
+// busy says whether much has been made since the latest collection.
+func (p *pulse) busy(now time.Time, h size) bool {
+	return float64(h.made-p.made) >= now.Sub(p.last).Seconds()*float64(min(h.live, brisk))
+}
+
 // percentFor is the percentage that gives a busy heap its room.
 func percentFor(live, room uint64) int {
 	if live == 0 {
 		return most
 	}
-	return int(min(most, max(usual, room*100/live))) //nolint:gosec // at most 400
+	return int(min(most, max(frugal, room*100/live))) //nolint:gosec // at most 400
 }
 
 // room is what a heap may grow by where there is so much memory.
 func room(memory uint64) uint64 { return min(max(memory/part, least), widest) }
 
-// live is how many bytes the latest collection left.
-func live() uint64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+// size is how many bytes the latest collection left, and how many have been made
+// since the program began.
+type size struct{ live, made uint64 }
+
+func heap() (h size) {
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(sample)
-	if sample[0].Value.Kind() != metrics.KindUint64 {
-		return 0
+	for i, into := range []*uint64{&h.live, &h.made} {
+		if sample[i].Value.Kind() == metrics.KindUint64 {
+			*into = sample[i].Value.Uint64()
+		}
 	}
-	return sample[0].Value.Uint64()
+	return h
 }

@@ -18,10 +18,10 @@ func TestPercentFor(t *testing.T) {
 		{1 << 20, least, most},   // a small heap grows fivefold
 		{16 << 20, least, most},  // 16 MiB and 64 of room
 		{32 << 20, least, 200},   // the same room
-		{64 << 20, least, usual}, // from here on as Go has it
-		{4 << 30, least, usual},
-		{128 << 20, widest, most},
-		{4 << 30, widest, usual},
+		{64 << 20, least, usual}, // as Go has it
+		{4 << 30, least, frugal}, // a large heap has room of its own
+		{256 << 20, widest, most},
+		{4 << 30, widest, frugal},
 	} {
 		if got := percentFor(c.live, c.room); got != c.want {
 			t.Errorf("percentFor(%d, %d) = %d, want %d", c.live, c.room, got, c.want)
@@ -29,8 +29,51 @@ func TestPercentFor(t *testing.T) {
 	}
 }
 
+// TestPulse lets a program make things at a steady rate, and looks at the percentage
+// that it has come to.
+func TestPulse(t *testing.T) {
+	const forever = time.Minute
+	for _, c := range []struct {
+		what       string
+		live, rate uint64
+		after      time.Duration
+		want       int
+	}{
+		{"at rest", 64 << 20, 1 << 20, forever, frugal},
+		{"probes and heartbeats", 128 << 20, 32 << 20, forever, frugal},
+		{"a small heap", 8 << 20, 32 << 20, forever, most},
+		{"writes", 128 << 20, 256 << 20, forever, most},
+		{"the same, not for long", 128 << 20, 256 << 20, lasting - time.Second, usual},
+		{"writes to a heap of some size", 364 << 20, 128 << 20, forever, 281},
+		{"writes to a large heap", 4 << 30, 256 << 20, forever, frugal},
+	} {
+		now, collected, h := time.Unix(0, 0), uint64(0), size{live: c.live}
+		p := pulse{times: times{lasting, calm}, room: widest, last: now, began: now}
+		percent, settled, rest := usual, 0, now.Add(calm)
+		for end := now.Add(c.after); now.Before(end); now = now.Add(10 * time.Millisecond) {
+			h.made += c.rate / 100
+			if h.made-collected >= c.live*uint64(percent)/100 {
+				collected = h.made
+				if next, busy := p.felt(now, h); busy {
+					percent, rest = next, now.Add(calm)
+				}
+			}
+			if now.Before(rest) {
+				continue
+			}
+			rest = now.Add(calm)
+			if !p.busy(now, h) {
+				percent, settled = frugal, settled+1
+			}
+		}
+		if percent != c.want || settled > 0 && c.want != frugal {
+			t.Errorf("%s: %d %%, want %d; settled %d times", c.what, percent, c.want, settled)
+		}
+	}
+}
+
 func TestRoom(t *testing.T) {
-	for memory, want := range map[uint64]uint64{0: least, 1 << 30: least, 16 << 30: 256 << 20, 1 << 40: widest} {
+	for memory, want := range map[uint64]uint64{0: least, 512 << 20: least, 4 << 30: 256 << 20, 1 << 40: widest} {
 		if got := room(memory); got != want {
 			t.Errorf("room(%d) = %d, want %d", memory, got, want)
 		}

@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/pprof"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -231,70 +227,6 @@ func (a *arena) make(ctx context.Context, s step, total *int64) error {
 	})
 }
 
-// bill is what has been used so far.
-type bill struct {
-	at     time.Time
-	cpu    time.Duration
-	allocs uint64
-	bytes  uint64
-}
-
-func billed() bill {
-	var usage syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return bill{time.Now(), time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), m.Mallocs, m.TotalAlloc}
-}
-
-// profiling writes the profile that CPUPROFILE names, from now until done, and then
-// those that ALLOCPROFILE (of all allocations), BLOCKPROFILE and MUTEXPROFILE name.
-func profiling() (done func(), err error) {
-	stop := func() {}
-	if os.Getenv("BLOCKPROFILE") != "" {
-		runtime.SetBlockProfileRate(int(10 * time.Microsecond))
-	}
-	if os.Getenv("MUTEXPROFILE") != "" {
-		runtime.SetMutexProfileFraction(10)
-	}
-	if path := os.Getenv("CPUPROFILE"); path != "" {
-		f, err := os.Create(path)
-		if err != nil {
-			return nil, err
-		}
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
-		stop = func() {
-			pprof.StopCPUProfile()
-			_ = f.Close()
-		}
-	}
-	return func() {
-		stop()
-		for _, kind := range []string{"allocs", "block", "mutex"} {
-			if err := leave(kind, os.Getenv(profiles[kind])); err != nil {
-				fmt.Fprintln(os.Stderr, "profile of", kind+":", err)
-			}
-		}
-	}, nil
-}
-
-// profiles are the variables that name the files of profiles.
-var profiles = map[string]string{"allocs": "ALLOCPROFILE", "block": "BLOCKPROFILE", "mutex": "MUTEXPROFILE"}
-
-// leave writes one of them; an empty path is none.
-func leave(kind, path string) error {
-	if path == "" {
-		return nil
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(pprof.Lookup(kind).WriteTo(f, 0), f.Close())
-}
-
 // measure runs one workload.
 func (w workload) measure(ctx context.Context) (row, error) {
 	ctx, cancel := context.WithTimeout(ctx, workloadTimeout)
@@ -322,12 +254,13 @@ func (w workload) measure(ctx context.Context) (row, error) {
 	if err != nil {
 		return row{}, err
 	}
-	defer profiled()
 	before := billed()
-	if err := a.pods(ctx, w.measured, &total); err != nil {
+	err = a.pods(ctx, w.measured, &total)
+	after := billed()
+	profiled()
+	if err != nil {
 		return row{}, err
 	}
-	after := billed()
 	again := w.measured
 	again.pods = min(again.pods, queuedPods)
 	if w.apart { // no more than there are nodes left
@@ -339,13 +272,11 @@ func (w workload) measure(ctx context.Context) (row, error) {
 			return row{}, fmt.Errorf("queued pods: %w", err)
 		}
 	}
-	n, took, used := float64(w.measured.pods), after.at.Sub(before.at).Seconds(), after.cpu-before.cpu
-	rate := n / took
+	rate := float64(w.measured.pods) / after.at.Sub(before.at).Seconds()
 	return row{
 		fmt.Sprintf("%s, %d nodes, %d pods", w.name, w.nodes, w.measured.pods),
-		fmt.Sprintf("%.0f pods/s on %.2f cores; %.0f µs of processor and %.0f allocations (%.0f KiB) a pod; %.1f times the floor; %.0f a second of %d that wait in line",
-			rate, used.Seconds()/took, float64(used.Microseconds())/n, float64(after.allocs-before.allocs)/n, float64(after.bytes-before.bytes)/n/1024,
-			rate/w.floor, held, again.pods),
+		fmt.Sprintf("%.0f pods/s %s; %.1f times the floor; %.0f a second of %d that wait in line",
+			rate, after.since(before, w.measured.pods), rate/w.floor, held, again.pods),
 		fmt.Sprintf("floor %.0f", w.floor),
 	}, nil
 }
