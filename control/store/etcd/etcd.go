@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -56,7 +57,7 @@ type Store struct {
 	watchers atomic.Uint64 // how many there have been: each has its own stream
 
 	// reading are the options of reads, and here reads single keys, where the only
-	// member is in this process; see readHere.
+	// member is in this process; see beHere.
 	reading []clientv3.OpOption
 	here    *here
 }
@@ -87,11 +88,11 @@ func newStore(client *clientv3.Client, prefix string) *Store {
 	return &Store{client: client, prefix: prefix, leases: newLeases(client), done: make(chan struct{})}
 }
 
-// readHere makes reads skip consensus. A cluster of one member, in this process,
+// beHere makes reads skip consensus, and writes etcd's client. A cluster of one member, in this process,
 // has applied a write before it acknowledges it: what it has is the latest there
 // is, so that its local reads are linearizable too.
-func (s *Store) readHere(kv mvcc.WatchableKV) {
-	s.reading, s.here = []clientv3.OpOption{clientv3.WithSerializable()}, &here{kv: kv}
+func (s *Store) beHere(server pb.KVServer, kv mvcc.WatchableKV) {
+	s.reading, s.here = []clientv3.OpOption{clientv3.WithSerializable()}, &here{kv: kv, server: server}
 }
 
 // Get implements store.Store.
@@ -236,7 +237,7 @@ func (s *Store) kind(ctx context.Context, err error) error {
 // entry makes an entry of etcd's key and value, which is shared, not copied.
 func (s *Store) entry(kv *mvccpb.KeyValue) store.Entry {
 	return store.Entry{
-		Key:      string(kv.Key[len(s.prefix):]),
+		Key:      uncopied(kv.Key[len(s.prefix):]),
 		Value:    kv.Value,
 		Revision: kv.ModRevision,
 		Created:  kv.CreateRevision,

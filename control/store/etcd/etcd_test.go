@@ -123,6 +123,35 @@ func TestLeasesAreShared(t *testing.T) {
 	}
 }
 
+// A reader that comes late gets what waits for it at once, not write by write.
+func TestWatchGathers(t *testing.T) {
+	const writes = 100 // etcd's queue has room for more
+	s := start(t, etcd.EmbedConfig{Dir: t.TempDir()}).Store()
+	now, err := s.Revision(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := s.Watch(t.Context(), "/a/", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	for i := range writes {
+		if _, err := s.Create(t.Context(), fmt.Sprintf("/a/%d", i), []byte("1"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	batch, err := w.Next(t.Context())
+	if err != nil || len(batch) != writes {
+		t.Fatalf("%d events at once, %v, want %d", len(batch), err, writes)
+	}
+	for i, event := range batch {
+		if want := fmt.Sprintf("/a/%d", i); event.Entry.Key != want || event.Entry.Revision != now+int64(i)+1 {
+			t.Errorf("event %d is of %q at %d, want %q at %d", i, event.Entry.Key, event.Entry.Revision, want, now+int64(i)+1)
+		}
+	}
+}
+
 func BenchmarkStart(b *testing.B) {
 	b.Run("Cold", func(b *testing.B) {
 		for b.Loop() {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"sync"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/pkg/v3/traceutil"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
@@ -18,6 +19,8 @@ import (
 // reads do not hold up writes. To look up one key takes less than the copy.
 type here struct {
 	kv mvcc.WatchableKV
+	// server takes writes, for which etcd itself sees to who comes too late.
+	server pb.KVServer
 
 	ending sync.RWMutex // held by readers: the database must not end under them
 	ended  bool

@@ -126,7 +126,7 @@ func Start(ctx context.Context, cfg EmbedConfig) (started *Server, err error) {
 		return nil, err
 	}
 	s.store = newStore(v3client.New(s.etcd), cfg.Prefix)
-	s.store.readHere(s.etcd.KV())
+	s.store.beHere(v3rpc.NewQuotaKVServer(s.etcd), s.etcd.KV())
 	if cfg.Socket == "" {
 		return s, nil
 	}

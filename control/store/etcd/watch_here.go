@@ -55,22 +55,20 @@ func (s *Store) watchHere(ctx context.Context, prefix string, after int64) (stor
 	return w, nil
 }
 
+// maxTogether is how many events one batch brings together at most, unless one
+// answer of etcd's has more.
+const maxTogether = 512
+
 // Next implements store.Watcher. One caller at a time.
 func (w *hereWatcher) Next(ctx context.Context) ([]store.Event, error) {
 	for w.failed == nil {
 		select {
 		case resp, ok := <-w.stream.Chan():
-			batch, err := w.read(resp, ok)
-			if err != nil {
-				w.failed = fmt.Errorf("watch %q: %w", w.prefix, err)
-				w.cancel()
-			}
-			if len(batch) > 0 {
+			if batch := w.gather(resp, ok); len(batch) > 0 {
 				return batch, nil
 			}
 		case <-w.s.done:
-			w.failed = fmt.Errorf("watch %q: %w", w.prefix, store.ErrClosed)
-			w.cancel()
+			w.fail(store.ErrClosed)
 		case <-ctx.Done():
 			return nil, fmt.Errorf("watch %q: %w", w.prefix, context.Cause(ctx))
 		}
@@ -78,28 +76,61 @@ func (w *hereWatcher) Next(ctx context.Context) ([]store.Event, error) {
 	return nil, w.failed
 }
 
-func (w *hereWatcher) read(resp mvcc.WatchResponse, ok bool) ([]store.Event, error) {
-	switch {
-	case !ok && w.parent.Err() != nil:
-		return nil, context.Cause(w.parent)
-	case !ok:
-		return nil, store.ErrClosed
-	case resp.CompactRevision != 0:
-		return nil, fmt.Errorf("kept since %d: %w: %w", resp.CompactRevision, store.ErrCompacted, rpctypes.ErrCompacted)
-	case len(resp.Events) == 0:
-		return []store.Event{{Type: store.Progress, Entry: store.Entry{Revision: resp.Revision}}}, nil
-	}
-	batch := make([]store.Event, 0, len(resp.Events))
-	for _, event := range resp.Events {
-		next, err := w.event(event)
-		if err != nil {
-			return nil, err
+// gather makes one batch of an answer and of those that wait behind it. Etcd makes
+// one for each write, into a short queue: who is not through with it in time is set
+// aside, and gets what he has missed read from the database.
+func (w *hereWatcher) gather(resp mvcc.WatchResponse, ok bool) []store.Event {
+	var batch []store.Event
+	for {
+		var err error
+		if batch, err = w.read(batch, resp, ok); err != nil {
+			w.fail(err) // which the next call tells
+			break
 		}
-		batch = append(batch, next)
+		if len(batch) >= maxTogether {
+			break
+		}
+		select {
+		case resp, ok = <-w.stream.Chan():
+			continue
+		default:
+		}
+		break
+	}
+	if len(batch) == 0 {
+		return nil
 	}
 	// Watchers are told while a write ends: who has heard of it may read it.
 	for w.s.here.revision() < batch[len(batch)-1].Entry.Revision {
 		runtime.Gosched()
+	}
+	return batch
+}
+
+// fail ends the watch.
+func (w *hereWatcher) fail(err error) {
+	w.failed = fmt.Errorf("watch %q: %w", w.prefix, err)
+	w.cancel()
+}
+
+// read adds an answer's events to a batch.
+func (w *hereWatcher) read(batch []store.Event, resp mvcc.WatchResponse, ok bool) ([]store.Event, error) {
+	switch {
+	case !ok && w.parent.Err() != nil:
+		return batch, context.Cause(w.parent)
+	case !ok:
+		return batch, store.ErrClosed
+	case resp.CompactRevision != 0:
+		return batch, fmt.Errorf("kept since %d: %w: %w", resp.CompactRevision, store.ErrCompacted, rpctypes.ErrCompacted)
+	case len(resp.Events) == 0:
+		return append(batch, store.Event{Type: store.Progress, Entry: store.Entry{Revision: resp.Revision}}), nil
+	}
+	for _, event := range resp.Events {
+		next, err := w.event(event)
+		if err != nil {
+			return batch, err
+		}
+		batch = append(batch, next)
 	}
 	return batch, nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unsafe"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -54,23 +55,13 @@ func (s *Store) Update(ctx context.Context, key string, value []byte, expected i
 }
 
 // put writes value if the key is at revision expected (0: does not exist).
-func (s *Store) put(ctx context.Context, key string, value []byte, expected int64, ttl time.Duration) (*clientv3.TxnResponse, error) {
+func (s *Store) put(ctx context.Context, key string, value []byte, expected int64, ttl time.Duration) (*pb.TxnResponse, error) {
 	for attempt := 1; ; attempt++ {
-		var opts []clientv3.OpOption
 		lease, err := s.leases.get(ctx, ttl)
 		if err != nil {
 			return nil, err
 		}
-		if lease != clientv3.NoLease {
-			opts = append(opts, clientv3.WithLease(lease))
-		}
-		txn := s.client.Txn(ctx).
-			If(clientv3.Compare(clientv3.ModRevision(s.prefix+key), "=", expected)).
-			Then(clientv3.OpPut(s.prefix+key, uncopied(value), opts...))
-		if expected != 0 {
-			txn = txn.Else(clientv3.OpGet(s.prefix+key, clientv3.WithKeysOnly()))
-		}
-		resp, err := txn.Commit()
+		resp, err := s.swap(ctx, s.prefix+key, value, expected, lease)
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) && attempt == 1 {
 			s.leases.drop(lease) // it ran out under us, as after a long pause
 			continue
@@ -79,9 +70,49 @@ func (s *Store) put(ctx context.Context, key string, value []byte, expected int6
 	}
 }
 
-// uncopied is value as a string, for etcd's client, which copies it. Nobody changes
-// a value while it is written.
-func uncopied(value []byte) string { return unsafe.String(unsafe.SliceData(value), len(value)) }
+// swap writes value if the key is at revision expected. To a member in this process
+// it says so as that wants it; etcd's client would put it together from parts that it
+// copies, and the value too.
+func (s *Store) swap(ctx context.Context, key string, value []byte, expected int64, lease clientv3.LeaseID) (*pb.TxnResponse, error) {
+	if s.here != nil {
+		resp, err := s.here.server.Txn(ctx, swapping([]byte(key), value, expected, lease))
+		return resp, rpctypes.Error(err)
+	}
+	var opts []clientv3.OpOption
+	if lease != clientv3.NoLease {
+		opts = append(opts, clientv3.WithLease(lease))
+	}
+	txn := s.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(key), "=", expected)).
+		Then(clientv3.OpPut(key, uncopied(value), opts...))
+	if expected != 0 {
+		txn = txn.Else(clientv3.OpGet(key, clientv3.WithKeysOnly()))
+	}
+	resp, err := txn.Commit()
+	return (*pb.TxnResponse)(resp), err
+}
+
+// swapping is swap as etcd's server is asked for it. Neither key nor value is kept.
+func swapping(key, value []byte, expected int64, lease clientv3.LeaseID) *pb.TxnRequest {
+	r := &pb.TxnRequest{
+		Compare: []*pb.Compare{{
+			Result: pb.Compare_EQUAL, Target: pb.Compare_MOD, Key: key, TargetUnion: &pb.Compare_ModRevision{ModRevision: expected},
+		}},
+		Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{
+			RequestPut: &pb.PutRequest{Key: key, Value: value, Lease: int64(lease)},
+		}}},
+	}
+	if expected != 0 {
+		r.Failure = []*pb.RequestOp{{Request: &pb.RequestOp_RequestRange{
+			RequestRange: &pb.RangeRequest{Key: key, KeysOnly: true},
+		}}}
+	}
+	return r
+}
+
+// uncopied is b as a string: a value for etcd's client, which copies it, or a key of
+// etcd's. Nobody changes what is written, or was read.
+func uncopied(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // Delete implements store.Store.
 func (s *Store) Delete(ctx context.Context, key string, expected int64) (int64, error) {
@@ -100,7 +131,7 @@ func (s *Store) Delete(ctx context.Context, key string, expected int64) (int64, 
 		return 0, fmt.Errorf("delete %q: %w", key, s.kind(ctx, err))
 	}
 	if !resp.Succeeded {
-		return 0, fmt.Errorf("delete %q: %w", key, refusal(resp, expected))
+		return 0, fmt.Errorf("delete %q: %w", key, refusal((*pb.TxnResponse)(resp), expected))
 	}
 	return resp.Header.GetRevision(), nil
 }
@@ -117,7 +148,7 @@ func (s *Store) deleteAny(ctx context.Context, key string) (int64, error) {
 }
 
 // refusal says why a compare-and-swap did not happen, from what its Else read.
-func refusal(resp *clientv3.TxnResponse, expected int64) error {
+func refusal(resp *pb.TxnResponse, expected int64) error {
 	found := resp.Responses[0].GetResponseRange().GetKvs()
 	if len(found) == 0 {
 		return store.ErrNotFound
