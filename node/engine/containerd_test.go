@@ -40,6 +40,13 @@ var known = map[string]string{
 	"parts of images":  "image volumes came with 2.1, and a part of one with 2.2",
 	"device sentences": "a CDI device is passed over without an error",
 
+	"event statuses":  "GetContainerEvents came with 1.7",
+	"error output":    "an answer with 16 MiB of output is larger than what its server sends",
+	"image tokens":    "a registry token is passed over",
+	"image refusals":  "wrong content stays half fetched and makes the next pull fail, too",
+	"capability sets": "ambient capabilities are passed over",
+	"numbers":         "what is told of a pod's network has no time",
+
 	"statuses by the letter":   "a short-lived container may have ended before it was started",
 	"privileged by the letter": "sysfs stays read-only unless the sandbox is privileged, too",
 }
@@ -102,7 +109,7 @@ func (n *node) containerd(plugins string) (socket string) {
 	conf := filepath.Join(n.dir, "net")
 	n.must(os.Mkdir(conf, 0o755))
 	n.must(os.WriteFile(filepath.Join(conf, "1.conflist"), []byte(`{"cniVersion":"0.4.0","name":"exam","plugins":[
-		{"type":"bridge","bridge":"exam0","isGateway":true,"ipam":{"type":"host-local","dataDir":"`+n.dir+`/ipam","ranges":[[{"subnet":"10.98.0.0/24"}]]}},
+		{"type":"bridge","bridge":"exam0","isDefaultGateway":true,"ipam":{"type":"host-local","dataDir":"`+n.dir+`/ipam","ranges":[[{"subnet":"10.98.0.0/24"}]]}},
 		{"type":"portmap","capabilities":{"portMappings":true}}]}`), 0o644))
 	config := filepath.Join(n.dir, "config.toml")
 	n.must(os.WriteFile(config, []byte(fmt.Sprintf(`version = 2

@@ -72,7 +72,10 @@ func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img imag
 	if c.User, err = users.Resolve(c.Config.GetLinux().GetSecurityContext(), img.Config.Config.User); err != nil {
 		return err
 	}
-	ns, err := e.namespaces(c.Config)
+	if err := spec.CheckAppArmor(c.Config.GetLinux().GetSecurityContext()); err != nil {
+		return err
+	}
+	ns, err := e.namespaces(s.ID, c.Config)
 	if err != nil {
 		return err
 	}
@@ -132,7 +135,7 @@ func cutSnapshot(key string) (id, volume string, isVolume bool) { return strings
 
 // namespaces are those that a container has of its own. Those of the sandbox
 // are the runtime's business.
-func (e *Engine) namespaces(c *rt.ContainerConfig) ([]specs.LinuxNamespace, error) {
+func (e *Engine) namespaces(sandboxID string, c *rt.ContainerConfig) ([]specs.LinuxNamespace, error) {
 	out := []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.NetworkNamespace}}
 	sc := c.GetLinux().GetSecurityContext()
 	if !sc.GetPrivileged() {
@@ -146,6 +149,9 @@ func (e *Engine) namespaces(c *rt.ContainerConfig) ([]specs.LinuxNamespace, erro
 		target := e.records.container(sc.GetNamespaceOptions().GetTargetId())
 		if target == nil {
 			return nil, invalid("target container %q is not found", sc.GetNamespaceOptions().GetTargetId())
+		}
+		if target.SandboxID != sandboxID {
+			return nil, invalid("target container %q is not of this pod", target.ID)
 		}
 		st, err := e.runtime.Status(target.ID)
 		if err != nil {

@@ -150,6 +150,11 @@ func checkSandbox(r *rt.RunPodSandboxRequest) error {
 	case c.GetHostname() == "" && !hostNetwork(c):
 		return invalid("sandbox %q has no hostname", podName(c))
 	}
+	switch mode := namespaces(c).GetUsernsOptions().GetMode(); mode {
+	case rt.NamespaceMode_POD, rt.NamespaceMode_NODE:
+	default:
+		return invalid("sandbox %q: users' namespace of mode %s; it is the pod's or the node's", podName(c), mode)
+	}
 	if userNamespace(c) && (hostNetwork(c) || hostIPC(c) || hostPID(c)) {
 		return invalid("sandbox %q wants a user namespace together with a namespace of the host", podName(c))
 	}

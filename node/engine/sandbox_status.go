@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -15,7 +16,7 @@ func (e *Engine) PodSandboxStatus(_ context.Context, r *rt.PodSandboxStatusReque
 	if s == nil {
 		return nil, notFound("sandbox %q is not found", r.GetPodSandboxId())
 	}
-	out := &rt.PodSandboxStatusResponse{Status: s.status(), ContainersStatuses: e.statusesOf(s.ID)}
+	out := &rt.PodSandboxStatusResponse{Status: s.status(), ContainersStatuses: e.statusesOf(s.ID), Timestamp: time.Now().UnixNano()}
 	if r.GetVerbose() {
 		info, err := json.Marshal(map[string]any{"netns": s.NetNS, "cgroupParent": e.cgroupParent(s.Config), "files": e.files(s.ID).dir})
 		if err != nil {

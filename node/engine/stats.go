@@ -65,7 +65,7 @@ func (e *Engine) statsOf(c *ctr) (*rt.ContainerStats, error) {
 		Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations()}}
 	now := time.Now().UnixNano()
 	if disk, err := e.images.SnapshotUsage(c.ID); err == nil {
-		out.WritableLayer = &rt.FilesystemUsage{Timestamp: now, UsedBytes: value(uint64(disk.Bytes)), InodesUsed: value(uint64(disk.Inodes))}
+		out.WritableLayer = &rt.FilesystemUsage{Timestamp: now, FsId: &rt.FilesystemIdentifier{Mountpoint: e.images.Root()}, UsedBytes: value(uint64(disk.Bytes)), InodesUsed: value(uint64(disk.Inodes))}
 	}
 	u, err := e.runtime.Stats(c.ID)
 	if errors.Is(err, container.ErrNotFound) {

@@ -219,6 +219,9 @@ type FSInfo struct {
 	ImageBytes, Contents int64
 }
 
+// Root is the directory of the store, and so where writable layers are.
+func (s *Store) Root() string { return s.root }
+
 // FSInfo reports the file system's room, and what blobs (Contents) and unpacked
 // layers (ImageBytes) take of it.
 func (s *Store) FSInfo() (FSInfo, error) {

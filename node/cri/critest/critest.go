@@ -99,60 +99,7 @@ func Run(t *testing.T, s Subject) {
 }
 
 func run(t *testing.T, s Subject) {
-	for _, part := range []struct {
-		name string
-		take func(*exam)
-	}{
-		{"identity", identity},
-		{"sandbox life", sandboxLife},
-		{"sandbox lists", sandboxLists},
-		{"sandbox refusals", sandboxRefusals},
-		{"sandbox network", sandboxNetwork},
-		{"sandbox names", sandboxNames},
-		{"container life", containerLife},
-		{"container lists", containerLists},
-		{"container names are unique", containerNames},
-		{"container that cannot start", containerCannotStart},
-		{"container process", containerProcess},
-		{"container users", containerUsers},
-		{"container confinement", containerConfinement},
-		{"container mounts", containerMounts},
-		{"container stop", containerStop},
-		{"container out of memory", containerOutOfMemory},
-		{"container update", containerUpdate},
-		{"container logs", containerLogs},
-		{"namespaces", sharedNamespaces},
-		{"user namespace", userNamespace},
-		{"exec", execSync},
-		{"exec output", execOutput},
-		{"streams", execStreams},
-		{"attach", attachStreams},
-		{"port forward", portForward},
-		{"events", events},
-		{"stats", stats},
-		{"metrics", metrics},
-		{"profiles", profiles},
-		{"calls made again", again},
-		{"hostile working directory", hostileWorkdir},
-		{"images", images},
-		{"absent", absent},
-		{"settings", settings},
-		{"pod resources", podResources},
-		{"mount sentences", mountSentences},
-		{"device sentences", deviceSentences},
-		{"streamed lists", streamed},
-		{"statuses by the letter", statusesByTheLetter},
-		{"lists by the letter", listsByTheLetter},
-		{"sandboxes by the letter", sandboxByTheLetter},
-		{"streams by the letter", streamsByTheLetter},
-		{"privileged by the letter", privilegedByTheLetter},
-		{"mount options", mountOptions},
-		{"parts of images", imageParts},
-		{"other streamed lists", restStreamed},
-		{"checkpoints", checkpoints},
-		{"removal by force", removalByForce},
-		{"many at once", manyAtOnce},
-	} {
+	for _, part := range parts() {
 		t.Run(part.name, func(t *testing.T) {
 			t.Parallel()
 			if why := s.Known[part.name]; why != "" {

@@ -56,9 +56,9 @@ func HostCapabilities() ([]string, error) {
 	return nil, fmt.Errorf("/proc/self/status has no line CapBnd")
 }
 
-// capabilities begins with Docker's set, or with everything for ALL, adds, and
-// then drops; a name in both lists is dropped only if it was not named to add,
-// as "drop ALL, add NET_BIND_SERVICE" must mean one capability.
+// capabilities begins with Docker's set, with everything for "add ALL" or with nothing
+// for "drop ALL", adds what is named, and then drops what is named: dropped is dropped,
+// from all sets, and "drop ALL, add NET_BIND_SERVICE" is one capability.
 func capabilities(sc *rt.LinuxContainerSecurityContext, host []string) (*specs.LinuxCapabilities, error) {
 	if sc.GetPrivileged() {
 		return &specs.LinuxCapabilities{Bounding: host, Effective: host, Permitted: host}, nil
@@ -78,18 +78,19 @@ func capabilities(sc *rt.LinuxContainerSecurityContext, host []string) (*specs.L
 	}
 	set := defaultCapabilities
 	switch {
-	case addAll:
-		set = host
 	case dropAll:
 		set = nil
+	case addAll:
+		set = host
 	}
-	set = slices.DeleteFunc(slices.Clone(set), func(name string) bool { return slices.Contains(drop, name) })
+	set = slices.Clone(set)
 	for _, name := range slices.Concat(add, ambient) {
 		if !slices.Contains(set, name) {
 			set = append(set, name)
 		}
 	}
-	set = slices.DeleteFunc(set, func(name string) bool { return !slices.Contains(host, name) })
+	denied := func(name string) bool { return !slices.Contains(host, name) || slices.Contains(drop, name) }
+	set, ambient = slices.DeleteFunc(set, denied), slices.DeleteFunc(ambient, denied)
 	return &specs.LinuxCapabilities{Bounding: set, Effective: set, Permitted: set, Inheritable: ambient, Ambient: ambient}, nil
 }
 

@@ -96,6 +96,16 @@ func look(name string, args []string) error {
 		return err
 	case "status":
 		return status(args[0])
+	case "link":
+		l, err := os.Readlink(args[0])
+		fmt.Println(l)
+		return err
+	case "list":
+		entries, err := os.ReadDir(args[0])
+		for _, e := range entries {
+			fmt.Println(e.Name())
+		}
+		return err
 	default:
 		return work(name, args)
 	}
@@ -109,16 +119,14 @@ func work(name string, args []string) error {
 		_, err := io.Copy(os.Stdout, os.Stdin)
 		return err
 	case "spam":
-		n, err := strconv.Atoi(args[0])
-		if err != nil {
+		return spam(os.Stdout, args[0])
+	case "rage":
+		return spam(os.Stderr, args[0])
+	case "tmpfs":
+		if err := syscall.Mount("probe", args[0], "tmpfs", 0, "size=1m"); err != nil {
 			return err
 		}
-		b := []byte(strings.Repeat("x", 1<<16))
-		for ; n > 0; n -= len(b) {
-			if _, err := os.Stdout.Write(b[:min(n, len(b))]); err != nil {
-				return err
-			}
-		}
+		return os.WriteFile(filepath.Join(args[0], "file"), []byte("mounted inside"), 0o644)
 	case "eat":
 		return eat(args[0])
 	case "fork":
@@ -139,7 +147,16 @@ func work(name string, args []string) error {
 	default:
 		return fmt.Errorf("no command %q", name)
 	}
-	return nil
+}
+
+// spam writes so many bytes.
+func spam(to io.Writer, bytes string) error {
+	n, err := strconv.Atoi(bytes)
+	b := []byte(strings.Repeat("x", 1<<16))
+	for ; n > 0 && err == nil; n -= len(b) {
+		_, err = to.Write(b[:min(n, len(b))])
+	}
+	return err
 }
 
 func status(field string) error {
