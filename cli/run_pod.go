@@ -153,36 +153,48 @@ func literal(text string) string {
 	return strings.ReplaceAll(text, "$", "$$")
 }
 
-// environment reads --env-file, and then --env, which counts more.
+// environment reads --env-file and --env. Unlike a pod's variables, a person's are
+// what they are.
 func (b *podBuilder) environment() error {
+	vars, err := variables(b.flags.env, b.flags.envFiles)
+	for _, v := range vars {
+		v.Value = literal(v.Value)
+		b.c.Env = append(b.c.Env, v)
+	}
+	return err
+}
+
+// variables are those of files, and then those of --env, which count more.
+func variables(env, files []string) ([]corev1.EnvVar, error) {
 	var lines []string
-	for _, file := range b.flags.envFiles {
+	for _, file := range files {
 		read, err := envLines(file)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		lines = append(lines, read...)
 	}
+	var vars []corev1.EnvVar
 	at := map[string]int{}
-	for _, line := range append(lines, b.flags.env...) {
+	for _, line := range append(lines, env...) {
 		name, value, ok := strings.Cut(line, "=")
 		if name == "" {
-			return fmt.Errorf("--env %q: want NAME=VALUE", line)
+			return nil, fmt.Errorf("--env %q: want NAME=VALUE", line)
 		}
 		if !ok {
 			if value, ok = os.LookupEnv(name); !ok {
 				continue
 			}
 		}
-		v := corev1.EnvVar{Name: name, Value: literal(value)}
+		v := corev1.EnvVar{Name: name, Value: value}
 		if i, known := at[name]; known {
-			b.c.Env[i] = v
+			vars[i] = v
 			continue
 		}
-		at[name] = len(b.c.Env)
-		b.c.Env = append(b.c.Env, v)
+		at[name] = len(vars)
+		vars = append(vars, v)
 	}
-	return nil
+	return vars, nil
 }
 
 // maxEnvFile bounds an --env-file in bytes.

@@ -39,11 +39,7 @@ var errDetached = errors.New("detached")
 // stream runs attach or exec of a pod until it ends. A command's exit code other
 // than 0 comes back as an ExitError. It says whether anything was printed.
 func (s *server) stream(ctx context.Context, pod podName, verb string, q url.Values, io stdio) (printed bool, err error) {
-	for name, is := range map[string]bool{"stdin": io.in != nil, "stdout": true, "stderr": !io.tty, "tty": io.tty} {
-		if is {
-			q.Set(name, "true")
-		}
-	}
+	io.ask(q, "stdin", "stdout", "stderr")
 	at, err := url.Parse(s.records.URL + pod.path() + "/" + verb + "?" + q.Encode())
 	if err != nil {
 		return false, err
@@ -52,6 +48,20 @@ func (s *server) stream(ctx context.Context, pod podName, verb string, q url.Val
 	if err != nil {
 		return false, err
 	}
+	return io.join(ctx, executor)
+}
+
+// ask puts the streams that are wanted into a query, by their names there.
+func (io stdio) ask(q url.Values, in, out, errOut string) {
+	for name, is := range map[string]bool{in: io.in != nil, out: true, errOut: !io.tty, "tty": io.tty} {
+		if is {
+			q.Set(name, "true")
+		}
+	}
+}
+
+// join copies between the person's end and the container's.
+func (io stdio) join(ctx context.Context, executor remotecommand.Executor) (printed bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	out := &noticed{w: io.out}

@@ -13,6 +13,10 @@ func IsNotFound(err error) bool { return err != nil && status.Code(err) == codes
 // wrong, so that repeating it can't help.
 func IsInvalid(err error) bool { return err != nil && status.Code(err) == codes.InvalidArgument }
 
+// IsUnimplemented reports whether an engine's error says that it can't do such a
+// thing at all.
+func IsUnimplemented(err error) bool { return err != nil && status.Code(err) == codes.Unimplemented }
+
 // Message is an engine's error as a person should read it: without the gRPC
 // framing that a remote engine's errors come with.
 func Message(err error) string {

@@ -59,6 +59,11 @@ func readAccounts(lower []string) (spec.Accounts, error) {
 		return spec.Accounts{}, err
 	}
 	defer unix.Close(root)
+	return accountsIn(root)
+}
+
+// accountsIn reads the accounts below root, which nothing there can leave.
+func accountsIn(root int) (spec.Accounts, error) {
 	passwd, err := readWithin(root, "etc/passwd")
 	if err != nil {
 		return spec.Accounts{}, err

@@ -15,16 +15,20 @@ import (
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/node/container"
+	"github.com/sampan-dev/sampan/node/cri"
 )
 
 // maxExecOutput is what ExecSync keeps of each stream, in bytes; the CRI names
 // the number. The rest is read and dropped, so that the command can go on.
 const maxExecOutput = 16 << 20
 
+// exitCannot is the exit code of a command that could not be started.
+const exitCannot = 126
+
 // ExecSync runs a command in a container to its end.
 func (e *Engine) ExecSync(ctx context.Context, r *rt.ExecSyncRequest) (*rt.ExecSyncResponse, error) {
 	var stdout, stderr capped
-	code, err := e.exec(ctx, r.GetContainerId(), r.GetCmd(), container.ExecConfig{
+	code, err := e.exec(ctx, r.GetContainerId(), r.GetCmd(), cri.As{}, container.ExecConfig{
 		Stdout: &stdout, Stderr: &stderr, Timeout: time.Duration(r.GetTimeout()) * time.Second})
 	if errors.Is(err, container.ErrTimeout) {
 		return nil, &fault{codes.DeadlineExceeded, fmt.Errorf("command %q timed out after %d s", r.GetCmd(), r.GetTimeout())}
@@ -35,8 +39,9 @@ func (e *Engine) ExecSync(ctx context.Context, r *rt.ExecSyncRequest) (*rt.ExecS
 	return &rt.ExecSyncResponse{Stdout: stdout.bytes(), Stderr: stderr.bytes(), ExitCode: int32(code)}, nil
 }
 
-// exec runs a command as the container's own user, in its own environment.
-func (e *Engine) exec(ctx context.Context, id string, cmd []string, cfg container.ExecConfig) (int, error) {
+// exec runs a command as the container's own user, in its own environment, but for
+// what as says.
+func (e *Engine) exec(ctx context.Context, id string, cmd []string, as cri.As, cfg container.ExecConfig) (int, error) {
 	if len(cmd) == 0 {
 		return -1, invalid("no command to run in container %q", id)
 	}
@@ -52,6 +57,11 @@ func (e *Engine) exec(ctx context.Context, id string, cmd []string, cfg containe
 		Terminal: cfg.TTY, Args: cmd, Env: env, Cwd: c.Cwd,
 		User:            specs.User{UID: c.User.UID, GID: c.User.GID, AdditionalGids: c.User.Groups},
 		NoNewPrivileges: c.Config.GetLinux().GetSecurityContext().GetNoNewPrivs(),
+	}
+	if !as.Zero() {
+		if err := e.own(c, cfg.Process, as); err != nil {
+			return exitCannot, err
+		}
 	}
 	return e.runtime.Exec(ctx, c.ID, cfg)
 }

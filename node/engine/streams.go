@@ -115,7 +115,11 @@ func (s streamed) Exec(ctx context.Context, id string, cmd []string, in io.Reade
 	if errOut != nil && !tty {
 		cfg.Stderr = errOut
 	}
-	code, err := s.engine.exec(ctx, id, cmd, cfg)
+	id, as, err := ownOf(id)
+	if err != nil {
+		return err
+	}
+	code, err := s.engine.exec(ctx, id, cmd, as, cfg)
 	if err != nil && code <= 0 {
 		return err
 	}

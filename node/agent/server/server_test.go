@@ -23,6 +23,7 @@ import (
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/node/agent/agenttest"
 	"github.com/sampan-dev/sampan/node/agent/tally"
+	"github.com/sampan-dev/sampan/node/cri"
 )
 
 // pods is a Node with one pod that has one container.
@@ -43,7 +44,7 @@ func (p pods) Sandbox(context.Context, string, string) (string, error) { return 
 
 // start serves the API to a user "ok" who may do what allowed lists, as
 // "verb/subresource".
-func start(t *testing.T, engine *agenttest.Engine, allowed ...string) (*httptest.Server, *[]string) {
+func start(t *testing.T, engine cri.Engine, allowed ...string) (*httptest.Server, *[]string) {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "0.log")
 	if err := os.WriteFile(log, []byte("2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:02Z stdout F two\n"), 0o600); err != nil {
@@ -283,5 +284,66 @@ func TestExecJoinsTheEnginesStream(t *testing.T) {
 	fmt.Fprint(conn, "hello\n")
 	if line, err := r.ReadString('\n'); err != nil || line != "echo hello\n" {
 		t.Errorf("%q %v", line, err)
+	}
+}
+
+// own is an engine that can run commands as somebody else.
+type own struct {
+	*agenttest.Engine
+	as cri.As
+}
+
+func (o *own) ExecAs(ctx context.Context, r *rt.ExecRequest, as cri.As) (*rt.ExecResponse, error) {
+	o.as = as
+	return o.Exec(ctx, r)
+}
+
+// Who may use the node's API may say who a command is, where an engine can do that.
+func TestExecWithSomethingOfItsOwn(t *testing.T) {
+	const path = "/exec/ns/p/c?command=x&output=1"
+	ask := func(engine cri.Engine, query, env string) (int, string) {
+		t.Helper()
+		srv, _ := start(t, engine, "create/exec")
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.URL+path+query, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "ok")
+		r.Header.Set("Sampan-Exec-Env", env)
+		answer, err := srv.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.StatusCode, string(text)
+	}
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "streams, header %q", r.Header.Get("Sampan-Exec-Env"))
+	}))
+	defer backend.Close()
+	const vars = "WyJBPTEiLCJCPTIiXQ==" // ["A=1","B=2"]
+	for query, want := range map[string]cri.As{
+		"":                             {},
+		"&user=bob:x&workdir=/w&env=1": {User: "bob:x", Cwd: "/w", Env: []string{"A=1", "B=2"}},
+		"&user=bob":                    {User: "bob"}, // whoever sent that header has not meant the node
+	} {
+		engine := &own{Engine: agenttest.New()}
+		engine.StreamURL = backend.URL
+		if code, text := ask(engine, query, vars); code != http.StatusOK || text != `streams, header ""` {
+			t.Errorf("%q: %d %s", query, code, text)
+		}
+		if got := fmt.Sprint(engine.as); got != fmt.Sprint(want) {
+			t.Errorf("%q: %s, want %v", query, got, want)
+		}
+	}
+	if code, text := ask(agenttest.New(), "&user=bob", ""); code != http.StatusNotImplemented || !strings.Contains(text, "can't run a command as another user") {
+		t.Errorf("an engine that can't: %d %s", code, text)
+	}
+	if code, text := ask(&own{Engine: agenttest.New()}, "&env=1", "no base64"); code != http.StatusBadRequest {
+		t.Errorf("what can't be read: %d %s", code, text)
 	}
 }

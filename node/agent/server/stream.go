@@ -1,6 +1,9 @@
 package server
 
 import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -42,14 +45,48 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fault, http.StatusBadRequest)
 		return
 	}
+	as, err := parseAs(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
 	c, ok := s.running(w, r)
 	if !ok {
 		return
 	}
-	got, err := s.cfg.Engine.Exec(r.Context(), &rt.ExecRequest{
+	got, err := cri.ExecAs(r.Context(), s.cfg.Engine, &rt.ExecRequest{
 		ContainerId: c.ID, Cmd: r.URL.Query()["command"], Tty: f.tty, Stdin: f.stdin, Stdout: f.stdout, Stderr: f.stderr,
-	})
+	}, as)
 	s.join(w, r, got.GetUrl(), err)
+}
+
+// What exec's command has of its own is said in words of ours, which only somebody
+// who may use the node's API can say: the API server passes on none that a client
+// of a pod's exec says, so that leave to run a command in a pod is no leave to be
+// another user there. Variables are in a header, a JSON list in base64, since
+// requests' addresses are kept in audit logs; env in the address says that the
+// header, which the API server does pass on, is to be heeded.
+const (
+	userWord    = "user"
+	workdirWord = "workdir"
+	envWord     = "env"
+	envHeader   = "Sampan-Exec-Env"
+)
+
+func parseAs(r *http.Request) (cri.As, error) {
+	q := r.URL.Query()
+	as := cri.As{User: q.Get(userWord), Cwd: q.Get(workdirWord)}
+	if !yes(q, envWord) {
+		return as, nil
+	}
+	raw, err := base64.StdEncoding.DecodeString(r.Header.Get(envHeader))
+	if err == nil {
+		err = json.Unmarshal(raw, &as.Env)
+	}
+	if err != nil {
+		return as, fmt.Errorf("%s: want a JSON list in base64: %w", envHeader, err)
+	}
+	return as, nil
 }
 
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
@@ -107,7 +144,11 @@ func (s *Server) running(w http.ResponseWriter, r *http.Request) (Container, boo
 // join proxies the request, upgrade and all, to the engine's address.
 func (s *Server) join(w http.ResponseWriter, r *http.Request, address string, err error) {
 	if err != nil {
-		http.Error(w, cri.Message(err), http.StatusInternalServerError)
+		code := http.StatusInternalServerError
+		if cri.IsUnimplemented(err) {
+			code = http.StatusNotImplemented
+		}
+		http.Error(w, cri.Message(err), code)
 		return
 	}
 	to, err := url.Parse(address)
@@ -122,6 +163,7 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request, address string, er
 			// The engine knows its own one-time addresses; the caller's
 			// credentials are none of its business.
 			p.Out.Header.Del("Authorization")
+			p.Out.Header.Del(envHeader)
 		},
 		FlushInterval: -1,
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -155,6 +156,15 @@ func environment(in Input) []string {
 		env.set("HOME=" + in.User.Home)
 	}
 	return env.list
+}
+
+// Override is env with more, NAME=VALUE each, where those of more win.
+func Override(env, more []string) []string {
+	all := variables{index: map[string]int{}}
+	for _, kv := range slices.Concat(env, more) {
+		all.set(kv)
+	}
+	return all.list
 }
 
 // variables are an environment in which the last value of a name wins.
