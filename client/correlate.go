@@ -1,18 +1,24 @@
 package client
 
 import (
-	"fmt"
+	"container/list"
+	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Limits of what a Recorder tells, those of upstream's correlator
-// (client-go/tools/record).
+// (client-go/tools/record) where it has them.
 const (
-	// maxSeries series, talks and subjects are remembered each; the oldest give way.
-	maxSeries = 4096
+	// maxSubjects objects are remembered; those not heard of for longest give way.
+	maxSubjects = 4096
+	// maxTalks reasons about one object are remembered, and maxSeries messages for one
+	// reason; the oldest give way. More than a component has words for.
+	maxTalks, maxSeries = 64, 32
 	// bucketSize events about one object may come at once …
 	bucketSize = 25
 	// … and one more after each bucketFill.
@@ -26,137 +32,178 @@ const (
 	combined = "(combined from similar events): "
 )
 
-// series is one event that may happen again: what all its occurrences share.
+// series is one event that may happen again, as it is now.
 type series struct {
-	event *corev1.Event
-	// stored says that the server has it, so that what follows is a count.
-	stored bool
-	// waiting says that it is in the queue.
-	waiting bool
+	about             corev1.ObjectReference
+	eventtype, reason string
+	message           string
+	annotations       map[string]string
+	first, last       time.Time
+	count             int32
+	combined          bool // message is but the newest
+
+	name    string // "" until it is told the first time
+	stored  bool   // the server has it, so that what follows is a count
+	tried   bool   // the server may have it
+	waiting bool   // it is in the queue
+	telling bool   // a sender has it
+}
+
+// happening is one occurrence.
+type happening struct {
+	about             corev1.ObjectReference
+	annotations       map[string]string
+	eventtype, reason string
+	message           string
+	at                time.Time
+}
+
+// talk is what has been said for one reason about a subject.
+type talk struct {
+	eventtype, reason string
+	messages          []string // different ones, not more than maxSimilar
+	last              time.Time
+	series            []*series
 }
 
 // subject is whom events are about, whatever its version and the part of it.
 type subject struct {
-	apiVersion, kind, namespace, name, uid string
+	apiVersion, kind, namespace, name string
+	uid                               types.UID
 }
 
-func subjectOf(ref *corev1.ObjectReference) subject {
-	return subject{ref.APIVersion, ref.Kind, ref.Namespace, ref.Name, string(ref.UID)}
-}
-
-// talkKey is a reason about a subject, seriesKey one message of it. The message of
-// combined events is no part of their key.
-type talkKey struct {
-	about             subject
-	eventtype, reason string
-}
-
-type seriesKey struct {
-	talk           talkKey
-	field, message string
-	combined       bool
-}
-
-// talk is what has been said for one reason.
-type talk struct {
-	messages map[string]bool
-	last     time.Time
-}
-
-// bucket is how many more events about a subject may be told.
-type bucket struct {
-	tokens float64
+// record is all that is remembered of a subject.
+type record struct {
+	about  subject
+	talks  []*talk
+	tokens float64 // how many more events may be told …
 	at     time.Time
-}
-
-// recent keeps the newest maxSeries entries of a map.
-type recent[K comparable, V any] struct {
-	all   map[K]V
-	order []K
-}
-
-func (r *recent[K, V]) put(k K, v V) {
-	if r.all == nil {
-		r.all = map[K]V{}
-	}
-	if _, ok := r.all[k]; !ok {
-		if len(r.order) >= maxSeries {
-			delete(r.all, r.order[0])
-			r.order = r.order[1:]
-		}
-		r.order = append(r.order, k)
-	}
-	r.all[k] = v
 }
 
 // correlator finds what belongs together. Its owner guards it.
 type correlator struct {
-	talks   recent[talkKey, *talk]
-	known   recent[seriesKey, *series]
-	buckets recent[subject, *bucket]
+	records map[subject]*list.Element
+	recent  list.List // of *record, the one heard of last in front
 }
 
-// observe finds the series that e belongs to and counts it there; tell is false when
-// too much is said about e's object for it to be told now. The count goes on all the
+// observe finds the series that h belongs to and counts it there; tell is false when
+// too much is said about its object for it to be told now. The count goes on all the
 // same, so that the next one told knows of it.
-func (c *correlator) observe(e *corev1.Event, now time.Time) (s *series, tell bool) {
-	about := talkKey{subjectOf(&e.InvolvedObject), e.Type, e.Reason}
-	key := seriesKey{talk: about, field: e.InvolvedObject.FieldPath, message: e.Message}
-	if c.similar(about, e.Message, now) {
-		e.Message = clipped(combined + e.Message)
-		key = seriesKey{talk: about, combined: true}
+func (c *correlator) observe(h *happening) (s *series, tell bool) {
+	r := c.of(subject{h.about.APIVersion, h.about.Kind, h.about.Namespace, h.about.Name, h.about.UID}, h.at)
+	t := r.talk(h)
+	message, alike := clipped(h.message), t.similar(h)
+	if alike {
+		message = clipped(combined + h.message)
 	}
-	if s = c.known.all[key]; s == nil {
-		s = &series{event: e}
-		c.known.put(key, s)
-	} else {
-		s.event.Count++
-		s.event.LastTimestamp = e.LastTimestamp
-		s.event.Message = e.Message
+	if s = t.find(h.about.FieldPath, message, alike); s == nil {
+		s = &series{about: h.about, eventtype: h.eventtype, reason: h.reason, annotations: h.annotations, first: h.at, combined: alike}
+		t.series = appendOf(t.series, s, maxSeries)
 	}
-	return s, c.allow(about.about, now)
+	s.count++
+	s.last, s.message = h.at, message
+	return s, r.allow(h.at)
+}
+
+// of is what is remembered of a subject; it is heard of now.
+func (c *correlator) of(about subject, now time.Time) *record {
+	if known, ok := c.records[about]; ok {
+		c.recent.MoveToFront(known)
+		return known.Value.(*record)
+	}
+	if c.records == nil {
+		c.records = map[subject]*list.Element{}
+	}
+	if len(c.records) >= maxSubjects {
+		oldest := c.recent.Remove(c.recent.Back()).(*record)
+		delete(c.records, oldest.about)
+	}
+	r := &record{about: about, tokens: bucketSize, at: now}
+	c.records[about] = c.recent.PushFront(r)
+	return r
+}
+
+func (r *record) talk(h *happening) *talk {
+	i := slices.IndexFunc(r.talks, func(t *talk) bool { return t.reason == h.reason && t.eventtype == h.eventtype })
+	if i >= 0 {
+		return r.talks[i]
+	}
+	t := &talk{eventtype: h.eventtype, reason: h.reason}
+	r.talks = appendOf(r.talks, t, maxTalks)
+	return t
 }
 
 // similar notes a message and says whether there have been too many for its reason.
-func (c *correlator) similar(about talkKey, message string, now time.Time) bool {
-	t := c.talks.all[about]
-	if t == nil || now.Sub(t.last) > similarFor {
-		t = &talk{messages: map[string]bool{}}
-		c.talks.put(about, t)
+func (t *talk) similar(h *happening) bool {
+	if h.at.Sub(t.last) > similarFor {
+		t.messages = nil
 	}
-	t.last = now
-	t.messages[message] = true
-	if len(t.messages) < maxSimilar {
+	t.last = h.at
+	if slices.Contains(t.messages, h.message) {
 		return false
 	}
-	delete(t.messages, message) // any would do: it only has to stay this full
-	return true
+	if len(t.messages) == maxSimilar-1 {
+		return true
+	}
+	t.messages = append(t.messages, h.message)
+	return false
+}
+
+// find is the series of a message, or of all that are combined: those may be about any
+// part of the object.
+func (t *talk) find(field, message string, alike bool) *series {
+	i := slices.IndexFunc(t.series, func(s *series) bool {
+		return s.combined == alike && (alike || s.message == message && s.about.FieldPath == field)
+	})
+	if i < 0 {
+		return nil
+	}
+	return t.series[i]
 }
 
 // allow takes a token from the subject's bucket.
-func (c *correlator) allow(about subject, now time.Time) bool {
-	b := c.buckets.all[about]
-	if b == nil {
-		b = &bucket{tokens: bucketSize, at: now}
-		c.buckets.put(about, b)
-	}
-	b.tokens = min(bucketSize, b.tokens+now.Sub(b.at).Seconds()/bucketFill.Seconds())
-	b.at = now
-	if b.tokens < 1 {
+func (r *record) allow(now time.Time) bool {
+	r.tokens = min(bucketSize, r.tokens+now.Sub(r.at).Seconds()/bucketFill.Seconds())
+	r.at = now
+	if r.tokens < 1 {
 		return false
 	}
-	b.tokens--
+	r.tokens--
 	return true
+}
+
+// appendOf appends to a list that holds no more than limit.
+func appendOf[T any](all []T, one T, limit int) []T {
+	if len(all) >= limit {
+		all = slices.Delete(all, 0, 1)
+	}
+	return append(all, one)
+}
+
+// event is a series as the API has it.
+func (s *series) event(source corev1.EventSource) *corev1.Event {
+	namespace := s.about.Namespace
+	if namespace == "" {
+		namespace = metav1.NamespaceDefault
+	}
+	return &corev1.Event{
+		ObjectMeta:          metav1.ObjectMeta{Namespace: namespace, Name: s.name, Annotations: s.annotations},
+		InvolvedObject:      s.about,
+		Type:                s.eventtype,
+		Reason:              s.reason,
+		Message:             s.message,
+		Source:              source,
+		ReportingController: source.Component,
+		ReportingInstance:   source.Host,
+		FirstTimestamp:      metav1.NewTime(s.first),
+		LastTimestamp:       metav1.NewTime(s.last),
+		Count:               s.count,
+	}
 }
 
 // changeOf is what a stored event has to be told of its series.
 func changeOf(e *corev1.Event) map[string]any {
 	return map[string]any{"count": e.Count, "lastTimestamp": e.LastTimestamp, "message": e.Message}
-}
-
-// nameOf gives an event upstream's kind of name: the object's and a time.
-func nameOf(e *corev1.Event, stamp int64) string {
-	return fmt.Sprintf("%s.%x", e.InvolvedObject.Name, stamp)
 }
 
 // clipped is a message that the API takes.

@@ -1,16 +1,23 @@
 package client_test
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
@@ -149,29 +156,145 @@ func TestCountsAreToldTogether(t *testing.T) {
 	})
 }
 
-// What can't be told is said in one line of the log.
-func TestLossIsSaid(t *testing.T) {
+// logged runs f in a bubble and returns what it logs.
+func logged(t *testing.T, f func(*testing.T)) string {
 	var log strings.Builder
 	before := slog.Default()
 	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
 	defer slog.SetDefault(before)
-	synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, f)
+	return log.String()
+}
+
+// What can't be told is said in one line of the log.
+func TestLossIsSaid(t *testing.T) {
+	got := logged(t, func(t *testing.T) {
 		m := clienttest.NewMemory()
 		m.Before = func(string, target.Target) error { time.Sleep(time.Second); return nil }
 		r := client.NewRecorder(m, "tester", "")
-		for i := range 1500 {
+		for i := range 40000 {
 			r.Event(podNamed(fmt.Sprint(i)), corev1.EventTypeNormal, "Talk", "hello")
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(12 * time.Hour)
 	})
-	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "component=tester") || !strings.Contains(got, "lost=") {
+	if strings.Count(got, "\n") != 1 || !strings.Contains(got, "component=tester") || !strings.Contains(got, "lost=7231\n") && !strings.Contains(got, "lost=7232\n") {
 		t.Errorf("log:\n%s", got)
+	}
+}
+
+// A storm is told in the end, by few at a time, and each object's story in order.
+func TestStorm(t *testing.T) {
+	got := logged(t, func(t *testing.T) {
+		m := clienttest.NewMemory()
+		at, most := atomic.Int32{}, atomic.Int32{}
+		m.Before = func(verb string, _ target.Target) error {
+			if verb == "list" {
+				return nil
+			}
+			if n := at.Add(1); n > most.Load() {
+				most.Store(n)
+			}
+			time.Sleep(2 * time.Millisecond)
+			at.Add(-1)
+			return nil
+		}
+		r := client.NewRecorder(m, "tester", "")
+		const pods, times = 2000, 3
+		for range times {
+			for i := range pods {
+				r.Event(podNamed(fmt.Sprint(i)), corev1.EventTypeNormal, "Talk", "hello")
+				time.Sleep(time.Millisecond / 4)
+			}
+		}
+		time.Sleep(time.Minute)
+		all := recorded(t, m)
+		for i := range pods {
+			if e := all[fmt.Sprintf("shop/%d Talk: hello", i)]; e == nil || e.Count != times {
+				t.Fatalf("of pod %d: %v", i, e)
+			}
+		}
+		if most.Load() < 2 || most.Load() > 4 {
+			t.Errorf("%d senders at once", most.Load())
+		}
+	})
+	if got != "" {
+		t.Errorf("log:\n%s", got)
+	}
+}
+
+// troubled is a server whose writes fail, or do not while their answers get lost.
+type troubled struct {
+	*clienttest.Memory
+	err   error
+	after bool
+	calls int
+}
+
+func (m *troubled) Create(ctx context.Context, at target.Target, obj runtime.Object, opts metav1.CreateOptions) (runtime.Object, error) {
+	m.calls++
+	if m.err != nil && !m.after {
+		return nil, m.err
+	}
+	made, err := m.Memory.Create(ctx, at, obj, opts)
+	return made, cmp.Or(m.err, err)
+}
+
+func (m *troubled) Patch(ctx context.Context, at target.Target, pt types.PatchType, data []byte, opts metav1.PatchOptions) (runtime.Object, error) {
+	m.calls++
+	if m.err != nil && !m.after {
+		return nil, m.err
+	}
+	made, err := m.Memory.Patch(ctx, at, pt, data, opts)
+	return made, cmp.Or(m.err, err)
+}
+
+// While the server has trouble events wait, and are told when it is well again; what
+// it has an opinion about is not said twice.
+func TestTroubleIsWaitedFor(t *testing.T) {
+	busy := apierrors.NewTooManyRequests("later", 1)
+	for _, c := range []struct {
+		name  string
+		err   error
+		after bool // the server did it all the same
+		lasts time.Duration
+		want  int32
+	}{
+		{"no answer", errors.New("down"), false, time.Minute, 2},
+		{"the answer is lost", errors.New("down"), true, time.Minute, 2},
+		{"too busy", busy, false, time.Minute, 2},
+		{"down for too long", errors.New("down"), false, 3 * time.Minute, 0},
+		{"refused", apierrors.NewForbidden(client.Events.GroupResource(), "e", errors.New("no")), false, time.Second, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_ = logged(t, func(t *testing.T) {
+				m := &troubled{Memory: clienttest.NewMemory(), err: c.err, after: c.after}
+				r := client.NewRecorder(m, "tester", "")
+				for range 2 {
+					r.Event(podNamed("a"), corev1.EventTypeNormal, "Talk", "hello")
+					synctest.Wait()
+				}
+				time.Sleep(c.lasts)
+				m.err = nil
+				time.Sleep(time.Minute)
+				all := recorded(t, m.Memory)
+				if e := all["shop/a Talk: hello"]; len(all) > 1 || (e == nil) != (c.want == 0) || e != nil && e.Count != c.want {
+					t.Errorf("events %v, want a count of %d", all, c.want)
+				}
+				if m.calls > 30 {
+					t.Errorf("asked %d times", m.calls)
+				}
+				r.Event(podNamed("b"), corev1.EventTypeNormal, "Talk", "again")
+				if recorded(t, m.Memory)["shop/b Talk: again"] == nil {
+					t.Error("nothing is told afterwards")
+				}
+			})
+		})
 	}
 }
 
 // A server that does not answer costs events, never time.
 func TestRecorderNeverWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	_ = logged(t, func(t *testing.T) {
 		m := clienttest.NewMemory()
 		m.Before = func(string, target.Target) error { time.Sleep(time.Minute); return errors.New("down") }
 		r := client.NewRecorder(m, "tester", "")
@@ -182,7 +305,52 @@ func TestRecorderNeverWaits(t *testing.T) {
 		if waited := time.Since(start); waited != 0 {
 			t.Errorf("waited %v", waited)
 		}
-		time.Sleep(48 * time.Hour) // until the sender has given up on all
+		time.Sleep(time.Hour) // until the sender has given up on all
+	})
+}
+
+// An object's name may be none for an event: it is told all the same.
+func TestNameOfEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := clienttest.NewMemory()
+		r := client.NewRecorder(m, "tester", "")
+		for name, keep := range map[string]bool{"web-0": true, "system:node": false, strings.Repeat("a", 250): false} {
+			r.Event(podNamed(name), corev1.EventTypeNormal, "Talk", "hello")
+			e := recorded(t, m)["shop/"+name+" Talk: hello"]
+			if e == nil || strings.HasPrefix(e.Name, name+".") != keep || len(validation.NameIsDNSSubdomain(e.Name, false)) > 0 {
+				t.Errorf("of %q: %v", name, e)
+			}
+		}
+	})
+}
+
+// What is heard of often is remembered, however much else happens.
+func TestMemoryIsOfTheRecent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := clienttest.NewMemory()
+		r := client.NewRecorder(m, "tester", "")
+		r.Event(podNamed("once"), corev1.EventTypeNormal, "Talk", "hello")
+		for i := range 6000 {
+			if i%1000 == 0 {
+				r.Event(podNamed("often"), corev1.EventTypeNormal, "Talk", "hello")
+				synctest.Wait()
+			}
+			r.Event(podNamed(fmt.Sprint(i)), corev1.EventTypeNormal, "Talk", "hello")
+		}
+		synctest.Wait()
+		r.Event(podNamed("once"), corev1.EventTypeNormal, "Talk", "hello")
+		synctest.Wait()
+		events, _, err := client.Events.List(t.Context(), m, "", metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts := map[string][]int32{}
+		for _, e := range events {
+			counts[e.InvolvedObject.Name] = append(counts[e.InvolvedObject.Name], e.Count)
+		}
+		if !slices.Equal(counts["often"], []int32{6}) || !slices.Equal(counts["once"], []int32{1, 1}) {
+			t.Errorf("counts %v and %v", counts["often"], counts["once"])
+		}
 	})
 }
 
