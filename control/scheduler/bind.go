@@ -27,7 +27,7 @@ const askTimeout = 5 * time.Second
 func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
 	r := s.profiles[w.pod.Spec.SchedulerName]
 	if w.key == "" {
-		w.key = classKey(w.pod)
+		w.key = s.cluster.classKey(w.pod)
 	}
 	if by, why := r.shut(w.pod, s.cluster); why != "" {
 		s.park(r, w, by, why)

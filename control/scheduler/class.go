@@ -79,7 +79,12 @@ type verdict struct {
 
 // classKey is one for pods between which no plugin can tell, but for those that
 // depend on the pod itself.
-func classKey(pod *corev1.Pod) string {
+func (c *cluster) classKey(pod *corev1.Pod) string {
+	return c.keys.of(func(b []byte) []byte { return appendClass(b, pod) })
+}
+
+// appendClass writes a pod's classKey.
+func appendClass(b []byte, pod *corev1.Pod) []byte {
 	spec := corev1.PodSpec{
 		NodeName: pod.Spec.NodeName, NodeSelector: pod.Spec.NodeSelector, Affinity: pod.Spec.Affinity, Tolerations: pod.Spec.Tolerations,
 		TopologySpreadConstraints: pod.Spec.TopologySpreadConstraints, Overhead: pod.Spec.Overhead, Resources: pod.Spec.Resources,
@@ -98,21 +103,17 @@ func classKey(pod *corev1.Pod) string {
 			spec.Volumes = append(spec.Volumes, v)
 		}
 	}
-	raw, err := spec.Marshal()
-	if err != nil {
-		raw = []byte(pod.UID) // never: it was read from the same encoding
-	}
-	var b strings.Builder
-	b.Grow(len(raw) + 96)
-	b.WriteString(pod.Namespace)
-	writeLabels(&b, pod.Labels)
+	b = appendLabels(append(b, pod.Namespace...), pod.Labels)
 	if owner := metav1.GetControllerOf(pod); owner != nil {
-		b.WriteByte(1)
-		b.WriteString(string(owner.UID))
+		b = append(append(b, 1), owner.UID...)
 	}
-	b.WriteByte(2)
-	b.Write(raw)
-	return b.String()
+	b = append(b, 2)
+	n, size := len(b), spec.Size()
+	b = slices.Grow(b, size)[:n+size]
+	if _, err := spec.MarshalToSizedBuffer(b[n:]); err != nil {
+		b = append(b[:n], pod.UID...) // never: it was read from the same encoding
+	}
+	return b
 }
 
 // relevant is what of a container decides about its place.

@@ -68,7 +68,7 @@ func (d *Desk) Try() (fit []string) {
 }
 
 func (d *Desk) decide(w *waiting) *outcome {
-	w.key = classKey(w.pod)
+	w.key = d.s.cluster.classKey(w.pod)
 	return d.rules().decide(w.pod, w.key, d.s.cluster)
 }
 

@@ -36,7 +36,7 @@ func (w *World) Lift(p *corev1.Pod)                  { w.c.lift(p.UID) }
 func (w *World) Nominate(p *corev1.Pod, node string) { w.c.nominate(p, node) }
 
 func (w *World) Decide(p *corev1.Pod) *Outcome {
-	return &Outcome{Decision: w.rules.decide(p, classKey(p), w.c).full(), w: w, pod: p}
+	return &Outcome{Decision: w.rules.decide(p, w.c.classKey(p), w.c).full(), w: w, pod: p}
 }
 
 // Outcome is a decision as a transcript sees it.
@@ -48,8 +48,8 @@ type Outcome struct {
 
 // Preempt makes room, or says the sentence of the pod's condition.
 func (o *Outcome) Preempt(budgets []*policyv1.PodDisruptionBudget) (node string, victims []string, text string) {
-	again := o.w.rules.decide(o.pod, classKey(o.pod), o.w.c)
-	found, how := o.w.rules.preempt(o.pod, classKey(o.pod), o.w.c, again, budgets)
+	again := o.w.rules.decide(o.pod, o.w.c.classKey(o.pod), o.w.c)
+	found, how := o.w.rules.preempt(o.pod, o.w.c.classKey(o.pod), o.w.c, again, budgets)
 	if found == nil {
 		return "", nil, again.sentence(how)
 	}
@@ -61,7 +61,7 @@ func (o *Outcome) Preempt(budgets []*policyv1.PodDisruptionBudget) (node string,
 
 // Put decides and places: what a scheduler does all day.
 func (w *World) Put(p *corev1.Pod) string {
-	o := w.rules.decide(p, classKey(p), w.c)
+	o := w.rules.decide(p, w.c.classKey(p), w.c)
 	if o.Node != "" {
 		w.c.place(p, o.Node)
 	}
@@ -113,7 +113,7 @@ func (l *Line) Try(p *corev1.Pod, now time.Time) (node string) {
 
 func (l *Line) try(x *waiting, now time.Time) string {
 	if x.key == "" {
-		x.key = classKey(x.pod)
+		x.key = l.w.c.classKey(x.pod)
 	}
 	o := l.w.rules.decide(x.pod, x.key, l.w.c)
 	if o.Node != "" {

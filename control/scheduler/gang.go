@@ -193,7 +193,7 @@ func (s *Scheduler) lineUp(key string, popped *waiting) []*tryout {
 			w.attempt++
 		}
 		if w.key == "" {
-			w.key = classKey(w.pod)
+			w.key = s.cluster.classKey(w.pod)
 		}
 		line = append(line, &tryout{w: w, r: s.profiles[w.pod.Spec.SchedulerName]})
 	}

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -21,18 +20,18 @@ type group struct {
 }
 
 // groupKey is one for pods that no selector can tell apart.
-func groupKey(pod *corev1.Pod) string {
-	var b strings.Builder
-	b.Grow(64)
-	b.WriteString(pod.Namespace)
-	if pod.DeletionTimestamp != nil {
-		b.WriteByte(1)
-	}
-	writeLabels(&b, pod.Labels)
-	return b.String()
+func (c *cluster) groupKey(pod *corev1.Pod) string {
+	return c.keys.of(func(b []byte) []byte {
+		b = append(b, pod.Namespace...)
+		if pod.DeletionTimestamp != nil {
+			b = append(b, 1)
+		}
+		return appendLabels(b, pod.Labels)
+	})
 }
 
-func writeLabels(b *strings.Builder, labels map[string]string) {
+// appendLabels writes labels in the order of their keys.
+func appendLabels(b []byte, labels map[string]string) []byte {
 	var few [8]string
 	keys := few[:0]
 	for k := range labels {
@@ -40,11 +39,10 @@ func writeLabels(b *strings.Builder, labels map[string]string) {
 	}
 	slices.Sort(keys)
 	for _, k := range keys {
-		b.WriteByte(0)
-		b.WriteString(k)
-		b.WriteByte('=')
-		b.WriteString(labels[k])
+		b = append(append(b, 0), k...)
+		b = append(append(b, '='), labels[k]...)
 	}
+	return b
 }
 
 // join puts a pod into its group.

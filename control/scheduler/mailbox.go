@@ -8,9 +8,13 @@ import "sync"
 type mailbox struct {
 	mu    sync.Mutex
 	queue []func()
+	spare []func() // the owner's: the array of what was delivered before
 	// news holds one token while the queue may not be empty.
 	news chan struct{}
 }
+
+// maxSpare is how long an array of letters may be to be used again.
+const maxSpare = 4096
 
 func (m *mailbox) post(fn func()) {
 	m.mu.Lock()
@@ -26,9 +30,13 @@ func (m *mailbox) post(fn func()) {
 func (m *mailbox) deliver() {
 	m.mu.Lock()
 	queue := m.queue
-	m.queue = nil
+	m.queue = m.spare
 	m.mu.Unlock()
 	for _, fn := range queue {
 		fn()
+	}
+	clear(queue)
+	if m.spare = queue[:0]; cap(queue) > maxSpare {
+		m.spare = nil
 	}
 }

@@ -126,13 +126,13 @@ type Pod struct {
 	node              *Node
 	group             *group
 	held              *holding
-	// ports and key are PodHostPorts and groupKey of the pod.
+	// ports and key are PodHostPorts and the cluster's groupKey of the pod.
 	ports []HostPort
 	key   string
 }
 
-func newPod(pod *corev1.Pod) *Pod {
-	return &Pod{Pod: pod, Requests: Requests(pod), NonZero: NonZeroRequests(pod), ports: PodHostPorts(pod), key: groupKey(pod)}
+func newPod(pod *corev1.Pod, key string) *Pod {
+	return &Pod{Pod: pod, Requests: Requests(pod), NonZero: NonZeroRequests(pod), ports: PodHostPorts(pod), key: key}
 }
 
 // Node is a node with the pods that are, or are about to be, on it. Plugins only

@@ -29,6 +29,7 @@ type cluster struct {
 	order []*Node
 	turns []int32
 	pods  map[types.UID]*Pod
+	keys  intern
 	// generation is in the last state that any node got.
 	generation uint64
 
@@ -257,7 +258,7 @@ func (c *cluster) place(pod *corev1.Pod, node string) (news bool) {
 		}
 		c.lift(pod.UID)
 	}
-	c.put(newPod(pod), c.node(node))
+	c.put(newPod(pod, c.groupKey(pod)), c.node(node))
 	return true
 }
 
