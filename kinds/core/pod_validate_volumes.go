@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -59,15 +60,21 @@ func (c *podCheck) podName() string {
 // volumeCheck is one possible source of a volume.
 type volumeCheck struct {
 	field string
-	set   bool
-	check func(at *field.Path)
+	set   func(s *volumeSource) bool
+	check func(c *podCheck, s *volumeSource, at *field.Path)
 }
+
+type volumeSource = corev1.VolumeSource
+
+// volumeChecks are all sources of volumes; nobody changes them.
+var volumeChecks = slices.Concat(localVolumeChecks, remoteVolumeChecks)
 
 // checkVolumeSource wants exactly one source, and that one to be right.
 func (c *podCheck) checkVolumeSource(v *corev1.Volume, at *field.Path) {
 	found := false
-	for _, source := range c.volumeChecks(v) {
-		if !source.set {
+	for i := range volumeChecks {
+		source := &volumeChecks[i]
+		if !source.set(&v.VolumeSource) {
 			continue
 		}
 		here := at.Child(source.field)
@@ -76,7 +83,7 @@ func (c *podCheck) checkVolumeSource(v *corev1.Volume, at *field.Path) {
 			continue
 		}
 		found = true
-		source.check(here)
+		source.check(c, &v.VolumeSource, here)
 	}
 	if !found {
 		c.Required(at, "must specify a volume type")
@@ -93,23 +100,20 @@ func (c *podCheck) checkVolumeSource(v *corev1.Volume, at *field.Path) {
 	}
 }
 
-func (c *podCheck) volumeChecks(v *corev1.Volume) []volumeCheck {
-	s := &v.VolumeSource
-	local := []volumeCheck{
-		{"emptyDir", s.EmptyDir != nil, func(at *field.Path) { c.checkEmptyDir(s.EmptyDir, at) }},
-		{"hostPath", s.HostPath != nil, func(at *field.Path) { c.checkHostPath(s.HostPath, at) }},
-		{"secret", s.Secret != nil, func(at *field.Path) { c.checkSecretVolume(s.Secret, at) }},
-		{"persistentVolumeClaim", s.PersistentVolumeClaim != nil, func(at *field.Path) {
-			c.NonEmpty(at.Child("claimName"), s.PersistentVolumeClaim.ClaimName)
-		}},
-		{"downwardAPI", s.DownwardAPI != nil, func(at *field.Path) { c.checkDownward(s.DownwardAPI, at) }},
-		{"configMap", s.ConfigMap != nil, func(at *field.Path) { c.checkConfigMapVolume(s.ConfigMap, at) }},
-		{"projected", s.Projected != nil, func(at *field.Path) { c.checkProjected(s.Projected, at) }},
-		{"csi", s.CSI != nil, func(at *field.Path) { c.checkCSI(s.CSI, at) }},
-		{"ephemeral", s.Ephemeral != nil, func(at *field.Path) { c.checkEphemeral(s.Ephemeral, at) }},
-		{"image", s.Image != nil, func(at *field.Path) { c.checkImageVolume(s.Image, at) }},
-	}
-	return append(local, c.remoteVolumeChecks(s)...)
+// localVolumeChecks are the sources that nodes themselves can do something with.
+var localVolumeChecks = []volumeCheck{
+	{"emptyDir", func(s *volumeSource) bool { return s.EmptyDir != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkEmptyDir(s.EmptyDir, at) }},
+	{"hostPath", func(s *volumeSource) bool { return s.HostPath != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkHostPath(s.HostPath, at) }},
+	{"secret", func(s *volumeSource) bool { return s.Secret != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkSecretVolume(s.Secret, at) }},
+	{"persistentVolumeClaim", func(s *volumeSource) bool { return s.PersistentVolumeClaim != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
+		c.NonEmpty(at.Child("claimName"), s.PersistentVolumeClaim.ClaimName)
+	}},
+	{"downwardAPI", func(s *volumeSource) bool { return s.DownwardAPI != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkDownward(s.DownwardAPI, at) }},
+	{"configMap", func(s *volumeSource) bool { return s.ConfigMap != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkConfigMapVolume(s.ConfigMap, at) }},
+	{"projected", func(s *volumeSource) bool { return s.Projected != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkProjected(s.Projected, at) }},
+	{"csi", func(s *volumeSource) bool { return s.CSI != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkCSI(s.CSI, at) }},
+	{"ephemeral", func(s *volumeSource) bool { return s.Ephemeral != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkEphemeral(s.Ephemeral, at) }},
+	{"image", func(s *volumeSource) bool { return s.Image != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkImageVolume(s.Image, at) }},
 }
 
 func (c *podCheck) checkEmptyDir(s *corev1.EmptyDirVolumeSource, at *field.Path) {

@@ -22,60 +22,60 @@ var (
 
 // remoteVolumeChecks are the sources that live outside the node. Most of them
 // no longer have a driver; their form is checked all the same.
-func (c *podCheck) remoteVolumeChecks(s *corev1.VolumeSource) []volumeCheck {
-	return []volumeCheck{
-		{"gitRepo", s.GitRepo != nil, func(at *field.Path) {
-			c.NonEmpty(at.Child("repository"), s.GitRepo.Repository)
-			c.descendingPath(at.Child("directory"), s.GitRepo.Directory)
-		}},
-		{"gcePersistentDisk", s.GCEPersistentDisk != nil, func(at *field.Path) {
-			c.NonEmpty(at.Child("pdName"), s.GCEPersistentDisk.PDName)
-			c.partition(at.Child("partition"), s.GCEPersistentDisk.Partition)
-		}},
-		{"awsElasticBlockStore", s.AWSElasticBlockStore != nil, func(at *field.Path) {
-			c.NonEmpty(at.Child("volumeID"), s.AWSElasticBlockStore.VolumeID)
-			c.partition(at.Child("partition"), s.AWSElasticBlockStore.Partition)
-		}},
-		{"nfs", s.NFS != nil, func(at *field.Path) { c.checkNFS(s.NFS, at) }},
-		{"iscsi", s.ISCSI != nil, func(at *field.Path) { c.checkISCSI(s.ISCSI, at) }},
-		{"glusterfs", s.Glusterfs != nil, func(at *field.Path) {
-			c.NonEmpty(at.Child("endpoints"), s.Glusterfs.EndpointsName)
-			c.NonEmpty(at.Child("path"), s.Glusterfs.Path)
-		}},
-		{"flocker", s.Flocker != nil, func(at *field.Path) { c.checkFlocker(s.Flocker, at) }},
-		{"rbd", s.RBD != nil, func(at *field.Path) {
-			c.needList(at.Child("monitors"), s.RBD.CephMonitors)
-			c.NonEmpty(at.Child("image"), s.RBD.RBDImage)
-		}},
-		{"cinder", s.Cinder != nil, func(at *field.Path) {
-			c.NonEmpty(at.Child("volumeID"), s.Cinder.VolumeID)
-			c.secretRef(at, s.Cinder.SecretRef)
-		}},
-		{"cephfs", s.CephFS != nil, func(at *field.Path) { c.needList(at.Child("monitors"), s.CephFS.Monitors) }},
-		{"quobyte", s.Quobyte != nil, func(at *field.Path) { c.checkQuobyte(s.Quobyte, at) }},
-		{"fc", s.FC != nil, func(at *field.Path) { c.checkFC(s.FC, at) }},
-		{"flexVolume", s.FlexVolume != nil, func(at *field.Path) { c.checkFlex(s.FlexVolume, at) }},
-		{"azureFile", s.AzureFile != nil, func(at *field.Path) {
-			c.NonEmpty(at.Child("secretName"), s.AzureFile.SecretName)
-			c.NonEmpty(at.Child("shareName"), s.AzureFile.ShareName)
-		}},
-		{"vsphereVolume", s.VsphereVolume != nil, func(at *field.Path) {
-			c.NonEmpty(at.Child("volumePath"), s.VsphereVolume.VolumePath)
-		}},
-		{"photonPersistentDisk", s.PhotonPersistentDisk != nil, func(at *field.Path) {
-			c.NonEmpty(at.Child("pdID"), s.PhotonPersistentDisk.PdID)
-		}},
-		{"portworxVolume", s.PortworxVolume != nil, func(at *field.Path) {
-			c.NonEmpty(at.Child("volumeID"), s.PortworxVolume.VolumeID)
-		}},
-		{"azureDisk", s.AzureDisk != nil, func(at *field.Path) { c.checkAzureDisk(s.AzureDisk, at) }},
-		{"storageos", s.StorageOS != nil, func(at *field.Path) { c.checkStorageOS(s.StorageOS, at) }},
-		{"scaleIO", s.ScaleIO != nil, func(at *field.Path) {
-			c.NonEmpty(at.Child("gateway"), s.ScaleIO.Gateway)
-			c.NonEmpty(at.Child("system"), s.ScaleIO.System)
-			c.NonEmpty(at.Child("volumeName"), s.ScaleIO.VolumeName)
-		}},
-	}
+var remoteVolumeChecks = []volumeCheck{
+	{"gitRepo", func(s *volumeSource) bool { return s.GitRepo != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
+		c.NonEmpty(at.Child("repository"), s.GitRepo.Repository)
+		c.descendingPath(at.Child("directory"), s.GitRepo.Directory)
+	}},
+	{"gcePersistentDisk", func(s *volumeSource) bool { return s.GCEPersistentDisk != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
+		c.NonEmpty(at.Child("pdName"), s.GCEPersistentDisk.PDName)
+		c.partition(at.Child("partition"), s.GCEPersistentDisk.Partition)
+	}},
+	{"awsElasticBlockStore", func(s *volumeSource) bool { return s.AWSElasticBlockStore != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
+		c.NonEmpty(at.Child("volumeID"), s.AWSElasticBlockStore.VolumeID)
+		c.partition(at.Child("partition"), s.AWSElasticBlockStore.Partition)
+	}},
+	{"nfs", func(s *volumeSource) bool { return s.NFS != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkNFS(s.NFS, at) }},
+	{"iscsi", func(s *volumeSource) bool { return s.ISCSI != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkISCSI(s.ISCSI, at) }},
+	{"glusterfs", func(s *volumeSource) bool { return s.Glusterfs != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
+		c.NonEmpty(at.Child("endpoints"), s.Glusterfs.EndpointsName)
+		c.NonEmpty(at.Child("path"), s.Glusterfs.Path)
+	}},
+	{"flocker", func(s *volumeSource) bool { return s.Flocker != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkFlocker(s.Flocker, at) }},
+	{"rbd", func(s *volumeSource) bool { return s.RBD != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
+		c.needList(at.Child("monitors"), s.RBD.CephMonitors)
+		c.NonEmpty(at.Child("image"), s.RBD.RBDImage)
+	}},
+	{"cinder", func(s *volumeSource) bool { return s.Cinder != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
+		c.NonEmpty(at.Child("volumeID"), s.Cinder.VolumeID)
+		c.secretRef(at, s.Cinder.SecretRef)
+	}},
+	{"cephfs", func(s *volumeSource) bool { return s.CephFS != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
+		c.needList(at.Child("monitors"), s.CephFS.Monitors)
+	}},
+	{"quobyte", func(s *volumeSource) bool { return s.Quobyte != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkQuobyte(s.Quobyte, at) }},
+	{"fc", func(s *volumeSource) bool { return s.FC != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkFC(s.FC, at) }},
+	{"flexVolume", func(s *volumeSource) bool { return s.FlexVolume != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkFlex(s.FlexVolume, at) }},
+	{"azureFile", func(s *volumeSource) bool { return s.AzureFile != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
+		c.NonEmpty(at.Child("secretName"), s.AzureFile.SecretName)
+		c.NonEmpty(at.Child("shareName"), s.AzureFile.ShareName)
+	}},
+	{"vsphereVolume", func(s *volumeSource) bool { return s.VsphereVolume != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
+		c.NonEmpty(at.Child("volumePath"), s.VsphereVolume.VolumePath)
+	}},
+	{"photonPersistentDisk", func(s *volumeSource) bool { return s.PhotonPersistentDisk != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
+		c.NonEmpty(at.Child("pdID"), s.PhotonPersistentDisk.PdID)
+	}},
+	{"portworxVolume", func(s *volumeSource) bool { return s.PortworxVolume != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
+		c.NonEmpty(at.Child("volumeID"), s.PortworxVolume.VolumeID)
+	}},
+	{"azureDisk", func(s *volumeSource) bool { return s.AzureDisk != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkAzureDisk(s.AzureDisk, at) }},
+	{"storageos", func(s *volumeSource) bool { return s.StorageOS != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkStorageOS(s.StorageOS, at) }},
+	{"scaleIO", func(s *volumeSource) bool { return s.ScaleIO != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
+		c.NonEmpty(at.Child("gateway"), s.ScaleIO.Gateway)
+		c.NonEmpty(at.Child("system"), s.ScaleIO.System)
+		c.NonEmpty(at.Child("volumeName"), s.ScaleIO.VolumeName)
+	}},
 }
 
 // partition may be 0, whatever the message says: that is "the whole disk".
