@@ -102,7 +102,7 @@ func (n *Net) attachCNI(ctx context.Context, rec *record, list *libcni.NetworkCo
 		if !ok {
 			continue
 		}
-		if c.Interface != nil && *c.Interface < len(result.Interfaces) && result.Interfaces[*c.Interface].Sandbox == "" {
+		if i := c.Interface; i != nil && *i >= 0 && *i < len(result.Interfaces) && result.Interfaces[*i].Sandbox == "" {
 			continue // the host's side
 		}
 		rec.IPs = append(rec.IPs, ip.Unmap())
@@ -137,7 +137,7 @@ func (n *Net) detachCNI(ctx context.Context, rec record) error {
 }
 
 func (n *Net) libcni() *libcni.CNIConfig {
-	return libcni.NewCNIConfigWithCacheDir(n.cfg.CNIBinDirs, filepath.Join(n.cfg.State, "cni"), nil)
+	return libcni.NewCNIConfigWithCacheDir(n.cfg.CNIBinDirs, filepath.Join(n.cfg.State, "cni"), &plugins{})
 }
 
 func runtimeConf(rec *record) *libcni.RuntimeConf {
