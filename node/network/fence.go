@@ -21,19 +21,11 @@ func (n *Net) fence(port netlink.Link, mac net.HardwareAddr) error {
 	if err := n.nl.NeighSet(known); err != nil {
 		return fmt.Errorf("make %s known at %q: %w", mac, port.Attrs().Name, err)
 	}
-	err := within(n.host, func() error {
-		r := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
-		msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
-		msg.Index = int32(index) //nolint:gosec // the kernel's own
-		r.AddData(msg)
-		settings := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
-		for attr, value := range map[int]byte{nl.IFLA_BRPORT_MODE: 1, nl.IFLA_BRPORT_LEARNING: 0, nl.IFLA_BRPORT_LOCKED: 1} {
-			settings.AddRtAttr(attr, []byte{value})
-		}
-		r.AddData(settings)
-		_, err := r.Execute(unix.NETLINK_ROUTE, 0)
-		return err
-	})
+	settings := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
+	for attr, value := range map[int]byte{nl.IFLA_BRPORT_MODE: 1, nl.IFLA_BRPORT_LEARNING: 0, nl.IFLA_BRPORT_LOCKED: 1} {
+		settings.AddRtAttr(attr, []byte{value})
+	}
+	err := n.raw.link(unix.RTM_SETLINK, unix.AF_BRIDGE, index, settings)
 	if err != nil {
 		return fmt.Errorf("settings of port %q: %w", port.Attrs().Name, err)
 	}

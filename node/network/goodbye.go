@@ -1,7 +1,6 @@
 package network
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -19,6 +18,8 @@ type goodbyes struct {
 	mu      sync.Mutex
 	busy    bool
 	waiting []goodbye
+	// socket is theirs alone: others need not wait for the kernel's grace periods.
+	socket sockets
 }
 
 // goodbye is one interface, and who waits for its end.
@@ -70,7 +71,7 @@ func (n *Net) unlinkWaiting() {
 			continue
 		}
 		for _, g := range all {
-			g.done <- n.nl.LinkDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: g.index}})
+			g.done <- n.goodbyes.socket.link(unix.RTM_DELLINK, unix.AF_UNSPEC, g.index)
 		}
 	}
 }
@@ -88,12 +89,6 @@ func (n *Net) unlinkTogether(all []goodbye) bool {
 			return false
 		}
 	}
-	err := within(n.host, func() error {
-		r := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
-		r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-		r.AddData(nl.NewRtAttr(unix.IFLA_GROUP, binary.NativeEndian.AppendUint32(nil, group)))
-		_, err := r.Execute(unix.NETLINK_ROUTE, 0)
-		return err
-	})
+	err := n.goodbyes.socket.link(unix.RTM_DELLINK, unix.AF_UNSPEC, 0, nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group)))
 	return err == nil || errors.Is(err, unix.ENODEV) // none of them was there any more
 }

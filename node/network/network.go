@@ -120,6 +120,7 @@ type Net struct {
 	log  *slog.Logger
 	host netns.NsHandle  // where the bridge is
 	nl   *netlink.Handle // opened there
+	raw  sockets         // for what it has no words for
 	nat  *nat
 
 	mu       sync.Mutex // guards pools, mtu and the making of the bridge
@@ -171,7 +172,18 @@ func Open(cfg Config) (*Net, error) {
 		n.host.Close()
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
+	if n.raw, err = openRaw(n.host); err == nil {
+		n.goodbyes.socket, err = openRaw(n.host)
+	}
+	if err != nil {
+		n.raw.close()
+		n.nl.Close()
+		n.host.Close()
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
 	if n.nat, err = openNAT(cfg.Table, cfg.Bridge, int(n.host)); err != nil {
+		n.raw.close()
+		n.goodbyes.socket.close()
 		n.nl.Close()
 		n.host.Close()
 		return nil, fmt.Errorf("open nftables: %w", err)
@@ -184,6 +196,8 @@ func Open(cfg Config) (*Net, error) {
 func (n *Net) Close() error {
 	n.leaving.Wait()
 	err := n.nat.close()
+	n.raw.close()
+	n.goodbyes.socket.close()
 	n.nl.Close()
 	return errors.Join(err, n.host.Close())
 }

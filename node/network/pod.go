@@ -6,8 +6,10 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -59,7 +61,6 @@ func (n *Net) plug(rec *record, ns netns.NsHandle, mtu, bridge int) (netlink.Lin
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = vethName(rec.ID)
 	attrs.MTU = mtu
-	attrs.MasterIndex = bridge
 	attrs.Flags = net.FlagUp
 	veth := &netlink.Veth{
 		LinkAttrs:        attrs,
@@ -70,7 +71,23 @@ func (n *Net) plug(rec *record, ns netns.NsHandle, mtu, bridge int) (netlink.Lin
 	if err := n.nl.LinkAdd(veth); err != nil {
 		return nil, fmt.Errorf("make interface pair %q: %w", attrs.Name, err)
 	}
+	if err := n.port(veth.Index, bridge); err != nil {
+		return nil, fmt.Errorf("put interface %q on the bridge: %w", attrs.Name, err)
+	}
 	return veth, nil
+}
+
+// port puts an interface on the bridge, and keeps it from having an address of its own
+// there: with each the kernel would speak to all pods.
+func (n *Net) port(index, bridge int) error {
+	master := nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))) //nolint:gosec // the kernel's own
+	quiet := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	quiet.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, []byte{nl.IN6_ADDR_GEN_MODE_NONE})
+	err := n.raw.link(unix.RTM_SETLINK, unix.AF_UNSPEC, index, master, quiet)
+	if err == nil {
+		return nil
+	}
+	return n.raw.link(unix.RTM_SETLINK, unix.AF_UNSPEC, index, master) // IPv6 may be switched off
 }
 
 // configurePod sets up loopback, address and routes inside ns.
@@ -84,7 +101,8 @@ func (n *Net) configurePod(rec *record, ns netns.NsHandle, pools []*pool) error 
 	if err != nil {
 		return fmt.Errorf("find %s in %q: %w", podInterface, rec.NetNS, err)
 	}
-	if err := within(ns, podSettings); err != nil {
+	v6 := slices.ContainsFunc(rec.IPs, netip.Addr.Is6)
+	if err := within(ns, func() error { return podSettings(v6) }); err != nil {
 		return err
 	}
 	lo, err := pod.LinkByName("lo")
@@ -134,11 +152,19 @@ func podRoutes(pod *netlink.Handle, index int, p *pool, mac netip.Addr) error {
 }
 
 // podSettings runs inside the pod's namespace: neither router advertisements
-// nor redirects from a neighbour may change its routes.
-func podSettings() error {
-	for _, s := range []string{"ipv4/conf/all/accept_redirects", "ipv4/conf/" + podInterface + "/accept_redirects",
-		"ipv6/conf/" + podInterface + "/accept_ra", "ipv6/conf/" + podInterface + "/accept_redirects"} {
-		if err := sysctl(s, "0"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// nor redirects from a neighbour may change its routes. Where pods have no IPv6 its
+// interface has none either: it would reach nobody, and each new pod would ask all
+// others who they are. Where they have, nobody can have a pod's address already.
+func podSettings(v6 bool) error {
+	settings := map[string]string{"ipv4/conf/all/accept_redirects": "0", "ipv4/conf/" + podInterface + "/accept_redirects": "0"}
+	own := "ipv6/conf/" + podInterface
+	if v6 {
+		settings[own+"/accept_ra"], settings[own+"/accept_redirects"], settings[own+"/accept_dad"] = "0", "0", "0"
+	} else {
+		settings[own+"/disable_ipv6"] = "1"
+	}
+	for name, value := range settings {
+		if err := sysctl(name, value); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
