@@ -14,11 +14,6 @@ import (
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
-// drainWait is how long an exit waits for output that is still in the pipes. With
-// a pid namespace of its own a container's pipes are closed by then, and the
-// wait is nothing; without one, a grandchild may hold them as long as it likes.
-const drainWait = 200 * time.Millisecond
-
 // child is a container's first process.
 type child struct {
 	id      string

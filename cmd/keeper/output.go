@@ -26,6 +26,7 @@ type output struct {
 	once           bool
 	tty            bool
 	pumps          sync.WaitGroup
+	streams        []*stream
 }
 
 // openOutput opens the child's FIFOs, our end and then theirs, and the log file.
@@ -143,33 +144,33 @@ func (o *output) pump() {
 	for f, s := range map[*os.File]plan.Stream{o.stdout: plan.Stdout, o.stderr: plan.Stderr} {
 		if f != nil {
 			o.pumps.Add(1)
-			go o.read(f, s)
+			st := newStream(f, s)
+			o.streams = append(o.streams, st)
+			go o.read(st)
 		}
 	}
 }
 
-func (o *output) read(f *os.File, s plan.Stream) {
+func (o *output) read(st *stream) {
 	defer o.pumps.Done()
-	raw, err := f.SyscallConn()
+	raw, err := st.f.SyscallConn()
 	if err != nil {
 		return
 	}
-	lines := lineLog{stream: "stdout"}
-	if s == plan.Stderr {
-		lines.stream = "stderr"
-	}
 	for open := true; open; {
 		err := raw.Read(func(fd uintptr) (ready bool) {
-			ready, open = o.readNow(int(fd), s, &lines)
+			ready, open = o.readNow(int(fd), st)
 			return ready
 		})
 		open = open && err == nil
 	}
-	o.write(lines.end(time.Now()))
+	scratch.Lock()
+	defer scratch.Unlock()
+	o.write(st.lines.end(time.Now()))
 }
 
 // readNow moves one piece from the pipe to the log and the clients.
-func (o *output) readNow(fd int, s plan.Stream, lines *lineLog) (ready, open bool) {
+func (o *output) readNow(fd int, st *stream) (ready, open bool) {
 	scratch.Lock()
 	n, err := syscall.Read(fd, scratch.b[1:])
 	if err == syscall.EAGAIN || err == syscall.EINTR {
@@ -180,12 +181,14 @@ func (o *output) readNow(fd int, s plan.Stream, lines *lineLog) (ready, open boo
 		scratch.Unlock()
 		return true, false
 	}
-	o.write(lines.add(scratch.b[1:1+n], time.Now()))
-	frame := o.frame(s, n)
+	st.taken += uint64(n)
+	o.write(st.lines.add(scratch.b[1:1+n], time.Now()))
+	frame := o.frame(st.kind, n)
 	scratch.Unlock()
 	if frame != nil {
 		o.deliver(frame)
 	}
+	o.atMark(st)
 	return true, true
 }
 
@@ -209,20 +212,6 @@ func (o *output) write(b []byte) {
 	}
 	if _, err := o.log.Write(b); err != nil {
 		note("write log "+o.path, err.Error())
-	}
-}
-
-// drained waits until everything printed has been read, at most for d.
-func (o *output) drained(d time.Duration) {
-	done := make(chan struct{})
-	go func() {
-		o.pumps.Wait()
-		o.close()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-time.After(d):
 	}
 }
 
