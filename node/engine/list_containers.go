@@ -11,11 +11,11 @@ import (
 func (e *Engine) ListContainers(_ context.Context, r *rt.ListContainersRequest) (*rt.ListContainersResponse, error) {
 	f := r.GetFilter()
 	out := &rt.ListContainersResponse{}
-	for _, c := range e.records.allContainers() {
-		if !strings.HasPrefix(c.ID, f.GetId()) || !strings.HasPrefix(c.SandboxID, f.GetPodSandboxId()) ||
-			!selected(f.GetLabelSelector(), c.Config.GetLabels()) {
-			continue
-		}
+	want := func(c *ctr) bool {
+		return strings.HasPrefix(c.ID, f.GetId()) && strings.HasPrefix(c.SandboxID, f.GetPodSandboxId()) &&
+			selected(f.GetLabelSelector(), c.Config.GetLabels())
+	}
+	for _, c := range e.records.containersThat(want) {
 		state := e.stateOf(c).state
 		if f.GetState() != nil && f.GetState().GetState() != state {
 			continue

@@ -11,13 +11,11 @@ import (
 func (e *Engine) ListPodSandbox(_ context.Context, r *rt.ListPodSandboxRequest) (*rt.ListPodSandboxResponse, error) {
 	f := r.GetFilter()
 	out := &rt.ListPodSandboxResponse{}
-	for _, s := range e.records.allSandboxes() {
-		if !strings.HasPrefix(s.ID, f.GetId()) || !selected(f.GetLabelSelector(), s.Config.GetLabels()) {
-			continue
-		}
-		if f.GetState() != nil && f.GetState().GetState() != s.state() {
-			continue
-		}
+	want := func(s *sandbox) bool {
+		return strings.HasPrefix(s.ID, f.GetId()) && selected(f.GetLabelSelector(), s.Config.GetLabels()) &&
+			(f.GetState() == nil || f.GetState().GetState() == s.state())
+	}
+	for _, s := range e.records.sandboxesThat(want) {
 		out.Items = append(out.Items, &rt.PodSandbox{Id: s.ID, Metadata: s.Config.GetMetadata(), State: s.state(), CreatedAt: s.CreatedAt,
 			Labels: s.Config.GetLabels(), Annotations: s.Config.GetAnnotations(), RuntimeHandler: s.Handler})
 	}

@@ -270,11 +270,17 @@ func (r *records) made(id string) {
 
 // allSandboxes lists the newest first.
 func (r *records) allSandboxes() []*sandbox {
+	return r.sandboxesThat(func(*sandbox) bool { return true })
+}
+
+// sandboxesThat lists those that want picks, newest first. An agent asks for those of
+// one pod, again and again: only they are put in order.
+func (r *records) sandboxesThat(want func(*sandbox) bool) []*sandbox {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	out := make([]*sandbox, 0, len(r.sandboxes))
+	var out []*sandbox
 	for id, s := range r.sandboxes {
-		if !r.making[id] {
+		if want(s) && !r.making[id] {
 			out = append(out, s)
 		}
 	}
@@ -283,22 +289,30 @@ func (r *records) allSandboxes() []*sandbox {
 }
 
 // allContainers lists the newest first.
-func (r *records) allContainers() []*ctr { return r.containersBut(r.making, "") }
+func (r *records) allContainers() []*ctr {
+	return r.containersThat(func(*ctr) bool { return true })
+}
+
+// containersThat lists those that want picks, newest first.
+func (r *records) containersThat(want func(*ctr) bool) []*ctr { return r.pick(r.making, want) }
 
 // containersOf are the containers of a sandbox, newest first.
-func (r *records) containersOf(sandboxID string) []*ctr { return r.containersBut(r.making, sandboxID) }
+func (r *records) containersOf(sandboxID string) []*ctr {
+	return r.pick(r.making, func(c *ctr) bool { return c.SandboxID == sandboxID })
+}
 
 // everyContainerOf has those among them that are being made.
-func (r *records) everyContainerOf(sandboxID string) []*ctr { return r.containersBut(nil, sandboxID) }
+func (r *records) everyContainerOf(sandboxID string) []*ctr {
+	return r.pick(nil, func(c *ctr) bool { return c.SandboxID == sandboxID })
+}
 
-// containersBut lists the containers of one sandbox, or of all, that are not in
-// hidden.
-func (r *records) containersBut(hidden map[string]bool, sandboxID string) []*ctr {
+// pick lists the containers that are wanted and not in hidden.
+func (r *records) pick(hidden map[string]bool, want func(*ctr) bool) []*ctr {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	var out []*ctr
 	for id, c := range r.ctrs {
-		if !hidden[id] && (sandboxID == "" || c.SandboxID == sandboxID) {
+		if want(c) && !hidden[id] {
 			out = append(out, c)
 		}
 	}
