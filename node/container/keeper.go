@@ -32,6 +32,9 @@ type keeperLink struct {
 	done    chan struct{} // closed when follow has ended
 	closing chan struct{} // closed by close
 
+	// ending are the ends of containers that are being noted.
+	ending sync.WaitGroup
+
 	mu     sync.Mutex
 	watch  *net.UnixConn
 	closed bool
@@ -141,8 +144,8 @@ func (l *keeperLink) follow() {
 		_, err := recvMessage(l.conn(), &a)
 		if err == nil {
 			failures = 0
-			if a.Exit != nil {
-				l.r.exited(*a.Exit)
+			if a.Exit != nil { // each is written to the disk: together they take no longer
+				l.ending.Go(func() { l.r.exited(*a.Exit) })
 			}
 			continue
 		}
@@ -196,6 +199,7 @@ func (l *keeperLink) close() {
 	}
 	l.mu.Unlock()
 	<-l.done
+	l.ending.Wait()
 }
 
 // shutdown asks the keeper to leave and waits until its process has ended, so
