@@ -62,7 +62,9 @@ type Agent struct {
 
 	inbox   inbox
 	statics *statics
-	// classes and shareless belong to dispatch.
+	// classes, requests and shareless belong to dispatch; requests are the CPU that
+	// burstable pods have requested, in thousandths.
+	requests  map[*corev1.Pod]int64
 	classes   class.Shares
 	shareless bool
 

@@ -73,9 +73,19 @@ func (a *Agent) enforce() {
 	}
 }
 
-// share gives the burstable pods the CPU that those placed here have requested.
+// share gives the burstable pods the CPU that those placed here have requested. What
+// each has is worked out once: this is asked with every change of any of them.
 func (a *Agent) share() {
-	if err := a.classes.Set(spec.BurstableShares(a.placed(""))); err != nil && !a.shareless {
+	requests, total := map[*corev1.Pod]int64{}, int64(0)
+	for _, pod := range a.placed("") {
+		milli, known := a.requests[pod]
+		if !known {
+			milli = spec.BurstableRequest(pod)
+		}
+		requests[pod], total = milli, total+milli
+	}
+	a.requests = requests
+	if err := a.classes.Set(spec.Shares(total)); err != nil && !a.shareless {
 		a.shareless = true // not again with every pod
 		a.cfg.Log.Warn("the classes of pods have no CPU shares", "err", err)
 	}

@@ -138,17 +138,14 @@ func PodResources(pod *corev1.Pod, node Node) *rt.LinuxContainerResources {
 	return r
 }
 
-// BurstableShares are the CPU shares of all burstable pods among pods together:
-// what they request.
-func BurstableShares(pods []*corev1.Pod) int64 {
-	milli := int64(0)
-	for _, pod := range pods {
-		if QoS(pod) == corev1.PodQOSBurstable {
-			requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
-			milli += requests.Cpu().MilliValue()
-		}
+// BurstableRequest is the CPU that a pod requests, in thousandths, if it is burstable,
+// else nothing.
+func BurstableRequest(pod *corev1.Pod) int64 {
+	if QoS(pod) != corev1.PodQOSBurstable {
+		return 0
 	}
-	return Shares(milli)
+	requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
+	return requests.Cpu().MilliValue()
 }
 
 func allLimited(pod *corev1.Pod, name corev1.ResourceName) bool {
