@@ -168,7 +168,8 @@ func densePod(name string) *corev1.Pod {
 	}
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"bench": "dense"}},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{
+		// Its first process ignores what it does not handle, and is waited for so long.
+		Spec: corev1.PodSpec{TerminationGracePeriodSeconds: new(int64(1)), Containers: []corev1.Container{{
 			Name: "main", Image: busyboxImage, Args: []string{"httpd", "-f", "-p", "80", "-h", "/etc"},
 			Resources:      corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("32Mi")}, Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Mi")}},
 			ReadinessProbe: &corev1.Probe{ProbeHandler: probe, PeriodSeconds: int32(probePeriod.Seconds())},

@@ -3,7 +3,7 @@
 // API keeps. It prints a table; absolute times belong to the machine, ratios to
 // the program. It runs as root in a network namespace of its own.
 //
-//	go run ./test/bench [-only oci,cri,density,start,pods,idle,writes,requests,lists,watches,storm,schedule,scale,size]
+//	go run ./test/bench [-only oci,cri,density,unpack,pull,build,start,pods,idle,writes,requests,lists,watches,storm,schedule,scale,size]
 package main
 
 import (
@@ -29,7 +29,7 @@ type measurement struct {
 }
 
 var measurements = []measurement{
-	{"oci", oci}, {"cri", criCase}, {"density", density}, {"start", start}, {"pods", pods}, {"idle", idle}, {"writes", writes}, {"requests", requests}, {"lists", lists}, {"watches", watches},
+	{"oci", oci}, {"cri", criCase}, {"density", density}, {"unpack", unpack}, {"pull", pull}, {"build", build}, {"start", start}, {"pods", pods}, {"idle", idle}, {"writes", writes}, {"requests", requests}, {"lists", lists}, {"watches", watches},
 	{"storm", storm}, {"schedule", schedule}, {"scale", scale}, {"size", weight},
 }
 
@@ -37,7 +37,7 @@ var measurements = []measurement{
 const inside = "SAMPAN_BENCH_INSIDE"
 
 func main() {
-	only := flag.String("only", "", "comma-separated: oci, cri, density, start, pods, idle, writes, requests, lists, watches, storm, schedule, scale, size")
+	only := flag.String("only", "", "comma-separated: oci, cri, density, unpack, pull, build, start, pods, idle, writes, requests, lists, watches, storm, schedule, scale, size")
 	flag.Parse()
 	if os.Getenv(serving) != "" {
 		if err := serve(context.Background()); err != nil {
