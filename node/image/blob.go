@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 )
@@ -32,8 +33,22 @@ func (s *Store) readBlob(d digest.Digest) ([]byte, error) {
 	return raw, nil
 }
 
+// isDigest says whether a digest is one, of the kind that blobs have here. What comes
+// in its place from elsewhere may be anything, and has neither algorithm nor hex part.
+func isDigest(d digest.Digest) bool { return d.Validate() == nil && d.Algorithm() == digest.SHA256 }
+
+// checkDigests refuses descriptors of what cannot be here.
+func checkDigests(all []ocispec.Descriptor) error {
+	for _, desc := range all {
+		if !isDigest(desc.Digest) {
+			return fmt.Errorf("blob %q: not a sha256 digest: %w", desc.Digest, ErrInvalid)
+		}
+	}
+	return nil
+}
+
 func (s *Store) openBlob(d digest.Digest) (*os.File, error) {
-	if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 {
+	if !isDigest(d) {
 		return nil, fmt.Errorf("blob %q: not a sha256 digest: %w", d, ErrInvalid)
 	}
 	f, err := os.Open(s.blobPath(d))
@@ -45,6 +60,9 @@ func (s *Store) openBlob(d digest.Digest) (*os.File, error) {
 
 // hasBlob says whether a blob is here. What has its final name was verified.
 func (s *Store) hasBlob(d digest.Digest) bool {
+	if !isDigest(d) {
+		return false
+	}
 	_, err := os.Stat(s.blobPath(d))
 	return err == nil
 }

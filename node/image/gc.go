@@ -173,7 +173,7 @@ func (s *Store) markTree(d digest.Digest, blobs, layers map[string]bool) error {
 			return fmt.Errorf("index %q: %w: %w", d, ErrInvalid, err)
 		}
 		for _, m := range list.Manifests {
-			if blobs[m.Digest.Encoded()] || !s.hasBlob(m.Digest) {
+			if !s.hasBlob(m.Digest) || blobs[m.Digest.Encoded()] {
 				continue
 			}
 			if err := s.markTree(m.Digest, blobs, layers); err != nil {
@@ -188,9 +188,14 @@ func (s *Store) markTree(d digest.Digest, blobs, layers map[string]bool) error {
 	}
 	blobs[digest.Digest(img.ID).Encoded()] = true
 	for i, l := range img.Layers {
-		blobs[l.Digest.Encoded()] = true
-		if i < len(img.Config.RootFS.DiffIDs) {
-			layers[img.Chain(i).Encoded()] = true
+		if isDigest(l.Digest) {
+			blobs[l.Digest.Encoded()] = true
+		}
+		if i >= len(img.Config.RootFS.DiffIDs) {
+			continue
+		}
+		if chain := img.Chain(i); isDigest(chain) {
+			layers[chain.Encoded()] = true
 		}
 	}
 	return nil

@@ -160,6 +160,9 @@ func (s *Store) ingestIndex(ctx context.Context, from source, a arrival) (Image,
 	if len(index.Manifests) > maxPlatforms {
 		return Image{}, fmt.Errorf("index of %d manifests: %w", len(index.Manifests), ErrTooLarge)
 	}
+	if err := checkDigests(index.Manifests); err != nil {
+		return Image{}, fmt.Errorf("index %q: %w", a.top.Digest, err)
+	}
 	if !a.all {
 		picked, ok := pick(index.Manifests, a.platform)
 		if !ok {
@@ -220,6 +223,9 @@ func (s *Store) fetchImage(ctx context.Context, from source, a arrival) (Image, 
 	if len(m.Layers) > MaxLayers {
 		return Image{}, fmt.Errorf("%d layers, at most %d: %w", len(m.Layers), MaxLayers, ErrTooLarge)
 	}
+	if err := checkDigests(m.Layers); err != nil {
+		return Image{}, fmt.Errorf("manifest: %w", err)
+	}
 	config, err := s.fetchSmall(ctx, from, m.Config)
 	if err != nil {
 		return Image{}, fmt.Errorf("config: %w", err)
@@ -276,7 +282,7 @@ func isImageConfig(mediaType string) bool {
 
 // fetchSmall brings a manifest or config and verifies it; it is not stored.
 func (s *Store) fetchSmall(ctx context.Context, from source, desc ocispec.Descriptor) ([]byte, error) {
-	if err := desc.Digest.Validate(); err != nil || desc.Digest.Algorithm() != digest.SHA256 {
+	if !isDigest(desc.Digest) {
 		return nil, fmt.Errorf("blob %q: not a sha256 digest: %w", desc.Digest, ErrInvalid)
 	}
 	if s.hasBlob(desc.Digest) {

@@ -79,7 +79,7 @@ func (s *Store) BlobOf(repo string, d digest.Digest) (*os.File, error) {
 
 // belongs says whether a repository leads to a blob, or waits for its manifest.
 func (s *Store) belongs(repo string, d digest.Digest) bool {
-	if d.Algorithm() != digest.SHA256 || !s.hasBlob(d) {
+	if !s.hasBlob(d) {
 		return false
 	}
 	if slices.Contains(s.pinned(d.Encoded()), repo) {

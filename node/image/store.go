@@ -207,6 +207,10 @@ func (s *Store) blobPath(d digest.Digest) string {
 	return filepath.Join(s.root, "blobs", d.Algorithm().String(), d.Encoded())
 }
 
+// layerPath is where a layer is, when it is. What is no digest is nowhere.
 func (s *Store) layerPath(chain digest.Digest) string {
+	if !isDigest(chain) {
+		return filepath.Join(s.root, "layers", "none")
+	}
 	return filepath.Join(s.root, "layers", chain.Encoded())
 }
