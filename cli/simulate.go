@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -38,6 +39,8 @@ type Simulation struct {
 	Namespace string
 	Objects   []*unstructured.Unstructured
 	Drain     string
+	// Placing is how the live cluster's scheduler was told to work.
+	Placing explain.Placing
 	// Log has all that the simulated components log written to standard error.
 	Log bool
 }
@@ -96,10 +99,17 @@ func (o *simulateFlags) run(cmd *cobra.Command, p Program, s *Settings, q Simula
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
 	defer cancel()
+	var unread []string
+	if q.Placing, err = server.records.Placing(ctx); apierrors.IsForbidden(err) {
+		unread = []string{"how the scheduler is configured"}
+	} else if err != nil {
+		return unanswered(err)
+	}
 	forecast, err := p.Simulate(ctx, q)
 	if err != nil {
 		return fmt.Errorf("simulate: %w", err)
 	}
+	forecast.Unread = append(forecast.Unread, unread...)
 	if o.output == "json" {
 		encoder := json.NewEncoder(cmd.OutOrStdout())
 		encoder.SetIndent("", "  ")
@@ -163,7 +173,7 @@ func showForecast(w io.Writer, f *explain.Forecast) error {
 	say := &teller{w: w}
 	say.line("Read %d objects at revision %s; nothing of the cluster has changed.", f.Objects, f.Revision)
 	for _, kind := range f.Unread {
-		say.line("You may not read %s: the forecast is without them.", kind)
+		say.line("You may not read %s: the forecast is without.", kind)
 	}
 	say.losses("Refused by the API server:", f.Refused, "  %s: %s")
 	say.placements("Would be placed:", f.Placed)

@@ -14,10 +14,11 @@ import (
 	"github.com/sampan-dev/sampan/internal/timeline"
 )
 
-// The paths below which a server answers. Both want the right to "get" the path.
+// The paths below which a server answers. All want the right to "get" the path.
 const (
 	DecisionPath = "/sampan/v1/decision"
 	TimelinePath = "/sampan/v1/timeline"
+	PlacingPath  = "/sampan/v1/placing"
 )
 
 // Pulling is the name of the mark of an image that is on its way; it has no end
@@ -51,6 +52,25 @@ func (s Server) Timeline(ctx context.Context, uid string) (marks []timeline.Mark
 		return nil, nil
 	}
 	return marks, err
+}
+
+// Placing is how a cluster's scheduler was told to work.
+type Placing struct {
+	// Configuration is the text of the KubeSchedulerConfiguration that it was given;
+	// "" when it was given none.
+	Configuration string `json:"configuration,omitempty"`
+	// Gangs says that the pods of a Workload are placed together.
+	Gangs bool `json:"gangs,omitempty"`
+}
+
+// Placing is how the server's scheduler was told to work; as by default where the
+// server is none of ours.
+func (s Server) Placing(ctx context.Context) (p Placing, err error) {
+	err = s.get(ctx, PlacingPath, nil, &p)
+	if apierrors.IsNotFound(err) {
+		return p, nil
+	}
+	return p, err
 }
 
 func (s Server) get(ctx context.Context, path string, query url.Values, into any) error {

@@ -11,9 +11,11 @@ import (
 	"github.com/sampan-dev/sampan/node/exchange"
 )
 
-// answers serves the records that "sampan why" and "sampan trace" read.
+// answers serves the records that "sampan why", "sampan trace" and "sampan
+// simulate" read.
 type answers struct {
 	timeline *timeline.Recorder
+	placing  explain.Placing
 	// decisions are there once the scheduler is.
 	decisions atomic.Pointer[scheduler.Records]
 }
@@ -22,6 +24,7 @@ func (a *answers) handlers() map[string]http.Handler {
 	return map[string]http.Handler{
 		explain.DecisionPath: http.HandlerFunc(a.decision),
 		explain.TimelinePath: http.HandlerFunc(a.marks),
+		explain.PlacingPath:  http.HandlerFunc(a.howPlaced),
 	}
 }
 
@@ -46,6 +49,8 @@ func (a *answers) decision(w http.ResponseWriter, r *http.Request) {
 	}
 	answer(w, d)
 }
+
+func (a *answers) howPlaced(w http.ResponseWriter, _ *http.Request) { answer(w, a.placing) }
 
 func (a *answers) marks(w http.ResponseWriter, r *http.Request) {
 	marks := a.timeline.Of(r.URL.Query().Get("uid"))

@@ -68,7 +68,13 @@ func (c *cluster) startControl(ctx context.Context, g *errgroup.Group, listener 
 		return nil, err
 	}
 	c.report("store")
-	records := &answers{timeline: c.timeline}
+	how, err := c.placing()
+	if err != nil {
+		listener.Close()
+		closeStore()
+		return nil, err
+	}
+	records := &answers{timeline: c.timeline, placing: how}
 	plane := &controlPlane{queues: reconcile.NewMetrics(), counts: measure.New(), placed: scheduler.NewMetrics(), close: closeStore}
 	extra := c.extra(records)
 	extra[scheduler.DemandPath] = plane.placed.Demand()
@@ -109,8 +115,7 @@ func (c *cluster) startDeciders(ctx context.Context, g *errgroup.Group, plane *c
 	}
 	g.Go(func() error {
 		return c.lead(ctx, plane, "kube-scheduler", candidate, func(ctx context.Context) error {
-			how := c.placing()
-			how.metrics = plane.placed
+			how := placing{Placing: records.placing, metrics: plane.placed}
 			placing, err := newScheduler(how, plane.component(schedulerUser), uint64(time.Now().UnixNano()), c.timeline, c.log)
 			if err != nil {
 				return err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sampan-dev/sampan/cli"
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/client/explain"
 	"github.com/sampan-dev/sampan/client/lease"
 	"github.com/sampan-dev/sampan/control/scheduler"
 	"github.com/sampan-dev/sampan/control/scheduler/profile"
@@ -25,28 +26,40 @@ import (
 // schedulerUser is the scheduler as a user of the API.
 var schedulerUser = identity.Identity{Name: "system:kube-scheduler", Groups: []string{identity.Authenticated}}
 
-// placing is how pods are placed: by a file's profiles, in gangs or not.
+// placing is how pods are placed, and where that is counted.
 type placing struct {
-	file    string
-	gangs   bool
+	explain.Placing
 	metrics *scheduler.Metrics // may be nil
 }
 
-func (c *cluster) placing() placing {
-	return placing{file: c.SchedulerConfig, gangs: c.FeatureGates[cli.GenericWorkload]}
+// placing is what the user told the scheduler.
+func (c *cluster) placing() (explain.Placing, error) {
+	how := explain.Placing{Gangs: c.FeatureGates[cli.GenericWorkload]}
+	if c.SchedulerConfig == "" {
+		return how, nil
+	}
+	text, err := os.ReadFile(c.SchedulerConfig)
+	if err == nil {
+		_, err = profile.Parse(text)
+	}
+	if err != nil {
+		return how, fmt.Errorf("scheduler configuration %q: %w", c.SchedulerConfig, err)
+	}
+	how.Configuration = string(text)
+	return how, nil
 }
 
-// newScheduler makes the scheduler that a file describes; without one, as every
-// cluster of ours has it.
+// newScheduler makes the scheduler that a configuration describes; without one, as
+// every cluster of ours has it.
 func newScheduler(how placing, t client.Transport, seed uint64, marks *timeline.Recorder, log *slog.Logger) (*scheduler.Scheduler, error) {
 	cfg := scheduler.Config{Profiles: profile.Default()}
-	if how.file != "" {
+	if how.Configuration != "" {
 		var err error
-		if cfg, err = profile.Load(how.file); err != nil {
-			return nil, err
+		if cfg, err = profile.Parse([]byte(how.Configuration)); err != nil {
+			return nil, fmt.Errorf("scheduler configuration: %w", err)
 		}
 	}
-	cfg.Gangs, cfg.Metrics = how.gangs, how.metrics
+	cfg.Gangs, cfg.Metrics = how.Gangs, how.metrics
 	cfg.Transport, cfg.Seed, cfg.Timeline, cfg.Log = t, seed, marks, log
 	return scheduler.New(cfg)
 }

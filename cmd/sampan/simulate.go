@@ -23,7 +23,7 @@ func simulate(ctx context.Context, q cli.Simulation) (*explain.Forecast, error) 
 	f, err := fork.Open(ctx, fork.Config{
 		Live: q.Live, Kinds: kinds.Kinds(), Log: log,
 		Scheduler: func(t client.Transport) (*scheduler.Scheduler, error) {
-			return newScheduler(placing{}, t, uint64(time.Now().UnixNano()), nil, log)
+			return newScheduler(placing{Placing: q.Placing}, t, uint64(time.Now().UnixNano()), nil, log)
 		},
 	})
 	if err != nil {

@@ -142,7 +142,7 @@ func (f *Fork) decide(ctx context.Context, rootCA []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	set, err := all.New(all.Config{Transport: f.component, Kinds: controller.NewKinds(controller.Stored(f.cfg.Kinds)...), RootCA: rootCA, Log: f.cfg.Log})
+	set, err := all.New(all.Config{Transport: f.component, Kinds: controller.NewKinds(controller.Stored(f.cfg.Kinds)...), RootCA: rootCA, LocalPath: true, Log: f.cfg.Log})
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package profile
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -14,23 +13,10 @@ import (
 	"github.com/sampan-dev/sampan/control/scheduler/extender"
 )
 
-// Load reads a KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1) and
-// returns the part of a scheduler.Config that it describes. Fields about leader
-// election, client connection, parallelism and debugging are accepted and have no
-// effect: one program holds all components.
-func Load(path string) (scheduler.Config, error) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return scheduler.Config{}, err
-	}
-	cfg, err := Parse(raw)
-	if err != nil {
-		return scheduler.Config{}, fmt.Errorf("scheduler configuration %q: %w", path, err)
-	}
-	return cfg, nil
-}
-
-// Parse is Load of bytes, YAML or JSON.
+// Parse reads a KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1), YAML or
+// JSON, and returns the part of a scheduler.Config that it describes. Fields about
+// leader election, client connection, parallelism and debugging are accepted and have
+// no effect: one program holds all components.
 func Parse(raw []byte) (scheduler.Config, error) {
 	var file configv1.KubeSchedulerConfiguration
 	if err := yaml.UnmarshalStrict(raw, &file); err != nil {
