@@ -1,11 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,13 +40,21 @@ const (
 
 // schedule runs upstream's scheduler_perf workloads: nodes and pods are made
 // through the API server of this process, over a durable etcd, and pods count once
-// they are bound in the store.
+// they are bound in the store. WORKLOAD names those to run, with commas between them;
+// NODES gives them another number of nodes than upstream's.
 func schedule(ctx context.Context) (rows []row, err error) {
 	defer pace.Keep()() // as "sampan up" does
+	only, nodes := os.Getenv("WORKLOAD"), 0
+	if text := os.Getenv("NODES"); text != "" {
+		if nodes, err = strconv.Atoi(text); err != nil || nodes <= 0 {
+			return nil, fmt.Errorf("NODES is %q, not a number of nodes", text)
+		}
+	}
 	for _, w := range workloads() {
-		if only := os.Getenv("WORKLOAD"); only != "" && only != w.name {
+		if only != "" && !slices.Contains(strings.Split(only, ","), w.name) {
 			continue
 		}
+		w.nodes = cmp.Or(nodes, w.nodes)
 		r, err := w.measure(ctx)
 		if err != nil {
 			return rows, fmt.Errorf("%s: %w", w.name, err)
