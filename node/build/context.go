@@ -109,14 +109,32 @@ func (t *tree) find(pattern string) ([]string, error) {
 	return kept, nil
 }
 
-// pivotMark is what "/./" in a source of COPY --parents becomes: the directories
-// before it do not come along.
+// pivotMark in a source of COPY --parents: the directories before it do not come along.
 const pivotMark = "/./"
+
+// pivoted is findDeep for a pattern with a pivot in it: the paths have it at the same
+// place.
+func (t *tree) pivoted(base, rest string) ([]string, error) {
+	if strings.Contains(base, "**") {
+		return nil, fmt.Errorf("%q: ** before a pivot /./: %w", base+pivotMark+rest, ErrUnsupported)
+	}
+	found, err := t.findDeep(path.Join(base, rest))
+	if err != nil {
+		return nil, err
+	}
+	cut := strings.Count(entryName("/"+base), "/") + 1
+	for i, p := range found {
+		parts := strings.Split(p, "/")
+		found[i] = path.Join(parts[:cut]...) + pivotMark + path.Join(parts[cut:]...)
+	}
+	return found, nil
+}
 
 // findDeep is find for COPY --parents: ** matches any number of directories.
 func (t *tree) findDeep(pattern string) ([]string, error) {
-	if strings.Contains(pattern, pivotMark) && !strings.HasPrefix(pattern, pivotMark) {
-		return nil, fmt.Errorf("%q: a pivot /./ in a source of --parents: %w", pattern, ErrUnsupported)
+	pattern = strings.TrimPrefix(strings.TrimPrefix(pattern, "/"), "./")
+	if base, rest, ok := strings.Cut(pattern, pivotMark); ok && path.Clean("/"+base) != "/" {
+		return t.pivoted(base, rest)
 	}
 	if !strings.Contains(pattern, "**") {
 		return t.find(pattern)

@@ -168,7 +168,7 @@ func (b *builder) plan(st *stage, t transfer, v *view) (copying, error) {
 	}
 	c := copying{owner: own, text: fmt.Sprintf("%s %q %q %q %v %v %v", t.verb, dest, t.chown, t.chmod, into, t.parents, t.unpack)}
 	for _, p := range paths {
-		sources, err := t.from.walk(strings.TrimPrefix(p, pivotMark), excluded)
+		sources, err := t.from.walk(path.Clean(p), excluded)
 		if err != nil {
 			return copying{}, fmt.Errorf("%q: %w", p, err)
 		}
@@ -200,6 +200,9 @@ func (b *builder) plan(st *stage, t transfer, v *view) (copying, error) {
 func (t transfer) item(p string, sources []source, dest string, into bool) (item, error) {
 	one := item{sources: sources, to: dest}
 	if t.parents {
+		if _, after, ok := strings.Cut(p, pivotMark); ok {
+			p = after
+		}
 		one.to = path.Join(dest, p)
 		for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
 			one.above = append([]string{path.Join(dest, dir)}, one.above...)

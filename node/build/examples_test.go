@@ -53,6 +53,11 @@ func TestReference(t *testing.T) {
 		"COPY --parents **": {
 			dockerfile: "FROM scratch\nCOPY --parents **/*.txt /p/\n", want: []string{"/p/a.txt -rw-r--r-- a", "/p/y/sub/c.txt -rw-r--r-- c"},
 		},
+		"COPY --parents with a pivot": {
+			dockerfile: "FROM scratch\nCOPY --parents ./x/./a.txt /p/\nCOPY --parents y/./sub/*.txt /q/\nCOPY --parents y/./**/*.md /r/\nCOPY --parents y/sub/./ /s/\nCOPY --parents ./a.txt /t/\n",
+			want:       []string{"/p/a.txt -rw-r--r-- xa", "/q/sub/c.txt -rw-r--r-- c", "/r/sub/d.md -rw-r--r-- d", "/s/c.txt -rw-r--r-- c", "/s/d.md -rw-r--r-- d", "/t/a.txt -rw-r--r-- a"},
+			not:        []string{"/p/x/a.txt", "/q/y", "/r/y"},
+		},
 		"COPY --exclude": {
 			dockerfile: "FROM scratch\nCOPY --exclude=*.txt y/sub /d/\n", want: []string{"/d/d.md -rw-r--r-- d"}, not: []string{"/d/c.txt"},
 		},
@@ -74,6 +79,25 @@ func TestReference(t *testing.T) {
 		"the config": {
 			dockerfile: "FROM scratch\nSTOPSIGNAL SIGQUIT\nVOLUME /data /more\nEXPOSE 80/udp\nSHELL [\"/bin/x\", \"-c\"]\nHEALTHCHECK --interval=5m CMD curl -f http://localhost/\nCMD run it\nUSER 7:8\n",
 			want:       []string{"config: SIGQUIT map[/data:{} /more:{}]", "config: [/bin/x -c run it]", "config: 7:8"},
+		},
+		"CMD before ENTRYPOINT": {
+			dockerfile: "FROM scratch\nCMD [\"own\"]\nENTRYPOINT [\"e\"]\n", want: []string{"config: [own]"},
+		},
+		"ENTRYPOINT over an inherited CMD": {
+			dockerfile: "FROM scratch AS base\nCMD [\"inherited\"]\nFROM base\nENTRYPOINT [\"e\"]\n", want: []string{"config: [] "},
+		},
+		"STOPSIGNAL with a number after it": {
+			dockerfile: "FROM scratch\nSTOPSIGNAL SIGRTMIN+3\n", want: []string{"config: SIGRTMIN+3"},
+		},
+		"replacement forms": {
+			dockerfile: "FROM scratch\nARG X=foobarbaz\nENV A=${X#foo} B=${X%baz} C=${X/bar/BAR} D=${X//a/A} E=${X##*b} F=${X%%b*} G=${X#f?o} H=\\$X I=${X:+s}${N:+n}${N-d}${N:-e}\n",
+			want:       []string{"config: A=barbaz B=foobar C=fooBARbaz D=foobArbAz E=az F=foo G=barbaz H=$X I=sde"},
+		},
+		"LABEL with comments between": {
+			dockerfile: "FROM scratch\nENV a=\"x y\" \\\n  # a comment\n\n  b=z\\ z\n", want: []string{"config: a=x y b=z z"},
+		},
+		"WORKDIR of nothing": {
+			dockerfile: "FROM scratch\nWORKDIR /a\nWORKDIR ../b/./c\n", want: []string{"config: /b/c"},
 		},
 		"a stage by number, and its target": {
 			dockerfile: "FROM scratch AS build\nCOPY a.txt /bin/hello\nFROM scratch\nCOPY --from=0 /bin/hello /bin/hello\n", want: []string{"/bin/hello -rw-r--r-- a"},
@@ -110,6 +134,34 @@ func TestReference(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What Docker refuses is refused, with its place and its reason.
+func TestReferenceRefusals(t *testing.T) {
+	needRoot(t)
+	for line, want := range map[string]string{
+		"STOPSIGNAL NOPE":                       "no such signal",
+		"STOPSIGNAL 0":                          "no such signal",
+		"STOPSIGNAL SIGRTMIN+16":                "no such signal",
+		"ONBUILD ONBUILD RUN x":                 "Chaining ONBUILD",
+		"ONBUILD FROM x":                        "FROM isn't allowed",
+		"SHELL /bin/sh":                         "JSON form",
+		"EXPOSE abc":                            "want a number",
+		"ENV a":                                 "two arguments",
+		"COPY nosuch /":                         "not in the build context",
+		"COPY ../x /":                           "not in the build context",
+		"COPY --parents **/./x /":               "before a pivot",
+		"COPY --link=maybe a /":                 "boolean",
+		"ADD --checksum=md5:1 http://[::1]:1 /": "unsupported digest algorithm",
+		"HEALTHCHECK --interval=1us CMD true":   "less than 1ms",
+		"ENV X=${Y:?missing}":                   "missing",
+		"NOPE x":                                "unknown instruction",
+	} {
+		_, _, err := build(t, open(t), "-- Dockerfile --\nFROM scratch\n"+line+"\n-- a --\na\n", nil)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "Dockerfile:2: ") {
+			t.Errorf("%s: %v, want %q", line, err, want)
+		}
 	}
 }
 

@@ -6,9 +6,11 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/node/image"
 )
@@ -97,12 +99,17 @@ func configure(st *stage, cmd instructions.Command) error {
 	case *instructions.UserCommand:
 		c.User = cmd.User
 	case *instructions.StopSignalCommand:
+		if !isSignal(cmd.Signal) {
+			return fmt.Errorf("STOPSIGNAL %s: no such signal: %w", cmd.Signal, image.ErrInvalid)
+		}
 		c.StopSignal = cmd.Signal
 	case *instructions.CmdCommand:
-		c.Cmd = st.commandLine(cmd.ShellDependantCmdLine)
+		c.Cmd, st.ownCmd = st.commandLine(cmd.ShellDependantCmdLine), true
 	case *instructions.EntrypointCommand:
 		c.Entrypoint = st.commandLine(cmd.ShellDependantCmdLine)
-		c.Cmd = nil // Docker: a new ENTRYPOINT voids an inherited CMD
+		if !st.ownCmd {
+			c.Cmd = nil // Docker: a new ENTRYPOINT voids an inherited CMD, and no other
+		}
 	case *instructions.VolumeCommand:
 		if c.Volumes == nil {
 			c.Volumes = map[string]struct{}{}
@@ -124,6 +131,26 @@ func configure(st *stage, cmd instructions.Command) error {
 		return fmt.Errorf("%s: %w", strings.ToUpper(cmd.Name()), ErrUnsupported)
 	}
 	return nil
+}
+
+// realTime are the signals that have a number after their name, up to this one.
+var realTime = map[string]int{"RTMIN+": 15, "RTMAX-": 14} //nolint:gochecknoglobals // a constant map
+
+// isSignal says whether a text is a signal as STOPSIGNAL has it: a number, or a name
+// with or without its SIG.
+func isSignal(text string) bool {
+	const most = 64
+	if n, err := strconv.Atoi(text); err == nil {
+		return n > 0 && n <= most
+	}
+	name := strings.TrimPrefix(strings.ToUpper(text), "SIG")
+	for prefix, highest := range realTime {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			n, err := strconv.Atoi(rest)
+			return err == nil && n > 0 && n <= highest
+		}
+	}
+	return name == "RTMIN" || name == "RTMAX" || unix.SignalNum("SIG"+name) != 0
 }
 
 // expose records ports; a bare number is TCP, a range is each of its ports.

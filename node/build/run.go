@@ -135,12 +135,21 @@ func heredocs(cmd *instructions.RunCommand) ([]string, []inline, error) {
 	return []string{data}, nil, nil
 }
 
-// proxies adds the proxy settings that were given and not declared.
+// proxies adds the proxy settings that were given, in capitals and not, as some
+// programs read the one and some the other; what is declared is not changed.
 func (b *builder) proxies(run *Run) {
-	for _, k := range slices.Sorted(maps.Keys(b.opts.Args)) {
-		if isProxy(k) && !slices.ContainsFunc(run.Env, func(kv string) bool { return strings.HasPrefix(kv, k+"=") }) {
-			run.Env = append(run.Env, k+"="+b.opts.Args[k])
+	add := func(k, value string) {
+		if !slices.ContainsFunc(run.Env, func(kv string) bool { return strings.HasPrefix(kv, k+"=") }) {
+			run.Env = append(run.Env, k+"="+value)
 		}
+	}
+	given := slices.DeleteFunc(slices.Sorted(maps.Keys(b.opts.Args)), func(k string) bool { return !isProxy(k) })
+	for _, k := range given {
+		add(k, b.opts.Args[k])
+	}
+	for _, k := range given {
+		add(strings.ToUpper(k), b.opts.Args[k])
+		add(strings.ToLower(k), b.opts.Args[k])
 	}
 }
 

@@ -74,6 +74,8 @@ type stage struct {
 	// triggers are the ONBUILDs of the base, to be run first.
 	triggers []string
 	fresh    bool
+	// ownCmd: it has a CMD of its own.
+	ownCmd bool
 }
 
 // scratch is the name of the empty base.
