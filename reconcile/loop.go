@@ -17,12 +17,21 @@ import (
 const (
 	// DefaultWorkers keeps a slow key from holding up the others.
 	DefaultWorkers = 4
-	// DefaultRetryMin is the first delay after an error. Conflicts resolve as
-	// soon as the mirror has caught up, which takes milliseconds.
+	// DefaultRetryMin is the first delay after an error.
 	DefaultRetryMin = 10 * time.Millisecond
 	// DefaultRetryMax bounds the delay: five minutes after the cause is gone,
 	// everything has been looked at again.
 	DefaultRetryMax = 5 * time.Minute
+)
+
+const (
+	// conflictMin is the first delay after a conflict. Whoever decided from an older
+	// state is woken by the newer one when the mirror shows it; to come sooner is to
+	// decide from the same state again. The delay is for those whose key nothing wakes.
+	conflictMin = 500 * time.Millisecond
+	// patience is for how long a key may meet nothing but conflicts before the log
+	// says so: they are the normal price of optimism.
+	patience = time.Minute
 )
 
 // Config of a Loop. The zero Config is valid.
@@ -61,6 +70,7 @@ type state struct {
 	running  bool
 	dirty    bool // enqueued while running
 	failures int
+	failing  time.Time // since when
 	since    time.Time // queued, or dirty
 	began    time.Time // running
 }
@@ -229,13 +239,15 @@ func (l *Loop) done(ctx context.Context, key Key, again time.Duration, err error
 	s.running = false
 	l.stats.worked.observe(time.Since(s.began))
 	if err != nil {
-		s.failures++
+		if s.failures++; s.failures == 1 {
+			s.failing = time.Now()
+		}
 		l.stats.retries++
-		again = l.cfg.Retry.After(s.failures)
+		again = l.delay(s.failures, err)
 	} else {
 		s.failures = 0
 	}
-	failures := s.failures
+	failures, failing := s.failures, s.failing
 	if again > 0 {
 		l.later.add(key, time.Now().Add(again))
 	}
@@ -248,16 +260,24 @@ func (l *Loop) done(ctx context.Context, key Key, again time.Duration, err error
 	}
 	l.mu.Unlock()
 	l.poke()
-	l.report(ctx, key, failures, err)
+	if err != nil && ctx.Err() == nil {
+		l.report(ctx, key, failures, time.Since(failing), err)
+	}
 }
 
-// report tells of failures: conflicts are the normal price of optimism.
-func (l *Loop) report(ctx context.Context, key Key, failures int, err error) {
-	if err == nil || ctx.Err() != nil {
-		return
+// delay is how long to wait after so many failures in a row, of which err is the last.
+func (l *Loop) delay(failures int, err error) time.Duration {
+	retry := l.cfg.Retry
+	if apierrors.IsConflict(err) {
+		retry.Min = min(max(retry.Min, conflictMin), retry.Max)
 	}
+	return retry.After(failures)
+}
+
+// report tells of failures.
+func (l *Loop) report(ctx context.Context, key Key, failures int, lasting time.Duration, err error) {
 	level := slog.LevelWarn
-	if apierrors.IsConflict(err) && failures < 5 {
+	if apierrors.IsConflict(err) && lasting < patience {
 		level = slog.LevelDebug
 	}
 	l.log.Log(ctx, level, "reconcile failed", "key", key.String(), "failures", failures, "err", err)

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/internal/backoff"
@@ -80,6 +81,37 @@ func TestErrorsBackOffAndAreForgotten(t *testing.T) {
 		time.Sleep(time.Hour)
 		expect(t, s, "0s a", "1s a", "3s a", "7s a", "11s a")
 	})
+}
+
+// After a conflict the newer state is waited for, not asked for; the log hears of it
+// when that takes long.
+func TestConflictsAreWaitedOut(t *testing.T) {
+	var log strings.Builder
+	synctest.Test(t, func(t *testing.T) {
+		conflict := apierrors.NewConflict(pods.GroupResource(), "a", errors.New("modified"))
+		s := &script{name: "script", start: time.Now(), seen: map[reconcile.Key]int{}, do: func(key reconcile.Key, n int) (time.Duration, error) {
+			if key.Name == "b" && n == 1 {
+				return 0, fmt.Errorf("write %q: %w", key.Name, conflict)
+			}
+			if key.Name == "a" && n <= 8 {
+				return 0, conflict
+			}
+			return 0, nil
+		}}
+		retry := backoff.Policy{Min: time.Millisecond, Max: time.Hour}
+		l := reconcile.NewLoop(s, reconcile.Config{Retry: retry, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		go func() { _ = l.Run(t.Context()) }()
+		l.Enqueue(key("b"))
+		time.Sleep(100 * time.Millisecond)
+		l.Enqueue(key("b")) // the newer state has come
+		time.Sleep(time.Second)
+		l.Enqueue(key("a"))
+		time.Sleep(time.Hour)
+		expect(t, s, "0s b", "100ms b", "500ms b", "1.1s a", "1.6s a", "2.6s a", "4.6s a", "8.6s a", "16.6s a", "32.6s a", "1m4.6s a", "2m8.6s a")
+	})
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "failures=8") {
+		t.Errorf("log:\n%s", got)
+	}
 }
 
 func TestAgainAndAfter(t *testing.T) {

@@ -122,7 +122,7 @@ func (s *Set) build(shared controller.Config, cfg Config) error {
 	var asked []string
 	shared.Transport = func(component string) client.Transport {
 		asked = append(asked, component)
-		return cfg.Transport(component)
+		return controller.Prudent(cfg.Transport(component))
 	}
 	var errs []error
 	add := func(c controller.Controller, err error) {
