@@ -1,57 +1,19 @@
 package cli
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-dev/sampan/node/image"
 )
-
-func imagesCommand(s *Settings) *cobra.Command {
-	output := ""
-	cmd := &cobra.Command{
-		Use: "images", Short: "List the images on this machine", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			store, err := s.images()
-			if err != nil {
-				return err
-			}
-			list, err := store.List()
-			if err != nil {
-				return err
-			}
-			if output == "json" {
-				return printJSON(cmd.OutOrStdout(), list)
-			}
-			return printImages(cmd.OutOrStdout(), list)
-		},
-	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json, for machines")
-	return cmd
-}
-
-func printImages(out io.Writer, list []image.Image) error {
-	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
-	fmt.Fprintln(w, "REPOSITORY\tTAG\tIMAGE ID\tAGE\tSIZE")
-	for _, img := range list {
-		names := img.Tags
-		if len(names) == 0 {
-			names = []string{"<none>:<none>"}
-		}
-		for _, n := range names {
-			repo, tag := n[:strings.LastIndexByte(n, ':')], n[strings.LastIndexByte(n, ':')+1:]
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", repo, tag, shortID(img.ID), age(img.Created), size(img.Size))
-		}
-	}
-	return w.Flush()
-}
 
 func pullCommand(s *Settings) *cobra.Command {
 	platform, all, quiet := "", false, false
@@ -213,27 +175,60 @@ func printLoaded(out io.Writer, loaded []image.Image, failed error) error {
 }
 
 func inspectCommand(s *Settings) *cobra.Command {
-	return &cobra.Command{
-		Use: "inspect IMAGE|NAME", Short: "Show all that is known of an image or a container, as JSON", Args: cobra.ExactArgs(1),
+	format := ""
+	cmd := &cobra.Command{
+		Use: "inspect IMAGE|NAME...", Short: "Show all that is known of images or containers, as JSON", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var img image.Image
-			store, err := s.images()
-			if err == nil {
-				img, err = store.Get(args[0])
-			}
-			if err == nil {
-				return printJSON(cmd.OutOrStdout(), img)
-			}
-			// Images are root's alone; a container may be looked at by whoever may see it.
-			if server, e := s.connect(); e == nil {
-				if pod, e := server.own(cmd.Context(), "", args[0]); e == nil {
-					pod.ManagedFields = nil
-					return printJSON(cmd.OutOrStdout(), pod)
+			return each(args, func(name string) error {
+				found, err := s.known(cmd.Context(), name)
+				if err != nil {
+					return err
 				}
-			}
-			return err
+				if format == "" || format == "json" {
+					return printJSON(cmd.OutOrStdout(), found)
+				}
+				return inspectWith(cmd.OutOrStdout(), format, found)
+			})
 		},
 	}
+	cmd.Flags().StringVarP(&format, "format", "f", "", "json, or a template over what is shown, such as {{.status.podIP}} or {{json .Config}}")
+	return cmd
+}
+
+// known is an image, or a container of sampan run.
+func (s *Settings) known(ctx context.Context, name string) (any, error) {
+	var img image.Image
+	store, err := s.images()
+	if err == nil {
+		img, err = store.Get(name)
+	}
+	if err == nil {
+		return img, nil
+	}
+	// Images are root's alone; a container may be looked at by whoever may see it.
+	if server, e := s.connect(); e == nil {
+		if pod, e := server.own(ctx, "", name); e == nil {
+			pod = pod.DeepCopy()
+			pod.ManagedFields = nil
+			return pod, nil
+		}
+	}
+	return nil, err
+}
+
+// inspectWith fills a template with what is shown, by the names that are shown.
+func inspectWith(out io.Writer, format string, found any) error {
+	raw, err := json.Marshal(found)
+	if err != nil {
+		return err
+	}
+	var shown any
+	numbers := json.NewDecoder(bytes.NewReader(raw))
+	numbers.UseNumber() // sizes are whole
+	if err := numbers.Decode(&shown); err != nil {
+		return err
+	}
+	return templated(out, format, []any{shown})
 }
 
 func printJSON(out io.Writer, v any) error {

@@ -1,25 +1,35 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/node/image"
 )
 
 func pruneCommand(s *Settings) *cobra.Command {
-	all, cache := false, false
+	all, cache, ended := false, false, false
 	keep := int64(0)
 	unused := time.Duration(0)
 	cmd := &cobra.Command{
 		Use: "prune", Short: "Remove images and build layers that nobody needs", Args: cobra.NoArgs,
 		Long: `Remove images without a name, with --all every image that no container is made of,
-and with --build-cache the layers that builds remember. What runs stays.`,
+with --build-cache the layers that builds remember, and with --containers first the
+containers of sampan run that have ended. What runs stays.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if ended {
+				if err := s.pruneContainers(cmd); err != nil {
+					return err
+				}
+			}
 			store, err := s.images()
 			if err != nil {
 				return err
@@ -52,10 +62,35 @@ and with --build-cache the layers that builds remember. What runs stays.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also images that have a name, if no container is made of them")
+	cmd.Flags().BoolVar(&ended, "containers", false, "also containers that have ended, with what they have printed")
 	cmd.Flags().BoolVar(&cache, "build-cache", false, "also the layers that builds remember")
 	cmd.Flags().Int64Var(&keep, "keep-mb", 0, "megabytes of build layers to keep")
 	cmd.Flags().DurationVar(&unused, "unused-for", 0, "only build layers that no build has wanted for so long")
 	return cmd
+}
+
+// pruneContainers removes the containers of sampan run that have ended.
+func (s *Settings) pruneContainers(cmd *cobra.Command) error {
+	server, err := s.connect()
+	if err != nil {
+		return err
+	}
+	pods, _, err := client.Pods.List(cmd.Context(), server, server.namespace, metav1.ListOptions{LabelSelector: runLabel})
+	if err != nil {
+		return unanswered(err)
+	}
+	var errs []error
+	for _, pod := range pods {
+		if !look(pod).ended {
+			continue
+		}
+		if err := server.rm(cmd.Context(), pod, false); err != nil && !apierrors.IsNotFound(err) {
+			errs = append(errs, err)
+			continue
+		}
+		fmt.Fprintln(cmd.OutOrStdout(), pod.Name)
+	}
+	return errors.Join(errs...)
 }
 
 func historyCommand(s *Settings) *cobra.Command {

@@ -82,30 +82,51 @@ func (f psFormat) print(out io.Writer, pods []*corev1.Pod) error {
 // template writes what a template makes of each; a table has its tabs aligned, and
 // the fields' names above.
 func (f psFormat) template(out io.Writer, pods []*corev1.Pod, text string, table bool) error {
+	rows := []any{}
+	if table {
+		rows = append(rows, psRow{
+			ID: "ID", Name: "NAME", Names: "NAMES", Namespace: "NAMESPACE", Image: "IMAGE", Command: "COMMAND", CreatedAt: "CREATED AT",
+			RunningFor: "CREATED", Ports: "PORTS", State: "STATE", Status: "STATUS", Labels: "LABELS",
+		})
+	}
+	for _, p := range pods {
+		rows = append(rows, f.row(p))
+	}
+	return templated(out, text, rows)
+}
+
+// templated writes what a template makes of each, a line each, with tabs aligned.
+func templated(out io.Writer, text string, rows []any) error {
 	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text)
-	each, err := template.New("--format").Funcs(template.FuncMap{
+	each, err := template.New("--format").Option("missingkey=error").Funcs(template.FuncMap{
 		"json":  func(v any) (string, error) { raw, err := json.Marshal(v); return string(raw), err },
-		"upper": strings.ToUpper, "lower": strings.ToLower,
+		"upper": strings.ToUpper, "lower": strings.ToLower, "join": joined, "println": fmt.Sprintln,
 	}).Parse(text)
 	if err != nil {
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
-	if table {
-		heading := psRow{
-			ID: "ID", Name: "NAME", Names: "NAMES", Namespace: "NAMESPACE", Image: "IMAGE", Command: "COMMAND", CreatedAt: "CREATED AT",
-			RunningFor: "CREATED", Ports: "PORTS", State: "STATE", Status: "STATUS", Labels: "LABELS",
-		}
-		if err := errors.Join(each.Execute(w, heading), endLine(w)); err != nil {
-			return err
-		}
-	}
-	for _, p := range pods {
-		if err := errors.Join(each.Execute(w, f.row(p)), endLine(w)); err != nil {
+	for _, r := range rows {
+		if err := errors.Join(each.Execute(w, r), endLine(w)); err != nil {
 			return err
 		}
 	}
 	return w.Flush()
+}
+
+// joined is docker's join: of words, however they have been read.
+func joined(words any, between string) (string, error) {
+	switch all := words.(type) {
+	case []string:
+		return strings.Join(all, between), nil
+	case []any:
+		var texts []string
+		for _, w := range all {
+			texts = append(texts, fmt.Sprint(w))
+		}
+		return strings.Join(texts, between), nil
+	}
+	return "", fmt.Errorf("join: %T is no list", words)
 }
 
 func endLine(w io.Writer) error {

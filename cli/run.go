@@ -16,9 +16,11 @@ type runFlags struct {
 	restart, memory, cpus, network, pull           string
 	hostname, pid, ipc, stopSignal                 string
 	stopTimeout                                    int64
-	privileged, readOnly, quiet                    bool
+	privileged, readOnly, quiet, init              bool
 	ports, volumes, env, envFiles, labels, tmpfs   []string
 	capAdd, capDrop, addHosts, dns, groups, sysctl []string
+	mounts, securityOpts                           []string
+	shmSize                                        string
 }
 
 func runCommand(p Program, s *Settings) *cobra.Command {
@@ -59,6 +61,7 @@ func runFlagsOf(cmd *cobra.Command, f *runFlags, entrypoint *string) {
 	flags.StringVarP(&f.namespace, "namespace", "n", "", "namespace of the pod (default: that of the kubeconfig)")
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "[IP:]HOST:CONTAINER[/udp]: a port of this machine that leads to one of the container; ranges too")
 	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "HOST:CONTAINER[:ro]: a directory of this machine, or NAME:CONTAINER for one that sampan keeps")
+	flags.StringArrayVar(&f.mounts, "mount", nil, "type=bind|volume|tmpfs,source=HOST,target=PATH[,readonly]: --volume and --tmpfs, in more words")
 	flags.StringArrayVar(&f.tmpfs, "tmpfs", nil, "PATH[:size=BYTES]: a directory in memory")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "NAME=VALUE, or NAME with the value that it has here")
 	flags.StringArrayVar(&f.envFiles, "env-file", nil, "file of such lines")
@@ -78,6 +81,9 @@ func runFlagsOf(cmd *cobra.Command, f *runFlags, entrypoint *string) {
 func runIsolationFlags(cmd *cobra.Command, f *runFlags) {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.privileged, "privileged", false, "give it everything that this machine's root has")
+	flags.BoolVar(&f.init, "init", false, "let another process be the first, which takes care of orphans")
+	flags.StringVar(&f.shmSize, "shm-size", "", "size of /dev/shm, such as 256m (default 64m)")
+	flags.StringArrayVar(&f.securityOpts, "security-opt", nil, "no-new-privileges, or seccomp=unconfined")
 	flags.BoolVar(&f.readOnly, "read-only", false, "do not let it write to its image")
 	flags.StringArrayVar(&f.capAdd, "cap-add", nil, "capability to add, or ALL")
 	flags.StringArrayVar(&f.capDrop, "cap-drop", nil, "capability to take away, or ALL")

@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -101,6 +103,16 @@ func (b *podBuilder) mounts() error {
 			return fmt.Errorf("--volume %q: %w", text, err)
 		}
 	}
+	for _, text := range b.flags.mounts {
+		if err := b.mountWords(text); err != nil {
+			return fmt.Errorf("--mount %q: %w", text, err)
+		}
+	}
+	if b.flags.shmSize != "" {
+		if err := b.memory("/dev/shm:size=" + b.flags.shmSize); err != nil {
+			return fmt.Errorf("--shm-size %q: %w", b.flags.shmSize, err)
+		}
+	}
 	for _, text := range b.flags.tmpfs {
 		if err := b.memory(text); err != nil {
 			return fmt.Errorf("--tmpfs %q: %w", text, err)
@@ -166,6 +178,52 @@ func (b *podBuilder) hostPath(from string) (*corev1.HostPathVolumeSource, error)
 		kind = corev1.HostPathDirectoryOrCreate
 	}
 	return &corev1.HostPathVolumeSource{Path: path, Type: &kind}, nil
+}
+
+// mountWords reads docker's other words for what --volume and --tmpfs say.
+func (b *podBuilder) mountWords(text string) error {
+	said := map[string]string{"type": "volume"}
+	for _, word := range strings.Split(text, ",") {
+		name, value, ok := strings.Cut(word, "=")
+		switch name {
+		case "src":
+			name = "source"
+		case "dst", "destination":
+			name = "target"
+		case "ro":
+			name = "readonly"
+		}
+		if name == "readonly" && !ok {
+			value = "true"
+		}
+		if !slices.Contains([]string{"type", "source", "target", "readonly", "tmpfs-size", "bind-propagation"}, name) {
+			return fmt.Errorf("%q is unknown", name)
+		}
+		said[name] = value
+	}
+	options := said["bind-propagation"]
+	if said["readonly"] == "true" || said["readonly"] == "1" {
+		options += ",ro"
+	}
+	switch said["type"] {
+	case "tmpfs":
+		return b.memory(said["target"] + ":size=" + cmp.Or(said["tmpfs-size"], "64m"))
+	case "bind":
+		if _, err := os.Stat(said["source"]); err != nil || !filepath.IsAbs(said["source"]) {
+			return fmt.Errorf("source %q is not a path that there is", said["source"]) // docker makes none here, unlike for --volume
+		}
+	case "volume":
+		if strings.ContainsRune(said["source"], '/') {
+			return fmt.Errorf("source %q is not the name of a volume", said["source"])
+		}
+	default:
+		return fmt.Errorf("type %q: want bind, volume or tmpfs", said["type"])
+	}
+	fields := []string{said["target"]}
+	if said["source"] != "" {
+		fields = []string{said["source"], said["target"], options}
+	}
+	return b.volume(strings.Join(fields, ":"))
 }
 
 // memory reads PATH[:size=BYTES,...].

@@ -294,6 +294,9 @@ func (b *podBuilder) security() error {
 	if b.flags.readOnly {
 		sc.ReadOnlyRootFilesystem = &b.flags.readOnly
 	}
+	if err := b.options(); err != nil {
+		return err
+	}
 	if len(b.flags.capAdd)+len(b.flags.capDrop) > 0 {
 		sc.Capabilities = &corev1.Capabilities{Add: capabilities(b.flags.capAdd), Drop: capabilities(b.flags.capDrop)}
 	}
@@ -310,6 +313,27 @@ func (b *podBuilder) security() error {
 			return fmt.Errorf("--group-add %q: want a number", text)
 		}
 		b.pod.Spec.SecurityContext.SupplementalGroups = append(b.pod.Spec.SecurityContext.SupplementalGroups, int64(id)) //nolint:gosec // 31 bits
+	}
+	return nil
+}
+
+// options reads --security-opt, and --init: the process that a pod's containers share
+// when they share process IDs does what docker's does.
+func (b *podBuilder) options() error {
+	if b.flags.init {
+		b.pod.Spec.ShareProcessNamespace = &b.flags.init
+	}
+	for _, text := range b.flags.securityOpts {
+		name, value, _ := strings.Cut(strings.Replace(text, ":", "=", 1), "=")
+		switch {
+		case name == "no-new-privileges" && (value == "" || value == "true"):
+			b.c.SecurityContext.AllowPrivilegeEscalation = new(bool)
+		case name == "no-new-privileges" && value == "false":
+		case name == "seccomp" && value == "unconfined":
+			b.c.SecurityContext.SeccompProfile = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined}
+		default:
+			return fmt.Errorf("--security-opt %q: want no-new-privileges or seccomp=unconfined", text)
+		}
 	}
 	return nil
 }

@@ -1,0 +1,213 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sampan-dev/sampan/node/image"
+)
+
+// imagesFormat is how images shows them, and which.
+type imagesFormat struct {
+	quiet, whole, digests bool
+	output, format        string
+	filters               []string
+}
+
+func imagesCommand(s *Settings) *cobra.Command {
+	var show imagesFormat
+	cmd := &cobra.Command{
+		Use: "images [REPOSITORY[:TAG]]", Short: "List the images on this machine", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, name := range args {
+				show.filters = append(show.filters, "reference="+name)
+			}
+			keep, err := imageFilters(show.filters)
+			if err != nil {
+				return err
+			}
+			store, err := s.images()
+			if err != nil {
+				return err
+			}
+			list, err := store.List()
+			if err != nil {
+				return err
+			}
+			return show.print(cmd.OutOrStdout(), slices.DeleteFunc(list, func(i image.Image) bool { return !keep(i) }))
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVarP(&show.quiet, "quiet", "q", false, "IDs only")
+	flags.BoolVar(&show.whole, "no-trunc", false, "IDs in full")
+	flags.BoolVar(&show.digests, "digests", false, "digests of manifests, too")
+	flags.StringArrayVarP(&show.filters, "filter", "f", nil, "reference=PATTERN, dangling=true|false or label=NAME[=VALUE]")
+	flags.StringVar(&show.format, "format", "table", "table, json, or a template such as {{.Repository}}:{{.Tag}} {{.Size}}")
+	flags.StringVarP(&show.output, "output", "o", "", "json, for machines: all that is known of them")
+	return cmd
+}
+
+// imageRow is one name of an image, with the fields that docker's templates have.
+type imageRow struct {
+	Repository, Tag, Digest, ID   string
+	CreatedSince, CreatedAt, Size string
+}
+
+const noName = "<none>"
+
+// rows are an image's names, a row each; one without a name has a row too.
+func (f imagesFormat) rows(img image.Image) []imageRow {
+	row := imageRow{Repository: noName, Tag: noName, Digest: noName, ID: shortID(img.ID), CreatedSince: age(img.Created) + " ago",
+		CreatedAt: img.Created.Format(time.RFC3339), Size: size(img.Size)}
+	if f.whole {
+		row.ID = img.ID
+	}
+	if img.Manifest != "" {
+		row.Digest = img.Manifest.String()
+	}
+	var all []imageRow
+	for _, name := range img.Tags {
+		row.Repository, row.Tag = splitTag(name)
+		all = append(all, row)
+	}
+	if len(all) == 0 {
+		return []imageRow{row}
+	}
+	return all
+}
+
+func splitTag(name string) (repository, tag string) {
+	at := strings.LastIndexByte(name, ':')
+	return name[:at], name[at+1:]
+}
+
+// print writes a table, IDs, JSON, or what a template makes of each.
+func (f imagesFormat) print(out io.Writer, list []image.Image) error {
+	if f.output == "json" {
+		return printJSON(out, list)
+	}
+	text, table := strings.CutPrefix(f.format, "table")
+	text = strings.TrimSpace(text)
+	if f.quiet {
+		text, table = "{{.ID}}", false
+	}
+	rows := []any{}
+	seen := map[string]bool{}
+	for _, img := range list {
+		for _, r := range f.rows(img) {
+			if f.quiet && seen[r.ID] {
+				continue
+			}
+			seen[r.ID] = true
+			rows = append(rows, r)
+		}
+	}
+	switch text {
+	case "":
+		return f.table(out, rows)
+	case "json":
+		lines := json.NewEncoder(out)
+		for _, r := range rows {
+			if err := lines.Encode(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if table {
+		rows = append([]any{imageRow{"REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "CREATED AT", "SIZE"}}, rows...)
+	}
+	return templated(out, text, rows)
+}
+
+func (f imagesFormat) table(out io.Writer, rows []any) error {
+	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
+	digest := func(text string) string {
+		if f.digests {
+			return text + "\t"
+		}
+		return ""
+	}
+	fmt.Fprintf(w, "REPOSITORY\tTAG\t%sIMAGE ID\tAGE\tSIZE\n", digest("DIGEST"))
+	for _, any := range rows {
+		r, _ := any.(imageRow)
+		fmt.Fprintf(w, "%s\t%s\t%s%s\t%s\t%s\n", r.Repository, r.Tag, digest(r.Digest), r.ID, strings.TrimSuffix(r.CreatedSince, " ago"), r.Size)
+	}
+	return w.Flush()
+}
+
+// imageFilters reads --filter: of one name any must fit, of different ones all.
+func imageFilters(texts []string) (func(image.Image) bool, error) {
+	byName := map[string][]func(image.Image) bool{}
+	for _, text := range texts {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok {
+			return nil, fmt.Errorf("--filter %q: want NAME=VALUE", text)
+		}
+		fits, err := imageFilter(name, value)
+		if err != nil {
+			return nil, fmt.Errorf("--filter %q: %w", text, err)
+		}
+		byName[name] = append(byName[name], fits)
+	}
+	return func(img image.Image) bool {
+		for _, any := range byName {
+			if !slices.ContainsFunc(any, func(fits func(image.Image) bool) bool { return fits(img) }) {
+				return false
+			}
+		}
+		return true
+	}, nil
+}
+
+func imageFilter(name, value string) (func(image.Image) bool, error) {
+	switch name {
+	case "dangling":
+		if value != "true" && value != "false" {
+			return nil, errors.New("want true or false")
+		}
+		return func(img image.Image) bool { return (len(img.Tags) == 0) == (value == "true") }, nil
+	case "label":
+		key, want, exact := strings.Cut(value, "=")
+		return func(img image.Image) bool {
+			got, ok := img.Config.Config.Labels[key]
+			return ok && (!exact || got == want)
+		}, nil
+	case "reference":
+		if _, err := path.Match(value, ""); err != nil {
+			return nil, err
+		}
+		return func(img image.Image) bool {
+			return slices.ContainsFunc(img.Tags, func(tag string) bool { return called(tag, value) })
+		}, nil
+	}
+	return nil, errors.New("want reference, dangling or label")
+}
+
+// called says whether a name fits a pattern: with or without its tag, and from its
+// end, so that nobody must say docker.io/library/.
+func called(name, pattern string) bool {
+	repository, _ := splitTag(name)
+	for _, whole := range []string{name, repository} {
+		for rest := whole; ; {
+			if ok, _ := path.Match(pattern, rest); ok { // the pattern has been checked
+				return true
+			}
+			_, after, more := strings.Cut(rest, "/")
+			if !more {
+				break
+			}
+			rest = after
+		}
+	}
+	return false
+}

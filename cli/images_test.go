@@ -1,0 +1,74 @@
+package cli
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sampan-dev/sampan/node/image"
+)
+
+// known are three images: two names of one, one of another registry, and none.
+func someImages() []image.Image {
+	return []image.Image{
+		{ID: "sha256:" + "aaaaaaaaaaaabbbb", Tags: []string{"docker.io/library/app:1", "docker.io/library/app:2"}, Size: 1000, Manifest: digest.Digest("sha256:mm")},
+		{ID: "sha256:" + "cccccccccccc", Tags: []string{"registry.test:5000/team/web:v1"}, Config: ocispec.Image{Config: ocispec.ImageConfig{Labels: map[string]string{"tier": "front"}}}},
+		{ID: "sha256:" + "dddddddddddd"},
+	}
+}
+
+func TestImagesShown(t *testing.T) {
+	for _, c := range []struct {
+		show imagesFormat
+		want string
+	}{
+		{imagesFormat{quiet: true, format: "table"}, "aaaaaaaaaaaa\ncccccccccccc\ndddddddddddd\n"},
+		{imagesFormat{format: "{{.Repository}}:{{.Tag}} {{.ID}}"}, "docker.io/library/app:1 aaaaaaaaaaaa\ndocker.io/library/app:2 aaaaaaaaaaaa\nregistry.test:5000/team/web:v1 cccccccccccc\n<none>:<none> dddddddddddd\n"},
+		{imagesFormat{format: "table {{.Tag}}", whole: true, filters: []string{"reference=app"}}, "TAG\n1\n2\n"},
+		{imagesFormat{format: "table", digests: true, filters: []string{"reference=app:1"}}, "REPOSITORY              TAG   DIGEST      IMAGE ID       AGE   SIZE\n" +
+			"docker.io/library/app   1     sha256:mm   aaaaaaaaaaaa   -     1.0 kB\ndocker.io/library/app   2     sha256:mm   aaaaaaaaaaaa   -     1.0 kB\n"},
+		{imagesFormat{quiet: true, format: "table", filters: []string{"dangling=true"}}, "dddddddddddd\n"},
+		{imagesFormat{quiet: true, format: "table", filters: []string{"label=tier=front", "dangling=false"}}, "cccccccccccc\n"},
+		{imagesFormat{quiet: true, format: "table", filters: []string{"reference=team/*", "reference=nothing"}}, "cccccccccccc\n"},
+		{imagesFormat{quiet: true, format: "table", filters: []string{"reference=pp"}}, ""},
+	} {
+		keep, err := imageFilters(c.show.filters)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []image.Image
+		for _, img := range someImages() {
+			if keep(img) {
+				list = append(list, img)
+			}
+		}
+		var out bytes.Buffer
+		if err := c.show.print(&out, list); err != nil || out.String() != c.want {
+			t.Errorf("%+v: %v\n%q, want\n%q", c.show, err, out.String(), c.want)
+		}
+	}
+	for _, bad := range []string{"dangling", "dangling=maybe", "colour=red", "reference=[", "x"} {
+		if _, err := imageFilters([]string{bad}); err == nil {
+			t.Errorf("--filter %q was taken", bad)
+		}
+	}
+}
+
+// A template of inspect has the names that inspect shows.
+func TestInspectFormat(t *testing.T) {
+	img := someImages()[0]
+	img.Config.Config.Cmd = []string{"sh", "-c"}
+	var out bytes.Buffer
+	if err := inspectWith(&out, `{{.ID}} {{.Size}} {{join .Tags ","}} {{json .Config.config.Cmd}}`, img); err != nil {
+		t.Fatal(err)
+	}
+	const want = "sha256:aaaaaaaaaaaabbbb 1000 docker.io/library/app:1,docker.io/library/app:2 [\"sh\",\"-c\"]\n"
+	if out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+	if err := inspectWith(&out, "{{.Nothing}}", img); err == nil {
+		t.Error("a field that there isn't was shown")
+	}
+}
