@@ -45,7 +45,8 @@ type Program struct {
 	// Simulate says what would happen. It only reads the cluster.
 	Simulate func(ctx context.Context, q Simulation) (*explain.Forecast, error)
 	// Signal sends a signal to the first process of a pod's container on this
-	// machine; errors.ErrUnsupported when it is not here, or not ours to reach.
+	// machine; errors.ErrUnsupported when it is not here, or not ours to reach, and
+	// os.ErrProcessDone when it is here and has ended.
 	Signal func(ctx context.Context, s Settings, podUID string, signal syscall.Signal) error
 	// Process is the first process of a pod's container on this machine; its errors
 	// are Signal's.

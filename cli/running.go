@@ -245,7 +245,7 @@ func (r *running) signal(ctx context.Context, s os.Signal, state podState) error
 	if r.program.Signal != nil {
 		err = r.program.Signal(ctx, *r.settings, string(r.pod.UID), number)
 	}
-	if err == nil || !ends {
+	if err == nil || !ends || errors.Is(err, os.ErrProcessDone) {
 		return nil
 	}
 	return r.delete(ctx, r.flags.stopTimeout)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"syscall"
 	"time"
 
@@ -72,7 +73,8 @@ func (e *ending) end(ctx context.Context, pod *corev1.Pod) error {
 		return err
 	}
 	late := time.After(limit + endSlack)
-	var kill <-chan time.Time
+	var unable error
+	var kill, hopeless <-chan time.Time
 	if own := time.Duration(e.grace) * time.Second; e.grace >= 0 && own < limit {
 		kill = time.After(own)
 	}
@@ -86,23 +88,41 @@ func (e *ending) end(ctx context.Context, pod *corev1.Pod) error {
 				return nil
 			}
 		case <-kill:
-			if err := e.kill(ctx, pod); err != nil {
+			err := e.kill(ctx, pod)
+			if errors.Is(err, errOutOfReach) {
+				// Or it has ended this moment, and whoever tells has not told yet.
+				unable, hopeless = err, time.After(reachWait)
+				continue
+			}
+			if err != nil {
 				return err
 			}
+		case <-hopeless:
+			return unable
 		case <-late:
 			return fmt.Errorf("it has not ended after %s", limit+endSlack)
 		}
 	}
 }
 
-// kill ends the container's process now, where it can be reached.
+// errOutOfReach is why a process can't be signalled from here.
+var errOutOfReach = errors.New("its process is not on this machine, or not ours: sampan rm -f kills it everywhere")
+
+// reachWait is how long the end of a process that is not to be found is waited for.
+const reachWait = 10 * time.Second
+
+// kill ends the container's process now, where it can be reached. That it has ended
+// by itself is no error.
 func (e *ending) kill(ctx context.Context, pod *corev1.Pod) error {
 	err := errors.ErrUnsupported
 	if e.program.Signal != nil {
 		err = e.program.Signal(ctx, *e.settings, string(pod.UID), syscall.SIGKILL)
 	}
-	if errors.Is(err, errors.ErrUnsupported) {
-		return errors.New("its process is not on this machine, or not ours: sampan rm -f kills it everywhere")
+	switch {
+	case errors.Is(err, os.ErrProcessDone):
+		return nil
+	case errors.Is(err, errors.ErrUnsupported):
+		return errOutOfReach
 	}
 	return err
 }

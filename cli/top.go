@@ -53,6 +53,9 @@ func (p Program) firstProcess(ctx context.Context, s *Settings, pod *corev1.Pod)
 	if p.Process != nil {
 		pid, err = p.Process(ctx, *s, string(pod.UID))
 	}
+	if errors.Is(err, os.ErrProcessDone) {
+		return 0, fmt.Errorf("%s does not run", pod.Name)
+	}
 	if errors.Is(err, errors.ErrUnsupported) {
 		return 0, fmt.Errorf("%s: its processes are not on this machine, or not ours: sampan exec reaches it everywhere", pod.Name)
 	}

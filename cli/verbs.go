@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,6 +29,9 @@ restarted is.`,
 			err := errors.ErrUnsupported
 			if p.Signal != nil {
 				err = p.Signal(cmd.Context(), *s, string(pod.UID), number)
+			}
+			if errors.Is(err, os.ErrProcessDone) {
+				return fmt.Errorf("%s does not run", pod.Name)
 			}
 			if errors.Is(err, errors.ErrUnsupported) {
 				return fmt.Errorf("%s: its process is not on this machine, or not ours: sampan stop ends it everywhere", pod.Name)

@@ -48,7 +48,7 @@ func podProcess(ctx context.Context, s cli.Settings, podUID string) (int, error)
 		return 0, err
 	}
 	if len(list.GetContainers()) == 0 {
-		return 0, fmt.Errorf("pod %q: no container of it runs here: %w", podUID, errors.ErrUnsupported)
+		return 0, notRunning(ctx, engine, podUID)
 	}
 	id := list.GetContainers()[0].GetId()
 	status, err := engine.ContainerStatus(ctx, &rt.ContainerStatusRequest{ContainerId: id, Verbose: true})
@@ -62,6 +62,18 @@ func podProcess(ctx context.Context, s cli.Settings, podUID string) (int, error)
 		return 0, fmt.Errorf("container %q: no process is known: %w", id, errors.Join(errors.ErrUnsupported, err))
 	}
 	return info.PID, nil
+}
+
+// notRunning tells a pod whose containers have ended here from one that is elsewhere.
+func notRunning(ctx context.Context, engine cri.Engine, podUID string) error {
+	list, err := engine.ListContainers(ctx, &rt.ListContainersRequest{Filter: &rt.ContainerFilter{LabelSelector: map[string]string{podUIDLabel: podUID}}})
+	if err != nil {
+		return err
+	}
+	if len(list.GetContainers()) > 0 {
+		return fmt.Errorf("pod %q: none of its containers runs: %w", podUID, os.ErrProcessDone)
+	}
+	return fmt.Errorf("pod %q: no container of it is here: %w", podUID, errors.ErrUnsupported)
 }
 
 // signalProcess signals a process; that it has just ended is no error.
