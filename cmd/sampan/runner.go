@@ -131,6 +131,23 @@ func (l *lazyRunner) close() error {
 		return nil
 	}
 	root, run := l.dirs()
-	return errors.Join(l.runtime.Shutdown(context.Background()), l.runtime.Close(), removeCgroups(l.cgroup()),
+	return errors.Join(l.runtime.Shutdown(context.Background()), l.runtime.Close(), removeCgroups(l.cgroup()), l.leaveParent(),
 		os.RemoveAll(root), os.RemoveAll(run), os.Remove(l.lockPath()), l.lock.Close())
+}
+
+// leaveParent removes the group above the build's own. It is the cluster's too, and
+// other builds': with something in it, it stays.
+func (l *lazyRunner) leaveParent() error {
+	others, err := filepath.Glob(filepath.Join(l.settings.DataDir, "build", "*.lock"))
+	if err != nil || len(others) > 1 { // ours is one of them
+		return err
+	}
+	above := l.settings.Cgroup()
+	groups, err := filepath.Glob("/sys/fs/cgroup/*" + above)
+	for _, g := range append(groups, "/sys/fs/cgroup"+above) {
+		if e := unix.Rmdir(g); e != nil && !errors.Is(e, unix.ENOENT) && !errors.Is(e, unix.EBUSY) && !errors.Is(e, unix.ENOTEMPTY) {
+			err = errors.Join(err, fmt.Errorf("remove cgroup %q: %w", g, e))
+		}
+	}
+	return err
 }
