@@ -101,6 +101,9 @@ func (m *machine) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint
 	if err := m.a.places.claims.Prepare(ctx, pod); err != nil {
 		return &unprepared{err}
 	}
+	if err := spec.CheckHostname(pod, m.a.node.ClusterDomain); err != nil {
+		return err
+	}
 	cfg := spec.Sandbox(pod, attempt, m.a.node)
 	if err := os.MkdirAll(cfg.GetLogDirectory(), 0o755); err != nil {
 		return fmt.Errorf("create log directory: %w", err)

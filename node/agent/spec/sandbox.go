@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"fmt"
 	"maps"
 	"strconv"
 	"strings"
@@ -65,6 +66,23 @@ func Hostname(pod *corev1.Pod, clusterDomain string) (name, domain string) {
 		return name + "." + domain, domain
 	}
 	return name, domain
+}
+
+// maxFQDN is what the kernel takes of a host name that is a whole domain name.
+const maxFQDN = 64
+
+// CheckHostname says what is wrong with a host name that is the whole domain name:
+// unlike a pod's name it can't be cut.
+func CheckHostname(pod *corev1.Pod, clusterDomain string) error {
+	if pod.Spec.HostNetwork || pod.Spec.SetHostnameAsFQDN == nil || !*pod.Spec.SetHostnameAsFQDN {
+		return nil
+	}
+	name, _ := Hostname(pod, clusterDomain)
+	if len(name) <= maxFQDN {
+		return nil
+	}
+	return fmt.Errorf("failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long (%d characters is the max, %d characters requested)",
+		name, maxFQDN, len(name))
 }
 
 func ports(pod *corev1.Pod) []*rt.PortMapping {

@@ -166,6 +166,17 @@ func TestHostname(t *testing.T) {
 		}
 	}
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: strings.Repeat("x", 62) + "-y"}}
+	whole := &corev1.Pod{Spec: corev1.PodSpec{Hostname: "h", Subdomain: strings.Repeat("s", 40), SetHostnameAsFQDN: &yes}}
+	whole.Namespace = "ns"
+	if err := CheckHostname(whole, "cluster.local"); err != nil {
+		t.Error(err)
+	}
+	whole.Spec.Subdomain += "ssss"
+	want := "failed to construct FQDN from pod hostname and cluster domain, FQDN h." + whole.Spec.Subdomain +
+		".ns.svc.cluster.local is too long (64 characters is the max, 67 characters requested)"
+	if err := CheckHostname(whole, "cluster.local"); err == nil || err.Error() != want {
+		t.Error(err)
+	}
 	if h, _ := Hostname(pod, ""); h != strings.Repeat("x", 62) {
 		t.Errorf("a long name becomes %q", h)
 	}
