@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -25,6 +26,9 @@ type layout struct {
 	files map[digest.Digest]string
 	// made are manifests that we have written for a docker-archive, by digest.
 	made map[digest.Digest][]byte
+	// flat: it is a directory as skopeo and podman have them (dir:), whose blobs lie at
+	// the top.
+	flat bool
 }
 
 func openLayout(dir string) (*layout, error) {
@@ -48,6 +52,9 @@ func (l *layout) open(_ context.Context, desc ocispec.Descriptor, offset int64) 
 	file, ok := l.files[desc.Digest]
 	if !ok {
 		file = blobName(desc.Digest)
+	}
+	if !ok && l.flat {
+		file = desc.Digest.Encoded()
 	}
 	f, err := l.root.Open(file)
 	if errors.Is(err, os.ErrNotExist) {
@@ -92,9 +99,18 @@ func (s *Store) loadFrom(ctx context.Context, l *layout) ([]Image, error) {
 		return nil, err
 	}
 	var docker []dockerEntry
-	err = l.readFile("manifest.json", &docker)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	var raw json.RawMessage
+	err = l.readFile("manifest.json", &raw)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
 		return nil, err
+	case bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{")):
+		return s.loadDirectory(ctx, l)
+	default:
+		if err := json.Unmarshal(raw, &docker); err != nil {
+			return nil, fmt.Errorf("manifest.json: %w: %w", ErrInvalid, err)
+		}
 	}
 	named := slices.ContainsFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.Annotations["io.containerd.image.name"] != "" })
 	if len(docker) > 0 && !named {
@@ -120,6 +136,22 @@ func (s *Store) loadFrom(ctx context.Context, l *layout) ([]Image, error) {
 		loaded = append(loaded, img)
 	}
 	return loaded, nil
+}
+
+// loadDirectory takes in the image of a directory as skopeo and podman write it with
+// dir: or docker-dir: its manifest as it is, and no name.
+func (s *Store) loadDirectory(ctx context.Context, l *layout) ([]Image, error) {
+	raw, err := fs.ReadFile(l.root.FS(), "manifest.json")
+	if err != nil {
+		return nil, err
+	}
+	l.flat = true
+	top := ocispec.Descriptor{MediaType: remote.MediaTypeOf(raw), Digest: digest.FromBytes(raw), Size: int64(len(raw))}
+	img, err := s.ingest(ctx, l, arrival{top: top, raw: raw, all: true, made: true})
+	if err != nil {
+		return nil, fmt.Errorf("image %q: %w", top.Digest, err)
+	}
+	return []Image{img}, nil
 }
 
 // loadDocker takes in the images of a docker-archive: the manifests that it lacks

@@ -16,7 +16,8 @@ import (
 const hubKey = "https://index.docker.io/v1/"
 
 // CredentialFile keeps credentials in the format of Docker's config.json, which
-// docker, podman, skopeo and crane read as well. Other keys of the file stay.
+// docker, podman, skopeo and crane read as well. Other keys of the file stay. Where the
+// file names a credential helper (credHelpers, credsStore), that keeps the secrets.
 type CredentialFile struct {
 	// Path is the file; it is made with mode 0600.
 	Path string
@@ -52,6 +53,15 @@ func (f CredentialFile) read() (whole map[string]json.RawMessage, auths map[stri
 
 // Get finds the credentials of a registry; none are the zero value.
 func (f CredentialFile) Get(registry string) (Credentials, error) {
+	h, err := f.helper(registry)
+	if err != nil {
+		return Credentials{}, err
+	}
+	if h != "" {
+		if c, err := h.get(registry); err != nil || c != (Credentials{}) {
+			return c, err
+		}
+	}
 	_, auths, err := f.read()
 	if err != nil {
 		return Credentials{}, err
@@ -89,6 +99,16 @@ func registryOf(key string) string {
 
 // Set keeps credentials for a registry.
 func (f CredentialFile) Set(registry string, c Credentials) error {
+	h, err := f.helper(registry)
+	if err != nil {
+		return err
+	}
+	if h != "" {
+		if err := h.store(registry, c); err != nil {
+			return err
+		}
+		c = Credentials{} // the file says that there are some, as docker's does
+	}
 	return f.change(func(auths map[string]entry) bool {
 		forget(registry, auths)
 		e := entry{IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken}
@@ -105,6 +125,15 @@ func (f CredentialFile) Set(registry string, c Credentials) error {
 
 // Delete forgets a registry's credentials, and says whether there were any.
 func (f CredentialFile) Delete(registry string) (had bool, err error) {
+	h, err := f.helper(registry)
+	if err != nil {
+		return false, err
+	}
+	if h != "" {
+		if err := h.erase(registry); err != nil {
+			return false, err
+		}
+	}
 	err = f.change(func(auths map[string]entry) bool {
 		had = forget(registry, auths)
 		return had
