@@ -80,9 +80,11 @@ func Compute(in Input) corev1.PodStatus {
 	return s
 }
 
-// refused: the node didn't take the pod, so nothing was ever made for it.
+// refused: the node didn't take the pod, so nothing was ever made for it. An agent
+// that has been restarted knows that by the old status alone.
 func refused(in Input) bool {
-	return in.Failed != nil && len(in.Actual.Sandboxes) == 0 && len(in.Actual.Containers) == 0 && len(in.Old.ContainerStatuses) == 0
+	failed := in.Failed != nil || in.Old.Phase == corev1.PodFailed
+	return failed && len(in.Actual.Sandboxes) == 0 && len(in.Actual.Containers) == 0 && len(in.Old.ContainerStatuses) == 0
 }
 
 func first(list []string) string {

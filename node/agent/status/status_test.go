@@ -224,3 +224,20 @@ func TestMountsThatAreReadOnlyThroughout(t *testing.T) {
 		t.Errorf("mounts %s", got)
 	}
 }
+
+// A pod that the node has refused shows no containers: not now, and not to an agent
+// that only knows what the API says.
+func TestRefusedPodStaysAsItWas(t *testing.T) {
+	refused := input(func(in *Input) {
+		in.Actual, in.Ended = &actual.Pod{}, true
+		in.Failed = &Verdict{Reason: "OutOfcpu", Message: "Pod was rejected: no"}
+	})
+	s := Compute(refused)
+	if s.Phase != corev1.PodFailed || s.Reason != "OutOfcpu" || len(s.ContainerStatuses) != 0 {
+		t.Errorf("refused: %+v", s)
+	}
+	refused.Failed, refused.Old = nil, s
+	if again := Compute(refused); !equality.Semantic.DeepEqual(again, s) {
+		t.Errorf("after a restart: %+v", again)
+	}
+}
