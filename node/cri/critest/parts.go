@@ -1,5 +1,7 @@
 package critest
 
+import "slices"
+
 // part is one part of the exam.
 type part struct {
 	name string
@@ -7,7 +9,10 @@ type part struct {
 }
 
 // parts are all of them; CONTRACT.md says which sentences each one is about.
-func parts() []part {
+func parts() []part { return slices.Concat(lives(), letters()) }
+
+// lives are the parts about what sandboxes, containers and images live through.
+func lives() []part {
 	return []part{
 		{"identity", identity},
 		{"sandbox life", sandboxLife},
@@ -41,6 +46,14 @@ func parts() []part {
 		{"calls made again", again},
 		{"hostile working directory", hostileWorkdir},
 		{"images", images},
+		{"removal by force", removalByForce},
+		{"many at once", manyAtOnce},
+	}
+}
+
+// letters are the parts about single sentences.
+func letters() []part {
+	return []part{
 		{"absent", absent},
 		{"settings", settings},
 		{"pod resources", podResources},
@@ -82,7 +95,5 @@ func parts() []part {
 		{"image credentials", imageCredentials},
 		{"image tokens", imageTokens},
 		{"image refusals", imageRefusals},
-		{"removal by force", removalByForce},
-		{"many at once", manyAtOnce},
 	}
 }
