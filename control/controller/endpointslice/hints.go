@@ -30,7 +30,7 @@ type verdict string
 // spread says whether a service asks for a spread over zones by its annotation. Who
 // does that is not asked for a traffic distribution.
 func spread(svc *corev1.Service) bool {
-	//nolint:staticcheck // the old name goes first, as long as upstream knows it
+	// The old name goes first, as long as upstream knows it.
 	mode, ok := svc.Annotations[corev1.DeprecatedAnnotationTopologyAwareHints]
 	if !ok {
 		mode = svc.Annotations[corev1.AnnotationTopologyMode]
