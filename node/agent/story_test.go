@@ -67,6 +67,11 @@ func (a *api) Watch(ctx context.Context, t target.Target, opts metav1.ListOption
 }
 
 func (a *api) Create(ctx context.Context, t target.Target, obj runtime.Object, opts metav1.CreateOptions) (runtime.Object, error) {
+	if a.down.Load() && t.Resource == client.Events.GroupVersionResource {
+		// An event that could not be told is told later, at a moment that is chance:
+		// here it is refused for good.
+		return nil, apierrors.NewForbidden(t.Resource.GroupResource(), "", errDown)
+	}
 	if a.down.Load() {
 		return nil, errDown
 	}
