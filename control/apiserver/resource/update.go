@@ -320,11 +320,11 @@ func (c *call) changed(ctx context.Context, next, old kinds.Object, before []byt
 	if err != nil || bytes.Equal(after, before) {
 		return nil, err
 	}
-	owners := next.GetManagedFields()
-	if !sameOwners(owners, old.GetManagedFields()) {
+	owners, was := next.GetManagedFields(), old.GetManagedFields()
+	if !sameOwners(owners, was) || sameRecord(owners, was) { // it is not the times that differ, or not they alone
 		return after, nil
 	}
-	next.SetManagedFields(old.GetManagedFields())
+	next.SetManagedFields(was)
 	same, err := c.server.codec.store(ctx, next, c.storage.kind)
 	if err != nil || bytes.Equal(same, before) {
 		return nil, err
