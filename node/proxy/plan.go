@@ -90,13 +90,9 @@ func unspecified(family uint8) netip.Addr {
 }
 
 // plan says what this node does for one service, given all its slices. It is
-// pure. Headless and ExternalName services, and those that another proxy has
-// been asked to serve, need nothing.
+// pure. Headless and ExternalName services need nothing.
 func plan(svc *corev1.Service, all []*discoveryv1.EndpointSlice, s *site) map[front]backing {
 	if svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.ClusterIP == "" || svc.Spec.ClusterIP == corev1.ClusterIPNone {
-		return nil
-	}
-	if _, other := svc.Labels["service.kubernetes.io/service-proxy-name"]; other {
 		return nil
 	}
 	p := planner{site: s, svc: svc, slices: all, out: map[front]backing{}}

@@ -48,6 +48,9 @@ const (
 	// resync is how often the kernel's tables are read back and put right, in
 	// case somebody else has touched them.
 	resync = time.Hour
+	// ours selects the services and slices that kube-proxy follows: not what another
+	// proxy has been asked to serve, nor what needs none.
+	ours = "!service.kubernetes.io/service-proxy-name,!" + corev1.IsHeadlessService
 )
 
 // Config says for which node a Proxy works.
@@ -126,8 +129,8 @@ func New(cfg Config) (*Proxy, error) {
 		cfg:      cfg,
 		log:      cfg.Log.With("component", "proxy"),
 		site:     s,
-		services: informer.New(cfg.Transport, client.Services, informer.Options{Log: cfg.Log}),
-		slices:   informer.New(cfg.Transport, client.EndpointSlices, informer.Options{Log: cfg.Log}),
+		services: informer.New(cfg.Transport, client.Services, informer.Options{Log: cfg.Log, LabelSelector: ours}),
+		slices:   informer.New(cfg.Transport, client.EndpointSlices, informer.Options{Log: cfg.Log, LabelSelector: ours}),
 		node: informer.New(cfg.Transport, client.Nodes, informer.Options{Log: cfg.Log,
 			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, cfg.NodeName).String()}),
 		health: &health{},
