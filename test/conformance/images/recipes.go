@@ -39,7 +39,7 @@ func recipes() []recipe {
 	agnhost := imageutils.GetE2EImage(imageutils.Agnhost)
 	return []recipe{
 		{names: []string{toolsName}, folder: "tools", packages: []string{
-			"busybox-static", "bash", "curl", "bind9-dnsutils", "netcat-openbsd", "iproute2", "socat", "stress", "util-linux", "libc-bin",
+			"busybox-static", "bash", "coreutils", "curl", "wget", "bind9-dnsutils", "netcat-openbsd", "iproute2", "socat", "stress", "util-linux", "libc-bin",
 		}},
 		{names: named(imageutils.Pause), folder: "pause", programs: []string{"./images/pause"}},
 		{names: named(imageutils.BusyBox), dockerfile: on(toolsName, "")},
