@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/sampan-dev/sampan/control/apiserver/speak"
 	"github.com/sampan-dev/sampan/kinds"
 )
 
@@ -176,7 +177,11 @@ func (c *codec) encodeAs(m mediaType, pretty bool, obj runtime.Object) ([]byte, 
 	case m == mediaCBOR:
 		return c.cbor.Encode(obj)
 	case m == mediaYAML:
-		return encode(c.yaml, obj)
+		data, err := encode(c.json, obj)
+		if err != nil {
+			return nil, err
+		}
+		return speak.InYAML(data)
 	case pretty:
 		return encode(c.jsonPretty, obj)
 	}

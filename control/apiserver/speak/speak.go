@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -94,7 +95,11 @@ func Encode(media string, obj runtime.Object) ([]byte, error) {
 		data, err := json.Marshal(obj)
 		return append(data, '\n'), err
 	case YAML:
-		return yaml.Marshal(obj)
+		data, err := json.Marshal(obj)
+		if err != nil {
+			return nil, err
+		}
+		return InYAML(data)
 	case Protobuf:
 		var b bytes.Buffer
 		err := protobuf.NewSerializer(nil, nil).Encode(obj, &b)
@@ -105,6 +110,30 @@ func Encode(media string, obj runtime.Object) ([]byte, error) {
 		return b.Bytes(), err
 	}
 	return nil, fmt.Errorf("media type %q is not spoken", media)
+}
+
+// InYAML is YAML for JSON. A string may hold what JSON writes as it is and YAML takes
+// in an escaped form alone: DEL, say.
+func InYAML(data []byte) ([]byte, error) {
+	if at := bytes.IndexFunc(data, unprintable); at >= 0 {
+		plain := append(make([]byte, 0, len(data)+64), data[:at]...)
+		for _, r := range string(data[at:]) {
+			if unprintable(r) {
+				plain = fmt.Appendf(plain, `\u%04x`, r)
+			} else {
+				plain = utf8.AppendRune(plain, r)
+			}
+		}
+		data = plain
+	}
+	return yaml.JSONToYAML(data)
+}
+
+// unprintable says that YAML has no such character but in an escaped form, or that it
+// ends a line there (YAML 1.2.2,
+// 5.1). Of those that JSON escapes itself, nothing is said.
+func unprintable(r rune) bool {
+	return r >= 0x7f && r < 0xa0 || r == 0xfffe || r == 0xffff
 }
 
 // Refuse answers with the status of an error, in the media type that r asks for, or in

@@ -1,6 +1,7 @@
 package speak
 
 import (
+	"encoding/json"
 	"mime"
 	"net/http"
 	"net/http/httptest"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/yaml"
 )
 
 // The first that a client prefers is chosen, of what is spoken.
@@ -26,6 +28,28 @@ func TestChoices(t *testing.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%q: %v, want %v", accept, got, want)
+		}
+	}
+}
+
+// Whatever character a string has, YAML tells it.
+func TestInYAML(t *testing.T) {
+	for r := rune(0); r <= 0x110000; r++ {
+		if r > 0x2100 && r < 0xd700 || r > 0x10000 && r%0x1000 != 0 {
+			continue // one is like another
+		}
+		want := "a" + string(r) + "z"
+		data, err := json.Marshal(map[string]string{want: want})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := InYAML(data)
+		if err != nil {
+			t.Fatalf("%U: %v", r, err)
+		}
+		var got map[string]string
+		if err := yaml.Unmarshal(text, &got); err != nil || got[want] != want {
+			t.Fatalf("%U: %q is read as %q: %v", r, text, got, err)
 		}
 	}
 }
