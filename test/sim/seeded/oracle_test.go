@@ -216,6 +216,17 @@ func charged(p *corev1.Pod) bool {
 	return !finished(p)
 }
 
+// quotaKnown says whether the quota's status tells what there is: until then nobody
+// can keep it.
+func (o *oracle) quotaKnown() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.ContainsFunc(list(o, client.ResourceQuotas), func(q *corev1.ResourceQuota) bool {
+		_, ok := q.Status.Used[corev1.ResourcePods]
+		return ok
+	})
+}
+
 // checkQuota: never more pods than the quota allows.
 func (o *oracle) checkQuota(pods []*corev1.Pod) {
 	count := 0

@@ -19,8 +19,12 @@ import (
 // quotaPods is how many pods namespace "tight" may have.
 const quotaPods = 3
 
-// quotaCounts is how long a new quota takes to know what there is.
-const quotaCounts = 5 * time.Second
+// quotaCounts is how long a new quota takes to know what there is, unless who counts
+// dies; then it is waited for as often.
+const (
+	quotaCounts = 5 * time.Second
+	mostWaits   = 20
+)
 
 // script puts on the agenda what people ask for, and what goes wrong.
 func (w *world) script() {
@@ -37,7 +41,9 @@ func (w *world) script() {
 		return err
 	})
 	// What was admitted before a quota's first count is not the quota's to refuse.
-	w.until(w.now(quotaCounts))
+	for n := 0; n == 0 || n < mostWaits && !w.oracle.quotaKnown() && len(w.wrong) == 0; n++ {
+		w.until(w.now(quotaCounts))
+	}
 	for i := range 1 + w.rng.IntN(3) {
 		w.deploymentsLife(fmt.Sprintf("d%d", i), w.oneOf("free", "free", "tight"))
 	}
