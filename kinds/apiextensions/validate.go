@@ -9,6 +9,7 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
+	structural "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	schemavalidation "k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/util/version"
@@ -33,7 +34,8 @@ func validate(d *definition) field.ErrorList {
 	if wrong != nil {
 		return field.ErrorList{wrong}
 	}
-	return own(validation.ValidateCustomResourceDefinition(context.Background(), in))
+	unseen := unseenFields(in)
+	return append(own(validation.ValidateCustomResourceDefinition(context.Background(), in)), unseen...)
 }
 
 func validateUpdate(d, old *definition) field.ErrorList {
@@ -53,7 +55,29 @@ func changed(d, old *definition, check func(_ context.Context, obj, old *apiexte
 	if wrong != nil {
 		return field.ErrorList{wrong}
 	}
-	return own(check(context.Background(), in, before))
+	unseen := unseenFields(in)
+	return append(own(check(context.Background(), in, before)), unseen...)
+}
+
+// unseenFields takes the selectable fields away that no schema tells of, and says so:
+// the published validation looks for them in a schema that is not there, and panics.
+func unseenFields(d *apiextensions.CustomResourceDefinition) (errs field.ErrorList) {
+	at := field.NewPath("spec")
+	take := func(fields *[]apiextensions.SelectableField, v *apiextensions.CustomResourceValidation, at *field.Path) {
+		if len(*fields) == 0 || v == nil { // without any, it says so itself
+			return
+		}
+		if s, err := structural.NewStructural(v.OpenAPIV3Schema); s == nil || err != nil {
+			*fields = nil
+			errs = append(errs, field.Invalid(at.Child("selectableFields"), "", "may only be set when the schema is structural"))
+		}
+	}
+	take(&d.Spec.SelectableFields, d.Spec.Validation, at)
+	for i := range d.Spec.Versions {
+		v := &d.Spec.Versions[i]
+		take(&v.SelectableFields, v.Schema, at.Child("versions").Index(i))
+	}
+	return errs
 }
 
 // own leaves out what the generic handler says of metadata already: all but the
