@@ -1,6 +1,7 @@
 package profiles
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -17,7 +18,7 @@ func TestHandler(t *testing.T) {
 		"trace?seconds=0.001": "trace",
 	} {
 		w := httptest.NewRecorder()
-		Handler().ServeHTTP(w, httptest.NewRequest("GET", Path+path, nil))
+		Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, Path+path, nil))
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%q: %d without %q", path, w.Code, want)
 		}
