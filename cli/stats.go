@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"slices"
 	"text/tabwriter"
@@ -164,21 +163,14 @@ func (w *statsWatch) node(ctx context.Context, name string, figures map[types.UI
 			w.memory[name] = node.Status.Capacity.Memory().Value()
 		}
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, w.records.URL+"/api/v1/nodes/"+url.PathEscape(name)+"/proxy/stats/summary", nil)
+	answer, err := w.open(ctx, "/api/v1/nodes/"+url.PathEscape(name)+"/proxy/stats/summary")
 	if err != nil {
 		return err
 	}
-	answer, err := w.records.Client.Do(r)
+	defer answer.Close()
+	raw, err := io.ReadAll(io.LimitReader(answer, maxSummary))
 	if err != nil {
 		return err
-	}
-	defer answer.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(answer.Body, maxSummary))
-	if err != nil {
-		return err
-	}
-	if answer.StatusCode != http.StatusOK {
-		return refused(answer.StatusCode, raw)
 	}
 	var summary struct {
 		Pods []podFigures `json:"pods"`

@@ -267,21 +267,31 @@ func (s *server) logs(ctx context.Context, pod podName, l logQuery, out, errOut 
 }
 
 func (s *server) log(ctx context.Context, pod podName, q url.Values, to io.Writer) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.records.URL+pod.path()+"/log?"+q.Encode(), nil)
+	answer, err := s.open(ctx, pod.path()+"/log?"+q.Encode())
 	if err != nil {
 		return err
+	}
+	defer answer.Close()
+	_, err = io.Copy(to, answer)
+	return err
+}
+
+// open asks for a path; a refusal is an error. The caller closes the answer.
+func (s *server) open(ctx context.Context, path string) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.records.URL+path, nil)
+	if err != nil {
+		return nil, err
 	}
 	answer, err := s.records.Client.Do(r)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	if answer.StatusCode == http.StatusOK {
+		return answer.Body, nil
 	}
 	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		raw, _ := io.ReadAll(io.LimitReader(answer.Body, maxRefusal)) // a text for a person, or none
-		return refused(answer.StatusCode, raw)
-	}
-	_, err = io.Copy(to, answer.Body)
-	return err
+	raw, _ := io.ReadAll(io.LimitReader(answer.Body, maxRefusal)) // a text for a person, or none
+	return nil, refused(answer.StatusCode, raw)
 }
 
 // maxRefusal bounds what is read of an answer that is none.

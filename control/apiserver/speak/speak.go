@@ -130,8 +130,8 @@ func InYAML(data []byte) ([]byte, error) {
 }
 
 // unprintable says that YAML has no such character but in an escaped form, or that it
-// ends a line there (YAML 1.2.2,
-// 5.1). Of those that JSON escapes itself, nothing is said.
+// ends a line there (YAML 1.2.2, 5.1). Of those that JSON escapes itself, nothing is
+// said.
 func unprintable(r rune) bool {
 	return r >= 0x7f && r < 0xa0 || r == 0xfffe || r == 0xffff
 }

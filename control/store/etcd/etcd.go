@@ -88,9 +88,9 @@ func newStore(client *clientv3.Client, prefix string) *Store {
 	return &Store{client: client, prefix: prefix, leases: newLeases(client), done: make(chan struct{})}
 }
 
-// beHere makes reads skip consensus, and writes etcd's client. A cluster of one member, in this process,
-// has applied a write before it acknowledges it: what it has is the latest there
-// is, so that its local reads are linearizable too.
+// beHere makes reads skip consensus, and writes etcd's client. A cluster of one
+// member, in this process, has applied a write before it acknowledges it: what it has
+// is the latest there is, so that its local reads are linearizable too.
 func (s *Store) beHere(server pb.KVServer, kv mvcc.WatchableKV) {
 	s.reading, s.here = []clientv3.OpOption{clientv3.WithSerializable()}, &here{kv: kv, server: server}
 }
