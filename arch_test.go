@@ -87,6 +87,7 @@ var fences = []fence{
 	{"k8s.io/dynamic-resource-allocation", []string{"control/scheduler/device", "control/scheduler/plugin/devices", "control/controller/devicetaint", "kinds/resource"}, "which devices fit is asked in one plugin, over one set of books; whether a selector compiles where claims are judged; whose taints are not tolerated where pods are evicted", false},
 	{"k8s.io/kube-scheduler", []string{"control/scheduler/profile", "control/scheduler/extender"}, "the form of configurations and of questions to extenders; decisions know neither", false},
 	{"k8s.io/kubelet", []string{"node/agent", "node/volume", "node/device", "cmd/sampan"}, "what a node's plugins speak, and the form of its configuration", true},
+	{"k8s.io/metrics", []string{"control/apiserver/metricsapi"}, "the form of what nodes and pods use; its clients are never linked", false},
 	{"k8s.io/kubernetes", []string{"test/conformance"}, "never: upstream's tests alone", false},
 	{"github.com/spf13/cobra", []string{"cli", "cmd"}, "flags are read in one place", false},
 }

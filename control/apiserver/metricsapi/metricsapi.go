@@ -9,7 +9,6 @@ package metricsapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,12 +25,13 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"github.com/sampan-dev/sampan/internal/target"
 )
 
 // GroupVersion is what is served.
-var GroupVersion = schema.GroupVersion{Group: "metrics.k8s.io", Version: "v1beta1"}
+var GroupVersion = v1beta1.SchemeGroupVersion
 
 const root = "/apis/metrics.k8s.io/v1beta1"
 
@@ -78,7 +78,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if rest == "" {
-		writeJSON(w, resources())
+		a.write(w, r, resources())
 		return
 	}
 	at, ok := parse(rest)
@@ -96,11 +96,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.cfg.Fail(w, r, err)
 		return
 	}
-	if wantsTable(r) {
-		writeJSON(w, tableOf(answer))
-		return
-	}
-	writeJSON(w, answer)
+	a.write(w, r, answer)
 }
 
 // parse reads "nodes[/name]", "pods" and "namespaces/ns/pods[/name]".
@@ -125,7 +121,7 @@ func parse(rest string) (place, bool) {
 }
 
 // answer makes the object or the list.
-func (a *API) answer(r *http.Request, at place) (any, error) {
+func (a *API) answer(r *http.Request, at place) (runtime.Object, error) {
 	ctx := r.Context()
 	if at.name != "" {
 		return a.one(ctx, at)
@@ -148,7 +144,7 @@ func (a *API) answer(r *http.Request, at place) (any, error) {
 	return a.pods(ctx, pods)
 }
 
-func (a *API) one(ctx context.Context, at place) (any, error) {
+func (a *API) one(ctx context.Context, at place) (runtime.Object, error) {
 	obj, err := a.cfg.Objects.Get(ctx, target.Of(corev1.SchemeGroupVersion.WithResource(at.resource), at.namespace).Object(at.name), metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("read %s %q: %w", at.resource, at.name, err)
@@ -177,12 +173,12 @@ func (a *API) one(ctx context.Context, at place) (any, error) {
 	return nil, apierrors.NewNotFound(schema.GroupResource{Group: GroupVersion.Group, Resource: "podmetrics"}, at.namespace+"/"+at.name)
 }
 
-func (a *API) nodes(ctx context.Context, nodes []*corev1.Node) (*NodeMetricsList, error) {
+func (a *API) nodes(ctx context.Context, nodes []*corev1.Node) (*v1beta1.NodeMetricsList, error) {
 	all, err := a.sampler.samples(ctx)
 	if err != nil {
 		return nil, err
 	}
-	list := &NodeMetricsList{TypeMeta: kind("NodeMetricsList"), Items: []NodeMetrics{}}
+	list := &v1beta1.NodeMetricsList{TypeMeta: kind("NodeMetricsList"), Items: []v1beta1.NodeMetrics{}}
 	for _, n := range nodes {
 		pair, ok := all[n.Name]
 		if !ok {
@@ -192,18 +188,18 @@ func (a *API) nodes(ctx context.Context, nodes []*corev1.Node) (*NodeMetricsList
 		if !ok {
 			continue
 		}
-		list.Items = append(list.Items, NodeMetrics{TypeMeta: kind("NodeMetrics"), ObjectMeta: about("", n.Name, n.Labels),
+		list.Items = append(list.Items, v1beta1.NodeMetrics{TypeMeta: kind("NodeMetrics"), ObjectMeta: about("", n.Name, n.Labels),
 			Timestamp: metav1.NewTime(u.at), Window: metav1.Duration{Duration: u.window}, Usage: u.list()})
 	}
 	return list, nil
 }
 
-func (a *API) pods(ctx context.Context, pods []*corev1.Pod) (*PodMetricsList, error) {
+func (a *API) pods(ctx context.Context, pods []*corev1.Pod) (*v1beta1.PodMetricsList, error) {
 	all, err := a.sampler.samples(ctx)
 	if err != nil {
 		return nil, err
 	}
-	list := &PodMetricsList{TypeMeta: kind("PodMetricsList"), Items: []PodMetrics{}}
+	list := &v1beta1.PodMetricsList{TypeMeta: kind("PodMetricsList"), Items: []v1beta1.PodMetrics{}}
 	for _, p := range pods {
 		pair, ok := all[p.Spec.NodeName]
 		if !ok {
@@ -217,22 +213,22 @@ func (a *API) pods(ctx context.Context, pods []*corev1.Pod) (*PodMetricsList, er
 }
 
 // podMetrics sums a pod up; false as long as one of its containers is unknown.
-func podMetrics(p *corev1.Pod, pair pair) (PodMetrics, bool) {
+func podMetrics(p *corev1.Pod, pair pair) (v1beta1.PodMetrics, bool) {
 	key := podKey{p.Namespace, p.Name}
 	now := pair.now.pods[key]
 	if len(now) == 0 {
-		return PodMetrics{}, false
+		return v1beta1.PodMetrics{}, false
 	}
-	m := PodMetrics{TypeMeta: kind("PodMetrics"), ObjectMeta: about(p.Namespace, p.Name, p.Labels)}
+	m := v1beta1.PodMetrics{TypeMeta: kind("PodMetrics"), ObjectMeta: about(p.Namespace, p.Name, p.Labels)}
 	for _, name := range order(p, now) {
 		u, ok := rate(pair.before.pods[key][name], now[name])
 		if !ok {
-			return PodMetrics{}, false
+			return v1beta1.PodMetrics{}, false
 		}
 		if m.Timestamp.IsZero() || u.at.Before(m.Timestamp.Time) { // the oldest counts
 			m.Timestamp, m.Window = metav1.NewTime(u.at), metav1.Duration{Duration: u.window}
 		}
-		m.Containers = append(m.Containers, ContainerMetrics{Name: name, Usage: u.list()})
+		m.Containers = append(m.Containers, v1beta1.ContainerMetrics{Name: name, Usage: u.list()})
 	}
 	return m, true
 }
@@ -279,11 +275,6 @@ func listed[T metav1.Object](ctx context.Context, objects Reader, resource, name
 		return nil, fmt.Errorf("read the list of %s: %w", resource, err)
 	}
 	return all, nil
-}
-
-func writeJSON(w http.ResponseWriter, obj any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(obj) // the client has gone: nobody to tell
 }
 
 func about(namespace, name string, labels map[string]string) metav1.ObjectMeta {

@@ -21,6 +21,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"k8s.io/metrics/pkg/apis/metrics/v1beta1"
+
 	"github.com/sampan-dev/sampan/internal/target"
 )
 
@@ -119,14 +121,14 @@ func TestUse(t *testing.T) {
 		if c.asked.Load() != 0 {
 			t.Error("nodes were asked for nobody")
 		}
-		nodes := NodeMetricsList{}
+		nodes := v1beta1.NodeMetricsList{}
 		get(t, a, root+"/nodes", &nodes)
 		if len(nodes.Items) != 1 || nodes.Items[0].Usage.Cpu().String() != "2" || nodes.Items[0].Usage.Memory().String() != "1Mi" || nodes.Items[0].Window.Duration != glance {
 			t.Errorf("nodes %+v", nodes.Items)
 		}
 		// From now on there is a rhythm.
 		time.Sleep(2 * every)
-		pods := PodMetricsList{}
+		pods := v1beta1.PodMetricsList{}
 		get(t, a, root+"/pods?labelSelector=app%3Dweb", &pods)
 		if len(pods.Items) != 1 || pods.Items[0].Name != "a" || pods.Items[0].Window.Duration != every || len(pods.Items[0].Containers) != 2 {
 			t.Fatalf("pods %+v", pods.Items)
@@ -134,7 +136,7 @@ func TestUse(t *testing.T) {
 		if u := pods.Items[0].Containers; u[0].Name != "web" || u[0].Usage.Cpu().MilliValue() != 500 || u[1].Usage.Cpu().MilliValue() != 100 || u[1].Usage.Memory().Value() != 1024 {
 			t.Errorf("containers %+v", u)
 		}
-		one := PodMetrics{}
+		one := v1beta1.PodMetrics{}
 		if code := get(t, a, root+"/namespaces/default/pods/a", &one); code != 200 || one.Name != "a" || one.Kind != "PodMetrics" {
 			t.Errorf("%d %+v", code, one)
 		}
