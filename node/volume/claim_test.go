@@ -200,7 +200,7 @@ func TestVolumesThatCantBeMounted(t *testing.T) {
 		want    string
 	}{
 		"nowhere": {localSource("/no/such/place"), nil, `MountVolume.NewMounter initialization failed for volume "pv-nowhere" : path "/no/such/place" does not exist`},
-		"file":    {localSource(file), nil, "is not a directory"},
+		"file":    {localSource(file), nil, "is neither a directory nor a block device"},
 		"option":  {localSource(t.TempDir()), []string{"discard"}, `MountVolume.SetUp failed for volume "pv-option" : mount option "discard" is not supported`},
 		"host":    {hostSource(t.TempDir()), []string{"ro"}, `MountVolume.MountOptionSupport check failed for volume "pv-host" : mount options are not supported for this volume type`},
 		"csi":     {corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "d.example"}}, nil, "driver name d.example not found in the list of registered CSI drivers"},

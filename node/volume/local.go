@@ -24,13 +24,11 @@ type localMount struct {
 	readOnly bool
 }
 
-// local mounts a directory of this node below the pod's own, and gives its files
-// to the pod's fsGroup first, unless another pod uses them.
+// local mounts a directory of this node, or the file system of a block device,
+// below the pod's own directory, and gives its files to the pod's fsGroup first,
+// unless another pod uses them.
 func (v *Volumes) local(ctx context.Context, pod *corev1.Pod, pv *corev1.PersistentVolume, l localMount) (string, error) {
-	attr, err := attributes(l)
-	if err != nil {
-		return "", err
-	}
+	attr, rest := attributes(l)
 	dir := v.volumeDir(pod, localPlugin, pv.Name)
 	if yes, err := isMount(dir); err == nil && yes {
 		return dir, nil // by an earlier agent, or before another volume failed
@@ -43,16 +41,38 @@ func (v *Volumes) local(ctx context.Context, pod *corev1.Pod, pv *corev1.Persist
 	if err := v.provide(pv); err != nil {
 		return "", err
 	}
-	source, err := openLocal(l.path)
+	source, isDisk, err := openLocal(l.path)
 	if err != nil {
 		return "", &stepError{step: initialize, volume: pv.Name, err: err}
 	}
-	defer source.Close()
+	defer func() { source.Close() }()
+	switch {
+	case isDisk:
+		mounted, err := v.disk(ctx, pv, l, rest)
+		if err != nil {
+			return "", &stepError{step: mountDevice, volume: pv.Name, err: err}
+		}
+		source.Close()
+		source = mounted
+	case len(rest) > 0:
+		return "", fmt.Errorf("mount option %q is not supported for a directory", rest[0])
+	}
 	if err := v.own(ctx, pod, pv, source, l.readOnly); err != nil {
 		return "", err
 	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return "", fmt.Errorf("create mount point: %w", err)
+	}
+	if isDisk {
+		if attr != (unix.MountAttr{}) {
+			if err := unix.MountSetattr(int(source.Fd()), "", unix.AT_EMPTY_PATH, &attr); err != nil {
+				return "", fmt.Errorf("set options of the mount of %q: %w", l.path, err)
+			}
+		}
+		if err := unix.MoveMount(int(source.Fd()), "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return "", fmt.Errorf("mount %q: %w", l.path, err)
+		}
+		return dir, nil
 	}
 	if err := unix.Mount(fdPath(source), dir, "", unix.MS_BIND, ""); err != nil {
 		return "", fmt.Errorf("mount %q: %w", l.path, err)
@@ -69,39 +89,40 @@ func (v *Volumes) local(ctx context.Context, pod *corev1.Pod, pv *corev1.Persist
 
 func fdPath(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
 
-// openLocal holds a volume's directory: what it is then stays what is mounted.
-func openLocal(path string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join("/", path), unix.O_PATH|unix.O_CLOEXEC, 0)
+// openLocal holds a volume's directory, or says that it is a disk: what it is then
+// stays what is mounted.
+func openLocal(path string) (f *os.File, isDisk bool, err error) {
+	f, err = os.OpenFile(filepath.Join("/", path), unix.O_PATH|unix.O_CLOEXEC, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("path %q does not exist", path)
+		return nil, false, fmt.Errorf("path %q does not exist", path)
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	info, err := f.Stat()
 	switch {
 	case err != nil:
 	case info.IsDir():
-		return f, nil
-	case info.Mode()&fs.ModeDevice != 0 && info.Mode()&fs.ModeCharDevice == 0:
-		err = fmt.Errorf("path %q is a block device: local volumes of this node are directories", path)
+		return f, false, nil
+	case fits(info.Mode(), corev1.HostPathBlockDev):
+		return f, true, nil
 	default:
-		err = fmt.Errorf("path %q is not a directory: only directories are supported", path)
+		err = fmt.Errorf("path %q is neither a directory nor a block device: only directory and block device are supported", path)
 	}
 	f.Close()
-	return nil, err
+	return nil, false, err
 }
 
-// attributes are a bind mount's, by the names that mount(8) gives them.
-func attributes(l localMount) (unix.MountAttr, error) {
-	var a unix.MountAttr
+// attributes are a mount's, by the names that mount(8) gives them; the rest are
+// options of the file system.
+func attributes(l localMount) (a unix.MountAttr, rest []string) {
 	options := l.options
 	if l.readOnly {
 		options = append([]string{"ro"}, options...)
 	}
 	for _, o := range options {
 		switch o {
-		case "", "defaults", "bind", "rw", "auto", "noauto", "_netdev", "nofail": // what is so anyway; rw never undoes ro
+		case "", "defaults", "bind", "rw", "suid", "dev", "exec", "async", "auto", "noauto", "_netdev", "nofail": // what is so anyway; rw never undoes ro
 		case "ro":
 			a.Attr_set |= unix.MOUNT_ATTR_RDONLY
 		case "nosuid":
@@ -121,10 +142,10 @@ func attributes(l localMount) (unix.MountAttr, error) {
 		case "strictatime":
 			a.Attr_set, a.Attr_clr = a.Attr_set&^unix.MOUNT_ATTR__ATIME|unix.MOUNT_ATTR_STRICTATIME, unix.MOUNT_ATTR__ATIME
 		default:
-			return a, fmt.Errorf("mount option %q is not supported for a directory", o)
+			rest = append(rest, o)
 		}
 	}
-	return a, nil
+	return a, rest
 }
 
 // alreadyMounted is the reason of upstream's event about a volume with two groups.

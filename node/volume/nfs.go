@@ -121,6 +121,8 @@ func (e export) parse(address netip.Addr) (flags uintptr, data, versions []strin
 
 // slow are the mounts under way that may take long, by mount point.
 type slow struct {
+	// late is what somebody is told who has waited long enough.
+	late   string
 	mu     sync.Mutex
 	points map[string]*attempt
 }
@@ -154,7 +156,7 @@ func (s *slow) do(ctx context.Context, point string, mount func() error) error {
 	case <-a.done:
 		return a.err
 	case <-ctx.Done():
-		return fmt.Errorf("the server does not answer, and the mount goes on: %w", context.Cause(ctx))
+		return fmt.Errorf("%s: %w", s.late, context.Cause(ctx))
 	}
 }
 

@@ -71,6 +71,7 @@ type Volumes struct {
 	tokens *tokenCache
 	lasts  lasting
 	slow   slow
+	disks  slow
 	turns  turns
 	open   devices
 }
@@ -86,7 +87,9 @@ func New(cfg Config) *Volumes {
 	if cfg.Tell == nil {
 		cfg.Tell = func(*corev1.Pod, string, string) {}
 	}
-	return &Volumes{cfg: cfg, tokens: newTokenCache(cfg.Tokens)}
+	v := &Volumes{cfg: cfg, tokens: newTokenCache(cfg.Tokens)}
+	v.slow.late, v.disks.late = "the server does not answer, and the mount goes on", "the disk is being formatted or checked, which goes on"
+	return v
 }
 
 // Set is the outcome of Prepare.
@@ -158,6 +161,7 @@ func (v *Volumes) Prepare(ctx context.Context, pod *corev1.Pod, facts downward.F
 // Steps of a mount, and of the mapping of a device, that can fail: upstream's names.
 const (
 	setUp       = "MountVolume.SetUp failed"
+	mountDevice = "MountVolume.MountDevice failed"
 	initialize  = "MountVolume.NewMounter initialization failed"
 	optionable  = "MountVolume.MountOptionSupport check failed"
 	reachable   = "MountVolume.NodeAffinity check failed"
