@@ -55,16 +55,24 @@ func checkRuntimes(all map[string]string) error {
 	return nil
 }
 
+// usualHandler is what containerd and CRI-O call the runtime that they have from the
+// start, and so what most RuntimeClasses name. It is the engine's own, unless another
+// program is configured under that name.
+const usualHandler = "runc"
+
 func (e *Engine) knownHandler(name string) bool {
 	_, foreign := e.cfg.Runtimes[name]
-	return foreign || name == "" || name == Name
+	return foreign || name == "" || name == Name || name == usualHandler
 }
 
-// handlers are all that a sandbox may name. The engine's own comes twice: it is
-// what no name means.
+// handlers are all that a sandbox may name. The engine's own comes under each of
+// its names: none, what it is called, and what everybody calls it.
 func (e *Engine) handlers() []*rt.RuntimeHandler {
 	own := &rt.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true, UserNamespaces: true}
 	out := []*rt.RuntimeHandler{{Name: "", Features: own}, {Name: Name, Features: own}}
+	if _, foreign := e.cfg.Runtimes[usualHandler]; !foreign {
+		out = append(out, &rt.RuntimeHandler{Name: usualHandler, Features: own})
+	}
 	for _, name := range slices.Sorted(maps.Keys(e.cfg.Runtimes)) {
 		if name != "" && name != Name {
 			out = append(out, &rt.RuntimeHandler{Name: name, Features: e.foreign.of(e.cfg.Runtimes[name])})

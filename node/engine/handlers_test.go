@@ -114,3 +114,40 @@ func TestCDI(t *testing.T) {
 		}
 	}
 }
+
+// A pod of a RuntimeClass that names runc, as most of the world's do, is run by the
+// engine itself, unless another program is configured under that name.
+func TestUsualHandler(t *testing.T) {
+	own := &Engine{}
+	foreign := &Engine{cfg: Config{Runtimes: map[string]string{usualHandler: "/nothing"}}}
+	for _, c := range []struct {
+		engine *Engine
+		userNS bool
+	}{{own, true}, {foreign, false}} {
+		box := &rt.PodSandboxConfig{Linux: &rt.LinuxPodSandboxConfig{SecurityContext: &rt.LinuxSandboxSecurityContext{NamespaceOptions: &rt.NamespaceOption{
+			UsernsOptions: &rt.UserNamespace{Mode: rt.NamespaceMode_POD, Uids: []*rt.IDMapping{{HostId: 1 << 16, Length: 1 << 16}}, Gids: []*rt.IDMapping{{HostId: 1 << 16, Length: 1 << 16}}}}}}}
+		err := c.engine.checkHandler(&rt.RunPodSandboxRequest{RuntimeHandler: usualHandler, Config: box})
+		if (err == nil) != c.userNS {
+			t.Errorf("a sandbox with users of its own: %v", err)
+		}
+		var found []*rt.RuntimeHandler
+		for _, h := range c.engine.handlers() {
+			if h.Name == usualHandler {
+				found = append(found, h)
+			}
+		}
+		if len(found) != 1 || found[0].Features.UserNamespaces != c.userNS {
+			t.Errorf("handlers: %v", found)
+		}
+	}
+	n := newNode(t)
+	delete(n.engine.cfg.Runtimes, usualHandler)
+	box := &rt.PodSandboxConfig{Metadata: &rt.PodSandboxMetadata{Name: "p", Namespace: "test", Uid: "u"}, Hostname: "pod", LogDirectory: filepath.Join(n.dir, "logs")}
+	made, err := n.engine.RunPodSandbox(t.Context(), &rt.RunPodSandboxRequest{Config: box, RuntimeHandler: usualHandler})
+	n.must(err)
+	got, err := n.engine.PodSandboxStatus(t.Context(), &rt.PodSandboxStatusRequest{PodSandboxId: made.PodSandboxId})
+	n.must(err)
+	if got.Status.RuntimeHandler != usualHandler {
+		t.Errorf("the sandbox's handler is %q", got.Status.RuntimeHandler)
+	}
+}
