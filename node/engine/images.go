@@ -87,7 +87,7 @@ func (e *Engine) ImageFsInfo(context.Context, *rt.ImageFsInfoRequest) (*rt.Image
 
 func imageOf(img image.Image) *rt.Image {
 	out := &rt.Image{Id: img.ID, RepoTags: slices.Clone(img.Tags), RepoDigests: slices.Clone(img.Digests),
-		Size: uint64(max(img.Size, 1)), Spec: &rt.ImageSpec{Image: img.ID}}
+		Size: uint64(max(img.Size, 1)), Spec: &rt.ImageSpec{Image: img.ID}, Pinned: img.Pinned}
 	user, _, _ := strings.Cut(img.Config.Config.User, ":")
 	if uid, err := strconv.ParseUint(user, 10, 31); err == nil {
 		out.Uid = &rt.Int64Value{Value: int64(uid)}

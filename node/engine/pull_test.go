@@ -90,3 +90,19 @@ func TestPull(t *testing.T) {
 		t.Errorf("the container's image is %q, want a digest reference", got)
 	}
 }
+
+// What the node's owner has pinned is told to whoever collects garbage.
+func TestPinnedImage(t *testing.T) {
+	n := newNode(t)
+	spec := &rt.ImageSpec{Image: examImage}
+	for _, pinned := range []bool{true, false} {
+		n.must(n.images.Keep(examImage, pinned))
+		one, err := n.engine.ImageStatus(t.Context(), &rt.ImageStatusRequest{Image: spec})
+		n.must(err)
+		all, err := n.engine.ListImages(t.Context(), &rt.ListImagesRequest{})
+		n.must(err)
+		if one.Image.Pinned != pinned || len(all.Images) != 1 || all.Images[0].Pinned != pinned {
+			t.Errorf("pinned %v: %v, %v", pinned, one, all)
+		}
+	}
+}

@@ -27,6 +27,8 @@ type Image struct {
 	// Tags are the normalised references with a tag; Digests those with one.
 	Tags    []string
 	Digests []string
+	// Pinned: somebody has asked that it stays, though nobody uses it (Keep).
+	Pinned bool `json:",omitempty"`
 	// Size is the bytes of config and compressed layers.
 	Size    int64
 	Created time.Time
@@ -94,7 +96,7 @@ func (s *Store) exactly(index ocispec.Index, img Image, full string) (Image, err
 			return img, err
 		}
 		exact, err := s.describe(chosen)
-		exact.Tags, exact.Digests = img.Tags, img.Digests
+		exact.Tags, exact.Digests, exact.Pinned = img.Tags, img.Digests, img.Pinned
 		return exact, err
 	}
 	return img, nil
@@ -220,6 +222,7 @@ func (s *Store) targetIn(index ocispec.Index, ref string) (digest.Digest, error)
 
 // addReference records what one entry of the index calls the image.
 func (img *Image) addReference(entry ocispec.Descriptor) {
+	img.Pinned = img.Pinned || entry.Annotations[pinnedAnnotation] != ""
 	ref := entry.Annotations[refAnnotation]
 	if ref == "" {
 		return
@@ -333,8 +336,12 @@ func (s *Store) point(index *ocispec.Index, ref string, manifest digest.Digest, 
 	entry.Annotations = map[string]string{refAnnotation: ref}
 	maps.Copy(entry.Annotations, notes)
 	index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool {
-		// A name replaces the entry without one.
-		return d.Annotations[refAnnotation] == ref || d.Digest == manifest && d.Annotations[refAnnotation] == ""
+		// A name replaces the entry without one. It stays pinned, whatever it means now.
+		replaced := d.Annotations[refAnnotation] == ref || d.Digest == manifest && d.Annotations[refAnnotation] == ""
+		if replaced && d.Annotations[pinnedAnnotation] != "" {
+			entry.Annotations[pinnedAnnotation] = d.Annotations[pinnedAnnotation]
+		}
+		return replaced
 	})
 	index.Manifests = append(index.Manifests, entry)
 	return nil

@@ -208,7 +208,7 @@ func (s *Store) Prune(all bool) (Pruned, error) {
 		return done, fmt.Errorf("prune images: %w", err)
 	}
 	for _, img := range images {
-		if used[img.Manifest] || !all && len(img.Tags)+len(img.Digests) > 0 {
+		if img.Pinned || used[img.Manifest] || !all && len(img.Tags)+len(img.Digests) > 0 {
 			continue
 		}
 		err := s.Remove(img.ID)
