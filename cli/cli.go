@@ -123,7 +123,7 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	root.AddCommand(
 		upCommand(p, s), joinCommand(p, s), tokenCommand(s), downCommand(p, s), kubectlCommand(p, s), whyCommand(s), traceCommand(s),
 		buildCommand(p, s), imagesCommand(s), pullCommand(s), pushCommand(s), tagCommand(s), rmiCommand(s),
-		saveCommand(s), loadCommand(s), inspectCommand(s), historyCommand(s), pruneCommand(s), loginCommand(), logoutCommand(), ociCommand(p), ociInstallCommand(p), secretsCommand(s), versionCommand(p),
+		saveCommand(s), loadCommand(s), inspectCommand(s), historyCommand(s), pinCommand(s), pruneCommand(s), loginCommand(), logoutCommand(), ociCommand(p), ociInstallCommand(p), secretsCommand(s), versionCommand(p),
 	)
 	return root
 }

@@ -82,21 +82,44 @@ func tagCommand(s *Settings) *cobra.Command {
 }
 
 func rmiCommand(s *Settings) *cobra.Command {
-	return &cobra.Command{
+	force := false
+	cmd := &cobra.Command{
 		Use: "rmi IMAGE...", Short: "Remove images", Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			store, err := s.images()
 			if err != nil {
 				return err
 			}
-			for _, ref := range args {
-				if err := store.Remove(ref); err != nil {
-					return err
+			return each(args, func(ref string) error {
+				img, err := store.Get(ref)
+				if err == nil && img.Pinned && !force {
+					return fmt.Errorf("%s is pinned: sampan pin --undo %s lets it go, or rmi -f", ref, ref)
 				}
-			}
-			return nil
+				return store.Remove(ref)
+			})
 		},
 	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "also images that are pinned")
+	return cmd
+}
+
+func pinCommand(s *Settings) *cobra.Command {
+	undo := false
+	cmd := &cobra.Command{
+		Use: "pin IMAGE...", Short: "Keep images though nobody uses them", Args: cobra.MinimumNArgs(1),
+		Long: `Keep images though nobody uses them: neither the node, when its disk is nearly full,
+nor prune removes them. A name that is pinned stays so when it comes to mean another
+image; an ID pins every name of the image. sampan images -f pinned=true lists them.`,
+		RunE: func(_ *cobra.Command, args []string) error {
+			store, err := s.images()
+			if err != nil {
+				return err
+			}
+			return each(args, func(ref string) error { return store.Keep(ref, !undo) })
+		},
+	}
+	cmd.Flags().BoolVar(&undo, "undo", false, "let them go again, under all their names")
+	return cmd
 }
 
 func saveCommand(s *Settings) *cobra.Command {

@@ -50,7 +50,7 @@ func imagesCommand(s *Settings) *cobra.Command {
 	flags.BoolVarP(&show.quiet, "quiet", "q", false, "IDs only")
 	flags.BoolVar(&show.whole, "no-trunc", false, "IDs in full")
 	flags.BoolVar(&show.digests, "digests", false, "digests of manifests, too")
-	flags.StringArrayVarP(&show.filters, "filter", "f", nil, "reference=PATTERN, dangling=true|false or label=NAME[=VALUE]")
+	flags.StringArrayVarP(&show.filters, "filter", "f", nil, "reference=PATTERN, dangling=true|false, pinned=true|false or label=NAME[=VALUE]")
 	flags.StringVar(&show.format, "format", "table", "table, json, or a template such as {{.Repository}}:{{.Tag}} {{.Size}}")
 	flags.StringVarP(&show.output, "output", "o", "", "json, for machines: all that is known of them")
 	return cmd
@@ -171,11 +171,17 @@ func imageFilters(texts []string) (func(image.Image) bool, error) {
 
 func imageFilter(name, value string) (func(image.Image) bool, error) {
 	switch name {
-	case "dangling":
+	case "dangling", "pinned":
 		if value != "true" && value != "false" {
 			return nil, errors.New("want true or false")
 		}
-		return func(img image.Image) bool { return (len(img.Tags) == 0) == (value == "true") }, nil
+		return func(img image.Image) bool {
+			is := img.Pinned
+			if name == "dangling" {
+				is = len(img.Tags) == 0
+			}
+			return is == (value == "true")
+		}, nil
 	case "label":
 		key, want, exact := strings.Cut(value, "=")
 		return func(img image.Image) bool {
@@ -190,7 +196,7 @@ func imageFilter(name, value string) (func(image.Image) bool, error) {
 			return slices.ContainsFunc(img.Tags, func(tag string) bool { return called(tag, value) })
 		}, nil
 	}
-	return nil, errors.New("want reference, dangling or label")
+	return nil, errors.New("want reference, dangling, pinned or label")
 }
 
 // called says whether a name fits a pattern: with or without its tag, and from its

@@ -15,7 +15,7 @@ func someImages() []image.Image {
 	return []image.Image{
 		{ID: "sha256:" + "aaaaaaaaaaaabbbb", Tags: []string{"docker.io/library/app:1", "docker.io/library/app:2"}, Size: 1000, Manifest: digest.Digest("sha256:mm")},
 		{ID: "sha256:" + "cccccccccccc", Tags: []string{"registry.test:5000/team/web:v1"}, Config: ocispec.Image{Config: ocispec.ImageConfig{Labels: map[string]string{"tier": "front"}}}},
-		{ID: "sha256:" + "dddddddddddd"},
+		{ID: "sha256:" + "dddddddddddd", Pinned: true},
 	}
 }
 
@@ -30,6 +30,7 @@ func TestImagesShown(t *testing.T) {
 		{imagesFormat{format: "table", digests: true, filters: []string{"reference=app:1"}}, "REPOSITORY              TAG   DIGEST      IMAGE ID       AGE   SIZE\n" +
 			"docker.io/library/app   1     sha256:mm   aaaaaaaaaaaa   -     1.0 kB\ndocker.io/library/app   2     sha256:mm   aaaaaaaaaaaa   -     1.0 kB\n"},
 		{imagesFormat{quiet: true, format: "table", filters: []string{"dangling=true"}}, "dddddddddddd\n"},
+		{imagesFormat{quiet: true, format: "table", filters: []string{"pinned=true"}}, "dddddddddddd\n"},
 		{imagesFormat{quiet: true, format: "table", filters: []string{"label=tier=front", "dangling=false"}}, "cccccccccccc\n"},
 		{imagesFormat{quiet: true, format: "table", filters: []string{"reference=team/*", "reference=nothing"}}, "cccccccccccc\n"},
 		{imagesFormat{quiet: true, format: "table", filters: []string{"reference=pp"}}, ""},
