@@ -156,6 +156,7 @@ func (a *API) one(ctx context.Context, at place) (runtime.Object, error) {
 			return nil, err
 		}
 		if len(list.Items) > 0 {
+			list.Items[0].TypeMeta = kind("NodeMetrics")
 			return &list.Items[0], nil
 		}
 	case *corev1.Pod:
@@ -164,6 +165,7 @@ func (a *API) one(ctx context.Context, at place) (runtime.Object, error) {
 			return nil, err
 		}
 		if len(list.Items) > 0 {
+			list.Items[0].TypeMeta = kind("PodMetrics")
 			return &list.Items[0], nil
 		}
 	}
@@ -188,7 +190,7 @@ func (a *API) nodes(ctx context.Context, nodes []*corev1.Node) (*v1beta1.NodeMet
 		if !ok {
 			continue
 		}
-		list.Items = append(list.Items, v1beta1.NodeMetrics{TypeMeta: kind("NodeMetrics"), ObjectMeta: about("", n.Name, n.Labels),
+		list.Items = append(list.Items, v1beta1.NodeMetrics{ObjectMeta: about("", n.Name, n.Labels),
 			Timestamp: metav1.NewTime(u.at), Window: metav1.Duration{Duration: u.window}, Usage: u.list()})
 	}
 	return list, nil
@@ -219,7 +221,7 @@ func podMetrics(p *corev1.Pod, pair pair) (v1beta1.PodMetrics, bool) {
 	if len(now) == 0 {
 		return v1beta1.PodMetrics{}, false
 	}
-	m := v1beta1.PodMetrics{TypeMeta: kind("PodMetrics"), ObjectMeta: about(p.Namespace, p.Name, p.Labels)}
+	m := v1beta1.PodMetrics{ObjectMeta: about(p.Namespace, p.Name, p.Labels)}
 	for _, name := range order(p, now) {
 		u, ok := rate(pair.before.pods[key][name], now[name])
 		if !ok {
