@@ -6,11 +6,13 @@
 // by how much is made in a second: sampan spent a third of its processor time on it
 // while it took writes. When much has been made for a while the heap may grow by a
 // fixed room instead; when that is over it shrinks, and what is free goes back to the
-// kernel. Nothing ticks: the collector itself says when it has run, and one timer
-// waits for calm after business.
+// kernel. Whoever sets GOMEMLIMIT says how much memory there is to use: a busy heap
+// may then grow to most of that. Nothing ticks: the collector itself says when it has
+// run, and one timer waits for calm after business.
 package pace
 
 import (
+	"math"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -29,6 +31,9 @@ const (
 	// collections of a busy program. In between it is a part of the machine's memory.
 	least, widest = 64 << 20, 1 << 30
 	part          = 16
+	// eighths of a limit are what a busy program may fill: the rest is for what
+	// lies free between objects, and for what is made while a collection goes on.
+	eighths = 7
 	// brisk is how many bytes a busy program makes in a second, unless fewer are
 	// alive: collections would follow each other within a second then. To collect
 	// that much costs about a tenth of a core.
@@ -42,7 +47,15 @@ const (
 
 // Keep keeps pace until stop is called, which leaves the collector as it is.
 // The percentage belongs to the whole process: call Keep once.
-func Keep() (stop func()) { return keep(times{lasting, calm}, room(machine())) }
+func Keep() (stop func()) { return keep(times{lasting, calm}, space{room(machine()), limit()}) }
+
+// limit is GOMEMLIMIT in bytes, 0 for none.
+func limit() uint64 {
+	if set := debug.SetMemoryLimit(-1); set != math.MaxInt64 {
+		return uint64(set) //nolint:gosec // never negative
+	}
+	return 0
+}
 
 // keeper is told of each collection.
 type keeper struct {
@@ -56,9 +69,9 @@ type keeper struct {
 // times are lasting and calm, shorter in a test.
 type times struct{ lasting, calm time.Duration }
 
-func keep(t times, room uint64) (stop func()) {
+func keep(t times, space space) (stop func()) {
 	now := time.Now()
-	k := &keeper{pulse: pulse{times: t, room: room, last: now, began: now, made: heap().made}, percent: usual}
+	k := &keeper{pulse: pulse{times: t, space: space, last: now, began: now, made: heap().made}, percent: usual}
 	debug.SetGCPercent(usual)
 	k.rest = time.AfterFunc(t.calm, k.settle)
 	k.listen()
@@ -119,7 +132,7 @@ func (k *keeper) set(percent int) {
 // pulse is how much the program makes, as its collections show.
 type pulse struct {
 	times times
-	room  uint64
+	space space
 	last  time.Time // of the latest collection
 	began time.Time // of the present business
 	made  uint64    // in all, at the latest collection
@@ -134,7 +147,7 @@ func (p *pulse) felt(now time.Time, h size) (percent int, busy bool) {
 		p.began = now
 		return 0, false
 	}
-	percent = percentFor(h.live, p.room)
+	percent = percentFor(h.live, p.space.of(h))
 	if now.Sub(p.began) < p.times.lasting {
 		percent = min(percent, usual)
 	}
@@ -154,20 +167,41 @@ func percentFor(live, room uint64) int {
 	return int(min(most, max(frugal, room*100/live))) //nolint:gosec // at most 400
 }
 
+// space is what there is for a busy heap: the room that it may always grow by, and
+// the limit of all of the process's memory, 0 for none.
+type space struct{ room, limit uint64 }
+
+// of is by how much a heap may grow.
+func (s space) of(h size) uint64 {
+	allowed, used := s.limit/8*eighths, h.live+h.other
+	if allowed < used {
+		return s.room
+	}
+	return max(s.room, allowed-used)
+}
+
 // room is what a heap may grow by where there is so much memory.
 func room(memory uint64) uint64 { return min(max(memory/part, least), widest) }
 
-// size is how many bytes the latest collection left, and how many have been made
-// since the program began.
-type size struct{ live, made uint64 }
+// size is how many bytes the latest collection left, how many are used for other
+// things than objects, and how many objects' bytes have been made since the program
+// began.
+type size struct{ live, other, made uint64 }
 
-func heap() (h size) {
-	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+func heap() size {
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/total:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(sample)
-	for i, into := range []*uint64{&h.live, &h.made} {
-		if sample[i].Value.Kind() == metrics.KindUint64 {
-			*into = sample[i].Value.Uint64()
+	bytes := func(i int) uint64 {
+		if sample[i].Value.Kind() != metrics.KindUint64 {
+			return 0 // a later Go doesn't know it
 		}
+		return sample[i].Value.Uint64()
+	}
+	h := size{live: bytes(0), made: bytes(1), other: bytes(2)}
+	for i := 3; i < len(sample); i++ {
+		h.other -= min(h.other, bytes(i))
 	}
 	return h
 }

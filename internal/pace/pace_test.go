@@ -36,19 +36,23 @@ func TestPulse(t *testing.T) {
 	for _, c := range []struct {
 		what       string
 		live, rate uint64
+		limit      uint64
 		after      time.Duration
 		want       int
 	}{
-		{"at rest", 64 << 20, 1 << 20, forever, frugal},
-		{"probes and heartbeats", 128 << 20, 32 << 20, forever, frugal},
-		{"a small heap", 8 << 20, 32 << 20, forever, most},
-		{"writes", 128 << 20, 256 << 20, forever, most},
-		{"the same, not for long", 128 << 20, 256 << 20, lasting - time.Second, usual},
-		{"writes to a heap of some size", 364 << 20, 128 << 20, forever, 281},
-		{"writes to a large heap", 4 << 30, 256 << 20, forever, frugal},
+		{"at rest", 64 << 20, 1 << 20, 0, forever, frugal},
+		{"probes and heartbeats", 128 << 20, 32 << 20, 0, forever, frugal},
+		{"a small heap", 8 << 20, 32 << 20, 0, forever, most},
+		{"writes", 128 << 20, 256 << 20, 0, forever, most},
+		{"the same, not for long", 128 << 20, 256 << 20, 0, lasting - time.Second, usual},
+		{"writes to a heap of some size", 364 << 20, 128 << 20, 0, forever, 281},
+		{"writes to a large heap", 4 << 30, 256 << 20, 0, forever, frugal},
+		{"writes below a limit", 1 << 30, 256 << 20, 4 << 30, forever, 200},
+		{"writes near a limit", 3 << 30, 256 << 20, 4 << 30, forever, frugal},
+		{"at rest below a limit", 1 << 30, 1 << 20, 4 << 30, forever, frugal},
 	} {
-		now, collected, h := time.Unix(0, 0), uint64(0), size{live: c.live}
-		p := pulse{times: times{lasting, calm}, room: widest, last: now, began: now}
+		now, collected, h := time.Unix(0, 0), uint64(0), size{live: c.live, other: 512 << 20}
+		p := pulse{times: times{lasting, calm}, space: space{widest, c.limit}, last: now, began: now}
 		percent, settled, rest := usual, 0, now.Add(calm)
 		for end := now.Add(c.after); now.Before(end); now = now.Add(10 * time.Millisecond) {
 			h.made += c.rate / 100
@@ -69,6 +73,25 @@ func TestPulse(t *testing.T) {
 		if percent != c.want || settled > 0 && c.want != frugal {
 			t.Errorf("%s: %d %%, want %d; settled %d times", c.what, percent, c.want, settled)
 		}
+	}
+}
+
+// A limit is room that somebody has given, less what is used already.
+func TestSpace(t *testing.T) {
+	for _, c := range []struct {
+		limit, live, other, want uint64
+	}{
+		{0, 1 << 30, 0, 1 << 20},
+		{8 << 30, 2 << 30, 1 << 30, 4 << 30},
+		{8 << 30, 7 << 30, 0, 1 << 20},
+		{8 << 30, 9 << 30, 0, 1 << 20},
+	} {
+		if got := (space{1 << 20, c.limit}).of(size{live: c.live, other: c.other}); got != c.want {
+			t.Errorf("of %d: %d, want %d", c.limit, got, c.want)
+		}
+	}
+	if h := heap(); h.other == 0 || h.made == 0 {
+		t.Errorf("this program: %+v", h)
 	}
 }
 
@@ -112,7 +135,7 @@ func TestAllowed(t *testing.T) {
 func TestBusyThenCalm(t *testing.T) {
 	before := debug.SetGCPercent(usual)
 	defer debug.SetGCPercent(before)
-	stop := keep(times{lasting: 50 * time.Millisecond, calm: 50 * time.Millisecond}, least)
+	stop := keep(times{lasting: 50 * time.Millisecond, calm: 50 * time.Millisecond}, space{room: least})
 	defer stop()
 	if got := percent(); got != usual {
 		t.Fatalf("the collector starts at %d %%, want %d", got, usual)
