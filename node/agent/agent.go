@@ -82,7 +82,10 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	counts, engine := tally.New(cfg.NodeName), cfg.Engine
+	counts, engine := cfg.Counts, cfg.Engine
+	if counts == nil {
+		counts = tally.New(cfg.NodeName)
+	}
 	cfg.Engine = cri.Observe(engine, counts.Operation)
 	a := &Agent{cfg: cfg, tally: counts, engine: engine, machines: map[types.UID]*machine{}, inbox: newInbox(), statics: newStatics(), made: made{look: make(chan struct{}, 1), told: map[string]string{}}, probed: server.NewProbes(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
 	a.setRuntime("sampan")

@@ -29,6 +29,7 @@ import (
 	"github.com/sampan-dev/sampan/internal/timeline"
 	"github.com/sampan-dev/sampan/node/agent/pressure"
 	"github.com/sampan-dev/sampan/node/agent/settings"
+	"github.com/sampan-dev/sampan/node/agent/tally"
 	"github.com/sampan-dev/sampan/node/cri"
 	"github.com/sampan-dev/sampan/node/volume"
 )
@@ -135,6 +136,9 @@ type Config struct {
 	// Ending, when it closes, says that the machine goes down: the node's pods are
 	// then ended by the configuration's shutdownGracePeriod. It may be nil.
 	Ending <-chan struct{}
+	// Counts counts what several agents of one process do together; nil means one of
+	// this agent's own.
+	Counts *tally.Tally
 	// Timeline receives the marks of the run step; it may be nil.
 	Timeline *timeline.Recorder
 	// Log may be nil.

@@ -130,14 +130,14 @@ func newMachine(a *Agent, pod *corev1.Pod) *machine {
 	m.static = static.Is(pod)
 	m.trusting, _ = volume.Attests(pod)
 	m.probes = probe.NewSet(a.doer.Probe, m.wake, func(container string, kind probe.Kind, output string) {
-		m.unhealthy(pod, container, kind.Title(), output)
+		m.unhealthy(m.latest(), container, kind.Title(), output)
 	})
 	m.probes.Count = func(container string, kind probe.Kind, result probe.Result) {
 		word := map[probe.Result]string{probe.Success: "successful", probe.Failure: "failed"}[result]
 		if word == "" {
 			word = "unknown"
 		}
-		a.probed.Count(pod, container, kind.Title(), word)
+		a.probed.Count(m.latest(), container, kind.Title(), word)
 	}
 	return m
 }
@@ -172,6 +172,13 @@ func (m *machine) ips() []string {
 	return m.seenIPs
 }
 
+// latest is the pod as it was last heard of.
+func (m *machine) latest() *corev1.Pod {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mail.pod
+}
+
 // withStatus is a static pod with its status.
 func (m *machine) withStatus() *corev1.Pod {
 	m.mu.Lock()
@@ -195,12 +202,7 @@ func (m *machine) run(ctx context.Context) {
 	defer m.a.certs.forget(m.uid)
 	defer m.a.probed.Forget(string(m.uid))
 	m.life = ctx
-	if m.fresh && m.verdict == nil {
-		m.verdict = m.a.place(ctx, m.pod)
-	}
-	if m.verdict != nil {
-		m.reject()
-	}
+	aside(func() { m.enter(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for m.stage != buried {
@@ -210,7 +212,30 @@ func (m *machine) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		timer.Reset(m.step(ctx))
+		var next time.Duration
+		aside(func() { next = m.step(ctx) })
+		timer.Reset(next)
+	}
+}
+
+// aside does fn and waits for it, on a goroutine that ends with it: so those that
+// mostly wait, a few for every pod and node, have small stacks.
+func aside(fn func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fn()
+	}()
+	<-done
+}
+
+// enter gives a pod that has just come its place here, if it may have one.
+func (m *machine) enter(ctx context.Context) {
+	if m.fresh && m.verdict == nil {
+		m.verdict = m.a.place(ctx, m.pod)
+	}
+	if m.verdict != nil {
+		m.reject()
 	}
 }
 
@@ -285,7 +310,18 @@ func (m *machine) accept(c change) {
 		return
 	}
 	m.stale = m.stale || metaChanged(m.pod, c.pod)
-	m.pod = c.pod
+	m.renew(c.pod)
+}
+
+// renew makes a newer version of the pod the one that counts. What was admitted is it
+// as well as long as its specification is the same: no older version is kept for that.
+func (m *machine) renew(pod *corev1.Pod) {
+	m.mu.Lock()
+	if m.holds == m.pod && pod.Generation == m.pod.Generation {
+		m.holds = pod
+	}
+	m.mu.Unlock()
+	m.pod = pod
 }
 
 // observe reads the engine and fills in what containers said when they ended.

@@ -78,6 +78,9 @@ func imageMounts(pod *corev1.Pod, c *corev1.Container, have map[imageUse]spec.Im
 // forgetImages has the next start of a container look for its images anew.
 func (m *machine) forgetImages(container string) {
 	maps.DeleteFunc(m.images, func(use imageUse, _ spec.Image) bool { return use.container == container })
+	if len(m.images) == 0 {
+		m.images = map[imageUse]spec.Image{} // what was emptied keeps its memory
+	}
 }
 
 // tellImage tells something about an image: of the pod when it is a volume's.

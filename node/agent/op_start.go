@@ -103,7 +103,7 @@ func (st *starter) start(ctx context.Context) func(*machine) {
 // started notes which resources the container was given, whatever else came of
 // its start.
 func (st *starter) started(id string, then func(*machine)) func(*machine) {
-	resources := *st.c.Resources.DeepCopy()
+	resources := st.c.Resources // read-only, as all of the pod
 	return func(m *machine) {
 		m.applied[id] = resources
 		if then != nil {

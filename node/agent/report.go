@@ -55,6 +55,9 @@ func (m *machine) report(ctx context.Context, again *alarm, waiting map[string]p
 	m.markReady()
 	base := m.shownBy()
 	m.written = base == nil || equality.Semantic.DeepEqual(m.status, base.Status)
+	if m.written && base != nil {
+		m.status = base.Status // of two that are equal one is enough
+	}
 	if m.written && m.stage == releasing && m.ops[opRelease] == nil {
 		m.wake() // release has looked in vain in this very step, and nothing else may come
 	}
@@ -92,7 +95,7 @@ func (m *machine) sent(got *corev1.Pod, err error) {
 		case m.static:
 			m.a.sawMirror(got)
 		case !older(got.ResourceVersion, m.pod.ResourceVersion):
-			m.pod = got
+			m.renew(got)
 		}
 		return
 	}

@@ -297,8 +297,19 @@ func (r *Registrar) labels() map[string]string {
 	return labels
 }
 
-// beat is one heartbeat: the lease, and the status when it is due.
+// beat is one heartbeat. It is done on a goroutine that ends with it: the one that
+// waits for the next, of which a process may have thousands, keeps a small stack.
 func (r *Registrar) beat(ctx context.Context, renew bool) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.speak(ctx, renew)
+	}()
+	<-done
+}
+
+// speak renews the lease, and writes the status when it is due.
+func (r *Registrar) speak(ctx context.Context, renew bool) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	r.network(ctx)
