@@ -21,6 +21,9 @@ type HollowOptions struct {
 	Pods        int64
 	// Tainted keeps pods off that do not tolerate hollow.sampan.dev/node.
 	Tainted bool
+	// Profiles, unless it is "", is an address and port where this process shows its
+	// profiles to whoever asks.
+	Profiles string
 	// Out is told when all have begun; Verbose logs what happens.
 	Out     io.Writer
 	Verbose bool
@@ -54,6 +57,7 @@ You must be allowed to impersonate users: an administrator is.`,
 	flags.StringVar(&o.Memory, "memory", "256Gi", "memory of each")
 	flags.Int64Var(&o.Pods, "pods", 110, "pods that each takes")
 	flags.BoolVar(&o.Tainted, "taint", false, "give them the taint hollow.sampan.dev/node:NoSchedule")
+	flags.StringVar(&o.Profiles, "profiles", "", "address and port for Go's profiles of this process, such as 127.0.0.1:6060; whoever reaches it sees them")
 	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "log what happens")
 	return cmd
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -14,6 +17,7 @@ import (
 	"github.com/sampan-dev/sampan/cli"
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/internal/pace"
+	"github.com/sampan-dev/sampan/internal/profiles"
 	"github.com/sampan-dev/sampan/node/hollow"
 )
 
@@ -52,6 +56,27 @@ func hollowNodes(ctx context.Context, o cli.HollowOptions) error {
 			fmt.Fprintf(o.Out, "%d hollow nodes have begun\n", begun)
 		}
 	}
+	if o.Profiles != "" {
+		stop, err := showProfiles(ctx, o.Profiles)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	defer pace.Keep()()
 	return hollow.Run(ctx, cfg)
+}
+
+// profilesTimeout bounds how long a question for profiles may take to arrive.
+const profilesTimeout = 10 * time.Second
+
+// showProfiles serves profiles until stop is called.
+func showProfiles(ctx context.Context, address string) (stop func(), err error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("show profiles: %w", err)
+	}
+	srv := &http.Server{Handler: profiles.Handler(), ReadHeaderTimeout: profilesTimeout}
+	go func() { _ = srv.Serve(listener) }() // ends with Close
+	return func() { _ = srv.Close() }, nil
 }

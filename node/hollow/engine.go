@@ -32,16 +32,22 @@ type engine struct {
 	subs       map[chan *rt.ContainerEventResponse]bool
 }
 
+// sandbox is what is asked about one later, and no more: there are very many.
 type sandbox struct {
-	id, ip  string
-	config  *rt.PodSandboxConfig
-	created time.Time
-	ready   bool
+	id, ip              string
+	meta                *rt.PodSandboxMetadata
+	labels, annotations map[string]string
+	namespaces          *rt.NamespaceOption
+	created             time.Time
+	ready               bool
 }
 
+// container is likewise.
 type container struct {
 	id, box                    string
-	config                     *rt.ContainerConfig
+	meta                       *rt.ContainerMetadata
+	image                      *rt.ImageSpec
+	labels, annotations        map[string]string
 	state                      rt.ContainerState
 	created, started, finished time.Time
 	code                       int32
@@ -63,8 +69,10 @@ func (e *engine) id(prefix string) string {
 func (e *engine) RunPodSandbox(_ context.Context, r *rt.RunPodSandboxRequest) (*rt.RunPodSandboxResponse, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	b := &sandbox{id: e.id("box"), config: r.GetConfig(), created: time.Now(), ready: true}
-	if b.config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetNetwork() == rt.NamespaceMode_POD {
+	cfg := r.GetConfig()
+	b := &sandbox{id: e.id("box"), meta: cfg.GetMetadata(), labels: cfg.GetLabels(), annotations: cfg.GetAnnotations(),
+		namespaces: cfg.GetLinux().GetSecurityContext().GetNamespaceOptions(), created: time.Now(), ready: true}
+	if b.namespaces.GetNetwork() == rt.NamespaceMode_POD {
 		b.ip = fmt.Sprintf("10.%d.%d.%d", 128+e.node/256%128, e.node%256, 1+e.next%254)
 	}
 	e.sandboxes[b.id] = b
@@ -109,12 +117,7 @@ func (e *engine) RemovePodSandbox(_ context.Context, r *rt.RemovePodSandboxReque
 }
 
 // UpdatePodSandboxResources implements cri.Engine.
-func (e *engine) UpdatePodSandboxResources(_ context.Context, r *rt.UpdatePodSandboxResourcesRequest) (*rt.UpdatePodSandboxResourcesResponse, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if b := e.sandboxes[r.GetPodSandboxId()]; b != nil && b.config.Linux != nil {
-		b.config.Linux.Resources = r.GetResources()
-	}
+func (*engine) UpdatePodSandboxResources(context.Context, *rt.UpdatePodSandboxResourcesRequest) (*rt.UpdatePodSandboxResourcesResponse, error) {
 	return &rt.UpdatePodSandboxResourcesResponse{}, nil
 }
 
@@ -127,9 +130,9 @@ func (b *sandbox) state() rt.PodSandboxState {
 
 func (b *sandbox) status() *rt.PodSandboxStatus {
 	return &rt.PodSandboxStatus{
-		Id: b.id, Metadata: b.config.GetMetadata(), State: b.state(), CreatedAt: b.created.UnixNano(),
-		Network: &rt.PodSandboxNetworkStatus{Ip: b.ip}, Labels: b.config.GetLabels(), Annotations: b.config.GetAnnotations(),
-		Linux: &rt.LinuxPodSandboxStatus{Namespaces: &rt.Namespace{Options: b.config.GetLinux().GetSecurityContext().GetNamespaceOptions()}},
+		Id: b.id, Metadata: b.meta, State: b.state(), CreatedAt: b.created.UnixNano(),
+		Network: &rt.PodSandboxNetworkStatus{Ip: b.ip}, Labels: b.labels, Annotations: b.annotations,
+		Linux: &rt.LinuxPodSandboxStatus{Namespaces: &rt.Namespace{Options: b.namespaces}},
 	}
 }
 
@@ -150,9 +153,9 @@ func (e *engine) ListPodSandbox(_ context.Context, r *rt.ListPodSandboxRequest) 
 	defer e.mu.Unlock()
 	out := &rt.ListPodSandboxResponse{}
 	for _, b := range e.sandboxes {
-		if matches(b.config.GetLabels(), r.GetFilter().GetLabelSelector()) {
-			out.Items = append(out.Items, &rt.PodSandbox{Id: b.id, Metadata: b.config.GetMetadata(), State: b.state(),
-				CreatedAt: b.created.UnixNano(), Labels: b.config.GetLabels()})
+		if matches(b.labels, r.GetFilter().GetLabelSelector()) {
+			out.Items = append(out.Items, &rt.PodSandbox{Id: b.id, Metadata: b.meta, State: b.state(),
+				CreatedAt: b.created.UnixNano(), Labels: b.labels})
 		}
 	}
 	return out, nil
@@ -166,7 +169,9 @@ func (e *engine) CreateContainer(_ context.Context, r *rt.CreateContainerRequest
 	if b == nil || !b.ready {
 		return nil, cri.NotFound("sandbox %q isn't ready", r.GetPodSandboxId())
 	}
-	c := &container{id: e.id("c"), box: b.id, config: r.GetConfig(), created: time.Now()}
+	cfg := r.GetConfig()
+	c := &container{id: e.id("c"), box: b.id, meta: cfg.GetMetadata(), image: cfg.GetImage(), labels: cfg.GetLabels(),
+		annotations: cfg.GetAnnotations(), created: time.Now()}
 	e.containers[c.id] = c
 	e.tell(b, c.id, rt.ContainerEventType_CONTAINER_CREATED_EVENT)
 	return &rt.CreateContainerResponse{ContainerId: c.id}, nil
@@ -182,7 +187,7 @@ func (e *engine) StartContainer(_ context.Context, r *rt.StartContainerRequest) 
 	}
 	b := e.sandboxes[c.box]
 	c.state, c.started = running, time.Now()
-	if d, err := time.ParseDuration(b.config.GetAnnotations()[RunsFor]); err == nil {
+	if d, err := time.ParseDuration(b.annotations[RunsFor]); err == nil {
 		c.end = time.AfterFunc(d, func() {
 			e.mu.Lock()
 			defer e.mu.Unlock()
@@ -230,9 +235,9 @@ func (e *engine) ListContainers(_ context.Context, r *rt.ListContainersRequest) 
 	defer e.mu.Unlock()
 	out := &rt.ListContainersResponse{}
 	for _, c := range e.containers {
-		if matches(c.config.GetLabels(), r.GetFilter().GetLabelSelector()) {
-			out.Containers = append(out.Containers, &rt.Container{Id: c.id, PodSandboxId: c.box, Metadata: c.config.GetMetadata(),
-				State: c.state, CreatedAt: c.created.UnixNano(), Labels: c.config.GetLabels(), Annotations: c.config.GetAnnotations()})
+		if matches(c.labels, r.GetFilter().GetLabelSelector()) {
+			out.Containers = append(out.Containers, &rt.Container{Id: c.id, PodSandboxId: c.box, Metadata: c.meta,
+				State: c.state, CreatedAt: c.created.UnixNano(), Labels: c.labels, Annotations: c.annotations})
 		}
 	}
 	return out, nil
@@ -246,8 +251,8 @@ func (e *engine) ContainerStatus(_ context.Context, r *rt.ContainerStatusRequest
 	if c == nil {
 		return nil, cri.NotFound("container %q", r.GetContainerId())
 	}
-	s := &rt.ContainerStatus{Id: c.id, Metadata: c.config.GetMetadata(), State: c.state, CreatedAt: c.created.UnixNano(), ExitCode: c.code,
-		Image: c.config.GetImage(), ImageRef: c.config.GetImage().GetImage(), Labels: c.config.GetLabels(), Annotations: c.config.GetAnnotations()}
+	s := &rt.ContainerStatus{Id: c.id, Metadata: c.meta, State: c.state, CreatedAt: c.created.UnixNano(), ExitCode: c.code,
+		Image: c.image, ImageRef: c.image.GetImage(), Labels: c.labels, Annotations: c.annotations}
 	if !c.started.IsZero() {
 		s.StartedAt = c.started.UnixNano()
 	}

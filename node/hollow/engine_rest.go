@@ -22,9 +22,13 @@ func (e *engine) tell(b *sandbox, id string, what rt.ContainerEventType) {
 	}
 }
 
+// backlog is how many events may wait for a node's agent, enough for a few pods'
+// starts. One that falls further behind is cut off, asks again and looks at all pods.
+const backlog = 64
+
 // Events implements cri.Engine.
 func (e *engine) Events(ctx context.Context) (<-chan *rt.ContainerEventResponse, error) {
-	sub := make(chan *rt.ContainerEventResponse, cri.MaxEventBacklog)
+	sub := make(chan *rt.ContainerEventResponse, backlog)
 	e.mu.Lock()
 	e.subs[sub] = true
 	e.mu.Unlock()
@@ -61,12 +65,7 @@ func (*engine) RuntimeConfig(context.Context, *rt.RuntimeConfigRequest) (*rt.Run
 }
 
 // UpdateContainerResources implements cri.Engine.
-func (e *engine) UpdateContainerResources(_ context.Context, r *rt.UpdateContainerResourcesRequest) (*rt.UpdateContainerResourcesResponse, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if c := e.containers[r.GetContainerId()]; c != nil && c.config.Linux != nil {
-		c.config.Linux.Resources = r.GetLinux()
-	}
+func (*engine) UpdateContainerResources(context.Context, *rt.UpdateContainerResourcesRequest) (*rt.UpdateContainerResourcesResponse, error) {
 	return &rt.UpdateContainerResourcesResponse{}, nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/node/agent"
+	"github.com/sampan-dev/sampan/node/agent/tally"
 )
 
 const (
@@ -46,6 +47,10 @@ type Config struct {
 	Started func(node string)
 	// Log may be nil.
 	Log *slog.Logger
+
+	// alike and counts are all nodes' together.
+	alike  *templates
+	counts *tally.Tally
 }
 
 // Run runs the nodes until ctx ends. The Node objects stay: remove them by Label.
@@ -66,6 +71,7 @@ func Run(ctx context.Context, cfg Config) error {
 	next := time.NewTicker(pace)
 	defer next.Stop()
 	room := make(chan struct{}, joining)
+	cfg.alike, cfg.counts = newTemplates(), tally.New(cfg.Prefix)
 	for i := range cfg.Nodes {
 		select {
 		case room <- struct{}{}:
@@ -112,11 +118,12 @@ func (cfg *Config) node(dir string, i int, joined func()) (*agent.Agent, error) 
 	}
 	a, err := agent.New(agent.Config{
 		NodeName: name, NodeIPs: []string{fmt.Sprintf("198.18.%d.%d", i/254%256, 1+i%254)},
-		Transport: emptied{t, joined}, Engine: newEngine(i),
+		Transport: emptied{t, cfg.alike, joined}, Engine: newEngine(i),
 		Root: filepath.Join(root, "pods"), CgroupMount: filepath.Join(root, "cgroup"), LogMaxSize: -1,
 		PodCIDR: fmt.Sprintf("10.%d.%d.0/24", 128+i/256%128, i%256), MaxPods: cfg.Pods,
 		Labels: map[string]string{Label: "true"}, Taints: taints,
 		Capacity: corev1.ResourceList{corev1.ResourceCPU: cfg.CPU, corev1.ResourceMemory: cfg.Memory},
+		Counts:   cfg.counts,
 		Log:      cfg.Log,
 	})
 	if err != nil {

@@ -19,6 +19,8 @@ import (
 // touched.
 type emptied struct {
 	client.Transport
+	// alike is what pods have in common.
+	alike *templates
 	// joined is called whenever a lease was written: the node is there, and beats.
 	joined func()
 }
@@ -30,7 +32,7 @@ func (t emptied) Watch(ctx context.Context, at target.Target, opts metav1.ListOp
 		return w, err
 	}
 	return watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
-		e.Object = empty(e.Object)
+		e.Object = t.empty(e.Object)
 		return e, true
 	}), nil
 }
@@ -41,7 +43,7 @@ func (t emptied) List(ctx context.Context, at target.Target, opts metav1.ListOpt
 	if pods, ok := list.(*corev1.PodList); ok {
 		kept := &corev1.PodList{TypeMeta: pods.TypeMeta, ListMeta: pods.ListMeta}
 		for i := range pods.Items {
-			kept.Items = append(kept.Items, *empty(&pods.Items[i]).(*corev1.Pod)) //nolint:forcetypeassert // a pod stays one
+			kept.Items = append(kept.Items, *t.empty(&pods.Items[i]).(*corev1.Pod)) //nolint:forcetypeassert // a pod stays one
 		}
 		return kept, err
 	}
@@ -51,7 +53,7 @@ func (t emptied) List(ctx context.Context, at target.Target, opts metav1.ListOpt
 // Get implements client.Transport.
 func (t emptied) Get(ctx context.Context, at target.Target, opts metav1.GetOptions) (runtime.Object, error) {
 	obj, err := t.Transport.Get(ctx, at, opts)
-	return empty(obj), err
+	return t.empty(obj), err
 }
 
 // What writes answer is read by the agent, too.
@@ -62,17 +64,17 @@ func (t emptied) Update(ctx context.Context, at target.Target, obj runtime.Objec
 	if err == nil && at.Resource == client.Leases.GroupVersionResource {
 		t.joined()
 	}
-	return empty(made), err
+	return t.empty(made), err
 }
 
 // Patch implements client.Transport.
 func (t emptied) Patch(ctx context.Context, at target.Target, pt types.PatchType, data []byte, opts metav1.PatchOptions) (runtime.Object, error) {
 	made, err := t.Transport.Patch(ctx, at, pt, data, opts)
-	return empty(made), err
+	return t.empty(made), err
 }
 
 // empty is a pod without what a hollow node can't do; others stay as they are.
-func empty(obj runtime.Object) runtime.Object {
+func (t emptied) empty(obj runtime.Object) runtime.Object {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok || pod == nil {
 		return obj
@@ -88,5 +90,6 @@ func empty(obj runtime.Object) runtime.Object {
 		c.LivenessProbe, c.ReadinessProbe, c.StartupProbe = nil, nil, nil
 		c.Env, c.EnvFrom = nil, nil
 	}
+	t.alike.share(pod)
 	return pod
 }
