@@ -26,20 +26,27 @@ import (
 var (
 	scaleNodes = flag.Int("nodes", 5000, "scale: how many hollow nodes")
 	scalePods  = flag.Int("pods", 50_000, "scale: how many pods")
-	scaleLimit = flag.Duration("limit", 10*time.Minute, "scale: when to stop and tell what was reached; what follows takes a minute or two")
+	scaleRate  = flag.Float64("rate", 60, "scale: how many pods a second are asked for; 0 for as many as the cluster takes")
+	scaleLimit = flag.Duration("limit", 20*time.Minute, "scale: when to stop and tell what was reached; what follows takes a minute or two")
 )
 
 const (
-	// perDeployment is between the sizes of upstream's medium and large deployments.
-	perDeployment = 100
-	// outstanding is how many pods may be on their way: one more deployment is made
-	// when there are fewer, as a test that has a rate would.
+	// perDeployment is the size of upstream's medium deployments.
+	perDeployment = 30
+	// outstanding is how many pods may be on their way: a cluster that can't keep up
+	// with the rate slows it down, and the rate that was reached is told.
 	outstanding = 300
 	// restFor is how long nothing happens, in the end, but heartbeats.
 	restFor = 30 * time.Second
-	// Both processes together may have 8 GiB: each is told its half, less what is
-	// no heap, so that what is dead is collected before that is used up.
-	serverHeap, nodesHeap = "GOMEMLIMIT=4GiB", "GOMEMLIMIT=3584MiB"
+	// weighEvery is how often the two processes are weighed.
+	weighEvery = 2 * time.Second
+	// Both processes together may have 8 GiB: each is told its part, and what is left
+	// are the files that the server has mapped. So what is dead is collected before
+	// that is used up, and not much sooner.
+	serverHeap, nodesHeap = "GOMEMLIMIT=4352MiB", "GOMEMLIMIT=2304MiB"
+	// profilesAt is where the process of the nodes shows its profiles, within the
+	// network namespace of the benchmark.
+	profilesAt = "127.0.0.1:6060"
 	// hollowLabel is what hollow nodes have.
 	hollowLabel = "hollow.sampan.dev/node"
 )
@@ -50,6 +57,7 @@ type scaled struct {
 	nodes       *exec.Cmd
 	ready, lost atomic.Int64 // nodes that are; how often one stopped to be
 	running     atomic.Int64 // pods that are ready
+	heaviest    atomic.Int64 // kB that both processes had at once, mapped files included
 	changed     chan struct{}
 	readyOf     map[string]int64 // only the informer's goroutine
 }
@@ -84,6 +92,7 @@ func scale(whole context.Context) (rows []row, err error) {
 	if err := s.join(whole); err != nil {
 		return nil, err
 	}
+	all.Go(func() { s.weigh(following) })
 	part, last, err := s.phase(ctx, fmt.Sprintf("%d hollow nodes", *scaleNodes), before, func(ctx context.Context) string {
 		ctx, cancel := context.WithTimeout(ctx, *scaleLimit/3) // the rest is for pods, on what nodes there are
 		defer cancel()
@@ -93,7 +102,8 @@ func scale(whole context.Context) (rows []row, err error) {
 	if rows = append(rows, part...); err != nil {
 		return rows, err
 	}
-	part, last, err = s.phase(ctx, fmt.Sprintf("%d pods in deployments of %d", *scalePods, perDeployment), last, s.fill)
+	name = fmt.Sprintf("%d pods in deployments of %d, %g a second", *scalePods, perDeployment, *scaleRate)
+	part, last, err = s.phase(ctx, name, last, s.fill)
 	if rows = append(rows, part...); err != nil {
 		return rows, err
 	}
@@ -107,7 +117,7 @@ func scale(whole context.Context) (rows []row, err error) {
 
 // join starts the process of the nodes.
 func (s *scaled) join(ctx context.Context) error {
-	s.nodes = exec.CommandContext(ctx, binary, "hollow", "--nodes", strconv.Itoa(*scaleNodes), "--kubeconfig", s.dir+"/kubeconfig")
+	s.nodes = exec.CommandContext(ctx, binary, "hollow", "--nodes", strconv.Itoa(*scaleNodes), "--kubeconfig", s.dir+"/kubeconfig", "--profiles", profilesAt)
 	s.nodes.Stderr, s.nodes.Env = os.Stderr, append(os.Environ(), nodesHeap)
 	s.nodes.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return s.nodes.Start()
@@ -181,20 +191,28 @@ func (s *scaled) until(ctx context.Context, reached func() bool) {
 	}
 }
 
-// fill makes deployments until there are all the pods, or the time is over.
+// fill makes deployments at the rate that was asked for, or at that which the cluster
+// takes, until there are all the pods, or the time is over.
 func (s *scaled) fill(ctx context.Context) string {
-	begin := time.Now()
-	asked := 0
+	begin, late := time.Now(), time.Duration(0)
+	asked, most := 0, int64(0)
 	for n := 0; asked < *scalePods && ctx.Err() == nil; n++ {
+		if *scaleRate > 0 {
+			_ = pause(ctx, time.Until(begin.Add(late+time.Duration(float64(asked) / *scaleRate * float64(time.Second)))))
+		}
+		waits := time.Now()
+		s.until(ctx, func() bool { return int64(asked)-s.running.Load() < outstanding })
+		late += time.Since(waits) // is not caught up with
 		size := min(perDeployment, *scalePods-asked)
 		if _, err := client.Deployments.Create(ctx, s.cluster, fleet(n, int32(size))); err != nil { //nolint:gosec // at most perDeployment
 			return fmt.Sprintf("%d ready; the next deployment: %v", s.running.Load(), err)
 		}
 		asked += size
-		s.until(ctx, func() bool { return int64(asked)-s.running.Load() < outstanding })
+		most = max(most, int64(asked)-s.running.Load())
 	}
 	s.until(ctx, func() bool { return s.running.Load() >= int64(*scalePods) })
-	return fmt.Sprintf("%d ready, %.0f a second", s.running.Load(), float64(s.running.Load())/time.Since(begin).Seconds())
+	return fmt.Sprintf("%d ready, %.0f a second, %d on their way at most, waited %.0f s for the cluster",
+		s.running.Load(), float64(s.running.Load())/time.Since(begin).Seconds(), most, late.Seconds())
 }
 
 // fleet is the n-th deployment.

@@ -29,8 +29,9 @@ type reading struct {
 	server, nodes time.Duration // processor
 	lost          int64
 	heap          float64 // of the server
-	// total, served are requests by verb and by bucket's upper bound; verbs in the
-	// middle of their life (WATCH, CONNECT) are left out.
+	// total are requests by verb and by bucket's upper bound, served those for objects
+	// by verb and resource: upstream's objective holds for each of these. Verbs in
+	// the middle of their life (WATCH, CONNECT) are left out.
 	total, served map[string]map[float64]float64
 	// requests are by verb and resource, refused those with a code of 429 or more.
 	requests map[string]float64
@@ -77,16 +78,18 @@ func (r *reading) take(line string) {
 	if verb == "WATCH" || verb == "CONNECT" {
 		return
 	}
+	what := verb + " " + labels["resource"]
+	if labels["subresource"] != "" {
+		what += "/" + labels["subresource"]
+	}
 	switch name {
 	case seriesLatency:
 		add(r.total, verb, labels["le"], value)
 	case seriesServed:
-		add(r.served, verb, labels["le"], value)
-	case seriesCount:
-		what := verb + " " + labels["resource"]
-		if labels["subresource"] != "" {
-			what += "/" + labels["subresource"]
+		if labels["resource"] != "" {
+			add(r.served, what, labels["le"], value)
 		}
+	case seriesCount:
 		r.requests[what] += value
 		if code, _ := strconv.Atoi(labels["code"]); code >= 429 {
 			r.refused += value
@@ -117,53 +120,90 @@ func (s *scaled) phase(ctx context.Context, name string, before *reading, run fu
 		{name, fmt.Sprintf("%s, after %.0f s", result, took.Seconds()), "all"},
 		{"  nodes that stopped being Ready", strconv.FormatInt(after.lost-before.lost, 10), "0"},
 		{"  requests that waited included, p50 and p99", latencies(before.total, after.total), ""},
-		{"  requests once it was their turn, p50 and p99", latencies(before.served, after.served), "p99 <= 1 s"},
+		{"  requests once it was their turn, p50 and p99, the slowest kinds", slowest(before.served, after.served), "p99 <= 1 s"},
 		{"  processor of the server, of the nodes", fmt.Sprintf("%.1f s, %.1f s", (after.server - before.server).Seconds(), (after.nodes - before.nodes).Seconds()), ""},
 		{"  requests, refused", fmt.Sprintf("%s; %.0f", mostOf(before.requests, after.requests), after.refused-before.refused), ""},
 	}
 	return append(rows, s.weighed(after)...), after, nil
 }
 
+// weigh notes how much memory both processes have at most.
+func (s *scaled) weigh(ctx context.Context) {
+	for pause(ctx, weighEvery) == nil {
+		server, _ := field(procOf(s.cmd.Process.Pid)+"/status", "VmRSS:")
+		nodes, _ := field(procOf(s.nodes.Process.Pid)+"/status", "VmRSS:")
+		s.heaviest.Store(max(s.heaviest.Load(), server+nodes))
+	}
+}
+
 // weighed is the memory of the two processes.
 func (s *scaled) weighed(r *reading) []row {
 	server, _ := field(procOf(s.cmd.Process.Pid)+"/status", "VmRSS:")
 	mapped, _ := field(procOf(s.cmd.Process.Pid)+"/status", "RssFile:")
-	most, _ := field(procOf(s.cmd.Process.Pid)+"/status", "VmHWM:")
 	nodes, _ := field(procOf(s.nodes.Process.Pid)+"/status", "VmRSS:")
-	mostNodes, _ := field(procOf(s.nodes.Process.Pid)+"/status", "VmHWM:")
 	each := fmt.Sprintf("%.0f kB a node in the nodes' process", float64(nodes)/max(1, float64(s.ready.Load())))
 	if pods := s.running.Load(); pods > 0 {
 		each = fmt.Sprintf("%.1f kB a pod in the server's heap, %.1f kB in the nodes' memory, nodes included",
 			r.heap/1024/float64(pods), float64(nodes)/float64(pods))
 	}
 	return []row{
-		{"  memory of the server (its heap, mapped files), of the nodes, the most of both", fmt.Sprintf("%d MB (%.0f MB, %d MB), %d MB, %d MB", server>>10, r.heap/(1<<20), mapped>>10, nodes>>10, (most+mostNodes)>>10), "<= 8192 MB"},
+		{"  memory of the server (its heap, mapped files), of the nodes, the most of both at once", fmt.Sprintf("%d MB (%.0f MB, %d MB), %d MB, %d MB", server>>10, r.heap/(1<<20), mapped>>10, nodes>>10, s.heaviest.Load()>>10), "<= 8192 MB"},
 		{"  memory for each", each, ""},
 	}
 }
 
-// latencies are the percentiles between two readings, by verb: the upper bounds of
-// the buckets that they are in.
+// Kinds of requests are told slowest first, at most slowKinds, if there were enough
+// of them for one in a hundred to mean something.
+const slowKinds, enough = 4, 200
+
+// slowest are the percentiles of the kinds of requests whose 99th is the longest.
+func slowest(before, after map[string]map[float64]float64) string {
+	var kinds []string
+	p99 := map[string]float64{}
+	for what := range after {
+		if grown(before, after, what)(math.Inf(1)) >= enough {
+			kinds, p99[what] = append(kinds, what), percentile(before, after, what, 0.99)
+		}
+	}
+	slices.SortFunc(kinds, func(a, b string) int { return cmp.Or(cmp.Compare(p99[b], p99[a]), strings.Compare(a, b)) })
+	var parts []string
+	for _, what := range kinds[:min(len(kinds), slowKinds)] {
+		parts = append(parts, both(before, after, what))
+	}
+	return cmp.Or(strings.Join(parts, "; "), "too few")
+}
+
+// latencies are the percentiles between two readings, by verb.
 func latencies(before, after map[string]map[float64]float64) string {
 	var parts []string
 	for _, verb := range slices.Sorted(maps.Keys(after)) {
-		bounds := slices.Sorted(maps.Keys(after[verb]))
-		grown := func(le float64) float64 { return after[verb][le] - before[verb][le] }
-		all := grown(math.Inf(1))
-		if all == 0 {
-			continue
+		if grown(before, after, verb)(math.Inf(1)) > 0 {
+			parts = append(parts, both(before, after, verb))
 		}
-		at := func(part float64) string {
-			for _, le := range bounds {
-				if grown(le) >= part*all {
-					return bound(le, bounds)
-				}
-			}
-			return "?"
-		}
-		parts = append(parts, fmt.Sprintf("%s %s, %s", verb, at(0.5), at(0.99)))
 	}
 	return cmp.Or(strings.Join(parts, "; "), "none")
+}
+
+// both are the two percentiles of one kind of requests.
+func both(before, after map[string]map[float64]float64, what string) string {
+	bounds := slices.Sorted(maps.Keys(after[what]))
+	return fmt.Sprintf("%s %s, %s", what, bound(percentile(before, after, what, 0.5), bounds), bound(percentile(before, after, what, 0.99), bounds))
+}
+
+// grown gives how many requests came that took no longer than a bucket's bound.
+func grown(before, after map[string]map[float64]float64, what string) func(le float64) float64 {
+	return func(le float64) float64 { return after[what][le] - before[what][le] }
+}
+
+// percentile is the upper bound of the bucket that a part of the requests is in.
+func percentile(before, after map[string]map[float64]float64, what string, part float64) float64 {
+	count := grown(before, after, what)
+	for _, le := range slices.Sorted(maps.Keys(after[what])) {
+		if count(le) >= part*count(math.Inf(1)) {
+			return le
+		}
+	}
+	return math.Inf(1)
 }
 
 // bound is a bucket's upper bound in words.
