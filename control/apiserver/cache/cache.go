@@ -93,7 +93,8 @@ type Cache struct {
 
 	together chan struct{} // holds one who decodes together
 
-	lanes lanes
+	lanes    lanes
+	expected expected
 
 	// mu guards what follows. Run writes it, everybody reads it.
 	mu sync.RWMutex
@@ -270,6 +271,7 @@ func (c *Cache) apply(batch []store.Event) {
 			next.before, _ = c.work.Delete(key)
 		} else {
 			next.after = c.entry(event.Entry)
+			next.after.given(c.expected.take(event.Entry.Key, event.Entry.Value))
 			next.before, _ = c.work.Set(key, next.after)
 		}
 		if next.before != nil || next.after != nil {

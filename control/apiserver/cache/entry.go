@@ -97,6 +97,20 @@ func (e *Entry) Decode() (runtime.Object, error) {
 	return obj, nil
 }
 
+// given makes obj, nil for none, the object of an entry that nobody else has yet. It
+// lives as long as somebody asks for it.
+func (e *Entry) given(obj runtime.Object) {
+	if obj == nil {
+		return
+	}
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		return // Decode tells why
+	}
+	accessor.SetResourceVersion(strconv.FormatInt(e.revision, 10))
+	e.object = weakly(obj)
+}
+
 func (e *Entry) decode() (runtime.Object, error) {
 	plain, err := e.open()
 	if err != nil {

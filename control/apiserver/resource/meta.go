@@ -80,9 +80,7 @@ func (c *call) birth(obj metav1.Object) {
 }
 
 // now is the wall clock in the API's precision, one second.
-func (s *Server) now() metav1.Time {
-	return metav1.NewTime(s.cfg.Now()).Rfc3339Copy()
-}
+func (s *Server) now() metav1.Time { return settledTime(metav1.NewTime(s.cfg.Now())) }
 
 // generateName makes a name from a prefix, as upstream does.
 func generateName(base string) string {

@@ -244,13 +244,28 @@ func (st *storage) create(ctx context.Context, obj kinds.Object) error {
 	if err != nil {
 		return err
 	}
+	expecting, written := st.expect(key, value, obj)
 	revision, err := st.server.cfg.Store.Create(ctx, key, value, st.ttl(obj))
 	if err != nil {
+		expecting.Forget(written)
 		return err
 	}
 	st.recent.wrote(key, revision)
 	setRevision(obj, revision)
 	return nil
+}
+
+// replace stores value, the stored form of obj, in place of what revision expected left.
+func (st *storage) replace(ctx context.Context, obj kinds.Object, value []byte, expected int64) (int64, error) {
+	key := st.key(obj.GetNamespace(), obj.GetName())
+	expecting, written := st.expect(key, value, obj)
+	revision, err := st.server.cfg.Store.Update(ctx, key, value, expected, st.ttl(obj))
+	if err != nil {
+		expecting.Forget(written)
+		return 0, err
+	}
+	st.recent.wrote(key, revision)
+	return revision, nil
 }
 
 func (st *storage) sealed(ctx context.Context, key string, obj kinds.Object) ([]byte, error) {

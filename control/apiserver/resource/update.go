@@ -343,11 +343,7 @@ func (c *call) swap(ctx context.Context, cur *record, held kinds.Object, plain [
 	if err != nil {
 		return 0, err
 	}
-	revision, err := c.server.cfg.Store.Update(ctx, key, value, cur.revision, c.storage.ttl(held))
-	if err == nil {
-		c.storage.recent.wrote(key, revision)
-	}
-	return revision, err
+	return c.storage.replace(ctx, held, value, cur.revision)
 }
 
 // sameOwners compares records of field owners, times aside.
