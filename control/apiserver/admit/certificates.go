@@ -101,8 +101,6 @@ func signingRequest(a *resource.Attributes, sub string) (old, now *certificatesv
 // certificateApproval: whoever approves must be entitled to, for the signer.
 type certificateApproval struct{ certificateRules }
 
-func (certificateApproval) Admit(context.Context, *resource.Attributes) error { return nil }
-
 func (r certificateApproval) Validate(ctx context.Context, a *resource.Attributes) error {
 	old, _, ok := signingRequest(a, "approval")
 	if !ok || r.may(ctx, a.User, "approve", old.Spec.SignerName) {
@@ -113,8 +111,6 @@ func (r certificateApproval) Validate(ctx context.Context, a *resource.Attribute
 
 // certificateSigning: whoever signs must be entitled to, for the signer.
 type certificateSigning struct{ certificateRules }
-
-func (certificateSigning) Admit(context.Context, *resource.Attributes) error { return nil }
 
 func (r certificateSigning) Validate(ctx context.Context, a *resource.Attributes) error {
 	old, now, ok := signingRequest(a, "status")
@@ -129,7 +125,7 @@ func (r certificateSigning) Validate(ctx context.Context, a *resource.Attributes
 }
 
 // subjectRestriction: nobody becomes an administrator by a signed request.
-type subjectRestriction struct{ Neither }
+type subjectRestriction struct{ Judging }
 
 func (subjectRestriction) Validate(_ context.Context, a *resource.Attributes) error {
 	r, ok := a.Object.(*certificatesv1.CertificateSigningRequest)
@@ -149,8 +145,6 @@ func (subjectRestriction) Validate(_ context.Context, a *resource.Attributes) er
 // trustBundleAttest: whoever publishes a signer's anchors must be entitled to speak
 // for it. The collector's writes, which change no anchor, pass.
 type trustBundleAttest struct{ certificateRules }
-
-func (trustBundleAttest) Admit(context.Context, *resource.Attributes) error { return nil }
 
 func (r trustBundleAttest) Validate(ctx context.Context, a *resource.Attributes) error {
 	now, ok := a.Object.(*certificatesv1.ClusterTrustBundle)

@@ -11,21 +11,32 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 )
 
-// Rule is one admission rule. A rule that only changes, or only judges, embeds
-// Neither for the other half.
+// Rule is one admission rule. One that only changes, or only judges, embeds Changing or
+// Judging; one that does more than is wanted of it is wrapped in Changes or Judges.
 type Rule interface {
 	Admit(ctx context.Context, a *resource.Attributes) error
 	Validate(ctx context.Context, a *resource.Attributes) error
 }
 
-// Neither changes nothing and refuses nothing.
-type Neither struct{}
+// half is what a rule is, too, that speaks in one half of admission only. As upstream,
+// it is neither asked nor measured in the other.
+type half interface{ only() (step int) }
 
-// Admit does nothing.
-func (Neither) Admit(context.Context, *resource.Attributes) error { return nil }
+// Changing is the other half of a rule that only changes: it refuses nothing.
+type Changing struct{}
 
 // Validate does nothing.
-func (Neither) Validate(context.Context, *resource.Attributes) error { return nil }
+func (Changing) Validate(context.Context, *resource.Attributes) error { return nil }
+
+func (Changing) only() int { return stepAdmit }
+
+// Judging is the other half of a rule that only judges: it changes nothing.
+type Judging struct{}
+
+// Admit does nothing.
+func (Judging) Admit(context.Context, *resource.Attributes) error { return nil }
+
+func (Judging) only() int { return stepValidate }
 
 // Changes is the half of a rule that changes.
 type Changes struct{ Rule }
@@ -33,11 +44,15 @@ type Changes struct{ Rule }
 // Validate does nothing.
 func (Changes) Validate(context.Context, *resource.Attributes) error { return nil }
 
+func (Changes) only() int { return stepAdmit }
+
 // Judges is the half of a rule that judges.
 type Judges struct{ Rule }
 
 // Admit does nothing.
 func (Judges) Admit(context.Context, *resource.Attributes) error { return nil }
+
+func (Judges) only() int { return stepValidate }
 
 // Plugin is a rule under upstream's name, by which it is switched.
 type Plugin struct {

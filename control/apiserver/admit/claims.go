@@ -15,7 +15,7 @@ import (
 
 // claimResize lets a claim grow only when it is bound, and its class allows it.
 type claimResize struct {
-	Neither
+	Judging
 	objects Reader
 }
 
@@ -52,7 +52,7 @@ func classOf(claim *corev1.PersistentVolumeClaim) string {
 // volumePhases notes when the phase of a volume changed, unless its writer did.
 // No kind knows the time; that is why it is done here.
 type volumePhases struct {
-	Neither
+	Changing
 	now func() time.Time
 }
 

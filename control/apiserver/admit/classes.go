@@ -26,7 +26,7 @@ const (
 
 // storageClasses gives a claim without a class the default one.
 type storageClasses struct {
-	Neither
+	Changing
 	objects Reader
 }
 
@@ -64,7 +64,7 @@ func newestFirst(a, b metav1.Object) int {
 
 // ingressClasses gives an ingress without a class the default one.
 type ingressClasses struct {
-	Neither
+	Changing
 	objects Reader
 }
 

@@ -15,7 +15,7 @@ import (
 // becomes another the time begins anew, unless its writer says otherwise; upstream
 // does that in its defaults and its storage.
 type deviceTaints struct {
-	Neither
+	Changing
 	now func() time.Time
 }
 

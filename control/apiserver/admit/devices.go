@@ -24,7 +24,7 @@ import (
 // gives devices out, or tells of their state, must be entitled to
 // (pkg/registry/resource/utils.go).
 type deviceRules struct {
-	Neither
+	Judging
 	objects Reader
 	authz   *authz.Authorizer
 }

@@ -25,13 +25,19 @@ var (
 
 // Measured is a Chain that times its rules under upstream's
 // apiserver_admission_*. Which series there is nothing to tell of do not exist; the
-// others cost two readings of the clock and some additions. It is a
-// prometheus.Collector.
+// others cost a reading of the clock and some additions for each rule that speaks. It is
+// a prometheus.Collector.
 type Measured struct {
 	chain       Chain
 	all         timers
-	rules       []timers // by the rule's place in the chain; shared by those of one name
+	speak       [steps][]speaker
 	rule, whole *prometheus.HistogramVec
+}
+
+// speaker is a rule in one half of admission; those of one name share their timers.
+type speaker struct {
+	Rule
+	timers
 }
 
 // timers are the histograms of one rule, or of all of them together.
@@ -60,7 +66,12 @@ func Measure(c Chain) *Measured {
 				return m.rule.WithLabelValues(p.Name, step, operation, rejected)
 			})
 		}
-		m.rules = append(m.rules, named[p.Name]) // what has no name is no plugin, and not told
+		for step := range m.speak {
+			if h, ok := p.Rule.(half); ok && h.only() != step {
+				continue
+			}
+			m.speak[step] = append(m.speak[step], speaker{p.Rule, named[p.Name]}) // what has no name is no plugin, and not told
+		}
 	}
 	return m
 }
@@ -115,10 +126,10 @@ func (m *Measured) Validate(ctx context.Context, a *resource.Attributes) error {
 // each asks the rules in turn. The end of one is the beginning of the next.
 func (m *Measured) each(step int, a *resource.Attributes, ask func(Rule) error) error {
 	begin, last := time.Now(), time.Duration(0)
-	for i := range m.chain {
-		err := ask(m.chain[i].Rule)
+	for _, s := range m.speak[step] {
+		err := ask(s.Rule)
 		now := time.Since(begin)
-		m.rules[i].observe(step, a.Operation, err != nil, now-last)
+		s.observe(step, a.Operation, err != nil, now-last)
 		if last = now; err != nil {
 			return err
 		}

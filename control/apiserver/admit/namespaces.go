@@ -29,7 +29,7 @@ const (
 // namespaces: nothing is created in a namespace that is not there or is going
 // away, and the built-in ones stay.
 type namespaces struct {
-	Neither
+	Changing
 	objects Reader
 	going   *going
 }

@@ -21,7 +21,7 @@ import (
 // nodeCertificates is NodeRestriction's part about certificates: a node asks for
 // its own, and for those of the pods that it runs.
 type nodeCertificates struct {
-	Neither
+	Changing
 	objects Reader
 	authz   *authz.Authorizer
 }

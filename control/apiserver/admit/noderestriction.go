@@ -31,7 +31,7 @@ var (
 
 // nodeRestriction keeps a node to itself: its own Node, lease and pods.
 type nodeRestriction struct {
-	Neither
+	Changing
 	objects Reader
 }
 

@@ -22,7 +22,7 @@ var topologyLabels = []string{corev1.LabelTopologyZone, corev1.LabelTopologyRegi
 // podTopology tells pods where they run: by the binding that puts them there, or
 // when they are made for a node.
 type podTopology struct {
-	Neither
+	Changing
 	objects Reader
 }
 
@@ -105,7 +105,7 @@ func lookup(ctx context.Context, r Reader, name string) (*corev1.Node, error) {
 // nodeFeatures refuses changes of a running pod that its node has not declared to
 // be able to make.
 type nodeFeatures struct {
-	Neither
+	Judging
 	objects Reader
 }
 
@@ -147,7 +147,7 @@ const (
 
 // podResize refuses to make a pod larger than its node.
 type podResize struct {
-	Neither
+	Judging
 	objects Reader
 }
 

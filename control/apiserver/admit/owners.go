@@ -17,7 +17,7 @@ import (
 // one day, so they must be allowed to delete it; who blocks the owner's deletion
 // must be allowed to change the owner's finalizers.
 type ownerReferences struct {
-	Neither
+	Judging
 	authz      *authz.Authorizer
 	resourceOf func(gvk schema.GroupVersionKind) (gvr schema.GroupVersionResource, namespaced, ok bool)
 }

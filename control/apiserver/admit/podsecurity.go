@@ -57,7 +57,7 @@ type PodSecurityExemptions struct{ Usernames, RuntimeClasses, Namespaces []strin
 // labels name: it refuses, and warns of and notes down what a stricter one would
 // refuse. What only makes pods, as a Deployment, is never refused.
 type podSecurity struct {
-	Neither
+	Judging
 	objects   Reader
 	evaluator checks.Evaluator
 	defaults  api.Policy

@@ -52,7 +52,7 @@ type QuotaLimit struct {
 // Requests in one namespace that come at once are counted together, with one
 // write a quota. It must be the last rule: what it sets aside is to be used.
 type quotas struct {
-	Neither
+	Judging
 	*ledger
 }
 
@@ -68,9 +68,14 @@ type ledger struct {
 	last  map[string]*corev1.ResourceQuota
 }
 
+// unlimited enforces nothing.
+type unlimited struct{ Judging }
+
+func (unlimited) Validate(context.Context, *resource.Attributes) error { return nil }
+
 func newQuotas(cfg Config) Rule {
 	if cfg.Writer == nil {
-		return Neither{}
+		return unlimited{}
 	}
 	return quotas{ledger: &ledger{objects: cfg.Objects, writer: cfg.Writer, limits: cfg.QuotaLimits, now: cfg.Now,
 		lanes: map[string][]*bill{}, last: map[string]*corev1.ResourceQuota{}}}

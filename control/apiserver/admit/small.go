@@ -16,7 +16,7 @@ const notReadySeconds = 300
 
 // tolerations lets pods stay for five minutes on a node that does not answer,
 // unless they say otherwise.
-type tolerations struct{ Neither }
+type tolerations struct{ Changing }
 
 func (tolerations) Admit(_ context.Context, a *resource.Attributes) error {
 	pod, ok := a.Object.(*corev1.Pod)
@@ -37,7 +37,7 @@ func (tolerations) Admit(_ context.Context, a *resource.Attributes) error {
 }
 
 // freshNodes keeps pods off a new node until it has said that it is ready.
-type freshNodes struct{ Neither }
+type freshNodes struct{ Changing }
 
 func (freshNodes) Admit(_ context.Context, a *resource.Attributes) error {
 	node, ok := a.Object.(*corev1.Node)
@@ -53,7 +53,7 @@ func (freshNodes) Admit(_ context.Context, a *resource.Attributes) error {
 
 // externalIPs refuses addresses by which a service could take over traffic that
 // is not its own (CVE-2020-8554); those that an old service has may stay.
-type externalIPs struct{ Neither }
+type externalIPs struct{ Judging }
 
 func (externalIPs) Validate(_ context.Context, a *resource.Attributes) error {
 	svc, ok := a.Object.(*corev1.Service)
@@ -74,7 +74,7 @@ func (externalIPs) Validate(_ context.Context, a *resource.Attributes) error {
 
 // escalation refuses roles and bindings that grant more than their writer holds.
 type escalation struct {
-	Neither
+	Judging
 	authz *authz.Authorizer
 }
 
@@ -87,7 +87,7 @@ func (r escalation) Validate(ctx context.Context, a *resource.Attributes) error 
 
 // storageInUse marks claims and volumes so that they outlive the pods that use
 // them; the protection controllers take the mark off.
-type storageInUse struct{ Neither }
+type storageInUse struct{ Changing }
 
 func (storageInUse) Admit(_ context.Context, a *resource.Attributes) error {
 	if a.Operation != resource.OpCreate || a.Target.Subresource != "" {
