@@ -175,7 +175,7 @@ func fork(c *plan.Child, p program, files []uintptr) (pid int, pidfd *os.File, e
 // clone3 forbidden) the child is moved there, which takes longer.
 func forkInto(cgroup string, p program, attr *syscall.ProcAttr) (int, error) {
 	if cgroup == "" {
-		return syscall.ForkExec(p.path, p.argv, attr)
+		return spawn(p.path, p.argv, attr)
 	}
 	dir, err := openFD(cgroup, oPath|syscall.O_DIRECTORY)
 	if err != nil {
@@ -183,12 +183,12 @@ func forkInto(cgroup string, p program, attr *syscall.ProcAttr) (int, error) {
 	}
 	defer syscall.Close(dir)
 	attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, dir
-	pid, err := syscall.ForkExec(p.path, p.argv, attr)
+	pid, err := spawn(p.path, p.argv, attr)
 	if err == nil {
 		return pid, nil
 	}
 	attr.Sys.UseCgroupFD = false
-	if pid, err = syscall.ForkExec(p.path, p.argv, attr); err != nil {
+	if pid, err = spawn(p.path, p.argv, attr); err != nil {
 		return 0, err
 	}
 	if err := writeFile(cgroup+"/cgroup.procs", strconv.Itoa(pid)); err != nil {

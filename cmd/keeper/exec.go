@@ -4,72 +4,144 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"syscall"
 
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
 // exec runs a process in a container for as long as the connection stands: it
-// answers once when the program runs, and again when it has ended.
+// answers once when the program runs, unless that is not asked for, and again when
+// it has ended.
 func (k *keeper) exec(c *conn, r *plan.Request, fds []int) {
+	l := &leash{}
+	go l.watch(c)
+	if r.Brief && len(fds) == maxFDs && r.Child != nil {
+		code, err := briefExec(l, r, fds)
+		if err == nil {
+			closeAll(fds) // first: the end of its output comes with the news, not after it
+			for i := range fds {
+				fds[i] = -1
+			}
+			_ = c.send(plan.Answer{Version: plan.Version, Exit: &plan.Exit{ID: r.ID, Code: code}})
+			return
+		}
+		noteSlow(err)
+	}
 	p, a, master, err := launchExec(r, fds)
 	if err != nil {
 		a.Error = err.Error()
 	}
 	a.Version = plan.Version
-	var passed []int
-	if master >= 0 {
-		passed = []int{master}
-	}
-	serr := c.send(a, passed...)
-	closeAll(passed)
 	if p == nil {
+		_ = c.send(a)
 		return
 	}
-	if serr != nil {
-		_ = pidfdKill(int(p.Fd()), syscall.SIGKILL)
+	l.hold(p)
+	if !r.Brief {
+		var passed []int
+		if master >= 0 {
+			passed = []int{master}
+		}
+		if c.send(a, passed...) != nil {
+			_ = pidfdKill(int(p.Fd()), syscall.SIGKILL)
+		}
+		closeAll(passed)
 	}
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		killWhenGone(c, p)
-	}()
 	status, _ := awaitExit(p, a.PID)
 	reapNow(p)
-	// p stays open until killWhenGone has come back: its number must not be reused.
 	_ = c.send(plan.Answer{Exit: &plan.Exit{ID: r.ID, Code: exitCode(status)}})
-	c.close()
-	<-gone
+	l.release()
 	p.Close()
 }
 
-// killWhenGone ends a process that nobody waits for any more.
-func killWhenGone(c *conn, pidfd *os.File) {
-	var more plan.Request
-	_, _ = c.recv(&more) // returns when either side has closed
-	_ = pidfdKill(int(pidfd.Fd()), syscall.SIGKILL)
+// leash ends a process when whoever has asked for it goes.
+type leash struct {
+	mu   sync.Mutex
+	p    *os.File // the pidfd, while there is a process
+	gone bool
 }
 
-// launchExec forks the stage and waits until it has executed the program.
+// watch returns when either side has closed the connection.
+func (l *leash) watch(c *conn) {
+	var more plan.Request
+	_, _ = c.recv(&more) // nothing more is expected
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gone = true
+	l.pull()
+}
+
+// hold puts a process on the leash until release: its pidfd stays open meanwhile.
+func (l *leash) hold(p *os.File) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.p = p; l.gone {
+		l.pull()
+	}
+}
+
+func (l *leash) pull() {
+	if l.p != nil {
+		_ = pidfdKill(int(l.p.Fd()), syscall.SIGKILL) // fails when it has ended
+	}
+}
+
+func (l *leash) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.p = nil
+}
+
+// briefExec runs a process to its end without a stage, and gives its exit code. An
+// error says that its program did not run.
+func briefExec(l *leash, r *plan.Request, fds []int) (int, error) {
+	control, pid, p, err := forkExec(r, fds, stdioOf(fds))
+	if err != nil {
+		return -1, err
+	}
+	defer control.close()
+	defer p.Close()
+	l.hold(p)
+	defer l.release()
+	status, _ := awaitExit(p, pid)
+	reapNow(p)
+	// With its end, the socket has been closed or has the reason.
+	if _, _, _, err := execReports(control); err != nil {
+		return -1, err
+	}
+	return exitCode(status), nil
+}
+
+func stdioOf(fds []int) []uintptr {
+	return []uintptr{uintptr(fds[2]), uintptr(fds[3]), uintptr(fds[4])}
+}
+
+// launchExec starts a process, with a stage if need be, and waits until it has
+// executed the program.
 func launchExec(r *plan.Request, fds []int) (*os.File, plan.Answer, int, error) {
 	none := plan.Answer{}
 	if r.Child == nil || len(fds) != 2 && len(fds) != maxFDs {
 		return nil, none, -1, errors.New("exec takes a child, its plan, a pidfd and three streams unless it has a tty")
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, none, -1, err
-	}
-	defer null.Close()
-	files := []uintptr{null.Fd(), null.Fd(), null.Fd()}
+	var files []uintptr
 	if len(fds) == maxFDs {
-		files = []uintptr{uintptr(fds[2]), uintptr(fds[3]), uintptr(fds[4])}
+		files = stdioOf(fds)
+	} else {
+		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		if err != nil {
+			return nil, none, -1, err
+		}
+		defer null.Close()
+		files = []uintptr{null.Fd(), null.Fd(), null.Fd()}
 	}
-	p, a, err := quickExec(r, fds, files)
-	if err == nil {
-		return p, a, -1, nil
+	if !r.Brief { // else it has been tried
+		p, a, err := quickExec(r, fds, files)
+		if err == nil {
+			return p, a, -1, nil
+		}
+		noteSlow(err)
 	}
-	noteSlow(err)
 	control, theirs, err := pair()
 	if err != nil {
 		return nil, none, -1, err

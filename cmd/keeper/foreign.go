@@ -140,7 +140,7 @@ func runtimeCall(f *plan.ForeignRuntime, args ...string) error {
 	log := f.Bundle + "/log"
 	_ = os.Remove(log) // there may be none
 	argv := append([]string{f.Path, "--root", f.Bundle + "/state", "--log", log}, args...)
-	pid, err := syscall.ForkExec(f.Path, argv, &syscall.ProcAttr{
+	pid, err := spawn(f.Path, argv, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, Files: []uintptr{0, 1, 2},
 	})
 	if err != nil {

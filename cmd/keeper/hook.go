@@ -60,7 +60,7 @@ func runHook(h *plan.Hook, state []byte) error {
 	if err := syscall.Pipe2(in[:], syscall.O_CLOEXEC); err != nil {
 		return err
 	}
-	pid, err := syscall.ForkExec(h.Path, argv, &syscall.ProcAttr{
+	pid, err := spawn(h.Path, argv, &syscall.ProcAttr{
 		Env: h.Env, Files: []uintptr{uintptr(in[0]), 2, 2},
 	})
 	syscall.Close(in[0])

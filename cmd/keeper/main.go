@@ -28,6 +28,7 @@ func main() {
 	}
 	setName("sampan-keeper")
 	closeFrom(4) // whatever our starter has inherited and forgotten
+	calmWatchdog()
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(25)
 	// Of all processes of the node this is the last that should go. Not everyone

@@ -6,31 +6,29 @@ import (
 	"syscall"
 )
 
-// inPIDNS runs f on a thread whose children are born in the pid namespace at path.
-// The thread is there for nothing else, so that an exec does not cost the start and
-// the end of one; between two of them it lets go of the container's namespace.
+// inPIDNS runs f on a thread whose children are born in the pid namespace at path,
+// and takes the thread back to the keeper's own. It is the caller's thread: to hand
+// the work to another, and to wait for it, would take as long as the fork. A thread
+// that cannot go back stays this goroutine's and ends with it.
 func inPIDNS(path string, f func() error) error {
-	done := make(chan error, 1)
-	forks() <- func(own int) {
-		err := enter(path, syscall.CLONE_NEWPID)
-		if err == nil {
-			err = f()
-			_ = setns(own, syscall.CLONE_NEWPID) // the next one enters its own all the same
-		}
-		done <- err
+	own := ownPIDNS()
+	runtime.LockOSThread()
+	if err := enter(path, syscall.CLONE_NEWPID); err != nil {
+		runtime.UnlockOSThread()
+		return err
 	}
-	return <-done
+	err := f()
+	if setns(own, syscall.CLONE_NEWPID) == nil {
+		runtime.UnlockOSThread()
+	}
+	return err
 }
 
-// forks starts the thread when it is wanted first.
-var forks = sync.OnceValue(func() chan<- func(own int) { //nolint:gochecknoglobals // the keeper is one process
-	jobs := make(chan func(int))
-	go func() {
-		runtime.LockOSThread()
-		own, _ := openFD("/proc/self/ns/pid", syscall.O_RDONLY) // without it, it never lets go
-		for f := range jobs {
-			f(own)
-		}
-	}()
-	return jobs
+// ownPIDNS is the keeper's pid namespace, or -1 when it cannot be opened.
+var ownPIDNS = sync.OnceValue(func() int { //nolint:gochecknoglobals // the keeper is one process
+	fd, err := openFD("/proc/self/ns/pid", syscall.O_RDONLY)
+	if err != nil {
+		return -1
+	}
+	return fd
 })

@@ -103,39 +103,43 @@ func look(root string, p *plan.Process) (program, home string, err error) {
 
 // quickExec runs a process in a container without a stage.
 func quickExec(r *plan.Request, fds []int, stdio []uintptr) (*os.File, plan.Answer, error) {
-	none := plan.Answer{}
+	control, pid, pidfd, err := forkExec(r, fds, stdio)
+	if err != nil {
+		return nil, plan.Answer{}, err
+	}
+	defer control.close()
+	if _, _, _, err := execReports(control); err != nil {
+		killAndReap(pidfd)
+		return nil, plan.Answer{}, err
+	}
+	return pidfd, plan.Answer{PID: pid}, nil
+}
+
+// forkExec forks a list that becomes a further process of a container.
+func forkExec(r *plan.Request, fds []int, stdio []uintptr) (*conn, int, *os.File, error) {
 	p, err := planOf(fds[0])
 	if err != nil {
-		return nil, none, err
+		return nil, 0, nil, err
 	}
 	proc, ok := strings.CutSuffix(r.Child.PIDNS, "ns/pid")
 	if !ok {
-		return nil, none, steps.ErrStage
+		return nil, 0, nil, steps.ErrStage
 	}
 	program, home, err := look(proc+"root", &p.Process)
 	if err != nil {
-		return nil, none, err
+		return nil, 0, nil, err
 	}
 	if ended, _ := pidfdState(fds[1]); ended { // and the number may have been another's
-		return nil, none, steps.ErrStage
+		return nil, 0, nil, steps.ErrStage
 	}
 	if home != "" {
 		p.Process.Env = append(p.Process.Env, "HOME="+home)
 	}
 	list, err := steps.Exec(p, program)
 	if err != nil {
-		return nil, none, err
+		return nil, 0, nil, err
 	}
-	control, pid, pidfd, err := forkList(r.Child, list, []string{"sampan-exec"}, stdio, uintptr(fds[1]))
-	if err != nil {
-		return nil, none, err
-	}
-	defer control.close()
-	if _, _, _, err := execReports(control); err != nil {
-		killAndReap(pidfd)
-		return nil, none, err
-	}
-	return pidfd, plan.Answer{PID: pid}, nil
+	return forkList(r.Child, list, []string{"sampan-exec"}, stdio, uintptr(fds[1]))
 }
 
 // forkList executes a list in the namespaces that must exist before it does. It

@@ -54,6 +54,8 @@ const (
 	prSetDumpable   = 4
 	prSetKeepcaps   = 8
 	prCapbsetDrop   = 24
+	prSetTimerslack = 29
+	prGetTimerslack = 30
 	prSetNoNewPrivs = 38
 	prCapAmbient    = 47
 	ambientRaise    = 2

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"sync"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -88,19 +86,24 @@ func (r *Runtime) exec(ctx context.Context, c *container, cfg ExecConfig) (int, 
 			return -1, err
 		}
 		defer streams.close()
-		for _, f := range streams.theirs {
-			fds = append(fds, int(f.Fd()))
-		}
+		fds = append(fds, streams.theirs...)
 	}
 	child := &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", c.status().PID), Cgroup: c.cgroupDir()}
-	conn, err := r.keeper.request(plan.Request{Op: plan.ExecIn, ID: c.rec.ID, Child: child}, fds...)
+	// Nobody waits for the beginning of what has no input.
+	brief := streams != nil && cfg.Stdin == nil
+	conn, err := r.keeper.request(plan.Request{Op: plan.ExecIn, ID: c.rec.ID, Child: child, Brief: brief}, fds...)
 	if err != nil {
 		return -1, err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() }) // the keeper kills it then
 	defer stop()
-	code, err := r.converse(conn, cfg, streams)
+	var code int
+	if brief {
+		code, err = converseBriefly(conn, cfg, streams)
+	} else {
+		code, err = r.converse(conn, cfg, streams)
+	}
 	if ctx.Err() != nil {
 		return -1, context.Cause(ctx)
 	}
@@ -206,147 +209,23 @@ func (r *Runtime) converse(conn *net.UnixConn, cfg ExecConfig, streams *stdio) (
 	return end.Exit.Code, nil
 }
 
-// stdio are the pipes of an exec: ours and the process's.
-type stdio struct {
-	theirs []*os.File
-	ours   [3]*os.File
-}
-
-func openStdio(cfg ExecConfig) (*stdio, error) {
-	s := &stdio{}
-	for i, wanted := range []bool{cfg.Stdin != nil, cfg.Stdout != nil, cfg.Stderr != nil} {
-		if !wanted {
-			null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-			if err != nil {
-				s.close()
-				return nil, err
-			}
-			s.theirs = append(s.theirs, null)
-			continue
-		}
-		r, w, err := os.Pipe()
-		if err != nil {
-			s.close()
-			return nil, err
-		}
-		if i == 0 {
-			s.theirs, s.ours[i] = append(s.theirs, r), w
-		} else {
-			s.theirs, s.ours[i] = append(s.theirs, w), r
-		}
+// converseBriefly follows an exec that is told of when it has ended.
+func converseBriefly(conn *net.UnixConn, cfg ExecConfig, streams *stdio) (int, error) {
+	finish := streams.run(cfg)
+	var a plan.Answer
+	_, err := recvMessage(conn, &a)
+	if err == nil && a.Error == "" && a.Exit == nil { // a keeper that answers twice
+		_, err = recvMessage(conn, &a)
 	}
-	return s, nil
-}
-
-// run copies the streams; the returned function waits for the output to end.
-func (s *stdio) run(cfg ExecConfig) func() {
-	for _, f := range s.theirs {
-		f.Close()
+	if err == nil && a.Error == "" && a.Exit == nil {
+		err = io.ErrUnexpectedEOF
 	}
-	s.theirs = nil
-	if in := s.ours[0]; in != nil {
-		go func() {
-			_, _ = io.Copy(in, cfg.Stdin) // either side may end first
-			in.Close()
-		}()
+	finish()
+	switch {
+	case err != nil:
+		return -1, fmt.Errorf("keeper: %w", err)
+	case a.Error != "":
+		return a.Code, errors.New(a.Error)
 	}
-	var out sync.WaitGroup
-	for i, w := range []io.Writer{nil, cfg.Stdout, cfg.Stderr} {
-		if f := s.ours[i]; i > 0 && f != nil {
-			out.Go(func() { copyOut(w, f) })
-		}
-	}
-	return func() {
-		deadline := time.Now().Add(execDrain)
-		for _, f := range s.ours[1:] {
-			if f != nil {
-				_ = f.SetReadDeadline(deadline)
-			}
-		}
-		out.Wait()
-	}
-}
-
-// copyOut copies until the end, or until f's deadline. What lies there then is not
-// lost: a slow client, or a machine with other work, may have kept us from it.
-func copyOut(w io.Writer, f *os.File) {
-	if _, err := io.Copy(w, f); !errors.Is(err, os.ErrDeadlineExceeded) {
-		return
-	}
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return
-	}
-	b := make([]byte, execRest)
-	for left := b; len(left) > 0; {
-		n := 0
-		_ = raw.Control(func(fd uintptr) { n, err = unix.Read(int(fd), left) }) // never blocks
-		if n > 0 {
-			if _, err = w.Write(left[:n]); err == nil {
-				left = left[n:]
-				continue
-			}
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return
-		}
-	}
-}
-
-func (s *stdio) close() {
-	for _, f := range s.theirs {
-		f.Close()
-	}
-	for _, f := range s.ours {
-		if f != nil {
-			f.Close()
-		}
-	}
-}
-
-// runTTY copies between the master and the streams.
-func runTTY(fd int, cfg ExecConfig) func() {
-	_ = unix.SetNonblock(fd, true) // of a valid descriptor it cannot fail
-	m := os.NewFile(uintptr(fd), "tty")
-	over := make(chan struct{})
-	if cfg.Stdin != nil {
-		go func() { _, _ = io.Copy(m, cfg.Stdin) }()
-	}
-	go func() {
-		for {
-			select {
-			case size, ok := <-cfg.Resize:
-				if !ok {
-					return
-				}
-				setSize(m, size)
-			case <-over:
-				return
-			}
-		}
-	}()
-	var out sync.WaitGroup
-	out.Go(func() {
-		w := cfg.Stdout
-		if w == nil {
-			w = io.Discard
-		}
-		copyOut(w, m)
-	})
-	return func() {
-		_ = m.SetReadDeadline(time.Now().Add(execDrain))
-		out.Wait()
-		close(over)
-		m.Close()
-	}
-}
-
-func setSize(m *os.File, s Size) {
-	raw, err := m.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Control(func(fd uintptr) { // a terminal that is gone has no size
-		_ = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: s.Rows, Col: s.Cols})
-	})
+	return a.Exit.Code, nil
 }

@@ -300,17 +300,23 @@ func sendMessage(c *net.UnixConn, v any, fds ...int) error {
 	return err
 }
 
+// messages are buffers for what the keeper says, which is decoded at once: one for
+// each call would be most of a probe's garbage.
+var messages = sync.Pool{New: func() any { return new([plan.MaxMessage]byte) }} //nolint:gochecknoglobals // holds nothing
+
 // recvMessage reads one message and at most one descriptor (-1 for none).
 func recvMessage(c *net.UnixConn, v any) (int, error) {
-	b := make([]byte, plan.MaxMessage)
+	buffer := messages.Get().(*[plan.MaxMessage]byte)
+	defer messages.Put(buffer)
+	b := buffer[:]
 	oob := make([]byte, unix.CmsgSpace(4))
 	n, oobn, _, _, err := c.ReadMsgUnix(b, oob)
 	if err != nil {
 		return -1, err
 	}
 	fd := -1
-	if messages, err := unix.ParseSocketControlMessage(oob[:oobn]); err == nil && len(messages) == 1 {
-		if fds, err := unix.ParseUnixRights(&messages[0]); err == nil && len(fds) == 1 {
+	if control, err := unix.ParseSocketControlMessage(oob[:oobn]); err == nil && len(control) == 1 {
+		if fds, err := unix.ParseUnixRights(&control[0]); err == nil && len(fds) == 1 {
 			fd = fds[0]
 			unix.CloseOnExec(fd)
 		}

@@ -178,9 +178,9 @@ func TestExec(t *testing.T) {
 		"bad cwd":   {&specs.Process{Args: []string{"/bin/probe"}, Cwd: "/nowhere"}, "", 128, "", `chdir to cwd ("/nowhere")`},
 	}
 	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
+		run := func(t *testing.T, in io.Reader) {
 			var out, errs bytes.Buffer
-			cfg := ExecConfig{Process: tt.p, Stdout: &out, Stderr: &errs, Stdin: strings.NewReader(tt.in)}
+			cfg := ExecConfig{Process: tt.p, Stdout: &out, Stderr: &errs, Stdin: in}
 			code, err := b.Exec(b.context(), "c1", cfg)
 			if code != tt.code || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("code %d, %v", code, err)
@@ -200,8 +200,26 @@ func TestExec(t *testing.T) {
 			if got != tt.out {
 				t.Errorf("output %q, want %q", got, tt.out)
 			}
-		})
+		}
+		t.Run(name, func(t *testing.T) { run(t, strings.NewReader(tt.in)) })
+		if tt.in == "" { // which the keeper is asked for in another way
+			t.Run(name+" without input", func(t *testing.T) { run(t, nil) })
+		}
 	}
+	t.Run("exact", func(t *testing.T) { // the keeper's own threads wake late, nobody else's
+		usual, err := os.ReadFile("/proc/self/timerslack_ns")
+		if err != nil {
+			t.Skip(err)
+		}
+		s, err := b.Status("c1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile("/proc/" + itoa(s.PID) + "/timerslack_ns")
+		if err != nil || string(got) != string(usual) {
+			t.Errorf("timer slack %q, %v; want %q", got, err, usual)
+		}
+	})
 	t.Run("timeout", func(t *testing.T) {
 		_, err := b.Exec(b.context(), "c1", ExecConfig{Process: process("probe", "sleep"), Timeout: 50 * time.Millisecond})
 		if !errors.Is(err, ErrTimeout) {

@@ -37,7 +37,8 @@ const (
 	Adopt Op = "adopt"
 	// ExecIn forks a process into a container. Descriptors of the request: plan,
 	// pidfd of the container, then stdin, stdout, stderr (without tty). The first answer
-	// has the pid and with a tty its master; the second has the exit code.
+	// has the pid and with a tty its master; the second has the exit code. A Brief one
+	// has only the second.
 	ExecIn Op = "exec"
 	// Reopen opens the log file anew, after a rotation.
 	Reopen Op = "reopen"
@@ -56,6 +57,9 @@ type Request struct {
 	// Stdin says that an attached client has input: its end is the end of a
 	// stdin that is for one client only.
 	Stdin bool `json:",omitempty"`
+	// Brief asks for one answer to an ExecIn without a tty: when it has ended, or could
+	// not begin. A keeper that does not know the word answers twice.
+	Brief bool `json:",omitempty"`
 }
 
 // Child describes a process that the keeper parents: what it must know to fork
