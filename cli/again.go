@@ -19,10 +19,10 @@ const startWait = time.Minute
 
 func startCommand(s *Settings) *cobra.Command {
 	return ownVerb{
-		use: "start", short: "Begin containers anew that have ended",
-		long: `Begin containers anew that have ended, as they were asked for: the same image, command,
-ports and volumes. What they wrote beside their volumes is not kept, nor what they
-printed.`,
+		use: "start", short: "Begin containers that sampan create has made, or anew those that have ended",
+		long: `Begin containers that sampan create has made, and anew those that have ended, as they
+were asked for: the same image, command, ports and volumes. What those wrote beside
+their volumes is not kept, nor what they printed.`,
 		do: func(cmd *cobra.Command, server *server, pod *corev1.Pod) error {
 			return server.again(cmd.Context(), pod, cmd.OutOrStdout())
 		},
@@ -55,6 +55,9 @@ func restartCommand(p Program, s *Settings) *cobra.Command {
 
 // again puts a new pod in the place of one that has ended.
 func (s *server) again(ctx context.Context, old *corev1.Pod, out io.Writer) error {
+	if isGated(old) {
+		return s.ungate(ctx, old, out)
+	}
 	if !look(old).ended {
 		_, err := fmt.Fprintln(out, old.Name) // it runs: that is what was wanted
 		return err
@@ -71,6 +74,11 @@ func (s *server) renew(ctx context.Context, old *corev1.Pod, out io.Writer) erro
 	if err != nil {
 		return fmt.Errorf("start %s: %w", old.Name, err)
 	}
+	return s.started(ctx, made, out)
+}
+
+// started waits until a pod runs, and prints its name.
+func (s *server) started(ctx context.Context, made *corev1.Pod, out io.Writer) error {
 	pods := followPod(ctx, s, made)
 	defer pods.stop()
 	late := time.After(startWait)
@@ -82,16 +90,16 @@ func (s *server) renew(ctx context.Context, old *corev1.Pod, out io.Writer) erro
 			}
 			state = look(c.pod)
 			if c.gone {
-				return fmt.Errorf("start %s: somebody has removed it", old.Name)
+				return fmt.Errorf("start %s: somebody has removed it", made.Name)
 			}
 			if state.doomed != "" && !state.mayPass {
-				return fmt.Errorf("start %s: %s", old.Name, state.doomed)
+				return fmt.Errorf("start %s: %s", made.Name, state.doomed)
 			}
 		case <-late:
-			return fmt.Errorf("start %s: it does not run after %s; sampan why pod %s says what it waits for", old.Name, startWait, old.Name)
+			return fmt.Errorf("start %s: it does not run after %s; sampan why pod %s says what it waits for", made.Name, startWait, made.Name)
 		}
 	}
-	_, err = fmt.Fprintln(out, made.Name)
+	_, err := fmt.Fprintln(out, made.Name)
 	return err
 }
 

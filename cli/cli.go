@@ -115,7 +115,7 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	flags.StringVar(&s.Kubeconfig, "kubeconfig", "", "how to reach the API server (default: $KUBECONFIG, else that of --data-dir)")
 	root.AddCommand(simulateCommand(p, s), graphCommand(p), hollowCommand(p, s))
 	root.AddCommand(
-		runCommand(p, s), psCommand(s), logsCommand(s), execCommand(s), attachCommand(s), stopCommand(p, s), rmCommand(s),
+		runCommand(p, s), createCommand(p, s), psCommand(s), logsCommand(s), execCommand(s), attachCommand(s), stopCommand(p, s), rmCommand(s),
 		startCommand(s), restartCommand(p, s), killCommand(p, s), waitCommand(s), portCommand(s),
 		cpCommand(p, s), topCommand(p, s), statsCommand(s),
 	)

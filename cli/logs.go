@@ -11,7 +11,7 @@ import (
 )
 
 func logsCommand(s *Settings) *cobra.Command {
-	l, tail, since, namespace := logQuery{}, "all", "", ""
+	l, tail, since, until, namespace := logQuery{}, "all", "", "", ""
 	cmd := &cobra.Command{
 		Use: "logs NAME", Short: "Show what a container has printed", Args: cobra.ExactArgs(1),
 		Long: `Show what a container has printed: its standard output and error each to its own,
@@ -20,8 +20,14 @@ or with --tail both to standard output.`,
 			if l.tail, err = parseTail(tail); err != nil {
 				return err
 			}
-			if l.since, err = parseSince(since, time.Now()); err != nil {
+			if l.since, err = parseSince("since", since, time.Now()); err != nil {
 				return err
+			}
+			if l.until, err = parseSince("until", until, time.Now()); err != nil {
+				return err
+			}
+			if !l.until.IsZero() && l.tail >= 0 {
+				return errors.New("--until and --tail exclude each other: which lines are the last is counted on the node, where nobody knows of --until")
 			}
 			server, err := s.connect()
 			if err != nil {
@@ -31,9 +37,15 @@ or with --tail both to standard output.`,
 			if err != nil {
 				return err
 			}
-			err = server.logs(cmd.Context(), at(pod), l, cmd.OutOrStdout(), cmd.ErrOrStderr())
-			if errors.Is(err, context.Canceled) {
-				return nil // Ctrl-C ends --follow
+			ctx := cmd.Context()
+			if l.follow && !l.until.IsZero() { // nothing may come that is later
+				to, cancel := context.WithDeadline(ctx, l.until)
+				defer cancel()
+				ctx = to
+			}
+			err = server.logs(ctx, at(pod), l, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+				return nil // Ctrl-C ends --follow, and so does --until
 			}
 			return err
 		},
@@ -42,6 +54,7 @@ or with --tail both to standard output.`,
 	flags.BoolVarP(&l.follow, "follow", "f", false, "go on until the container ends")
 	flags.StringVar(&tail, "tail", "all", "how many of the last lines")
 	flags.StringVar(&since, "since", "", "only what is newer than 10m, or than a time")
+	flags.StringVar(&until, "until", "", "only what is older than 10m, or than a time")
 	flags.BoolVarP(&l.timestamps, "timestamps", "t", false, "begin each line with its time")
 	flags.StringVarP(&namespace, "namespace", "n", "", "namespace of the pod (default: that of the kubeconfig)")
 	return cmd

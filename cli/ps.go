@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,17 +38,17 @@ func psCommand(s *Settings) *cobra.Command {
 			}
 			pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return !keep(p) })
 			if !all && !show.byStatus() {
-				pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return look(p).ended })
+				pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return look(p).ended || isGated(p) })
 			}
 			slices.SortStableFunc(pods, func(a, b *corev1.Pod) int { return b.CreationTimestamp.Compare(a.CreationTimestamp.Time) })
 			return show.print(cmd.OutOrStdout(), pods)
 		},
 	}
-	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended")
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended or not begun")
 	cmd.Flags().BoolVarP(&show.quiet, "quiet", "q", false, "names only")
 	cmd.Flags().BoolVar(&show.whole, "no-trunc", false, "commands in full")
 	cmd.Flags().StringVar(&show.format, "format", "table", "table, json, or a template such as {{.Name}} {{.Status}}")
-	cmd.Flags().StringArrayVarP(&show.filters, "filter", "f", nil, "name=TEXT, status=running|exited|created|restarting, label=NAME[=VALUE], ancestor=IMAGE or exited=CODE")
+	cmd.Flags().StringArrayVarP(&show.filters, "filter", "f", nil, "name=TEXT, status=running|exited|created|restarting, label=NAME[=VALUE], ancestor=IMAGE, exited=CODE or health=healthy|unhealthy|starting|none")
 	cmd.Flags().BoolVarP(&everywhere, "all-namespaces", "A", false, "of all namespaces")
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pods (default: that of the kubeconfig)")
 	return cmd
@@ -64,7 +65,9 @@ func containerStatus(p *corev1.Pod) string {
 	case p.DeletionTimestamp != nil && !s.ended:
 		return "Stopping"
 	case s.running:
-		return "Up " + age(c.State.Running.StartedAt.Time)
+		return "Up " + age(c.State.Running.StartedAt.Time) + healthWords(p)
+	case isGated(p):
+		return "Created"
 	case s.ended && c.State.Terminated != nil:
 		return fmt.Sprintf("Exited (%d) %s ago", s.code, age(c.State.Terminated.FinishedAt.Time))
 	case s.doomed != "":
@@ -127,8 +130,8 @@ func mainContainer(pod *corev1.Pod) string {
 	return pod.Spec.Containers[0].Name
 }
 
-// parseSince reads 10m, a time, or seconds since 1970.
-func parseSince(text string, now time.Time) (time.Time, error) {
+// parseSince reads a flag's 10m, a time, or seconds since 1970.
+func parseSince(flag, text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
 	}
@@ -140,5 +143,8 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("--since %q: want a duration such as 10m, or a time such as 2006-01-02T15:04:05Z", text)
+	if n, err := strconv.ParseFloat(text, 64); err == nil && n >= 0 && n < 1<<40 {
+		return time.Unix(0, int64(n*float64(time.Second))), nil
+	}
+	return time.Time{}, fmt.Errorf("--%s %q: want a duration such as 10m, or a time such as 2006-01-02T15:04:05Z", flag, text)
 }

@@ -196,6 +196,11 @@ func psFilter(name, value string) (func(*corev1.Pod) bool, error) {
 			}
 			return ok && (!exact || got == want)
 		}, nil
+	case "health":
+		if !slices.Contains([]string{healthy, unhealthy, healthStarting, healthNone}, value) {
+			return nil, errors.New("want healthy, unhealthy, starting or none")
+		}
+		return func(p *corev1.Pod) bool { return healthOf(p, time.Now()) == value }, nil
 	case "ancestor":
 		return func(p *corev1.Pod) bool { return p.Spec.Containers[0].Image == value }, nil
 	case "exited":
@@ -205,5 +210,5 @@ func psFilter(name, value string) (func(*corev1.Pod) bool, error) {
 		}
 		return func(p *corev1.Pod) bool { s := look(p); return s.ended && s.code == code }, nil
 	}
-	return nil, errors.New("want name, status, label, ancestor or exited")
+	return nil, errors.New("want name, status, label, ancestor, exited or health")
 }

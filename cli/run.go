@@ -21,6 +21,14 @@ type runFlags struct {
 	capAdd, capDrop, addHosts, dns, groups, sysctl []string
 	mounts, securityOpts                           []string
 	shmSize                                        string
+	platform, cidFile                              string
+	publishAll                                     bool
+	expose, dnsSearch, dnsOptions                  []string
+	health                                         healthFlags
+	// refused are flags that pods have no word for, and what was said with each.
+	refused map[string]*string
+	// gated: the container is made, and begins when sampan start says so.
+	gated bool
 }
 
 func runCommand(p Program, s *Settings) *cobra.Command {
@@ -75,6 +83,7 @@ func runFlagsOf(cmd *cobra.Command, f *runFlags, entrypoint *string) {
 	flags.StringVar(&f.network, "network", "", "bridge, or host for the network of this machine")
 	flags.StringVar(&f.pull, "pull", "missing", "when to fetch the image: missing, always or never")
 	runIsolationFlags(cmd, f)
+	runMoreFlags(cmd, f)
 }
 
 // runIsolationFlags are those that give the container more or less of the machine.
@@ -125,7 +134,8 @@ func newRunning(cmd *cobra.Command, p Program, s *Settings, f runFlags, args []s
 		server: server, program: p, settings: s, flags: f, image: args[0], command: args[1:],
 		in: cmd.InOrStdin(), out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr(),
 	}
-	if r.pod, err = podOf(f, args[0], args[1:], podPlace{volumes: s.volumeDir()}); err != nil {
+	place := podPlace{volumes: s.volumeDir(), note: func(text string) { fmt.Fprintln(r.errOut, "sampan: "+text) }}
+	if r.pod, err = podOf(f, args[0], args[1:], place); err != nil {
 		return nil, fmt.Errorf("run %s: %w", args[0], err)
 	}
 	return r, nil

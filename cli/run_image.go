@@ -23,11 +23,11 @@ func (r *running) ready(ctx context.Context, node *corev1.Node) error {
 		if len(r.pod.Spec.Volumes)+len(r.flags.ports) > 0 {
 			return errors.New("this machine is no node of the cluster, so it has neither its directories nor its ports: leave out -v and -p")
 		}
-		return r.number(ctx, nil, image.Image{})
+		return r.unseen(ctx)
 	}
 	r.pod.Spec.Affinity = onNode(node.Name)
 	if os.Geteuid() != 0 || !strings.HasPrefix(node.Status.NodeInfo.ContainerRuntimeVersion, ownEngine) {
-		return r.number(ctx, nil, image.Image{}) // the node will fetch the image
+		return r.unseen(ctx) // the node will fetch the image
 	}
 	store, err := r.settings.images()
 	if err != nil {
@@ -35,6 +35,9 @@ func (r *running) ready(ctx context.Context, node *corev1.Node) error {
 	}
 	img, err := r.fetch(ctx, store)
 	if err != nil {
+		return err
+	}
+	if err := r.fromImage(ctx, store, img, node); err != nil {
 		return err
 	}
 	return r.number(ctx, store, img)
@@ -57,16 +60,22 @@ func (r *running) fetch(ctx context.Context, store *image.Store) (image.Image, e
 		return img, err
 	case err != nil && r.flags.pull == "never":
 		return img, fmt.Errorf("%w, and --pull=never: fetch it with sampan pull %s", err, r.image)
-	case err == nil && r.flags.pull != "always":
+	case err == nil && r.flags.pull != "always" && r.fits(img):
 		r.byName(img)
 		return img, nil
+	case err == nil && r.flags.pull == "never":
+		return img, fmt.Errorf("%s is for %s here, and --pull=never", r.image, platformOf(img))
 	}
 	opts := r.settings.transfers()
+	opts.Architecture = strings.TrimPrefix(r.flags.platform, "linux/")
 	if !r.flags.quiet {
 		opts.Progress = layersTo(r.errOut)
 	}
 	if img, err = store.Pull(ctx, r.image, opts); err != nil {
 		return img, err
+	}
+	if !r.fits(img) {
+		return img, fmt.Errorf("%s is for %s alone, not for %s", r.image, platformOf(img), r.flags.platform)
 	}
 	// It is as new as can be: the node need not ask again.
 	r.pod.Spec.Containers[0].ImagePullPolicy = corev1.PullIfNotPresent

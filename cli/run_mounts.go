@@ -136,7 +136,11 @@ func (b *podBuilder) volume(text string) error {
 	m := corev1.VolumeMount{MountPath: filepath.Clean(at)}
 	for _, o := range strings.Split(options, ",") {
 		switch o {
-		case "", "rw", "z", "Z", "private", "rprivate", "nocopy", "delegated", "cached", "consistent":
+		case "", "rw", "private", "rprivate", "nocopy", "delegated", "cached", "consistent": // what is so anyway
+		case "z", "Z":
+			if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
+				b.note("--volume %s: %s is left out: files here keep their SELinux labels", text, o)
+			}
 		case "ro":
 			m.ReadOnly = true
 		case "slave", "rslave":
@@ -236,7 +240,9 @@ func (b *podBuilder) memory(text string) error {
 	for _, o := range strings.Split(options, ",") {
 		name, value, _ := strings.Cut(o, "=")
 		switch name {
-		case "", "rw", "noexec", "exec", "nosuid", "nodev", "mode":
+		case "", "rw", "exec":
+		case "noexec", "nosuid", "nodev", "mode", "uid", "gid":
+			b.note("--tmpfs %s: %s is left out: a pod's directories in memory have no options but their size", text, o)
 		case "size":
 			n, err := bytesOf(value)
 			if err != nil {

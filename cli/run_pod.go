@@ -25,6 +25,8 @@ const (
 type podPlace struct {
 	// volumes is the directory of those that have a name.
 	volumes string
+	// note tells the person what a word does not do here; nil for nobody.
+	note func(text string)
 }
 
 // podOf is the pod that run's words mean. It asks nobody.
@@ -62,7 +64,7 @@ func podOf(f runFlags, image string, command []string, place podPlace) (*corev1.
 		SecurityContext: &corev1.SecurityContext{},
 	}
 	for _, step := range []func() error{
-		b.choices, b.start, b.environment, b.labels, b.limits, b.security, b.ports, b.mounts, b.names,
+		b.refusals, b.choices, b.start, b.environment, b.labels, b.limits, b.security, b.ports, b.mounts, b.names, b.health,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -70,6 +72,9 @@ func podOf(f runFlags, image string, command []string, place podPlace) (*corev1.
 	}
 	if len(command) > 0 {
 		b.words(command)
+	}
+	if f.gated {
+		b.pod.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: createdGate}}
 	}
 	b.pod.Spec.Containers = []corev1.Container{*b.c}
 	return b.pod, nil
@@ -358,9 +363,21 @@ func (b *podBuilder) names() error {
 		}
 		b.pod.Spec.HostAliases = append(b.pod.Spec.HostAliases, corev1.HostAlias{IP: strings.Trim(ip, "[]"), Hostnames: []string{host}})
 	}
+	if len(b.flags.dns)+len(b.flags.dnsSearch)+len(b.flags.dnsOptions) == 0 {
+		return nil
+	}
 	if len(b.flags.dns) > 0 {
 		b.pod.Spec.DNSPolicy = corev1.DNSNone
-		b.pod.Spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: b.flags.dns}
 	}
+	dns := &corev1.PodDNSConfig{Nameservers: b.flags.dns, Searches: b.flags.dnsSearch}
+	for _, text := range b.flags.dnsOptions {
+		name, value, ok := strings.Cut(text, ":")
+		o := corev1.PodDNSConfigOption{Name: name}
+		if ok {
+			o.Value = &value
+		}
+		dns.Options = append(dns.Options, o)
+	}
+	b.pod.Spec.DNSConfig = dns
 	return nil
 }

@@ -64,11 +64,15 @@ func TestRunWords(t *testing.T) {
 			`{"name":"v1","hostPath":{"path":"/volumes/data","type":"DirectoryOrCreate"}}`, `{"name":"v2","emptyDir":{}}`,
 			`{"name":"v3","hostPath":{"path":"` + dir + `/new","type":"DirectoryOrCreate"}}`, `{"name":"v4","emptyDir":{"medium":"Memory","sizeLimit":"1Mi"}}`,
 		}},
-		"limits":   {[]string{"-m", "512m", "--cpus", "1.5", "app"}, []string{`"resources":{"limits":{"cpu":"1500m","memory":"512Mi"},"requests":{"cpu":"0","memory":"0"}}`}},
-		"network":  {[]string{"--network", "host", "--pid", "host", "app"}, []string{`"hostNetwork":true`, `"hostPID":true`}},
-		"power":    {[]string{"--privileged", "--cap-add", "net_admin", "--cap-drop", "CAP_CHOWN", "--read-only", "app"}, []string{`"privileged":true`, `"capabilities":{"add":["NET_ADMIN"],"drop":["CHOWN"]}`, `"readOnlyRootFilesystem":true`}},
-		"restart":  {[]string{"-d", "--restart", "unless-stopped", "app"}, []string{`"restartPolicy":"Always"`}},
-		"names":    {[]string{"--name", "web", "--hostname", "h", "--add-host", "db:10.0.0.1", "--dns", "9.9.9.9", "app"}, []string{`"name":"web"`, `"hostname":"h"`, `"hostAliases":[{"ip":"10.0.0.1","hostnames":["db"]}]`, `"nameservers":["9.9.9.9"]`}},
+		"limits":  {[]string{"-m", "512m", "--cpus", "1.5", "app"}, []string{`"resources":{"limits":{"cpu":"1500m","memory":"512Mi"},"requests":{"cpu":"0","memory":"0"}}`}},
+		"network": {[]string{"--network", "host", "--pid", "host", "app"}, []string{`"hostNetwork":true`, `"hostPID":true`}},
+		"power":   {[]string{"--privileged", "--cap-add", "net_admin", "--cap-drop", "CAP_CHOWN", "--read-only", "app"}, []string{`"privileged":true`, `"capabilities":{"add":["NET_ADMIN"],"drop":["CHOWN"]}`, `"readOnlyRootFilesystem":true`}},
+		"restart": {[]string{"-d", "--restart", "unless-stopped", "app"}, []string{`"restartPolicy":"Always"`}},
+		"names":   {[]string{"--name", "web", "--hostname", "h", "--add-host", "db:10.0.0.1", "--dns", "9.9.9.9", "app"}, []string{`"name":"web"`, `"hostname":"h"`, `"hostAliases":[{"ip":"10.0.0.1","hostnames":["db"]}]`, `"nameservers":["9.9.9.9"]`}},
+		"search":  {[]string{"--dns-search", "a.example", "--dns-option", "ndots:2", "--dns-option", "rotate", "app"}, []string{`"dnsConfig":{"searches":["a.example"],"options":[{"name":"ndots","value":"2"},{"name":"rotate"}]}`}},
+		"health": {[]string{"--health-cmd", "test -f $(F)", "--health-interval", "5s", "--health-timeout", "2s", "--health-retries", "2", "--health-start-period", "1m", "app"}, []string{
+			`"readinessProbe":{"exec":{"command":["/bin/sh","-c","test -f $$(F)"]},"timeoutSeconds":2,"periodSeconds":5,"failureThreshold":2}`, `"sampan.dev/health-start-period":"1m0s"`,
+		}},
 		"labels":   {[]string{"-l", "tier=front", "-l", "motto=all hands on deck", "app"}, []string{`"tier":"front"`, `"annotations":{"motto":"all hands on deck"`}},
 		"stopping": {[]string{"--stop-signal", "int", "--stop-timeout", "3", "app"}, []string{`"stopSignal":"SIGINT"`, `"terminationGracePeriodSeconds":3`}},
 	}
@@ -95,22 +99,31 @@ func TestRunWords(t *testing.T) {
 // What cannot be said is refused in a sentence that names it.
 func TestRunRefuses(t *testing.T) {
 	for line, want := range map[string]string{
-		"--name Web app":              `--name "Web"`,
-		"--restart on-failure:3 app":  "restarts are not counted",
-		"--pull sometimes app":        "want missing, always or never",
-		"--network mine app":          "--network=mine: want host",
-		"-p 80:99999 app":             `"99999" is no port`,
-		"-p 80-81:90 app":             "2 ports here, 1 in the container",
-		"-p x:80:80 app":              `"x" is no address`,
-		"-p 80:80/icmp app":           "want tcp, udp or sctp",
-		"-p 80:80 --network host app": "exclude each other",
-		"-v /a:b app":                 "absolute path",
-		"-v /a:/b:odd app":            `option "odd" is unknown`,
-		"-m lots app":                 "want a size such as 512m",
-		"--cpus none app":             "want a number such as 1.5",
-		"-e =x app":                   "want NAME=VALUE",
-		"--env-file /nowhere app":     "no such file",
-		"--tmpfs t app":               "absolute path",
+		"--device /dev/fuse app":                       "--device /dev/fuse is not possible: a pod has devices from a device plugin",
+		"--ulimit nofile=10 app":                       "sh -c 'ulimit -n",
+		"--pids-limit 5 app":                           "podPidsLimit",
+		"--platform windows/arm app":                   "want linux/ARCHITECTURE",
+		"-P --network host app":                        "exclude each other",
+		"--expose x app":                               `--expose "x"`,
+		"--health-interval 1.5s app":                   "want whole seconds",
+		"--health-retries -1 app":                      "want a number of failures",
+		"--no-healthcheck --health-cmd x app":          "exclude each other",
+		"--name Web app":                               `--name "Web"`,
+		"--restart on-failure:3 app":                   "restarts are not counted",
+		"--pull sometimes app":                         "want missing, always or never",
+		"--network mine app":                           "--network=mine: want host",
+		"-p 80:99999 app":                              `"99999" is no port`,
+		"-p 80-81:90 app":                              "2 ports here, 1 in the container",
+		"-p x:80:80 app":                               `"x" is no address`,
+		"-p 80:80/icmp app":                            "want tcp, udp or sctp",
+		"-p 80:80 --network host app":                  "exclude each other",
+		"-v /a:b app":                                  "absolute path",
+		"-v /a:/b:odd app":                             `option "odd" is unknown`,
+		"-m lots app":                                  "want a size such as 512m",
+		"--cpus none app":                              "want a number such as 1.5",
+		"-e =x app":                                    "want NAME=VALUE",
+		"--env-file /nowhere app":                      "no such file",
+		"--tmpfs t app":                                "absolute path",
 		"--mount type=bind,src=/no/such,target=/a app": "is not a path that there is",
 		"--mount type=volume,src=/a,target=/a app":     "is not the name of a volume",
 		"--mount type=odd,target=/a app":               "want bind, volume or tmpfs",
@@ -147,13 +160,13 @@ func TestSizes(t *testing.T) {
 func TestSince(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for text, want := range map[string]time.Time{
-		"": {}, "10m": now.Add(-10 * time.Minute), "2026-01-01T00:00:00Z": time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		"": {}, "1000000000.5": time.Unix(1e9, 5e8), "10m": now.Add(-10 * time.Minute), "2026-01-01T00:00:00Z": time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 	} {
-		if got, err := parseSince(text, now); err != nil || !got.Equal(want) {
+		if got, err := parseSince("since", text, now); err != nil || !got.Equal(want) {
 			t.Errorf("%q: %s, %v", text, got, err)
 		}
 	}
-	if _, err := parseSince("yesterday", now); err == nil {
+	if _, err := parseSince("since", "yesterday", now); err == nil {
 		t.Error("yesterday is a time")
 	}
 }

@@ -77,8 +77,12 @@ func (r *running) run(ctx context.Context) error {
 	signal.Notify(r.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(r.signals)
 	ctx = context.WithoutCancel(ctx)
-	if err := r.create(ctx); err != nil {
+	if err := r.written(func() error { return r.create(ctx) }); err != nil {
 		return failedToRun(err)
+	}
+	if r.flags.gated {
+		_, err := fmt.Fprintln(r.out, r.pod.Name)
+		return err
 	}
 	err = r.stay(ctx)
 	if r.flags.remove && !r.flags.detach && !errors.Is(err, errDetached) {

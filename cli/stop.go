@@ -55,7 +55,7 @@ type ending struct {
 
 // stop ends one, and waits until it has.
 func (e *ending) stop(ctx context.Context, pod *corev1.Pod) error {
-	if !look(pod).ended {
+	if !look(pod).ended && !isGated(pod) {
 		if err := e.end(ctx, pod); err != nil {
 			return fmt.Errorf("stop %s: %w", pod.Name, err)
 		}
@@ -152,7 +152,7 @@ func rmCommand(s *Settings) *cobra.Command {
 // rm deletes a pod, and waits until its name is free.
 func (s *server) rm(ctx context.Context, pod *corev1.Pod, force bool) error {
 	var opts metav1.DeleteOptions
-	if !look(pod).ended {
+	if !look(pod).ended && !isGated(pod) {
 		if !force {
 			return fmt.Errorf("%s runs: sampan stop %s first, or sampan rm -f %s", pod.Name, pod.Name, pod.Name)
 		}

@@ -226,8 +226,8 @@ func (p podName) path() string {
 type logQuery struct {
 	follow, timestamps bool
 	// tail is how many lines; below zero, all.
-	tail  int64
-	since time.Time
+	tail         int64
+	since, until time.Time
 }
 
 // values are the query of a request.
@@ -239,7 +239,7 @@ func (l logQuery) values(container string) url.Values {
 	if l.follow {
 		q.Set("follow", "true")
 	}
-	if l.timestamps {
+	if l.timestamps || !l.until.IsZero() {
 		q.Set("timestamps", "true")
 	}
 	if l.tail >= 0 {
@@ -255,13 +255,13 @@ func (l logQuery) values(container string) url.Values {
 // order when the ends are one. Last lines are counted over both.
 func (s *server) logs(ctx context.Context, pod podName, l logQuery, out, errOut io.Writer) error {
 	if sameFile(out, errOut) || l.tail >= 0 {
-		return s.log(ctx, pod, l.values(pod.container), out)
+		return s.log(ctx, pod, l.values(pod.container), l.ending(out))
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for stream, to := range map[string]io.Writer{"Stdout": out, "Stderr": errOut} {
 		q := l.values(pod.container)
 		q.Set("stream", stream)
-		g.Go(func() error { return s.log(ctx, pod, q, to) })
+		g.Go(func() error { return s.log(ctx, pod, q, l.ending(to)) })
 	}
 	return g.Wait()
 }
@@ -273,6 +273,9 @@ func (s *server) log(ctx context.Context, pod podName, q url.Values, to io.Write
 	}
 	defer answer.Close()
 	_, err = io.Copy(to, answer)
+	if errors.Is(err, errLate) {
+		err = nil
+	}
 	return err
 }
 
