@@ -34,7 +34,8 @@ const (
 	leaseLength = 40
 	reportEvery = 5 * time.Minute
 	callTimeout = 10 * time.Second
-	// renewals is how often a lease is renewed in its time.
+	// renewals is how often a lease is renewed in its time, and how often a renewal is
+	// tried in the time between two.
 	renewals = 4
 )
 
@@ -171,22 +172,34 @@ func (r *Registrar) Run(ctx context.Context) error {
 		case <-r.kick:
 			r.beat(ctx, false)
 		case <-renew.C:
-			renew.Reset(every)
-			r.beat(ctx, true)
+			r.renewal(ctx, renew, every)
 			look.Reset(r.cfg.LookEvery) // one look does for both
 		case <-look.C:
 			look.Reset(r.cfg.LookEvery)
-			r.beat(ctx, due(renew, every))
+			if due(renew) {
+				r.renewal(ctx, renew, every)
+			} else {
+				r.beat(ctx, false)
+			}
 		}
 	}
 }
 
-// due says whether a timer has fired at the same moment as another one did, and sets
-// it again then: which of two a select sees first is chance, and one beat does for both.
-func due(t *time.Timer, every time.Duration) bool {
+// renewal is a beat that renews the lease, and sets the timer for the next one: in
+// its time, or sooner when this one has failed.
+func (r *Registrar) renewal(ctx context.Context, next *time.Timer, every time.Duration) {
+	in := time.Now().Add(every)
+	next.Reset(every)
+	if !r.beat(ctx, true) {
+		next.Reset(min(every/renewals, time.Until(in)))
+	}
+}
+
+// due says whether a timer has fired at the same moment as another one did: which of
+// two a select sees first is chance, and one beat does for both.
+func due(t *time.Timer) bool {
 	select {
 	case <-t.C:
-		t.Reset(every)
 		return true
 	default:
 		return false
@@ -297,30 +310,31 @@ func (r *Registrar) labels() map[string]string {
 	return labels
 }
 
-// beat is one heartbeat. It is done on a goroutine that ends with it: the one that
-// waits for the next, of which a process may have thousands, keeps a small stack.
-func (r *Registrar) beat(ctx context.Context, renew bool) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		r.speak(ctx, renew)
-	}()
-	<-done
+// beat is one heartbeat; it says whether the lease, if it was to be, is renewed. It is
+// done on a goroutine that ends with it: the one that waits for the next, of which a
+// process may have thousands, keeps a small stack.
+func (r *Registrar) beat(ctx context.Context, renew bool) bool {
+	renewed := make(chan bool, 1)
+	go func() { renewed <- r.speak(ctx, renew) }()
+	return <-renewed
 }
 
 // speak renews the lease, and writes the status when it is due.
-func (r *Registrar) speak(ctx context.Context, renew bool) {
+func (r *Registrar) speak(ctx context.Context, renew bool) (renewed bool) {
+	renewed = true
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	r.network(ctx)
 	if renew {
 		if err := r.renew(ctx); err != nil {
+			renewed = false
 			r.cfg.Log.Warn("can't renew the node's lease", "err", err)
 		}
 	}
 	if err := r.report(ctx); err != nil {
 		r.cfg.Log.Warn("can't write the node's status", "err", err)
 	}
+	return renewed
 }
 
 // network tells the engine the pods' addresses as soon as they are known.

@@ -1,0 +1,60 @@
+package register
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/client/clienttest"
+	"github.com/sampan-dev/sampan/internal/target"
+	"github.com/sampan-dev/sampan/node/agent/agenttest"
+)
+
+// A renewal that is refused is tried again within its time, and no more often.
+func TestRenewalIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api, begin := clienttest.NewMemory(), time.Now()
+		var refused atomic.Bool
+		engine := agenttest.New()
+		defer engine.Close()
+		var tried []time.Duration
+		api.Before = func(verb string, at target.Target) error {
+			if verb != "update" || at.Resource != client.Leases.GroupVersionResource {
+				return nil
+			}
+			tried = append(tried, time.Since(begin))
+			if refused.Load() {
+				return errors.New("too busy")
+			}
+			return nil
+		}
+		r, err := New(Config{NodeName: "n1", NodeIPs: []string{"10.0.0.1"}, Transport: api, Engine: engine,
+			Disk: t.TempDir(), MaxPods: 110, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		time.Sleep(15 * time.Second)
+		refused.Store(true)
+		time.Sleep(9 * time.Second)
+		refused.Store(false)
+		time.Sleep(20 * time.Second)
+		stop()
+		<-done
+		var want []time.Duration
+		for _, s := range []float64{0, 10, 20, 22.5, 25, 35} {
+			want = append(want, time.Duration(s*float64(time.Second)))
+		}
+		if !slices.Equal(tried, want) {
+			t.Errorf("renewals at %v, want %v", tried, want)
+		}
+	})
+}
