@@ -29,7 +29,7 @@ var (
 	measureFor = flag.Duration("for", 3*time.Second, "how long each kind of request is measured")
 	// clientCounts are the numbers of clients, and verbs the kinds of requests.
 	clientCounts = flag.String("clients", "1,8,32", "how many clients make requests at the same time")
-	verbs        = flag.String("verbs", "create,update,get,bare", "the kinds of requests to measure")
+	verbs        = flag.String("verbs", "create,bareput,update,get,bare", "the kinds of requests to measure")
 )
 
 // aims are upstream's rates at 1, 8 and 32 clients, three times for writes and
@@ -118,6 +118,7 @@ func (b *bench) singles(ctx context.Context, raw store.Store, by way) (rows []ro
 		if err != nil {
 			return nil, err
 		}
+		creates := 0.0
 		for _, m := range measured {
 			share, aim := "", aims[m.verb][clients]
 			if m.verb == "create" || m.verb == "update" {
@@ -125,6 +126,12 @@ func (b *bench) singles(ctx context.Context, raw store.Store, by way) (rows []ro
 			}
 			if b.store != nil {
 				aim = ""
+			}
+			switch {
+			case m.verb == "create":
+				creates = m.rate
+			case m.verb == "bareput" && creates > 0:
+				share = fmt.Sprintf(", %.0f %% of raw puts; creates are %.0f %% of this", m.rate/puts.rate*100, creates/m.rate*100)
 			}
 			rows = append(rows, row{fmt.Sprintf("%s, %d clients: %ss", by.name, clients, m.verb), m.String() + share, aim})
 		}
@@ -157,6 +164,10 @@ func (b *bench) eachVerb(ctx context.Context, clients int, by way, prefix string
 			_, err := client.ConfigMaps.Create(ctx, by, object(name(i)))
 			return err
 		}},
+		{"bareput", func(ctx context.Context, i int64) error {
+			_, err := client.ConfigMaps.Create(ctx, bare, object(name(i)))
+			return err
+		}},
 		{"update", func(ctx context.Context, i int64) error {
 			o := object(name(-(i % several)))
 			o.Data["round"] = fmt.Sprint(i)
@@ -172,7 +183,7 @@ func (b *bench) eachVerb(ctx context.Context, clients int, by way, prefix string
 			return err
 		}},
 	} {
-		if !slices.Contains(strings.Split(*verbs, ","), verb.name) || verb.name == "bare" && b.Bare == "" {
+		if !slices.Contains(strings.Split(*verbs, ","), verb.name) || strings.HasPrefix(verb.name, "bare") && b.Bare == "" {
 			continue
 		}
 		c, err := b.per(ctx, clients, verb.do)

@@ -19,6 +19,7 @@ import (
 	"runtime/debug"
 	"runtime/pprof"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -177,7 +178,7 @@ func serve(ctx context.Context) (err error) {
 		return err
 	}
 	defer b.close()
-	bare, err := bareServer()
+	bare, err := bareServer(b.store)
 	if err != nil {
 		return err
 	}
@@ -255,18 +256,30 @@ func profiled(path string) (stop func() error, err error) {
 	}, nil
 }
 
-// bareServer has a handler that has one answer ready: what HTTPS itself costs.
-func bareServer() (*httptest.Server, error) {
+// bareServer has a handler that has one answer ready: what HTTPS itself costs. A POST it
+// stores as it is, in the API server's store, and gives back: what a create costs at
+// least, whoever answers it.
+func bareServer(st store.Store) (*httptest.Server, error) {
 	var ready bytes.Buffer
 	o := object("bare")
 	o.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMap"))
 	if err := protobuf.NewSerializer(scheme.Scheme(), scheme.Scheme()).Encode(o, &ready); err != nil {
 		return nil, err
 	}
+	var puts atomic.Int64
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
+		body, answer := make([]byte, max(0, r.ContentLength)), ready.Bytes()
+		_, err := io.ReadFull(r.Body, body)
+		if err == nil && r.Method == http.MethodPost {
+			answer = body
+			_, err = st.Create(r.Context(), fmt.Sprintf("/bare/%d", puts.Add(1)), body, 0)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
 		w.Header().Set("Content-Type", "application/vnd.kubernetes.protobuf")
-		_, _ = w.Write(ready.Bytes())
+		_, _ = w.Write(answer)
 	}))
 	s.EnableHTTP2 = true
 	s.StartTLS()
