@@ -5,6 +5,11 @@
 //
 // The flags are those that runc and crun share. What a container's life is made
 // of is node/container's; here are words and exit codes only.
+//
+// Go's runtime need not find out how much processor its cgroup has.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (
@@ -16,6 +21,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 
@@ -29,6 +35,8 @@ const defaultRoot = "/run/sampan-oci"
 const defaultCgroup = "/sampan-oci"
 
 func main() {
+	// What can be done at once, the container does: threads that wake each other take longer.
+	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(fewCollections) // a command lives for milliseconds, and the one that waits does nothing else
 	os.Exit(run(os.Args[1:]))
 }
