@@ -38,6 +38,8 @@ type cluster struct {
 	args []string // of sampan up, besides
 	// inRun is --run-dir, where it was given.
 	inRun string
+	// empty is the memory (PSS) in bytes that it had before it was filled.
+	empty int64
 	cmd   *exec.Cmd
 	took  map[string]time.Duration // step → since start, as sampan itself reports
 	cfg   *rest.Config

@@ -89,6 +89,7 @@ func (c *cluster) fill(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.empty = before.pss
 	w, err := client.Pods.Watch(ctx, c, "default", metav1.ListOptions{LabelSelector: "bench=dense"})
 	if err != nil {
 		return nil, err
@@ -210,6 +211,7 @@ func (c *cluster) keepProbes(ctx context.Context) ([]row, error) {
 		{fmt.Sprintf("their probes in %v", watchFor), fmt.Sprintf("%.0f good of %.0f due, %.0f failed", good, want, failed), "all kept"},
 		{"… pods ready after it, and restarts", fmt.Sprintf("%d ready, %d restarts", ready, restarts), fmt.Sprintf("%d, 0", densePods)},
 		{"… processor of sampan and its keeper meanwhile", fmt.Sprintf("%.1f %% of one core", (then.cpu-cpu.cpu).Seconds()/watchFor.Seconds()*100), ""},
+		{"… memory (PSS) of both after it, for each", fmt.Sprintf("%.0f kB", float64(then.pss-c.empty)/densePods/1000), "<= 1 MB"},
 	}, nil
 }
 
