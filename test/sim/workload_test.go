@@ -1,6 +1,8 @@
 package sim_test
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -192,4 +194,83 @@ func TestCascade(t *testing.T) {
 			}
 		}
 	})
+}
+
+// An annotation asks for a rollback, as old clients do: the template of that revision
+// comes back, and with it its annotations. The revision goes with the status: the
+// generation counts only what people change.
+func TestDeploymentRollback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t)
+		ctx := t.Context()
+		d := web("default", "a")
+		d.Annotations = map[string]string{"kubernetes.io/change-cause": "a"}
+		if _, err := client.Deployments.Create(ctx, p.admin, d); err != nil {
+			t.Fatal(err)
+		}
+		change := func(edit func(*appsv1.Deployment)) {
+			t.Helper()
+			d, err := client.Deployments.Get(ctx, p.admin, "default", "web")
+			if err != nil {
+				t.Fatal(err)
+			}
+			d = d.DeepCopy()
+			edit(d)
+			if _, err := client.Deployments.Update(ctx, p.admin, d); err != nil {
+				t.Fatal(err)
+			}
+			for range 8 {
+				p.ready("default")
+			}
+		}
+		expect := func(want string) {
+			t.Helper()
+			d, err := client.Deployments.Get(ctx, p.admin, "default", "web")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := fmt.Sprintf("%s cause %s revision %s generation %d of %d, asks %q", d.Spec.Template.Spec.Containers[0].Image,
+				d.Annotations["kubernetes.io/change-cause"], d.Annotations["deployment.kubernetes.io/revision"],
+				d.Status.ObservedGeneration, d.Generation, d.Annotations[appsv1.DeprecatedRollbackTo])
+			if got != want {
+				t.Errorf("\n got %s\nwant %s", got, want)
+			}
+		}
+		for range 4 {
+			p.ready("default")
+		}
+		p.settle()
+		expect(`a cause a revision 1 generation 1 of 1, asks ""`)
+		change(func(d *appsv1.Deployment) {
+			d.Spec.Template.Spec.Containers[0].Image = "b"
+			d.Annotations["kubernetes.io/change-cause"] = "b"
+		})
+		expect(`b cause b revision 2 generation 2 of 2, asks ""`)
+		change(func(d *appsv1.Deployment) { d.Annotations[appsv1.DeprecatedRollbackTo] = "0" })
+		expect(`a cause a revision 3 generation 4 of 4, asks ""`)
+		change(func(d *appsv1.Deployment) { d.Annotations[appsv1.DeprecatedRollbackTo] = "7" })
+		expect(`a cause a revision 3 generation 6 of 6, asks ""`)
+		p.expectEvents("web", "DeploymentRollback: Rolled back deployment \"web\" to revision 1",
+			"DeploymentRollbackRevisionNotFound: Unable to find the revision to rollback to.")
+	})
+}
+
+// expectEvents looks for events about the object of a name, as "reason: message".
+func (p *plane) expectEvents(name string, want ...string) {
+	p.Helper()
+	events, _, err := client.Events.List(p.Context(), p.admin, "default", metav1.ListOptions{})
+	if err != nil {
+		p.Fatal(err)
+	}
+	var have []string
+	for _, e := range events {
+		if e.InvolvedObject.Name == name {
+			have = append(have, e.Reason+": "+e.Message)
+		}
+	}
+	for _, w := range want {
+		if !slices.Contains(have, w) {
+			p.Errorf("no event %q in %q", w, have)
+		}
+	}
 }

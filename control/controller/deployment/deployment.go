@@ -77,6 +77,7 @@ func (*Controller) Writes() []reconcile.Write {
 	return []reconcile.Write{
 		{Resource: client.Deployments.GroupVersionResource, Part: reconcile.Status},
 		{Resource: client.Deployments.GroupVersionResource, Part: "metadata.annotations[revision]"},
+		{Resource: client.Deployments.GroupVersionResource, Part: "spec.template"}, // of a rollback
 		{Resource: client.ReplicaSets.GroupVersionResource, Part: reconcile.Create},
 		{Resource: client.ReplicaSets.GroupVersionResource, Part: reconcile.Delete},
 		{Resource: client.ReplicaSets.GroupVersionResource, Part: reconcile.Spec},
@@ -177,16 +178,28 @@ func (c *Controller) oldPodsRemain(sets []*appsv1.ReplicaSet, fresh *appsv1.Repl
 	return false
 }
 
-// writeStatus stores status when it says something new; d may be older than
-// what is stored, then the server refuses.
+// writeStatus stores status when it says something new.
 func (c *Controller) writeStatus(ctx context.Context, d *appsv1.Deployment, status appsv1.DeploymentStatus) error {
-	if equality.Semantic.DeepEqual(d.Status, status) {
-		return nil
-	}
 	next := d.DeepCopy()
 	next.Status = status
-	if _, err := client.Deployments.UpdateStatus(ctx, c.transport, next); err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("update status of deployment %q: %w", d.Name, err)
+	_, err := c.write(ctx, d, next)
+	return err
+}
+
+// write stores next's status and annotations when they are others than d's, and returns
+// what is stored then; d may be older than what is, then the server refuses. As
+// upstream's, the annotations go with the status: whoever writes them with the whole
+// object raises its generation.
+func (c *Controller) write(ctx context.Context, d, next *appsv1.Deployment) (*appsv1.Deployment, error) {
+	if equality.Semantic.DeepEqual(d.Status, next.Status) && equality.Semantic.DeepEqual(d.Annotations, next.Annotations) {
+		return d, nil
 	}
-	return nil
+	stored, err := client.Deployments.UpdateStatus(ctx, c.transport, next)
+	switch {
+	case apierrors.IsNotFound(err):
+		return d, nil
+	case err != nil:
+		return nil, fmt.Errorf("update status of deployment %q: %w", d.Name, err)
+	}
+	return stored, nil
 }

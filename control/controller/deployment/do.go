@@ -35,16 +35,31 @@ func (c *Controller) do(ctx context.Context, d *appsv1.Deployment, p plan) error
 			return fmt.Errorf("%s replica set %q: %w", s.verb, s.set.Name, err)
 		}
 	}
-	if p.revision != "" && d.Annotations[revisionAnnotation] != p.revision {
-		next := d.DeepCopy()
+	next := d.DeepCopy()
+	next.Status = p.status
+	if p.revision != "" {
 		next.Annotations = with(next.Annotations, revisionAnnotation, p.revision)
-		stored, err := client.Deployments.Update(ctx, c.transport, next)
-		if err != nil {
-			return fmt.Errorf("set revision of deployment %q: %w", d.Name, err)
-		}
-		d = stored
 	}
-	return c.writeStatus(ctx, d, p.status)
+	stored, err := c.write(ctx, d, next)
+	if err != nil || p.back == nil {
+		return err
+	}
+	return c.goBack(ctx, stored, p.back)
+}
+
+// goBack writes a deployment whose rollback has been decided, which is no longer asked
+// for then.
+func (c *Controller) goBack(ctx context.Context, d *appsv1.Deployment, to *rollback) error {
+	if to.reason != rolledBack {
+		c.events.Event(d, corev1.EventTypeWarning, to.reason, to.message)
+	}
+	if _, err := client.Deployments.Update(ctx, c.transport, to.apply(d)); err != nil {
+		return fmt.Errorf("roll back deployment %q: %w", d.Name, err)
+	}
+	if to.reason == rolledBack {
+		c.events.Event(d, corev1.EventTypeNormal, to.reason, to.message)
+	}
+	return nil
 }
 
 func (c *Controller) updateSet(ctx context.Context, d *appsv1.Deployment, s step) error {

@@ -16,6 +16,7 @@ type plan struct {
 	steps    []step
 	revision string // the deployment's revision annotation; "" leaves it as it is
 	status   appsv1.DeploymentStatus
+	back     *rollback // to write last, if a rollback has been asked for
 	again    time.Duration
 }
 
@@ -62,8 +63,11 @@ func decide(d *appsv1.Deployment, sets []*appsv1.ReplicaSet, oldPodsRemain func(
 		r.notePause()
 		r.adoptRevision()
 		r.resize()
-		r.cleanUp()
+		if _, asked := rollbackTo(d); !asked {
+			r.cleanUp() // what is to be gone back to may be among the oldest
+		}
 		r.d.Status = r.counted()
+	case r.rollBack():
 	case r.resized():
 		r.notePause()
 		r.adoptRevision()

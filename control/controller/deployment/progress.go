@@ -46,14 +46,17 @@ func (r *round) counted() appsv1.DeploymentStatus {
 	return status
 }
 
-// terminatingReplicas is nil while a set has not said how many it has.
+// terminatingReplicas is nil while a set that has a status does not say how many
+// it has. One that nobody has looked at yet has none.
 func terminatingReplicas(sets []*appsv1.ReplicaSet) *int32 {
 	var n int32
 	for _, rs := range sets {
-		if rs.Status.TerminatingReplicas == nil {
+		switch {
+		case rs.Status.TerminatingReplicas != nil:
+			n += *rs.Status.TerminatingReplicas
+		case rs.Status.ObservedGeneration != 0:
 			return nil
 		}
-		n += *rs.Status.TerminatingReplicas
 	}
 	return &n
 }
@@ -153,10 +156,13 @@ func (r *round) notePause() {
 	}
 }
 
-// replicaFailure is what keeps a set from making pods; the new set's first.
+// replicaFailure is what keeps a set from making pods; the new set's first, then
+// the oldest's.
 func (r *round) replicaFailure() *appsv1.DeploymentCondition {
-	all := slices.Clone(r.all())
-	slices.Reverse(all) // the new set is the last
+	all := r.sets
+	if r.fresh != nil {
+		all = slices.Concat([]*appsv1.ReplicaSet{r.fresh}, r.sets)
+	}
 	for _, rs := range all {
 		for _, c := range rs.Status.Conditions {
 			if c.Type == appsv1.ReplicaSetReplicaFailure {

@@ -18,8 +18,7 @@ func (r *round) resized() bool {
 		return false
 	}
 	for _, rs := range all {
-		desired, err := strconv.Atoi(rs.Annotations[desiredAnnotation])
-		if err == nil && int32(desired) != *r.d.Spec.Replicas {
+		if desired, ok := noted(rs, desiredAnnotation); ok && desired != *r.d.Spec.Replicas {
 			return true
 		}
 	}
@@ -92,9 +91,12 @@ func (r *round) spread() {
 	left := add
 	for i, rs := range all {
 		share := r.share(rs)
-		if add > 0 {
+		switch {
+		case left == 0: // nothing to give, though rounding or an annotation says otherwise
+			share = 0
+		case add > 0:
 			share = min(share, left)
-		} else {
+		default:
 			share = max(share, left)
 		}
 		sizes[i] = *rs.Spec.Replicas + share
@@ -115,9 +117,9 @@ func (r *round) share(rs *appsv1.ReplicaSet) int32 {
 	if *r.d.Spec.Replicas == 0 {
 		return -size
 	}
-	before, err := strconv.Atoi(rs.Annotations[maximumAnnotation])
-	if err != nil || before == 0 {
-		before = int(r.was.Replicas) // somebody took the annotation away
+	before, ok := noted(rs, maximumAnnotation)
+	if !ok || before == 0 {
+		before = r.was.Replicas // somebody took the annotation away
 	}
 	if before == 0 {
 		return 0
@@ -125,6 +127,12 @@ func (r *round) share(rs *appsv1.ReplicaSet) int32 {
 	surge, _ := fenceposts(r.d)
 	whole := *r.d.Spec.Replicas + surge
 	return int32(math.Round(float64(size)*float64(whole)/float64(before))) - size
+}
+
+// noted is a size out of an annotation; false when somebody wrote nonsense there.
+func noted(rs *appsv1.ReplicaSet, annotation string) (int32, bool) {
+	n, err := strconv.ParseUint(rs.Annotations[annotation], 10, 31)
+	return int32(n), err == nil //nolint:gosec // 31 bits
 }
 
 // scale gives rs a size; it says whether that is another one.
