@@ -44,6 +44,37 @@ func Expendable(pods, related []*corev1.Pod, now time.Time) []*corev1.Pod {
 	return sorted
 }
 
+// Youngest sorts pods, the one to go first first, without regard to nodes, costs and
+// chance: upstream's ranking of a job's pods (ActivePods).
+func Youngest(pods []*corev1.Pod) []*corev1.Pod {
+	sorted := slices.Clone(pods)
+	slices.SortStableFunc(sorted, func(a, b *corev1.Pod) int {
+		readyA, sinceA := Ready(a)
+		readyB, sinceB := Ready(b)
+		byReadyTime := 0
+		if readyA && readyB {
+			byReadyTime = latest(sinceA, sinceB)
+		}
+		return cmp.Or(
+			trueLast(a.Spec.NodeName != "", b.Spec.NodeName != ""),
+			cmp.Compare(progress(a), progress(b)),
+			trueLast(readyA, readyB),
+			byReadyTime,
+			moreRestarts(a, b),
+			latest(a.CreationTimestamp, b.CreationTimestamp),
+		)
+	})
+	return sorted
+}
+
+// latest puts the later time first, and an unset one before all.
+func latest(a, b metav1.Time) int {
+	if a.IsZero() || b.IsZero() {
+		return trueLast(!a.IsZero(), !b.IsZero())
+	}
+	return b.Compare(a.Time)
+}
+
 func trueLast(a, b bool) int {
 	switch {
 	case a == b:

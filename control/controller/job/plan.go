@@ -252,7 +252,7 @@ func (r *round) wanted() int {
 // excess are the pods to remove, at least n: of an indexed job all without a
 // valid index, and all but one of each index.
 func (r *round) excess(n int) []*corev1.Pod {
-	ranked := controller.Expendable(r.active, nil, r.now)
+	ranked := controller.Youngest(r.active)
 	if !indexed(r.job) {
 		return ranked[:n]
 	}
