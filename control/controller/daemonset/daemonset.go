@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -255,16 +256,21 @@ func (c *Controller) trim(ctx context.Context, key reconcile.Key, ds *appsv1.Dae
 	for _, pod := range pods {
 		hashes[pod.Labels[appsv1.DefaultDaemonSetUniqueLabelKey]] = true
 	}
-	live := map[string]bool{}
-	for _, r := range old {
-		live[r.Name] = hashes[r.Labels[appsv1.DefaultDaemonSetUniqueLabelKey]]
-	}
-	for _, r := range history.Expendable(old, live, int(*ds.Spec.RevisionHistoryLimit)) {
+	for _, r := range expendable(old, hashes, int(*ds.Spec.RevisionHistoryLimit)) {
 		if err := c.history.Delete(ctx, key, r); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// expendable are the oldest of old, which are in order, beyond limit. Those that pods
+// are of stay, but count, other than with a stateful set.
+func expendable(old []*history.Revision, hashes map[string]bool, limit int) []*history.Revision {
+	dead := slices.DeleteFunc(slices.Clone(old), func(r *history.Revision) bool {
+		return hashes[r.Labels[appsv1.DefaultDaemonSetUniqueLabelKey]]
+	})
+	return dead[:min(len(dead), max(0, len(old)-limit))]
 }
 
 // do carries out p.
