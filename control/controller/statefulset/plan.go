@@ -176,21 +176,15 @@ func (r *round) replica(pod *corev1.Pod, missing bool) (s step, wait bool) {
 	case controller.Ended(pod):
 		return step{}, true
 	}
-	if !identified(pod) || !attached(r.set, pod) || !settled {
-		s = step{repair, pod, "it is not what the set says"}
-	} else if lacks && pod.Status.Phase == corev1.PodPending {
+	if pod.Status.Phase == corev1.PodPending && (lacks || !settled) {
 		s = step{claim, pod, "it waits for claims"}
 	}
-	if !r.healthy(pod) || pod.Status.Phase != corev1.PodRunning {
-		if s.verb == repair && !r.plan.parallel {
-			s = step{}
-			if lacks && pod.Status.Phase == corev1.PodPending {
-				s = step{claim, pod, "it waits for claims"}
-			}
-		}
-		return s, true
+	waits := !r.healthy(pod) || pod.Status.Phase != corev1.PodRunning
+	odd := !identified(pod) || !attached(r.set, pod) || !settled
+	if odd && (r.plan.parallel || !waits) {
+		s = step{repair, pod, "it is not what the set says"}
 	}
-	return s, false
+	return s, waits
 }
 
 // scaleDown removes the pods that should not be there, the last first. It says

@@ -13,7 +13,8 @@ import (
 )
 
 // parsePod makes a pod of "0old+": number 0 of the old revision, available; "-"
-// stands for running and not ready, "!" for failed, "~" for being deleted.
+// stands for running and not ready, "!" for failed, "~" for being deleted, "?" for
+// pending.
 func parsePod(word string) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "db-" + word[:1]}}
 	pod.Status.Phase = corev1.PodRunning
@@ -22,6 +23,8 @@ func parsePod(word string) *corev1.Pod {
 		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 	case '!':
 		pod.Status.Phase = corev1.PodFailed
+	case '?':
+		pod.Status.Phase = corev1.PodPending
 	case '~':
 		pod.DeletionTimestamp = &metav1.Time{}
 	}
@@ -75,6 +78,38 @@ func TestDecide(t *testing.T) {
 			}
 		}
 		if got := strings.Join(steps, ", "); got != c.want {
+			t.Errorf("%s: %q, want %q", c.why, got, c.want)
+		}
+	}
+}
+
+// The claims of a pod that waits for its start get their owners, and those that are
+// missing are made; one that runs, when it is its turn.
+func TestClaims(t *testing.T) {
+	for _, c := range []struct {
+		why, set, pods  string
+		settled, misses bool
+		want            string
+	}{
+		{"they are missing", "replicas=2", "0new?", true, true, "claim 0"},
+		{"they have other owners now", "replicas=2", "0new?", false, false, "claim 0"},
+		{"all is well", "replicas=1", "0new?", true, false, ""},
+		{"it is not well: later", "replicas=1", "0new-", false, false, ""},
+		{"in parallel, at once", "replicas=1 parallel", "0new-", false, false, "update 0"},
+		{"it runs", "replicas=1", "0new+", false, false, "update 0"},
+	} {
+		set := parseSet(c.set)
+		p := decide(set, []*corev1.Pod{parsePod(c.pods)}, view{
+			current: version{"old", &set.Spec.Template}, update: version{"new", &set.Spec.Template}, now: time.Unix(1e9, 0),
+			claims: func(*corev1.Pod) (settled, left, missing bool) { return c.settled, false, c.misses },
+		})
+		got := ""
+		for _, phase := range p.phases {
+			for _, s := range phase {
+				got += string(s.verb) + " " + strings.TrimPrefix(s.pod.Name, "db-")
+			}
+		}
+		if got != c.want {
 			t.Errorf("%s: %q, want %q", c.why, got, c.want)
 		}
 	}
