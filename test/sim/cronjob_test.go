@@ -160,3 +160,31 @@ func TestTTLAfterFinished(t *testing.T) {
 		}
 	})
 }
+
+// A schedule that is changed counts from now on: a time of it that has passed today is
+// not made up for.
+func TestCronJobIsPutForward(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t)
+		p.makeCronJob(func(s *batchv1.CronJobSpec) { s.Schedule, s.TimeZone = "0 20 * * *", ptr("UTC") })
+		change := func(schedule string) {
+			t.Helper()
+			cj, err := client.CronJobs.Get(t.Context(), p.admin, "default", "c")
+			if err != nil {
+				t.Fatal(err)
+			}
+			cj = cj.DeepCopy()
+			cj.Spec.Schedule = schedule
+			if _, err := client.CronJobs.Update(t.Context(), p.admin, cj); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(12 * time.Hour)
+		change("0 8 * * *")
+		p.expectCronJob("; active 0")
+		change("30 12 * * *")
+		p.expectCronJob("; active 0")
+		time.Sleep(35 * time.Minute)
+		p.expectCronJob("12:30; active 1 last 12:30")
+	})
+}

@@ -57,9 +57,29 @@ func New(cfg controller.Config) (*Controller, error) {
 	c.own, c.ownJobs = controller.NewOwn(c.cronJobs), controller.NewOwn(c.jobs)
 	c.loop = reconcile.NewLoop(c, reconcile.Config{Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
 	controller.IndexOwners(c.jobs)
-	c.cronJobs.Subscribe(func(e informer.Event[*batchv1.CronJob]) { c.loop.Enqueue(controller.KeyOf(e.Object())) })
+	c.cronJobs.Subscribe(c.changed)
 	c.jobs.Subscribe(controller.EnqueueOwner[*batchv1.Job](client.CronJobs.Kind, batchv1.GroupName, c.loop.Enqueue))
 	return c, nil
+}
+
+// changed looks at a cron job now, unless it is its schedule that has changed: then at
+// the next time of that, as upstream. Who puts a daily job forward at noon, from eight in
+// the evening to eight in the morning, does not mean this morning.
+func (c *Controller) changed(e informer.Event[*batchv1.CronJob]) {
+	key := controller.KeyOf(e.Object())
+	if e.Old == nil || e.New == nil || e.Old.UID != e.New.UID ||
+		e.Old.Spec.Schedule == e.New.Spec.Schedule && equality.Semantic.DeepEqual(e.Old.Spec.TimeZone, e.New.Spec.TimeZone) {
+		c.loop.Enqueue(key)
+		return
+	}
+	s, err := parse(&e.New.Spec)
+	if err != nil {
+		c.loop.Enqueue(key) // to say so
+		return
+	}
+	if wait := s.wait(e.New, time.Now()); wait > 0 {
+		c.loop.EnqueueAfter(key, wait)
+	}
 }
 
 // Name implements reconcile.Reconciler.

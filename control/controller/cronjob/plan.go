@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -53,7 +54,11 @@ func decide(cj *batchv1.CronJob, jobs []*batchv1.Job, now time.Time) plan {
 		return p
 	case cj.Spec.Suspend != nil && *cj.Spec.Suspend:
 		return p
-	case err != nil:
+	}
+	if strings.Contains(cj.Spec.Schedule, "TZ") {
+		p.tell(corev1.EventTypeWarning, "UnsupportedSchedule", "CRON_TZ or TZ used in schedule %q is not officially supported, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details", cj.Spec.Schedule)
+	}
+	if err != nil {
 		p.tell(corev1.EventTypeWarning, "UnparseableSchedule", "unparseable schedule: %q : %s", cj.Spec.Schedule, err)
 		return p
 	}

@@ -31,7 +31,7 @@ func TestDecide(t *testing.T) {
 		{"an unknown zone", "0 * * * *", "Mars/Olympus", "2030-01-01T10:00:00Z", "2030-01-01T11:00:00Z", "UnknownTimeZone again 0s"},
 		{"nonsense", "0 * * *", "UTC", "2030-01-01T10:00:00Z", "2030-01-01T11:00:00Z", "UnparseableSchedule again 0s"},
 		{"a day that never comes", "0 0 31 2 *", "UTC", "2030-01-01T10:00:00Z", "2030-01-01T11:00:00Z", "InvalidSchedule again 0s"},
-		{"a zone in the schedule", "TZ=Asia/Tokyo 0 9 * * *", "", "2030-01-01T00:00:00Z", "2030-01-02T00:00:10Z", "start 00:00 again 23h59m50.1s"},
+		{"a zone in the schedule", "TZ=Asia/Tokyo 0 9 * * *", "", "2030-01-01T00:00:00Z", "2030-01-02T00:00:10Z", "start 00:00 UnsupportedSchedule again 23h59m50.1s"},
 	} {
 		last := metav1.NewTime(at(c.last))
 		cj := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Name: "c"}, Spec: batchv1.CronJobSpec{Schedule: c.schedule}}
