@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	podresources "k8s.io/component-helpers/resource"
 
 	"github.com/sampan-dev/sampan/control/controller"
 )
@@ -223,10 +224,12 @@ func utilization(u use, requests map[string]int64) (percent int32, average int64
 // requestOf is what a pod requests, in thousandths: a container alone, or the pod
 // as a whole where it says so, or all its containers and sidecars.
 func requestOf(pod *corev1.Pod, container string, name corev1.ResourceName) (int64, error) {
-	if whole := pod.Spec.Resources; container == "" && whole != nil && len(whole.Requests) > 0 {
-		if q, ok := whole.Requests[name]; ok {
-			return q.MilliValue(), nil
+	if container == "" && podresources.IsPodLevelRequestsSet(pod) {
+		q, ok := podresources.PodRequests(pod, podresources.PodResourcesOptions{})[name]
+		if !ok {
+			return 0, fmt.Errorf("missing pod-level request for %s in Pod %s", name, pod.Name)
 		}
+		return q.MilliValue(), nil
 	}
 	all := slices.Clone(pod.Spec.Containers)
 	for i := range pod.Spec.InitContainers {

@@ -155,4 +155,17 @@ func TestRequest(t *testing.T) {
 	if n, err := requestOf(pod, "c", corev1.ResourceCPU); n != 1000 || err != nil {
 		t.Error(n, err)
 	}
+	// What the pod as a whole does not ask for, its containers may; and what it costs
+	// to run it is part of what it asks for.
+	if _, err := requestOf(pod, "", corev1.ResourceMemory); err == nil || err.Error() != "missing pod-level request for memory in Pod p0" {
+		t.Error(err)
+	}
+	pod.Spec.Containers[0].Resources.Requests[corev1.ResourceMemory] = resource.MustParse("2")
+	pod.Spec.Overhead = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m")}
+	if n, err := requestOf(pod, "", corev1.ResourceMemory); n != 2000 || err != nil {
+		t.Error(n, err)
+	}
+	if n, err := requestOf(pod, "", corev1.ResourceCPU); n != 3100 || err != nil {
+		t.Error(n, err)
+	}
 }

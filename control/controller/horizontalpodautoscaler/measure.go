@@ -61,7 +61,7 @@ func (r *round) measure(ctx context.Context, scale *autoscalingv1.Scale) (best *
 			continue
 		}
 		all[i] = p.status
-		if best == nil || p.replicas > best.replicas {
+		if best == nil || best.replicas == 0 || p.replicas > best.replicas {
 			best = &p
 		}
 	}
