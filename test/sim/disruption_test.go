@@ -53,10 +53,17 @@ func TestBudgetGuardsEvictions(t *testing.T) {
 			t.Fatalf("status %+v", s)
 		}
 		pods := p.list("default", "name=rc")
+		// Who would break what cannot be read does not evict.
+		at := target.Of(client.Pods.GroupVersionResource, "default").Object(pods[0].Name).Sub("eviction")
+		_, err := p.admin.Create(ctx, at, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: pods[0].Name},
+			DeleteOptions: &metav1.DeleteOptions{IgnoreStoreReadErrorWithClusterBreakingPotential: ptr(true)}}, metav1.CreateOptions{})
+		if !apierrors.IsInvalid(err) {
+			t.Errorf("with an option that is not for evictions: %v", err)
+		}
 		if err := p.evict(pods[0].Name); err != nil {
 			t.Fatal(err)
 		}
-		err := p.evict(pods[1].Name)
+		err = p.evict(pods[1].Name)
 		if !apierrors.IsTooManyRequests(err) || !apierrors.HasStatusCause(err, policyv1.DisruptionBudgetCause) {
 			t.Fatalf("the second eviction: %v", err)
 		}
