@@ -43,7 +43,7 @@ const (
 	// Both processes together may have 8 GiB: each is told its part, and what is left
 	// are the files that the server has mapped. So what is dead is collected before
 	// that is used up, and not much sooner.
-	serverHeap, nodesHeap = "GOMEMLIMIT=4352MiB", "GOMEMLIMIT=2304MiB"
+	serverHeap, nodesHeap = "GOMEMLIMIT=3840MiB", "GOMEMLIMIT=2816MiB"
 	// profilesAt is where the process of the nodes shows its profiles, within the
 	// network namespace of the benchmark.
 	profilesAt = "127.0.0.1:6060"
