@@ -95,6 +95,7 @@ type Cache struct {
 
 	lanes    lanes
 	expected expected
+	watchers atomic.Int64
 
 	// mu guards what follows. Run writes it, everybody reads it.
 	mu sync.RWMutex

@@ -5,7 +5,9 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unsafe"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -26,13 +28,13 @@ import (
 // cache gets an object of its own, whose insides are obj's: nobody writes to those any
 // more. Nil when the cache has to decode it: it is not running, or obj is not settled;
 // objects of custom kinds pass through their definition, others through a completion of
-// the kind's.
-func (st *storage) expect(key string, value []byte, obj kinds.Object) (*cache.Cache, *cache.Expected) {
+// the kind's. A new object that nobody watches for is left to whoever will ask for it.
+func (st *storage) expect(key string, value []byte, obj kinds.Object, isNew bool) (*cache.Cache, *cache.Expected) {
 	if st.kind.Custom != nil || st.kind.Strategy.Loaded != nil {
 		return nil, nil
 	}
 	c := st.running()
-	if c == nil {
+	if c == nil || isNew && !c.Watched() {
 		return nil, nil
 	}
 	given, ok := settledCopy(obj)
@@ -68,7 +70,7 @@ func settledCopy(obj kinds.Object) (kinds.Object, bool) {
 		}
 		given.SetManagedFields(owners)
 	}
-	return given, topOf(from.Type().Elem()).settled(to.Elem())
+	return given, topOf(from.Type().Elem()).settled(to.UnsafePointer())
 }
 
 // settledTime is t as decoding its stored form gives it.
@@ -80,13 +82,15 @@ func settledTime(t metav1.Time) metav1.Time {
 }
 
 // sediment is what there is to look at in the values of a type; without a rule, nothing.
+// Rules are given where a value is, not what it is: to take each field out of its struct
+// as a value would cost more than to decode some objects.
 type sediment struct {
-	rule func(reflect.Value) bool
+	rule func(at unsafe.Pointer) bool
 	// open types are being looked into: they may have a rule later.
 	open bool
 }
 
-func (s *sediment) settled(v reflect.Value) bool { return s.rule == nil || s.rule(v) }
+func (s *sediment) settled(at unsafe.Pointer) bool { return s.rule == nil || s.rule(at) }
 
 func (s *sediment) always() bool { return s.rule == nil && !s.open }
 
@@ -118,19 +122,29 @@ func sedimentOf(t reflect.Type, made map[reflect.Type]*sediment) *sediment {
 }
 
 // exact are the types whose values are compared with what decoding makes of them.
-var exact = map[reflect.Type]func(reflect.Value) bool{
-	reflect.TypeFor[metav1.Time](): func(v reflect.Value) bool {
-		t := placed(v).Addr().Interface().(*metav1.Time)
-		return *t == settledTime(*t)
+var exact = map[reflect.Type]func(unsafe.Pointer) bool{
+	reflect.TypeFor[metav1.Time](): func(at unsafe.Pointer) bool {
+		t := *(*metav1.Time)(at)
+		return t == settledTime(t)
 	},
-	reflect.TypeFor[metav1.MicroTime](): func(v reflect.Value) bool {
-		t := placed(v).Addr().Interface().(*metav1.MicroTime).Time
+	reflect.TypeFor[metav1.MicroTime](): func(at unsafe.Pointer) bool {
+		t := (*metav1.MicroTime)(at).Time
 		return t == time.Time{} || t == time.UnixMicro(t.UnixMicro())
 	},
-	reflect.TypeFor[resource.Quantity](): func(v reflect.Value) bool {
-		return settledQuantity(*placed(v).Addr().Interface().(*resource.Quantity)) // a copy: String remembers what it says
+	reflect.TypeFor[resource.Quantity](): func(at unsafe.Pointer) bool {
+		return settledQuantity(*(*resource.Quantity)(at)) // a copy: String remembers what it says
 	},
-	typeMeta: reflect.Value.IsZero,
+	// Without reflection, for most pods have some.
+	reflect.TypeFor[corev1.ResourceList](): func(at unsafe.Pointer) bool {
+		list := *(*corev1.ResourceList)(at)
+		for _, q := range list {
+			if !settledQuantity(q) {
+				return false
+			}
+		}
+		return list == nil || len(list) > 0
+	},
+	typeMeta: func(at unsafe.Pointer) bool { return *(*metav1.TypeMeta)(at) == metav1.TypeMeta{} },
 }
 
 func settledQuantity(q resource.Quantity) bool {
@@ -140,7 +154,7 @@ func settledQuantity(q resource.Quantity) bool {
 }
 
 // ruleOf is nil when all values of a type are settled.
-func ruleOf(t reflect.Type, made map[reflect.Type]*sediment) func(reflect.Value) bool {
+func ruleOf(t reflect.Type, made map[reflect.Type]*sediment) func(unsafe.Pointer) bool {
 	if rule, ok := exact[t]; ok {
 		return rule
 	}
@@ -156,20 +170,27 @@ func ruleOf(t reflect.Type, made map[reflect.Type]*sediment) func(reflect.Value)
 		if elem.always() {
 			return nil
 		}
-		return func(v reflect.Value) bool { return v.IsNil() || elem.settled(v.Elem()) }
+		return func(at unsafe.Pointer) bool {
+			to := *(*unsafe.Pointer)(at)
+			return to == nil || elem.settled(to)
+		}
 	case reflect.Slice:
 		return listRule(t, made)
 	case reflect.Map:
 		return mapRule(t, made)
 	}
-	return reflect.Value.IsZero // an interface: a field that is not encoded
+	return zeroRule(t) // an interface: a field that is not encoded
+}
+
+func zeroRule(t reflect.Type) func(unsafe.Pointer) bool {
+	return func(at unsafe.Pointer) bool { return reflect.NewAt(t, at).Elem().IsZero() }
 }
 
 // fieldsRule looks at the fields that are wanted. Those that protobuf does not have must
 // be zero.
-func fieldsRule(t reflect.Type, wanted func(reflect.StructField) bool, made map[reflect.Type]*sediment) func(reflect.Value) bool {
+func fieldsRule(t reflect.Type, wanted func(reflect.StructField) bool, made map[reflect.Type]*sediment) func(unsafe.Pointer) bool {
 	type field struct {
-		index int
+		offset uintptr
 		*sediment
 	}
 	var looked []field
@@ -179,19 +200,19 @@ func fieldsRule(t reflect.Type, wanted func(reflect.StructField) bool, made map[
 			continue
 		}
 		if tag := f.Tag.Get("protobuf"); (tag == "" || tag == "-") && f.Type != typeMeta {
-			looked = append(looked, field{i, &sediment{rule: reflect.Value.IsZero}})
+			looked = append(looked, field{f.Offset, &sediment{rule: zeroRule(f.Type)}})
 			continue
 		}
 		if in := sedimentOf(f.Type, made); !in.always() {
-			looked = append(looked, field{i, in})
+			looked = append(looked, field{f.Offset, in})
 		}
 	}
 	if len(looked) == 0 {
 		return nil
 	}
-	return func(v reflect.Value) bool {
-		for _, f := range looked {
-			if !f.settled(v.Field(f.index)) {
+	return func(at unsafe.Pointer) bool {
+		for i := range looked {
+			if !looked[i].settled(unsafe.Add(at, looked[i].offset)) {
 				return false
 			}
 		}
@@ -199,35 +220,39 @@ func fieldsRule(t reflect.Type, wanted func(reflect.StructField) bool, made map[
 	}
 }
 
+// slice is what a slice is in memory.
+type slice struct {
+	first    unsafe.Pointer
+	len, cap int
+}
+
 // listRule: no list is empty, and no item missing.
-func listRule(t reflect.Type, made map[reflect.Type]*sediment) func(reflect.Value) bool {
-	item := itemOf(t.Elem(), made)
-	return func(v reflect.Value) bool {
-		if v.IsNil() {
+func listRule(t reflect.Type, made map[reflect.Type]*sediment) func(unsafe.Pointer) bool {
+	item, size := itemOf(t.Elem(), made), t.Elem().Size()
+	return func(at unsafe.Pointer) bool {
+		list := (*slice)(at)
+		if list.first == nil {
 			return true
 		}
-		n := v.Len()
-		for i := 0; i < n && !item.always(); i++ {
-			if !item.settled(v.Index(i)) {
+		for i := 0; i < list.len && !item.always(); i++ {
+			if !item.settled(unsafe.Add(list.first, uintptr(i)*size)) { //nolint:gosec // an index
 				return false
 			}
 		}
-		return n > 0
+		return list.len > 0
 	}
 }
 
 // mapRule: no map is empty, and no value missing.
-func mapRule(t reflect.Type, made map[reflect.Type]*sediment) func(reflect.Value) bool {
+func mapRule(t reflect.Type, made map[reflect.Type]*sediment) func(unsafe.Pointer) bool {
 	value := itemOf(t.Elem(), made)
-	return func(v reflect.Value) bool {
+	return func(at unsafe.Pointer) bool {
+		v := reflect.NewAt(t, at).Elem()
 		if v.IsNil() {
 			return true
 		}
-		if value.always() {
-			return v.Len() > 0
-		}
-		for all := v.MapRange(); all.Next(); {
-			if !value.settled(all.Value()) {
+		for all := v.MapRange(); !value.always() && all.Next(); {
+			if !value.settled(placed(all.Value()).Addr().UnsafePointer()) {
 				return false
 			}
 		}
@@ -241,5 +266,5 @@ func itemOf(t reflect.Type, made map[reflect.Type]*sediment) *sediment {
 	if t.Kind() != reflect.Pointer && t.Kind() != reflect.Slice && t.Kind() != reflect.Map {
 		return in
 	}
-	return &sediment{rule: func(v reflect.Value) bool { return !v.IsNil() && in.settled(v) }}
+	return &sediment{rule: func(at unsafe.Pointer) bool { return *(*unsafe.Pointer)(at) != nil && in.settled(at) }}
 }
