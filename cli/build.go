@@ -20,6 +20,8 @@ type buildFlags struct {
 	tags, args, labels, platforms, secrets, agents        []string
 	freshStages, contexts, annotations, hosts, allow      []string
 	cacheFrom, cacheTo                                    []string
+	attests, ulimits                                      []string
+	sbom, shmSize                                         string
 	noCache, quiet, pull, push, load, check               bool
 }
 
@@ -67,6 +69,12 @@ func buildReachFlags(cmd *cobra.Command, f *buildFlags) {
 	flags.StringArrayVar(&f.allow, "allow", nil, "security.insecure: let a RUN have this machine")
 	flags.BoolVar(&f.push, "push", false, "send the result to the registries in its names")
 	flags.BoolVar(&f.load, "load", false, "keep the result among this machine's images, as is always done")
+	flags.StringArrayVar(&f.ulimits, "ulimit", nil, "NAME=SOFT[:HARD]: a limit of RUNs' processes, such as nofile=1024:4096")
+	flags.StringVar(&f.shmSize, "shm-size", "", "size of RUNs' /dev/shm, such as 256m (default 64m)")
+	flags.StringArrayVar(&f.attests, "attest", nil, "type=provenance[,mode=min|max|,disabled=true]: --provenance in other words")
+	flags.StringVar(&f.sbom, "sbom", "false", "refused unless false: there is no scanner in here")
+	flags.Lookup("sbom").NoOptDefVal = "true"
+	idleFlags(cmd)
 	flags.BoolVar(&f.check, "check", false, "only say what is doubtful in the Dockerfile")
 	flags.StringVar(&f.call, "call", "build", "build, check, outline or targets")
 }
@@ -76,6 +84,7 @@ func runBuild(cmd *cobra.Command, p Program, s *Settings, f buildFlags, from str
 	if err != nil {
 		return err
 	}
+	sayIdle(cmd)
 	store, err := s.images()
 	if err != nil {
 		return err
@@ -153,7 +162,10 @@ func buildOptions(s *Settings, f buildFlags) (opts build.Options, err error) {
 			return opts, fmt.Errorf("--%s=%s: want one of %s", flag.name, flag.value, strings.Join(flag.want, ", "))
 		}
 	}
-	if opts.Provenance, err = provenance(f.provenance); err != nil {
+	if opts.Provenance, err = attestations(f); err != nil {
+		return opts, err
+	}
+	if err = buildLimits(&opts, f); err != nil {
 		return opts, err
 	}
 	for _, what := range f.allow {

@@ -71,6 +71,10 @@ type Options struct {
 	// lines ("ADDRESS NAME") that they find in /etc/hosts besides.
 	NetworkNone bool
 	Hosts       []string
+	// Ulimits are further limits of RUNs' processes. ShmSize is that of their
+	// /dev/shm in bytes; 0 means 64 MiB.
+	Ulimits []Ulimit
+	ShmSize int64
 	// Insecure lets a RUN ask for --security=insecure.
 	Insecure bool
 	// Pull asks registries for base images that are here already.
@@ -158,6 +162,16 @@ type Run struct {
 	NetworkNone bool
 	// Insecure: it has everything that root has here but the namespaces.
 	Insecure bool
+	// Ulimits and ShmSize are those of Options.
+	Ulimits []Ulimit
+	ShmSize int64
+}
+
+// Ulimit is one limit of a process (setrlimit): Name as ulimits are called ("nofile"),
+// ^uint64(0) for none.
+type Ulimit struct {
+	Name       string
+	Soft, Hard uint64
 }
 
 // Mount is one thing more that a RUN sees.

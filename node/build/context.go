@@ -103,20 +103,33 @@ func (t *tree) find(pattern string) ([]string, error) {
 			kept = append(kept, m)
 		}
 	}
-	if len(kept) == 0 {
+	if len(kept) == 0 && !wild(pattern) {
 		return nil, fmt.Errorf("%q is not in %s%s: %w", pattern, t.name, hint(len(matches)), image.ErrNotFound)
 	}
 	return kept, nil
+}
+
+// wild says whether a source is a pattern: as with BuildKit, one may match nothing.
+func wild(pattern string) bool {
+	for i := 0; i < len(pattern); i++ {
+		switch pattern[i] {
+		case '\\':
+			i++
+		case '*', '?', '[':
+			return true
+		}
+	}
+	return false
 }
 
 // pivotMark in a source of COPY --parents: the directories before it do not come along.
 const pivotMark = "/./"
 
 // pivoted is findDeep for a pattern with a pivot in it: the paths have it at the same
-// place.
+// place. Before it, ** is no more than *, as with BuildKit.
 func (t *tree) pivoted(base, rest string) ([]string, error) {
-	if strings.Contains(base, "**") {
-		return nil, fmt.Errorf("%q: ** before a pivot /./: %w", base+pivotMark+rest, ErrUnsupported)
+	for strings.Contains(base, "**") {
+		base = strings.ReplaceAll(base, "**", "*")
 	}
 	found, err := t.findDeep(path.Join(base, rest))
 	if err != nil {
@@ -161,9 +174,6 @@ func (t *tree) findDeep(pattern string) ([]string, error) {
 		}
 		return nil
 	})
-	if err == nil && len(kept) == 0 {
-		err = fmt.Errorf("%q matches nothing in %s: %w", pattern, t.name, image.ErrNotFound)
-	}
 	return kept, err
 }
 

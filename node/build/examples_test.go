@@ -58,6 +58,13 @@ func TestReference(t *testing.T) {
 			want:       []string{"/p/a.txt -rw-r--r-- xa", "/q/sub/c.txt -rw-r--r-- c", "/r/sub/d.md -rw-r--r-- d", "/s/c.txt -rw-r--r-- c", "/s/d.md -rw-r--r-- d", "/t/a.txt -rw-r--r-- a"},
 			not:        []string{"/p/x/a.txt", "/q/y", "/r/y"},
 		},
+		"COPY --parents with ** before a pivot": {
+			dockerfile: "FROM scratch\nCOPY --parents ./**/./sub /p/\nCOPY --parents **/./**/*.md /q/\n",
+			want:       []string{"/p/sub/c.txt -rw-r--r-- c", "/q/sub/d.md -rw-r--r-- d"}, not: []string{"/p/y", "/p/a.txt", "/q/y"},
+		},
+		"a pattern without a match": {
+			dockerfile: "FROM scratch\nCOPY *.nothing /p/\nCOPY --parents **/*.nothing no?e/./x /q/\nCOPY a.txt /r\n", want: []string{"/r -rw-r--r-- a"}, not: []string{"/p/a.txt", "/q/a.txt"},
+		},
 		"COPY --exclude": {
 			dockerfile: "FROM scratch\nCOPY --exclude=*.txt y/sub /d/\n", want: []string{"/d/d.md -rw-r--r-- d"}, not: []string{"/d/c.txt"},
 		},
@@ -151,7 +158,6 @@ func TestReferenceRefusals(t *testing.T) {
 		"ENV a":                                 "two arguments",
 		"COPY nosuch /":                         "not in the build context",
 		"COPY ../x /":                           "not in the build context",
-		"COPY --parents **/./x /":               "before a pivot",
 		"COPY --link=maybe a /":                 "boolean",
 		"ADD --checksum=md5:1 http://[::1]:1 /": "unsupported digest algorithm",
 		"HEALTHCHECK --interval=1us CMD true":   "less than 1ms",

@@ -36,8 +36,12 @@ func (b *builder) runCommand(ctx context.Context, st *stage, s step, cmd *instru
 	}
 	for _, d := range instructions.GetDevices(cmd) {
 		if d.Required {
-			return false, fmt.Errorf("RUN --device=%s: %w", d.Name, ErrUnsupported)
+			return false, fmt.Errorf("RUN --device=%s: devices are not given to builds: %w", d.Name, ErrUnsupported)
 		}
+		// As BuildKit does with one that this machine has not; the reader shall know.
+		event := s.event
+		event.Output = fmt.Appendf(nil, "device %s is left out: devices are not given to builds\n", d.Name)
+		b.opts.Progress(event)
 	}
 	run, files, err := b.command(st, cmd)
 	if err != nil {
@@ -57,6 +61,9 @@ func (b *builder) runCommand(ctx context.Context, st *stage, s step, cmd *instru
 	}
 	if run.Insecure {
 		c.instruction += " insecure"
+	}
+	if len(b.opts.Ulimits) > 0 || b.opts.ShmSize != 0 {
+		c.instruction += fmt.Sprintf(" %v %d", b.opts.Ulimits, b.opts.ShmSize)
 	}
 	if len(b.opts.Hosts) > 0 {
 		c.instruction += fmt.Sprintf(" %q", b.opts.Hosts)
@@ -78,6 +85,7 @@ func (b *builder) command(st *stage, cmd *instructions.RunCommand) (Run, []inlin
 		WorkingDir: cmp.Or(c.WorkingDir, "/"), User: c.User,
 		NetworkNone: network == instructions.NetworkNone || b.opts.NetworkNone && network == instructions.NetworkDefault,
 		Insecure:    instructions.GetSecurity(cmd) == instructions.SecurityInsecure,
+		Ulimits:     b.opts.Ulimits, ShmSize: b.opts.ShmSize,
 	}
 	line, files, err := heredocs(cmd)
 	if err != nil {

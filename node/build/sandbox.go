@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -79,6 +80,12 @@ func runSpec(r Run) (*specs.Spec, error) {
 			}
 		}
 	}
+	for _, u := range r.Ulimits {
+		p.Rlimits = append(p.Rlimits, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: u.Soft, Hard: u.Hard})
+	}
+	if r.ShmSize > 0 {
+		resizeShm(spec, r.ShmSize)
+	}
 	for _, m := range r.Mounts {
 		spec.Mounts = append(spec.Mounts, m.spec())
 	}
@@ -92,6 +99,18 @@ func runSpec(r Run) (*specs.Spec, error) {
 	}
 	spec.Linux.Seccomp = filter
 	return spec, nil
+}
+
+// resizeShm sets the size of /dev/shm.
+func resizeShm(spec *specs.Spec, size int64) {
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		if m.Destination != "/dev/shm" {
+			continue
+		}
+		m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return strings.HasPrefix(o, "size=") })
+		m.Options = append(m.Options, fmt.Sprintf("size=%d", size))
+	}
 }
 
 // unconfine gives a RUN what --security=insecure promises: every capability and

@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sampan-dev/sampan/node/build"
+)
+
+// idle are docker build's flags that have meant something to its first builder
+// alone, and what is so without them. BuildKit takes them too, and does nothing.
+//
+//nolint:gochecknoglobals // a constant table
+var idle = map[string]string{
+	"rm":       "builds leave no containers",
+	"force-rm": "builds leave no containers",
+	"compress": "the context is not sent anywhere",
+}
+
+func idleFlags(cmd *cobra.Command) {
+	for name, why := range idle {
+		cmd.Flags().Bool(name, false, "does nothing: "+why)
+		_ = cmd.Flags().MarkHidden(name) // it is there
+	}
+}
+
+// sayIdle says of flags that were given that they do nothing.
+func sayIdle(cmd *cobra.Command) {
+	for _, name := range []string{"rm", "force-rm", "compress"} {
+		if cmd.Flags().Changed(name) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "sampan: --%s does nothing: %s\n", name, idle[name])
+		}
+	}
+}
+
+// errNoScanner is why there is no list of an image's packages.
+var errNoScanner = errors.New("there is no scanner in here: run one over the image, such as syft")
+
+// attestations reads --provenance, --sbom and --attest: whether to attach provenance.
+func attestations(f buildFlags) (bool, error) {
+	on, err := provenance(f.provenance)
+	if err != nil {
+		return false, err
+	}
+	if sbom, err := strconv.ParseBool(f.sbom); err != nil || sbom {
+		return false, fmt.Errorf("--sbom=%s: %w", f.sbom, errNoScanner)
+	}
+	for _, text := range f.attests {
+		fields, err := fieldsOf(text, "type", "mode", "disabled", "version", "reproducible", "inline-only")
+		if err != nil {
+			return false, fmt.Errorf("--attest %q: %w", text, err)
+		}
+		disabled, _ := strconv.ParseBool(fields["disabled"]) // nothing is false
+		switch fields["type"] {
+		case "provenance":
+			mode := fields["mode"]
+			if mode != "" && mode != "min" && mode != "max" {
+				return false, fmt.Errorf("--attest %q: want mode=min or max", text)
+			}
+			on = !disabled
+		case "sbom":
+			if !disabled {
+				return false, fmt.Errorf("--attest %q: %w", text, errNoScanner)
+			}
+		default:
+			return false, fmt.Errorf("--attest %q: want type=provenance", text)
+		}
+	}
+	return on, nil
+}
+
+// ulimitNames are those that docker has.
+//
+//nolint:gochecknoglobals // a constant list
+var ulimitNames = []string{
+	"core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+}
+
+// buildLimits reads --ulimit and --shm-size.
+func buildLimits(opts *build.Options, f buildFlags) error {
+	for _, text := range f.ulimits {
+		u, err := ulimit(text)
+		if err != nil {
+			return fmt.Errorf("--ulimit %q: %w", text, err)
+		}
+		opts.Ulimits = append(opts.Ulimits, u)
+	}
+	if f.shmSize == "" {
+		return nil
+	}
+	size, err := bytesOf(f.shmSize)
+	if err != nil {
+		return fmt.Errorf("--shm-size %q: %w", f.shmSize, err)
+	}
+	opts.ShmSize = size.Value()
+	return nil
+}
+
+// ulimit reads NAME=SOFT[:HARD], where -1 is no limit.
+func ulimit(text string) (u build.Ulimit, err error) {
+	name, numbers, _ := strings.Cut(text, "=")
+	if !slices.Contains(ulimitNames, name) {
+		return u, fmt.Errorf("want NAME=SOFT[:HARD], where NAME is one of %s", strings.Join(ulimitNames, ", "))
+	}
+	soft, hard, two := strings.Cut(numbers, ":")
+	if !two {
+		hard = soft
+	}
+	u.Name = name
+	for at, number := range map[*uint64]string{&u.Soft: soft, &u.Hard: hard} {
+		n, err := strconv.ParseInt(number, 10, 64)
+		if err != nil || n < -1 {
+			return u, fmt.Errorf("%q is no limit: want a number, or -1 for none", number)
+		}
+		*at = uint64(n) //nolint:gosec // -1 is no limit there too
+	}
+	if u.Soft > u.Hard {
+		return u, fmt.Errorf("the soft limit %s is above the hard one %s", soft, hard)
+	}
+	return u, nil
+}
