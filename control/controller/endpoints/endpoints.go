@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -33,6 +34,12 @@ type Controller struct {
 	pods      *informer.Informer[*corev1.Pod]
 	endpoints *informer.Informer[*corev1.Endpoints]
 	backends  *controller.Backends
+	triggers  controller.Triggers
+
+	mu sync.Mutex
+	// gone are services that have been deleted: their endpoints go with them, whoever
+	// made those.
+	gone map[reconcile.Key]bool
 }
 
 // New makes the controller.
@@ -45,14 +52,27 @@ func New(cfg controller.Config) (*Controller, error) {
 		services:  controller.Mirror(cfg.Mirrors, client.Services),
 		pods:      controller.Mirror(cfg.Mirrors, client.Pods),
 		endpoints: controller.Mirror(cfg.Mirrors, client.Endpoints),
+		gone:      map[reconcile.Key]bool{},
 	}
 	c.events = client.NewRecorder(c.transport, component, "")
 	c.backends = controller.NewBackends(c.services, c.pods)
 	c.loop = reconcile.NewLoop(c, reconcile.Config{Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
-	c.services.Subscribe(func(e informer.Event[*corev1.Service]) { c.loop.Enqueue(controller.KeyOf(e.Object())) })
+	c.services.Subscribe(c.serviceChanged)
 	c.pods.Subscribe(c.backends.Subscriber(c.loop.Enqueue))
 	c.endpoints.Subscribe(func(e informer.Event[*corev1.Endpoints]) { c.loop.Enqueue(controller.KeyOf(e.Object())) })
 	return c, nil
+}
+
+func (c *Controller) serviceChanged(e informer.Event[*corev1.Service]) {
+	key := controller.KeyOf(e.Object())
+	c.mu.Lock()
+	if e.New == nil {
+		c.gone[key] = true
+	} else {
+		delete(c.gone, key)
+	}
+	c.mu.Unlock()
+	c.loop.Enqueue(key)
 }
 
 // Name implements reconcile.Reconciler.
@@ -78,20 +98,14 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	svc, ok := c.services.Get(key.Namespace, key.Name)
 	have, exists := c.endpoints.Get(key.Namespace, key.Name)
 	if !ok {
-		if !exists || have.Labels[managedByLabel] != component {
-			return 0, nil // made by hand, or gone
-		}
-		err := client.Endpoints.Delete(ctx, c.transport, key.Namespace, key.Name,
-			metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &have.UID}})
-		if err != nil && !apierrors.IsNotFound(err) {
-			return 0, fmt.Errorf("delete endpoints %q: %w", key, err)
-		}
-		return 0, nil
+		c.triggers.Forget(key)
+		return 0, c.clear(ctx, key, have, exists)
 	}
 	if svc.Spec.Type == corev1.ServiceTypeExternalName || len(svc.Spec.Selector) == 0 {
 		return 0, nil // somebody else names the endpoints
 	}
-	next := wanted(svc, c.backends.Of(svc))
+	pods := c.backends.Of(svc)
+	next, trigger := wanted(svc, pods), c.triggers.Next(key, svc, pods)
 	if exists {
 		next.ObjectMeta = *have.ObjectMeta.DeepCopy()
 		next.Labels, next.Annotations = labelsOf(svc), annotationsOf(have.Annotations, next.Annotations)
@@ -99,14 +113,39 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 			return 0, nil
 		}
 	}
-	return 0, c.write(ctx, svc, next, exists)
+	stamp(next, trigger)
+	err := c.write(ctx, svc, next, exists)
+	if err != nil {
+		c.triggers.Lost(key)
+	}
+	return 0, err
+}
+
+// clear removes the endpoints of a service that there is not: those that this controller
+// made, and others if it has seen the service go. Whoever makes endpoints before their
+// service keeps them.
+func (c *Controller) clear(ctx context.Context, key reconcile.Key, have *corev1.Endpoints, exists bool) error {
+	c.mu.Lock()
+	gone := c.gone[key]
+	c.mu.Unlock()
+	if exists && (gone || have.Labels[managedByLabel] == component) {
+		err := client.Endpoints.Delete(ctx, c.transport, key.Namespace, key.Name,
+			metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &have.UID}})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete endpoints %q: %w", key, err)
+		}
+	}
+	c.mu.Lock()
+	delete(c.gone, key)
+	c.mu.Unlock()
+	return nil
 }
 
 func (c *Controller) write(ctx context.Context, svc *corev1.Service, next *corev1.Endpoints, exists bool) error {
-	verb, reason := "create", "FailedToCreateEndpoint"
+	verb, reason, what := "create", "FailedToCreateEndpoint", "endpoint for service"
 	var err error
 	if exists {
-		verb, reason = "update", "FailedToUpdateEndpoint"
+		verb, reason, what = "update", "FailedToUpdateEndpoint", "endpoint"
 		_, err = client.Endpoints.Update(ctx, c.transport, next)
 	} else {
 		_, err = client.Endpoints.Create(ctx, c.transport, next)
@@ -115,7 +154,7 @@ func (c *Controller) write(ctx context.Context, svc *corev1.Service, next *corev
 	case err == nil, apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause), apierrors.IsNotFound(err):
 		return nil
 	case !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err):
-		c.events.Eventf(next, corev1.EventTypeWarning, reason, "Failed to %s endpoint for service %s/%s: %v", verb, svc.Namespace, svc.Name, err)
+		c.events.Eventf(next, corev1.EventTypeWarning, reason, "Failed to %s %s %s/%s: %v", verb, what, svc.Namespace, svc.Name, err)
 	}
 	return fmt.Errorf("%s endpoints %q: %w", verb, svc.Name, err)
 }

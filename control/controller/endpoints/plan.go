@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -46,42 +47,95 @@ func labelsOf(svc *corev1.Service) map[string]string {
 	return labels
 }
 
-// subsetsOf puts addresses with the same ports together. An address is ready or
-// not as a whole, so each pod goes to the subset of the ports that it has.
+// stamp says when the cause of what is written happened, "" when nothing new has.
+func stamp(e *corev1.Endpoints, trigger string) {
+	if trigger == "" {
+		delete(e.Annotations, corev1.EndpointsLastChangeTriggerTime)
+		return
+	}
+	if e.Annotations == nil {
+		e.Annotations = map[string]string{}
+	}
+	e.Annotations[corev1.EndpointsLastChangeTriggerTime] = trigger
+}
+
+// subsetsOf puts ports that the same addresses have together, which is the canonical
+// form: an address is in several subsets if some of its ports are not everybody's.
 func subsetsOf(svc *corev1.Service, pods []*corev1.Pod) []corev1.EndpointSubset {
 	family := controller.Families(svc)[0]
-	subsets := map[string]*corev1.EndpointSubset{}
+	byPort := map[string]*corev1.EndpointSubset{} // each with one port at most
 	for _, pod := range pods {
 		ip, ok := controller.Address(pod, family)
 		if !ok || !controller.Serves(pod, svc.Spec.PublishNotReadyAddresses) {
 			continue
 		}
+		ready, _ := controller.Ready(pod)
+		ready = ready || svc.Spec.PublishNotReadyAddresses
 		ports := portsOf(svc, pod)
-		if len(ports) == 0 && (len(svc.Spec.Ports) > 0 || !controller.Headless(svc)) {
+		for i := range ports {
+			put(byPort, ports[i:i+1], addressOf(svc, pod, ip), ready)
+		}
+		if len(svc.Spec.Ports) == 0 && controller.Headless(svc) {
+			put(byPort, nil, addressOf(svc, pod, ip), ready)
+		}
+	}
+	merged := map[string]*corev1.EndpointSubset{}
+	for _, key := range slices.Sorted(maps.Keys(byPort)) {
+		s := byPort[key]
+		sortAddresses(s.Addresses)
+		sortAddresses(s.NotReadyAddresses)
+		who := members(s)
+		if merged[who] == nil {
+			merged[who] = s
 			continue
 		}
-		key := fmt.Sprint(ports)
-		if subsets[key] == nil {
-			subsets[key] = &corev1.EndpointSubset{Ports: ports}
-		}
-		s, address := subsets[key], addressOf(svc, pod, ip)
-		if ready, _ := controller.Ready(pod); ready || svc.Spec.PublishNotReadyAddresses {
-			s.Addresses = append(s.Addresses, address)
-		} else {
-			s.NotReadyAddresses = append(s.NotReadyAddresses, address)
-		}
+		merged[who].Ports = append(merged[who].Ports, s.Ports...)
 	}
-	sorted := make([]corev1.EndpointSubset, 0, len(subsets))
-	for _, key := range slices.Sorted(maps.Keys(subsets)) {
-		s := subsets[key]
-		for _, addresses := range [][]corev1.EndpointAddress{s.Addresses, s.NotReadyAddresses} {
-			slices.SortFunc(addresses, func(a, b corev1.EndpointAddress) int {
-				return cmp.Or(strings.Compare(a.IP, b.IP), strings.Compare(string(a.TargetRef.UID), string(b.TargetRef.UID)))
-			})
-		}
+	sorted := make([]corev1.EndpointSubset, 0, len(merged))
+	for _, s := range merged {
+		slices.SortFunc(s.Ports, comparePorts)
 		sorted = append(sorted, *s)
 	}
+	slices.SortFunc(sorted, func(a, b corev1.EndpointSubset) int { return slices.CompareFunc(a.Ports, b.Ports, comparePorts) })
 	return sorted
+}
+
+// put adds an address to the subset of a port, or of none.
+func put(subsets map[string]*corev1.EndpointSubset, port []corev1.EndpointPort, a corev1.EndpointAddress, ready bool) {
+	key := ""
+	if len(port) > 0 {
+		p := &port[0]
+		key = fmt.Sprintf("%s %d %s", p.Name, p.Port, p.Protocol)
+		if p.AppProtocol != nil {
+			key += " " + *p.AppProtocol
+		}
+	}
+	if subsets[key] == nil {
+		subsets[key] = &corev1.EndpointSubset{Ports: slices.Clone(port)}
+	}
+	if s := subsets[key]; ready {
+		s.Addresses = append(s.Addresses, a)
+	} else {
+		s.NotReadyAddresses = append(s.NotReadyAddresses, a)
+	}
+}
+
+func sortAddresses(all []corev1.EndpointAddress) {
+	slices.SortFunc(all, func(a, b corev1.EndpointAddress) int {
+		return cmp.Or(strings.Compare(a.IP, b.IP), strings.Compare(string(a.TargetRef.UID), string(b.TargetRef.UID)))
+	})
+}
+
+// members names a subset's addresses, which are in order.
+func members(s *corev1.EndpointSubset) string {
+	var out strings.Builder
+	for _, list := range [][]corev1.EndpointAddress{s.Addresses, s.NotReadyAddresses} {
+		for _, a := range list {
+			out.WriteString(a.IP + " " + string(a.TargetRef.UID) + "|")
+		}
+		out.WriteString("/")
+	}
+	return out.String()
 }
 
 func addressOf(svc *corev1.Service, pod *corev1.Pod, ip string) corev1.EndpointAddress {
@@ -108,30 +162,45 @@ func portsOf(svc *corev1.Service, pod *corev1.Pod) []corev1.EndpointPort {
 		}
 		ports = append(ports, corev1.EndpointPort{Name: sp.Name, Port: n, Protocol: sp.Protocol, AppProtocol: sp.AppProtocol})
 	}
-	slices.SortFunc(ports, func(a, b corev1.EndpointPort) int {
-		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.Port, b.Port), strings.Compare(string(a.Protocol), string(b.Protocol)))
-	})
 	return ports
 }
 
-// truncate cuts e down to maxAddresses, those that are not ready first.
-func truncate(e *corev1.Endpoints) bool {
-	left, cut := maxAddresses, false
-	take := func(addresses []corev1.EndpointAddress) []corev1.EndpointAddress {
-		n := min(left, len(addresses))
-		cut = cut || n < len(addresses)
-		left -= n
-		return addresses[:n:n]
-	}
-	for i := range e.Subsets {
-		e.Subsets[i].Addresses = take(e.Subsets[i].Addresses)
-	}
-	for i := range e.Subsets {
-		e.Subsets[i].NotReadyAddresses = take(e.Subsets[i].NotReadyAddresses)
-	}
-	return cut
+func comparePorts(a, b corev1.EndpointPort) int {
+	return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.Port, b.Port), strings.Compare(string(a.Protocol), string(b.Protocol)))
 }
 
+// truncate cuts e down to maxAddresses, those that are not ready first, and of each
+// subset about the same share.
+func truncate(e *corev1.Endpoints) bool {
+	ready, others := 0, 0
+	for _, s := range e.Subsets {
+		ready, others = ready+len(s.Addresses), others+len(s.NotReadyAddresses)
+	}
+	if ready+others <= maxAddresses {
+		return false
+	}
+	room, of := maxAddresses-ready, others
+	if ready > maxAddresses {
+		room, of = maxAddresses, ready
+	}
+	left := room
+	share := func(all []corev1.EndpointAddress) []corev1.EndpointAddress {
+		n := min(len(all), left, int(math.Ceil(float64(len(all))/float64(of)*float64(room))))
+		left -= n
+		return all[:n:n]
+	}
+	for i := range e.Subsets {
+		s := &e.Subsets[i]
+		if ready > maxAddresses {
+			s.Addresses, s.NotReadyAddresses = share(s.Addresses), nil
+		} else {
+			s.NotReadyAddresses = share(s.NotReadyAddresses)
+		}
+	}
+	return true
+}
+
+// same says whether a and b say the same, whenever it came about.
 func same(a, b *corev1.Endpoints) bool {
 	return equality.Semantic.DeepEqual(a.Subsets, b.Subsets) && maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/informer"
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 	"github.com/sampan-dev/sampan/reconcile"
 )
 
@@ -44,9 +45,9 @@ type Controller struct {
 	slices    *informer.Informer[*discoveryv1.EndpointSlice]
 	backends  *controller.Backends
 	own       *controller.Own[*discoveryv1.EndpointSlice]
+	triggers  controller.Triggers
 
 	mu     sync.Mutex
-	shown  map[reconcile.Key]time.Time // the latest change that a slice was written for
 	told   map[reconcile.Key]map[discoveryv1.AddressType]verdict
 	shares map[string]float64
 	stale  bool // shares must be computed anew
@@ -63,7 +64,6 @@ func New(cfg controller.Config) (*Controller, error) {
 		pods:      controller.Mirror(cfg.Mirrors, client.Pods),
 		nodes:     controller.Mirror(cfg.Mirrors, client.Nodes),
 		slices:    controller.Mirror(cfg.Mirrors, client.EndpointSlices),
-		shown:     map[reconcile.Key]time.Time{},
 		told:      map[reconcile.Key]map[discoveryv1.AddressType]verdict{},
 		stale:     true,
 	}
@@ -153,9 +153,10 @@ func (c *Controller) enqueueMoved(e informer.Event[*corev1.Node]) {
 func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Duration, error) {
 	svc, ok := c.services.Get(key.Namespace, key.Name)
 	if !ok {
+		measure.From(ctx).SlicesGone(key.String())
 		c.own.Forget(key)
+		c.triggers.Forget(key)
 		c.mu.Lock()
-		delete(c.shown, key)
 		delete(c.told, key)
 		c.mu.Unlock()
 		return 0, nil // the collector removes the slices with their owner
@@ -164,6 +165,7 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 		return 0, nil // somebody else names the endpoints
 	}
 	if !c.own.Seen(key) {
+		measure.From(ctx).SlicesSynced("stale")
 		return unseen, nil
 	}
 	have := c.slices.ByIndex(byService, key.String())
@@ -171,11 +173,13 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	if svc.Spec.Type != corev1.ServiceTypeExternalName {
 		pods := c.backends.Of(svc)
 		p = decide(svc, pods, have, c.places(svc))
-		if len(p.create)+len(p.update) > 0 {
-			p.stamp(c.trigger(key, svc, pods))
-		}
+		p.stamp(c.triggers.Next(key, svc, pods))
 	}
 	err := c.do(ctx, key, p)
+	p.measure(ctx, key, svc, err)
+	if err != nil {
+		c.triggers.Lost(key)
+	}
 	if err != nil && !apierrors.IsConflict(err) {
 		c.failed(svc, err)
 	}
@@ -237,37 +241,6 @@ func (c *Controller) places(svc *corev1.Service) places {
 	return at
 }
 
-// trigger is when the earliest change happened that no slice has been written
-// for: proxies measure from it how late they are.
-func (c *Controller) trigger(key reconcile.Key, svc *corev1.Service, pods []*corev1.Pod) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	last := c.shown[key]
-	var earliest, latest time.Time
-	consider := func(t time.Time) {
-		if !t.After(last) {
-			return
-		}
-		if earliest.IsZero() || t.Before(earliest) {
-			earliest = t
-		}
-		if t.After(latest) {
-			latest = t
-		}
-	}
-	consider(svc.CreationTimestamp.Time)
-	for _, pod := range pods {
-		if _, since := controller.Ready(pod); !since.IsZero() {
-			consider(since.Time)
-		}
-	}
-	if earliest.IsZero() {
-		return ""
-	}
-	c.shown[key] = latest
-	return earliest.UTC().Format(time.RFC3339Nano)
-}
-
 // do carries out p: new slices first, so that no endpoint is missing meanwhile.
 func (c *Controller) do(ctx context.Context, key reconcile.Key, p plan) error {
 	var errs []error
@@ -280,6 +253,7 @@ func (c *Controller) do(ctx context.Context, key reconcile.Key, p plan) error {
 			errs = append(errs, fmt.Errorf("create endpoint slice of service %q: %w", key, err))
 			continue
 		}
+		measure.From(ctx).SliceChanged("create")
 		c.own.Created(key, made)
 	}
 	for _, s := range p.update {
@@ -288,6 +262,7 @@ func (c *Controller) do(ctx context.Context, key reconcile.Key, p plan) error {
 			errs = append(errs, fmt.Errorf("update endpoint slice %q: %w", s.Name, err))
 			continue
 		}
+		measure.From(ctx).SliceChanged("update")
 		c.own.Created(key, made)
 	}
 	for _, s := range p.remove {
@@ -298,8 +273,23 @@ func (c *Controller) do(ctx context.Context, key reconcile.Key, p plan) error {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("delete endpoint slice %q: %w", s.Name, err))
 		default:
+			measure.From(ctx).SliceChanged("delete")
 			c.own.Deleted(key, s)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// measure counts what a look at a service came to.
+func (p *plan) measure(ctx context.Context, key reconcile.Key, svc *corev1.Service, err error) {
+	m, result := measure.From(ctx), "success"
+	if err != nil || len(p.lost) > 0 {
+		result = "error"
+	}
+	m.SlicesSynced(result)
+	var looks []measure.Sliced
+	for _, look := range p.looks {
+		looks = append(looks, *look)
+	}
+	m.Sliced(key.String(), spread(svc), distribution(svc), looks)
 }

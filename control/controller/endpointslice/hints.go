@@ -54,17 +54,28 @@ func (p *plan) hint(svc *corev1.Service, family discoveryv1.AddressType, drafts 
 	}
 }
 
+// distribution is the traffic distribution that a service is given, "" when it asks for
+// none that is known, or for a spread.
+func distribution(svc *corev1.Service) string {
+	if svc.Spec.TrafficDistribution == nil || spread(svc) {
+		return ""
+	}
+	switch d := *svc.Spec.TrafficDistribution; d {
+	case corev1.ServiceTrafficDistributionPreferSameNode, corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone:
+		return d
+	}
+	return ""
+}
+
 // near gives each endpoint to who is near it, where the service wants that: to its
 // zone, or to its node and after that its zone.
 func near(svc *corev1.Service) func(*discoveryv1.Endpoint) *discoveryv1.EndpointHints {
 	zones, nodes := false, false
-	if svc.Spec.TrafficDistribution != nil && !spread(svc) {
-		switch *svc.Spec.TrafficDistribution {
-		case corev1.ServiceTrafficDistributionPreferSameNode:
-			zones, nodes = true, true
-		case corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone:
-			zones = true
-		}
+	switch distribution(svc) {
+	case corev1.ServiceTrafficDistributionPreferSameNode:
+		zones, nodes = true, true
+	case corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone:
+		zones = true
 	}
 	return func(e *discoveryv1.Endpoint) *discoveryv1.EndpointHints {
 		var h discoveryv1.EndpointHints

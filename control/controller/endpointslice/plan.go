@@ -2,10 +2,8 @@ package endpointslice
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 )
 
 const (
@@ -31,6 +30,8 @@ type plan struct {
 	hints map[discoveryv1.AddressType]verdict
 	// lost are pods whose node is not there: nothing leads to them.
 	lost []*corev1.Pod
+	// looks are what it comes to, by address type.
+	looks map[discoveryv1.AddressType]*measure.Sliced
 }
 
 // places is what a plan needs to know of the nodes.
@@ -58,7 +59,7 @@ type draft struct {
 
 // decide compares the pods behind a service with its slices.
 func decide(svc *corev1.Service, pods []*corev1.Pod, have []*discoveryv1.EndpointSlice, at places) plan {
-	p := plan{hints: map[discoveryv1.AddressType]verdict{}}
+	p := plan{hints: map[discoveryv1.AddressType]verdict{}, looks: map[discoveryv1.AddressType]*measure.Sliced{}}
 	groups := p.wanted(svc, pods, at)
 	for _, s := range have {
 		g := groups[keyOf(s.AddressType, s.Ports)]
@@ -73,6 +74,9 @@ func decide(svc *corev1.Service, pods []*corev1.Pod, have []*discoveryv1.Endpoin
 	drafts := map[discoveryv1.AddressType][]*draft{}
 	for _, k := range slices.Sorted(maps.Keys(groups)) {
 		g := groups[k]
+		if p.looks[g.addressType] == nil {
+			p.looks[g.addressType] = &measure.Sliced{}
+		}
 		drafts[g.addressType] = append(drafts[g.addressType], p.fill(svc, g)...)
 	}
 	for _, family := range slices.Sorted(maps.Keys(drafts)) {
@@ -87,6 +91,11 @@ func decide(svc *corev1.Service, pods []*corev1.Pod, have []*discoveryv1.Endpoin
 		}
 	}
 	p.reuse(svc)
+	for _, s := range slices.Concat(p.create, p.update, p.remove) {
+		if look := p.looks[s.AddressType]; look != nil {
+			look.Changed++
+		}
+	}
 	if svc.DeletionTimestamp != nil {
 		p.create = nil // the collector removes slices as it finds them: there would be no end
 	}
@@ -178,9 +187,15 @@ func (p *plan) fill(svc *corev1.Service, g *group) []*draft {
 		missing[identity(e)] = e
 	}
 	var drafts []*draft
+	look := p.looks[g.addressType]
 	for _, s := range g.slices {
-		drafts = append(drafts, keep(svc, s, missing))
+		d := keep(svc, s, missing)
+		look.Removed += len(s.Endpoints) - len(d.next.Endpoints)
+		drafts = append(drafts, d)
 	}
+	look.Added += len(missing)
+	look.Endpoints += len(g.endpoints)
+	look.Ideal += (len(g.endpoints) + maxEndpoints - 1) / maxEndpoints
 	queue := slices.SortedFunc(maps.Values(missing), func(a, b discoveryv1.Endpoint) int { return cmp.Compare(identity(a), identity(b)) })
 	drafts = slices.DeleteFunc(drafts, func(d *draft) bool {
 		gone := len(d.next.Endpoints) == 0 && len(g.endpoints) > 0
@@ -209,6 +224,7 @@ func (p *plan) fill(svc *corev1.Service, g *group) []*draft {
 		d.changed = true
 		queue = d.take(queue)
 	}
+	look.Slices += len(drafts)
 	return drafts
 }
 
@@ -280,68 +296,4 @@ func setLabels(s *discoveryv1.EndpointSlice, svc *corev1.Service) {
 	}
 	s.Labels[discoveryv1.LabelServiceName] = svc.Name
 	s.Labels[discoveryv1.LabelManagedBy] = managedBy
-}
-
-// endpointOf is what a slice says of a pod.
-func endpointOf(svc *corev1.Service, pod *corev1.Pod, ip, zone string) discoveryv1.Endpoint {
-	serving, _ := controller.Ready(pod)
-	terminating := pod.DeletionTimestamp != nil
-	ready := svc.Spec.PublishNotReadyAddresses || serving && !terminating
-	e := discoveryv1.Endpoint{
-		Addresses:  []string{ip},
-		Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &terminating},
-		TargetRef:  &corev1.ObjectReference{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
-	}
-	if pod.Spec.NodeName != "" {
-		e.NodeName = &pod.Spec.NodeName
-	}
-	if zone != "" {
-		e.Zone = &zone
-	}
-	if controller.Named(pod, svc) {
-		e.Hostname = &pod.Spec.Hostname
-	}
-	return e
-}
-
-// portsOf are the ports of a pod that the service leads to; ports that the pod
-// does not have are left out.
-func portsOf(svc *corev1.Service, pod *corev1.Pod) []discoveryv1.EndpointPort {
-	ports := []discoveryv1.EndpointPort{}
-	for i := range svc.Spec.Ports {
-		sp := &svc.Spec.Ports[i]
-		n, err := controller.PortOf(pod, sp)
-		if err != nil {
-			continue
-		}
-		ports = append(ports, discoveryv1.EndpointPort{Name: &sp.Name, Protocol: &sp.Protocol, Port: &n, AppProtocol: sp.AppProtocol})
-	}
-	return ports
-}
-
-// keyOf tells groups apart: the order of ports does not matter.
-func keyOf(kind discoveryv1.AddressType, ports []discoveryv1.EndpointPort) string {
-	all := make([]string, 0, len(ports))
-	for _, p := range ports {
-		all = append(all, fmt.Sprintf("%s %s %d %s", deref(p.Name), deref(p.Protocol), deref(p.Port), deref(p.AppProtocol)))
-	}
-	slices.Sort(all)
-	return string(kind) + "|" + strings.Join(all, "|")
-}
-
-// identity tells endpoints apart over time: a pod and its address.
-func identity(e discoveryv1.Endpoint) string {
-	uid := ""
-	if e.TargetRef != nil {
-		uid = string(e.TargetRef.UID)
-	}
-	return strings.Join(e.Addresses, ",") + "/" + uid
-}
-
-func deref[V any](p *V) V {
-	var zero V
-	if p == nil {
-		return zero
-	}
-	return *p
 }

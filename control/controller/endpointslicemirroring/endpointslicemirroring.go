@@ -126,7 +126,7 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	}
 	if p.surplus > 0 {
 		c.events.Eventf(e, corev1.EventTypeWarning, "TooManyAddressesToMirror",
-			"A max of %d addresses can be mirrored to EndpointSlices per Endpoints subset. %d addresses were skipped", maxEndpoints, p.surplus)
+			"A max of %d addresses can be mirrored to EndpointSlices per Endpoints subset. %d addresses were skipped", maxEndpoints, p.surplus+p.invalid)
 	}
 	if e.DeletionTimestamp != nil {
 		p.create = nil

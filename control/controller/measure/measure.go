@@ -25,6 +25,7 @@ type Metrics struct {
 	evictions                                                 *prometheus.CounterVec
 	zoneSize, zoneHealth, zoneUnhealthy                       *prometheus.GaugeVec
 	setMost, setMissing                                       *prometheus.GaugeVec
+	slices                                                    *ledger
 
 	mu    sync.Mutex
 	zones map[string]bool // that there are, or have been
@@ -32,7 +33,7 @@ type Metrics struct {
 
 // New returns Metrics that nobody has counted in.
 func New() *Metrics {
-	m := &Metrics{zones: map[string]bool{}}
+	m := &Metrics{zones: map[string]bool{}, slices: newLedger()}
 	m.jobs()
 	m.autoscalers()
 	m.evictions = counter("node_collector_evictions_total", "Number of Node evictions that happened since current instance of NodeController started.", "zone")
@@ -84,9 +85,9 @@ func histogram(name, help string, buckets []float64, labels ...string) *promethe
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.jobSyncs, m.jobsFinished, m.jobPods, m.jobFailures, m.jobTracking, m.jobSeconds, m.cronSkew,
+	return append(m.slices.all(), m.jobSyncs, m.jobsFinished, m.jobPods, m.jobFailures, m.jobTracking, m.jobSeconds, m.cronSkew,
 		m.scalings, m.computations, m.scalingSeconds, m.computationSeconds,
-		m.evictions, m.zoneSize, m.zoneHealth, m.zoneUnhealthy, m.setMost, m.setMissing}
+		m.evictions, m.zoneSize, m.zoneHealth, m.zoneUnhealthy, m.setMost, m.setMissing)
 }
 
 // Describe implements prometheus.Collector.

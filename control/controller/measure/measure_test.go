@@ -18,6 +18,15 @@ import (
 // the metrics of its controllers: NAME LABELS [BUCKETS].
 const upstream = `
 cronjob_controller_job_creation_skew_duration_seconds - 1,2,4,8,16,32,64,128,256,512
+endpoint_slice_controller_changes operation
+endpoint_slice_controller_desired_endpoint_slices -
+endpoint_slice_controller_endpoints_added_per_sync - 2,4,8,16,32,64,128,256,512,1024,2048,4096,8192,16384,32768
+endpoint_slice_controller_endpoints_desired -
+endpoint_slice_controller_endpoints_removed_per_sync - 2,4,8,16,32,64,128,256,512,1024,2048,4096,8192,16384,32768
+endpoint_slice_controller_endpointslices_changed_per_sync topology,traffic_distribution 0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10
+endpoint_slice_controller_num_endpoint_slices -
+endpoint_slice_controller_services_count_by_traffic_distribution traffic_distribution
+endpoint_slice_controller_syncs result
 horizontal_pod_autoscaler_controller_metric_computation_duration_seconds action,error,metric_type 0.001,0.002,0.004,0.008,0.016,0.032,0.064,0.128,0.256,0.512,1.024,2.048,4.096,8.192,16.384
 horizontal_pod_autoscaler_controller_metric_computation_total action,error,metric_type
 horizontal_pod_autoscaler_controller_reconciliation_duration_seconds action,error 0.001,0.002,0.004,0.008,0.016,0.032,0.064,0.128,0.256,0.512,1.024,2.048,4.096,8.192,16.384
@@ -83,9 +92,52 @@ func everything(m *Metrics) {
 	m.Autoscaled(Scaling{Current: 1, Wanted: 2, Blame: NoError, Began: time.Now()})
 	m.Computed(autoscalingv2.ResourceMetricSourceType, Scaling{Current: 2, Wanted: 1, Blame: NoError, Began: time.Now()})
 	m.StatefulSet(&appsv1.StatefulSet{}, 1, 0)
+	m.Sliced("a/b", true, "PreferSameZone", []Sliced{{Endpoints: 1, Slices: 1, Ideal: 1}})
+	m.SliceChanged("create")
+	m.SlicesSynced("success")
+	m.SlicesGone("a/c")
 	m.Zones(map[string]int{"a": 1}, map[string]int{"b": 1})
 	m.NodeEvicted("a")
 }
 
 // Where nobody listens, nothing is counted, and nothing breaks.
 func TestNobody(*testing.T) { everything(From(context.Background())) }
+
+// What services have is summed up, and goes with them.
+func TestSlices(t *testing.T) {
+	m := New()
+	m.Sliced("a", false, "PreferSameZone", []Sliced{{Endpoints: 150, Slices: 3, Ideal: 2}, {Slices: 1}})
+	m.Sliced("b", false, "PreferSameZone", []Sliced{{Endpoints: 1, Slices: 1, Ideal: 1}})
+	m.Sliced("a", false, "", []Sliced{{Endpoints: 90, Slices: 2, Ideal: 1}})
+	m.SlicesGone("b")
+	m.SlicesGone("b")
+	m.Sliced("c", false, "PreferSameNode", []Sliced{{Endpoints: 5, Slices: 1, Ideal: 1}})
+	r := prometheus.NewRegistry()
+	r.MustRegister(m)
+	all, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]float64{"endpoints_desired": 95, "num_endpoint_slices": 3, "desired_endpoint_slices": 2}
+	for _, f := range all {
+		name := strings.TrimPrefix(f.GetName(), "endpoint_slice_controller_")
+		if w, ok := want[name]; ok {
+			if got := f.GetMetric()[0].GetGauge().GetValue(); got != w {
+				t.Errorf("%s is %v, want %v", name, got, w)
+			}
+			delete(want, name)
+		}
+		if name == "services_count_by_traffic_distribution" {
+			got := ""
+			for _, one := range f.GetMetric() {
+				got += fmt.Sprintf("%s=%v ", one.GetLabel()[0].GetValue(), one.GetGauge().GetValue())
+			}
+			if got != "PreferSameNode=1 PreferSameZone=0 " {
+				t.Errorf("services %s", got)
+			}
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("missing: %v", want)
+	}
+}
