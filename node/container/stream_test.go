@@ -216,7 +216,7 @@ func TestExec(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile("/proc/" + itoa(s.PID) + "/timerslack_ns")
-		if err != nil || string(got) != string(usual) {
+		if err != nil || !bytes.Equal(got, usual) {
 			t.Errorf("timer slack %q, %v; want %q", got, err, usual)
 		}
 	})
