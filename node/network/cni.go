@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +17,8 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// cniTimeout bounds one call of a whole chain of plugins: a plugin that hangs
-// fails its own pod and no other.
+// cniTimeout bounds one call of a whole chain of plugins unless Config says
+// otherwise: a plugin that hangs fails its own pod and no other.
 const cniTimeout = 2 * time.Minute
 
 // conflist is the first network list of the configuration directory whose plugins
@@ -87,7 +88,7 @@ func (n *Net) attachCNI(ctx context.Context, rec *record, list *libcni.NetworkCo
 	if err := n.save(*rec); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, cniTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(n.cfg.CNITimeout, cniTimeout))
 	defer cancel()
 	res, err := n.libcni().AddNetworkList(ctx, list, runtimeConf(rec))
 	if err != nil {
@@ -128,7 +129,7 @@ func (n *Net) detachCNI(ctx context.Context, rec record) error {
 	if _, err := os.Stat(rec.NetNS); err != nil {
 		rec.NetNS = "" // plugins clean up what they can
 	}
-	ctx, cancel := context.WithTimeout(ctx, cniTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(n.cfg.CNITimeout, cniTimeout))
 	defer cancel()
 	if err := n.libcni().DelNetworkList(ctx, list, runtimeConf(&rec)); err != nil {
 		return fmt.Errorf("CNI network %q: %w", list.Name, err)

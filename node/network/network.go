@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -77,6 +78,8 @@ type Config struct {
 	CNIConfDir string
 	// CNIBinDirs are where the plugins of such a list are.
 	CNIBinDirs []string
+	// CNITimeout bounds one call of a whole list; 0 means two minutes.
+	CNITimeout time.Duration
 	// Log receives what nobody else is told; nil is silence.
 	Log *slog.Logger
 }

@@ -48,8 +48,9 @@ type node struct {
 	images  *image.Store
 	net     *network.Net
 	engine  *engine.Engine
-	// change, when set, alters the agent's configuration.
-	change func(*agent.Config)
+	// change, when set, alters the agent's configuration, and connect the network's.
+	change  func(*agent.Config)
+	connect func(*network.Config)
 	// agent runs until stop.
 	agent *agent.Agent
 	stop  func()
@@ -144,7 +145,11 @@ func (n *node) open() {
 	n.must(err)
 	n.images, err = image.Open(image.Config{Root: n.imageDir, Log: n.log()})
 	n.must(err)
-	n.net, err = network.Open(network.Config{State: filepath.Join(n.dir, "network"), NetNS: n.host, Forwarding: true, Log: n.log()})
+	world := network.Config{State: filepath.Join(n.dir, "network"), NetNS: n.host, Forwarding: true, Log: n.log()}
+	if n.connect != nil {
+		n.connect(&world)
+	}
+	n.net, err = network.Open(world)
 	n.must(err)
 	n.must(n.net.SetPodCIDR(netip.MustParsePrefix("10.98.0.0/23")))
 	n.engine, err = engine.New(engine.Config{Runtime: n.runtime, Images: n.images, Network: n.net, Root: filepath.Join(n.dir, "engine"),
@@ -255,6 +260,10 @@ func second(_ int, err error) error { return err }
 
 // addImage makes an image of layers, each an uncompressed tar.
 func (n *node) addImage(ref string, tars ...[]byte) error {
+	return n.addImageOf(ref, ocispec.ImageConfig{Entrypoint: []string{"/intruder"}, Cmd: []string{"wait"}}, tars...)
+}
+
+func (n *node) addImageOf(ref string, of ocispec.ImageConfig, tars ...[]byte) error {
 	b, err := n.images.NewBuild()
 	if err != nil {
 		return err
@@ -268,7 +277,7 @@ func (n *node) addImage(ref string, tars ...[]byte) error {
 		}
 		layers = append(layers, l)
 	}
-	config := ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}, Config: ocispec.ImageConfig{Entrypoint: []string{"/intruder"}, Cmd: []string{"wait"}}}
+	config := ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}, Config: of}
 	_, err = b.Commit(context.Background(), config, layers, image.Naming{Ref: ref})
 	return err
 }
