@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -117,7 +118,7 @@ func TestDiskThatIsNotEmpty(t *testing.T) {
 		if !strings.HasPrefix(err.Error(), `MountVolume.MountDevice failed for volume "pv-`+name+`" : `) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if after, err := os.ReadFile(l.path); err != nil || string(after) != string(before) {
+		if after, err := os.ReadFile(l.path); err != nil || !bytes.Equal(after, before) {
 			t.Errorf("%s: the disk was written to, %v", name, err)
 		}
 		if busy, err := diskMounted(l.path); busy || err != nil {
