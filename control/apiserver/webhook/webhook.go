@@ -20,6 +20,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -175,10 +176,12 @@ func read(answer *http.Response, at *url.URL, response any) error {
 	return nil
 }
 
-// address is the URL to post to.
+// address is the URL to post to. Its path is clean, as upstream's client makes it: what is
+// made of a base with a slash at its end and a path with one at its start must not be
+// redirected by the webhook.
 func (cfg ClientConfig) address() (*url.URL, error) {
 	if s := cfg.Service; s != nil {
-		return &url.URL{Scheme: "https", Host: s.host() + ":" + strconv.Itoa(int(s.port())), Path: "/" + strings.TrimPrefix(s.Path, "/")}, nil
+		return &url.URL{Scheme: "https", Host: s.host() + ":" + strconv.Itoa(int(s.port())), Path: path.Join("/", s.Path)}, nil
 	}
 	if cfg.URL == "" {
 		return nil, errors.New("webhook configuration must have either service or URL")
@@ -190,6 +193,7 @@ func (cfg ClientConfig) address() (*url.URL, error) {
 	if at.Scheme != "https" || at.Host == "" {
 		return nil, fmt.Errorf("webhook URL %q: must be https and have a host", cfg.URL)
 	}
+	at.Path, at.RawPath = path.Join("/", at.Path), ""
 	return at, nil
 }
 

@@ -127,3 +127,18 @@ func TestCall(t *testing.T) {
 		t.Errorf("no endpoints: %v", err)
 	}
 }
+
+// Where a webhook is asked, as upstream's client has it.
+func TestAddress(t *testing.T) {
+	for want, in := range map[string]ClientConfig{
+		"https://hook.example:8443/":         {URL: "https://hook.example:8443"},
+		"https://hook.example/validate":      {URL: "https://hook.example//a/../validate/"},
+		"https://hook.example/a/b":           {URL: "https://hook.example/a%2Fb"},
+		"https://web.prod.svc:443/":          {Service: &Service{Namespace: "prod", Name: "web"}},
+		"https://web.prod.svc:8443/validate": {Service: &Service{Namespace: "prod", Name: "web", Path: "//validate/", Port: 8443}},
+	} {
+		if at, err := in.address(); err != nil || at.String() != want {
+			t.Errorf("%+v: %v, %v; want %s", in, at, err, want)
+		}
+	}
+}
