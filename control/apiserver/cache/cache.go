@@ -5,8 +5,8 @@
 // The objects live in a copy-on-write B-tree keyed "namespace/name", so that a
 // snapshot is O(1) and never changes under its reader. Entries own the stored
 // bytes; the decoded object is made on first use and may be dropped and made
-// again; each encoding that a client asked for is made once and shared by all
-// watchers.
+// again (of a write that was announced it is there already: see Expect); each
+// encoding that a client asked for is made once and shared by all watchers.
 //
 // Watchers have no queues. Each is a place in the window, which all share: one
 // that does not read costs nothing and slows nobody, and is closed with ErrBehind
@@ -95,7 +95,7 @@ type Cache struct {
 
 	lanes    lanes
 	expected expected
-	watchers atomic.Int64
+	watchers atomic.Int64 // those that look at more than one name
 
 	// mu guards what follows. Run writes it, everybody reads it.
 	mu sync.RWMutex

@@ -43,7 +43,8 @@ func (c *Cache) Expect(key string, value []byte, obj runtime.Object) *Expected {
 	return made
 }
 
-// Watched says whether somebody is watching: whether what is written will be looked at.
+// Watched says whether somebody watches more than one name: whether what is written will
+// be looked at.
 func (c *Cache) Watched() bool { return c.watchers.Load() > 0 }
 
 // Forget says that an announced write has failed. It may be nil.

@@ -128,7 +128,9 @@ func (c *Cache) Watch(opts WatchOptions) (*Watcher, error) {
 	default:
 		w.next, w.sent = c.first+uint64(c.placeAfter(opts.After)), opts.After
 	}
-	c.watchers.Add(1)
+	if opts.Exact.Field != NameField {
+		c.watchers.Add(1)
+	}
 	go w.run()
 	return w, nil
 }
@@ -149,7 +151,9 @@ func (w *Watcher) Stop() { w.once.Do(func() { close(w.stop) }) }
 // run delivers until the watcher ends.
 func (w *Watcher) run() {
 	defer close(w.events)
-	defer w.cache.watchers.Add(-1)
+	if w.opts.Exact.Field != NameField {
+		defer w.cache.watchers.Add(-1)
+	}
 	if w.opts.Initial && !w.deliverInitial() || w.past && !w.deliverPast() {
 		return
 	}
