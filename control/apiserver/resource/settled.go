@@ -128,8 +128,8 @@ var exact = map[reflect.Type]func(unsafe.Pointer) bool{
 		return t == settledTime(t)
 	},
 	reflect.TypeFor[metav1.MicroTime](): func(at unsafe.Pointer) bool {
-		t := (*metav1.MicroTime)(at).Time
-		return t == time.Time{} || t == time.UnixMicro(t.UnixMicro())
+		t := *(*metav1.MicroTime)(at)
+		return t == metav1.MicroTime{} || t == metav1.NewMicroTime(time.UnixMicro(t.UnixMicro()))
 	},
 	reflect.TypeFor[resource.Quantity](): func(at unsafe.Pointer) bool {
 		return settledQuantity(*(*resource.Quantity)(at)) // a copy: String remembers what it says
