@@ -29,13 +29,13 @@ const maxShape = 8 << 10
 //
 // Of the times in lists only which are equal is told: no list goes by times, and
 // conditions would never have the shape of others. Of a list that is one value to the
-// field manager nothing is told but that it is there. An address that is the only item
-// of a list is told by its number: no two pods have the same.
+// field manager nothing is told but that it is there. An address, or an owner, that is the
+// only item of a list is told by its number: no two pods have the same.
 type shaper struct {
 	b      []byte
 	failed bool    // too large, or something that has no shape
 	times  []int64 // those in lists so far, each once
-	lone   []lone  // addresses, each once for its field
+	lone   []lone  // addresses and owners, each once for its field
 }
 
 // mould says how values of one Go type are written. It is made once and shared.
@@ -52,8 +52,8 @@ type part struct {
 	*mould
 	// atomic says that it is a list that is one value.
 	atomic bool
-	// address is the JSON name of a list of nothing but addresses, each its own key.
-	address string
+	// lone is for lists whose items are told by their keys alone; else nil.
+	lone *keyed
 }
 
 // leaf is a type that is one value in JSON, whatever it is in Go.
@@ -164,8 +164,8 @@ func partOf(t reflect.Type, i int, m *mould) part {
 	case l == nil:
 	case l.ElementRelationship == schema.Atomic:
 		p.atomic = true
-	case slices.Equal(l.Keys, []string{addressKey}) && m.elem.is == reflect.Struct && len(m.elem.fields) == 1:
-		p.address = name
+	default:
+		p.lone = keyedList(t.Field(i).Type.Elem(), name, l.Keys)
 	}
 	return p
 }
@@ -234,7 +234,7 @@ func (s *shaper) part(f part, v reflect.Value, content bool) {
 	switch {
 	case f.atomic && !content:
 		s.some(v.Len() > 0)
-	case f.address != "" && !content && v.Len() == 1:
+	case f.lone != nil && !content && v.Len() == 1:
 		s.loneItem(f, v)
 	default:
 		s.whole(f.mould, v, content)

@@ -67,19 +67,19 @@ func (s *shaper) changeStruct(m *mould, a, b reflect.Value) bool {
 
 // changePart is change for a field, of which more is known than its type.
 func (s *shaper) changePart(f part, a, b reflect.Value) bool {
-	if !f.atomic && f.address == "" {
+	if !f.atomic && f.lone == nil {
 		return s.change(f.mould, a, b)
 	}
 	mark, times := len(s.b), len(s.times)
 	if !s.differing(f.mould, a, b) {
 		return false
 	}
-	if s.failed || f.address != "" && (a.Len() > 1 || b.Len() > 1) {
+	if s.failed || f.lone != nil && (a.Len() > 1 || b.Len() > 1) {
 		return true
 	}
 	s.b, s.times = s.b[:mark], s.times[:times]
 	for _, v := range []reflect.Value{a, b} {
-		if s.some(v.Len() > 0) && f.address != "" {
+		if s.some(v.Len() > 0) && f.lone != nil {
 			s.loneItem(f, v)
 		}
 	}

@@ -191,7 +191,7 @@ func sameRecord(a, b []metav1.ManagedFieldsEntry) bool {
 }
 
 // verdictOf makes what can be remembered of a record; false when it is unclear
-// whose times it has, or where an address stands in it.
+// whose times it has, or where a key stands in it.
 func (s *shaper) verdictOf(after, before []metav1.ManagedFieldsEntry) ([]owner, bool) {
 	owners := make([]owner, 0, len(after))
 	for _, e := range after {

@@ -10,10 +10,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/sampan-dev/sampan/control/store/memory"
@@ -276,6 +278,50 @@ func TestAddressesAreNoShape(t *testing.T) {
 			}
 			if want := []int{1, 1, 1, 1, 0, 0}; i == 1 && !slices.Equal(known, want) {
 				t.Errorf("%s: known were %v, want %v", at.host, known, want)
+			}
+		}
+	})
+}
+
+// Of two objects with owners, the second one's journey is known from the first's, though
+// its owner is another; what comes out is what the field manager says of it.
+func TestOwnersAreNoShape(t *testing.T) {
+	st := memory.New(memory.Config{})
+	defer st.Close()
+	s, err := New(Config{Kinds: all.Kinds(), Store: st, Authorizer: everybody{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	i := slices.IndexFunc(s.Kinds(), func(k *kinds.Kind) bool { return k.GVK.Kind == "Lease" })
+	leases := s.Kinds()[i]
+	node := func(uid, name string, more ...metav1.OwnerReference) []metav1.OwnerReference {
+		return append([]metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: name, UID: types.UID(uid)}}, more...)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		for i, uid := range []string{"a0-1", "bb-2", `c"}`} {
+			old := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "u", OwnerReferences: node(uid, "n")}}
+			known := []int{trackBoth(t, s, leases, writer{"", "ann"}, old, nil)}
+			for _, step := range []struct {
+				who    string
+				owners []metav1.OwnerReference
+			}{
+				{"ann", node(uid, "n")}, // nothing of it
+				{"bob", node(uid, "m")}, // what is in it
+				{"ann", node(uid+"0", "m")},
+				{"bob", node(uid, "m", node("d-3", "d")...)},
+				{"ann", node("d-3", "d")},
+				{"bob", nil},
+			} {
+				next := old.DeepCopy()
+				next.OwnerReferences = step.owners
+				next.Spec.LeaseTransitions = new(int32(len(known)))
+				next.SetManagedFields(nil)
+				known = append(known, trackBoth(t, s, leases, writer{"", step.who}, next, old))
+				old = next
+			}
+			if want := []int{1, 1, 1, 1, 0, 0, 1}; i == 1 && !slices.Equal(known, want) {
+				t.Errorf("known were %v, want %v", known, want)
 			}
 		}
 	})

@@ -38,6 +38,13 @@ func ListOf(owner reflect.Type, field string) *schema.List {
 	return &own
 }
 
+// Atomic says that the field manager takes values of a built-in Go type as one each,
+// whatever is in them.
+func Atomic(t reflect.Type) bool {
+	atom, ok := byName()[modelName(t)]
+	return ok && atom.Map != nil && atom.Map.ElementRelationship == schema.Atomic
+}
+
 // byName are the types of the schema by their names; none if it is damaged, of which
 // Converter tells.
 var byName = sync.OnceValue(func() map[string]schema.Atom {
