@@ -118,7 +118,7 @@ func scale(whole context.Context) (rows []row, err error) {
 // join starts the process of the nodes.
 func (s *scaled) join(ctx context.Context) error {
 	s.nodes = exec.CommandContext(ctx, binary, "hollow", "--nodes", strconv.Itoa(*scaleNodes), "--kubeconfig", s.dir+"/kubeconfig", "--profiles", profilesAt)
-	s.nodes.Stderr, s.nodes.Env = os.Stderr, append(os.Environ(), nodesHeap)
+	s.nodes.Stderr, s.nodes.Env = os.Stderr, append(os.Environ(), nodesHeap, "TMPDIR="+s.dir)
 	s.nodes.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return s.nodes.Start()
 }
