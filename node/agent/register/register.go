@@ -106,6 +106,7 @@ type Registrar struct {
 
 	// owned by Run
 	reported time.Time
+	delay    time.Duration // of the next report that has no news
 	lease    lease
 	ready    *bool
 	events   *client.Recorder

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -55,6 +56,61 @@ func TestRenewalIsTriedAgain(t *testing.T) {
 		}
 		if !slices.Equal(tried, want) {
 			t.Errorf("renewals at %v, want %v", tried, want)
+		}
+	})
+}
+
+// Nodes that came together write again each at its own time, and from then on evenly.
+func TestReportsAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api, begin := clienttest.NewMemory(), time.Now()
+		engine := agenttest.New()
+		defer engine.Close()
+		var mu sync.Mutex
+		written := map[string][]time.Duration{}
+		api.Before = func(verb string, at target.Target) error {
+			if verb == "patch" && at.Subresource == "status" {
+				mu.Lock()
+				defer mu.Unlock()
+				written[at.Name] = append(written[at.Name], time.Since(begin))
+			}
+			return nil
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		names := []string{"a", "b", "c", "d", "e", "f"}
+		for _, name := range names {
+			r, err := New(Config{NodeName: name, NodeIPs: []string{"10.0.0.1"}, Transport: api, Engine: engine,
+				Disk: t.TempDir(), MaxPods: 110, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Go(func() { _ = r.Run(ctx) })
+		}
+		time.Sleep(20 * time.Minute)
+		stop()
+		all.Wait()
+		seconds := map[time.Duration]bool{}
+		for _, name := range names {
+			at := written[name]
+			i := 1
+			for i < len(at) && at[i]-at[i-1] < time.Minute { // what changes while it comes
+				i++
+			}
+			if i+1 >= len(at) {
+				t.Fatalf("%s wrote at %v", name, at)
+			}
+			first := at[i] - at[i-1]
+			if first < reportEvery/2 || first > reportEvery*3/2+lookEvery {
+				t.Errorf("%s wrote again %v after the first time", name, first)
+			}
+			seconds[first] = true
+			if again := at[i+1] - at[i]; again != reportEvery {
+				t.Errorf("%s wrote again after %v, want %v", name, again, reportEvery)
+			}
+		}
+		if len(seconds) < 4 {
+			t.Errorf("nodes that came together wrote again after %v", seconds)
 		}
 	})
 }

@@ -2,6 +2,8 @@ package register
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -18,7 +20,8 @@ import (
 	"github.com/sampan-dev/sampan/internal/target"
 )
 
-// report writes the status when it has changed, or when five minutes have gone.
+// report writes the status when it has changed, or when five minutes have gone: the
+// first time after a change, up to half of that more or less.
 func (r *Registrar) report(ctx context.Context) error {
 	r.mu.Lock()
 	have := r.seen
@@ -27,7 +30,8 @@ func (r *Registrar) report(ctx context.Context) error {
 		return nil
 	}
 	next := r.status(ctx, have.Status)
-	if !changed(have.Status, next) && time.Since(r.reported) < r.cfg.ReportEvery {
+	news := r.reported.IsZero() || changed(have.Status, next)
+	if !news && time.Since(r.reported) < r.cfg.ReportEvery+r.delay {
 		return nil
 	}
 	data, err := statusPatch(have.Status, next)
@@ -44,9 +48,21 @@ func (r *Registrar) report(ctx context.Context) error {
 		return err
 	}
 	r.saw(got)
-	r.reported = time.Now()
+	r.reported, r.delay = time.Now(), 0
+	if news {
+		r.delay = spread(r.cfg.NodeName, r.cfg.ReportEvery)
+	}
 	r.tell(next)
 	return nil
+}
+
+// spread is a delay of up to half of a time, or as much sooner, as upstream's kubelet
+// has it: nodes that have come, or have changed, together shall not all write again at
+// the same moment five minutes later. It goes by the node's name rather than by chance.
+func spread(node string, of time.Duration) time.Duration {
+	sum := sha256.Sum256([]byte(node))
+	const parts = 1 << 16
+	return of*time.Duration(binary.BigEndian.Uint16(sum[:]))/parts - of/2
 }
 
 // tell records an event when readiness has changed.
