@@ -21,7 +21,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sampan-dev/sampan/control/store/memory"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/scheme"
 	"github.com/sampan-dev/sampan/internal/target"
@@ -255,13 +254,7 @@ func TestKindsThatAreNotGiven(t *testing.T) {
 // patches and writes of the status; and what it is shown is what is stored, of bindings
 // too.
 func TestWatchersAreGivenWhatIsWritten(t *testing.T) {
-	st := memory.New(memory.Config{})
-	defer st.Close()
-	s, err := New(Config{Kinds: all.Kinds(), Store: st, Authorizer: everybody{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := openServer(t)
 	l := s.Local(identity.Identity{Name: "alice"}, "test")
 	at := target.Of(podsResource, "a")
 	events, err := l.Watch(t.Context(), at, metav1.ListOptions{})
@@ -304,7 +297,7 @@ func TestWatchersAreGivenWhatIsWritten(t *testing.T) {
 				t.Fatalf("%s: %v", step.name, err)
 			}
 			shown := (<-events.ResultChan()).Object.(*corev1.Pod)
-			stored, _, err := st.Get(t.Context(), s.cfg.Prefix+"/pods/a/"+name)
+			stored, _, err := s.cfg.Store.Get(t.Context(), s.cfg.Prefix+"/pods/a/"+name)
 			if err != nil {
 				t.Fatal(err)
 			}

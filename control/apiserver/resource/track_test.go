@@ -27,17 +27,31 @@ type everybody struct{}
 
 func (everybody) Authorize(context.Context, Access) (bool, string, error) { return true, "", nil }
 
-// What is remembered of writes is what the field manager says, whatever is written:
-// objects of every kind, filled at random, changed at random, through the kind and
-// its status, by several managers, against the manager itself.
-func TestTrackAsTheFieldManager(t *testing.T) {
+// openServer is a server of all kinds over a memory store, for everybody; both are
+// closed with the test.
+func openServer(t *testing.T) *Server {
+	t.Helper()
 	st := memory.New(memory.Config{})
-	defer st.Close()
+	t.Cleanup(func() { st.Close() })
 	s, err := New(Config{Kinds: all.Kinds(), Store: st, Authorizer: everybody{}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// kindNamed is a server's kind of a name that only one group has.
+func kindNamed(s *Server, name string) *kinds.Kind {
+	i := slices.IndexFunc(s.Kinds(), func(k *kinds.Kind) bool { return k.GVK.Kind == name })
+	return s.Kinds()[i]
+}
+
+// What is remembered of writes is what the field manager says, whatever is written:
+// objects of every kind, filled at random, changed at random, through the kind and
+// its status, by several managers, against the manager itself.
+func TestTrackAsTheFieldManager(t *testing.T) {
+	s := openServer(t)
 	total := 0
 	for _, k := range s.Kinds() {
 		if _, ok := k.New().(runtime.Unstructured); ok || k.Storage == "" {
@@ -244,15 +258,8 @@ func TestTimesAreNoShape(t *testing.T) {
 // though the addresses and the containers' names are others; what comes out is what
 // the field manager says of it.
 func TestAddressesAreNoShape(t *testing.T) {
-	st := memory.New(memory.Config{})
-	defer st.Close()
-	s, err := New(Config{Kinds: all.Kinds(), Store: st, Authorizer: everybody{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	i := slices.IndexFunc(s.Kinds(), func(k *kinds.Kind) bool { return k.GVK.Kind == "Pod" })
-	pods := s.Kinds()[i]
+	s := openServer(t)
+	pods := kindNamed(s, "Pod")
 	synctest.Test(t, func(t *testing.T) {
 		for i, at := range []struct{ host, first, then string }{
 			{"192.168.0.1", "10.0.0.7", "10.0.0.8"}, {"fd00::1", "fd00:1::7", "10.3.4.5"}, // as others
@@ -286,15 +293,8 @@ func TestAddressesAreNoShape(t *testing.T) {
 // Of two objects with owners, the second one's journey is known from the first's, though
 // its owner is another; what comes out is what the field manager says of it.
 func TestOwnersAreNoShape(t *testing.T) {
-	st := memory.New(memory.Config{})
-	defer st.Close()
-	s, err := New(Config{Kinds: all.Kinds(), Store: st, Authorizer: everybody{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	i := slices.IndexFunc(s.Kinds(), func(k *kinds.Kind) bool { return k.GVK.Kind == "Lease" })
-	leases := s.Kinds()[i]
+	s := openServer(t)
+	leases := kindNamed(s, "Lease")
 	node := func(uid, name string, more ...metav1.OwnerReference) []metav1.OwnerReference {
 		return append([]metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: name, UID: types.UID(uid)}}, more...)
 	}
