@@ -53,6 +53,8 @@ type Program struct {
 	Process func(ctx context.Context, s Settings, podUID string) (pid int, err error)
 	// Hollow runs nodes without containers until ctx ends.
 	Hollow func(ctx context.Context, o HollowOptions) error
+	// Engine serves the container engine alone until ctx ends.
+	Engine func(ctx context.Context, o EngineOptions, report Report) error
 }
 
 // Settings are the flags that every verb has.
@@ -113,7 +115,7 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	flags.StringVar(&s.DataDir, "data-dir", DefaultDataDir, "directory of the cluster's state")
 	flags.StringVar(&s.RunDir, "run-dir", "", "directory of sockets and namespaces (default "+DefaultRunDir+", or one of its own for another --data-dir)")
 	flags.StringVar(&s.Kubeconfig, "kubeconfig", "", "how to reach the API server (default: $KUBECONFIG, else that of --data-dir)")
-	root.AddCommand(simulateCommand(p, s), graphCommand(p), hollowCommand(p, s))
+	root.AddCommand(simulateCommand(p, s), graphCommand(p), hollowCommand(p, s), engineCommand(p, s))
 	root.AddCommand(
 		runCommand(p, s), createCommand(p, s), psCommand(s), logsCommand(s), execCommand(s), attachCommand(s), stopCommand(p, s), rmCommand(s),
 		startCommand(s), restartCommand(p, s), killCommand(p, s), waitCommand(s), portCommand(s),

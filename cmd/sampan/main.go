@@ -36,7 +36,7 @@ func run() int {
 		Join:    join,
 		Down:    down,
 		Runner:  runner,
-		Graph:   graph, Simulate: simulate, Hollow: hollowNodes,
+		Graph:   graph, Simulate: simulate, Hollow: hollowNodes, Engine: engineAlone,
 		Kubectl: kubectl, Signal: signalPod, Process: podProcess,
 		OCI: shortcut.Run, WriteOCI: shortcut.Write,
 	}

@@ -136,7 +136,7 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 	}
 	g.Go(func() error { return kubelet.Run(ctx) })
 	if c.ContainerRuntime == "" {
-		g.Go(func() error { return cri.Serve(ctx, filepath.Join(c.RunDir, "cri.sock"), p.engine) })
+		g.Go(func() error { return cri.Serve(ctx, filepath.Join(c.RunDir, "cri.sock"), p.engine.Engine) })
 	}
 	return c.startServices(ctx, g, p)
 }

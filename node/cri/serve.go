@@ -31,10 +31,25 @@ const (
 // under way finish for a few seconds, and removes the socket. A socket that a
 // dead process left behind is replaced; one that answers is an error.
 func Serve(ctx context.Context, socket string, e Engine) error {
+	l, err := Listen(ctx, socket)
+	if err != nil {
+		return err
+	}
+	return ServeOn(ctx, l, e)
+}
+
+// Listen makes the socket of Serve. Whoever connects from now on is answered once
+// ServeOn runs.
+func Listen(ctx context.Context, socket string) (net.Listener, error) {
 	l, err := listen(ctx, socket)
 	if err != nil {
-		return fmt.Errorf("serve CRI on %q: %w", socket, err)
+		return nil, fmt.Errorf("serve CRI on %q: %w", socket, err)
 	}
+	return l, nil
+}
+
+// ServeOn is Serve on a socket that Listen has made, which it closes.
+func ServeOn(ctx context.Context, l net.Listener, e Engine) error {
 	srv := grpc.NewServer(grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage))
 	rt.RegisterRuntimeServiceServer(srv, &runtimeServer{engine: e})
 	rt.RegisterImageServiceServer(srv, &imageServer{engine: e})
@@ -51,11 +66,11 @@ func Serve(ctx context.Context, socket string, e Engine) error {
 		defer hard.Stop()
 		srv.GracefulStop()
 	}()
-	err = srv.Serve(l)
+	err := srv.Serve(l)
 	close(ended)
 	<-stopped
 	if err != nil && ctx.Err() == nil {
-		return fmt.Errorf("serve CRI on %q: %w", socket, err)
+		return fmt.Errorf("serve CRI on %q: %w", l.Addr(), err)
 	}
 	return nil
 }
