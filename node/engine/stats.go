@@ -47,20 +47,33 @@ func (e *Engine) ListContainerStats(_ context.Context, r *rt.ListContainerStatsR
 
 // runningStats is nil for a container that does not run, or ends meanwhile.
 func (e *Engine) runningStats(c *ctr) (*rt.ContainerStats, error) {
-	running, err := e.isRunning(c.ID)
-	if err != nil || !running {
-		return nil, err
-	}
-	s, err := e.statsOf(c)
-	if err != nil {
-		if running, again := e.isRunning(c.ID); again == nil && !running {
-			return nil, nil
-		}
-	}
+	s, _, err := e.runningMeasured(c)
 	return s, err
 }
 
+// runningMeasured is measured for a container that runs: nothing for another.
+func (e *Engine) runningMeasured(c *ctr) (*rt.ContainerStats, *container.Usage, error) {
+	running, err := e.isRunning(c.ID)
+	if err != nil || !running {
+		return nil, nil, err
+	}
+	s, u, err := e.measured(c)
+	if err != nil {
+		if running, again := e.isRunning(c.ID); again == nil && !running {
+			return nil, nil, nil
+		}
+	}
+	return s, u, err
+}
+
 func (e *Engine) statsOf(c *ctr) (*rt.ContainerStats, error) {
+	s, _, err := e.measured(c)
+	return s, err
+}
+
+// measured is what statsOf tells and all that the kernel has counted, which is nil
+// for a container that does not run.
+func (e *Engine) measured(c *ctr) (*rt.ContainerStats, *container.Usage, error) {
 	out := &rt.ContainerStats{Attributes: &rt.ContainerAttributes{Id: c.ID, Metadata: c.Config.GetMetadata(),
 		Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations()}}
 	now := time.Now().UnixNano()
@@ -69,13 +82,13 @@ func (e *Engine) statsOf(c *ctr) (*rt.ContainerStats, error) {
 	}
 	u, err := e.runtime.Stats(c.ID)
 	if errors.Is(err, container.ErrNotFound) {
-		return out, nil
+		return out, nil, nil
 	}
 	if err != nil {
 		if running, again := e.isRunning(c.ID); again == nil && !running {
-			return out, nil // its cgroup went with it
+			return out, nil, nil // its cgroup went with it
 		}
-		return nil, err
+		return nil, nil, err
 	}
 	out.Cpu = &rt.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: value(u.CPU)}
 	out.Memory = &rt.MemoryUsage{Timestamp: now, WorkingSetBytes: value(u.WorkingSet), UsageBytes: value(u.Memory), RssBytes: value(u.RSS),
@@ -84,7 +97,7 @@ func (e *Engine) statsOf(c *ctr) (*rt.ContainerStats, error) {
 		out.Memory.AvailableBytes = value(u.Limit - u.WorkingSet)
 	}
 	out.Swap = &rt.SwapUsage{Timestamp: now, SwapUsageBytes: value(u.Swap)}
-	return out, nil
+	return out, &u, nil
 }
 
 // PodSandboxStats tells what a sandbox's containers use together, and what went
@@ -94,7 +107,7 @@ func (e *Engine) PodSandboxStats(_ context.Context, r *rt.PodSandboxStatsRequest
 	if s == nil {
 		return nil, notFound("sandbox %q is not found", r.GetPodSandboxId())
 	}
-	out, err := e.sandboxStats(s)
+	out, _, err := e.sandboxStats(s)
 	if err != nil {
 		return nil, coded(err)
 	}
@@ -109,7 +122,7 @@ func (e *Engine) ListPodSandboxStats(_ context.Context, r *rt.ListPodSandboxStat
 		if !s.Ready || !strings.HasPrefix(s.ID, f.GetId()) || !selected(f.GetLabelSelector(), s.Config.GetLabels()) {
 			continue
 		}
-		st, err := e.sandboxStats(s)
+		st, _, err := e.sandboxStats(s)
 		if err != nil {
 			return nil, coded(err)
 		}
@@ -118,7 +131,10 @@ func (e *Engine) ListPodSandboxStats(_ context.Context, r *rt.ListPodSandboxStat
 	return out, nil
 }
 
-func (e *Engine) sandboxStats(s *sandbox) (*rt.PodSandboxStats, error) {
+// sandboxStats are those of a sandbox, and what its running containers have used
+// by their IDs.
+func (e *Engine) sandboxStats(s *sandbox) (*rt.PodSandboxStats, map[string]*container.Usage, error) {
+	used := map[string]*container.Usage{}
 	now := time.Now().UnixNano()
 	linux := &rt.LinuxPodSandboxStats{
 		Cpu:     &rt.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: value(0)},
@@ -126,13 +142,14 @@ func (e *Engine) sandboxStats(s *sandbox) (*rt.PodSandboxStats, error) {
 		Process: &rt.ProcessUsage{Timestamp: now, ProcessCount: value(0)},
 	}
 	for _, c := range e.records.containersOf(s.ID) {
-		st, err := e.runningStats(c)
+		st, u, err := e.runningMeasured(c)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if st == nil || st.Cpu == nil {
+		if st == nil || u == nil {
 			continue
 		}
+		used[c.ID] = u
 		linux.Containers = append(linux.Containers, st)
 		linux.Cpu.UsageCoreNanoSeconds.Value += st.Cpu.UsageCoreNanoSeconds.GetValue()
 		linux.Memory.WorkingSetBytes.Value += st.Memory.WorkingSetBytes.GetValue()
@@ -140,16 +157,14 @@ func (e *Engine) sandboxStats(s *sandbox) (*rt.PodSandboxStats, error) {
 		linux.Memory.RssBytes.Value += st.Memory.RssBytes.GetValue()
 		linux.Memory.PageFaults.Value += st.Memory.PageFaults.GetValue()
 		linux.Memory.MajorPageFaults.Value += st.Memory.MajorPageFaults.GetValue()
-		if u, err := e.runtime.Stats(c.ID); err == nil {
-			linux.Process.ProcessCount.Value += u.Pids
-		}
+		linux.Process.ProcessCount.Value += u.Pids
 	}
 	if u, ok := e.network.Usage(s.ID); ok {
 		linux.Network = &rt.NetworkUsage{Timestamp: now, DefaultInterface: &rt.NetworkInterfaceUsage{Name: u.Interface,
 			RxBytes: value(u.RxBytes), RxErrors: value(u.RxErrors), TxBytes: value(u.TxBytes), TxErrors: value(u.TxErrors)}}
 	}
 	return &rt.PodSandboxStats{Linux: linux, Attributes: &rt.PodSandboxAttributes{Id: s.ID, Metadata: s.Config.GetMetadata(),
-		Labels: s.Config.GetLabels(), Annotations: s.Config.GetAnnotations()}}, nil
+		Labels: s.Config.GetLabels(), Annotations: s.Config.GetAnnotations()}}, used, nil
 }
 
 func value(n uint64) *rt.UInt64Value { return &rt.UInt64Value{Value: n} }

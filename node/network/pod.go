@@ -176,6 +176,8 @@ func podSettings(v6 bool) error {
 type Usage struct {
 	Interface                            string
 	RxBytes, RxErrors, TxBytes, TxErrors uint64
+	// Packets, and those that were thrown away.
+	RxPackets, RxDropped, TxPackets, TxDropped uint64
 }
 
 // Usage tells what the pod with that ID has sent and received; false when it is
@@ -186,5 +188,6 @@ func (n *Net) Usage(id string) (Usage, bool) {
 		return Usage{}, false
 	}
 	s := link.Attrs().Statistics // of the host's end: the other way round
-	return Usage{Interface: podInterface, RxBytes: s.TxBytes, RxErrors: s.TxErrors, TxBytes: s.RxBytes, TxErrors: s.RxErrors}, true
+	return Usage{Interface: podInterface, RxBytes: s.TxBytes, RxErrors: s.TxErrors, TxBytes: s.RxBytes, TxErrors: s.RxErrors,
+		RxPackets: s.TxPackets, RxDropped: s.TxDropped, TxPackets: s.RxPackets, TxDropped: s.RxDropped}, true
 }

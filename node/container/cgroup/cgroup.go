@@ -49,6 +49,14 @@ type Usage struct {
 	ThrottledPeriods    uint64
 	ThrottledTime       uint64
 	ReadBytes, WrittenB uint64
+	// CPUUser and CPUSystem are the two parts of CPU, Periods how often the limit of
+	// processors was looked at.
+	CPUUser, CPUSystem, Periods uint64
+	// Cache is file pages, Mapped those of them that are mapped, MaxMemory the most
+	// that was charged, and Refused how often the limit was hit.
+	Cache, Mapped, MaxMemory, Refused uint64
+	// Reads and Writes count what ReadBytes and WrittenB measure.
+	Reads, Writes uint64
 }
 
 // Open describes the group at path, an absolute path below the root of every
@@ -243,11 +251,14 @@ func (g *Group) Usage() (Usage, error) {
 		Pids: st.PidsStats.Current, PidsLimit: st.PidsStats.Limit,
 		ThrottledPeriods: st.CpuStats.ThrottlingData.ThrottledPeriods,
 		ThrottledTime:    st.CpuStats.ThrottlingData.ThrottledTime,
+		CPUUser:          st.CpuStats.CpuUsage.UsageInUsermode, CPUSystem: st.CpuStats.CpuUsage.UsageInKernelmode,
+		Periods: st.CpuStats.ThrottlingData.Periods, MaxMemory: m.Usage.MaxUsage, Refused: m.Usage.Failcnt,
 	}
 	inactive := m.Stats["total_inactive_file"]
-	u.RSS = m.Stats["total_rss"]
+	u.RSS, u.Cache, u.Mapped = m.Stats["total_rss"], m.Stats["total_cache"], m.Stats["total_mapped_file"]
 	if cgroups.IsCgroup2UnifiedMode() {
 		inactive, u.RSS = m.Stats["inactive_file"], m.Stats["anon"]
+		u.Cache, u.Mapped = m.Stats["file"], m.Stats["file_mapped"]
 	}
 	u.WorkingSet = u.Memory - min(inactive, u.Memory)
 	if u.Limit >= 1<<62 {
@@ -259,6 +270,14 @@ func (g *Group) Usage() (Usage, error) {
 			u.ReadBytes += e.Value
 		case "write":
 			u.WrittenB += e.Value
+		}
+	}
+	for _, e := range st.BlkioStats.IoServicedRecursive {
+		switch strings.ToLower(e.Op) {
+		case "read":
+			u.Reads += e.Value
+		case "write":
+			u.Writes += e.Value
 		}
 	}
 	return u, nil
