@@ -154,6 +154,7 @@ func TestJourney(t *testing.T) {
 	w := start(t)
 	admin, alice, nobody := w.as("admin", "system:masters"), w.as("alice"), w.as("")
 
+	w.live(nobody)
 	for path, want := range map[string]int{"/livez": 200, "/readyz?verbose": 200, "/healthz/etcd": 200, "/version": 401, "/api/v1/namespaces": 401, "/apis": 401} {
 		if code, text := w.do(nobody, "GET", path, nil, nil); code != want {
 			t.Errorf("nobody gets %s: %d %s", path, code, text)
@@ -211,6 +212,16 @@ func TestJourney(t *testing.T) {
 	if n := strings.Count(string(audit), `"name":"borrowed"`); n != 2 {
 		t.Errorf("%d of 2 requests under a borrowed name are in the audit log: %s", n, audit)
 	}
+}
+
+// live waits until the server says that it has started whole, which it does once
+// its own groups are registered.
+func (w *world) live(c *http.Client) {
+	w.t.Helper()
+	eventually(w.t, "the server lives", func() bool {
+		code, _ := w.do(c, "GET", "/livez/autoregister-completion", nil, nil)
+		return code == 200
+	})
 }
 
 // patient is how long a test waits for what takes a moment, unless the machine is

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime"
@@ -24,7 +25,8 @@ const (
 const healthWait = 2 * time.Second
 
 // startSteps are upstream's names of what a server has done when it is ready. Here
-// they are steps of one start, so all of them are done at once.
+// they are steps of one start, so all of them are done at once, but registration,
+// which goes on beside the first requests.
 var startSteps = []string{
 	"poststarthook/start-apiserver-admission-initializer",
 	"poststarthook/generic-apiserver-start-informers",
@@ -49,10 +51,13 @@ var startSteps = []string{
 	"poststarthook/apiservice-status-remote-available-controller",
 	"poststarthook/apiservice-discovery-controller",
 	"poststarthook/kube-apiserver-autoregistration",
-	"autoregister-completion",
+	registration,
 	"poststarthook/apiservice-openapi-controller",
 	"poststarthook/apiservice-openapiv3-controller",
 }
+
+// registration is done once every built-in group version has its APIService.
+const registration = "autoregister-completion"
 
 // check is one named thing that must be well.
 type check struct {
@@ -68,17 +73,14 @@ func (s *Server) healthRoutes(mux *http.ServeMux) {
 		_, err := s.cfg.Store.Revision(ctx)
 		return err
 	}}
-	started := func(context.Context) error {
-		select {
-		case <-s.ready:
-			return nil
-		default:
-			return fmt.Errorf("not finished")
-		}
-	}
+	started := finished(s.ready)
 	alive := []check{{"ping", fine}, {"log", fine}, etcd}
 	for _, step := range startSteps {
-		alive = append(alive, check{step, started})
+		done := started
+		if step == registration {
+			done = finished(s.remotes.Registered())
+		}
+		alive = append(alive, check{step, done})
 	}
 	if s.cfg.Encryption != nil {
 		alive = append(alive, check{"kms-providers", s.cfg.Encryption.Check})
@@ -96,9 +98,13 @@ func (s *Server) healthRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("/metrics/slis", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), healthWait)
 		defer cancel()
+		found := map[string]error{} // the pages share most of their checks
+		for _, c := range ready {
+			found[c.name] = c.run(ctx)
+		}
 		for path, checks := range pages { // who asks for the levels need not ask for the health as well
 			for _, c := range checks {
-				s.metrics.healthy(strings.Trim(path, "/"), c.name, c.run(ctx))
+				s.metrics.healthy(strings.Trim(path, "/"), c.name, found[c.name])
 			}
 		}
 		s.metrics.slis.ServeHTTP(w, r)
@@ -108,6 +114,18 @@ func (s *Server) healthRoutes(mux *http.ServeMux) {
 		mux.Handle(path, healthHandler(page, checks, func(check string, err error) { s.metrics.healthy(page, check, err) }))
 		for _, c := range checks {
 			mux.Handle(path+"/"+c.name, healthHandler(c.name, []check{c}, nil))
+		}
+	}
+}
+
+// finished is well once done is closed.
+func finished(done <-chan struct{}) func(context.Context) error {
+	return func(context.Context) error {
+		select {
+		case <-done:
+			return nil
+		default:
+			return errors.New("not finished")
 		}
 	}
 }

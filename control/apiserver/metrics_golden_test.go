@@ -144,6 +144,7 @@ func busy(t *testing.T) string {
 	local := w.Local(identity.Identity{Name: "someone", Groups: []string{identity.Masters}})
 	_, err := local.List(t.Context(), target.Of(corev1.SchemeGroupVersion.WithResource("nodes"), ""), metav1.ListOptions{})
 	must(t, err)
+	w.live(admin)
 	w.do(admin, "GET", "/livez", nil, nil)
 	w.do(w.as(""), "GET", "/api", nil, nil)
 	w.do(w.as("alice"), "GET", "/api/v1/pods", nil, nil)

@@ -79,7 +79,9 @@ type Aggregator struct {
 	inside  map[string]*remote // by the name that an APIService would have; never changes
 	synced  chan struct{}
 	changed chan struct{} // there may be something to register
-	lapses  lapses
+	// registered is closed once every built-in group version has had its APIService written.
+	registered chan struct{}
+	lapses     lapses
 
 	mu       sync.Mutex // guards what follows
 	all      map[string]*apiregistrationv1.APIService
@@ -91,7 +93,7 @@ type Aggregator struct {
 
 // New returns an Aggregator that serves nothing until Run.
 func New(cfg Config) *Aggregator {
-	a := &Aggregator{cfg: cfg, synced: make(chan struct{}), changed: make(chan struct{}, 1), inside: map[string]*remote{},
+	a := &Aggregator{cfg: cfg, synced: make(chan struct{}), changed: make(chan struct{}, 1), registered: make(chan struct{}), inside: map[string]*remote{},
 		all: map[string]*apiregistrationv1.APIService{}, remotes: map[string]*remote{}, merged: map[string]merged{}}
 	for gv, h := range cfg.Inside {
 		a.inside[gv.Version+"."+gv.Group] = newInside(a, gv, h)
@@ -106,6 +108,10 @@ func (a *Aggregator) KindsChanged() {
 	default:
 	}
 }
+
+// Registered is closed once what this server serves when it starts has its
+// APIServices, whether made now or found.
+func (a *Aggregator) Registered() <-chan struct{} { return a.registered }
 
 // Run follows the APIServices until ctx ends.
 func (a *Aggregator) Run(ctx context.Context) error {

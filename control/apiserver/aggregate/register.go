@@ -2,10 +2,12 @@ package aggregate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,6 +33,9 @@ type wanted struct {
 	mode string
 }
 
+// again is how long a registration that failed waits for its next try.
+const again = time.Second
+
 // register keeps the APIServices of what this server serves, until ctx ends.
 func (a *Aggregator) register(ctx context.Context) error {
 	select {
@@ -38,39 +43,50 @@ func (a *Aggregator) register(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	first := true
+	var retry <-chan time.Time
+	starting := true
 	for {
 		select {
 		case <-a.changed:
+		case <-retry:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		all, _, _ := a.snapshot()
-		have := map[string]*apiregistrationv1.APIService{}
-		for _, s := range all {
-			have[s.Name] = s
+		retry = nil
+		if err := a.registerOnce(ctx, starting); err != nil {
+			a.cfg.Log.Warn("register API services", "error", err)
+			retry = time.After(again)
+			continue
 		}
-		want := a.wanted()
-		for _, name := range slices.Sorted(maps.Keys(want)) {
-			w := want[name]
-			if w.mode == managedStart && !first {
-				continue // an administrator may have taken it away
-			}
-			a.tell(ctx, a.keep(ctx, w, have[name]))
+		if starting {
+			starting = false
+			close(a.registered)
 		}
-		for _, s := range all {
-			if _, ok := want[s.Name]; !ok && s.Labels[managed] != "" {
-				a.tell(ctx, a.drop(ctx, s))
-			}
-		}
-		first = false
 	}
 }
 
-func (a *Aggregator) tell(ctx context.Context, err error) {
-	if err != nil && ctx.Err() == nil {
-		a.cfg.Log.Warn("register an API service", "error", err)
+// registerOnce writes what differs from what is wanted. The APIServices of built-in
+// groups are looked at only while the server starts: an administrator may have
+// taken one away since.
+func (a *Aggregator) registerOnce(ctx context.Context, starting bool) error {
+	all, _, _ := a.snapshot()
+	have := map[string]*apiregistrationv1.APIService{}
+	for _, s := range all {
+		have[s.Name] = s
 	}
+	var failed []error
+	want := a.wanted()
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		if w := want[name]; starting || w.mode != managedStart {
+			failed = append(failed, a.keep(ctx, w, have[name]))
+		}
+	}
+	for _, s := range all {
+		if _, ok := want[s.Name]; !ok && s.Labels[managed] != "" {
+			failed = append(failed, a.drop(ctx, s))
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // wanted is what should be there, by name.
