@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -58,7 +60,10 @@ func (s *Server) bind(ctx context.Context, r *Request) (runtime.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = c.rewrite(ctx, func(next kinds.Object) error { return assign(next.(*corev1.Pod), b, s.now()) })
+	_, err = c.rewrite(ctx, func(old kinds.Object) (kinds.Object, error) {
+		next := bindable(old.(*corev1.Pod))
+		return next, assign(next, b, s.now())
+	})
 	if err != nil {
 		var status apierrors.APIStatus
 		if errors.As(err, &status) {
@@ -78,6 +83,15 @@ func checkBinding(b *corev1.Binding) field.ErrorList {
 		errs = append(errs, field.Required(field.NewPath("target", "name"), ""))
 	}
 	return errs
+}
+
+// bindable is a copy of a pod, as deep as assign writes: the rest is shared with the
+// pod, and as read-only as that is.
+func bindable(pod *corev1.Pod) *corev1.Pod {
+	next := *pod
+	next.Labels, next.Annotations = maps.Clone(pod.Labels), maps.Clone(pod.Annotations)
+	next.Status.Conditions = slices.Clone(pod.Status.Conditions)
+	return &next
 }
 
 // assign writes the binding's word into a pod, unless the pod may not be bound.

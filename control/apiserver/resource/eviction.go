@@ -171,7 +171,7 @@ func (e *eviction) spend(ctx context.Context, name, pod string) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.rewrite(ctx, func(next kinds.Object) error {
+	_, err = c.rewrite(ctx, copied(func(next kinds.Object) error {
 		b := next.(*policyv1.PodDisruptionBudget)
 		if err := affordable(b); err != nil {
 			return err
@@ -189,7 +189,7 @@ func (e *eviction) spend(ctx context.Context, name, pod string) error {
 		}
 		b.Status.DisruptedPods[pod] = e.server.now()
 		return nil
-	})
+	}))
 	return err
 }
 
@@ -256,7 +256,7 @@ func (e *eviction) remove(ctx context.Context, c *call, pod *corev1.Pod, pin boo
 	}
 	pin = pin || e.pinned
 	if len(opts.DryRun) == 0 {
-		noted, err := c.rewrite(ctx, func(next kinds.Object) error {
+		noted, err := c.rewrite(ctx, copied(func(next kinds.Object) error {
 			if err := checkPreconditions(c.kind, next, opts.Preconditions); err != nil {
 				return err
 			}
@@ -265,7 +265,7 @@ func (e *eviction) remove(ctx context.Context, c *call, pod *corev1.Pod, pin boo
 				Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting",
 			})
 			return nil
-		})
+		}))
 		if err != nil {
 			return err
 		}

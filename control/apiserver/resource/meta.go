@@ -110,6 +110,9 @@ func keepIdentity(next, old metav1.Object) {
 // dedupOwners drops owner references whose UID occurs twice, with a warning.
 func (c *call) dedupOwners(obj metav1.Object, text string) {
 	owners := obj.GetOwnerReferences()
+	if len(owners) < 2 {
+		return
+	}
 	seen := make(map[types.UID]bool, len(owners))
 	kept := slices.DeleteFunc(slices.Clone(owners), func(o metav1.OwnerReference) bool {
 		twice := seen[o.UID]
@@ -129,6 +132,9 @@ const (
 	dedupAdmitted = ".metadata.ownerReferences contains duplicate entries after mutating admission happens; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %v"
 )
 
+// atMetadata is where an object's metadata are.
+var atMetadata = field.NewPath("metadata")
+
 // checkNew validates an object that is to be created: its metadata, then all
 // that its kind says.
 func (c *call) checkNew(obj kinds.Object) error {
@@ -136,7 +142,7 @@ func (c *call) checkNew(obj kinds.Object) error {
 	if f := c.kind.Strategy.ValidateName; f != nil {
 		name = f
 	}
-	errs := validation.ValidateObjectMetaAccessor(obj, c.kind.Namespaced, name, field.NewPath("metadata"))
+	errs := validation.ValidateObjectMetaAccessor(obj, c.kind.Namespaced, name, atMetadata)
 	if c.kind.Strategy.Validate != nil {
 		errs = append(errs, c.kind.Strategy.Validate(obj)...)
 	}
@@ -149,9 +155,8 @@ func (c *call) checkNew(obj kinds.Object) error {
 
 // checkChange validates an update.
 func (c *call) checkChange(next, old kinds.Object) error {
-	at := field.NewPath("metadata")
-	errs := validation.ValidateObjectMetaAccessor(next, c.kind.Namespaced, anyName, at)
-	errs = append(errs, validation.ValidateObjectMetaAccessorUpdate(next, old, at)...)
+	errs := validation.ValidateObjectMetaAccessor(next, c.kind.Namespaced, anyName, atMetadata)
+	errs = append(errs, validation.ValidateObjectMetaAccessorUpdate(next, old, atMetadata)...)
 	rules := c.kind.Strategy.ValidateUpdate
 	if c.sub != nil && c.sub.ValidateUpdate != nil {
 		rules = c.sub.ValidateUpdate

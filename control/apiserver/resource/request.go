@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -121,11 +122,15 @@ func (r *Request) options(op Operation) runtime.Object {
 // manager is who owns the fields that the request sets: the manager it names, or
 // what its User-Agent says before the first "/".
 func (r *Request) manager() string {
-	named := map[string]string{
-		verbCreate: r.Create.FieldManager,
-		verbUpdate: r.Update.FieldManager,
-		verbPatch:  r.Patch.FieldManager,
-	}[r.Verb]
+	named := ""
+	switch r.Verb {
+	case verbCreate:
+		named = r.Create.FieldManager
+	case verbUpdate:
+		named = r.Update.FieldManager
+	case verbPatch:
+		named = r.Patch.FieldManager
+	}
 	if named != "" {
 		return named
 	}
@@ -134,6 +139,9 @@ func (r *Request) manager() string {
 
 func managerOf(agent string) string {
 	agent, _, _ = strings.Cut(agent, "/")
+	if len(agent) <= validation.FieldManagerMaxLength && !strings.ContainsFunc(agent, func(c rune) bool { return c == utf8.RuneError || !unicode.IsPrint(c) }) {
+		return agent
+	}
 	var b strings.Builder
 	for _, c := range agent {
 		if !unicode.IsPrint(c) {

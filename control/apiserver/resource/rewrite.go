@@ -27,8 +27,9 @@ func (s *Server) within(r *Request, gvr schema.GroupVersionResource, name string
 }
 
 // rewrite changes the call's object by compare-and-swap, without the rules for
-// clients' updates. change gets a copy; its failure from an old copy is not told.
-func (c *call) rewrite(ctx context.Context, change func(next kinds.Object) error) (kinds.Object, error) {
+// clients' updates. change makes another object of the one there is, which it leaves
+// alone; its failure from an old copy is not told.
+func (c *call) rewrite(ctx context.Context, change func(old kinds.Object) (kinds.Object, error)) (kinds.Object, error) {
 	t := c.req.Target
 	cur, latest := c.storage.base(ctx, t.Namespace, t.Name), false
 	for range maxEdits {
@@ -39,8 +40,7 @@ func (c *call) rewrite(ctx context.Context, change func(next kinds.Object) error
 			}
 			latest = true
 		}
-		next := c.show(cur.obj).DeepCopyObject().(kinds.Object)
-		err := change(next)
+		next, err := change(c.show(cur.obj))
 		if err == nil {
 			var out *answer
 			if out, err = c.write(ctx, cur, next, latest); err == nil {
@@ -56,6 +56,14 @@ func (c *call) rewrite(ctx context.Context, change func(next kinds.Object) error
 		cur = nil
 	}
 	return nil, c.failed(store.ErrConflict)
+}
+
+// copied lets change work on a copy of the object there is.
+func copied(change func(next kinds.Object) error) func(old kinds.Object) (kinds.Object, error) {
+	return func(old kinds.Object) (kinds.Object, error) {
+		next := old.DeepCopyObject().(kinds.Object)
+		return next, change(next)
+	}
 }
 
 // success is the Status of a subresource that answers with nothing else.

@@ -235,8 +235,12 @@ type local struct {
 	once   sync.Once
 }
 
+// localAhead is how many events a reader in the same process may be behind before it is
+// waited for. Without it the two goroutines would take turns for each event of a batch.
+const localAhead = 64
+
 func newLocalWatch(s *stream) *local {
-	l := &local{stream: s, events: make(chan watch.Event), stop: make(chan struct{})}
+	l := &local{stream: s, events: make(chan watch.Event, localAhead), stop: make(chan struct{})}
 	s.call.server.wg.Go(l.run)
 	return l
 }
@@ -276,6 +280,11 @@ func (l *local) forward(batch []cache.Event) error {
 }
 
 func (l *local) send(e watch.Event) error {
+	select {
+	case l.events <- e: // there is room, mostly
+		return nil
+	default:
+	}
 	select {
 	case l.events <- e:
 		return nil
