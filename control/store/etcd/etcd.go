@@ -16,11 +16,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/server/v3/storage/mvcc"
 
 	"github.com/sampan-dev/sampan/control/store"
 )
@@ -91,8 +89,8 @@ func newStore(client *clientv3.Client, prefix string) *Store {
 // beHere makes reads skip consensus, and writes etcd's client. A cluster of one
 // member, in this process, has applied a write before it acknowledges it: what it has
 // is the latest there is, so that its local reads are linearizable too.
-func (s *Store) beHere(server pb.KVServer, kv mvcc.WatchableKV) {
-	s.reading, s.here = []clientv3.OpOption{clientv3.WithSerializable()}, &here{kv: kv, server: server}
+func (s *Store) beHere(h *here) {
+	s.reading, s.here = []clientv3.OpOption{clientv3.WithSerializable()}, h
 }
 
 // Get implements store.Store.

@@ -2,12 +2,17 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"math"
 	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/pkg/v3/traceutil"
+	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
+	"go.etcd.io/etcd/server/v3/lease"
+	"go.etcd.io/etcd/server/v3/storage"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
 
 	"github.com/sampan-dev/sampan/control/store"
@@ -19,11 +24,39 @@ import (
 // reads do not hold up writes. To look up one key takes less than the copy.
 type here struct {
 	kv mvcc.WatchableKV
-	// server takes writes, for which etcd itself sees to who comes too late.
-	server pb.KVServer
+	// member takes writes, for which etcd itself sees to who comes too late, as long
+	// as the quota says that there is room; guard takes those for which there is none,
+	// and raises etcd's alarm.
+	member member
+	quota  storage.Quota
+	guard  member
 
 	ending sync.RWMutex // held by readers: the database must not end under them
 	ended  bool
+}
+
+// member is the part of etcd's server that takes transactions.
+type member interface {
+	Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error)
+}
+
+// swap makes a transaction of swapping's. What etcd's own front looks for in those of
+// strangers, keys that are missing or written twice, is not in it.
+func (h *here) swap(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
+	if !h.quota.Available(r) {
+		resp, err := h.guard.Txn(ctx, r)
+		return resp, rpctypes.Error(err)
+	}
+	resp, err := h.member.Txn(ctx, r)
+	switch {
+	case err == nil:
+		return resp, nil
+	case errors.Is(err, lease.ErrLeaseNotFound):
+		return nil, rpctypes.ErrLeaseNotFound
+	case errors.Is(err, etcderrors.ErrNoSpace):
+		return nil, rpctypes.ErrNoSpace
+	}
+	return nil, rpctypes.Error(err) // the others have the words that they have over the wire
 }
 
 // get is the key as revision left it (0: as it is), nil when there was none, and

@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"go.etcd.io/etcd/server/v3/features"
+	"go.etcd.io/etcd/server/v3/storage"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc"
@@ -126,7 +127,8 @@ func Start(ctx context.Context, cfg EmbedConfig) (started *Server, err error) {
 		return nil, err
 	}
 	s.store = newStore(v3client.New(s.etcd), cfg.Prefix)
-	s.store.beHere(v3rpc.NewQuotaKVServer(s.etcd), s.etcd.KV())
+	s.store.beHere(&here{kv: s.etcd.KV(), member: s.etcd, guard: v3rpc.NewQuotaKVServer(s.etcd),
+		quota: storage.NewBackendQuota(s.etcd.Logger(), quota, s.etcd.Backend(), "kv")})
 	if cfg.Socket == "" {
 		return s, nil
 	}
