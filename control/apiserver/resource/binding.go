@@ -60,6 +60,7 @@ func (s *Server) bind(ctx context.Context, r *Request) (runtime.Object, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.settled = true // as assign leaves what was: see TestBoundIsSettled
 	_, err = c.rewrite(ctx, func(old kinds.Object) (kinds.Object, error) {
 		next := bindable(old.(*corev1.Pod))
 		return next, assign(next, b, s.now())

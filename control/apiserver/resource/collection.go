@@ -81,6 +81,8 @@ type call struct {
 	sub *kinds.Subresource // nil: the object itself
 	// trusted calls are the server's own, in passing of a judged request.
 	trusted bool
+	// settled says that what this call writes in place of a settled object is settled, too.
+	settled bool
 }
 
 // answer is what a call comes to; exactly one of object, page and stream is set.

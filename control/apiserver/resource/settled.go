@@ -29,15 +29,15 @@ import (
 // more. Nil when the cache has to decode it: it is not running, or obj is not settled;
 // objects of custom kinds pass through their definition, others through a completion of
 // the kind's. A new object that nobody watches for is left to whoever will ask for it.
-func (st *storage) expect(key string, value []byte, obj kinds.Object, isNew bool) (*cache.Cache, *cache.Expected) {
+func (st *storage) expect(key string, value []byte, obj kinds.Object, is news) (*cache.Cache, *cache.Expected) {
 	if st.kind.Custom != nil || st.kind.Strategy.Loaded != nil {
 		return nil, nil
 	}
 	c := st.running()
-	if c == nil || isNew && !c.Watched() {
+	if c == nil || is == newObject && !c.Watched() {
 		return nil, nil
 	}
-	given, ok := settledCopy(obj)
+	given, ok := settledCopy(obj, is == settledObject)
 	if !ok {
 		return nil, nil
 	}
@@ -45,9 +45,20 @@ func (st *storage) expect(key string, value []byte, obj kinds.Object, isNew bool
 	return c, c.Expect(key, value, given)
 }
 
+// news is what is known of an object that is about to be stored.
+type news int
+
+const (
+	newObject news = iota
+	changedObject
+	// settledObject: it was made of a settled one by who knows what unsettles.
+	settledObject
+)
+
 // settledCopy is a copy of obj's outermost struct, with the times that the server gives
-// each object as they will be stored; false when that does not make it settled.
-func settledCopy(obj kinds.Object) (kinds.Object, bool) {
+// each object as they will be stored; false when that does not make it settled. What is
+// known to be settled is not looked at.
+func settledCopy(obj kinds.Object, known bool) (kinds.Object, bool) {
 	if _, ok := obj.(interface{ Unmarshal([]byte) error }); !ok {
 		return nil, false
 	}
@@ -58,6 +69,9 @@ func settledCopy(obj kinds.Object) (kinds.Object, bool) {
 	to := reflect.New(from.Type().Elem())
 	to.Elem().Set(from.Elem())
 	given := to.Interface().(kinds.Object)
+	if known {
+		return given, true
+	}
 	given.SetCreationTimestamp(settledTime(given.GetCreationTimestamp()))
 	if owners := given.GetManagedFields(); len(owners) > 0 {
 		owners = slices.Clone(owners)

@@ -75,7 +75,7 @@ func TestSettled(t *testing.T) {
 		}
 		t.Run(k.GVK.Kind, func(t *testing.T) {
 			decoded := x.again(t, k, obj)
-			if _, ok := settledCopy(decoded); !ok {
+			if _, ok := settledCopy(decoded, false); !ok {
 				t.Error("an object that has been decoded is not settled")
 			}
 			x.check(t, k, decoded, "decoded")
@@ -112,7 +112,7 @@ func (x *settling) again(t *testing.T, k *kinds.Kind, obj kinds.Object) kinds.Ob
 func (x *settling) check(t *testing.T, k *kinds.Kind, obj kinds.Object, how string) {
 	t.Helper()
 	x.tried++
-	given, ok := settledCopy(obj)
+	given, ok := settledCopy(obj, false)
 	if !ok {
 		return
 	}
@@ -332,7 +332,7 @@ func BenchmarkSettled(b *testing.B) {
 	b.Run("settled", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, ok := settledCopy(pod); !ok {
+			if _, ok := settledCopy(pod, false); !ok {
 				b.Fatal("not settled")
 			}
 		}

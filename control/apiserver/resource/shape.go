@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -43,6 +44,7 @@ type mould struct {
 	is     reflect.Kind // Invalid: values of this type have no shape
 	leaf   leaf         // for types whose JSON is their own affair
 	fields []part       // of a struct
+	size   uintptr      // of a struct that is made of words, in bytes
 	elem   *mould       // of a pointer, a slice, a map
 }
 
@@ -130,6 +132,9 @@ func cast(t reflect.Type, made map[reflect.Type]*mould) *mould {
 	}
 	switch t.Kind() {
 	case reflect.Struct:
+		if t.Align() == int(unsafe.Alignof(uint64(0))) {
+			m.size = t.Size()
+		}
 		for i := range t.NumField() {
 			f := t.Field(i)
 			if f.Type == reflect.TypeFor[metav1.TypeMeta]() || f.Type == reflect.TypeFor[[]metav1.ManagedFieldsEntry]() {
@@ -176,7 +181,20 @@ func (m *mould) zero(v reflect.Value) bool {
 	if m.leaf.zero != nil {
 		return m.leaf.zero(placed(v))
 	}
+	if m.size > 0 && v.CanAddr() && blank(v.Addr().UnsafePointer(), m.size) {
+		return true // most structs are: no need to look at each field
+	}
 	return v.IsZero()
+}
+
+// blank says whether so many bytes, whole words, are all zero.
+func blank(at unsafe.Pointer, size uintptr) bool {
+	for _, word := range unsafe.Slice((*uint64)(at), size/unsafe.Sizeof(uint64(0))) {
+		if word != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func appendText(b []byte, s string) []byte {

@@ -244,7 +244,7 @@ func (st *storage) create(ctx context.Context, obj kinds.Object) error {
 	if err != nil {
 		return err
 	}
-	expecting, written := st.expect(key, value, obj, true)
+	expecting, written := st.expect(key, value, obj, newObject)
 	revision, err := st.server.cfg.Store.Create(ctx, key, value, st.ttl(obj))
 	if err != nil {
 		expecting.Forget(written)
@@ -256,9 +256,9 @@ func (st *storage) create(ctx context.Context, obj kinds.Object) error {
 }
 
 // replace stores value, the stored form of obj, in place of what revision expected left.
-func (st *storage) replace(ctx context.Context, obj kinds.Object, value []byte, expected int64) (int64, error) {
+func (st *storage) replace(ctx context.Context, obj kinds.Object, is news, value []byte, expected int64) (int64, error) {
 	key := st.key(obj.GetNamespace(), obj.GetName())
-	expecting, written := st.expect(key, value, obj, false)
+	expecting, written := st.expect(key, value, obj, is)
 	revision, err := st.server.cfg.Store.Update(ctx, key, value, expected, st.ttl(obj))
 	if err != nil {
 		expecting.Forget(written)

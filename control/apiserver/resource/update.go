@@ -296,7 +296,11 @@ func (c *call) write(ctx context.Context, cur *record, next kinds.Object, latest
 		setRevision(next, cur.revision)
 		return c.done(http.StatusOK, next), nil
 	}
-	revision, err := c.swap(ctx, cur, held, after)
+	is := changedObject
+	if c.settled && bytes.HasPrefix(before, protoPrefix) { // JSON keeps what protobuf does not
+		is = settledObject
+	}
+	revision, err := c.swap(ctx, cur, held, is, after)
 	if errors.Is(err, store.ErrConflict) || missing(err) {
 		return nil, errAgain
 	}
@@ -333,7 +337,7 @@ func (c *call) changed(ctx context.Context, next, old kinds.Object, before []byt
 	return after, nil
 }
 
-func (c *call) swap(ctx context.Context, cur *record, held kinds.Object, plain []byte) (int64, error) {
+func (c *call) swap(ctx context.Context, cur *record, held kinds.Object, is news, plain []byte) (int64, error) {
 	key := c.storage.key(held.GetNamespace(), held.GetName())
 	value, err := c.storage.sealBytes(key, plain)
 	if errors.Is(err, store.ErrTooLarge) && len(held.GetManagedFields()) > 0 {
@@ -343,7 +347,7 @@ func (c *call) swap(ctx context.Context, cur *record, held kinds.Object, plain [
 	if err != nil {
 		return 0, err
 	}
-	return c.storage.replace(ctx, held, value, cur.revision)
+	return c.storage.replace(ctx, held, is, value, cur.revision)
 }
 
 // sameOwners compares records of field owners, times aside.
