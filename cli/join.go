@@ -19,6 +19,8 @@ type JoinOptions struct {
 	NodeName string
 	// ContainerRuntime, KubeletConfig and KubeletConfigDir are as in UpOptions.
 	ContainerRuntime, KubeletConfig, KubeletConfigDir string
+	// Credentials are as in UpOptions.
+	Credentials CredentialProviders
 	// RuntimeHandlers are as in UpOptions.
 	RuntimeHandlers map[string]string
 	// Verbose logs everything.
@@ -60,6 +62,7 @@ kubectl delete node lets the cluster forget the machine.`,
 	flags.StringToStringVar(&o.RuntimeHandlers, "runtime-handlers", nil, "other OCI runtimes for RuntimeClasses, as HANDLER=PATH,... (default: sampan's own alone)")
 	flags.StringVar(&o.KubeletConfig, "kubelet-config", "", "KubeletConfiguration of this node (default: none)")
 	flags.StringVar(&o.KubeletConfigDir, "kubelet-config-dir", "", "directory of *.conf files that are merged over --kubelet-config")
+	o.Credentials.flags(cmd)
 	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "log what happens")
 	return cmd
 }

@@ -52,6 +52,8 @@ type UpOptions struct {
 	// KubeletConfig and KubeletConfigDir are the file of a KubeletConfiguration
 	// and a directory of additions to it; "" means our defaults.
 	KubeletConfig, KubeletConfigDir string
+	// Credentials are who is asked for credentials of registries.
+	Credentials CredentialProviders
 	// Registry is where the node's images are served as a registry, ADDRESS:PORT;
 	// "" means nowhere.
 	Registry string
@@ -59,6 +61,17 @@ type UpOptions struct {
 	Access AccessOptions
 	// Verbose logs everything.
 	Verbose bool
+}
+
+// CredentialProviders are programs that have credentials of registries for pods' images,
+// as the kubelet's plugins: Config is the file of a CredentialProviderConfig, or a
+// directory of such files, and Programs where the programs are. "" means none.
+type CredentialProviders struct{ Config, Programs string }
+
+func (c *CredentialProviders) flags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&c.Config, "image-credential-provider-config", "", "CredentialProviderConfig, a file or a directory of them: programs that have credentials for pods' images (default: none)")
+	flags.StringVar(&c.Programs, "image-credential-provider-bin-dir", "", "directory of those programs")
 }
 
 // DefaultRegistry is where images are served when nothing but --registry is said:
@@ -116,6 +129,7 @@ stops everything and leaves nothing behind.`,
 	flags.StringVar(&o.AuditWebhook, "audit-webhook-config-file", "", "kubeconfig of a webhook that gets the audit events too")
 	flags.StringVar(&o.KubeletConfig, "kubelet-config", "", "KubeletConfiguration of this node (default: none)")
 	flags.StringVar(&o.KubeletConfigDir, "kubelet-config-dir", "", "directory of *.conf files that are merged over --kubelet-config")
+	o.Credentials.flags(cmd)
 	flags.StringVar(&o.Registry, "registry", "", "serve this node's images as a registry at ADDRESS:PORT (with --registry alone: "+DefaultRegistry+")")
 	flags.Lookup("registry").NoOptDefVal = DefaultRegistry
 	o.Access.flags(cmd)

@@ -128,6 +128,7 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 	if cfg.Kubelet, err = c.kubelet(); err != nil {
 		return err
 	}
+	cfg.CredentialProviders, cfg.CredentialPrograms = c.Credentials.Config, c.Credentials.Programs
 	cfg.PreparePod = preparePod
 	cfg.Timeline, cfg.Log = c.timeline, c.log
 	kubelet, err := agent.New(cfg)

@@ -136,7 +136,9 @@ func New(cfg Config) (*Agent, error) {
 			a.events.Event(pod, corev1.EventTypeNormal, reason, message)
 		},
 	})
-	a.images = newPuller(cfg.Engine, a.refs, cfg.ParallelPulls, a.spawn)
+	if err := a.newPulls(); err != nil {
+		return nil, err
+	}
 	a.doer = &probe.Doer{Engine: cfg.Engine, PodIPs: a.podIPs}
 	if err := a.newPlaces(); err != nil {
 		return nil, err
@@ -190,6 +192,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if v, err := a.cfg.Engine.Version(ctx, &rt.VersionRequest{}); err == nil && v.GetRuntimeName() != "" {
 		a.setRuntime(v.GetRuntimeName())
 	}
+	a.resumePulls(ctx)
 	serveErr := a.serve(ctx)
 	a.spawn(func() { a.run(ctx, "log rotation", a.logs.Run) })
 	if a.strain.observe != nil {

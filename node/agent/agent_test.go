@@ -2,11 +2,13 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/client"
@@ -100,6 +102,51 @@ func TestImagePullBacksOff(t *testing.T) {
 		s.say("> the registry gets the image")
 		s.engine.Do(func() { s.engine.Registry["remote:1"] = agenttest.Serve })
 		s.pass(time.Minute)
+	})
+}
+
+// An image that one pod pulled with its credentials is there for those alone that
+// could have pulled it too; who may not have it is not told that it is there.
+func TestPulledImagesAreNotForEverybody(t *testing.T) {
+	tell(t, "image_private", func(s *story) {
+		s.engine.Do(func() {
+			s.engine.Registry["r.example/app:1"] = agenttest.Serve
+			s.engine.Private = map[string]string{"r.example/app:1": "right"}
+		})
+		for name, password := range map[string]string{"good": "right", "same": "right", "bad": "wrong"} {
+			text := fmt.Sprintf(`{"auths":{"r.example":{"username":"u","password":%q}}}`, password)
+			secret := &corev1.Secret{Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte(text)}}
+			secret.Name, secret.Namespace, secret.UID = name, "default", types.UID("uid-"+name)
+			s.api.Seed(secret)
+		}
+		private := func(name string, policy corev1.PullPolicy, secrets ...string) {
+			c := container("app", "r.example/app:1")
+			c.ImagePullPolicy = policy
+			p := pod(name, c)
+			for _, secret := range secrets {
+				p.Spec.ImagePullSecrets = append(p.Spec.ImagePullSecrets, corev1.LocalObjectReference{Name: secret})
+			}
+			s.create(p)
+			s.pass(time.Second)
+		}
+		private("first", corev1.PullIfNotPresent, "absent", "bad", "good")
+		private("second", corev1.PullIfNotPresent, "same")
+		private("third", corev1.PullNever, "good")
+		private("without", corev1.PullIfNotPresent, "absent")
+		private("wrong", corev1.PullIfNotPresent, "bad")
+		private("never", corev1.PullNever)
+		s.pass(500 * time.Millisecond)
+		for _, name := range []string{"without", "wrong", "never"} {
+			if err := client.Pods.Delete(s.ctx, s.api, "default", name, deleteNow()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.pass(30 * time.Second)
+		s.stopAgent()
+		s.say("> the agent starts again")
+		s.startAgent()
+		private("later", corev1.PullIfNotPresent, "good")
+		private("stranger", corev1.PullIfNotPresent)
 	})
 }
 

@@ -68,6 +68,14 @@ type Config struct {
 	// KubeletRoot is where plugins look for a kubelet's sockets: /var/lib/kubelet,
 	// or, when Root isn't where it is by default, kubelet beside it.
 	KubeletRoot string
+	// CredentialProviders is the file of a CredentialProviderConfig, or a directory of
+	// such files, and CredentialPrograms where the programs are that it names: they
+	// are asked for credentials of registries. Both may be "".
+	CredentialProviders, CredentialPrograms string
+	// Home is whose .docker/config.json has credentials of registries for all pods,
+	// besides config.json in KubeletRoot: the home of whoever runs the agent, or, of a
+	// node whose Capacity is given, nobody's.
+	Home string
 	// Sys is where sysfs is mounted, /sys.
 	Sys string
 	// CgroupRoot is the cgroup that holds "kubepods", by default "sampan".

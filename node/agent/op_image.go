@@ -26,6 +26,13 @@ const (
 	errImageName = "InvalidImageName"
 )
 
+// pullReasons are engines' words with which an error begins that is a reason of its
+// own, and what it means.
+var pullReasons = map[string]string{
+	"RegistryUnavailable":       "the registry is unavailable",
+	"SignatureValidationFailed": "the signature validation failed",
+}
+
 // pullRetry is the back-off after failed pulls: upstream's 10 s to 5 min.
 var pullRetry = backoff.Policy{Min: 10 * time.Second, Max: 5 * time.Minute}
 
@@ -117,14 +124,31 @@ func (m *machine) pullImage(ctx context.Context, pod *corev1.Pod, w wantedImage)
 		return m.imageFailed(pod, w, plan.Waiting{Reason: errInspect, Message: message}, "InspectFailed")
 	}
 	if w.policy == corev1.PullNever && !present {
-		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", w.name)
-		return m.imageFailed(pod, w, plan.Waiting{Reason: errNever, Message: message}, errNever)
+		return m.imageAbsent(pod, w)
 	}
-	if present && w.policy != corev1.PullAlways {
-		m.a.tellImage(pod, w, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine", w.name))
+	if !present || w.policy == corev1.PullAlways {
+		m.a.tally.ImageWanted(w.policy, present, true)
+		return func(m *machine) { m.fetch(pod, w) }
+	}
+	held, err := m.a.images.held(ctx, pod, w.name, img)
+	if err != nil {
+		return m.pullFailed(ctx, pod, w, err)
+	}
+	m.a.tally.ImageWanted(w.policy, present, held)
+	switch {
+	case !held:
+		m.a.tellImage(pod, w, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", w.name))
 		return func(m *machine) { m.images[w.imageUse] = img }
+	case w.policy == corev1.PullNever:
+		return m.imageAbsent(pod, w) // whoever may not have it is not told that it is there
 	}
 	return func(m *machine) { m.fetch(pod, w) }
+}
+
+// imageAbsent holds a container back whose image may not be pulled.
+func (m *machine) imageAbsent(pod *corev1.Pod, w wantedImage) func(*machine) {
+	message := fmt.Sprintf("Container image %q is not present with pull policy of Never", w.name)
+	return m.imageFailed(pod, w, plan.Waiting{Reason: errNever, Message: message}, errNever)
 }
 
 func pullPolicy(asked corev1.PullPolicy, image string) corev1.PullPolicy {
@@ -169,14 +193,7 @@ func (m *machine) fetch(pod *corev1.Pod, w wantedImage) {
 func (m *machine) download(ctx context.Context, pod *corev1.Pod, w wantedImage) func(*machine) {
 	begin := time.Now()
 	m.a.tellImage(pod, w, corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", w.name))
-	took, err := m.a.images.pull(ctx, pod, w.name)
-	if err != nil {
-		return m.pullFailed(ctx, pod, w, err)
-	}
-	img, present, err := m.a.images.find(ctx, w.name)
-	if err == nil && !present {
-		err = fmt.Errorf("image %q isn't there after it was pulled", w.name)
-	}
+	img, took, err := m.a.images.pull(ctx, pod, w.name)
 	if err != nil {
 		return m.pullFailed(ctx, pod, w, err)
 	}
@@ -202,6 +219,14 @@ func (m *machine) pullFailed(ctx context.Context, pod *corev1.Pod, w wantedImage
 	}
 	text := cri.Message(err)
 	m.a.tellImage(pod, w, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", w.name, text))
+	for special, why := range pullReasons {
+		if rest, ok := strings.CutPrefix(text, special); ok {
+			reason, text = special, fmt.Sprintf("image pull failed for %s because %s%s", w.name, why, rest)
+		}
+	}
+	if reason == errPull {
+		m.a.tellMissing(ctx, pod)
+	}
 	m.a.tellImage(pod, w, corev1.EventTypeWarning, "Failed", "Error: "+reason)
 	return func(m *machine) {
 		past := m.pulls[w.imageUse]

@@ -2,10 +2,8 @@ package agent
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,9 +11,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/sampan-dev/sampan/node/agent/keyring"
+	"github.com/sampan-dev/sampan/node/agent/pulled"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/cri"
-	"github.com/sampan-dev/sampan/node/volume"
 )
 
 // pullTimeout bounds one pull: a large image on a slow line takes its time, a
@@ -28,8 +27,10 @@ const pullTimeout = 30 * time.Minute
 // the others, and nobody waits for a pull that he has given up.
 type puller struct {
 	engine cri.Engine
-	source volume.Source
 	slots  chan struct{}
+	// keys are the credentials that a pod has for an image.
+	keys    func(ctx context.Context, pod *corev1.Pod, image string) ([]keyring.Key, error)
+	records *pulled.Records
 	// spawn runs a pull beside those who wait for it.
 	spawn func(func())
 
@@ -37,18 +38,19 @@ type puller struct {
 	flights map[string]*flight
 }
 
-// flight is one pull under way; done closes when took and err are set.
+// flight is one pull under way; done closes when image, took and err are set.
 type flight struct {
-	done chan struct{}
-	took time.Duration
-	err  error
+	done  chan struct{}
+	image spec.Image
+	took  time.Duration
+	err   error
 	// waiting is how many want it; the last to go gives it up.
 	waiting int
 	cancel  context.CancelFunc
 }
 
-func newPuller(engine cri.Engine, source volume.Source, parallel int, spawn func(func())) *puller {
-	return &puller{engine: engine, source: source, slots: make(chan struct{}, parallel), spawn: spawn, flights: map[string]*flight{}}
+func newPuller(engine cri.Engine, records *pulled.Records, parallel int, spawn func(func())) *puller {
+	return &puller{engine: engine, records: records, slots: make(chan struct{}, parallel), spawn: spawn, flights: map[string]*flight{}}
 }
 
 // find returns what the engine knows of an image; ok is false when it has none.
@@ -68,35 +70,72 @@ func (p *puller) find(ctx context.Context, name string) (spec.Image, bool, error
 	return out, true, nil
 }
 
-// pull fetches an image, trying the pod's credentials one after the other and
-// at last none. It returns how long the pull itself took, and at once when ctx
-// ends.
-func (p *puller) pull(ctx context.Context, pod *corev1.Pod, image string) (time.Duration, error) {
-	auths, err := p.credentials(ctx, pod, image)
+// pull fetches an image with the credentials that the pod has, one after the other,
+// or with none when there are none. It returns how long the pull itself took, and at
+// once when ctx ends.
+func (p *puller) pull(ctx context.Context, pod *corev1.Pod, image string) (spec.Image, time.Duration, error) {
+	keys, err := p.keys(ctx, pod, image)
 	if err != nil {
-		return 0, err
+		return spec.Image{}, 0, err
 	}
-	var failed error
-	for _, auth := range append(auths, nil) {
-		took, err := p.once(ctx, pod, image, auth)
+	if len(keys) == 0 {
+		return p.once(ctx, pod, image, nil)
+	}
+	var failed []error
+	for i := range keys {
+		img, took, err := p.once(ctx, pod, image, &keys[i])
 		if err == nil {
-			return took, nil
+			return img, took, nil
 		}
-		failed = errors.Join(failed, err)
+		failed = append(failed, err)
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return 0, failed
+	if len(failed) == 1 {
+		return spec.Image{}, 0, failed[0]
+	}
+	return spec.Image{}, 0, tries(failed)
+}
+
+// tries is how pulls with several credentials failed.
+type tries []error
+
+// Error implements error, in the form in which upstream tells it.
+func (t tries) Error() string {
+	var texts []string
+	for _, err := range t {
+		if text := cri.Message(err); !slices.Contains(texts, text) {
+			texts = append(texts, text)
+		}
+	}
+	if len(texts) == 1 {
+		return texts[0]
+	}
+	return "[" + strings.Join(texts, ", ") + "]"
+}
+
+// Unwrap implements what errors.Is asks for.
+func (t tries) Unwrap() []error { return t }
+
+// held says whether an image that is there may not be used by the pod before it has
+// pulled it itself.
+func (p *puller) held(ctx context.Context, pod *corev1.Pod, image string, img spec.Image) (bool, error) {
+	return p.records.Held(image, img.Ref, func() ([]keyring.Key, error) { return p.keys(ctx, pod, image) })
 }
 
 // once waits for a pull that is under way, or begins it.
-func (p *puller) once(ctx context.Context, pod *corev1.Pod, image string, auth *rt.AuthConfig) (time.Duration, error) {
-	key := image + "\x00" + auth.GetUsername() + "\x00" + auth.GetPassword() + "\x00" + auth.GetIdentityToken() + "\x00" + auth.GetAuth()
+func (p *puller) once(ctx context.Context, pod *corev1.Pod, image string, with *keyring.Key) (spec.Image, time.Duration, error) {
+	key := image
+	var auth *rt.AuthConfig
+	if with != nil {
+		key, auth = image+"\x00"+with.Hash(), with.Auth()
+	}
 	p.mu.Lock()
 	f := p.flights[key]
-	if f == nil {
-		f = p.begin(ctx, key, &rt.PullImageRequest{
+	joined := f != nil
+	if !joined {
+		f = p.begin(ctx, key, with, &rt.PullImageRequest{
 			Image: &rt.ImageSpec{Image: image, UserSpecifiedImage: image}, Auth: auth,
 			SandboxConfig: &rt.PodSandboxConfig{Metadata: &rt.PodSandboxMetadata{Name: pod.Name, Namespace: pod.Namespace, Uid: string(pod.UID)}},
 		})
@@ -105,7 +144,10 @@ func (p *puller) once(ctx context.Context, pod *corev1.Pod, image string, auth *
 	p.mu.Unlock()
 	select {
 	case <-f.done:
-		return f.took, f.err
+		if joined && f.err == nil {
+			p.records.Used(image, f.image.Ref, with)
+		}
+		return f.image, f.took, f.err
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
@@ -114,17 +156,17 @@ func (p *puller) once(ctx context.Context, pod *corev1.Pod, image string, auth *
 		f.cancel()
 		p.forget(key, f) // who comes now begins anew
 	}
-	return 0, context.Cause(ctx)
+	return spec.Image{}, 0, context.Cause(ctx)
 }
 
 // begin starts a pull that outlives ctx; p.mu is held.
-func (p *puller) begin(ctx context.Context, key string, r *rt.PullImageRequest) *flight {
+func (p *puller) begin(ctx context.Context, key string, with *keyring.Key, r *rt.PullImageRequest) *flight {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := &flight{done: make(chan struct{}), cancel: cancel}
 	p.flights[key] = f
 	p.spawn(func() {
 		defer cancel()
-		f.took, f.err = p.fetch(ctx, r)
+		f.image, f.took, f.err = p.fetch(ctx, with, r)
 		p.mu.Lock()
 		p.forget(key, f)
 		p.mu.Unlock()
@@ -139,107 +181,30 @@ func (p *puller) forget(key string, f *flight) {
 	}
 }
 
-// fetch asks the engine when it is this pull's turn.
-func (p *puller) fetch(ctx context.Context, r *rt.PullImageRequest) (time.Duration, error) {
+// fetch asks the engine when it is this pull's turn, and has it on record.
+func (p *puller) fetch(ctx context.Context, with *keyring.Key, r *rt.PullImageRequest) (img spec.Image, took time.Duration, err error) {
 	select {
 	case p.slots <- struct{}{}:
 		defer func() { <-p.slots }()
 	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+		return img, 0, context.Cause(ctx)
 	}
+	image := r.GetImage().GetImage()
+	if err := p.records.Begin(image); err != nil {
+		return img, 0, fmt.Errorf("Failed to record image pull intent for container image %q: %w", image, err) //nolint:staticcheck // upstream's sentence
+	}
+	defer func() { p.records.End(image, img.Ref, with) }()
 	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
 	begin := time.Now()
-	_, err := p.engine.PullImage(ctx, r)
-	return time.Since(begin), err
-}
-
-// dockerConfig is the file that image pull secrets hold.
-type dockerConfig struct {
-	Auths map[string]dockerAuth `json:"auths"`
-}
-
-type dockerAuth struct {
-	Username      string `json:"username"`
-	Password      string `json:"password"`
-	Auth          string `json:"auth"`
-	IdentityToken string `json:"identitytoken"`
-}
-
-// credentials are those of the pod's pull secrets that fit the image's registry.
-// A secret that isn't there is passed over, as upstream does.
-func (p *puller) credentials(ctx context.Context, pod *corev1.Pod, image string) ([]*rt.AuthConfig, error) {
-	var list []*rt.AuthConfig
-	for _, ref := range pod.Spec.ImagePullSecrets {
-		secret, err := p.source.Secret(ctx, pod.Namespace, ref.Name)
-		if err != nil {
-			continue
-		}
-		auths, err := parseAuths(secret)
-		if err != nil {
-			return nil, fmt.Errorf("image pull secret %q: %w", ref.Name, err)
-		}
-		for registry, a := range auths {
-			if registryFits(registry, image) {
-				list = append(list, a.config(registry))
-			}
-		}
+	_, err = p.engine.PullImage(ctx, r)
+	took = time.Since(begin)
+	if err != nil {
+		return img, took, err
 	}
-	return list, nil
-}
-
-func parseAuths(s *corev1.Secret) (map[string]dockerAuth, error) {
-	switch s.Type {
-	case corev1.SecretTypeDockerConfigJson:
-		var cfg dockerConfig
-		err := json.Unmarshal(s.Data[corev1.DockerConfigJsonKey], &cfg)
-		return cfg.Auths, err
-	case corev1.SecretTypeDockercfg:
-		var auths map[string]dockerAuth
-		err := json.Unmarshal(s.Data[corev1.DockerConfigKey], &auths)
-		return auths, err
+	got, present, err := p.find(ctx, image)
+	if err == nil && !present {
+		err = fmt.Errorf("image %q isn't there after it was pulled", image)
 	}
-	return nil, nil
-}
-
-func (a dockerAuth) config(registry string) *rt.AuthConfig {
-	out := &rt.AuthConfig{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, ServerAddress: registry}
-	if out.Username == "" && a.Auth != "" {
-		if raw, err := base64.StdEncoding.DecodeString(a.Auth); err == nil {
-			out.Username, out.Password, _ = strings.Cut(string(raw), ":")
-		}
-	}
-	return out
-}
-
-// registryFits matches an auth's key (https://host/v1/, host, host/path, with
-// *.host allowed) against an image's name. Names without a registry are Docker
-// Hub's.
-func registryFits(registry, image string) bool {
-	host, path, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(registry, "https://"), "http://"), "/")
-	path = strings.TrimSuffix(path, "/")
-	if path == "v1" || path == "v2" {
-		path = ""
-	}
-	imageHost, rest, ok := strings.Cut(image, "/")
-	if !ok || !(strings.ContainsAny(imageHost, ".:") || imageHost == "localhost") {
-		imageHost, rest = "docker.io", image
-	}
-	if host == "index.docker.io" || host == "registry-1.docker.io" {
-		host = "docker.io"
-	}
-	return hostFits(host, imageHost) && (path == "" || rest == path || strings.HasPrefix(rest, path+"/"))
-}
-
-func hostFits(pattern, host string) bool {
-	p, h := strings.Split(pattern, "."), strings.Split(host, ".")
-	if len(p) != len(h) {
-		return false
-	}
-	for i := range p {
-		if p[i] != "*" && p[i] != h[i] {
-			return false
-		}
-	}
-	return true
+	return got, took, err
 }

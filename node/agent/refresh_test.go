@@ -105,19 +105,3 @@ func TestTerminationMessage(t *testing.T) {
 		t.Error("a link out of the container was followed")
 	}
 }
-
-func TestRegistryFits(t *testing.T) {
-	for _, c := range []struct {
-		registry, image string
-		fits            bool
-	}{
-		{"https://index.docker.io/v1/", "nginx", true}, {"https://index.docker.io/v1/", "library/nginx:1", true},
-		{"https://index.docker.io/v1/", "quay.io/a/b", false}, {"quay.io", "quay.io/a/b", true}, {"quay.io/a", "quay.io/a/b:1", true},
-		{"quay.io/a", "quay.io/ab/c", false}, {"*.example.com", "eu.example.com/x", true}, {"*.example.com", "a.eu.example.com/x", false},
-		{"localhost:5000", "localhost:5000/x", true}, {"localhost:5001", "localhost:5000/x", false},
-	} {
-		if got := registryFits(c.registry, c.image); got != c.fits {
-			t.Errorf("%s for %s: %v", c.registry, c.image, got)
-		}
-	}
-}

@@ -269,7 +269,7 @@ func (a *Agent) newTrash() *garbage.Images {
 			o, ok := a.strain.observe()[pressure.ImageFS]
 			return o.Capacity, o.Available, ok
 		},
-		Keep: a.imagesWanted,
+		Keep: a.imagesWanted, Left: a.images.records.Prune,
 		Warn: func(reason, message string) {
 			a.events.EventRef(a.registry.Reference(), corev1.EventTypeWarning, reason, message)
 		},

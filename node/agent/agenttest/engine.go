@@ -73,6 +73,8 @@ type Engine struct {
 
 	// Images are the images at hand, by name; Registry those that can be pulled.
 	Images, Registry map[string]Program
+	// Private are the passwords that the registry wants for some of its images.
+	Private map[string]string
 	// PullTime is how long a pull takes.
 	PullTime time.Duration
 	// Answer is what ExecSync comes to: exit code and output.

@@ -51,6 +51,9 @@ func (e *Engine) PullImage(ctx context.Context, r *rt.PullImageRequest) (*rt.Pul
 	if program == nil {
 		return nil, fmt.Errorf("registry has no %q", name)
 	}
+	if want := e.Private[name]; want != "" && r.GetAuth().GetPassword() != want {
+		return nil, fmt.Errorf("registry does not show %q to %q", name, r.GetAuth().GetUsername())
+	}
 	e.Images[name] = program
 	return &rt.PullImageResponse{ImageRef: "sha256:" + name}, nil
 }

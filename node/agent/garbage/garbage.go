@@ -36,6 +36,9 @@ type Config struct {
 	Space func(context.Context) (capacity, available int64, ok bool)
 	// Keep are IDs, tags or digests that are about to be used.
 	Keep func(context.Context) map[string]bool
+	// Left is told which images there are, by ID, after some may have been removed, and
+	// when that was asked; it may be nil.
+	Left func(ids map[string]bool, asked time.Time)
 	// Warn records an event about the node.
 	Warn func(reason, message string)
 	Log  *slog.Logger
@@ -126,11 +129,12 @@ func (g *Images) look(ctx context.Context) (map[string]bool, error) {
 
 // Collect removes what is too old, and as much else as is needed.
 func (g *Images) Collect(ctx context.Context) error {
+	now := time.Now()
 	used, err := g.look(ctx)
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	defer g.tell(now)
 	candidates := g.candidates(used)
 	left, err := g.expire(ctx, candidates, now)
 	capacity, available, ok := g.cfg.Space(ctx)
@@ -156,15 +160,31 @@ func (g *Images) Collect(ctx context.Context) error {
 
 // Empty removes every image that isn't in use, however young.
 func (g *Images) Empty(ctx context.Context) error {
+	now := time.Now()
 	used, err := g.look(ctx)
 	if err != nil {
 		return err
 	}
+	defer g.tell(now)
 	var failed []error
 	for _, id := range g.candidates(used) {
 		failed = append(failed, g.remove(ctx, id))
 	}
 	return errors.Join(failed...)
+}
+
+// tell says what is left of the images that were seen.
+func (g *Images) tell(asked time.Time) {
+	if g.cfg.Left == nil {
+		return
+	}
+	g.mu.Lock()
+	ids := make(map[string]bool, len(g.known))
+	for id := range g.known {
+		ids[id] = true
+	}
+	g.mu.Unlock()
+	g.cfg.Left(ids, asked)
 }
 
 // candidates are the images that may go, the longest unused first.

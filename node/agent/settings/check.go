@@ -14,13 +14,15 @@ import (
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/utils/cpuset"
+
+	"github.com/sampan-dev/sampan/node/agent/pulled"
 )
 
 // Check says everything that is wrong with a complete configuration, by
 // upstream's rules.
 func Check(c *Kubelet) error {
 	var bad problems
-	for _, part := range []func(*Kubelet, *problems){numbers, files, shutdown, managers, reservations, thresholds, taints} {
+	for _, part := range []func(*Kubelet, *problems){numbers, files, pulls, shutdown, managers, reservations, thresholds, taints} {
 		part(c, &bad)
 	}
 	return errors.Join(bad...)
@@ -90,6 +92,18 @@ func files(c *Kubelet, bad *problems) {
 	mode := c.Authorization.Mode
 	bad.unless(mode == kubeletv1beta1.KubeletAuthorizationModeWebhook || mode == kubeletv1beta1.KubeletAuthorizationModeAlwaysAllow,
 		"authorization.mode %q must be one of: AlwaysAllow, Webhook", mode)
+}
+
+// pulls judges who may use the images that are there.
+func pulls(c *Kubelet, bad *problems) {
+	policy, list := c.ImagePullCredentialsVerificationPolicy, c.PreloadedImagesVerificationAllowlist
+	valid := []kubeletv1beta1.ImagePullCredentialsVerificationPolicy{kubeletv1beta1.NeverVerify, kubeletv1beta1.NeverVerifyPreloadedImages,
+		kubeletv1beta1.NeverVerifyAllowlistedImages, kubeletv1beta1.AlwaysVerify}
+	bad.unless(slices.Contains(valid, policy), "option %q specified for imagePullCredentialsVerificationPolicy. Valid options are %q", policy, valid)
+	bad.unless(len(list) == 0 || policy == kubeletv1beta1.NeverVerifyAllowlistedImages,
+		"can't set `preloadedImagesVerificationAllowlist` if `imagePullCredentialsVerificationPolicy` is not %q", kubeletv1beta1.NeverVerifyAllowlistedImages)
+	err := pulled.CheckAllow(list)
+	bad.unless(err == nil, "invalid image pattern in `preloadedImagesVerificationAllowlist`: %v", err)
 }
 
 func shutdown(c *Kubelet, bad *problems) {

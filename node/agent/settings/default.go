@@ -69,6 +69,7 @@ func images(c *Kubelet) {
 	c.ImageGCHighThresholdPercent = pick(c.ImageGCHighThresholdPercent, 100)
 	c.ImageGCLowThresholdPercent = pick(c.ImageGCLowThresholdPercent, 80)
 	c.NodeStatusMaxImages = pick(c.NodeStatusMaxImages, 50)
+	c.ImagePullCredentialsVerificationPolicy = cmp.Or(c.ImagePullCredentialsVerificationPolicy, kubeletv1beta1.NeverVerifyPreloadedImages)
 	if c.SerializeImagePulls == nil {
 		c.SerializeImagePulls = ptr.To(false)
 		c.MaxParallelImagePulls = pick(c.MaxParallelImagePulls, parallelPulls)

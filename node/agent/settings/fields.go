@@ -92,8 +92,5 @@ var fixed = map[string]constraint{
 	"protectKernelDefaults": {[]any{false},
 		"the kernel's settings are not compared with upstream's list"},
 	"defaultPodSysctls": {[]any{nil}, "pods get the sysctls that they name"},
-	"imagePullCredentialsVerificationPolicy": {[]any{"NeverVerify", "NeverVerifyPreloadedImages", nil},
-		"images that are present are not held back from pods without the credentials"},
-	"preloadedImagesVerificationAllowlist": {[]any{nil}, "there is no policy that uses it"},
-	"staticPodURL":                         {[]any{nil}, "pods are read from files only: see staticPodPath"},
+	"staticPodURL":      {[]any{nil}, "pods are read from files only: see staticPodPath"},
 }

@@ -66,6 +66,11 @@ func TestJudgement(t *testing.T) {
 		{"evictionSoft: {memory.available: 1Gi}\n", "", "grace period must be specified for the soft eviction threshold memory.available"},
 		{"shutdownGracePeriod: 10s\nshutdownGracePeriodCriticalPods: 20s\n", "", "shutdownGracePeriodCriticalPods 20s must be <= shutdownGracePeriod 10s"},
 		{"kubeReserved: {gpu: 1}\n", "", `cannot reserve "gpu" resource`},
+		{"imagePullCredentialsVerificationPolicy: AlwaysVerify\n", "", ""},
+		{"imagePullCredentialsVerificationPolicy: Sometimes\n", "", `option "Sometimes" specified for imagePullCredentialsVerificationPolicy`},
+		{"preloadedImagesVerificationAllowlist: [a.example/*]\n", "", "can't set `preloadedImagesVerificationAllowlist`"},
+		{"imagePullCredentialsVerificationPolicy: NeverVerifyAllowlistedImages\npreloadedImagesVerificationAllowlist: [a.example/*, b.example/c]\n", "", ""},
+		{"imagePullCredentialsVerificationPolicy: NeverVerifyAllowlistedImages\npreloadedImagesVerificationAllowlist: ['b.example/c:1']\n", "", "neither tag nor digest is accepted"},
 		{"registerWithTaints: [{key: a, effect: Sometimes}]\n", "", "invalid taint"},
 	}
 	for _, c := range cases {

@@ -32,6 +32,7 @@ type Tally struct {
 	startedContainers, startedContainerErrors *prometheus.CounterVec
 	terminated, evictions                     *prometheus.CounterVec
 	startSeconds                              prometheus.Histogram
+	images                                    images
 }
 
 // New makes a Tally of the node's agent.
@@ -50,6 +51,7 @@ func New(node string) *Tally {
 	t.evictions = counters(t, "evictions", "Cumulative number of pod evictions by eviction signal", "eviction_signal")
 	t.startSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kubelet_pod_start_duration_seconds",
 		Help: "Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run", Buckets: startBuckets})
+	t.images = newImages(t)
 	name := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "kubelet_node_name", Help: "The node's name. The count is always 1."}, []string{"node"})
 	name.WithLabelValues(node).Set(1)
 	t.all = append(t.all, t.operationSeconds, t.startSeconds, name)
