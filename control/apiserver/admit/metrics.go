@@ -3,7 +3,6 @@ package admit
 import (
 	"context"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,64 +24,53 @@ var (
 
 // Measured is a Chain that times its rules under upstream's
 // apiserver_admission_*. Which series there is nothing to tell of do not exist; the
-// others cost a reading of the clock and some additions for each rule that speaks. It is
+// others cost a reading of the clock and two additions for each rule that speaks. It is
 // a prometheus.Collector.
 type Measured struct {
-	chain       Chain
-	all         timers
-	speak       [steps][]speaker
-	rule, whole *prometheus.HistogramVec
+	chain Chain
+	all   *timers
+	speak [steps][]speaker
+	named map[string]*timers // by the rules' names
+
+	rule, whole *prometheus.Desc
 }
 
 // speaker is a rule in one half of admission; those of one name share their timers.
 type speaker struct {
 	Rule
-	timers
+	*timers
 }
 
-// timers are the histograms of one rule, or of all of them together.
-type timers struct {
-	made *[steps][len(operations)][2]atomic.Pointer[prometheus.Observer]
-	make func(step, operation, rejected string) prometheus.Observer
-}
+// timers are the histograms of one rule, or of all of them together. Nil ones are of
+// nobody.
+type timers [steps][len(operations)][2]spells
 
 // Measure times the rules of c.
 func Measure(c Chain) *Measured {
-	buckets := []float64{0.005, 0.025, 0.1, 0.5, 1, 2.5}
-	m := &Measured{chain: c,
-		rule: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "apiserver_admission_controller_admission_duration_seconds",
-			Help:    "Admission controller latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
-			Buckets: buckets}, []string{"name", "type", "operation", "rejected"}),
-		whole: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "apiserver_admission_step_admission_duration_seconds",
-			Help:    "Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).",
-			Buckets: buckets}, []string{"type", "operation", "rejected"})}
-	m.all = newTimers(func(step, operation, rejected string) prometheus.Observer {
-		return m.whole.WithLabelValues(step, operation, rejected)
-	})
-	named := map[string]timers{}
+	m := &Measured{chain: c, all: new(timers), named: map[string]*timers{},
+		rule: prometheus.NewDesc("apiserver_admission_controller_admission_duration_seconds",
+			"Admission controller latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
+			[]string{"name", "type", "operation", "rejected"}, nil),
+		whole: prometheus.NewDesc("apiserver_admission_step_admission_duration_seconds",
+			"Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).",
+			[]string{"type", "operation", "rejected"}, nil)}
 	for _, p := range c {
-		if _, ok := named[p.Name]; !ok && p.Name != "" {
-			named[p.Name] = newTimers(func(step, operation, rejected string) prometheus.Observer {
-				return m.rule.WithLabelValues(p.Name, step, operation, rejected)
-			})
+		if m.named[p.Name] == nil && p.Name != "" {
+			m.named[p.Name] = new(timers)
 		}
 		for step := range m.speak {
 			if h, ok := p.Rule.(half); ok && h.only() != step {
 				continue
 			}
-			m.speak[step] = append(m.speak[step], speaker{p.Rule, named[p.Name]}) // what has no name is no plugin, and not told
+			m.speak[step] = append(m.speak[step], speaker{p.Rule, m.named[p.Name]}) // what has no name is no plugin, and not told
 		}
 	}
 	return m
 }
 
-func newTimers(make func(step, operation, rejected string) prometheus.Observer) timers {
-	return timers{made: &[steps][len(operations)][2]atomic.Pointer[prometheus.Observer]{}, make: make}
-}
-
-// observe notes how long something took, in the series that is made for it once.
-func (t timers) observe(step int, operation resource.Operation, rejected bool, took time.Duration) {
-	if t.made == nil {
+// observe notes how long something took.
+func (t *timers) observe(step int, operation resource.Operation, rejected bool, took time.Duration) {
+	if t == nil {
 		return
 	}
 	no := 0
@@ -90,18 +78,24 @@ func (t timers) observe(step int, operation resource.Operation, rejected bool, t
 		no = 1
 	}
 	for i, o := range operations {
-		if o != operation {
-			continue
+		if o == operation {
+			t[step][i][no].observe(took)
+			return
 		}
-		slot := &t.made[step][i][no]
-		o := slot.Load()
-		if o == nil {
-			made := t.make(stepNames[step], string(operation), strconv.FormatBool(rejected))
-			o = &made
-			slot.Store(o)
+	}
+}
+
+// collect tells all that there is to tell; name is that of the rule, if it is one's.
+func (t *timers) collect(c chan<- prometheus.Metric, desc *prometheus.Desc, name ...string) {
+	for step := range t {
+		for i, o := range operations {
+			for no := range t[step][i] {
+				labels := append(name[:len(name):len(name)], stepNames[step], string(o), strconv.FormatBool(no == 1))
+				if m := t[step][i][no].metric(desc, labels...); m != nil {
+					c <- m
+				}
+			}
 		}
-		(*o).Observe(took.Seconds())
-		return
 	}
 }
 
@@ -139,12 +133,14 @@ func (m *Measured) each(step int, a *resource.Attributes, ask func(Rule) error) 
 
 // Describe implements prometheus.Collector.
 func (m *Measured) Describe(c chan<- *prometheus.Desc) {
-	m.rule.Describe(c)
-	m.whole.Describe(c)
+	c <- m.rule
+	c <- m.whole
 }
 
 // Collect implements prometheus.Collector.
 func (m *Measured) Collect(c chan<- prometheus.Metric) {
-	m.rule.Collect(c)
-	m.whole.Collect(c)
+	for name, t := range m.named {
+		t.collect(c, m.rule, name)
+	}
+	m.all.collect(c, m.whole)
 }
