@@ -60,6 +60,7 @@ type scaled struct {
 	heaviest    atomic.Int64 // kB that both processes had at once, mapped files included
 	changed     chan struct{}
 	readyOf     map[string]int64 // only the informer's goroutine
+	beside      beside
 }
 
 // scale joins hollow nodes and fills them with pods, and measures what the API
@@ -85,6 +86,11 @@ func scale(whole context.Context) (rows []row, err error) {
 	defer stop()
 	all.Go(func() { s.followNodes(following) })
 	all.Go(func() { s.followDeployments(following) })
+	all.Go(func() {
+		if err := s.beside.watch(following, c.dir); err != nil {
+			fmt.Fprintln(os.Stderr, "the disk is not asked any more:", err)
+		}
+	})
 	before, err := s.reading(ctx)
 	if err != nil {
 		return nil, err

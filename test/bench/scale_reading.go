@@ -123,6 +123,7 @@ func (s *scaled) phase(ctx context.Context, name string, before *reading, run fu
 		{"  requests once it was their turn, p50 and p99, the slowest kinds", slowest(before.served, after.served), "p99 <= 1 s"},
 		{"  processor of the server, of the nodes", fmt.Sprintf("%.1f s, %.1f s", (after.server - before.server).Seconds(), (after.nodes - before.nodes).Seconds()), ""},
 		{"  requests, refused", fmt.Sprintf("%s; %.0f", mostOf(before.requests, after.requests), after.refused-before.refused), ""},
+		s.beside.tell(),
 	}
 	return append(rows, s.weighed(after)...), after, nil
 }
