@@ -88,6 +88,8 @@ var mutations = []mutation{
 		"case since < before.Format(time.DateOnly):", "case since < before.AddDate(-1, 0, 0).Format(time.DateOnly):"},
 	{"a status does not go down", "", "control/controller/replicaset/status.go",
 		"int32(len(active)),\n\t\tTerm", "max(rs.Status.Replicas, int32(len(active))),\n\t\tTerm"},
+	{"a component writes into what all are shown", "", "client/informer/informer.go",
+		"if i.opts.Strip == nil {", "if i.opts.Strip == nil {\n\t\tobj.SetManagedFields(nil)"},
 }
 
 // allMutations tries every mutation; without it, make test tries the first few: each

@@ -217,6 +217,7 @@ func (w *world) run() {
 	if len(w.wrong) == 0 {
 		w.nights(ctx)
 	}
+	w.afresh(ctx)
 	w.gate.release()
 	for _, l := range w.lives {
 		l.kill()
@@ -233,19 +234,7 @@ func (w *world) run() {
 // serve starts an API server over what there is, and waits until it is ready.
 func (w *world) serve() {
 	ctx, stop := context.WithCancel(context.Background())
-	server, err := apiserver.New(apiserver.Config{
-		Store: w.objects, Kinds: w.keys.kinds, Authority: w.keys.authority, TokenKey: w.keys.tokens,
-		NodeMetrics: w.measure, Verdicts: w.keys.verdicts, Log: w.log,
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = server.Run(ctx)
-	}()
-	<-server.Ready()
+	server, ended := w.newServer(ctx)
 	w.halt = func() {
 		w.server.Store(nil)
 		stop()
@@ -253,6 +242,25 @@ func (w *world) serve() {
 	}
 	w.server.Store(server)
 	w.oracle.attend(ctx)
+}
+
+// newServer runs an API server over what there is until ctx ends, which is told by
+// ended, and waits until it is ready.
+func (w *world) newServer(ctx context.Context) (server *apiserver.Server, ended <-chan struct{}) {
+	server, err := apiserver.New(apiserver.Config{
+		Store: w.objects, Kinds: w.keys.kinds, Authority: w.keys.authority, TokenKey: w.keys.tokens,
+		NodeMetrics: w.measure, Verdicts: w.keys.verdicts, Log: w.log,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Run(ctx)
+	}()
+	<-server.Ready()
+	return server, done
 }
 
 func (w *world) now(d time.Duration) time.Time { return time.Now().Add(d) }
