@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/node/container"
@@ -87,6 +88,17 @@ func nanoseconds(t time.Time) int64 {
 	return t.UnixNano()
 }
 
+// imageAsked is a container's image under the name that a person gave it: a kubelet
+// asks for the image by its ID, and shows its user what it is told here.
+func imageAsked(c *ctr) *rt.ImageSpec {
+	asked := c.Config.GetImage()
+	if name := asked.GetUserSpecifiedImage(); name != "" && name != asked.GetImage() {
+		asked = proto.CloneOf(asked)
+		asked.Image = name
+	}
+	return asked
+}
+
 func (e *Engine) statusOf(c *ctr) *rt.ContainerStatus {
 	l := e.stateOf(c)
 	groups := make([]int64, len(c.User.Groups))
@@ -96,7 +108,7 @@ func (e *Engine) statusOf(c *ctr) *rt.ContainerStatus {
 	return &rt.ContainerStatus{
 		Id: c.ID, Metadata: c.Config.GetMetadata(), State: l.state, CreatedAt: c.CreatedAt, StartedAt: l.started, FinishedAt: l.finished,
 		ExitCode: l.code, Reason: l.reason, Message: l.message,
-		Image: c.Config.GetImage(), ImageRef: c.ImageRef, ImageId: c.ImageID,
+		Image: imageAsked(c), ImageRef: c.ImageRef, ImageId: c.ImageID,
 		Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations(), Mounts: c.Config.GetMounts(), LogPath: c.LogPath,
 		Resources:  &rt.ContainerResources{Linux: c.Config.GetLinux().GetResources()},
 		User:       &rt.ContainerUser{Linux: &rt.LinuxContainerUser{Uid: int64(c.User.UID), Gid: int64(c.User.GID), SupplementalGroups: groups}},

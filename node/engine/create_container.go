@@ -46,7 +46,7 @@ func (e *Engine) CreateContainer(ctx context.Context, r *rt.CreateContainerReque
 		if undo := e.unmakeContainer(context.WithoutCancel(ctx), c); undo != nil {
 			e.log.Warn("failed container is not undone", "container", c.ID, "pod", podName(s.Config), "error", undo)
 		}
-		return nil, coded(fmt.Errorf("create container %q of pod %q: %w", cfg.GetMetadata().GetName(), podName(s.Config), err))
+		return nil, coded(c.said("create container", fmt.Sprintf(" of pod %q", podName(s.Config)), err))
 	}
 	e.records.made(c.ID)
 	e.announce(s.ID, c.ID, rt.ContainerEventType_CONTAINER_CREATED_EVENT)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -40,6 +41,23 @@ func exists(format string, args ...any) error {
 
 func precondition(format string, args ...any) error {
 	return &fault{codes.FailedPrecondition, fmt.Errorf(format, args...)}
+}
+
+// told is an error in other words.
+type told struct {
+	text string
+	err  error
+}
+
+func (t *told) Error() string { return t.text }
+func (t *told) Unwrap() error { return t.err }
+
+// said is what doing something to a container came to. The runtime knows it by its ID,
+// whoever reads of it by its name; and an ID that is another each time would make as
+// many events of one error as there are tries.
+func (c *ctr) said(doing, where string, err error) error {
+	text := strings.TrimPrefix(err.Error(), fmt.Sprintf("%s %q: ", doing, c.ID))
+	return &told{fmt.Sprintf("%s %q%s: %s", doing, c.Config.GetMetadata().GetName(), where, text), err}
 }
 
 // kinds says which code the kinds of the parts below become.

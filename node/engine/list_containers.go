@@ -21,7 +21,7 @@ func (e *Engine) ListContainers(_ context.Context, r *rt.ListContainersRequest) 
 			continue
 		}
 		out.Containers = append(out.Containers, &rt.Container{
-			Id: c.ID, PodSandboxId: c.SandboxID, Metadata: c.Config.GetMetadata(), Image: c.Config.GetImage(), ImageRef: c.ImageRef,
+			Id: c.ID, PodSandboxId: c.SandboxID, Metadata: c.Config.GetMetadata(), Image: imageAsked(c), ImageRef: c.ImageRef,
 			ImageId: c.ImageID, State: state, CreatedAt: c.CreatedAt, Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations(),
 		})
 	}

@@ -198,7 +198,7 @@ func (e *Engine) containerMetrics(s *sandbox, c *rt.ContainerStats, used *contai
 	about := &subject{stats: c, used: used, now: time.Now()}
 	image := ""
 	if known := e.records.container(id); known != nil {
-		image, about.limits = known.Config.GetImage().GetImage(), known.Config.GetLinux().GetResources()
+		image, about.limits = imageAsked(known).GetImage(), known.Config.GetLinux().GetResources()
 	}
 	if st, err := e.runtime.Status(id); err == nil {
 		about.begun = st.StartedAt

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"fmt"
 
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -16,7 +15,7 @@ func (e *Engine) StartContainer(ctx context.Context, r *rt.StartContainerRequest
 	}
 	defer e.busy.Lock(c.ID)()
 	if err := e.runtime.Start(ctx, c.ID); err != nil {
-		return nil, coded(fmt.Errorf("start container %q: %w", c.Config.GetMetadata().GetName(), err))
+		return nil, coded(c.said("start container", "", err))
 	}
 	e.announce(c.SandboxID, c.ID, rt.ContainerEventType_CONTAINER_STARTED_EVENT)
 	return &rt.StartContainerResponse{}, nil

@@ -53,6 +53,22 @@ func statusesByTheLetter(x *exam) {
 	}
 }
 
+// imageNames: a kubelet asks for a container's image by its ID, and says beside it
+// what the pod calls it. That is what a person is to read, in each answer.
+func imageNames(x *exam) {
+	img := must(x.e.ImageStatus(x.ctx(), &rt.ImageStatusRequest{Image: &rt.ImageSpec{Image: x.Image}}))(x).Image
+	p := x.pod()
+	c := p.container("wait")
+	c.Image = &rt.ImageSpec{Image: img.Id, UserSpecifiedImage: x.Image}
+	id := p.create(c)
+	st := x.status(id)
+	x.equal("the image's name in a container's status", st.GetImage().GetImage(), x.Image)
+	x.equal("its ID", st.ImageId, img.Id)
+	for _, item := range must(x.e.ListContainers(x.ctx(), &rt.ListContainersRequest{Filter: &rt.ContainerFilter{Id: id}}))(x).Containers {
+		x.equal("the image's ID in a list", item.ImageId, img.Id)
+	}
+}
+
 // listsByTheLetter: an item of a list has what the status has, and all conditions of
 // a filter hold together.
 func listsByTheLetter(x *exam) {
@@ -72,6 +88,7 @@ func listsByTheLetter(x *exam) {
 	x.equal("annotations", item.Annotations, c.Annotations)
 	x.equal("created at", item.CreatedAt, st.CreatedAt)
 	x.equal("image", item.ImageRef, st.ImageRef)
+	x.equal("image's name", item.GetImage().GetImage(), st.GetImage().GetImage())
 	x.equal("image's ID", item.ImageId, st.ImageId)
 	x.equal("containers with a label of another value", len(must(x.e.ListContainers(x.ctx(), &rt.ListContainersRequest{Filter: &rt.ContainerFilter{
 		PodSandboxId: p.id, LabelSelector: map[string]string{"name": c.Labels["name"], "other": ""}}}))(x).Containers), 0)

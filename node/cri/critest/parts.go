@@ -62,6 +62,7 @@ func letters() []part {
 		{"streamed lists", streamed},
 		{"statuses by the letter", statusesByTheLetter},
 		{"lists by the letter", listsByTheLetter},
+		{"image names", imageNames},
 		{"sandboxes by the letter", sandboxByTheLetter},
 		{"streams by the letter", streamsByTheLetter},
 		{"privileged by the letter", privilegedByTheLetter},
