@@ -5,8 +5,10 @@ export CGO_ENABLED := 0
 GO      ?= go
 VERSION := v1.37.2
 STRIP   := -trimpath -ldflags "-s -w"
-# Where the kernel enters sampan: see cmd/sampan/shortcut.
-ENTRY   := $(if $(filter amd64,$(shell $(GO) env GOARCH)),-E github.com/sampan-dev/sampan/cmd/sampan/shortcut.entry)
+# Where the kernel enters sampan: see cmd/sampan/shortcut. And where the OCI runtime.
+AMD64   := $(filter amd64,$(shell $(GO) env GOARCH))
+ENTRY   := $(if $(AMD64),-E github.com/sampan-dev/sampan/cmd/sampan/shortcut.entry)
+OCIENTRY := $(if $(AMD64),-E main.entry)
 ASSETS  := cmd/sampan/assets
 OCI     := cmd/sampan/shortcut/assets/oci
 
@@ -25,7 +27,7 @@ $(ASSETS)/keeper: FORCE
 # The command line carries a keeper too.
 $(OCI): $(ASSETS)/keeper FORCE
 	cp $(ASSETS)/keeper cmd/oci/assets/keeper
-	$(GO) build $(STRIP) -o $@ ./cmd/oci
+	$(GO) build -trimpath -ldflags "-s -w $(OCIENTRY)" -o $@ ./cmd/oci
 
 # kubectl changes only with its version: it is built when go.mod changes.
 $(ASSETS)/kubectl.zst: go.mod cmd/kubectl/main.go

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -86,14 +85,18 @@ func (p *program) exec(id string, o container.OCIExec, console string) error {
 	case o.Process.Terminal:
 		o.Console = term.open
 	}
-	signals := make(chan os.Signal, 16)
+	s := signals{term: &term}
 	if !o.Detach {
-		signal.Notify(signals, forwarded()...)
+		s.take(o.Process.Terminal)
 	}
+	var followed error
 	o.Started = func(pid int) {
-		go forward(signals, &term, func(s syscall.Signal) { _ = syscall.Kill(pid, s) })
+		followed = s.follow(pid, func(s syscall.Signal) { _ = syscall.Kill(pid, s) })
 	}
 	code, err := p.oci.Exec(p.ctx, id, o)
+	if err == nil {
+		err = followed
+	}
 	if cerr := term.close(); err == nil {
 		err = cerr
 	}

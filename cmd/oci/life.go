@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -110,13 +109,14 @@ func runContainer(p *program, args []string) error {
 	if o.Console == nil {
 		o.Console = term.open
 	}
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, forwarded()...)
+	s := signals{term: &term}
+	o.Begin = func(spec *specs.Spec) { s.take(spec.Process.Terminal) }
 	if err := p.oci.Run(p.ctx, id, o); err != nil {
 		return errors.Join(err, term.close())
 	}
-	go forward(signals, &term, func(s syscall.Signal) { _ = p.oci.Kill(p.ctx, id, s, false) })
-	code, err := p.oci.Wait(id)
+	err = s.follow(p.oci.MadePID(), func(s syscall.Signal) { _ = p.oci.Kill(p.ctx, id, s, false) })
+	code, werr := p.oci.Wait(id)
+	err = errors.Join(err, werr)
 	err = errors.Join(err, term.close())
 	if !*keep {
 		err = errors.Join(err, p.oci.Delete(p.ctx, id, true))
@@ -125,25 +125,6 @@ func runContainer(p *program, args []string) error {
 		return err
 	}
 	return exit(code)
-}
-
-// forwarded are the signals that are passed on. To ask for all sixty-four would
-// take longer than the container needs to start: each is a message to a thread.
-func forwarded() []os.Signal {
-	return []os.Signal{
-		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH,
-	}
-}
-
-// forward passes signals on to the container; the size of the terminal is ours.
-func forward(signals <-chan os.Signal, term *terminal, kill func(syscall.Signal)) {
-	for s := range signals {
-		if sig := s.(syscall.Signal); sig != syscall.SIGWINCH {
-			kill(sig)
-			continue
-		}
-		term.resize()
-	}
 }
 
 func start(p *program, args []string) error {

@@ -21,7 +21,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"strings"
 
@@ -35,8 +34,7 @@ const defaultRoot = "/run/sampan-oci"
 const defaultCgroup = "/sampan-oci"
 
 func main() {
-	// What can be done at once, the container does: threads that wake each other take longer.
-	runtime.GOMAXPROCS(1)
+	begin()
 	debug.SetGCPercent(fewCollections) // a command lives for milliseconds, and the one that waits does nothing else
 	os.Exit(run(os.Args[1:]))
 }

@@ -1,7 +1,6 @@
 package container
 
 import (
-	"os"
 	"strings"
 	"sync"
 
@@ -20,7 +19,7 @@ var unifiedCgroups = sync.OnceValue(func() bool {
 
 // v1Controllers are the hierarchies of this machine, read once.
 var v1Controllers = sync.OnceValue(func() []controller {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	b, err := readFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -16,7 +17,9 @@ import (
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/node/container/cgroup"
+	"github.com/sampan-dev/sampan/node/container/plan"
 	"github.com/sampan-dev/sampan/node/container/plan/overlay"
+	"github.com/sampan-dev/sampan/node/container/plan/steps"
 )
 
 // OCI is the core of an OCI runtime's command line (runtime-spec 1.3, runtime.md):
@@ -55,6 +58,8 @@ type OCICreate struct {
 	Stdio [3]*os.File
 	// Preserved are descriptors that the program inherits after stderr.
 	Preserved []*os.File
+	// Begin, when there is one, hears of the specification before anything is made.
+	Begin func(spec *specs.Spec)
 	// start starts it as well.
 	start bool
 }
@@ -91,8 +96,12 @@ func (o *OCI) Create(ctx context.Context, id string, opt OCICreate) (err error) 
 	if err := checkID(id); err != nil {
 		return err
 	}
-	spec := &specs.Spec{}
-	if err := atomicfile.ReadJSON(filepath.Join(opt.Bundle, "config.json"), spec); err != nil {
+	config, err := readFile(filepath.Join(opt.Bundle, "config.json"))
+	if err != nil {
+		return fmt.Errorf("create container %q: %w", id, err)
+	}
+	spec, err := decodeSpec(config)
+	if err != nil {
 		return fmt.Errorf("create container %q: %w", id, err)
 	}
 	if spec.Root == nil || spec.Linux == nil || spec.Process == nil {
@@ -103,13 +112,20 @@ func (o *OCI) Create(ctx context.Context, id string, opt OCICreate) (err error) 
 		return fmt.Errorf("create container %q: %w", id, err)
 	}
 	opt.Bundle = bundle
-	if err := os.MkdirAll(o.Root, 0o700); err != nil {
-		return err
+	if opt.Begin != nil {
+		opt.Begin(spec)
 	}
 	r := o.runtime()
-	if err := os.Mkdir(r.dir(id), 0o700); errors.Is(err, os.ErrExist) {
+	err = os.Mkdir(r.dir(id), 0o700)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = os.MkdirAll(o.Root, 0o700); err == nil {
+			err = os.Mkdir(r.dir(id), 0o700)
+		}
+	}
+	if errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("create container %q: %w", id, ErrExists)
-	} else if err != nil {
+	}
+	if err != nil {
 		return err
 	}
 	rec := &ociRecord{ID: id, Bundle: opt.Bundle, Boot: bootID(), Created: now(), Annotations: spec.Annotations, Hooks: spec.Hooks}
@@ -145,16 +161,21 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	if err != nil {
 		return err
 	}
-	limited := make(chan error, 1) // with cgroup v1 that takes as long as the plan
-	go func() { limited <- errors.Join(group.Create(), group.Throttle()) }()
 	p, child, err := r.translate(cfg, nil)
-	if err := errors.Join(err, <-limited); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := bindSourcesExist(p); err != nil {
 		return err
 	}
+	// The record names the cgroup before it holds anything that must be found again.
+	record := func() error { return writeVolatile(r.file(rec.ID, stateFile), rec) }
+	more, err := group.Prepare(record)
+	if err != nil {
+		return err
+	}
 	child.Cgroup, p.CgroupProcs = group.Join()
+	p.CgroupsLate = more
 	rec.Born = child.Cgroup
 	// The root is attached where it is, which is where hooks look for it; its owners
 	// are the caller's business.
@@ -172,18 +193,21 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 			return err
 		}
 	}
-	// The record names the cgroup before it holds anything that must be found again.
-	if err := writeVolatile(r.file(rec.ID, stateFile), rec); err != nil {
-		return err
-	}
 	s := stage{stdio: opt.Stdio, console: opt.Console, preserved: opt.Preserved}
 	s.hooks = func(int) ([]byte, error) { return o.creatorHooks(ctx, rec) }
-	s.forked = func(pid int) error {
+	s.limit = func() error { return limitLate(group, p) }
+	s.forked = func(pid int, told func() error) error {
 		rec.PID, rec.Ticks = pid, startTicks(pid)
-		if err := writeVolatile(r.file(rec.ID, planFile), execBaseOf(p)); err != nil {
+		if err := record(); err != nil {
 			return err
 		}
-		return writeVolatile(r.file(rec.ID, stateFile), rec)
+		if err := s.limit(); err != nil {
+			return err
+		}
+		if err := told(); err != nil {
+			return err
+		}
+		return writeVolatile(r.file(rec.ID, planFile), execBaseOf(p))
 	}
 	if opt.start {
 		s.ready = func(pid int) error { return writePid(opt.PidFile, pid) }
@@ -203,21 +227,26 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	return nil
 }
 
-// writeVolatile writes what a reboot voids: a container of this command line does
-// not outlive one.
-func writeVolatile(path string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("encode %q: %w", path, err)
+// limitLate makes a container's groups, unless they have been made, and throttles it.
+func limitLate(group *cgroup.Group, p *plan.Plan) error {
+	if !p.CgroupsLate {
+		return group.Throttle()
 	}
-	return atomicfile.WriteVolatile(path, b, 0o600)
+	if err := errors.Join(group.Create(), group.Throttle()); err != nil {
+		return err
+	}
+	if _, tasks := group.Join(); len(tasks) != len(p.CgroupProcs) {
+		p.CgroupProcs = tasks
+		return fmt.Errorf("%w: not all cgroups could be made", steps.ErrStage)
+	}
+	return nil
 }
 
 func writePid(path string, pid int) error {
 	if path == "" {
 		return nil
 	}
-	return atomicfile.WriteVolatile(path, fmt.Appendf(nil, "%d", pid), 0o644)
+	return atomicfile.WriteVolatile(path, strconv.AppendInt(nil, int64(pid), 10), 0o644)
 }
 
 func (o *OCI) load(id string) (*ociRecord, error) {
@@ -360,15 +389,9 @@ func (o *OCI) remove(ctx context.Context, r *Runtime, rec *ociRecord) error {
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(ctx, removeWait)
-		defer cancel()
-		if err := g.Signal(unix.SIGKILL); err != nil {
-			return err
-		}
-		if err := g.Remove(ctx); err != nil {
+		if err := removeGroup(ctx, g); err != nil {
 			return err
 		}
 	}
-	_ = unix.Unmount(filepath.Join(r.dir(rec.ID), userPin), unix.MNT_DETACH) // there may be none
-	return os.RemoveAll(r.dir(rec.ID))
+	return removeState(r.dir(rec.ID))
 }

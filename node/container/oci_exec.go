@@ -17,8 +17,8 @@ type OCIExec struct {
 	Console func(master *os.File) error
 	// Detach returns as soon as the process runs; the code is 0 then.
 	Detach bool
-	// Started hears of the process, when there is somebody to pass signals on. The
-	// number is the process's own until Exec returns.
+	// Started hears of the process, when there is somebody to pass signals on, and may
+	// stay until it has ended. The number is the process's own until Exec returns.
 	Started   func(pid int)
 	Stdio     [3]*os.File
 	Preserved []*os.File

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/node/container/plan"
+	"github.com/sampan-dev/sampan/node/container/plan/steps"
 )
 
 // stage is what launch needs besides the plan.
@@ -24,8 +25,10 @@ type stage struct {
 	// preserved are further descriptors of the program.
 	preserved []*os.File
 	// forked, when there is one, is called when the process is there, and does its work
-	// while that does its own.
-	forked func(pid int) error
+	// while that does its own. It calls told when the cgroups are there.
+	forked func(pid int, told func() error) error
+	// limit, when there is one, makes the cgroups, or waits for nothing when they are there.
+	limit func() error
 	// hooks runs those of the creator, and gives the state that the container's read.
 	hooks func(pid int) ([]byte, error)
 	// ready, when there is one, is called when the container is ready to be started,
@@ -55,10 +58,11 @@ func codeOf(err error) int {
 // a container is ready to be started, or with stage.ready when its program runs,
 // and an exec when its program runs.
 func (o *OCI) launch(ctx context.Context, p *plan.Plan, child *plan.Child, s stage) (int, error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	fd, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0, err
+		return 0, &os.PathError{Op: "open", Path: os.DevNull, Err: err}
 	}
+	null := os.NewFile(uintptr(fd), os.DevNull)
 	defer null.Close()
 	for i := range s.stdio {
 		if s.stdio[i] == nil || p.Process.TTY {
@@ -72,6 +76,12 @@ func (o *OCI) launch(ctx context.Context, p *plan.Plan, child *plan.Child, s sta
 	if err == nil || started {
 		return pid, err
 	}
+	if s.limit != nil {
+		if err := s.limit(); err != nil && !errors.Is(err, steps.ErrStage) {
+			return 0, err
+		}
+	}
+	p.CgroupsLate = false
 	o.runtime().log.Debug("a stage does what a list of calls cannot", "why", err)
 	return o.launchStage(ctx, p, child, s)
 }
@@ -97,7 +107,7 @@ func (o *OCI) launchStage(ctx context.Context, p *plan.Plan, child *plan.Child, 
 		return 0, err
 	}
 	if s.forked != nil {
-		err = s.forked(pid)
+		err = s.forked(pid, func() error { return nil })
 	}
 	if err == nil {
 		err = o.reports(control, p, &s, pid)

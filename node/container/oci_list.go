@@ -44,9 +44,16 @@ func (o *OCI) launchList(p *plan.Plan, child *plan.Child, s *stage) (pid int, st
 		return 0, false, err
 	}
 	if s.forked != nil {
-		if err := s.forked(pid); err != nil {
+		told := func() error {
+			if !p.CgroupsLate {
+				return nil
+			}
+			_, err := unix.Write(control[0], []byte{1})
+			return err
+		}
+		if err := s.forked(pid, told); err != nil {
 			killChild(pid)
-			return 0, true, err
+			return 0, !errors.Is(err, steps.ErrStage), err
 		}
 	}
 	if started, err = followList(p, pid, control[0], s); err != nil {

@@ -108,6 +108,15 @@ func (o *OCI) Wait(id string) (int, error) {
 	return code, nil
 }
 
+// MadePID is the first process of the container that this one has made last, 0 when
+// it has made none. The number is that process's own until Wait returns.
+func (o *OCI) MadePID() int {
+	if o.made == nil {
+		return 0
+	}
+	return o.made.rec.PID
+}
+
 // Run is `run` without the wait: Create and Start in one.
 func (o *OCI) Run(ctx context.Context, id string, opt OCICreate) error {
 	opt.start = true

@@ -175,11 +175,11 @@ func (rec *record) alive() bool {
 
 // bootID names this boot of the machine.
 var bootID = sync.OnceValue(func() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	id, err := readSmall("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
-	return strings.TrimSpace(string(b))
+	return strings.TrimSpace(id)
 })
 
 // startTicks is field 22 of /proc/PID/stat, 0 for no process or a zombie.

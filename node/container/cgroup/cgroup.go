@@ -32,6 +32,8 @@ type Group struct {
 	res  *cgroups.Resources
 	m    cgroups.Manager
 	log  *slog.Logger
+	// paths are its directories where hierarchies of v1 are known; m has the same.
+	paths map[string]string
 }
 
 // Usage is what a group has used. Memory is in bytes, CPU in nanoseconds.
@@ -75,7 +77,8 @@ func Open(path string, r *specs.LinuxResources, log *slog.Logger) (*Group, error
 	if unified {
 		g.m, err = fs2.NewManager(cfg, filepath.Join("/sys/fs/cgroup", path))
 	} else {
-		g.m, err = fs.NewManager(cfg, nil)
+		g.paths = pathsOf(path)
+		g.m, err = fs.NewManager(cfg, g.paths)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cgroup %q: %w", path, err)
@@ -89,11 +92,17 @@ func (g *Group) Path() string { return g.path }
 // Create makes the group and applies every limit but the CPU quota: a container
 // must not be throttled while it is still being put together.
 func (g *Group) Create() error {
+	first := *g.res
+	first.CpuQuota, first.CpuPeriod, first.CpuBurst = 0, 0, nil
+	if g.paths != nil {
+		if err := g.createV1(&first); err != nil {
+			return fmt.Errorf("create cgroup %q: %w", g.path, err)
+		}
+		return nil
+	}
 	if err := g.m.Apply(-1); err != nil {
 		return fmt.Errorf("create cgroup %q: %w", g.path, err)
 	}
-	first := *g.res
-	first.CpuQuota, first.CpuPeriod, first.CpuBurst = 0, 0, nil
 	if err := g.m.Set(&first); err != nil {
 		return fmt.Errorf("limit cgroup %q: %w", g.path, err)
 	}
@@ -152,6 +161,9 @@ func (g *Group) Procs() []string {
 // thread writes "0" to each of tasks. Moving a whole process makes the kernel
 // wait for a grace period, some milliseconds; neither of these does.
 func (g *Group) Join() (dir string, tasks []string) {
+	if g.paths != nil {
+		return g.joinV1()
+	}
 	for _, p := range g.m.GetPaths() {
 		if p == "" {
 			continue

@@ -19,6 +19,10 @@ type Plan struct {
 	// CgroupProcs are the cgroup.procs or tasks files to join, first thing, by host
 	// path.
 	CgroupProcs []string
+	// CgroupsLate says that these are still being made: the process joins them, and
+	// leaves the cgroup namespace that it was born in, when it is told to by a message
+	// on its control socket. A stage cannot wait for that.
+	CgroupsLate bool `json:",omitempty"`
 	// Joins are namespaces entered by path, in order. Pid and user namespaces
 	// are never here: those must be entered before the fork (see Child).
 	Joins []Join

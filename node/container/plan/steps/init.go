@@ -130,9 +130,17 @@ type world struct {
 	cover *value
 	// kept is the first descriptor that is to be closed.
 	kept int
+	// joined says that joinLate has been there.
+	joined bool
 }
 
-func newWorld(p *plan.Plan) *world { return &world{list: newList(), p: p, kept: Self} }
+func newWorld(p *plan.Plan) *world {
+	entries, data := otherEntries, otherData
+	if p.Kind == plan.Init {
+		entries, data = initEntries, initData
+	}
+	return &world{list: newList(entries, data), p: p, kept: Self}
+}
 
 // begin is what each little program does first: nobody shall look into it, and
 // nobody inherit what it opens.
@@ -146,8 +154,29 @@ func (w *world) begin(name string) {
 		// A refusal of the kernel is tolerated, and noted: by a stage.
 		w.write("/proc/self/oom_score_adj", fmt.Sprint(*adj))
 	}
+	if !w.p.CgroupsLate {
+		w.join()
+	}
+}
+
+// join moves the process into its cgroups.
+func (w *world) join() {
 	for _, path := range w.p.CgroupProcs {
 		w.write(path, "0")
+	}
+}
+
+// joinLate waits until the cgroups are there, and joins them. Whatever shows them comes
+// after that, and nothing of the container's own before.
+func (w *world) joinLate() {
+	if !w.p.CgroupsLate || w.joined {
+		return
+	}
+	w.joined = true
+	w.sys(syscall.SYS_READ, n(Control), address(scratchAddress), n(pageSize)).check(checkSome)
+	w.join()
+	if flags := w.p.Unshare & cloneNewcgroup; flags != 0 {
+		w.sys(syscall.SYS_UNSHARE, u(uint64(flags)))
 	}
 }
 
@@ -186,8 +215,12 @@ func (w *world) namespaces() {
 		w.sys(sysSetns, fd, u(uint64(j.Flag)))
 		w.sys(syscall.SYS_CLOSE, fd)
 	}
-	if w.p.Unshare != 0 {
-		w.sys(syscall.SYS_UNSHARE, u(uint64(w.p.Unshare)))
+	flags := w.p.Unshare
+	if w.p.CgroupsLate {
+		flags &^= cloneNewcgroup // it shows the groups that the process is in by then
+	}
+	if flags != 0 {
+		w.sys(syscall.SYS_UNSHARE, u(uint64(flags)))
 	}
 	if h := w.p.Hostname; h != "" {
 		w.sys(syscall.SYS_SETHOSTNAME, w.str(h), n(len(h)))

@@ -28,8 +28,12 @@ func (w *world) buildRoot() {
 	at := w.sys(syscall.SYS_OPENAT, u(atFdcwd), w.str(r.Mountpoint), n(oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC), n(0)).keep()
 	w.attach(w.root, at)
 	for i := range w.p.Mounts {
+		if m := &w.p.Mounts[i]; strings.HasPrefix(m.Type, "cgroup") {
+			w.joinLate()
+		}
 		w.mount(&w.p.Mounts[i])
 	}
+	w.joinLate()
 	if cwd := path.Clean("/" + w.p.Process.Cwd); cwd != "/" { // while the root can still be written
 		w.directory(cwd)
 	}

@@ -20,6 +20,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
@@ -53,6 +54,12 @@ const (
 const (
 	maxEntries = 8192
 	maxData    = 8 << 20
+)
+
+// What an ordinary container needs, and any other process.
+const (
+	initEntries, initData   = 768, 32 << 10
+	otherEntries, otherData = 128, 8 << 10
 )
 
 // entry is one system call, or one of the operations that are none, as the loop
@@ -112,8 +119,8 @@ type list struct {
 	err             error
 }
 
-func newList() *list {
-	l := &list{strings: map[string]uint64{}, entries: make([]entry, 0, 256), data: make([]byte, 0, 16<<10)}
+func newList(entries, data int) *list {
+	l := &list{strings: map[string]uint64{}, entries: make([]entry, 0, entries), data: make([]byte, 0, data)}
 	l.say("", 0)
 	return l
 }
@@ -261,8 +268,6 @@ func (l *list) file() ([]byte, error) {
 	if l.err != nil {
 		return nil, l.err
 	}
-	le := binary.LittleEndian
-	list := make([]byte, 0, len(l.entries)*entrySize)
 	for i := range l.entries {
 		e := &l.entries[i]
 		next := listAddress + uint64(i+1)*entrySize
@@ -272,16 +277,14 @@ func (l *list) file() ([]byte, error) {
 		if e.Bad == 0 {
 			e.Bad = next
 		}
-		list = le.AppendUint64(list, uint64(e.Nr))
-		for _, a := range e.Args {
-			list = le.AppendUint64(list, a)
-		}
-		for _, w := range [...]uint64{e.Indirect, e.Message, e.Length, uint64(e.Errors[0]), uint64(e.Errors[1]), e.Bad, e.OK, e.Store, e.Check} {
-			list = le.AppendUint64(list, w)
-		}
 	}
+	// The loop, where there is one, reads entries as they lie in memory here.
+	list := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(l.entries))), len(l.entries)*entrySize)
 	return elf(code, list, l.data), nil
 }
+
+// An entry has the size that the loop goes on by.
+var _ [entrySize]byte = [unsafe.Sizeof(entry{})]byte{}
 
 // elf is an executable of three parts and some empty memory, each at its address.
 func elf(code, list, data []byte) []byte {
@@ -314,8 +317,6 @@ func elf(code, list, data []byte) []byte {
 	segment(readable|writable, dataAt, dataAddress, len(data), len(data))
 	segment(readable|writable, dataAt, scratchAddress, 0, scratchSize)
 	out = append(out, code...)
-	out = append(out, make([]byte, listAt-len(out))...)
-	out = append(out, list...)
-	out = append(out, make([]byte, dataAt-len(out))...)
-	return append(out, data...)
+	out = append(out[:listAt], list...)
+	return append(out[:dataAt], data...)
 }
