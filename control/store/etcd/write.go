@@ -78,7 +78,7 @@ func (s *Store) swap(ctx context.Context, key string, value []byte, expected int
 		if key == "" {
 			return nil, rpctypes.ErrEmptyKey
 		}
-		return s.here.swap(ctx, swapping([]byte(key), value, expected, lease))
+		return s.here.swap(swapping([]byte(key), value, expected, lease))
 	}
 	var opts []clientv3.OpOption
 	if lease != clientv3.NoLease {
