@@ -128,6 +128,10 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 	if cfg.Kubelet, err = c.kubelet(); err != nil {
 		return err
 	}
+	cfg.Endpoint = c.ContainerRuntime
+	if cfg.Endpoint == "" {
+		cfg.Endpoint = "unix://" + filepath.Join(c.RunDir, "cri.sock")
+	}
 	cfg.CredentialProviders, cfg.CredentialPrograms = c.Credentials.Config, c.Credentials.Programs
 	cfg.PreparePod = preparePod
 	cfg.Timeline, cfg.Log = c.timeline, c.log

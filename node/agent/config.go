@@ -56,6 +56,8 @@ type Config struct {
 	Transport client.Transport
 	// Engine runs sandboxes and containers.
 	Engine cri.Engine
+	// Endpoint is where others find Engine, for /configz; it may be "".
+	Endpoint string
 	// Root holds pods' directories, by default /var/lib/sampan/pods.
 	Root string
 	// Made is where directories are made for claims of the built-in storage class,

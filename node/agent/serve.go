@@ -13,6 +13,7 @@ import (
 
 	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/server"
+	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/agent/static"
 )
@@ -24,11 +25,21 @@ const systemLogs = "/var/log"
 func (a *Agent) Handler() http.Handler {
 	return server.New(server.Config{
 		Node: view{a}, NodeName: a.cfg.NodeName, Engine: a.engine, Authn: a.cfg.Authn, Authz: a.cfg.Authz, Log: a.cfg.Log,
-		Settings: a.cfg.Kubelet, Probes: a.probed, Counts: a.tally, SystemLogs: a.systemLogs(), Closed: !*a.cfg.Kubelet.EnableDebuggingHandlers,
+		Settings: a.shown(), Probes: a.probed, Counts: a.tally, SystemLogs: a.systemLogs(), Closed: !*a.cfg.Kubelet.EnableDebuggingHandlers,
 		Profiled:    *a.cfg.Kubelet.EnableProfilingHandler,
 		Checkpoints: filepath.Join(a.cfg.KubeletRoot, "checkpoints"),
 		Disks:       server.Disks{Node: a.cfg.Root, Logs: a.node.LogDirectory, Volumes: a.volumePaths, Claims: a.claimPaths},
 	})
+}
+
+// shown is the configuration as /configz tells it: what the node goes by, wherever that
+// came from.
+func (a *Agent) shown() settings.Kubelet {
+	k := settings.Effective(*a.cfg.Kubelet)
+	k.SyncFrequency.Duration = a.cfg.Resync
+	k.PodLogsDir, k.CgroupRoot, k.PodCIDR = a.cfg.LogRoot, a.cfg.CgroupRoot, a.cfg.PodCIDR
+	k.ContainerRuntimeEndpoint, k.RegisterWithTaints = a.cfg.Endpoint, a.cfg.Taints
+	return k
 }
 
 // systemLogs is the directory of the node's own logs, where it may be shown.

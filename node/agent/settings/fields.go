@@ -5,6 +5,7 @@ import "slices"
 // ignored are the fields that tune workings which this agent doesn't have. What
 // runs on the node is the same with and without them.
 var ignored = map[string]string{
+	"httpCheckFrequency": "pods are read from files only",
 	"staticPodURLHeader":                        "pods are read from files only",
 	"tlsCipherSuites":                           "the cluster's own TLS settings are used",
 	"tlsCurvePreferences":                       "the cluster's own TLS settings are used",
@@ -17,8 +18,7 @@ var ignored = map[string]string{
 	"registryBurst":                             "maxParallelImagePulls is what bounds pulls",
 	"eventRecordQPS":                            "repeated events are counted, not sent again",
 	"eventBurst":                                "repeated events are counted, not sent again",
-	"enableContentionProfiling":                 "the node has no profiling handlers",
-	"enableProfilingHandler":                    "the node has no profiling handlers",
+	"enableContentionProfiling":                 "profiles are of processor and memory",
 	"enableDebugFlagsHandler":                   "the node has no handler for log flags",
 	"streamingConnectionIdleTimeout":            "streams end with their connections",
 	"volumeStatsAggPeriod":                      "volumes are measured when somebody asks",
@@ -43,8 +43,7 @@ var ignored = map[string]string{
 	"volumePluginDir":                           "there are no flexvolume plugins",
 	"kernelMemcgNotification":                   "memory is looked at every ten seconds",
 	"logging":                                   "--verbose says how much is logged",
-	"enableSystemLogHandler":                    "the node's own logs are not served",
-	"enableSystemLogQuery":                      "the node's own logs are not served",
+	"enableSystemLogQuery":                      "the node's own logs are shown by file alone",
 	"oomScoreAdj":                               "the value of whoever starts the agent stays",
 	"tracing":                                   "the timeline is what traces: sampan trace",
 	"featureGates":                              "features are as upstream's defaults of this version have them",

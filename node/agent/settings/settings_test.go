@@ -84,21 +84,60 @@ func TestJudgement(t *testing.T) {
 	}
 }
 
-// TestFieldsExist: the tables name fields that upstream has.
-func TestFieldsExist(t *testing.T) {
-	known := map[string]bool{}
-	for _, f := range reflect.VisibleFields(reflect.TypeFor[Kubelet]()) {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		known[name] = true
+// acts are the fields that the agent goes by: whoever adds one here has it done
+// somewhere.
+var acts = strings.Fields(`kind apiVersion enableServer staticPodPath podLogsDir fileCheckFrequency address port authentication authorization
+	imagePullCredentialsVerificationPolicy preloadedImagesVerificationAllowlist enableDebuggingHandlers enableProfilingHandler
+	enableSystemLogHandler healthzPort healthzBindAddress clusterDomain clusterDNS nodeStatusUpdateFrequency nodeStatusReportFrequency
+	nodeLeaseDurationSeconds imageMinimumGCAge imageMaximumGCAge imageGCHighThresholdPercent imageGCLowThresholdPercent cgroupRoot
+	cpuManagerPolicy cpuManagerPolicyOptions singleProcessOOMKill memoryManagerPolicy topologyManagerPolicy topologyManagerScope
+	topologyManagerPolicyOptions maxPods podPidsLimit resolvConf cpuCFSQuota cpuCFSQuotaPeriod nodeStatusMaxImages
+	serializeImagePulls maxParallelImagePulls evictionHard evictionSoft evictionSoftGracePeriod evictionPressureTransitionPeriod
+	evictionMaxPodGracePeriod evictionMinimumReclaim mergeDefaultEvictionSettings podsPerCore failSwapOn memorySwap
+	containerLogMaxSize containerLogMaxFiles systemReserved kubeReserved reservedSystemCPUs enforceNodeAllocatable
+	allowedUnsafeSysctls providerID shutdownGracePeriod shutdownGracePeriodCriticalPods shutdownGracePeriodByPodPriority
+	crashLoopBackOff reservedMemory seccompDefault registerWithTaints localStorageCapacityIsolation userNamespaces`)
+
+// TestEveryField: each of upstream's fields acts, has no effect and says so, or may
+// have one value alone.
+func TestEveryField(t *testing.T) {
+	places := map[string]int{}
+	for _, name := range acts {
+		places[name]++
 	}
 	for name := range ignored {
-		if !known[name] {
-			t.Errorf("ignored: no field %q", name)
-		}
+		places[name]++
 	}
 	for name := range fixed {
-		if !known[name] {
-			t.Errorf("fixed: no field %q", name)
+		places[name]++
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Kubelet]()) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name != "" && places[name] != 1 {
+			t.Errorf("field %q is in %d lists", name, places[name])
 		}
+		delete(places, name)
+	}
+	for name := range places {
+		t.Errorf("no field %q", name)
+	}
+}
+
+// TestEffective: what has no effect isn't shown as if it had.
+func TestEffective(t *testing.T) {
+	got, err := load(t, "hairpinMode: none\nkubeAPIQPS: 7\noomScoreAdj: 5\nfailCgroupV1: true\nmaxPods: 9\nfeatureGates: {KubeletPSI: true}\n", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := Complete(got.Kubelet)
+	e := Effective(k)
+	if e.HairpinMode != "hairpin-veth" || e.KubeAPIQPS != nil || e.OOMScoreAdj != nil || *e.FailCgroupV1 || e.MaxPods != 9 || e.FeatureGates != nil {
+		t.Errorf("shown: %+v", e)
+	}
+	if e.MemorySwap.SwapBehavior != "NoSwap" || *e.UserNamespaces.IDsPerPod != 65536 || !*e.EnableSystemLogHandler || !e.RotateCertificates {
+		t.Errorf("not shown: %+v", e)
+	}
+	if k.HairpinMode != "none" || k.KubeAPIQPS == nil {
+		t.Error("the configuration itself was changed")
 	}
 }

@@ -1,0 +1,67 @@
+package agent
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Whose certificates a configuration's clientCAFile takes, beside the cluster's own.
+func TestClientAuthorities(t *testing.T) {
+	authority := func(name string) (*x509.Certificate, []byte) {
+		t.Helper()
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	}
+	ours, _ := authority("ours")
+	theirs, text := authority("theirs")
+	stranger, _ := authority("stranger")
+	dir := t.TempDir()
+	good, bad := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "bad.crt")
+	for path, content := range map[string][]byte{good: text, bad: []byte("nothing")} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	given := x509.NewCertPool()
+	given.AddCert(ours)
+	cfg := Config{ClientCAs: given}
+	if err := cfg.admit(good); err != nil {
+		t.Fatal(err)
+	}
+	for cert, known := range map[*x509.Certificate]bool{ours: true, theirs: true, stranger: false} {
+		_, err := cert.Verify(x509.VerifyOptions{Roots: cfg.ClientCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		if (err == nil) != known {
+			t.Errorf("%s: %v", cert.Subject.CommonName, err)
+		}
+	}
+	if _, err := theirs.Verify(x509.VerifyOptions{Roots: given}); err == nil {
+		t.Error("the pool that was given is changed")
+	}
+	for path, want := range map[string]string{bad: "has no certificates", filepath.Join(dir, "none"): "no such file"} {
+		if err := (&Config{}).admit(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
