@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/pem"
+	"errors"
 	"flag"
 	"fmt"
 	"net/http/httptest"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/control/store"
+	"github.com/sampan-dev/sampan/internal/pace"
 )
 
 // small is the size of a measured object's one value: with its metadata, 1 KiB.
@@ -59,6 +61,7 @@ func requests(ctx context.Context) (rows []row, err error) {
 		return nil, err
 	}
 	rows = append(rows, more...)
+	defer pace.Keep()() // as "sampan up" does
 	if b, err = serveHere(ctx); err != nil {
 		return nil, err
 	}
@@ -106,7 +109,7 @@ func (b *bench) singles(ctx context.Context, raw store.Store, by way) (rows []ro
 		if err != nil {
 			return nil, err
 		}
-		puts, err := hereOnly.per(ctx, clients, func(ctx context.Context, i int64) error {
+		puts, err := hereOnly.per(ctx, b.profile("put", clients), clients, func(ctx context.Context, i int64) error {
 			_, err := raw.Create(ctx, fmt.Sprintf("/registry/configmaps/%s/%d-%d", prefix, clients, i), value, 0)
 			return err
 		})
@@ -186,7 +189,7 @@ func (b *bench) eachVerb(ctx context.Context, clients int, by way, prefix string
 		if !slices.Contains(strings.Split(*verbs, ","), verb.name) || strings.HasPrefix(verb.name, "bare") && b.Bare == "" {
 			continue
 		}
-		c, err := b.per(ctx, clients, verb.do)
+		c, err := b.per(ctx, b.profile(verb.name, clients), clients, verb.do)
 		if err != nil {
 			return nil, err
 		}
@@ -200,8 +203,26 @@ type measuredVerb struct {
 	do   func(context.Context, int64) error
 }
 
+// profile is where the profiles of one kind of request begin, for a server in this
+// process: "x" and "create" by 8 clients make x.create-8.cpu. "" for none.
+func (b *bench) profile(verb string, clients int) string {
+	if path := os.Getenv("SAMPAN_BENCH_PROFILE"); path != "" && b.store != nil {
+		return fmt.Sprintf("%s.%s-%d", path, verb, clients)
+	}
+	return ""
+}
+
 // per is what a kind of request costs over measureFor.
-func (b *bench) per(ctx context.Context, clients int, do func(context.Context, int64) error) (cost, error) {
+func (b *bench) per(ctx context.Context, profile string, clients int, do func(context.Context, int64) error) (cost, error) {
+	stop, err := profiledFrom(profile)
+	if err != nil {
+		return cost{}, err
+	}
+	c, err := b.perUnseen(ctx, clients, do)
+	return c, errors.Join(err, stop())
+}
+
+func (b *bench) perUnseen(ctx context.Context, clients int, do func(context.Context, int64) error) (cost, error) {
 	server, here := b.spent(), spent()
 	before, err := b.allocated()
 	if err != nil {

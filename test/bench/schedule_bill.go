@@ -60,7 +60,8 @@ func (b bill) since(before bill, pods int) string {
 }
 
 // profiling writes the profile that CPUPROFILE names and the trace that TRACE names,
-// from now until done, and then those that ALLOCPROFILE (of all allocations),
+// from now until done, and then those that ALLOCPROFILE (of all allocations; with
+// ".before" appended, of those until now),
 // HEAPPROFILE (of what is alive), BLOCKPROFILE and MUTEXPROFILE name.
 func profiling() (done func(), err error) {
 	if os.Getenv("BLOCKPROFILE") != "" {
@@ -68,6 +69,11 @@ func profiling() (done func(), err error) {
 	}
 	if os.Getenv("MUTEXPROFILE") != "" {
 		runtime.SetMutexProfileFraction(10)
+	}
+	if before := os.Getenv(profiles["allocs"]); before != "" { // it counts from the start of the process
+		if err := leave("allocs", before+".before"); err != nil {
+			return nil, err
+		}
 	}
 	stopCPU, err := recording("CPUPROFILE", pprof.StartCPUProfile, pprof.StopCPUProfile)
 	if err != nil {

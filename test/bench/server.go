@@ -244,16 +244,31 @@ func profiled(path string) (stop func() error, err error) {
 	}
 	return func() error {
 		pprof.StopCPUProfile()
-		err := f.Close()
-		for _, name := range []string{"mutex", "block", "allocs"} {
-			f, e := os.Create(path + "." + name)
-			if e == nil {
-				e = errors.Join(pprof.Lookup(name).WriteTo(f, 0), f.Close())
-			}
-			err = errors.Join(err, e)
-		}
-		return err
+		return errors.Join(f.Close(), profilesUntilNow(path))
 	}, nil
+}
+
+// profilesUntilNow leaves the profiles that count from the start of the process.
+func profilesUntilNow(path string) (err error) {
+	for _, name := range []string{"mutex", "block", "allocs"} {
+		f, e := os.Create(path + "." + name)
+		if e == nil {
+			e = errors.Join(pprof.Lookup(name).WriteTo(f, 0), f.Close())
+		}
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// profiledFrom is profiled for a part of a process's life: what counts from its start
+// is left at the beginning, too, as "x.before.mutex", for "go tool pprof -base".
+func profiledFrom(path string) (stop func() error, err error) {
+	if path != "" {
+		if err := profilesUntilNow(path + ".before"); err != nil {
+			return nil, err
+		}
+	}
+	return profiled(path)
 }
 
 // bareServer has a handler that has one answer ready: what HTTPS itself costs. A POST it
