@@ -102,6 +102,9 @@ type machine struct {
 
 	applied map[string]corev1.ResourceRequirements
 	noRoom  *status.Verdict
+	// resizing is the generation that is being brought about, 0 for none; heldBack the
+	// last whose resize had to wait.
+	resizing, heldBack int64
 
 	probes  *probe.Set
 	adopted bool

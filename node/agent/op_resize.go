@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -26,16 +28,70 @@ func (m *machine) makeRoom() {
 		wants = wants || (known && len(plan.Resized(have, c.Resources)) > 0)
 	}
 	m.noRoom = nil
-	if !wants || m.stage != serving {
+	if m.stage != serving {
+		return
+	}
+	if !wants {
+		m.resized()
 		return
 	}
 	if r := m.a.resizable(m); r != nil {
 		m.noRoom = &status.Verdict{Reason: r.Reason, Message: r.Message}
+		m.tellNoRoom()
 		return
 	}
 	m.mu.Lock()
 	m.holds = m.pod
 	m.mu.Unlock()
+	if m.resizing != m.pod.Generation {
+		m.resizing = m.pod.Generation
+		m.event(corev1.EventTypeNormal, "ResizeStarted", resizeMessage(m.pod, m.resizing, "started", ""))
+	}
+}
+
+// tellNoRoom tells once of each resize that has to wait.
+func (m *machine) tellNoRoom() {
+	if m.heldBack == m.pod.Generation {
+		return
+	}
+	m.heldBack = m.pod.Generation
+	m.event(corev1.EventTypeWarning, "Resize"+m.noRoom.Reason, resizeMessage(m.pod, m.heldBack, m.noRoom.Reason, m.noRoom.Message))
+}
+
+// resized tells of the end of a resize: all that run have what they should.
+func (m *machine) resized() {
+	if m.resizing == 0 {
+		return
+	}
+	m.event(corev1.EventTypeNormal, "ResizeCompleted", resizeMessage(m.pod, m.resizing, "completed", ""))
+	m.resizing = 0
+}
+
+// resizeMessage says what a pod is to have, in the form that upstream's events have.
+func resizeMessage(pod *corev1.Pod, generation int64, what, fault string) string {
+	type container struct {
+		Name      string                      `json:"name"`
+		Resources corev1.ResourceRequirements `json:"resources"`
+	}
+	wanted := struct {
+		InitContainers []container `json:"initContainers,omitempty"`
+		Containers     []container `json:"containers,omitempty"`
+		Generation     int64       `json:"generation"`
+		Error          string      `json:"error,omitempty"`
+	}{Generation: generation, Error: fault}
+	for i := range pod.Spec.InitContainers {
+		c := &pod.Spec.InitContainers[i]
+		wanted.InitContainers = append(wanted.InitContainers, container{c.Name, c.Resources})
+	}
+	for i := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[i]
+		wanted.Containers = append(wanted.Containers, container{c.Name, c.Resources})
+	}
+	text, err := json.Marshal(wanted)
+	if err != nil {
+		return "Pod resize " + what
+	}
+	return fmt.Sprintf("Pod resize %s: %s", what, text)
 }
 
 // resizePod gives the pod as a whole the resources of its spec. It is tried
@@ -73,11 +129,10 @@ func (m *machine) resize(ctx context.Context, pod *corev1.Pod, s plan.Step) func
 		ContainerId: s.ID, Linux: spec.ContainerResources(pod, c, m.a.node),
 	})
 	if err != nil {
-		m.a.containerEvent(pod, c.Name, corev1.EventTypeWarning, "ResizeError", "Error resizing container: "+cri.Message(err))
+		m.a.events.Event(pod, corev1.EventTypeWarning, "ResizeError", resizeMessage(pod, pod.Generation, "error", cri.Message(err)))
 		pause(ctx, startRetry)
 		return nil
 	}
-	m.a.containerEvent(pod, c.Name, corev1.EventTypeNormal, "ResizeCompleted", "Container resize completed")
 	resources := *c.Resources.DeepCopy()
 	return func(m *machine) { m.applied[s.ID] = resources }
 }

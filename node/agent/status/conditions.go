@@ -25,6 +25,7 @@ const (
 	notReady       = "ContainersNotReady"
 	notInitialized = "ContainersNotInitialized"
 	gatesNotReady  = "ReadinessGatesNotReady"
+	boxNotReady    = "PodSandboxNotReady"
 )
 
 type finding struct {
@@ -40,6 +41,9 @@ func conditions(s *corev1.PodStatus, in Input) {
 		}
 	}
 	disruption(s, in)
+	if untouched(in) {
+		return
+	}
 	resizing(s, in)
 	containers := containersReady(in, s)
 	set(s, in, corev1.PodReadyToStartContainers, sandboxReady(in))
@@ -112,19 +116,38 @@ func restartingAll(in Input, s *corev1.PodStatus) finding {
 	return finding{}
 }
 
+// sandboxReady is about the newest sandbox: with others that are ready beside it, or
+// without an address, it has to be made anew.
 func sandboxReady(in Input) finding {
-	if box := in.Actual.Ready(); box != nil && (box.HostNet || len(box.IPs) > 0) {
+	ready := 0
+	for i := range in.Actual.Sandboxes {
+		if in.Actual.Sandboxes[i].Ready {
+			ready++
+		}
+	}
+	box := in.Actual.Ready()
+	why := ""
+	switch {
+	case len(in.Actual.Sandboxes) == 0:
+		why = "no pod sandbox exists"
+	case ready > 1:
+		why = "multiple pod sandboxes are ready and need to be reconciled"
+	case box == nil:
+		why = "pod sandbox is not ready"
+	case !box.HostNet && len(box.IPs) == 0:
+		why = "pod sandbox has no IP address"
+	default:
 		return finding{status: true}
 	}
-	return finding{}
+	return finding{reason: boxNotReady, message: why}
 }
 
 func initialized(in Input, s *corev1.PodStatus) finding {
-	if len(in.Pod.Spec.InitContainers) == 0 {
-		return finding{status: true}
-	}
 	if s.Phase == corev1.PodSucceeded {
 		return finding{status: true, reason: podCompleted}
+	}
+	if len(in.Pod.Spec.InitContainers) == 0 {
+		return finding{status: true}
 	}
 	if mainBegan(in) {
 		return finding{status: true}

@@ -60,17 +60,15 @@ func Compute(in Input) corev1.PodStatus {
 		Resize:                      in.Old.Resize,
 		ResourceClaimStatuses:       in.Old.ResourceClaimStatuses,
 		ObservedGeneration:          in.Pod.Generation,
-		HostIP:                      first(in.HostIPs),
 		ExtendedResourceClaimStatus: in.Old.ExtendedResourceClaimStatus,
 	}
 	if s.StartTime == nil {
 		now := stamp(in.Now)
 		s.StartTime = &now
 	}
-	for _, ip := range in.HostIPs {
-		s.HostIPs = append(s.HostIPs, corev1.HostIP{IP: ip})
+	if !untouched(in) {
+		addresses(&s, in)
 	}
-	podIPs(&s, in)
 	if !refused(in) {
 		containers(&s, in)
 	}
@@ -85,6 +83,22 @@ func Compute(in Input) corev1.PodStatus {
 func refused(in Input) bool {
 	failed := in.Failed != nil || in.Old.Phase == corev1.PodFailed
 	return failed && len(in.Actual.Sandboxes) == 0 && len(in.Actual.Containers) == 0 && len(in.Old.ContainerStatuses) == 0
+}
+
+// untouched: the pod was refused before anything was told of it. Its status says no
+// more than that, as upstream's does.
+func untouched(in Input) bool {
+	told := slices.ContainsFunc(in.Old.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodInitialized })
+	return refused(in) && !told
+}
+
+// addresses are the node's and the pod's.
+func addresses(s *corev1.PodStatus, in Input) {
+	s.HostIP = first(in.HostIPs)
+	for _, ip := range in.HostIPs {
+		s.HostIPs = append(s.HostIPs, corev1.HostIP{IP: ip})
+	}
+	podIPs(s, in)
 }
 
 func first(list []string) string {

@@ -241,3 +241,57 @@ func TestRefusedPodStaysAsItWas(t *testing.T) {
 		t.Errorf("after a restart: %+v", again)
 	}
 }
+
+// TestSandboxCondition: why a pod's sandbox has to be made, in upstream's words.
+func TestSandboxCondition(t *testing.T) {
+	ready := actual.Sandbox{ID: "box", Ready: true, IPs: []string{"10.0.0.1"}}
+	for want, have := range map[string][]actual.Sandbox{
+		"":                      {ready},
+		"no pod sandbox exists": nil,
+		"multiple pod sandboxes are ready and need to be reconciled": {ready, ready},
+		"pod sandbox is not ready":                                   {{ID: "box"}, ready},
+		"pod sandbox has no IP address":                              {{ID: "box", Ready: true}},
+	} {
+		c := condition(Compute(input(func(in *Input) { in.Actual.Sandboxes = have })), corev1.PodReadyToStartContainers)
+		if is := c.Status == corev1.ConditionTrue; c.Message != want || is != (want == "") || (c.Reason == "PodSandboxNotReady") == is {
+			t.Errorf("sandboxes %+v: %+v, want %q", have, c, want)
+		}
+	}
+	c := condition(Compute(input(func(in *Input) { in.Actual.Sandboxes = []actual.Sandbox{{ID: "box", Ready: true, HostNet: true}} })), corev1.PodReadyToStartContainers)
+	if c.Status != corev1.ConditionTrue {
+		t.Errorf("in the node's network: %+v", c)
+	}
+}
+
+func TestSucceededPodIsInitialized(t *testing.T) {
+	s := Compute(input(func(in *Input) {
+		in.Ended = true
+		in.Pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+		for i := range in.Actual.Containers {
+			in.Actual.Containers[i].State = actual.Exited
+		}
+	}))
+	if c := condition(s, corev1.PodInitialized); s.Phase != corev1.PodSucceeded || c.Status != corev1.ConditionTrue || c.Reason != "PodCompleted" {
+		t.Errorf("%s %+v", s.Phase, c)
+	}
+}
+
+// TestRefusedPodSaysNoMore: nothing was made for it, and nothing is told but why.
+func TestRefusedPodSaysNoMore(t *testing.T) {
+	refuse := func(in *Input) {
+		in.Actual = &actual.Pod{}
+		in.Failed = &Verdict{Reason: "OutOfcpu", Message: "too little"}
+		in.Pod.Status.Conditions = []corev1.PodCondition{{Type: "example.com/mine", Status: corev1.ConditionTrue}}
+	}
+	s := Compute(input(refuse))
+	if s.Phase != corev1.PodFailed || s.Reason != "OutOfcpu" || s.HostIP != "" || len(s.Conditions) != 1 || condition(s, "example.com/mine").Status != corev1.ConditionTrue {
+		t.Errorf("%+v", s)
+	}
+	s = Compute(input(func(in *Input) {
+		refuse(in)
+		in.Old.Conditions = []corev1.PodCondition{{Type: corev1.PodInitialized, Status: corev1.ConditionTrue}}
+	}))
+	if c := condition(s, corev1.PodInitialized); s.HostIP == "" || c.Status != corev1.ConditionTrue {
+		t.Errorf("one of which more had been told: %+v", s)
+	}
+}
