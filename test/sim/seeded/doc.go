@@ -5,7 +5,7 @@
 // at a gate until the seed chooses it; so the seed chooses the order of all that
 // happens, how long news takes, which watches break, which answers get lost,
 // who crashes between two writes, who writes an object at the very moment when
-// another one does, and when the API server goes and comes back over the same store.
+// another one does, and when the API server goes and comes back over the same store. Some lives have two of them.
 // Some lives last for years, most of which all sleep through. After every step the
 // invariants of a cluster are checked: what was acknowledged is there, no node, quota,
 // budget or bound is exceeded, no name runs twice, no two components write one field,

@@ -14,15 +14,15 @@ import (
 	"github.com/sampan-dev/sampan/internal/target"
 )
 
-// door leads to whichever API server there is. While there is none every request
-// fails.
+// door leads to whichever API server there is for somebody. While there is none every
+// request fails.
 type door struct {
 	w  *world
 	id identity.Identity
 }
 
 func through[T any](d door, do func(t client.Transport) (T, error)) (T, error) {
-	s := d.w.server.Load()
+	s := d.w.serverOf(d.id.Name)
 	if s == nil {
 		var none T
 		return none, apierrors.NewServiceUnavailable("there is no API server")

@@ -308,8 +308,8 @@ func (w *world) troubles() {
 				if w.over {
 					return
 				}
-				w.halt()
-				w.later(away, "the API server comes back", w.serve)
+				w.goes()
+				w.later(away, "the API server comes back", w.comesBack)
 			})
 			at += away
 		}

@@ -84,6 +84,9 @@ func newKeys(t *testing.T) keys {
 		undeclared: map[doing]bool{}, kinds: kindtable.Kinds(), fields: map[string][]string{}, requests: map[string][]byte{}}
 }
 
+// administrator is who does what people do.
+const administrator = "admin"
+
 // plan is one thing that the world will do.
 type plan struct {
 	at   time.Time
@@ -104,7 +107,8 @@ type world struct {
 
 	objects *slowStore
 	server  atomic.Pointer[apiserver.Server] // nil while there is none
-	halt    func()                           // ends the API server
+	halt    func()                           // ends the API servers
+	pair    pair
 	admin   client.Transport
 	gate    *gate
 	oracle  *oracle
@@ -195,7 +199,8 @@ func (w *world) run() {
 	w.objects = &slowStore{Store: memory.New(memory.Config{})}
 	odds := rand.New(rand.NewPCG(w.seed, 3))
 	w.ranges, w.old = odds.IntN(officeOdds) == 0, odds.IntN(nightOdds) == 0
-	w.admin = door{w, identity.Identity{Name: "admin", Groups: []string{identity.Masters, identity.Authenticated}}}
+	w.pair.there = odds.IntN(pairOdds) == 0
+	w.admin = door{w, identity.Identity{Name: administrator, Groups: []string{identity.Masters, identity.Authenticated}}}
 	w.oracle = newOracle(ctx, w)
 	w.serve()
 	w.startControllers("controllers")
@@ -231,17 +236,22 @@ func (w *world) run() {
 	_ = w.objects.Close()
 }
 
-// serve starts an API server over what there is, and waits until it is ready.
+// serve starts the API server over what there is, or both of them, and waits until they
+// are ready.
 func (w *world) serve() {
 	ctx, stop := context.WithCancel(context.Background())
 	server, ended := w.newServer(ctx)
 	w.halt = func() {
+		w.pair.part()
 		w.server.Store(nil)
 		stop()
 		<-ended
 	}
 	w.server.Store(server)
 	w.oracle.attend(ctx)
+	if w.pair.there {
+		w.join()
+	}
 }
 
 // newServer runs an API server over what there is until ctx ends, which is told by
