@@ -171,7 +171,11 @@ func (s *Scheduler) refuse(ctx context.Context, r *rules, w *waiting, o *outcome
 		how = s.remedy(ctx, r, w.pod)
 		if !r.preempting.off {
 			began := time.Now()
-			how = join(how, s.makeRoom(ctx, r, w, o))
+			if room := s.makeRoom(ctx, r, w, o); o.Nominated != "" {
+				how = room // what has been found is all that is told
+			} else {
+				how = join(how, room)
+			}
 			s.metrics.madeRoom(w.pod, o.Nominated != "", began)
 		}
 	}

@@ -21,10 +21,13 @@ type class struct {
 	uses   int
 	filter [OnItself][]prepared[Fit] // by dependence
 	score  []prepared[Rating]
-	// own and ownScores are the plugins that must be asked for each pod.
-	own       []Filter
-	ownScores []Score
-	tallies   []*Tally
+	// own and ownScores are the plugins that must be asked for each pod; early counts
+	// those of own that are asked before what looks at the cluster, and beforehand
+	// those of them that have something to say this time.
+	own               []Filter
+	early, beforehand int
+	ownScores         []Score
+	tallies           []*Tally
 	// owned: a plugin has asked what selects the pod.
 	owned   bool
 	imagery uint64
@@ -187,14 +190,17 @@ func (r *rules) forgetAll(c *cluster) {
 // study asks all plugins about a pod.
 func (r *rules) study(pod *corev1.Pod, key string, c *cluster) *class {
 	k := &class{key: key, verdicts: []verdict{{}}, numbers: map[verdictKey]int32{}}
-	before := len(c.tallies)
+	before, clustered := len(c.tallies), false
 	c.asked = false
 	for _, f := range r.filters {
 		k.narrow(f, pod)
 		if f.Depends() == OnItself {
-			k.own = append(k.own, f)
+			if k.own = append(k.own, f); !clustered {
+				k.early = len(k.own)
+			}
 			continue
 		}
+		clustered = clustered || f.Depends() == OnCluster
 		p := prepared[Fit]{name: f.Name()}
 		if q, ok := f.(QuietFilter); ok {
 			p.say, p.quiet = q.ForQuiet(pod, c)
@@ -296,12 +302,16 @@ func (k *class) check(n *Node, own []prepared[Fit]) int32 {
 	if at := k.local(n); at != 0 {
 		return at
 	}
-	if len(own) > 0 {
-		if at := k.ask(n, own); at != 0 {
-			return at
-		}
+	if len(own) == 0 {
+		return k.ask(n, k.filter[OnCluster])
 	}
-	return k.ask(n, k.filter[OnCluster])
+	if at := k.ask(n, own[:k.beforehand]); at != 0 {
+		return at
+	}
+	if at := k.ask(n, k.filter[OnCluster]); at != 0 {
+		return at
+	}
+	return k.ask(n, own[k.beforehand:])
 }
 
 // local is the verdict of the filters that look at nothing but the node.

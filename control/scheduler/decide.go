@@ -159,10 +159,12 @@ func (r *rules) shut(pod *corev1.Pod, v View) (by, why string) {
 
 // prepareOwn asks the filters that must see each pod.
 func (r *rules) prepareOwn(pod *corev1.Pod, k *class, v View) []prepared[Fit] {
-	r.own = r.own[:0]
-	for _, f := range k.own {
+	r.own, k.beforehand = r.own[:0], 0
+	for i, f := range k.own {
 		if fit := f.For(pod, v); fit != nil {
-			r.own = append(r.own, prepared[Fit]{name: f.Name(), say: fit})
+			if r.own = append(r.own, prepared[Fit]{name: f.Name(), say: fit}); i < k.early {
+				k.beforehand = len(r.own)
+			}
 		}
 	}
 	return r.own

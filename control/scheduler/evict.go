@@ -13,9 +13,9 @@ import (
 )
 
 // makeRoom finds whom to evict, notes the node as being freed and begins. The text
-// says why nobody is.
+// says how it went.
 func (s *Scheduler) makeRoom(ctx context.Context, r *rules, w *waiting, o *outcome) string {
-	if s.leaving(r, w) {
+	if (w.pod.Spec.PreemptionPolicy == nil || *w.pod.Spec.PreemptionPolicy != corev1.PreemptNever) && s.leaving(r, w) {
 		return "preemption: not eligible due to a terminating pod on the nominated node."
 	}
 	p, text := r.preempt(w.pod, w.key, s.cluster, o, s.budgets.List())
@@ -40,7 +40,7 @@ func (s *Scheduler) makeRoom(ctx context.Context, r *rules, w *waiting, o *outco
 			s.mail.post(func() { s.retry(w) })
 		}
 	})
-	return ""
+	return text
 }
 
 // retry is for a pod whose victims could not all be told to go: no event will come

@@ -63,9 +63,7 @@ func Requests(pod *corev1.Pod) Resources {
 	if plain(pod) {
 		return sum(pod, 0, 0)
 	}
-	return NewResources(podresource.PodRequests(pod, podresource.PodResourcesOptions{
-		UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true,
-	}))
+	return NewResources(podresource.PodRequests(pod, onNode))
 }
 
 // What upstream assumes of a container that requests nothing, in scores only.
@@ -75,18 +73,39 @@ const (
 )
 
 // NonZeroRequests are Requests where a container without cpu or memory requests
-// counts as a small one, so that scores spread such pods too.
+// counts as a small one, so that scores spread such pods too. In a pod that requests
+// something as a whole that is so only for what nobody in it requests.
 func NonZeroRequests(pod *corev1.Pod) Resources {
 	if plain(pod) {
 		return sum(pod, defaultMilliCPU, defaultMemory)
 	}
+	small := smallRequests()
+	if podresource.IsPodLevelRequestsSet(pod) {
+		for name := range podresource.PodRequests(pod, onNode) {
+			delete(small, name)
+		}
+	}
+	opts := onNode
+	opts.NonMissingContainerRequests = small
+	return NewResources(podresource.PodRequests(pod, opts))
+}
+
+// ContainerRequests are what the containers of a pod without a node request, with its
+// overhead, where one without cpu or memory requests counts as a small one.
+func ContainerRequests(pod *corev1.Pod) Resources {
+	if plain(pod) {
+		return sum(pod, defaultMilliCPU, defaultMemory)
+	}
 	return NewResources(podresource.PodRequests(pod, podresource.PodResourcesOptions{
-		UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true,
-		NonMissingContainerRequests: corev1.ResourceList{
-			corev1.ResourceCPU:    *milli(defaultMilliCPU),
-			corev1.ResourceMemory: *bytes(defaultMemory),
-		},
+		SkipPodLevelResources: true, NonMissingContainerRequests: smallRequests(),
 	}))
+}
+
+// onNode is how the requests of pods count that may be on a node.
+var onNode = podresource.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}
+
+func smallRequests() corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourceCPU: *milli(defaultMilliCPU), corev1.ResourceMemory: *bytes(defaultMemory)}
 }
 
 // plain pods ask for what their containers ask for, and nothing else: most do.

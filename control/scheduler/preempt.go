@@ -49,7 +49,7 @@ func (r *rules) preempt(pod *corev1.Pod, key string, c *cluster, o *outcome, bud
 		return nil, "preemption: not eligible due to preemptionPolicy=Never."
 	}
 	if o.final {
-		return nil, noVictims(o.Nodes, 0)
+		return nil, noRoom(o.Nodes, map[string]int{})
 	}
 	k := r.class(pod, key, c)
 	own := r.prepareOwn(pod, k, c)
@@ -61,22 +61,35 @@ func (r *rules) preempt(pod *corev1.Pod, key string, c *cluster, o *outcome, bud
 		}
 	}
 	var found []*preemption
-	enough, begin := r.preempting.candidates(len(helpful)), 0
+	enough, begin, harmless := r.preempting.candidates(len(helpful)), 0, false
 	if len(helpful) > 0 {
 		begin = r.pick.IntN(len(helpful))
 	}
+	refused := map[string]int{}
 	for i := range helpful {
-		if p := r.victims(pod, helpful[(begin+i)%len(helpful)], k, c, budgets); p != nil {
-			if found = append(found, p); len(found) >= enough {
-				break
+		p, why := r.victims(pod, helpful[(begin+i)%len(helpful)], k, c, budgets)
+		if p == nil {
+			for _, text := range append(why.More, why.Text) {
+				refused[text]++
 			}
+			continue
+		}
+		harmless = harmless || p.violations == 0
+		if found = append(found, p); len(found) >= enough && harmless {
+			break
 		}
 	}
-	found = r.consultPreemption(pod, found, c)
-	if len(found) > 0 {
-		return slices.MinFunc(found, milder), ""
+	if rest := len(c.Nodes()) - len(helpful); rest > 0 {
+		refused[notHelpful] += rest
 	}
-	return nil, noVictims(len(c.Nodes()), len(helpful))
+	if len(found) == 0 {
+		return nil, noRoom(len(c.Nodes()), refused)
+	}
+	if found = r.consultPreemption(pod, found, c); len(found) == 0 {
+		return nil, "preemption: no candidate node for preemption"
+	}
+	best := slices.MinFunc(found, milder)
+	return best, fmt.Sprintf("preemption: found a potential placement for pod on node %s, preempting %d victims", best.node, len(best.victims))
 }
 
 // inQuestion are the nodes that a class may be on.
@@ -93,14 +106,21 @@ func (r *rules) inQuestion(k *class, c *cluster) []*Node {
 	return nodes
 }
 
-// noVictims is upstream's wording of a preemption that found nothing.
-func noVictims(nodes, helpful int) string {
-	var parts []string
-	if helpful > 0 {
-		parts = append(parts, fmt.Sprintf("%d No preemption victims found for incoming pod", helpful))
+// What is said of nodes where nobody can be evicted to make room; upstream's words.
+const (
+	notHelpful = "Preemption is not helpful for scheduling"
+	noVictims  = "No preemption victims found for incoming pod"
+)
+
+// noRoom is upstream's wording of a preemption that found nothing: refused counts the
+// nodes by what is in the way, those where evicting helps nobody are to be counted in.
+func noRoom(nodes int, refused map[string]int) string {
+	if len(refused) == 0 {
+		refused[notHelpful] = nodes
 	}
-	if rest := nodes - helpful; rest > 0 {
-		parts = append(parts, fmt.Sprintf("%d Preemption is not helpful for scheduling", rest))
+	var parts []string
+	for text, count := range refused {
+		parts = append(parts, fmt.Sprintf("%d %s", count, text))
 	}
 	slices.Sort(parts)
 	return fmt.Sprintf("preemption: 0/%d nodes are available: %s.", nodes, strings.Join(parts, ", "))
@@ -108,8 +128,8 @@ func noVictims(nodes, helpful int) string {
 
 // victims takes all lower pods off the node, and, if the pod then fits, puts back
 // as many as can stay: those whose budget forbids eviction first, then the most
-// important. In the end all are there again.
-func (r *rules) victims(pod *corev1.Pod, n *Node, k *class, c *cluster, budgets []*policyv1.PodDisruptionBudget) *preemption {
+// important. In the end all are there again. Without victims it says why.
+func (r *rules) victims(pod *corev1.Pod, n *Node, k *class, c *cluster, budgets []*policyv1.PodDisruptionBudget) (*preemption, Reason) {
 	var lower []*corev1.Pod
 	for _, p := range n.Pods {
 		if priority(p.Pod) < priority(pod) {
@@ -117,7 +137,7 @@ func (r *rules) victims(pod *corev1.Pod, n *Node, k *class, c *cluster, budgets 
 		}
 	}
 	if len(lower) == 0 {
-		return nil
+		return nil, Reason{Text: noVictims}
 	}
 	slices.SortFunc(lower, moreImportant)
 	taken := make([]*Pod, 0, len(lower))
@@ -132,16 +152,21 @@ func (r *rules) victims(pod *corev1.Pod, n *Node, k *class, c *cluster, budgets 
 			}
 		}
 	}()
-	fits := func() bool { return k.check(n, r.own) == 0 && r.withNominated(pod, n, k, c) == 0 }
-	if !fits() {
-		return nil
+	refusal := func() int32 {
+		if at := k.check(n, r.own); at != 0 {
+			return at
+		}
+		return r.withNominated(pod, n, k, c)
+	}
+	if at := refusal(); at != 0 {
+		return nil, k.verdicts[at].why
 	}
 	protected, free := byBudget(lower, budgets)
 	out := &preemption{node: n.host}
 	reprieve := func(pods []*corev1.Pod) (evicted int) {
 		for _, p := range pods {
 			c.put(taken[slices.Index(lower, p)], n)
-			if fits() {
+			if refusal() == 0 {
 				continue
 			}
 			c.lift(p.UID)
@@ -153,9 +178,9 @@ func (r *rules) victims(pod *corev1.Pod, n *Node, k *class, c *cluster, budgets 
 	out.violations = reprieve(protected)
 	reprieve(free)
 	if len(out.victims) == 0 {
-		return nil
+		return nil, Reason{Text: fmt.Sprintf("expected at least one victim pod on node %q", n.host)}
 	}
-	return out
+	return out, OK
 }
 
 // byBudget parts the pods whose eviction would break a disruption budget, taken
@@ -195,12 +220,16 @@ func moreImportant(a, b *corev1.Pod) int {
 	return cmp.Or(cmp.Compare(priority(b), priority(a)), started(a).Compare(started(b)), cmp.Compare(a.UID, b.UID))
 }
 
+// started is when a pod began to run; one that has not is newer than all others.
 func started(p *corev1.Pod) time.Time {
 	if p.Status.StartTime == nil {
-		return p.CreationTimestamp.Time
+		return notYet
 	}
 	return p.Status.StartTime.Time
 }
+
+// notYet is after everything that has begun.
+var notYet = time.Unix(1<<40, 0)
 
 // milder orders preemptions: fewest broken budgets, least important highest
 // victim, least sum of priorities, fewest victims, latest start of the most

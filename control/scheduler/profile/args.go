@@ -13,6 +13,7 @@ import (
 
 	"github.com/sampan-dev/sampan/control/scheduler"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/resources"
+	"github.com/sampan-dev/sampan/control/scheduler/plugin/shape"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/spread"
 )
 
@@ -75,7 +76,7 @@ func (s *settings) takeFit(raw []byte) error {
 		if args.ScoringStrategy.RequestedToCapacityRatio == nil {
 			return errors.New("scoringStrategy: requestedToCapacityRatio is needed")
 		}
-		points, err := shape(args.ScoringStrategy.RequestedToCapacityRatio.Shape)
+		points, err := bend(args.ScoringStrategy.RequestedToCapacityRatio.Shape)
 		if err != nil {
 			return fmt.Errorf("scoringStrategy.requestedToCapacityRatio.shape: %w", err)
 		}
@@ -89,11 +90,11 @@ func (s *settings) takeFit(raw []byte) error {
 // maxPoints is the best score in a shape.
 const maxPoints = 10
 
-func shape(from []configv1.UtilizationShapePoint) ([]resources.Point, error) {
+func bend(from []configv1.UtilizationShapePoint) (shape.Shape, error) {
 	if len(from) == 0 {
 		return nil, errors.New("at least one point must be specified")
 	}
-	var points []resources.Point
+	var points shape.Shape
 	for i, p := range from {
 		if p.Utilization < 0 || p.Utilization > 100 || p.Score < 0 || p.Score > maxPoints {
 			return nil, fmt.Errorf("point %d: utilization is 0 to 100, score 0 to %d", i, maxPoints)
@@ -101,7 +102,7 @@ func shape(from []configv1.UtilizationShapePoint) ([]resources.Point, error) {
 		if i > 0 && p.Utilization <= from[i-1].Utilization {
 			return nil, errors.New("utilization values must be sorted in increasing order")
 		}
-		points = append(points, resources.Point{Utilization: int64(p.Utilization), Score: int64(p.Score) * scheduler.MaxScore / maxPoints})
+		points = append(points, shape.Point{Utilization: int64(p.Utilization), Score: int64(p.Score) * scheduler.MaxScore / maxPoints})
 	}
 	return points, nil
 }
@@ -182,6 +183,14 @@ func (s *settings) takeBinding(raw []byte) error {
 		}
 		s.bindTimeout = time.Duration(*t) * time.Second
 	}
+	if len(args.Shape) == 0 {
+		return nil
+	}
+	points, err := bend(args.Shape)
+	if err != nil {
+		return fmt.Errorf("shape: %w", err)
+	}
+	s.storage = points
 	return nil
 }
 

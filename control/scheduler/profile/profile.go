@@ -16,6 +16,7 @@ import (
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/podaffinity"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/ports"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/resources"
+	"github.com/sampan-dev/sampan/control/scheduler/plugin/shape"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/spread"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/taints"
 	"github.com/sampan-dev/sampan/control/scheduler/plugin/unschedulable"
@@ -45,6 +46,8 @@ type settings struct {
 	spread      spread.Plugin
 	affinity    podaffinity.Score
 	bindTimeout time.Duration
+	// storage is how VolumeBinding likes volumes filled.
+	storage shape.Shape
 	// percent and absolute are DefaultPreemption's.
 	percent, absolute int32
 	// deviceSearch and deviceBinding are DynamicResources's timeouts.
@@ -56,6 +59,7 @@ func usual() settings {
 	return settings{
 		fitScore: resources.Score{Resources: resources.Usual()}, balanced: resources.Usual(),
 		spread: spread.System(), affinity: podaffinity.Score{HardWeight: 1},
+		storage: shape.Shape{{Score: scheduler.MaxScore}, {Utilization: 100}},
 	}
 }
 
@@ -70,24 +74,24 @@ type plugin struct {
 // first. What has neither filter nor score here is part of the scheduler itself.
 func (s settings) plugins() []plugin {
 	node := nodeaffinity.Plugin{Added: s.added}
-	dynamic := devices.New(s.deviceSearch, s.deviceBinding)
+	dynamic, binding := devices.New(s.deviceSearch, s.deviceBinding), volumes.NewBinding(s.bindTimeout)
 	return []plugin{
 		{name: "SchedulingGates"}, {name: "PrioritySort"}, {name: "DefaultPreemption"}, {name: "DefaultBinder"},
 		{name: "NodeName", filter: nodename.Filter{}},
 		{name: "NodeUnschedulable", filter: unschedulable.Filter{}},
 		{name: "TaintToleration", filter: taints.Filter{}, score: taints.Score{}},
 		{name: "NodeAffinity", filter: nodeaffinity.Filter{Plugin: node}, score: nodeaffinity.Score{Plugin: node}},
-		{name: "NodeDeclaredFeatures", filter: features.Filter{}},
 		{name: "NodePorts", filter: ports.Filter{}},
 		{name: "NodeResourcesFit", filter: s.fit, score: s.fitScore},
 		{name: "VolumeRestrictions", filter: volumes.Restrictions{}},
 		{name: "NodeVolumeLimits", filter: volumes.Limits{}},
-		{name: "VolumeBinding", filter: volumes.NewBinding(s.bindTimeout)},
+		{name: "VolumeBinding", filter: binding, score: volumes.Score{Binding: binding, Shape: s.storage}},
 		{name: "VolumeZone", filter: volumes.Zone{}},
 		{name: "PodTopologySpread", filter: spread.Filter{Plugin: s.spread}, score: spread.Score{Plugin: s.spread}},
 		{name: "InterPodAffinity", filter: podaffinity.Filter{}, score: s.affinity},
 		{name: "DynamicResources", filter: dynamic, score: devices.Score{Plugin: dynamic}},
 		{name: "NodeResourcesBalancedAllocation", score: resources.Balanced{Resources: s.balanced}},
 		{name: "ImageLocality", score: images.Score{}},
+		{name: "NodeDeclaredFeatures", filter: features.Filter{}},
 	}
 }

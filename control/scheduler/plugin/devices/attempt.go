@@ -65,7 +65,7 @@ func claimsOf(pod *corev1.Pod, l *device.Ledger) ([]*resourcev1.ResourceClaim, e
 		c := l.Claim(pod.Namespace, *name)
 		switch {
 		case c == nil:
-			return nil, fmt.Errorf("resourceclaim %q not found", *name)
+			return nil, fmt.Errorf("could not find ResourceClaim \"%s/%s\"", pod.Namespace, *name)
 		case c.DeletionTimestamp != nil:
 			return nil, fmt.Errorf("resourceclaim %q is being deleted", c.Name)
 		case owned:

@@ -19,8 +19,10 @@ type Filter struct{}
 // Name implements scheduler.Filter.
 func (Filter) Name() string { return "NodeDeclaredFeatures" }
 
-// Depends implements scheduler.Filter.
-func (Filter) Depends() scheduler.Dependence { return scheduler.OnNode }
+// Depends implements scheduler.Filter. It is about the node alone, but upstream asks
+// it after the others, and the first refusal is the one that is told; few pods need a
+// feature.
+func (Filter) Depends() scheduler.Dependence { return scheduler.OnCluster }
 
 // For implements scheduler.Filter.
 func (Filter) For(pod *corev1.Pod, _ scheduler.View) scheduler.Fit {

@@ -43,8 +43,8 @@ type asked struct {
 func (f Filter) asked(pod *corev1.Pod, v scheduler.View) asked {
 	a := asked{Resources: scheduler.Requests(pod)}
 	for name, amount := range a.Scalar {
-		group, _, _ := strings.Cut(string(name), "/")
-		if amount <= 0 || slices.Contains(f.Ignored, string(name)) || slices.Contains(f.IgnoredGroups, group) {
+		group, _, extended := strings.Cut(string(name), "/")
+		if amount <= 0 || extended && (slices.Contains(f.Ignored, string(name)) || slices.Contains(f.IgnoredGroups, group)) {
 			continue
 		}
 		a.counted = append(a.counted, name)
@@ -72,11 +72,12 @@ func (l *lack) note(text string, final bool) {
 }
 
 // fits names all resources that are short where so much is requested by so many
-// pods. A node too small even when empty is a final refusal.
+// pods. A node too small even when empty is a final refusal, but for the number of
+// pods, which upstream never takes for that.
 func (a *asked) fits(n *scheduler.Node, used scheduler.Resources, pods int) scheduler.Reason {
 	var short lack
 	if int64(pods)+1 > n.MaxPods {
-		short.note("Too many pods", n.MaxPods == 0)
+		short.note("Too many pods", false)
 	}
 	for _, r := range [...]struct {
 		text              string

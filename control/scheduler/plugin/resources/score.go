@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sampan-dev/sampan/control/scheduler"
+	"github.com/sampan-dev/sampan/control/scheduler/plugin/shape"
 )
 
 // Weighed is a resource with what it counts.
@@ -27,16 +28,12 @@ const (
 	Ratio                 // nodes as full as a shape says
 )
 
-// Point is a corner of a shape: a utilisation in per cent and its score of 0 to
-// scheduler.MaxScore.
-type Point struct{ Utilization, Score int64 }
-
 // Score is the scoring part of upstream's NodeResourcesFit.
 type Score struct {
 	Strategy  Strategy
 	Resources []Weighed
-	// Shape is for Ratio, by rising utilisation.
-	Shape []Point
+	// Shape is for Ratio.
+	Shape shape.Shape
 }
 
 // Name implements scheduler.Score.
@@ -48,9 +45,11 @@ func (Score) Depends() scheduler.Dependence { return scheduler.OnPods }
 // Weight implements scheduler.Score.
 func (Score) Weight() int64 { return 1 }
 
-// For implements scheduler.Score. Containers without requests count as small ones.
+// For implements scheduler.Score. Containers without requests count as small ones, and
+// what the pod requests as a whole does not count: upstream's rule here, other than for
+// what is on the node already.
 func (s Score) For(pod *corev1.Pod, _ scheduler.View) scheduler.Rating {
-	want := scheduler.NonZeroRequests(pod)
+	want := scheduler.ContainerRequests(pod)
 	r := &rating{Score: s, want: make([]int64, len(s.Resources))}
 	for i, w := range s.Resources {
 		r.want[i] = amount(&want, w.Name)
@@ -97,30 +96,12 @@ func (r *rating) one(used, total int64) int64 {
 	case Most:
 		return min(used, total) * scheduler.MaxScore / total
 	case Ratio:
-		if used > total {
-			return bend(r.Shape, 100)
-		}
-		return bend(r.Shape, used*100/total)
+		return r.Shape.At(used, total)
 	}
 	if used > total {
 		return 0
 	}
 	return (total - used) * scheduler.MaxScore / total
-}
-
-// bend is the score at a utilisation: linear between the corners of the shape.
-func bend(shape []Point, at int64) int64 {
-	for i, p := range shape {
-		if at > p.Utilization {
-			continue
-		}
-		if i == 0 {
-			return p.Score
-		}
-		before := shape[i-1]
-		return before.Score + (p.Score-before.Score)*(at-before.Utilization)/(p.Utilization-before.Utilization)
-	}
-	return shape[len(shape)-1].Score
 }
 
 // Normalise implements scheduler.Rating.

@@ -282,12 +282,18 @@ func (r *rating) Survey(feasible []*scheduler.Node) {
 	}
 }
 
-// domains counts the different domains of one constraint.
+// domains counts the different domains of one constraint. Where nodes without the label
+// take part, they are one too.
 func (r *rating) domains(c *constraint, feasible []*scheduler.Node) (count int) {
 	r.survey++
+	outside := r.strict
 	for _, n := range feasible {
 		d := c.Domain(n)
 		if d < 0 {
+			if !outside {
+				outside = true
+				count++
+			}
 			continue
 		}
 		for len(r.seen) <= d {

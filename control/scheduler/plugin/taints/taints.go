@@ -30,7 +30,7 @@ func (Filter) For(pod *corev1.Pod, _ scheduler.View) scheduler.Fit {
 		for i := range n.Spec.Taints {
 			t := &n.Spec.Taints[i]
 			if t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerates(pod.Spec.Tolerations, t) {
-				return scheduler.Reason{Text: "node(s) had untolerated taint {" + t.Key + ": " + t.Value + "}", Final: true}
+				return scheduler.Reason{Text: "node(s) had untolerated taint(s)", Final: true}
 			}
 		}
 		return scheduler.OK

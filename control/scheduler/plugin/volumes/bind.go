@@ -24,6 +24,8 @@ type Binding struct {
 	// taken are the volumes promised to claims of pods that are being bound. The
 	// goroutine that decides owns it.
 	taken map[string]string
+	// found are the plans of the attempt that is being made, by node.
+	found map[string]plan
 }
 
 // NewBinding makes the filter; timeout bounds the wait for volumes, 0 is the
@@ -51,12 +53,19 @@ func (*Binding) Precheck(pod *corev1.Pod, v scheduler.View) scheduler.Reason {
 
 // For implements scheduler.Filter.
 func (b *Binding) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {
+	b.found = nil
 	mine := claims(pod, v.Storage())
 	if len(mine) == 0 {
 		return nil
 	}
 	return func(n *scheduler.Node) scheduler.Reason {
-		_, why := b.plan(mine, n, v.Storage())
+		p, why := b.plan(mine, n, v.Storage())
+		if !why.Refuses() && len(p.match)+len(p.provision) > 0 {
+			if b.found == nil {
+				b.found = map[string]plan{}
+			}
+			b.found[n.Name] = p
+		}
 		return why
 	}
 }
@@ -66,7 +75,14 @@ type plan struct {
 	// match are volumes for claims.
 	match []match
 	// provision are claims for which volumes must be made.
-	provision []*corev1.PersistentVolumeClaim
+	provision []provision
+}
+
+// provision is a claim with the space that its driver says it has for the node; nil
+// when it does not say.
+type provision struct {
+	claim *corev1.PersistentVolumeClaim
+	space *storagev1.CSIStorageCapacity
 }
 
 type match struct {
@@ -81,31 +97,42 @@ const (
 	noVolume   = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
 )
 
-// plan looks for volumes on one node.
+// plan looks for volumes on one node. What is wrong with volumes that are bound, and
+// with others, is told together.
 func (b *Binding) plan(claims []*corev1.PersistentVolumeClaim, n *scheduler.Node, s scheduler.Storage) (plan, scheduler.Reason) {
-	var p plan
 	var free []*corev1.PersistentVolumeClaim
+	why := ""
 	for _, claim := range claims {
 		if !bound(claim) {
 			free = append(free, claim)
 			continue
 		}
-		pv := s.Volume(claim.Spec.VolumeName)
-		if pv == nil {
-			return p, scheduler.Reason{Text: noVolume, Final: true}
-		}
-		if !reaches(pv, n.Node) {
-			return p, scheduler.Reason{Text: noAffinity, Final: true}
+		if pv := s.Volume(claim.Spec.VolumeName); pv == nil {
+			why = cmp.Or(why, noVolume)
+		} else if !reaches(pv, n.Node) {
+			why = cmp.Or(why, noAffinity)
 		}
 	}
+	p, missing := b.planFree(free, n, s)
+	switch {
+	case why != "" && missing != "":
+		return p, scheduler.Reason{Text: why, More: []string{missing}, Final: true}
+	case why+missing != "":
+		return p, scheduler.Reason{Text: why + missing, Final: true}
+	}
+	return p, scheduler.OK
+}
+
+// planFree looks for volumes for claims that have none, or says what is missing.
+func (b *Binding) planFree(free []*corev1.PersistentVolumeClaim, n *scheduler.Node, s scheduler.Storage) (p plan, missing string) {
 	slices.SortStableFunc(free, func(x, y *corev1.PersistentVolumeClaim) int { return size(x).Cmp(*size(y)) })
 	chosen := map[string]bool{}
 	for _, claim := range free {
 		if selected, ok := claim.Annotations[annSelectedNode]; ok {
 			if selected != n.Name {
-				return p, scheduler.Reason{Text: noMatch, Final: true}
+				return p, noMatch
 			}
-			p.provision = append(p.provision, claim)
+			p.provision = append(p.provision, provision{claim: claim})
 			continue
 		}
 		if pv := b.find(claim, n, s, chosen); pv != nil {
@@ -113,14 +140,14 @@ func (b *Binding) plan(claims []*corev1.PersistentVolumeClaim, n *scheduler.Node
 			p.match = append(p.match, match{pv, claim})
 			continue
 		}
-		p.provision = append(p.provision, claim)
+		p.provision = append(p.provision, provision{claim: claim})
 	}
-	for _, claim := range p.provision {
-		if why := provisionable(claim, n, s); why.Refuses() {
-			return p, why
+	for i := range p.provision {
+		if missing = provisionable(&p.provision[i], n, s); missing != "" {
+			return p, missing
 		}
 	}
-	return p, scheduler.OK
+	return p, ""
 }
 
 // find returns the smallest free volume that a claim may have on a node, or one
@@ -203,19 +230,19 @@ func attributes(name *string) string {
 	return *name
 }
 
-// provisionable says whether a volume can be made for a claim that a node reaches.
-func provisionable(claim *corev1.PersistentVolumeClaim, n *scheduler.Node, s scheduler.Storage) scheduler.Reason {
-	class := s.Class(className(claim))
-	if class == nil || class.Provisioner == "" || class.Provisioner == noProvisioner {
-		return scheduler.Reason{Text: noMatch, Final: true}
+// provisionable says why no volume can be made for a claim that a node reaches; else
+// it notes the space for it.
+func provisionable(p *provision, n *scheduler.Node, s scheduler.Storage) string {
+	class := s.Class(className(p.claim))
+	if class == nil || class.Provisioner == "" || class.Provisioner == noProvisioner || !allowed(class.AllowedTopologies, n.Labels) {
+		return noMatch
 	}
-	if !allowed(class.AllowedTopologies, n.Labels) {
-		return scheduler.Reason{Text: noMatch, Final: true}
+	space, enough := enough(p.claim, class, n, s)
+	if !enough {
+		return noSpace
 	}
-	if !enough(claim, class, n, s) {
-		return scheduler.Reason{Text: noSpace, Final: true}
-	}
-	return scheduler.OK
+	p.space = space
+	return ""
 }
 
 // allowed says whether a class makes volumes for nodes with these labels: one term
@@ -233,11 +260,11 @@ func allowed(terms []corev1.TopologySelectorTerm, set map[string]string) bool {
 }
 
 // enough says whether a driver that tells its capacity has so much for the node
-// (KEP-1472).
-func enough(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, n *scheduler.Node, s scheduler.Storage) bool {
+// (KEP-1472), and where.
+func enough(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, n *scheduler.Node, s scheduler.Storage) (*storagev1.CSIStorageCapacity, bool) {
 	driver := s.CSIDriver(class.Provisioner)
 	if driver == nil || driver.Spec.StorageCapacity == nil || !*driver.Spec.StorageCapacity {
-		return true
+		return nil, true
 	}
 	for _, c := range s.Capacities() {
 		if c.StorageClassName != class.Name || c.NodeTopology == nil {
@@ -249,8 +276,8 @@ func enough(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, 
 		}
 		selector, err := metav1.LabelSelectorAsSelector(c.NodeTopology)
 		if err == nil && limit != nil && limit.Cmp(*size(claim)) >= 0 && selector.Matches(labels.Set(n.Labels)) {
-			return true
+			return c, true
 		}
 	}
-	return false
+	return nil, false
 }

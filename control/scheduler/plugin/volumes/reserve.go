@@ -69,7 +69,8 @@ func (r *reservation) Prepare(ctx context.Context, t scheduler.Hand) error {
 		}
 		pending = append(pending, m.claim)
 	}
-	for _, claim := range r.provision {
+	for _, p := range r.provision {
+		claim := p.claim
 		if claim.Annotations[annSelectedNode] != r.node {
 			next := claim.DeepCopy()
 			metav1.SetMetaDataAnnotation(&next.ObjectMeta, annSelectedNode, r.node)

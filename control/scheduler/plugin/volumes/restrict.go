@@ -1,6 +1,7 @@
 package volumes
 
 import (
+	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +20,18 @@ const (
 	diskConflict = "node(s) had no available disk"
 	usedByOther  = "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod"
 )
+
+// Precheck implements scheduler.Prechecker: whether a claim is for one pod only cannot
+// be known before it is there.
+func (Restrictions) Precheck(pod *corev1.Pod, v scheduler.View) scheduler.Reason {
+	for i := range pod.Spec.Volumes {
+		from := pod.Spec.Volumes[i].PersistentVolumeClaim
+		if from != nil && v.Storage().Claim(pod.Namespace, from.ClaimName) == nil {
+			return scheduler.Reason{Text: fmt.Sprintf("persistentvolumeclaim %q not found", from.ClaimName), Final: true}
+		}
+	}
+	return scheduler.OK
+}
 
 // For implements scheduler.Filter.
 func (Restrictions) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {

@@ -1,6 +1,7 @@
 package volumes
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -26,6 +27,22 @@ const zoneSeparator = "__"
 
 // Name implements scheduler.Filter.
 func (Zone) Name() string { return "VolumeZone" }
+
+// Precheck implements scheduler.Prechecker: where a volume is cannot be known before it
+// is there.
+func (Zone) Precheck(pod *corev1.Pod, v scheduler.View) scheduler.Reason {
+	for i := range pod.Spec.Volumes {
+		from := pod.Spec.Volumes[i].PersistentVolumeClaim
+		if from == nil {
+			continue
+		}
+		claim := v.Storage().Claim(pod.Namespace, from.ClaimName)
+		if claim != nil && claim.Spec.VolumeName != "" && v.Storage().Volume(claim.Spec.VolumeName) == nil {
+			return scheduler.Reason{Text: fmt.Sprintf("persistentvolume %q not found", claim.Spec.VolumeName), Final: true}
+		}
+	}
+	return scheduler.OK
+}
 
 // For implements scheduler.Filter.
 func (Zone) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {
