@@ -95,7 +95,7 @@ type Cache struct {
 
 	lanes    lanes
 	expected expected
-	watchers atomic.Int64 // those that look at more than one name
+	audience audience
 
 	// mu guards what follows. Run writes it, everybody reads it.
 	mu sync.RWMutex

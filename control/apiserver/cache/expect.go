@@ -43,9 +43,32 @@ func (c *Cache) Expect(key string, value []byte, obj runtime.Object) *Expected {
 	return made
 }
 
-// Watched says whether somebody watches more than one name: whether what is written will
-// be looked at.
-func (c *Cache) Watched() bool { return c.watchers.Load() > 0 }
+// Watched says whether somebody watches more than one name of a namespace, or of all:
+// whether what is written there will be looked at.
+func (c *Cache) Watched(namespace string) bool {
+	a := &c.audience
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.of[""] > 0 || a.of[namespace] > 0
+}
+
+// audience counts the watchers that look at more than one name.
+type audience struct {
+	mu sync.RWMutex
+	of map[string]int // by the namespace that they look at; "" is all
+}
+
+// count adds those of a namespace, or takes them away.
+func (a *audience) count(namespace string, more int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.of == nil {
+		a.of = map[string]int{}
+	}
+	if a.of[namespace] += more; a.of[namespace] == 0 {
+		delete(a.of, namespace)
+	}
+}
 
 // Forget says that an announced write has failed. It may be nil.
 func (c *Cache) Forget(gone *Expected) {

@@ -129,7 +129,7 @@ func (c *Cache) Watch(opts WatchOptions) (*Watcher, error) {
 		w.next, w.sent = c.first+uint64(c.placeAfter(opts.After)), opts.After
 	}
 	if opts.Exact.Field != NameField {
-		c.watchers.Add(1)
+		c.audience.count(opts.Namespace, 1)
 	}
 	go w.run()
 	return w, nil
@@ -152,7 +152,7 @@ func (w *Watcher) Stop() { w.once.Do(func() { close(w.stop) }) }
 func (w *Watcher) run() {
 	defer close(w.events)
 	if w.opts.Exact.Field != NameField {
-		defer w.cache.watchers.Add(-1)
+		defer w.cache.audience.count(w.opts.Namespace, -1)
 	}
 	if w.opts.Initial && !w.deliverInitial() || w.past && !w.deliverPast() {
 		return

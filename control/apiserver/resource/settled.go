@@ -34,7 +34,7 @@ func (st *storage) expect(key string, value []byte, obj kinds.Object, is news) (
 		return nil, nil
 	}
 	c := st.running()
-	if c == nil || is == newObject && !c.Watched() {
+	if c == nil || is == newObject && !c.Watched(obj.GetNamespace()) {
 		return nil, nil
 	}
 	given, ok := settledCopy(obj, is == settledObject)
