@@ -138,7 +138,7 @@ var atMetadata = field.NewPath("metadata")
 // checkNew validates an object that is to be created: its metadata, then all
 // that its kind says.
 func (c *call) checkNew(obj kinds.Object) error {
-	name := validation.NameIsDNSSubdomain
+	name := subdomain
 	if f := c.kind.Strategy.ValidateName; f != nil {
 		name = f
 	}
