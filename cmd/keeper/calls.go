@@ -274,11 +274,16 @@ func lastCap() uint64 {
 // memfd puts bytes into an unnamed file.
 func memfd(name string, b []byte) (int, error) {
 	const cloexec = 1
-	fd, _, e := syscall.Syscall(sysMemfdCreate, cstr(name), cloexec, 0)
+	at, err := syscall.BytePtrFromString(name) // not cstr, which remembers it: the keeper lives on
+	if err != nil {
+		return -1, err
+	}
+	fd, _, e := syscall.Syscall(sysMemfdCreate, uintptr(unsafe.Pointer(at)), cloexec, 0)
 	if e != 0 {
 		return -1, os.NewSyscallError("memfd_create", e)
 	}
 	if n, err := syscall.Write(int(fd), b); err != nil || n != len(b) {
+		syscall.Close(int(fd))
 		return -1, fmt.Errorf("write %d bytes of %q: %w", len(b), name, err)
 	}
 	return int(fd), nil

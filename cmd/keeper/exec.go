@@ -27,6 +27,10 @@ func (k *keeper) exec(c *conn, r *plan.Request, fds []int) {
 			return
 		}
 		noteSlow(err)
+		if r.List {
+			_ = c.send(plan.Answer{Version: plan.Version, Stage: true, Error: err.Error()})
+			return
+		}
 	}
 	p, a, master, err := launchExec(r, fds)
 	if err != nil {
@@ -121,7 +125,7 @@ func stdioOf(fds []int) []uintptr {
 // executed the program.
 func launchExec(r *plan.Request, fds []int) (*os.File, plan.Answer, int, error) {
 	none := plan.Answer{}
-	if r.Child == nil || len(fds) != 2 && len(fds) != maxFDs {
+	if r.List || r.Child == nil || len(fds) != 2 && len(fds) != maxFDs {
 		return nil, none, -1, errors.New("exec takes a child, its plan, a pidfd and three streams unless it has a tty")
 	}
 	var files []uintptr

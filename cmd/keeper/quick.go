@@ -117,6 +117,9 @@ func quickExec(r *plan.Request, fds []int, stdio []uintptr) (*os.File, plan.Answ
 
 // forkExec forks a list that becomes a further process of a container.
 func forkExec(r *plan.Request, fds []int, stdio []uintptr) (*conn, int, *os.File, error) {
+	if r.List {
+		return forkFile(r.Child, fds[0], []string{execName}, stdio, uintptr(fds[1]))
+	}
 	p, err := planOf(fds[0])
 	if err != nil {
 		return nil, 0, nil, err
@@ -139,8 +142,11 @@ func forkExec(r *plan.Request, fds []int, stdio []uintptr) (*conn, int, *os.File
 	if err != nil {
 		return nil, 0, nil, err
 	}
-	return forkList(r.Child, list, []string{"sampan-exec"}, stdio, uintptr(fds[1]))
+	return forkList(r.Child, list, []string{execName}, stdio, uintptr(fds[1]))
 }
+
+// execName is what ps shows of an exec before its program.
+const execName = "sampan-exec"
 
 // forkList executes a list in the namespaces that must exist before it does. It
 // finds control after its stdio, itself, and then more.
@@ -150,6 +156,11 @@ func forkList(c *plan.Child, list []byte, argv []string, stdio []uintptr, more .
 		return nil, 0, nil, err
 	}
 	defer syscall.Close(exe)
+	return forkFile(c, exe, argv, stdio, more...)
+}
+
+// forkFile is forkList of one that has been written.
+func forkFile(c *plan.Child, exe int, argv []string, stdio []uintptr, more ...uintptr) (*conn, int, *os.File, error) {
 	control, theirs, err := pair()
 	if err != nil {
 		return nil, 0, nil, err

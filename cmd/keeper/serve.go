@@ -166,7 +166,7 @@ func (k *keeper) watch(c *conn) {
 		delete(k.watchers, exits)
 		k.mu.Unlock()
 	}()
-	for _, a := range append(known, plan.Answer{Version: plan.Version, Done: true, PID: os.Getpid()}) {
+	for _, a := range append(known, plan.Answer{Version: plan.Version, Done: true, PID: os.Getpid(), Level: plan.Level}) {
 		if c.send(a) != nil {
 			return
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/node/container/plan"
+	"github.com/sampan-dev/sampan/node/container/plan/steps"
 )
 
 // Size of a terminal in characters.
@@ -69,29 +71,91 @@ func (r *Runtime) exec(ctx context.Context, c *container, cfg ExecConfig) (int, 
 	if err != nil {
 		return -1, err
 	}
-	file, err := planFileFor(p)
-	if err != nil {
-		return -1, err
-	}
-	defer file.Close()
 	target, err := c.pidfd()
 	if err != nil {
 		return -1, err
 	}
 	defer unix.Close(target)
-	fds := []int{int(file.Fd()), target}
+	x := execution{c: c, cfg: cfg, target: target}
+	x.child = &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", c.status().PID), Cgroup: c.cgroupDir()}
+	// Nobody waits for the beginning of what has no input.
+	x.brief = !cfg.TTY && cfg.Stdin == nil
+	if x.brief && r.keeper.level.Load() >= plan.LevelLists {
+		if list, err := x.list(p); err == nil {
+			code, err := r.execute(ctx, &x, list, true)
+			if list.Close(); !errors.Is(err, errStage) {
+				return code, err
+			}
+		}
+	}
+	file, err := planFileFor(p)
+	if err != nil {
+		return -1, err
+	}
+	defer file.Close()
+	return r.execute(ctx, &x, file, false)
+}
+
+// execution is an exec under way.
+type execution struct {
+	c      *container
+	cfg    ExecConfig
+	child  *plan.Child
+	target int // the pidfd of the container
+	brief  bool
+}
+
+// maxLookups bounds how many threads containers can keep waiting by files that do not
+// answer.
+const maxLookups = 32
+
+// lookups has a place for each look at a container's files.
+var lookups = make(chan struct{}, maxLookups) //nolint:gochecknoglobals // threads are the process's
+
+// list is the executable of a list of calls that does what p says. It spares the
+// keeper to decode a plan that has just been encoded for it.
+func (x *execution) list(p *plan.Plan) (*os.File, error) {
+	select {
+	case lookups <- struct{}{}:
+		defer func() { <-lookups }()
+	default:
+		return nil, steps.ErrStage
+	}
+	b, err := listFor(p, x.child)
+	if err != nil {
+		return nil, err
+	}
+	// Had it ended before, the files might have been those of another.
+	if err := unix.PidfdSendSignal(x.target, 0, nil, 0); err != nil {
+		return nil, err
+	}
+	fd, err := unix.MemfdCreate("sampan-exec", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	if n, err := unix.Write(fd, b); err != nil || n != len(b) {
+		unix.Close(fd)
+		return nil, errors.Join(err, io.ErrShortWrite)
+	}
+	return os.NewFile(uintptr(fd), "sampan-exec"), nil
+}
+
+// errStage says that a list has failed before its program.
+var errStage = errors.New("a list of calls failed")
+
+// execute has the keeper fork what is in the file: a list, or a plan.
+func (r *Runtime) execute(ctx context.Context, x *execution, what *os.File, list bool) (int, error) {
+	fds := []int{int(what.Fd()), x.target}
 	var streams *stdio
-	if !cfg.TTY {
-		if streams, err = openStdio(cfg); err != nil {
+	if !x.cfg.TTY {
+		var err error
+		if streams, err = openStdio(x.cfg); err != nil {
 			return -1, err
 		}
 		defer streams.close()
 		fds = append(fds, streams.theirs...)
 	}
-	child := &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", c.status().PID), Cgroup: c.cgroupDir()}
-	// Nobody waits for the beginning of what has no input.
-	brief := streams != nil && cfg.Stdin == nil
-	conn, err := r.keeper.request(plan.Request{Op: plan.ExecIn, ID: c.rec.ID, Child: child, Brief: brief}, fds...)
+	conn, err := r.keeper.request(plan.Request{Op: plan.ExecIn, ID: x.c.rec.ID, Child: x.child, Brief: x.brief, List: list}, fds...)
 	if err != nil {
 		return -1, err
 	}
@@ -99,10 +163,10 @@ func (r *Runtime) exec(ctx context.Context, c *container, cfg ExecConfig) (int, 
 	stop := context.AfterFunc(ctx, func() { conn.Close() }) // the keeper kills it then
 	defer stop()
 	var code int
-	if brief {
-		code, err = converseBriefly(conn, cfg, streams)
+	if x.brief {
+		code, err = converseBriefly(conn, x.cfg, streams)
 	} else {
-		code, err = r.converse(conn, cfg, streams)
+		code, err = r.converse(conn, x.cfg, streams)
 	}
 	if ctx.Err() != nil {
 		return -1, context.Cause(ctx)
@@ -224,6 +288,8 @@ func converseBriefly(conn *net.UnixConn, cfg ExecConfig, streams *stdio) (int, e
 	switch {
 	case err != nil:
 		return -1, fmt.Errorf("keeper: %w", err)
+	case a.Stage:
+		return -1, fmt.Errorf("%w: %s", errStage, a.Error)
 	case a.Error != "":
 		return a.Code, errors.New(a.Error)
 	}

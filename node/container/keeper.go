@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,9 @@ type keeperLink struct {
 	mu     sync.Mutex
 	watch  *net.UnixConn
 	closed bool
+
+	// level is what the keeper has said of itself: see plan.Level.
+	level atomic.Int32
 
 	// settling is held while a keeper is replaced: requests wait until its
 	// successor knows every container.
@@ -80,8 +84,9 @@ func (r *Runtime) watchKeeper() (*net.UnixConn, map[string]plan.Answer, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		known, err := watchList(c)
+		known, level, err := watchList(c)
 		if err == nil {
+			r.keeper.level.Store(int32(level))
 			return c, known, nil
 		}
 		c.Close()
@@ -112,25 +117,25 @@ func (r *Runtime) dismiss() error {
 	return err
 }
 
-// watchList subscribes and reads what the keeper knows.
-func watchList(c *net.UnixConn) (map[string]plan.Answer, error) {
+// watchList subscribes and reads what the keeper knows, and its level.
+func watchList(c *net.UnixConn) (known map[string]plan.Answer, level int, err error) {
 	if err := sendMessage(c, plan.Request{Version: plan.Version, Op: plan.Watch}); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	known := map[string]plan.Answer{}
+	known = map[string]plan.Answer{}
 	for {
 		var a plan.Answer
 		if _, err := recvMessage(c, &a); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if a.Version != plan.Version && a.ID == "" {
-			return nil, plan.ErrVersion
+			return nil, 0, plan.ErrVersion
 		}
 		if a.Error != "" {
-			return nil, errors.New(a.Error)
+			return nil, 0, errors.New(a.Error)
 		}
 		if a.Done {
-			return known, nil
+			return known, a.Level, nil
 		}
 		known[a.ID] = a
 	}

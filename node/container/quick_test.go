@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
 // firstIs says which program a created container's first process is so far.
@@ -66,5 +68,31 @@ func TestQuick(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// An exec that nobody gives input is forked as a list that is made here, if the keeper
+// can take one, and else by its plan: each keeper that is alive when this program is
+// exchanged must still do. What a list cannot do takes the second way as well.
+func TestExecWays(t *testing.T) {
+	const notFound = 127
+	x := newBox(t)
+	x.start(x.config("c1", probeSpec("sleep")))
+	link := x.keeper
+	if got := link.level.Load(); got != plan.Level {
+		t.Fatalf("the keeper is of level %d, want %d", got, plan.Level)
+	}
+	for _, level := range []int32{plan.Level, 0} {
+		link.level.Store(level)
+		for _, test := range []struct {
+			argv []string
+			code int
+		}{{[]string{"/bin/probe", "exit", "3"}, 3}, {[]string{"/bin/nothing"}, notFound}} {
+			var out strings.Builder
+			code, err := x.Exec(x.context(), "c1", ExecConfig{Process: process(test.argv...), Stdout: &out, Stderr: &out})
+			if code != test.code || (err != nil) != (code == notFound) {
+				t.Errorf("level %d: %q: code %d, %v; want %d", level, test.argv, code, err, test.code)
+			}
+		}
 	}
 }

@@ -60,7 +60,18 @@ type Request struct {
 	// Brief asks for one answer to an ExecIn without a tty: when it has ended, or could
 	// not begin. A keeper that does not know the word answers twice.
 	Brief bool `json:",omitempty"`
+	// List says that descriptor 0 of a Brief ExecIn is no plan but what is made of one:
+	// the executable of a list of calls (see steps). Only who has heard of a Level of
+	// LevelLists may ask.
+	List bool `json:",omitempty"`
 }
+
+// Level is what a keeper can that others of its Version cannot: it tells with the Done
+// of a Watch. Those from before there were levels say 0.
+const (
+	LevelLists = 1 // Request.List
+	Level      = LevelLists
+)
 
 // Child describes a process that the keeper parents: what it must know to fork
 // it, to log it and to tell its end.
@@ -106,6 +117,11 @@ type Answer struct {
 	Started uint64 `json:",omitempty"`
 	// Created says that the process is ready but has not been started.
 	Created bool `json:",omitempty"`
+	// Level is the keeper's.
+	Level int `json:",omitempty"`
+	// Stage says that a list has failed before its program, and that a stage might do it,
+	// or find the words for what is wrong.
+	Stage bool `json:",omitempty"`
 }
 
 // Exit is the end of a container, recorded on disk before anything else happens.
