@@ -37,6 +37,7 @@ func Dial(ctx context.Context, endpoint string) (*Remote, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		}),
 		grpc.WithAuthority("localhost"),
+		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage)))
 	if err != nil {
 		return nil, fmt.Errorf("container runtime at %q: %w", endpoint, err)

@@ -21,6 +21,10 @@ const (
 	// MaxMessage bounds one gRPC message, either way, in bytes: both streams of
 	// an ExecSync at their limit of 16 MiB, and room for the rest.
 	MaxMessage = 33 << 20
+	// window is how many bytes of a message, and of all messages of a connection, may
+	// be on their way. A fixed one spares each call what measures how much a network
+	// could take: a ping and its answer, which woke both sides once more.
+	window = 1 << 20
 	// streamPage is how many items one message of a streamed list carries.
 	streamPage = 256
 	// drainTime is how long calls under way may take when Serve ends.
@@ -50,7 +54,8 @@ func Listen(ctx context.Context, socket string) (net.Listener, error) {
 
 // ServeOn is Serve on a socket that Listen has made, which it closes.
 func ServeOn(ctx context.Context, l net.Listener, e Engine) error {
-	srv := grpc.NewServer(grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage))
+	srv := grpc.NewServer(grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage),
+		grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window))
 	rt.RegisterRuntimeServiceServer(srv, &runtimeServer{engine: e})
 	rt.RegisterImageServiceServer(srv, &imageServer{engine: e})
 	ended := make(chan struct{})
