@@ -119,8 +119,10 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	root.AddCommand(
 		runCommand(p, s), createCommand(p, s), psCommand(s), logsCommand(s), execCommand(s), attachCommand(s), stopCommand(p, s), rmCommand(s),
 		startCommand(s), restartCommand(p, s), killCommand(p, s), waitCommand(s), portCommand(s),
-		cpCommand(p, s), topCommand(p, s), statsCommand(s),
+		cpCommand(p, s), topCommand(p, s), statsCommand(s), diffCommand(s),
 	)
+	root.AddCommand(dockerGroups(p, s)...)
+	root.AddCommand(absentVerbs()...)
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return s.complete() }
 	root.AddCommand(
 		upCommand(p, s), joinCommand(p, s), tokenCommand(s), downCommand(p, s), kubectlCommand(p, s), whyCommand(s), traceCommand(s),

@@ -116,7 +116,7 @@ func (p place) open(name string, follow bool) (*os.File, error) {
 	dir := unix.AT_FDCWD
 	if p.root != nil {
 		dir, how.Resolve = int(p.root.Fd()), unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS
-		name = "/" + name
+		name = "/" + strings.TrimLeft(name, "/")
 	}
 	fd, err := unix.Openat2(dir, name, &how)
 	for tries := 1; errors.Is(err, unix.EAGAIN) && tries < maxLooks; tries++ {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 // execFlags are what the flags of exec say.
 type execFlags struct {
 	interactive, tty     bool
+	detach               bool
 	namespace, container string
 	// own is what the command has of its own.
 	own ownProcess
@@ -31,6 +33,9 @@ say otherwise: those need the right to use the node's API (nodes/proxy).`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.interactive && f.tty && !terminal(os.Stdin) {
 				return errors.New("-t with -i needs a terminal as standard input: leave out -t to pipe something in")
+			}
+			if f.detach {
+				return fmt.Errorf("-d: a command ends when nobody is at its end of the line; one that shall go on is left behind by a shell: sampan exec %s sh -c '%s >/dev/null 2>&1 &'", args[0], strings.Join(args[1:], " "))
 			}
 			if err := f.own.check(); err != nil {
 				return err
@@ -61,6 +66,7 @@ say otherwise: those need the right to use the node's API (nodes/proxy).`,
 	flags.SetInterspersed(false)
 	flags.BoolVarP(&f.interactive, "interactive", "i", false, "connect standard input")
 	flags.BoolVarP(&f.tty, "tty", "t", false, "give it a terminal")
+	flags.BoolVarP(&f.detach, "detach", "d", false, "refused, with what does it")
 	flags.StringVarP(&f.own.user, "user", "u", "", "USER[:GROUP], names of the container or numbers (default: the container's)")
 	flags.StringVarP(&f.own.workdir, "workdir", "w", "", "directory to start in (default: the container's)")
 	flags.StringArrayVarP(&f.own.env, "env", "e", nil, "NAME=VALUE, or NAME with the value that it has here")

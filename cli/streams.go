@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/remotecommand"
 	utilexec "k8s.io/client-go/util/exec"
+	"k8s.io/klog/v2"
 	"k8s.io/streaming/pkg/httpstream"
 )
 
@@ -62,7 +63,9 @@ func (io stdio) ask(q url.Values, in, out, errOut string) {
 
 // join copies between the person's end and the container's.
 func (io stdio) join(ctx context.Context, executor remotecommand.Executor) (printed bool, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
+	// What the library says of a line that was cut off is nothing to the person who
+	// cut it.
+	ctx, cancel := context.WithCancelCause(klog.NewContext(ctx, klog.Logger{}))
 	defer cancel(nil)
 	out := &noticed{w: io.out}
 	o := remotecommand.StreamOptions{Stdin: io.in, Stdout: out, Tty: io.tty}

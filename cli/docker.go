@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// dockerGroups are docker's words of two parts, for fingers that know them: image ls
+// is images.
+func dockerGroups(p Program, s *Settings) []*cobra.Command {
+	group := func(use, short string, verbs ...*cobra.Command) *cobra.Command {
+		g := &cobra.Command{Use: use, Short: short, Hidden: true, Args: cobra.ArbitraryArgs, RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("there is no sampan %s %s: sampan %s --help shows what there is", use, args[0], use)
+			}
+			return cmd.Help()
+		}}
+		g.AddCommand(verbs...)
+		return g
+	}
+	list := func(verb *cobra.Command, aliases ...string) *cobra.Command {
+		verb.Use, verb.Aliases = "ls", aliases
+		return verb
+	}
+	rm := rmiCommand(s)
+	rm.Use = "rm IMAGE..."
+	ended := pruneCommand(s)
+	ended.Short, ended.Long = "Remove containers that have ended, and images without a name", ""
+	_ = ended.Flags().Set("containers", "true") // it is there
+	cache := pruneCommand(s)
+	cache.Short, cache.Long = "Remove what builds remember, and images without a name", ""
+	_ = cache.Flags().Set("build-cache", "true") // so is it
+	all := pruneCommand(s)
+	_ = all.Flags().Set("containers", "true")
+	_ = all.Flags().Set("build-cache", "true")
+	all.Short, all.Long = "Remove containers that have ended, images without a name, and what builds remember", ""
+	return []*cobra.Command{
+		group("container", "Verbs for containers", list(psCommand(s), "list", "ps"), runCommand(p, s), createCommand(p, s), logsCommand(s), execCommand(s), attachCommand(s),
+			stopCommand(p, s), rmCommand(s), startCommand(s), restartCommand(p, s), killCommand(p, s), waitCommand(s), portCommand(s), cpCommand(p, s),
+			topCommand(p, s), statsCommand(s), diffCommand(s), inspectCommand(s), ended),
+		group("image", "Verbs for images", list(imagesCommand(s), "list"), rm, buildCommand(p, s), pullCommand(s), pushCommand(s), tagCommand(s), saveCommand(s),
+			loadCommand(s), inspectCommand(s), historyCommand(s), pruneCommand(s)),
+		group("builder", "Verbs for builds", buildCommand(p, s), cache),
+		group("buildx", "Verbs for builds", buildCommand(p, s)),
+		group("system", "Verbs for all of it", all),
+	}
+}
+
+// absent are docker's verbs that sampan has not, and what does the same or why nothing
+// does.
+var absent = map[string]string{
+	"commit":   "an image is made of a Dockerfile: sampan build; sampan diff shows what a container has changed, sampan cp takes it out",
+	"compose":  "several containers that belong together are objects of Kubernetes: sampan kubectl apply -f",
+	"context":  "--kubeconfig, or KUBECONFIG, says which cluster is meant",
+	"events":   "sampan kubectl get events --watch, or sampan trace of a pod",
+	"export":   "sampan cp NAME:/. - writes a container's files as a tar archive",
+	"import":   "a Dockerfile of FROM scratch and ADD files.tar / makes an image of an archive: sampan build",
+	"info":     "sampan kubectl describe node, and sampan version",
+	"manifest": "sampan build --platform A,B makes an index of several platforms, and sampan push pushes it",
+	"network":  "every pod has an address on the cluster's one network; sampan kubectl get services, networkpolicies",
+	"pause":    "Kubernetes has no pods that stand still; sampan kill -s STOP NAME stops a container's first process, and -s CONT lets it go on",
+	"unpause":  "sampan kill -s CONT NAME lets the first process go on that sampan kill -s STOP has stopped",
+	"rename":   "a pod keeps its name: sampan stop and rm, and sampan run --name",
+	"search":   "registries have pages of their own to search them; sampan pull fetches an image by its name",
+	"secret":   "sampan kubectl create secret",
+	"service":  "sampan kubectl create deployment and expose",
+	"stack":    "sampan kubectl apply -f",
+	"swarm":    "sampan token create here, and sampan join on the other machine",
+	"update":   "sampan kubectl patch pod NAME --subresource resize changes cpu and memory while it runs",
+	"volume":   "named volumes are made by sampan run -v NAME:PATH, below volumes in the data directory; others are claims: sampan kubectl get pvc",
+}
+
+// absentVerbs answer who types them.
+func absentVerbs() []*cobra.Command {
+	var list []*cobra.Command
+	for name, instead := range absent {
+		list = append(list, &cobra.Command{
+			Use: name, Hidden: true, DisableFlagParsing: true,
+			RunE: func(*cobra.Command, []string) error { return errors.New("there is no sampan " + name + ": " + instead) },
+		})
+	}
+	return list
+}
