@@ -1,8 +1,13 @@
 package kinds
 
 import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -23,4 +28,19 @@ func PathName(name string, prefix bool) []string {
 		return content.IsPathSegmentPrefix(name)
 	}
 	return content.IsPathSegmentName(name)
+}
+
+// plainFinalizers are the finalizers that need no domain before their name.
+var plainFinalizers = []string{string(corev1.FinalizerKubernetes), metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents}
+
+// Finalizers refuses names without a domain that are not standard ones. That they
+// are well formed is checked with the rest of the metadata.
+func Finalizers(names []string, at *field.Path) field.ErrorList {
+	var f Faults
+	for i, name := range names {
+		if !strings.Contains(name, "/") && !slices.Contains(plainFinalizers, name) {
+			f.Invalid(at.Index(i), name, "name is neither a standard finalizer name nor is it fully qualified")
+		}
+	}
+	return f.List()
 }

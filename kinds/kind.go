@@ -142,6 +142,9 @@ type Strategy struct {
 	// ValidateName checks metadata.name (prefix: it is a generateName). Nil
 	// means a DNS-1123 subdomain.
 	ValidateName func(name string, prefix bool) []string
+	// AnyFinalizer lets finalizers have names without a domain. Kinds that are not
+	// custom otherwise take only the standard ones without.
+	AnyFinalizer bool
 	// Warnings are the deprecation and mistake warnings clients show; old is nil
 	// on create.
 	Warnings func(obj, old Object) []string

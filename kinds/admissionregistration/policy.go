@@ -24,6 +24,7 @@ func ValidatingAdmissionPolicy(compiler Compiler) *kinds.Kind {
 		New:        func() kinds.Object { return &policy{} },
 		NewList:    func() runtime.Object { return &admissionv1.ValidatingAdmissionPolicyList{} },
 		Strategy: kinds.Strategy{
+			AnyFinalizer:              true,
 			Generation:                true,
 			ForbidUnconditionalUpdate: true,
 			Default: kinds.Each(func(p *policy) {
@@ -68,6 +69,7 @@ func ValidatingAdmissionPolicyBinding() *kinds.Kind {
 		New:        func() kinds.Object { return &binding{} },
 		NewList:    func() runtime.Object { return &admissionv1.ValidatingAdmissionPolicyBindingList{} },
 		Strategy: kinds.Strategy{
+			AnyFinalizer:              true,
 			Generation:                true,
 			ForbidUnconditionalUpdate: true,
 			Default:                   kinds.Each(func(b *binding) { defaultMatch(b.Spec.MatchResources) }),
@@ -101,6 +103,7 @@ func MutatingAdmissionPolicy(compiler Compiler) *kinds.Kind {
 		New:        func() kinds.Object { return &policy{} },
 		NewList:    func() runtime.Object { return &admissionv1.MutatingAdmissionPolicyList{} },
 		Strategy: kinds.Strategy{
+			AnyFinalizer:              true,
 			Generation:                true,
 			ForbidUnconditionalUpdate: true,
 			Default: kinds.Each(func(p *policy) {
@@ -138,6 +141,7 @@ func MutatingAdmissionPolicyBinding() *kinds.Kind {
 		New:        func() kinds.Object { return &binding{} },
 		NewList:    func() runtime.Object { return &admissionv1.MutatingAdmissionPolicyBindingList{} },
 		Strategy: kinds.Strategy{
+			AnyFinalizer:              true,
 			Generation:                true,
 			ForbidUnconditionalUpdate: true,
 			Default:                   kinds.Each(func(b *binding) { defaultMatch(b.Spec.MatchResources) }),

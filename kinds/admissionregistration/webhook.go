@@ -29,6 +29,7 @@ func ValidatingWebhookConfiguration(compiler Compiler) *kinds.Kind {
 		New:        func() kinds.Object { return &config{} },
 		NewList:    func() runtime.Object { return &admissionv1.ValidatingWebhookConfigurationList{} },
 		Strategy: kinds.Strategy{
+			AnyFinalizer:              true,
 			Generation:                true,
 			ForbidUnconditionalUpdate: true,
 			Default: kinds.Each(func(c *config) {
@@ -74,6 +75,7 @@ func MutatingWebhookConfiguration(compiler Compiler) *kinds.Kind {
 		New:        func() kinds.Object { return &config{} },
 		NewList:    func() runtime.Object { return &admissionv1.MutatingWebhookConfigurationList{} },
 		Strategy: kinds.Strategy{
+			AnyFinalizer:              true,
 			Generation:                true,
 			ForbidUnconditionalUpdate: true,
 			Default: kinds.Each(func(c *config) {

@@ -37,6 +37,7 @@ func Definition() *kinds.Kind {
 		New:        func() kinds.Object { return &definition{} },
 		NewList:    func() runtime.Object { return &apiextensionsv1.CustomResourceDefinitionList{} },
 		Strategy: kinds.Strategy{
+			AnyFinalizer:  true,
 			Default:       kinds.Each(apiextensionsv1.SetObjectDefaults_CustomResourceDefinition),
 			PrepareCreate: kinds.Each(prepareCreate),
 			PrepareUpdate: kinds.Pair(prepareUpdate),

@@ -38,6 +38,7 @@ func APIService() *kinds.Kind {
 		New:        func() kinds.Object { return &apiregistrationv1.APIService{} },
 		NewList:    func() runtime.Object { return &apiregistrationv1.APIServiceList{} },
 		Strategy: kinds.Strategy{
+			AnyFinalizer:              true,
 			Default:                   kinds.Each(setDefaults),
 			PrepareCreate:             kinds.Each(prepare),
 			PrepareUpdate:             kinds.Pair(func(s, old *apiregistrationv1.APIService) { s.Status = old.Status }),

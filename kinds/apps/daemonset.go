@@ -67,11 +67,13 @@ func defaultDaemonSet(d *appsv1.DaemonSet) {
 func prepareDaemonSet(d *appsv1.DaemonSet) {
 	d.Status = appsv1.DaemonSetStatus{}
 	kinds.FirstGeneration(d)
+	core.DropUnservedTemplate(&d.Spec.Template, nil)
 	setTemplateGeneration(d, max(templateGeneration(d), 1))
 }
 
 func prepareDaemonSetUpdate(d, old *appsv1.DaemonSet) {
 	d.Status = old.Status
+	core.DropUnservedTemplate(&d.Spec.Template, &old.Spec.Template)
 	generation := templateGeneration(old)
 	if !kinds.Same(d.Spec.Template, old.Spec.Template) {
 		generation++

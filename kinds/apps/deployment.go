@@ -83,12 +83,14 @@ func defaultDeployment(d *appsv1.Deployment) {
 func prepareDeployment(d *appsv1.Deployment) {
 	d.Status = appsv1.DeploymentStatus{}
 	kinds.FirstGeneration(d)
+	core.DropUnservedTemplate(&d.Spec.Template, nil)
 }
 
 // prepareDeploymentUpdate counts annotations as part of what the user wants,
 // since rollouts copy them to replica sets.
 func prepareDeploymentUpdate(d, old *appsv1.Deployment) {
 	d.Status = old.Status
+	core.DropUnservedTemplate(&d.Spec.Template, &old.Spec.Template)
 	kinds.NextGeneration(d, old, !kinds.Same(d.Spec, old.Spec) || !kinds.Same(d.Annotations, old.Annotations))
 }
 

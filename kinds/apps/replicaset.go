@@ -64,10 +64,12 @@ func defaultReplicaSet(r *appsv1.ReplicaSet) {
 func prepareReplicaSet(r *appsv1.ReplicaSet) {
 	r.Status = appsv1.ReplicaSetStatus{}
 	kinds.FirstGeneration(r)
+	core.DropUnservedTemplate(&r.Spec.Template, nil)
 }
 
 func prepareReplicaSetUpdate(r, old *appsv1.ReplicaSet) {
 	r.Status = old.Status
+	core.DropUnservedTemplate(&r.Spec.Template, &old.Spec.Template)
 	kinds.NextGeneration(r, old, !kinds.Same(r.Spec, old.Spec))
 }
 

@@ -98,11 +98,13 @@ func defaultStatefulSet(s *appsv1.StatefulSet) {
 func prepareStatefulSet(s *appsv1.StatefulSet) {
 	s.Status = appsv1.StatefulSetStatus{}
 	kinds.FirstGeneration(s)
+	core.DropUnservedTemplate(&s.Spec.Template, nil)
 	pendingClaims(s)
 }
 
 func prepareStatefulSetUpdate(s, old *appsv1.StatefulSet) {
 	s.Status = old.Status
+	core.DropUnservedTemplate(&s.Spec.Template, &old.Spec.Template)
 	pendingClaims(s)
 	kinds.NextGeneration(s, old, !kinds.Same(s.Spec, old.Spec))
 }

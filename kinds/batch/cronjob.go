@@ -60,10 +60,16 @@ func defaultCronJob(c *batchv1.CronJob) {
 func prepareCronJob(c *batchv1.CronJob) {
 	c.Status = batchv1.CronJobStatus{}
 	kinds.FirstGeneration(c)
+	core.DropUnservedTemplate(&c.Spec.JobTemplate.Spec.Template, nil)
+	c.Spec.JobTemplate.Spec.Scheduling = nil // jobs are not placed as groups, as with upstream's default gates
 }
 
 func prepareCronJobUpdate(c, old *batchv1.CronJob) {
 	c.Status = old.Status
+	core.DropUnservedTemplate(&c.Spec.JobTemplate.Spec.Template, &old.Spec.JobTemplate.Spec.Template)
+	if old.Spec.JobTemplate.Spec.Scheduling == nil {
+		c.Spec.JobTemplate.Spec.Scheduling = nil
+	}
 	kinds.NextGeneration(c, old, !kinds.Same(c.Spec, old.Spec))
 }
 

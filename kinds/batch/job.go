@@ -109,6 +109,8 @@ func defaultJobSpec(spec *batchv1.JobSpec) {
 func prepareJob(j *batchv1.Job) {
 	j.Status = batchv1.JobStatus{}
 	kinds.FirstGeneration(j)
+	core.DropUnservedTemplate(&j.Spec.Template, nil)
+	j.Spec.Scheduling = nil // jobs are not placed as groups, as with upstream's default gates
 	if kinds.Deref(j.Spec.ManualSelector) {
 		return
 	}
@@ -140,6 +142,10 @@ func prepareJob(j *batchv1.Job) {
 
 func prepareJobUpdate(j, old *batchv1.Job) {
 	j.Status = old.Status
+	core.DropUnservedTemplate(&j.Spec.Template, &old.Spec.Template)
+	if old.Spec.Scheduling == nil {
+		j.Spec.Scheduling = nil
+	}
 	kinds.NextGeneration(j, old, !kinds.Same(j.Spec, old.Spec))
 }
 

@@ -24,6 +24,9 @@ func Lease() *kinds.Kind {
 		New:        func() kinds.Object { return &coordinationv1.Lease{} },
 		NewList:    func() runtime.Object { return &coordinationv1.LeaseList{} },
 		Strategy: kinds.Strategy{
+			AnyFinalizer:              true,
+			PrepareCreate:             kinds.Each(prepare),
+			PrepareUpdate:             kinds.Pair(prepareUpdate),
 			Validate:                  kinds.Check(validate),
 			ValidateUpdate:            kinds.CheckUpdate(validateUpdate),
 			CreateOnUpdate:            true,
@@ -35,5 +38,19 @@ func Lease() *kinds.Kind {
 				return []any{l.Name, kinds.Deref(l.Spec.HolderIdentity), kinds.Created(l, now)}
 			}),
 		},
+	}
+}
+
+// prepare drops what coordinated elections need, which are off by default, as
+// upstream with its default gates.
+func prepare(l *coordinationv1.Lease) { l.Spec.Strategy, l.Spec.PreferredHolder = nil, nil }
+
+// prepareUpdate drops it too, unless it was there before.
+func prepareUpdate(l, old *coordinationv1.Lease) {
+	if old.Spec.Strategy == nil {
+		l.Spec.Strategy = nil
+	}
+	if old.Spec.PreferredHolder == nil {
+		l.Spec.PreferredHolder = nil
 	}
 }

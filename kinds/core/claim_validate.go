@@ -191,6 +191,24 @@ func claimResource(f *kinds.Faults, name corev1.ResourceName, at *field.Path) {
 	}
 }
 
+// settleDataSources drops what a claim cannot be filled from, unless it already said
+// so: anything of another namespace, and, where the older spelling alone is used,
+// anything but claims and snapshots.
+func settleDataSources(spec, old *corev1.PersistentVolumeClaimSpec) {
+	if ref := spec.DataSourceRef; ref != nil && kinds.Deref(ref.Namespace) != "" && old.DataSourceRef == nil {
+		spec.DataSourceRef = nil
+	}
+	known := old.DataSource != nil || old.DataSourceRef != nil
+	if s := spec.DataSource; s != nil && spec.DataSourceRef == nil && !known {
+		claim := s.Kind == "PersistentVolumeClaim" && kinds.Deref(s.APIGroup) == ""
+		snapshot := s.Kind == "VolumeSnapshot" && kinds.Deref(s.APIGroup) == "snapshot.storage.k8s.io"
+		if !claim && !snapshot {
+			spec.DataSource = nil
+		}
+	}
+	pairDataSources(spec)
+}
+
 // pairDataSources writes the one spelling of a data source into the other.
 func pairDataSources(spec *corev1.PersistentVolumeClaimSpec) {
 	source, ref := spec.DataSource, spec.DataSourceRef

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
@@ -26,14 +27,13 @@ func Endpoints() *kinds.Kind {
 		Storage:    "services/endpoints",
 		New:        func() kinds.Object { return &corev1.Endpoints{} },
 		NewList:    func() runtime.Object { return &corev1.EndpointsList{} },
+		Warning:    "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
 		Strategy: kinds.Strategy{
 			Default:        kinds.Each(defaultEndpoints),
 			Validate:       kinds.Check(validateEndpoints),
 			ValidateUpdate: kinds.CheckUpdate(func(e, _ *corev1.Endpoints) field.ErrorList { return validateEndpoints(e) }),
 			CreateOnUpdate: true,
-			Warnings: func(kinds.Object, kinds.Object) []string {
-				return []string{"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
-			},
+			Warnings:       kinds.Warn(endpointsWarnings),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Endpoints", "Age"),
@@ -78,4 +78,24 @@ func endpointsCell(e *corev1.Endpoints) string {
 		return strings.Join(all, ",")
 	}
 	return fmt.Sprintf("%s + %d more...", strings.Join(all[:shownEndpoints], ","), len(all)-shownEndpoints)
+}
+
+// endpointsWarnings are about addresses that parsers disagree about, unless it was
+// the controller who wrote them.
+func endpointsWarnings(e, _ *corev1.Endpoints) []string {
+	if e.Labels["endpoints.kubernetes.io/managed-by"] == "endpoint-controller" {
+		return nil
+	}
+	var w []string
+	list := func(addresses []corev1.EndpointAddress, at *field.Path) {
+		for i := range addresses {
+			w = append(w, validation.GetWarningsForIP(at.Index(i).Child("ip"), addresses[i].IP)...)
+		}
+	}
+	for i := range e.Subsets {
+		at := field.NewPath("subsets").Index(i)
+		list(e.Subsets[i].Addresses, at.Child("addresses"))
+		list(e.Subsets[i].NotReadyAddresses, at.Child("notReadyAddresses"))
+	}
+	return w
 }

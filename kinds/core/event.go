@@ -28,6 +28,7 @@ func Event() *kinds.Kind {
 		NewList:    func() runtime.Object { return &corev1.EventList{} },
 		TTL:        func(kinds.Object) time.Duration { return EventTTL },
 		Strategy: kinds.Strategy{
+			AnyFinalizer:   true,
 			NoDependents:   true,
 			Validate:       kinds.Check(validateEvent),
 			ValidateUpdate: kinds.CheckUpdate(validateEventUpdate),

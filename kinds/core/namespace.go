@@ -1,7 +1,6 @@
 package core
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -58,19 +57,9 @@ func Namespace() *kinds.Kind {
 // namespaceFinalize is the part by which the namespace controller takes itself
 // off spec.finalizers.
 func namespaceFinalize() kinds.Subresource {
-	return kinds.Subresource{
-		Name:  "finalize",
-		Verbs: []string{"update"},
-		Copy: func(next kinds.Object, body runtime.Object) error {
-			from, ok := body.(*corev1.Namespace)
-			if !ok {
-				return fmt.Errorf("finalize namespace %q: body is a %T", next.GetName(), body)
-			}
-			next.(*corev1.Namespace).Spec.Finalizers = slices.Clone(from.Spec.Finalizers)
-			return nil
-		},
-		ValidateUpdate: kinds.CheckUpdate(validateNamespaceFinalize),
-	}
+	sub := kinds.StatusRules(func(next, body *corev1.Namespace) { next.Spec.Finalizers = body.Spec.Finalizers }, validateNamespaceFinalize)
+	sub.Name, sub.Verbs, sub.Reset = "finalize", []string{"update"}, []string{}
+	return sub
 }
 
 // defaultNamespace gives a namespace the label by which policies select it.

@@ -34,7 +34,7 @@ func validateFinalizer(name string, path *field.Path) field.ErrorList {
 // validateNamespaceStatus: a namespace is Terminating exactly when it is being
 // deleted.
 func validateNamespaceStatus(n, _ *corev1.Namespace) field.ErrorList {
-	path := field.NewPath("status", "phase")
+	path := field.NewPath("status", "Phase") // upstream's spelling
 	deleting := n.DeletionTimestamp != nil
 	if !deleting && n.Status.Phase != corev1.NamespaceActive {
 		return field.ErrorList{field.Invalid(path, n.Status.Phase, "may only be 'Active' if `deletionTimestamp` is empty")}

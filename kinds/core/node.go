@@ -25,7 +25,8 @@ func Node() *kinds.Kind {
 		NewList:  func() runtime.Object { return &corev1.NodeList{} },
 		Strategy: kinds.Strategy{
 			Default:        kinds.Each(defaultNode),
-			PrepareUpdate:  kinds.Pair(func(n, old *corev1.Node) { n.Status = old.Status }),
+			PrepareCreate:  kinds.Each(prepareNode),
+			PrepareUpdate:  kinds.Pair(prepareNodeUpdate),
 			Validate:       kinds.Check(validateNode),
 			ValidateUpdate: kinds.CheckUpdate(validateNodeUpdate),
 		},
@@ -39,9 +40,36 @@ func Node() *kinds.Kind {
 			return fields.Set{"spec.unschedulable": fmt.Sprint(n.Spec.Unschedulable)}
 		}),
 		Subresources: []kinds.Subresource{
-			kinds.StatusRules(func(next, body *corev1.Node) { next.Status = body.Status }, validateNodeUpdate),
+			kinds.StatusRules(copyNodeStatus, validateNodeUpdate),
 			proxyOf("NodeProxyOptions", func() runtime.Object { return &corev1.NodeProxyOptions{} }),
 		},
+	}
+}
+
+// prepareNode drops what is no longer served, or not yet: configuration by objects,
+// and who gives way to pods that grow.
+func prepareNode(n *corev1.Node) {
+	n.Spec.ConfigSource, n.Status.Config, n.Spec.PodPreemptionPolicy = nil, nil, nil
+}
+
+func prepareNodeUpdate(n, old *corev1.Node) {
+	n.Status = old.Status
+	if old.Spec.ConfigSource == nil {
+		n.Spec.ConfigSource = nil
+	}
+	if old.Spec.PodPreemptionPolicy == nil {
+		n.Spec.PodPreemptionPolicy = nil
+	}
+}
+
+func copyNodeStatus(next, body *corev1.Node) {
+	old := next.Status
+	next.Status = body.Status
+	if old.Config == nil {
+		next.Status.Config = nil
+	}
+	if old.NodeInfo.RunningInUserNamespace == nil {
+		next.Status.NodeInfo.RunningInUserNamespace = nil
 	}
 }
 

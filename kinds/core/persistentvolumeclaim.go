@@ -36,7 +36,7 @@ func PersistentVolumeClaim() *kinds.Kind {
 			Row: kinds.Row(claimRow),
 		},
 		Subresources: []kinds.Subresource{
-			kinds.StatusRules(func(next, body *corev1.PersistentVolumeClaim) { next.Status = body.Status }, validateClaimStatusUpdate),
+			kinds.StatusRules(copyClaimStatus, validateClaimStatusUpdate),
 		},
 	}
 }
@@ -59,13 +59,22 @@ func defaultClaimSpec(spec *corev1.PersistentVolumeClaimSpec) {
 }
 
 func prepareClaim(c *corev1.PersistentVolumeClaim) {
-	pairDataSources(&c.Spec)
+	settleDataSources(&c.Spec, &corev1.PersistentVolumeClaimSpec{})
 	c.Status = corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}
 }
 
 func prepareClaimUpdate(c, old *corev1.PersistentVolumeClaim) {
-	pairDataSources(&c.Spec)
+	settleDataSources(&c.Spec, &old.Spec)
 	c.Status = old.Status
+}
+
+// copyClaimStatus leaves out a volume's health, which nothing here looks after.
+func copyClaimStatus(next, body *corev1.PersistentVolumeClaim) {
+	health := next.Status.HealthStatus
+	next.Status = body.Status
+	if health == nil {
+		next.Status.HealthStatus = nil
+	}
 }
 
 func claimRow(c *corev1.PersistentVolumeClaim, now time.Time) []any {

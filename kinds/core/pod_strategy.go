@@ -16,6 +16,7 @@ import (
 func preparePod(p *corev1.Pod) {
 	p.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: ComputeQOSClass(p)}
 	kinds.FirstGeneration(p)
+	DropUnserved(&p.Spec, nil)
 	if len(p.Spec.SchedulingGates) > 0 {
 		p.Status.Conditions = []corev1.PodCondition{{
 			Type:    corev1.PodScheduled,
@@ -33,6 +34,7 @@ func preparePodUpdate(p, old *corev1.Pod) {
 	if p.Spec.Resources == nil && old.Spec.Resources != nil {
 		p.Spec.Resources = old.Spec.Resources.DeepCopy()
 	}
+	DropUnserved(&p.Spec, &old.Spec)
 	kinds.NextGeneration(p, old, !kinds.Same(p.Spec, old.Spec))
 }
 

@@ -22,10 +22,14 @@ func PodTemplate() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.PodTemplate{} },
 		NewList:    func() runtime.Object { return &corev1.PodTemplateList{} },
 		Strategy: kinds.Strategy{
-			Ratchet:       TemplateRatchet("template"),
-			Default:       kinds.Each(func(t *corev1.PodTemplate) { DefaultPodTemplate(&t.Template) }),
-			PrepareCreate: kinds.Each(func(t *corev1.PodTemplate) { kinds.FirstGeneration(t) }),
+			Ratchet: TemplateRatchet("template"),
+			Default: kinds.Each(func(t *corev1.PodTemplate) { DefaultPodTemplate(&t.Template) }),
+			PrepareCreate: kinds.Each(func(t *corev1.PodTemplate) {
+				kinds.FirstGeneration(t)
+				DropUnservedTemplate(&t.Template, nil)
+			}),
 			PrepareUpdate: kinds.Pair(func(t, old *corev1.PodTemplate) {
+				DropUnservedTemplate(&t.Template, &old.Template)
 				kinds.NextGeneration(t, old, !kinds.Same(t.Template, old.Template))
 			}),
 			Validate:       kinds.Check(validatePodTemplateObject),

@@ -81,10 +81,12 @@ func defaultReplicationController(c *corev1.ReplicationController) {
 func prepareReplicationController(c *corev1.ReplicationController) {
 	c.Status = corev1.ReplicationControllerStatus{}
 	kinds.FirstGeneration(c)
+	DropUnservedTemplate(c.Spec.Template, nil)
 }
 
 func prepareReplicationControllerUpdate(c, old *corev1.ReplicationController) {
 	c.Status = old.Status
+	DropUnservedTemplate(c.Spec.Template, old.Spec.Template)
 	kinds.NextGeneration(c, old, !kinds.Same(c.Spec, old.Spec))
 }
 

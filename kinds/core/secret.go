@@ -1,6 +1,7 @@
 package core
 
 import (
+	"crypto/tls"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +26,7 @@ func Secret() *kinds.Kind {
 			PrepareUpdate:  kinds.Pair(prepareSecretUpdate),
 			Validate:       kinds.Check(validateSecret),
 			ValidateUpdate: kinds.CheckUpdate(validateSecretUpdate),
+			Warnings:       kinds.Warn(secretWarnings),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Type", "Data", "Age"),
@@ -56,4 +58,15 @@ func prepareSecretUpdate(s, old *corev1.Secret) {
 	if s.Type == "" {
 		s.Type = old.Type
 	}
+}
+
+// secretWarnings tell when a certificate is not the key's.
+func secretWarnings(s, _ *corev1.Secret) []string {
+	if s.Type != corev1.SecretTypeTLS {
+		return nil
+	}
+	if _, err := tls.X509KeyPair(s.Data[corev1.TLSCertKey], s.Data[corev1.TLSPrivateKeyKey]); err != nil {
+		return []string{err.Error()}
+	}
+	return nil
 }

@@ -22,7 +22,13 @@ func ServiceAccount() *kinds.Kind {
 		Storage:    "serviceaccounts",
 		New:        func() kinds.Object { return &corev1.ServiceAccount{} },
 		NewList:    func() runtime.Object { return &corev1.ServiceAccountList{} },
-		Strategy:   kinds.Strategy{ValidateName: apivalidation.ValidateServiceAccountName, ReturnsDeleted: true},
+		Strategy: kinds.Strategy{
+			ValidateName:   apivalidation.ValidateServiceAccountName,
+			PrepareCreate:  kinds.Each(trimSecrets),
+			PrepareUpdate:  kinds.Pair(func(a, _ *corev1.ServiceAccount) { trimSecrets(a) }),
+			Warnings:       kinds.Warn(serviceAccountWarnings),
+			ReturnsDeleted: true,
+		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Age"),
 			Row: kinds.Row(func(a *corev1.ServiceAccount, now time.Time) []any {
@@ -36,4 +42,27 @@ func ServiceAccount() *kinds.Kind {
 			New:   func() runtime.Object { return &authenticationv1.TokenRequest{} },
 		}},
 	}
+}
+
+// trimSecrets keeps the names alone of the secrets that an account refers to.
+func trimSecrets(a *corev1.ServiceAccount) {
+	for i := range a.Secrets {
+		a.Secrets[i] = corev1.ObjectReference{Name: a.Secrets[i].Name}
+	}
+}
+
+// mountableOnly is the annotation that once confined pods to their account's secrets.
+const mountableOnly = "kubernetes.io/enforce-mountable-secrets"
+
+// serviceAccountWarnings tell who newly uses that annotation what to do instead.
+func serviceAccountWarnings(a, old *corev1.ServiceAccount) []string {
+	if old != nil {
+		if _, ok := old.Annotations[mountableOnly]; ok {
+			return nil
+		}
+	}
+	if _, ok := a.Annotations[mountableOnly]; !ok {
+		return nil
+	}
+	return []string{"metadata.annotations[" + mountableOnly + "]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"}
 }

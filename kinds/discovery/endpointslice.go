@@ -9,8 +9,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -31,11 +35,12 @@ func EndpointSlice() *kinds.Kind {
 		Strategy: kinds.Strategy{
 			Ratchet:        []string{"endpoints.addresses"},
 			Default:        kinds.Each(defaultSlice),
-			PrepareCreate:  kinds.Each(func(s *discoveryv1.EndpointSlice) { kinds.FirstGeneration(s) }),
+			PrepareCreate:  kinds.Each(prepare),
 			PrepareUpdate:  kinds.Pair(prepareUpdate),
 			Validate:       kinds.Check(validate),
 			ValidateUpdate: kinds.CheckUpdate(validateUpdate),
 			Generation:     true,
+			Warnings:       kinds.Warn(warnings),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "AddressType", "Ports", "Endpoints", "Age"),
@@ -65,6 +70,52 @@ func prepareUpdate(s, old *discoveryv1.EndpointSlice) {
 	before.ObjectMeta, after.ObjectMeta = metav1.ObjectMeta{}, metav1.ObjectMeta{}
 	before.TypeMeta, after.TypeMeta = metav1.TypeMeta{}, metav1.TypeMeta{}
 	kinds.NextGeneration(s, old, !kinds.Same(before, after) || !kinds.Same(s.Labels, old.Labels))
+	if !kinds.Same(s.Endpoints, old.Endpoints) {
+		dropTopology(s, old)
+	}
+}
+
+func prepare(s *discoveryv1.EndpointSlice) {
+	kinds.FirstGeneration(s)
+	dropTopology(s, &discoveryv1.EndpointSlice{})
+}
+
+// dropTopology empties a field that this version of the kind only shows. A node that
+// it named before becomes the endpoint's, should a client that knows one field alone
+// have left out the other.
+func dropTopology(s, old *discoveryv1.EndpointSlice) {
+	known := sets.New[string]()
+	for i := range old.Endpoints {
+		known.Insert(old.Endpoints[i].DeprecatedTopology[corev1.LabelHostname])
+	}
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		node, ok := e.DeprecatedTopology[corev1.LabelHostname]
+		if e.NodeName == nil && ok && known.Has(node) && len(apivalidation.NameIsDNSSubdomain(node, false)) == 0 {
+			e.NodeName = &node
+		}
+		e.DeprecatedTopology = nil
+	}
+}
+
+// warnings are about slices of names, and about addresses that parsers disagree
+// about, unless it was a controller who wrote them.
+func warnings(s, old *discoveryv1.EndpointSlice) []string {
+	var w []string
+	if old == nil && s.AddressType == discoveryv1.AddressTypeFQDN {
+		w = append(w, "spec.addressType: FQDN endpoints are deprecated")
+	}
+	switch s.Labels[discoveryv1.LabelManagedBy] {
+	case "endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io":
+		return w
+	}
+	for i := range s.Endpoints {
+		at := field.NewPath("endpoints").Index(i).Child("addresses")
+		for j, address := range s.Endpoints[i].Addresses {
+			w = append(w, validation.GetWarningsForIP(at.Index(j), address)...)
+		}
+	}
+	return w
 }
 
 // shown is how many ports or addresses a table cell holds.

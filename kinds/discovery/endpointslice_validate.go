@@ -63,7 +63,7 @@ func checkPorts(f *kinds.Faults, ports []discoveryv1.EndpointPort, at *field.Pat
 			f.Duplicate(here.Child("name"), name)
 		}
 		names.Insert(name)
-		kinds.RequiredOneOf(f, here.Child("protocol"), kinds.Deref(port.Protocol), corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP)
+		kinds.OneOf(f, here.Child("protocol"), kinds.Deref(port.Protocol), corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP)
 		if port.AppProtocol != nil {
 			f.Each(here.Child("appProtocol"), *port.AppProtocol, validation.IsQualifiedName(*port.AppProtocol))
 		}
@@ -74,7 +74,7 @@ func checkEndpoint(f *kinds.Faults, e *discoveryv1.Endpoint, kind discoveryv1.Ad
 	addresses := at.Child("addresses")
 	switch {
 	case len(e.Addresses) == 0:
-		f.Required(addresses, "must contain at least 1 address")
+		f.Required(addresses, "")
 	case len(e.Addresses) > maxAddresses:
 		f.TooMany(addresses, len(e.Addresses), maxAddresses)
 	}

@@ -30,6 +30,7 @@ func Ingress() *kinds.Kind {
 			Validate:       kinds.Check(validateIngress),
 			ValidateUpdate: kinds.CheckUpdate(validateIngressUpdate),
 			Generation:     true,
+			Warnings:       kinds.Warn(ingressWarnings),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Class", "Hosts", "Address", "Ports", "Age"),
@@ -103,4 +104,12 @@ func addressCell(i *networkingv1.Ingress) string {
 	}
 	sort.Strings(addresses)
 	return strings.Join(addresses, ",")
+}
+
+// ingressWarnings tell who creates an ingress that its class has a field now.
+func ingressWarnings(i, old *networkingv1.Ingress) []string {
+	if _, ok := i.Annotations[classAnnotation]; !ok || old != nil || i.Spec.IngressClassName != nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("annotation %q is deprecated, please use 'spec.ingressClassName' instead", classAnnotation)}
 }

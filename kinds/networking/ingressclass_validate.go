@@ -35,7 +35,7 @@ func validateIngressClass(c *networkingv1.IngressClass) field.ErrorList {
 	namespace := here.Child("namespace")
 	switch *p.Scope {
 	case networkingv1.IngressClassParametersReferenceScopeNamespace:
-		if p.Namespace == nil || *p.Namespace == "" {
+		if p.Namespace == nil {
 			f.Required(namespace, "`parameters.scope` is set to 'Namespace'")
 			break
 		}

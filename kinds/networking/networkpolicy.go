@@ -1,12 +1,14 @@
 package networking
 
 import (
+	"reflect"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
@@ -28,11 +30,12 @@ func NetworkPolicy() *kinds.Kind {
 			Default:       kinds.Each(defaultNetworkPolicy),
 			PrepareCreate: kinds.Each(func(p *networkingv1.NetworkPolicy) { kinds.FirstGeneration(p) }),
 			PrepareUpdate: kinds.Pair(func(p, old *networkingv1.NetworkPolicy) {
-				kinds.NextGeneration(p, old, !kinds.Same(p.Spec, old.Spec))
+				kinds.NextGeneration(p, old, !reflect.DeepEqual(p.Spec, old.Spec)) // nil is not empty here
 			}),
 			Validate:       kinds.Check(validateNetworkPolicy),
 			ValidateUpdate: kinds.CheckUpdate(func(p, _ *networkingv1.NetworkPolicy) field.ErrorList { return validateNetworkPolicy(p) }),
 			Generation:     true,
+			Warnings:       kinds.Warn(networkPolicyWarnings),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Pod-Selector", "Age"),
@@ -68,4 +71,29 @@ func defaultPorts(ports []networkingv1.NetworkPolicyPort) {
 			ports[i].Protocol = &tcp
 		}
 	}
+}
+
+// networkPolicyWarnings are about ranges that parsers disagree about.
+func networkPolicyWarnings(p, _ *networkingv1.NetworkPolicy) []string {
+	var w []string
+	peers := func(list []networkingv1.NetworkPolicyPeer, at *field.Path) {
+		for i := range list {
+			b, here := list[i].IPBlock, at.Index(i).Child("ipBlock")
+			if b == nil {
+				continue
+			}
+			w = append(w, validation.GetWarningsForCIDR(here.Child("cidr"), b.CIDR)...)
+			for j, cidr := range b.Except {
+				w = append(w, validation.GetWarningsForCIDR(here.Child("except").Index(j), cidr)...)
+			}
+		}
+	}
+	at := field.NewPath("spec")
+	for i := range p.Spec.Ingress {
+		peers(p.Spec.Ingress[i].From, at.Child("ingress").Index(i).Child("from"))
+	}
+	for i := range p.Spec.Egress {
+		peers(p.Spec.Egress[i].To, at.Child("egress").Index(i).Child("to"))
+	}
+	return w
 }

@@ -38,5 +38,5 @@ func validate(c *nodev1.RuntimeClass) field.ErrorList {
 }
 
 func validateUpdate(c, old *nodev1.RuntimeClass) field.ErrorList {
-	return kinds.Immutable(c.Handler, old.Handler, field.NewPath("handler"))
+	return append(validate(c), kinds.Immutable(c.Handler, old.Handler, field.NewPath("handler"))...)
 }

@@ -26,6 +26,8 @@ func PodDisruptionBudget() *kinds.Kind {
 		New:        func() kinds.Object { return &policyv1.PodDisruptionBudget{} },
 		NewList:    func() runtime.Object { return &policyv1.PodDisruptionBudgetList{} },
 		Strategy: kinds.Strategy{
+			AnyFinalizer:              true,
+			ValidateName:              kinds.PathName,
 			Ratchet:                   []string{"spec.selector"},
 			PrepareCreate:             kinds.Each(prepare),
 			PrepareUpdate:             kinds.Pair(prepareUpdate),

@@ -58,7 +58,7 @@ func checkParameters(f *kinds.Faults, parameters map[string]string, at *field.Pa
 
 // checkTopologies: no two terms say the same.
 func checkTopologies(f *kinds.Faults, terms []corev1.TopologySelectorTerm, at *field.Path) {
-	var before []map[string]sets.Set[string]
+	before := []map[string]sets.Set[string]{nil} // an empty term says nothing: upstream calls it a duplicate
 	for i, term := range terms {
 		expressions := at.Index(i).Child("matchLabelExpressions")
 		said := map[string]sets.Set[string]{}
@@ -92,6 +92,7 @@ func checkTopologies(f *kinds.Faults, terms []corev1.TopologySelectorTerm, at *f
 // validateStorageClassUpdate: the class's volumes were made as it said.
 func validateStorageClassUpdate(c, old *storagev1.StorageClass) field.ErrorList {
 	var f kinds.Faults
+	f.Join(validateStorageClass(c))
 	f.Immutable(field.NewPath("parameters"), c.Parameters, old.Parameters)
 	f.Immutable(field.NewPath("provisioner"), c.Provisioner, old.Provisioner)
 	f.Immutable(field.NewPath("reclaimPolicy"), c.ReclaimPolicy, old.ReclaimPolicy)

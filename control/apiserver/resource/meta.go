@@ -143,6 +143,7 @@ func (c *call) checkNew(obj kinds.Object) error {
 		name = f
 	}
 	errs := validation.ValidateObjectMetaAccessor(obj, c.kind.Namespaced, name, atMetadata)
+	errs = append(errs, c.finalizers(obj)...)
 	if c.kind.Strategy.Validate != nil {
 		errs = append(errs, c.kind.Strategy.Validate(obj)...)
 	}
@@ -153,10 +154,21 @@ func (c *call) checkNew(obj kinds.Object) error {
 	return nil
 }
 
+// finalizers refuses names that the kind does not take.
+func (c *call) finalizers(obj metav1.Object) field.ErrorList {
+	if c.kind.Custom != nil || c.kind.Strategy.AnyFinalizer {
+		return nil
+	}
+	return kinds.Finalizers(obj.GetFinalizers(), atFinalizers)
+}
+
+var atFinalizers = atMetadata.Child("finalizers")
+
 // checkChange validates an update.
 func (c *call) checkChange(next, old kinds.Object) error {
 	errs := validation.ValidateObjectMetaAccessor(next, c.kind.Namespaced, anyName, atMetadata)
 	errs = append(errs, validation.ValidateObjectMetaAccessorUpdate(next, old, atMetadata)...)
+	errs = append(errs, c.finalizers(next)...)
 	rules := c.kind.Strategy.ValidateUpdate
 	if c.sub != nil && c.sub.ValidateUpdate != nil {
 		rules = c.sub.ValidateUpdate
