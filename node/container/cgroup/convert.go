@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/cgroups"
@@ -31,7 +32,11 @@ func convert(r *specs.LinuxResources, unified bool, log *slog.Logger) (*cgroups.
 		return nil, err
 	}
 	if len(r.HugepageLimits) > 0 && !unified && !mounted("hugetlb") {
-		log.Warn("huge page limits are left out: the hugetlb controller is not mounted")
+		tell := log.Debug // a kubelet says of each container that it may have none
+		if slices.ContainsFunc(r.HugepageLimits, func(h specs.LinuxHugepageLimit) bool { return h.Limit > 0 }) {
+			tell = log.Warn
+		}
+		tell("huge page limits are left out: the hugetlb controller is not mounted")
 	} else {
 		for _, h := range r.HugepageLimits {
 			out.HugetlbLimit = append(out.HugetlbLimit, &cgroups.HugepageLimit{Pagesize: h.Pagesize, Limit: h.Limit})
