@@ -46,7 +46,7 @@ type Outcome struct {
 	pod *corev1.Pod
 }
 
-// Preempt makes room, or says the sentence of the pod's condition.
+// Preempt makes room, and says how, or says the sentence of the pod's condition.
 func (o *Outcome) Preempt(budgets []*policyv1.PodDisruptionBudget) (node string, victims []string, text string) {
 	again := o.w.rules.decide(o.pod, o.w.c.classKey(o.pod), o.w.c)
 	found, how := o.w.rules.preempt(o.pod, o.w.c.classKey(o.pod), o.w.c, again, budgets)
@@ -56,7 +56,7 @@ func (o *Outcome) Preempt(budgets []*policyv1.PodDisruptionBudget) (node string,
 	for _, v := range found.victims {
 		victims = append(victims, v.Name)
 	}
-	return found.node, victims, ""
+	return found.node, victims, how
 }
 
 // Put decides and places: what a scheduler does all day.

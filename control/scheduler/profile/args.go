@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -54,6 +55,16 @@ func (s *settings) takeFit(raw []byte) error {
 	var args configv1.NodeResourcesFitArgs
 	if err := yaml.UnmarshalStrict(raw, &args); err != nil {
 		return err
+	}
+	for _, name := range args.IgnoredResources {
+		if err := qualified(name); err != nil {
+			return fmt.Errorf("ignoredResources: %w", err)
+		}
+	}
+	for _, group := range args.IgnoredResourceGroups {
+		if err := qualified(group); err != nil || strings.Contains(group, "/") {
+			return fmt.Errorf("ignoredResourceGroups: %q is no name without a slash", group)
+		}
 	}
 	s.fit.Ignored = append(s.fit.Ignored, args.IgnoredResources...)
 	s.fit.IgnoredGroups = args.IgnoredResourceGroups
@@ -131,6 +142,14 @@ func (s *settings) takeBalanced(raw []byte) error {
 		return nil
 	}
 	list, err := weighed(args.Resources)
+	for i, w := range list {
+		if w.Weight != 1 {
+			return fmt.Errorf("weight of resource %q is %d, it must be 1", w.Name, w.Weight)
+		}
+		if slices.Contains(list[:i], w) {
+			return fmt.Errorf("resource %q is given twice", w.Name)
+		}
+	}
 	s.balanced = list
 	return err
 }
@@ -150,8 +169,8 @@ func (s *settings) takeSpread(raw []byte) error {
 	default:
 		return fmt.Errorf("defaultingType %q is not known", args.DefaultingType)
 	}
-	if slices.ContainsFunc(args.DefaultConstraints, func(c corev1.TopologySpreadConstraint) bool { return c.LabelSelector != nil }) {
-		return errors.New("defaultConstraints: constraint must not define a selector, as they deduced for each pod")
+	if err := checkConstraints(args.DefaultConstraints); err != nil {
+		return fmt.Errorf("defaultConstraints: %w", err)
 	}
 	s.spread = spread.Plugin{Defaults: args.DefaultConstraints}
 	return nil

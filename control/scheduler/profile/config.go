@@ -29,6 +29,12 @@ func Parse(raw []byte) (scheduler.Config, error) {
 	if err := backoff(&file, &cfg); err != nil {
 		return cfg, err
 	}
+	if file.Parallelism != nil && *file.Parallelism <= 0 {
+		return cfg, fmt.Errorf("parallelism: %d is not greater than zero", *file.Parallelism)
+	}
+	if err := checkExtenders(file.Extenders); err != nil {
+		return cfg, err
+	}
 	var ignored []string
 	for _, e := range file.Extenders {
 		made, err := extender.New(e)
@@ -93,7 +99,10 @@ func one(from *configv1.KubeSchedulerProfile, ignored []string, alone bool) (sch
 	}
 	s := usual()
 	s.fit.Ignored = append(s.fit.Ignored, ignored...)
-	for _, c := range from.PluginConfig {
+	for i, c := range from.PluginConfig {
+		if slices.ContainsFunc(from.PluginConfig[:i], func(o configv1.PluginConfig) bool { return o.Name == c.Name }) {
+			return p, fmt.Errorf("pluginConfig %q: given twice", c.Name)
+		}
 		if err := s.take(c); err != nil {
 			return p, fmt.Errorf("pluginConfig %q: %w", c.Name, err)
 		}
@@ -172,28 +181,4 @@ func choose(from []configv1.Plugin, set configv1.PluginSet) []configv1.Plugin {
 		}
 	}
 	return list
-}
-
-// check refuses plugins that are not known, and choices that cannot be made here.
-func check(chosen *configv1.Plugins, all []plugin) error {
-	for _, point := range []struct {
-		name string
-		set  configv1.PluginSet
-		part bool // plugins cannot be disabled at this point alone
-	}{
-		{"multiPoint", chosen.MultiPoint, false}, {"filter", chosen.Filter, false}, {"score", chosen.Score, false},
-		{"postFilter", chosen.PostFilter, false}, {"preEnqueue", chosen.PreEnqueue, true}, {"queueSort", chosen.QueueSort, true},
-		{"preFilter", chosen.PreFilter, true}, {"preScore", chosen.PreScore, true}, {"reserve", chosen.Reserve, true},
-		{"permit", chosen.Permit, true}, {"preBind", chosen.PreBind, true}, {"bind", chosen.Bind, true}, {"postBind", chosen.PostBind, true},
-	} {
-		for _, p := range slices.Concat(point.set.Enabled, point.set.Disabled) {
-			if p.Name != "*" && !slices.ContainsFunc(all, func(known plugin) bool { return known.name == p.Name }) {
-				return fmt.Errorf("plugins.%s: plugin %q is not known", point.name, p.Name)
-			}
-		}
-		if point.part && len(point.set.Disabled) > 0 && len(point.set.Enabled) == 0 {
-			return fmt.Errorf("plugins.%s: plugins cannot be disabled at this point alone; use multiPoint, filter or score", point.name)
-		}
-	}
-	return nil
 }

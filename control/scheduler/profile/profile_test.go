@@ -65,15 +65,49 @@ profiles:
 	}
 }
 
+// spreading is a configuration with default constraints.
+func spreading(constraints string) string {
+	return head + "profiles: [{pluginConfig: [{name: PodTopologySpread, args: {defaultingType: List, defaultConstraints: [" + constraints + "]}}]}]"
+}
+
+// What others have may be disabled though it is not here.
+func TestParseDisablesTheUnknown(t *testing.T) {
+	if _, err := profile.Parse([]byte(head + "profiles: [{plugins: {multiPoint: {disabled: [{name: DeferredPodScheduling}]}}}]")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	for body, want := range map[string]string{
 		"kind: Other": "want a KubeSchedulerConfiguration",
-		head + "profiles: [{plugins: {filter: {enabled: [{name: Nobody}]}}}]":                                                           "is not known",
-		head + "profiles: [{schedulerName: a}, {}]":                                                                                     "schedulerName",
-		head + "profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {scoringStrategy: {type: Worst}}}]}]":                         "\"Worst\" is not known",
-		head + "profiles: [{pluginConfig: [{name: InterPodAffinity, args: {hardPodAffinityWeight: 101}}]}]":                             "0-100",
-		head + "podInitialBackoffSeconds: 20":                                                                                           "podMaxBackoffSeconds",
-		head + "surprise: 1":                                                                                                            "surprise",
+		head + "profiles: [{plugins: {filter: {enabled: [{name: Nobody}]}}}]":                                                                       "is not known",
+		head + "profiles: [{schedulerName: a}, {}]":                                                                                                 "schedulerName",
+		head + "profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {scoringStrategy: {type: Worst}}}]}]":                                     "\"Worst\" is not known",
+		head + "profiles: [{pluginConfig: [{name: InterPodAffinity, args: {hardPodAffinityWeight: 101}}]}]":                                         "0-100",
+		head + "podInitialBackoffSeconds: 20":                                                                                                       "podMaxBackoffSeconds",
+		head + "parallelism: 0":                                                                                                                     "parallelism",
+		head + "profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {}}, {name: NodeResourcesFit, args: {}}]}]":                               "given twice",
+		head + "profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {ignoredResources: [a b]}}]}]":                                            "ignoredResources",
+		head + "profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {ignoredResourceGroups: [a/b]}}]}]":                                       "without a slash",
+		head + "profiles: [{pluginConfig: [{name: NodeResourcesBalancedAllocation, args: {resources: [{name: cpu, weight: 2}]}}]}]":                 "must be 1",
+		head + "profiles: [{pluginConfig: [{name: NodeResourcesBalancedAllocation, args: {resources: [{name: cpu}, {name: cpu}]}}]}]":               "given twice",
+		head + "profiles: [{pluginConfig: [{name: VolumeBinding, args: {shape: [{utilization: 101, score: 1}]}}]}]":                                 "shape",
+		spreading("{maxSkew: 0, topologyKey: a, whenUnsatisfiable: DoNotSchedule}"):                                                                 "maxSkew",
+		spreading("{maxSkew: 1, topologyKey: '', whenUnsatisfiable: DoNotSchedule}"):                                                                "topologyKey",
+		spreading("{maxSkew: 1, topologyKey: a, whenUnsatisfiable: Perhaps}"):                                                                       "neither",
+		spreading("{maxSkew: 1, topologyKey: a, whenUnsatisfiable: DoNotSchedule, labelSelector: {}}"):                                              "selector",
+		spreading("{maxSkew: 1, topologyKey: a, whenUnsatisfiable: DoNotSchedule}, {maxSkew: 2, topologyKey: a, whenUnsatisfiable: DoNotSchedule}"): "given twice",
+		head + "profiles: [{plugins: {score: {enabled: [{name: NodeName}]}}}]":                                                                      "does not score",
+		head + "profiles: [{plugins: {filter: {enabled: [{name: ImageLocality}]}}}]":                                                                "does not filter",
+		head + "profiles: [{plugins: {score: {enabled: [{name: ImageLocality}, {name: ImageLocality}]}}}]":                                          "twice",
+		head + "profiles: [{plugins: {score: {enabled: [{name: ImageLocality, weight: -1}]}}}]":                                                     "negative",
+		head + "profiles: [{plugins: {multiPoint: {disabled: [{name: PrioritySort}]}}}]":                                                            "PrioritySort cannot",
+		head + "profiles: [{plugins: {multiPoint: {disabled: [{name: DefaultBinder}]}}}]":                                                           "DefaultBinder cannot",
+		head + "extenders: [{urlPrefix: 'http://a', prioritizeVerb: p}]":                                                                            "not positive",
+		head + "extenders: [{urlPrefix: 'http://a', bindVerb: b}, {urlPrefix: 'http://b', bindVerb: b}]":                                            "only one can",
+		head + "extenders: [{urlPrefix: 'http://a', managedResources: [{name: foo}]}]":                                                              "no extended resource",
+		head + "extenders: [{urlPrefix: 'http://a', managedResources: [{name: a.io/b}, {name: a.io/b}]}]":                                           "given twice",
+		head + "surprise: 1": "surprise",
 		head + "profiles: [{plugins: {preFilter: {disabled: [{name: NodePorts}]}}}]":                                                    "at this point alone",
 		head + "profiles: [{pluginConfig: [{name: PodTopologySpread, args: {defaultConstraints: [{maxSkew: 1, topologyKey: zone}]}}]}]": "List",
 	} {

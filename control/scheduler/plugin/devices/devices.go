@@ -106,11 +106,9 @@ func (p *Plugin) fits(a *attempt, n *scheduler.Node) scheduler.Reason {
 	if own == nil && a.template != nil && len(a.claims) == 1 {
 		return scheduler.OK // the node has the resources by a device plugin
 	}
-	if !p.reach(a, n) {
-		return refusal("resourceclaim not available on the node")
-	}
+	unusable := p.unusable(a, n)
 	if a.allocator == nil {
-		return scheduler.OK
+		return a.usable(unusable)
 	}
 	var wanted []*resourcev1.ResourceClaim
 	for _, w := range a.claims {
@@ -128,14 +126,28 @@ func (p *Plugin) fits(a *attempt, n *scheduler.Node) scheduler.Reason {
 	if why.Refuses() {
 		return why
 	}
+	if why = a.usable(unusable); why.Refuses() {
+		return why
+	}
 	a.nodes[n.Name] = &placement{claims: wanted, results: results, extended: own, mappings: mappings}
 	return scheduler.OK
 }
 
-// reach says whether the claims that have devices can be used on a node. Those that
-// cannot, and those whose devices failed, are remembered: giving them back may help.
-func (p *Plugin) reach(a *attempt, n *scheduler.Node) bool {
-	all := true
+// usable refuses a node where some claims cannot be used. If that is all that is wrong
+// there they are remembered: giving their devices back may help.
+func (a *attempt) usable(not []int) scheduler.Reason {
+	if len(not) == 0 {
+		return scheduler.OK
+	}
+	for _, i := range not {
+		a.unusable[i] = true
+	}
+	return refusal("resourceclaim not available on the node")
+}
+
+// unusable are the claims, by index, that have devices which cannot be used on a node,
+// or which failed.
+func (p *Plugin) unusable(a *attempt, n *scheduler.Node) (not []int) {
 	for i, w := range a.claims {
 		if w.Status.Allocation == nil {
 			continue
@@ -146,11 +158,10 @@ func (p *Plugin) reach(a *attempt, n *scheduler.Node) bool {
 			usable = err == nil && (ready || !p.overdue(w.ResourceClaim))
 		}
 		if !usable {
-			a.unusable[i] = true
-			all = false
+			not = append(not, i)
 		}
 	}
-	return all
+	return not
 }
 
 // allocate searches devices on one node.

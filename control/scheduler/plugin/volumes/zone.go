@@ -51,8 +51,8 @@ func (Zone) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {
 		values []string
 	}
 	var places []place
-	for _, claim := range claims(pod, v.Storage()) {
-		pv := v.Storage().Volume(claim.Spec.VolumeName)
+	for i := range pod.Spec.Volumes {
+		pv := named(pod, &pod.Spec.Volumes[i], v.Storage())
 		if pv == nil {
 			continue
 		}
@@ -80,6 +80,19 @@ func (Zone) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {
 		}
 		return scheduler.OK
 	}
+}
+
+// named is the volume of a claim that the pod names; those of ephemeral claims are
+// looked at by their node affinity alone, as upstream does.
+func named(pod *corev1.Pod, v *corev1.Volume, s scheduler.Storage) *corev1.PersistentVolume {
+	if v.PersistentVolumeClaim == nil {
+		return nil
+	}
+	claim := s.Claim(pod.Namespace, v.PersistentVolumeClaim.ClaimName)
+	if claim == nil {
+		return nil
+	}
+	return s.Volume(claim.Spec.VolumeName)
 }
 
 func zoned(n *scheduler.Node) bool {
