@@ -2,6 +2,7 @@ package admit
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -90,8 +91,8 @@ func (t *timers) collect(c chan<- prometheus.Metric, desc *prometheus.Desc, name
 	for step := range t {
 		for i, o := range operations {
 			for no := range t[step][i] {
-				labels := append(name[:len(name):len(name)], stepNames[step], string(o), strconv.FormatBool(no == 1))
-				if m := t[step][i][no].metric(desc, labels...); m != nil {
+				labels := []string{stepNames[step], string(o), strconv.FormatBool(no == 1)}
+				if m := t[step][i][no].metric(desc, slices.Concat(name, labels)...); m != nil {
 					c <- m
 				}
 			}
