@@ -32,8 +32,9 @@ func SetPodCondition(status *corev1.PodStatus, c corev1.PodCondition, now time.T
 	return have.Status != c.Status || have.Reason != c.Reason || have.Message != c.Message
 }
 
-// PatchPodStatus writes the conditions and the phase in which next differs from
-// pod, if it is still the same pod. Other parts of the status are the node's.
+// PatchPodStatus writes the conditions, the phase and the observed generation in
+// which next differs from pod, if it is still the same pod. Other parts of the
+// status are the node's. New conditions come last, as next has them.
 func PatchPodStatus(ctx context.Context, t client.Transport, pod *corev1.Pod, next corev1.PodStatus) error {
 	status := map[string]any{}
 	if next.Phase != pod.Status.Phase {
@@ -46,7 +47,14 @@ func PatchPodStatus(ctx context.Context, t client.Transport, pod *corev1.Pod, ne
 		}
 	}
 	if len(changed) > 0 {
-		status["conditions"] = changed // merged by type
+		order := make([]map[string]any, len(next.Conditions))
+		for i, c := range next.Conditions {
+			order[i] = map[string]any{"type": c.Type}
+		}
+		status["conditions"], status["$setElementOrder/conditions"] = changed, order // merged by type
+	}
+	if next.ObservedGeneration != pod.Status.ObservedGeneration {
+		status["observedGeneration"] = next.ObservedGeneration
 	}
 	if len(status) == 0 {
 		return nil

@@ -112,3 +112,59 @@ func TestNodeGoesSilent(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// A taint says when it was added only if the control plane has put it there. The time
+// of a toleration runs from when it was seen, then, and runs out.
+func TestTaintWithoutDate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		p.node("n")
+		go p.beat(ctx, "n")
+		seconds := func(s int64) []corev1.Toleration {
+			return []corev1.Toleration{{Key: "k", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &s}}
+		}
+		for name, tolerations := range map[string][]corev1.Toleration{"plain": nil, "short": seconds(5), "long": seconds(500)} {
+			pod := &corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+				Spec:       corev1.PodSpec{NodeName: "n", Tolerations: tolerations, Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+			}
+			pod = must[*corev1.Pod](p)(client.Pods.Create(ctx, p.admin, pod)).DeepCopy()
+			pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()}}
+			must[*corev1.Pod](p)(client.Pods.UpdateStatus(ctx, p.admin, pod))
+		}
+		taint := func(taints ...corev1.Taint) {
+			n := must[*corev1.Node](p)(client.Nodes.Get(ctx, p.admin, "", "n")).DeepCopy()
+			n.Spec.Taints = taints
+			must[*corev1.Node](p)(client.Nodes.Update(ctx, p.admin, n))
+			synctest.Wait()
+		}
+		leaving := func(name string) bool {
+			pod := must[*corev1.Pod](p)(client.Pods.Get(ctx, p.admin, "default", name))
+			last := pod.Status.Conditions[len(pod.Status.Conditions)-1]
+			doomed := last.Type == corev1.DisruptionTarget && last.ObservedGeneration == 1
+			if doomed != (pod.DeletionTimestamp != nil) {
+				t.Errorf("pod %s, deleted %v, has the conditions %v", name, pod.DeletionTimestamp, pod.Status.Conditions)
+			}
+			return doomed
+		}
+		synctest.Wait() // the mirrors show the pods as they are
+		taint(corev1.Taint{Key: "k", Effect: corev1.TaintEffectNoExecute})
+		time.Sleep(4 * time.Second)
+		if !leaving("plain") || leaving("short") || leaving("long") {
+			t.Error("before the shortest time is over, who tolerates nothing goes")
+		}
+		time.Sleep(2 * time.Second)
+		if !leaving("short") || leaving("long") {
+			t.Error("after five seconds, who tolerates as many goes")
+		}
+		taint()
+		time.Sleep(10 * time.Minute)
+		if leaving("long") {
+			t.Error("without the taint nobody goes")
+		}
+		cancel()
+		synctest.Wait()
+	})
+}

@@ -211,9 +211,11 @@ func (c *Controller) remove(ctx context.Context, pod *corev1.Pod, v verdict) err
 	c.log.Info("removing a pod", "namespace", pod.Namespace, "pod", pod.Name, "reason", string(v))
 	if !controller.Ended(pod) {
 		next := *pod.Status.DeepCopy()
-		next.Phase = corev1.PodFailed
+		next.Phase, next.ObservedGeneration = corev1.PodFailed, pod.Generation
 		if v == orphaned {
-			controller.SetPodCondition(&next, controller.Disruption("DeletionByPodGC", "PodGC: node no longer exists"), time.Now())
+			doomed := controller.Disruption("DeletionByPodGC", "PodGC: node no longer exists")
+			doomed.ObservedGeneration = pod.Generation
+			controller.SetPodCondition(&next, doomed, time.Now())
 		}
 		err := controller.PatchPodStatus(ctx, c.transport, pod, next)
 		if err != nil && !apierrors.IsNotFound(err) {

@@ -1,7 +1,8 @@
 // Package taint keeps a promise: pods leave a node with a NoExecute taint that
 // they do not tolerate, at once or when their toleration ends. It follows
 // upstream's pkg/controller/tainteviction; but the time of a toleration runs
-// from when the taint was added, so that a restart does not start it anew.
+// from when the taint was added, where the taint says when, so that a restart does
+// not start it anew.
 package taint
 
 import (
@@ -35,8 +36,10 @@ type Controller struct {
 	pods      *informer.Informer[*corev1.Pod]
 	nodes     *informer.Informer[*corev1.Node]
 
-	mu        sync.Mutex
-	scheduled map[reconcile.Key]bool // evictions that were announced by waiting
+	mu sync.Mutex
+	// scheduled are the pods that will have to go, and since when the taints are
+	// known that do not say themselves when they were added.
+	scheduled map[reconcile.Key]map[corev1.Taint]time.Time
 }
 
 // New makes the controller.
@@ -48,7 +51,7 @@ func New(cfg controller.Config) (*Controller, error) {
 		transport: cfg.Transport(component),
 		pods:      controller.Mirror(cfg.Mirrors, client.Pods),
 		nodes:     controller.Mirror(cfg.Mirrors, client.Nodes),
-		scheduled: map[reconcile.Key]bool{},
+		scheduled: map[reconcile.Key]map[corev1.Taint]time.Time{},
 	}
 	c.events = client.NewRecorder(c.transport, source, "")
 	c.loop = reconcile.NewLoop(c, reconcile.Config{Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
@@ -92,53 +95,75 @@ func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
 func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Duration, error) {
 	pod, ok := c.pods.Get(key.Namespace, key.Name)
 	if !ok || pod.DeletionTimestamp != nil {
-		c.announce(key, false)
+		c.cancel(key)
 		return 0, nil
 	}
 	node, ok := c.nodes.Get("", pod.Spec.NodeName)
 	if !ok {
 		return 0, nil
 	}
-	wait, evict := decide(pod, lasting(node), time.Now())
+	now := time.Now()
+	taints, undated := c.dated(key, lasting(node), now)
+	wait, evict := decide(pod, taints, now)
 	switch {
 	case !evict:
-		if c.announce(key, false) {
+		if c.cancel(key) {
 			c.events.Eventf(pod, corev1.EventTypeNormal, "TaintManagerEviction", "Cancelling deletion of Pod %s", key)
 		}
 		return 0, nil
 	case wait > 0:
-		c.announce(key, true)
+		c.schedule(key, undated)
 		return wait, nil
 	}
 	return 0, c.evict(ctx, pod)
 }
 
-// announce notes whether an eviction is pending and returns whether one was.
-func (c *Controller) announce(key reconcile.Key, pending bool) (was bool) {
+// dated are a node's taints with the times at which they were added; for those that
+// do not tell, and which are returned, too, that is when the pod was first seen
+// with them.
+func (c *Controller) dated(key reconcile.Key, taints []corev1.Taint, now time.Time) (all []corev1.Taint, undated map[corev1.Taint]time.Time) {
+	c.mu.Lock()
+	known := c.scheduled[key]
+	c.mu.Unlock()
+	all, undated = slices.Clone(taints), map[corev1.Taint]time.Time{}
+	for i, t := range all {
+		if t.TimeAdded != nil {
+			continue
+		}
+		since, ok := known[t]
+		if !ok {
+			since = now
+		}
+		undated[t], all[i].TimeAdded = since, &metav1.Time{Time: since}
+	}
+	return all, undated
+}
+
+// schedule notes that an eviction is pending.
+func (c *Controller) schedule(key reconcile.Key, undated map[corev1.Taint]time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	was = c.scheduled[key]
-	if pending {
-		c.scheduled[key] = true
-	} else {
-		delete(c.scheduled, key)
-	}
+	c.scheduled[key] = undated
+}
+
+// cancel returns whether an eviction was pending.
+func (c *Controller) cancel(key reconcile.Key) (was bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, was = c.scheduled[key]
+	delete(c.scheduled, key)
 	return was
 }
 
-// decide says whether a pod has to leave a node with these NoExecute taints, and
-// in what time.
+// decide says whether a pod has to leave a node with these NoExecute taints, which
+// are dated, and in what time.
 func decide(pod *corev1.Pod, taints []corev1.Taint, now time.Time) (wait time.Duration, evict bool) {
 	for i := range taints {
 		stay, forever := tolerated(pod, &taints[i])
 		if forever {
 			continue
 		}
-		added := now
-		if taints[i].TimeAdded != nil {
-			added = taints[i].TimeAdded.Time
-		}
-		left := max(0, added.Add(stay).Sub(now))
+		left := max(0, taints[i].TimeAdded.Add(stay).Sub(now))
 		if !evict || left < wait {
 			wait = left
 		}
@@ -201,9 +226,11 @@ func sameTaint(a, b corev1.Taint) bool {
 }
 
 func (c *Controller) evict(ctx context.Context, pod *corev1.Pod) error {
-	c.announce(controller.KeyOf(pod), false)
+	c.cancel(controller.KeyOf(pod))
 	next := *pod.Status.DeepCopy()
-	controller.SetPodCondition(&next, controller.Disruption("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint"), time.Now())
+	doomed := controller.Disruption("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
+	doomed.ObservedGeneration = pod.Generation
+	controller.SetPodCondition(&next, doomed, time.Now())
 	err := controller.PatchPodStatus(ctx, c.transport, pod, next)
 	if err == nil {
 		c.events.Eventf(pod, corev1.EventTypeNormal, "TaintManagerEviction", "Marking for deletion Pod %s", controller.KeyOf(pod))
