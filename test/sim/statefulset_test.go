@@ -170,6 +170,62 @@ func TestStatefulSetReplacesFailed(t *testing.T) {
 	})
 }
 
+// Pods that a set leaves behind are the next one's of its name, as they are: nobody
+// is started anew.
+func TestStatefulSetLeavesOrphans(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t)
+		names := func() (pods, revisions []string) {
+			for _, pod := range p.list("default", "app=db") {
+				pods = append(pods, string(pod.UID))
+			}
+			all, _, err := client.ControllerRevisions.List(t.Context(), p.admin, "default", metav1.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range all {
+				revisions = append(revisions, r.Name)
+			}
+			return pods, revisions
+		}
+		set := stateful(2)
+		set.Spec.PodManagementPolicy = appsv1.ParallelPodManagement
+		p.makeSet(set.DeepCopy())
+		p.ready("default")
+		pods, revisions := names()
+		orphan := metav1.DeletePropagationOrphan
+		if err := client.StatefulSets.Delete(t.Context(), p.admin, "default", "db", metav1.DeleteOptions{PropagationPolicy: &orphan}); err != nil {
+			t.Fatal(err)
+		}
+		p.settle()
+		p.makeSet(set)
+		p.expectSet("0a+ 1a+; replicas 2 ready 2 current 2 updated 2; done")
+		if nowPods, nowRevisions := names(); len(pods) != 2 || !slices.Equal(nowPods, pods) || !slices.Equal(nowRevisions, revisions) {
+			t.Errorf("pods %v and revisions %v became %v and %v", pods, revisions, nowPods, nowRevisions)
+		}
+	})
+}
+
+// A set that waits for its pods to go makes no history again that is taken from it.
+func TestStatefulSetGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t)
+		set := stateful(1)
+		set.Spec.Template.Finalizers = []string{"test.example.com/held"}
+		p.makeSet(set)
+		p.ready("default")
+		foreground := metav1.DeletePropagationForeground
+		if err := client.StatefulSets.Delete(t.Context(), p.admin, "default", "db", metav1.DeleteOptions{PropagationPolicy: &foreground}); err != nil {
+			t.Fatal(err)
+		}
+		p.settle()
+		revisions, _, err := client.ControllerRevisions.List(t.Context(), p.admin, "default", metav1.ListOptions{})
+		if pods := p.list("default", "app=db"); err != nil || len(revisions) > 0 || len(pods) != 1 || pods[0].DeletionTimestamp == nil {
+			t.Errorf("%v; %d revisions left beside %d pods", err, len(revisions), len(pods))
+		}
+	})
+}
+
 func TestStatefulSetClaims(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := start(t)

@@ -60,7 +60,7 @@ func revisionOf(pod *corev1.Pod) string { return pod.Labels[appsv1.StatefulSetRe
 // podFor is number ordinal of set, with the template of a revision.
 func podFor(set *appsv1.StatefulSet, rev version, ordinal int) *corev1.Pod {
 	pod := controller.PodOf(rev.template, set, client.StatefulSets.Owner(set))
-	pod.GenerateName, pod.Name = "", fmt.Sprintf("%s-%d", set.Name, ordinal)
+	pod.Name = fmt.Sprintf("%s-%d", set.Name, ordinal) // beside the generateName, as upstream
 	identify(pod)
 	pod.Labels[appsv1.StatefulSetRevisionLabel] = rev.name
 	pod.Spec.Hostname, pod.Spec.Subdomain = pod.Name, set.Spec.ServiceName

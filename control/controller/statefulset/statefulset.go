@@ -6,6 +6,7 @@
 package statefulset
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -182,7 +183,8 @@ func (c *Controller) claimPods(ctx context.Context, set *appsv1.StatefulSet, sel
 }
 
 // versions finds the revisions to update from and to, and makes the latter if
-// there is none of the present template. It returns all, too.
+// there is none of the present template. It returns all, too. A set that is being
+// deleted makes and changes none: the collector takes them from it, and would again.
 func (c *Controller) versions(ctx context.Context, key reconcile.Key, set *appsv1.StatefulSet, revisions []*history.Revision) (view, []*history.Revision, error) {
 	var v view
 	if set.Status.CollisionCount != nil {
@@ -195,6 +197,11 @@ func (c *Controller) versions(ctx context.Context, key reconcile.Key, set *appsv
 	wanted.Revision = history.Next(revisions)
 	update := history.Find(revisions, wanted)
 	switch {
+	case set.DeletionTimestamp != nil:
+		if update == nil {
+			update = wanted
+			update.Name = cmp.Or(set.Status.UpdateRevision, wanted.Name)
+		}
 	case update == nil:
 		update, v.collisions, err = c.history.Store(ctx, key, wanted, v.collisions)
 		revisions = append(revisions, update)
