@@ -94,6 +94,21 @@ func TestCollect(t *testing.T) {
 	}
 }
 
+// A cluster-wide object cannot be owned by one in a namespace: it stays, also when
+// that one has been seen to go.
+func TestClusterWideStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", OwnerReferences: config("a", "x", "top").OwnerReferences}}
+		b := start(t, config("a", "top"), config("a", "mid", "top"), n)
+		b.remove("top", metav1.DeletePropagationBackground)
+		time.Sleep(time.Minute)
+		b.expectConfigs()
+		if _, err := client.Nodes.Get(t.Context(), b.server, "", "n"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // In the foreground the owner waits for who blocks it, and only for them.
 func TestForegroundWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -37,8 +37,8 @@ func (c *Collector) Reconcile(ctx context.Context, key reconcile.Key) (time.Dura
 		return 0, drop(err)
 	}
 	live, err := c.live(ctx, n)
-	if live == nil || err != nil {
-		return 0, err
+	if live == nil || err != nil || live.GetDeletionTimestamp() != nil {
+		return 0, err // what goes already needs no second push; the graph hears of it
 	}
 	if owners, err = c.classify(ctx, n, live.GetOwnerReferences()); err != nil {
 		return 0, drop(err)
@@ -92,19 +92,20 @@ func (c *Collector) owner(ctx context.Context, n *node, ref metav1.OwnerReferenc
 		}
 		c.foreign(n, ref)
 	}
+	kind, ok := c.find(gvk)
+	if ok && kind.Namespaced && n.namespace == "" {
+		return false, false, errUncollectable // even if that owner is known to have gone
+	}
 	named := absence{uid: ref.UID, namespace: n.namespace, name: ref.Name, kind: gvk.Kind, group: gvk.Group}
 	if c.graph.isGone(named) {
 		return false, false, nil
 	}
-	kind, ok := c.find(gvk)
 	if !ok {
 		return false, false, fmt.Errorf("owner %s %q of %s %q: its kind is not known", gvk, ref.Name, n.kind.Resource, n.name)
 	}
 	namespace := ""
 	if kind.Namespaced {
-		if namespace = n.namespace; namespace == "" {
-			return false, false, errUncollectable
-		}
+		namespace = n.namespace
 	}
 	obj, err := c.transport.Get(ctx, target.Of(kind.GroupVersionResource, namespace).Object(ref.Name), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
