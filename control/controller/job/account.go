@@ -5,7 +5,6 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -91,7 +90,7 @@ func (r *round) noteSuspension() []news {
 		!r.setCondition(batchv1.JobSuspended, corev1.ConditionFalse, "JobResumed", "Job resumed") {
 		return nil
 	}
-	s.StartTime = &metav1.Time{Time: r.now}
+	s.StartTime = stamp(r.now)
 	return []news{{corev1.EventTypeNormal, "Resumed", "Job resumed"}}
 }
 

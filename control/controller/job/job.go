@@ -122,8 +122,11 @@ func (c *Controller) Run(ctx context.Context) error {
 
 func (c *Controller) jobChanged(e informer.Event[*batchv1.Job]) {
 	key := controller.KeyOf(e.Object())
-	if e.New == nil || finished(e.New) {
-		c.orphans.of(e.Object())
+	switch {
+	case e.New == nil:
+		c.orphans.of(e.Old, 0)
+	case finished(e.New):
+		c.orphans.of(e.New, batch) // the books have let go of them: the mirror may not show it yet
 	}
 	if e.Old != nil && e.New != nil && e.Old.Generation == e.New.Generation && e.Old.DeletionTimestamp.Equal(e.New.DeletionTimestamp) {
 		c.soon(key)

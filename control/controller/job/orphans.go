@@ -42,11 +42,11 @@ func (o *orphans) podChanged(e informer.Event[*corev1.Pod]) {
 	}
 }
 
-// of looks at all pods of a job that is gone or has finished.
-func (o *orphans) of(job *batchv1.Job) {
+// of looks, after a while, at all pods of a job that is gone or has finished.
+func (o *orphans) of(job *batchv1.Job, after time.Duration) {
 	for _, pod := range controller.Owned(o.pods, job) {
 		if tracked(pod) {
-			o.loop.Enqueue(controller.KeyOf(pod))
+			o.loop.EnqueueAfter(controller.KeyOf(pod), after)
 		}
 	}
 }

@@ -90,11 +90,18 @@ func begin(job *batchv1.Job, pods []*corev1.Pod, before streak, now time.Time) *
 	}
 	r.streak = before.after(succeeded, failed)
 	if status.StartTime == nil && !suspended(r.job) {
-		status.StartTime = &metav1.Time{Time: now}
+		status.StartTime = stamp(now)
 	}
 	r.countIndexes()
 	r.judge()
 	return r
+}
+
+// stamp is a moment as the API server keeps it, in whole seconds: a status that is
+// written twice in a round must not seem to have begun at another time.
+func stamp(t time.Time) *metav1.Time {
+	whole := metav1.Time{Time: t}.Rfc3339Copy()
+	return &whole
 }
 
 // fresh are the pods that have ended and are in no count yet.
