@@ -64,4 +64,7 @@ func scaledToZero(h *hpa) bool {
 // named is an autoscaler as messages show it.
 type named struct{ name, namespace string }
 
+// String is how upstream names an object: "namespace/name".
+func (n named) String() string { return n.namespace + "/" + n.name }
+
 func (n named) compare(o named) int { return strings.Compare(n.name, o.name) }

@@ -263,8 +263,10 @@ func (r *remains) count(kind schema.GroupVersionResource, obj runtime.Object) er
 		r.finalizers[f]++
 	}
 	wait := byFinalizers
-	if grace := m.GetDeletionGracePeriodSeconds(); grace != nil && len(m.GetFinalizers()) == 0 {
-		wait = time.Duration(*grace)*time.Second/2 + time.Second
+	if until := m.GetDeletionTimestamp(); until != nil && len(m.GetFinalizers()) == 0 {
+		if left := time.Until(until.Time); left > 0 { // else it is late, and who knows why
+			wait = left/2 + time.Second
+		}
 	}
 	if r.wait == 0 || wait < r.wait {
 		r.wait = wait

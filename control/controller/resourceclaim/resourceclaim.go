@@ -15,6 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -159,7 +160,11 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	}
 	made, err := c.make(ctx, pod)
 	if len(made) > 0 {
-		err = errors.Join(err, c.tell(ctx, pod, made))
+		told := c.tell(ctx, pod, made)
+		if apierrors.IsConflict(told) {
+			return controller.Unseen, nil // the pod has changed meanwhile, which is nobody's concern
+		}
+		err = errors.Join(err, told)
 	}
 	if err != nil {
 		c.events.Eventf(pod, corev1.EventTypeWarning, "FailedResourceClaimCreation", "PodResourceClaim %v", err)
