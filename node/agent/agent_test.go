@@ -58,6 +58,14 @@ func TestNeverRestarts(t *testing.T) {
 	})
 }
 
+// TestBadImageName: what is no name is not looked for.
+func TestBadImageName(t *testing.T) {
+	tell(t, "bad_name", func(s *story) {
+		s.create(pod("named", container("app", "Bad:UPPER")))
+		s.pass(time.Second)
+	})
+}
+
 func TestInitContainersAndSidecar(t *testing.T) {
 	tell(t, "init_sidecar", func(s *story) {
 		always := corev1.ContainerRestartPolicyAlways

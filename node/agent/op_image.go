@@ -120,8 +120,11 @@ func (m *machine) preparePull(container string) func(context.Context, *corev1.Po
 func (m *machine) pullImage(ctx context.Context, pod *corev1.Pod, w wantedImage) func(*machine) {
 	img, present, err := m.a.images.find(ctx, w.name)
 	if err != nil {
-		message := fmt.Sprintf("Failed to inspect image %q: %s", w.name, cri.Message(err))
-		return m.imageFailed(pod, w, plan.Waiting{Reason: errInspect, Message: message}, "InspectFailed")
+		why := plan.Waiting{Reason: errInspect, Message: fmt.Sprintf("Failed to inspect image %q: %s", w.name, cri.Message(err))}
+		if cri.IsInvalid(err) { // upstream finds it while it completes the name
+			why = plan.Waiting{Reason: errImageName, Message: fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: %s", w.name, w.name, cri.Message(err))}
+		}
+		return m.imageFailed(pod, w, why, "InspectFailed")
 	}
 	if w.policy == corev1.PullNever && !present {
 		return m.imageAbsent(pod, w)

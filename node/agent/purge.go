@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/sampan-dev/sampan/node/agent/device"
 	"github.com/sampan-dev/sampan/node/volume"
@@ -63,8 +64,9 @@ func removeDir(path string) error {
 	return nil
 }
 
-// purgeCgroups removes kubepods and its classes in every hierarchy. A cgroup
-// with processes in it can't be removed: that is the kernel's safeguard.
+// purgeCgroups removes kubepods in every hierarchy, with its classes and what another
+// engine has left of pods. A cgroup with processes in it can't be removed: that is the
+// kernel's safeguard.
 func purgeCgroups(root string) error {
 	found, err := filepath.Glob(filepath.Join(cgroupMount, "*", root, "kubepods"))
 	if err != nil {
@@ -72,8 +74,15 @@ func purgeCgroups(root string) error {
 	}
 	var failed error
 	for _, top := range append(found, filepath.Join(cgroupMount, root, "kubepods")) {
-		for _, class := range []string{"burstable", "besteffort", ""} {
-			failed = errors.Join(failed, removeDir(filepath.Join(top, class)))
+		var groups []string
+		_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				groups = append(groups, path)
+			}
+			return nil // gone meanwhile, or never there
+		})
+		for _, path := range slices.Backward(groups) { // what is below comes first
+			failed = errors.Join(failed, removeDir(path))
 		}
 	}
 	return failed

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,7 +16,7 @@ func TestPurgeUnmountsAndRemoves(t *testing.T) {
 		t.Skip("mounting needs root")
 	}
 	dir := t.TempDir()
-	cfg := Config{Root: filepath.Join(dir, "pods"), CgroupRoot: "sampan-purge-test"}
+	cfg := Config{Root: filepath.Join(dir, "pods"), CgroupRoot: fmt.Sprintf("sampan-purge-test-%d", os.Getpid())}
 	mount := filepath.Join(cfg.Root, "u1", "volumes", "kubernetes.io~secret", "s")
 	for _, d := range []string{mount, filepath.Join(dir, "logs", "pods", "ns_p_u1")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -26,14 +27,39 @@ func TestPurgeUnmountsAndRemoves(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(mount, unix.MNT_DETACH) })
+	pod := podGroup(t, cfg.CgroupRoot)
 	for range 2 { // a second time finds nothing and succeeds
 		if err := Purge(cfg); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, d := range []string{cfg.Root, filepath.Join(dir, "logs", "pods")} {
+	for _, d := range []string{cfg.Root, filepath.Join(dir, "logs", "pods"), pod} {
 		if _, err := os.Stat(d); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s is left (%v)", d, err)
 		}
 	}
+}
+
+// podGroup makes the cgroup of a pod that another engine has left.
+func podGroup(t *testing.T, root string) string {
+	t.Helper()
+	top := filepath.Join(cgroupMount, root)
+	if memory := filepath.Join(cgroupMount, "memory"); isDir(memory) {
+		top = filepath.Join(memory, root)
+	}
+	pod := filepath.Join(top, "kubepods", "burstable", "podu1")
+	if err := os.MkdirAll(pod, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for d := pod; d != filepath.Dir(top); d = filepath.Dir(d) {
+			_ = unix.Rmdir(d) // gone, if all went well
+		}
+	})
+	return pod
+}
+
+func isDir(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
 }

@@ -3,8 +3,11 @@ package agenttest
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/node/cri"
@@ -26,6 +29,9 @@ func (e *Engine) ImageStatus(_ context.Context, r *rt.ImageStatusRequest) (*rt.I
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	name := r.GetImage().GetImage()
+	if name != strings.ToLower(name) {
+		return nil, status.Errorf(codes.InvalidArgument, "%q is no name of an image", name)
+	}
 	if e.Images[name] == nil {
 		return &rt.ImageStatusResponse{}, nil
 	}
