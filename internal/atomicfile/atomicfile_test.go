@@ -71,3 +71,24 @@ func TestJSONAndRemove(t *testing.T) {
 		t.Fatalf("Clean left %q: %v", left, err)
 	}
 }
+
+func TestCreate(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "new")
+	if err := Create(path, []byte("whole"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil || string(got) != "whole" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v, error %v; want 0640", st.Mode(), err)
+	}
+	if err := Create(filepath.Join(dir, "missing/new"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("in a directory that is not there: %v", err)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+		t.Errorf("temporary files stayed: %v", entries)
+	}
+}

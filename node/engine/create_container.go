@@ -96,7 +96,7 @@ func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img imag
 		}
 	}
 	var g errgroup.Group
-	g.Go(func() error { return e.records.putContainer(c) })
+	g.Go(func() error { return e.records.createContainer(c) })
 	g.Go(func() error {
 		return e.runtime.Create(ctx, container.CreateConfig{ID: c.ID, SandboxID: s.ID, Spec: oci, LogPath: c.LogPath,
 			Rootfs:  container.Rootfs{Lower: root.Lower, Upper: root.Upper, Work: root.Work, ReadOnly: oci.Root.Readonly},

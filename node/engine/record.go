@@ -130,7 +130,10 @@ func load[T any](dir string, take func(id string, v *T, config []byte) error, lo
 	return nil
 }
 
-func save(dir, id string, record any, config proto.Message, durable bool) error {
+// keep is how long a record must last, and how it is written.
+type keep func(path string, data []byte, perm os.FileMode) error
+
+func save(dir, id string, record any, config proto.Message, write keep) error {
 	raw, err := protojson.Marshal(config)
 	if err != nil {
 		return fmt.Errorf("encode record %q: %w", id, err)
@@ -138,10 +141,6 @@ func save(dir, id string, record any, config proto.Message, durable bool) error 
 	data, err := json.Marshal(stored[any]{record, raw})
 	if err != nil {
 		return fmt.Errorf("encode record %q: %w", id, err)
-	}
-	write := atomicfile.WriteVolatile
-	if durable {
-		write = atomicfile.Write
 	}
 	if err := write(filepath.Join(dir, id+".json"), data, 0o600); err != nil {
 		return fmt.Errorf("write record %q: %w", id, err)
@@ -161,15 +160,16 @@ func (r *records) reserveSandbox(s *sandbox) error {
 	return nil
 }
 
-// createSandbox writes a reserved sandbox so that it is found after a crash.
+// createSandbox writes a reserved sandbox so that it is found after a crash. One of
+// which only a part has survived a power cut was never made: load clears it away.
 func (r *records) createSandbox(s *sandbox) error {
-	return save(r.sandboxDir, s.ID, s, s.Config, true)
+	return save(r.sandboxDir, s.ID, s, s.Config, atomicfile.Create)
 }
 
 // putSandbox replaces a sandbox's record. It does not wait for the disk: after
 // a power cut no sandbox is ready, whatever its record says.
 func (r *records) putSandbox(s *sandbox) error {
-	if err := save(r.sandboxDir, s.ID, s, s.Config, false); err != nil {
+	if err := save(r.sandboxDir, s.ID, s, s.Config, atomicfile.WriteVolatile); err != nil {
 		return err
 	}
 	r.mu.Lock()
@@ -206,9 +206,14 @@ func (r *records) reserveContainer(c *ctr) error {
 	return nil
 }
 
-// putContainer writes a container's record durably.
-func (r *records) putContainer(c *ctr) error {
-	if err := save(r.ctrDir, c.ID, c, c.Config, true); err != nil {
+// createContainer writes a reserved container, as createSandbox does.
+func (r *records) createContainer(c *ctr) error { return r.writeContainer(c, atomicfile.Create) }
+
+// putContainer replaces a container's record durably.
+func (r *records) putContainer(c *ctr) error { return r.writeContainer(c, atomicfile.Write) }
+
+func (r *records) writeContainer(c *ctr, write keep) error {
+	if err := save(r.ctrDir, c.ID, c, c.Config, write); err != nil {
 		return err
 	}
 	r.mu.Lock()
