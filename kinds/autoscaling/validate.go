@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/core"
 )
 
 const (
@@ -188,7 +189,7 @@ func checkContainer(f *kinds.Faults, c *autoscalingv2.ContainerResourceMetricSou
 	if c.Name == "" {
 		f.Required(at.Child("name"), "must specify a resource name")
 	} else {
-		f.Each(at.Child("name"), c.Name, validation.IsQualifiedName(string(c.Name)))
+		f.Join(core.ContainerResourceName(c.Name, at.Child("name")))
 	}
 	if c.Container == "" {
 		f.Required(at.Child("container"), "must specify a container")

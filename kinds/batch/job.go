@@ -138,6 +138,9 @@ func prepareJob(j *batchv1.Job) {
 	if _, ok := j.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel]; !ok {
 		j.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel] = string(j.UID)
 	}
+	if len(j.Labels) == 0 { // a job without labels has its pods'
+		j.Labels = maps.Clone(labels)
+	}
 }
 
 func prepareJobUpdate(j, old *batchv1.Job) {

@@ -30,7 +30,7 @@ func SigningRequest() *kinds.Kind {
 			PrepareUpdate:  kinds.Pair(prepareRequestUpdate),
 			Validate:       kinds.Check(validateRequest),
 			ValidateUpdate: kinds.CheckUpdate(validateRequestUpdate),
-			ValidateName:   anyName,
+			ValidateName:   kinds.PathName,
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Age", "SignerName", "Requestor", "RequestedDuration", "Condition"),
@@ -43,9 +43,6 @@ func SigningRequest() *kinds.Kind {
 		Subresources: []kinds.Subresource{approval, status},
 	}
 }
-
-// anyName: nobody cares what a request is called, as long as it fits in a URL.
-func anyName(string, bool) []string { return nil }
 
 // prepareRequest leaves the requester alone: admission has written it.
 func prepareRequest(r *certificatesv1.CertificateSigningRequest) {

@@ -150,3 +150,6 @@ func anchorFault(block *pem.Block) string {
 	}
 	return ""
 }
+
+// anyName leaves a bundle's name to validation, which looks at the signer's too.
+func anyName(string, bool) []string { return nil }

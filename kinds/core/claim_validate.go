@@ -3,6 +3,7 @@ package core
 import (
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -94,6 +95,14 @@ func validateSource(f *kinds.Faults, group, kind, name string, at *field.Path) {
 	}
 }
 
+// TemplateMeta refuses whatever the metadata of a template for a claim says beyond
+// labels and annotations.
+func TemplateMeta(meta *metav1.ObjectMeta, at *field.Path) field.ErrorList {
+	c := &podCheck{}
+	c.onlyFields(*meta, sets.New("Annotations", "Labels"), "cannot be set", at)
+	return c.List()
+}
+
 // validateClaimTemplate checks the template of an ephemeral volume's claim: of
 // its metadata only labels and annotations are taken over.
 func validateClaimTemplate(t *corev1.PersistentVolumeClaimTemplate, at *field.Path) field.ErrorList {
@@ -101,7 +110,7 @@ func validateClaimTemplate(t *corev1.PersistentVolumeClaimTemplate, at *field.Pa
 	meta := at.Child("metadata")
 	c.Join(apivalidation.ValidateAnnotations(t.Annotations, meta.Child("annotations")))
 	c.Join(metavalidation.ValidateLabels(t.Labels, meta.Child("labels")))
-	c.onlyFields(t.ObjectMeta, sets.New("Annotations", "Labels"), "cannot be set", meta)
+	c.Join(TemplateMeta(&t.ObjectMeta, meta))
 	c.Join(ValidateClaimSpec(&t.Spec, at.Child("spec")))
 	return c.List()
 }

@@ -107,8 +107,8 @@ func checkLimitOrder(f *kinds.Faults, item *corev1.LimitRangeItem, name corev1.R
 		if ratio.Cmp(*resource.NewQuantity(1, resource.DecimalSI)) < 0 {
 			f.Invalid(here, ratio, fmt.Sprintf("ratio %s is less than 1", ratio.String()))
 		}
-		if hasMin && hasMax && least.Sign() > 0 {
-			if possible := most.AsApproximateFloat64() / least.AsApproximateFloat64(); ratio.AsApproximateFloat64() > possible {
+		if hasMin && hasMax {
+			if asked, possible := ratios(ratio, most, least); asked > possible {
 				f.Invalid(here, ratio, fmt.Sprintf("ratio %s is greater than max/min = %f", ratio.String(), possible))
 			}
 		}
@@ -117,4 +117,16 @@ func checkLimitOrder(f *kinds.Faults, item *corev1.LimitRangeItem, name corev1.R
 		f.Invalid(at.Child("defaultRequest").Key(string(name)), request,
 			fmt.Sprintf("default value %s must equal to defaultRequest value %s in %s", limit.String(), request.String(), name))
 	}
+}
+
+// ratios are compared in thousandths, unless one of the numbers is too large for that.
+func ratios(ratio, most, least resource.Quantity) (asked, possible float64) {
+	fine := true
+	for _, q := range []resource.Quantity{ratio, most, least} {
+		fine = fine && q.Value() < resource.MaxMilliValue
+	}
+	if fine {
+		return float64(ratio.MilliValue()) / 1000, float64(most.MilliValue()) / float64(least.MilliValue())
+	}
+	return float64(ratio.Value()), float64(most.Value()) / float64(least.Value())
 }

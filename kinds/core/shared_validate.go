@@ -17,3 +17,8 @@ func ValidateOverhead(list corev1.ResourceList, at *field.Path) field.ErrorList 
 
 // ValidateIP checks an address of a field older than strict addresses.
 func ValidateIP(ip string, at *field.Path) field.ErrorList { return validateOldIP(ip, at) }
+
+// ContainerResourceName refuses names of what a container cannot have.
+func ContainerResourceName(name corev1.ResourceName, at *field.Path) field.ErrorList {
+	return containerResourceName(name, at)
+}

@@ -71,7 +71,7 @@ func DeviceTaintRule() *kinds.Kind {
 			}),
 		},
 		Subresources: []kinds.Subresource{
-			kinds.StatusRules(func(next, body *resourcev1.DeviceTaintRule) { next.Status = body.Status }, validateRuleStatus),
+			kinds.StatusOnly(func(next, body *resourcev1.DeviceTaintRule) { next.Status = body.Status }, validateRuleStatus),
 		},
 	}
 }
@@ -86,8 +86,14 @@ func ResourceClaim() *kinds.Kind {
 		Strategy: kinds.Strategy{
 			ReturnsDeleted: true,
 			Default:        kinds.Each(func(c *resourcev1.ResourceClaim) { defaultClaim(&c.Spec) }),
-			PrepareCreate:  kinds.Each(func(c *resourcev1.ResourceClaim) { c.Status = resourcev1.ResourceClaimStatus{} }),
-			PrepareUpdate:  kinds.Pair(func(c, old *resourcev1.ResourceClaim) { c.Status = old.Status }),
+			PrepareCreate: kinds.Each(func(c *resourcev1.ResourceClaim) {
+				c.Status = resourcev1.ResourceClaimStatus{}
+				dropFromRequests(&c.Spec, nil)
+			}),
+			PrepareUpdate: kinds.Pair(func(c, old *resourcev1.ResourceClaim) {
+				c.Status = old.Status
+				dropFromRequests(&c.Spec, &old.Spec)
+			}),
 			Validate:       kinds.Check(validateClaim),
 			ValidateUpdate: kinds.CheckUpdate(validateClaimUpdate),
 		},
@@ -98,7 +104,7 @@ func ResourceClaim() *kinds.Kind {
 			}),
 		},
 		Subresources: []kinds.Subresource{
-			kinds.StatusRules(func(next, body *resourcev1.ResourceClaim) {
+			kinds.StatusOnly(func(next, body *resourcev1.ResourceClaim) {
 				old := *next
 				next.Status = body.Status
 				dropDevices(next, &old)
@@ -134,6 +140,8 @@ func ResourceClaimTemplate() *kinds.Kind {
 		Strategy: kinds.Strategy{
 			ReturnsDeleted: true,
 			Default:        kinds.Each(func(t *resourcev1.ResourceClaimTemplate) { defaultClaim(&t.Spec.Spec) }),
+			PrepareCreate:  kinds.Each(func(t *resourcev1.ResourceClaimTemplate) { dropFromRequests(&t.Spec.Spec, nil) }),
+			PrepareUpdate:  kinds.Pair(func(t, old *resourcev1.ResourceClaimTemplate) { dropFromRequests(&t.Spec.Spec, &old.Spec.Spec) }),
 			Validate:       kinds.Check(validateTemplate),
 			ValidateUpdate: kinds.CheckUpdate(validateTemplateUpdate),
 		},
@@ -160,8 +168,12 @@ func ResourceSlice() *kinds.Kind {
 		FieldLabels: []string{"spec.driver", "spec.nodeName"},
 		Strategy: kinds.Strategy{
 			Generation: true, ReturnsDeleted: true,
-			PrepareCreate: kinds.Each(func(s *resourcev1.ResourceSlice) { kinds.FirstGeneration(s) }),
+			PrepareCreate: kinds.Each(func(s *resourcev1.ResourceSlice) {
+				kinds.FirstGeneration(s)
+				dropFromSlice(s, nil)
+			}),
 			PrepareUpdate: kinds.Pair(func(s, old *resourcev1.ResourceSlice) {
+				dropFromSlice(s, old)
 				kinds.NextGeneration(s, old, !kinds.Same(s.Spec, old.Spec))
 			}),
 			Validate:       kinds.Check(validateSlice),

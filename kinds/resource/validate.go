@@ -69,6 +69,7 @@ func validateTemplate(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
 	var f kinds.Faults
 	f.Join(metav1validation.ValidateLabels(t.Spec.Labels, spec.Child("metadata", "labels")))
 	f.Join(apivalidation.ValidateAnnotations(t.Spec.Annotations, spec.Child("metadata", "annotations")))
+	f.Join(core.TemplateMeta(&t.Spec.ObjectMeta, spec.Child("metadata")))
 	devices(&f, &t.Spec.Spec.Devices, spec.Child("spec", "devices"))
 	return f.List()
 }

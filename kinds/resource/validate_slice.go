@@ -156,9 +156,4 @@ func validateRule(r *resourcev1.DeviceTaintRule) field.ErrorList {
 	return f.List()
 }
 
-func validateRuleUpdate(r, old *resourcev1.DeviceTaintRule) field.ErrorList {
-	var f kinds.Faults
-	f.Join(validateRule(r))
-	f.Immutable(spec.Child("deviceSelector"), r.Spec.DeviceSelector, old.Spec.DeviceSelector)
-	return f.List()
-}
+func validateRuleUpdate(r, _ *resourcev1.DeviceTaintRule) field.ErrorList { return validateRule(r) }

@@ -48,7 +48,7 @@ func PodGroup() *kinds.Kind {
 			}),
 		},
 		Subresources: []kinds.Subresource{
-			kinds.StatusRules(func(next, body *schedulingv1beta1.PodGroup) { next.Status = body.Status }, validateGroupStatus),
+			kinds.StatusOnly(func(next, body *schedulingv1beta1.PodGroup) { next.Status = body.Status }, validateGroupStatus),
 		},
 	}
 }

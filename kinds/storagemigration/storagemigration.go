@@ -50,7 +50,7 @@ func StorageVersionMigration() *kinds.Kind {
 			Row: kinds.Row(row),
 		},
 		Subresources: []kinds.Subresource{
-			kinds.StatusRules(func(next, body *migration) { next.Status = body.Status }, validateStatus),
+			kinds.StatusOnly(func(next, body *migration) { next.Status = body.Status }, validateStatus),
 		},
 	}
 }
