@@ -45,6 +45,9 @@ func parseOutput(f buildFlags, stdout io.Writer) (buildOutput, error) {
 			o.dest = "-"
 		}
 	}
+	if several := len(f.platforms) > 1; several && (o.kind == "local" || o.kind == "tar" || o.kind == "docker") {
+		return o, fmt.Errorf("--output type=%s has room for one --platform; type=oci has for all of them", o.kind)
+	}
 	switch o.kind {
 	case "image":
 		return buildOutput{}, nil
@@ -70,7 +73,11 @@ func parseOutput(f buildFlags, stdout io.Writer) (buildOutput, error) {
 // write brings the result where it is wanted.
 func (o buildOutput) write(ctx context.Context, store *image.Store, img image.Image, opts build.Options) error {
 	refs := opts.Tags
-	if len(refs) == 0 {
+	switch {
+	case len(refs) > 0:
+	case img.Index != "":
+		refs = []string{img.Index.String()}
+	default:
 		refs = []string{img.ID}
 	}
 	switch o.kind {

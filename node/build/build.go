@@ -273,13 +273,19 @@ func (o *Options) complete() error {
 // buildAll builds for each platform, and joins what comes out.
 func buildAll(ctx context.Context, base *builder) (image.Image, error) {
 	var parts []built
-	for _, name := range base.opts.Platforms {
+	for i, name := range base.opts.Platforms {
 		p, err := parsePlatform(name)
 		if err != nil {
 			return image.Image{}, err
 		}
+		file := base.file
+		if i > 0 { // variables are expanded in place: each platform has others
+			if file, err = parse(file.path, file.raw, func(Warning) {}); err != nil {
+				return image.Image{}, err
+			}
+		}
 		b := &builder{
-			opts: base.opts, file: base.file, context: base.context, content: base.content, platform: p,
+			opts: base.opts, file: file, context: base.context, content: base.content, platform: p,
 			slots: make(chan struct{}, parallelSteps), consumed: map[string]bool{},
 			travel: base.travel, named: base.named,
 			alone: len(base.opts.Platforms) == 1 && !base.opts.Provenance,

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -8,6 +9,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sampan-dev/sampan/node/image"
 )
@@ -247,5 +251,52 @@ func TestTold(t *testing.T) {
 	f := &Failure{Path: "D", Line: 2, End: 2, Err: image.ErrInvalid, raw: []byte("FROM a\nRUN b\nRUN c\n")}
 	if got, want := f.Excerpt(), "   1 |     FROM a\n   2 | >>> RUN b\n   3 |     RUN c\n"; got != want {
 		t.Errorf("excerpt:\n%s", got)
+	}
+}
+
+// Each platform of one build has its own values of the platform's variables, wherever
+// they are used.
+func TestPlatformsHaveTheirOwn(t *testing.T) {
+	needRoot(t)
+	store := open(t)
+	_, _, err := build(t, store, "-- Dockerfile --\nFROM scratch\nARG TARGETARCH\nLABEL of=$TARGETARCH\nENV A=$TARGETARCH\nCOPY $TARGETARCH.txt /in\n-- amd64.txt --\na\n-- arm64.txt --\nb\n", func(o *Options) {
+		o.Platforms = []string{"linux/amd64", "linux/arm64"}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, raw, err := store.Manifest("docker.io/library/test", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(raw, &index); err != nil || len(index.Manifests) != 2 {
+		t.Fatalf("index %s, %v", raw, err)
+	}
+	blob := func(d digest.Digest, into any) {
+		t.Helper()
+		f, err := store.BlobOf("docker.io/library/test", d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := json.NewDecoder(f).Decode(into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	layers := map[digest.Digest]bool{}
+	for _, m := range index.Manifests {
+		var manifest ocispec.Manifest
+		blob(m.Digest, &manifest)
+		var config ocispec.Image
+		blob(manifest.Config.Digest, &config)
+		layers[config.RootFS.DiffIDs[0]] = true
+		arch := m.Platform.Architecture
+		if config.Config.Labels["of"] != arch || !slices.Contains(config.Config.Env, "A="+arch) {
+			t.Errorf("%s: labels %v, environment %v", arch, config.Config.Labels, config.Config.Env)
+		}
+	}
+	if len(layers) != 2 {
+		t.Error("both platforms have the same file")
 	}
 }
