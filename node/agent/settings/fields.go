@@ -5,7 +5,7 @@ import "slices"
 // ignored are the fields that tune workings which this agent doesn't have. What
 // runs on the node is the same with and without them.
 var ignored = map[string]string{
-	"httpCheckFrequency": "pods are read from files only",
+	"httpCheckFrequency":                        "pods are read from files only",
 	"staticPodURLHeader":                        "pods are read from files only",
 	"tlsCipherSuites":                           "the cluster's own TLS settings are used",
 	"tlsCurvePreferences":                       "the cluster's own TLS settings are used",
