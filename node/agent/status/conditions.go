@@ -126,7 +126,7 @@ func sandboxReady(in Input) finding {
 		}
 	}
 	box := in.Actual.Ready()
-	why := ""
+	var why string
 	switch {
 	case len(in.Actual.Sandboxes) == 0:
 		why = "no pod sandbox exists"
