@@ -20,7 +20,7 @@ var _ = [...]func(){entry, caught, back}
 func handler() (catch, back uintptr)
 
 // caughtPipe is where the handler writes to.
-var caughtPipe int32 //nolint:gochecknoglobals // dispositions are the process's
+var caughtPipe int32 //nolint:gochecknoglobals,unused // caught reads it; dispositions are the process's
 
 // catch makes signals, instead of ending the process or going to Go, write their
 // number into a pipe, whose other end it gives. A child has none of that once it

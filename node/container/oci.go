@@ -146,12 +146,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	if !filepath.IsAbs(root) {
 		root = filepath.Join(opt.Bundle, root)
 	}
-	for i := range spec.Mounts { // sources of bind mounts may be relative to the bundle
-		m := &spec.Mounts[i]
-		if pm, err := planMount(*m); err == nil && pm.Bind && !filepath.IsAbs(m.Source) {
-			m.Source = filepath.Join(opt.Bundle, m.Source)
-		}
-	}
+	absoluteSources(spec, opt.Bundle)
 	cfg := &CreateConfig{ID: rec.ID, Spec: spec, Rootfs: Rootfs{Path: root}, TTY: spec.Process.Terminal}
 	var err error
 	if rec.Cgroup, err = r.cgroupPath(cfg, nil); err != nil {
@@ -198,13 +193,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	s.limit = func() error { return limitLate(group, p) }
 	s.forked = func(pid int, told func() error) error {
 		rec.PID, rec.Ticks = pid, startTicks(pid)
-		if err := record(); err != nil {
-			return err
-		}
-		if err := s.limit(); err != nil {
-			return err
-		}
-		if err := told(); err != nil {
+		if err := firstOf(record, s.limit, told); err != nil {
 			return err
 		}
 		return writeVolatile(r.file(rec.ID, planFile), execBaseOf(p))
@@ -223,6 +212,27 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	if err := writePid(opt.PidFile, pid); err != nil {
 		killChild(pid)
 		return err
+	}
+	return nil
+}
+
+// absoluteSources completes the sources of bind mounts, which may be relative to the
+// bundle.
+func absoluteSources(spec *specs.Spec, bundle string) {
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		if pm, err := planMount(*m); err == nil && pm.Bind && !filepath.IsAbs(m.Source) {
+			m.Source = filepath.Join(bundle, m.Source)
+		}
+	}
+}
+
+// firstOf does one thing after the other, up to the first that fails.
+func firstOf(all ...func() error) error {
+	for _, do := range all {
+		if err := do(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func readFile(path string) ([]byte, error) {
 	b := make([]byte, 0, 8<<10)
 	for {
 		n, err := unix.Read(fd, b[len(b):cap(b)])
-		if err == unix.EINTR { //nolint:errorlint // the kernel's own
+		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {

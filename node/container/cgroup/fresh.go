@@ -33,13 +33,13 @@ func (g *Group) makeDirs(pick func(key string) bool) (old map[string]bool, err e
 			continue
 		}
 		if dir != last { // cpu and cpuacct may be one
-			if was, err = makeDir(dir); err != nil && optional(h.key) {
-				delete(g.paths, h.key)
-				err = nil
-				continue
+			was, err = makeDir(dir)
+			if err != nil && !optional(h.key) {
+				return nil, err
 			}
 			if err != nil {
-				return nil, err
+				delete(g.paths, h.key)
+				continue
 			}
 		}
 		last, old[h.key] = dir, was

@@ -155,7 +155,7 @@ func (s *Scanner) Bool() bool {
 func (s *Scanner) Number(least, most int64) int64 {
 	w := s.word()
 	n, err := strconv.ParseInt(string(w), 10, 64)
-	if err != nil || n < least || n > most || string(strconv.AppendInt(nil, n, 10)) != string(w) {
+	if err != nil || n < least || n > most || strconv.FormatInt(n, 10) != string(w) {
 		s.failed = true
 		return 0
 	}
