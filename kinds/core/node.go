@@ -49,13 +49,14 @@ func Node() *kinds.Kind {
 // prepareNode drops what is no longer served, or not yet: configuration by objects,
 // and who gives way to pods that grow.
 func prepareNode(n *corev1.Node) {
-	n.Spec.ConfigSource, n.Status.Config, n.Spec.PodPreemptionPolicy = nil, nil, nil
+	n.Spec.ConfigSource = nil //nolint:staticcheck // nobody serves it, so it goes
+	n.Status.Config, n.Spec.PodPreemptionPolicy = nil, nil
 }
 
 func prepareNodeUpdate(n, old *corev1.Node) {
 	n.Status = old.Status
-	if old.Spec.ConfigSource == nil {
-		n.Spec.ConfigSource = nil
+	if old.Spec.ConfigSource == nil { //nolint:staticcheck // it stays where it was before
+		n.Spec.ConfigSource = nil //nolint:staticcheck // nobody serves it, so it goes
 	}
 	if old.Spec.PodPreemptionPolicy == nil {
 		n.Spec.PodPreemptionPolicy = nil
