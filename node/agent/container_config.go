@@ -24,6 +24,9 @@ func (st *starter) config(ctx context.Context) (*rt.ContainerConfig, error) {
 	if err != nil {
 		return nil, err
 	}
+	if st.throughout, err = st.m.a.throughout(ctx, st.pod, st.c); err != nil {
+		return nil, err
+	}
 	mounts, err := st.mounts(vars)
 	if err != nil {
 		return nil, err
@@ -107,9 +110,14 @@ func (st *starter) mount(index int, vars []spec.Var) (*rt.Mount, error) {
 	if !filepath.IsAbs(path) {
 		path = "/" + path
 	}
+	recursive, err := spec.Throughout(m, st.throughout != nil && *st.throughout)
+	if err != nil {
+		return nil, fmt.Errorf("failed to resolve recursive read-only mode: %w", err)
+	}
 	if img := st.images[m.Name]; img != nil {
 		// The engine finds the part of an image, and refuses a way out of it.
-		return &rt.Mount{ContainerPath: path, Image: img, ImageSubPath: sub, Readonly: true, Propagation: spec.Propagation(m.MountPropagation)}, nil
+		return &rt.Mount{ContainerPath: path, Image: img, ImageSubPath: sub, Readonly: true,
+			Propagation: spec.Propagation(m.MountPropagation), RecursiveReadOnly: recursive}, nil
 	}
 	writable := writable(st.pod, m.Name) && !st.set.ReadOnly[m.Name]
 	if sub != "" {
@@ -122,7 +130,6 @@ func (st *starter) mount(index int, vars []spec.Var) (*rt.Mount, error) {
 			return nil, err
 		}
 	}
-	recursive := m.ReadOnly && m.RecursiveReadOnly != nil && *m.RecursiveReadOnly == corev1.RecursiveReadOnlyEnabled
 	return &rt.Mount{
 		ContainerPath: path, HostPath: host, Readonly: m.ReadOnly || !writable,
 		Propagation: spec.Propagation(m.MountPropagation), RecursiveReadOnly: recursive,

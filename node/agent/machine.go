@@ -84,13 +84,15 @@ type machine struct {
 	ended    bool
 	frozen   bool
 
-	mounted   bool
-	set       volume.Set
-	stale     bool
-	holdMount time.Time
-	mountFail int
-	holdBox   time.Time
-	boxFail   int
+	mounted bool
+	set     volume.Set
+	// throughout: read-only mounts can be so all the way down; nil when it is not known.
+	throughout *bool
+	stale      bool
+	holdMount  time.Time
+	mountFail  int
+	holdBox    time.Time
+	boxFail    int
 
 	images   map[imageUse]spec.Image
 	pulls    map[imageUse]pullHistory

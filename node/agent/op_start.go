@@ -35,6 +35,9 @@ type starter struct {
 	attempt int32
 	image   spec.Image
 	set     volume.Set
+	// throughout: the engine can do read-only mounts all the way down; nil when the
+	// container doesn't ask.
+	throughout *bool
 	// images are what the container mounts of images, by volume.
 	images map[string]*rt.ImageSpec
 	box    string
@@ -104,8 +107,12 @@ func (st *starter) start(ctx context.Context) func(*machine) {
 // its start.
 func (st *starter) started(id string, then func(*machine)) func(*machine) {
 	resources := st.c.Resources // read-only, as all of the pod
+	throughout := st.throughout
 	return func(m *machine) {
 		m.applied[id] = resources
+		if throughout != nil {
+			m.throughout = throughout
+		}
 		if then != nil {
 			then(m)
 		}

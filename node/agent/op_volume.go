@@ -9,6 +9,7 @@ import (
 
 	"github.com/sampan-dev/sampan/internal/backoff"
 	"github.com/sampan-dev/sampan/node/agent/plan"
+	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/volume"
 	"github.com/sampan-dev/sampan/node/volume/downward"
 )
@@ -41,10 +42,17 @@ func (m *machine) mountVolumes(ctx context.Context, pod *corev1.Pod, _ plan.Step
 	ctx, cancel := context.WithTimeout(ctx, mountTimeout)
 	defer cancel()
 	set, err := m.a.volumes.Prepare(ctx, pod, m.facts(pod))
+	throughout, unknown := m.a.throughout(ctx, pod, spec.Containers(pod)...)
+	if unknown != nil {
+		m.log.Debug("the status can't say yet which mounts are read-only throughout", "err", unknown)
+	}
 	if err == nil && len(pod.Spec.Volumes) > 0 {
 		m.a.mark(m.uid, "mount volumes", "", begin)
 	}
 	return func(m *machine) {
+		if throughout != nil {
+			m.throughout = throughout
+		}
 		if err == nil {
 			m.mounted, m.set, m.mountFail, m.holdMount = true, set, 0, time.Time{}
 			return

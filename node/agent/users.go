@@ -30,14 +30,12 @@ func (a *Agent) userNamespace(ctx context.Context, pod *corev1.Pod, handler stri
 	if !spec.OwnUsers(pod) {
 		return &rt.UserNamespace{Mode: rt.NamespaceMode_NODE}, nil
 	}
-	status, err := a.cfg.Engine.Status(ctx, &rt.StatusRequest{})
+	features, err := a.features(ctx, handler)
 	if err != nil {
 		return nil, err
 	}
-	for _, h := range status.GetRuntimeHandlers() {
-		if h.GetName() == handler && h.GetFeatures().GetUserNamespaces() {
-			return a.users.Of(string(pod.UID))
-		}
+	if features.GetUserNamespaces() {
+		return a.users.Of(string(pod.UID))
 	}
 	if handler != "" {
 		return nil, fmt.Errorf("can't set `spec.hostUsers: false`, RuntimeClass handler %q does not support user namespaces", handler)

@@ -2,14 +2,17 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/agent/users"
 	"github.com/sampan-dev/sampan/node/cri"
+	"github.com/sampan-dev/sampan/node/volume"
 )
 
 // handlersOf is an engine that only tells what its handlers can do.
@@ -21,7 +24,7 @@ type handlersOf struct {
 func (e handlersOf) Status(context.Context, *rt.StatusRequest) (*rt.StatusResponse, error) {
 	out := &rt.StatusResponse{}
 	for name, can := range e.handlers {
-		out.RuntimeHandlers = append(out.RuntimeHandlers, &rt.RuntimeHandler{Name: name, Features: &rt.RuntimeHandlerFeatures{UserNamespaces: can}})
+		out.RuntimeHandlers = append(out.RuntimeHandlers, &rt.RuntimeHandler{Name: name, Features: &rt.RuntimeHandlerFeatures{UserNamespaces: can, RecursiveReadOnlyMounts: can}})
 	}
 	return out, nil
 }
@@ -71,5 +74,46 @@ func TestUserNamespaces(t *testing.T) {
 	a.cfg.Engine = handlersOf{}
 	if _, err := a.userNamespace(t.Context(), p, ""); err == nil || err.Error() != "can't set `spec.hostUsers: false`, runtime does not support user namespaces" {
 		t.Errorf("an old engine: %v", err)
+	}
+}
+
+// A mount is read-only all the way down where it says so and the handler can; where
+// the handler can't, a wish is dropped and a demand fails the container.
+func TestMountsReadOnlyThroughout(t *testing.T) {
+	demand, wish, shared := corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible, corev1.MountPropagationHostToContainer
+	for _, c := range []struct {
+		name  string
+		able  bool
+		mount corev1.VolumeMount
+		want  string
+	}{
+		{"plain", true, corev1.VolumeMount{ReadOnly: true}, "false"},
+		{"demand", true, corev1.VolumeMount{ReadOnly: true, RecursiveReadOnly: &demand}, "true"},
+		{"wish", true, corev1.VolumeMount{ReadOnly: true, RecursiveReadOnly: &wish}, "true"},
+		{"vain wish", false, corev1.VolumeMount{ReadOnly: true, RecursiveReadOnly: &wish}, "false"},
+		{"vain demand", false, corev1.VolumeMount{ReadOnly: true, RecursiveReadOnly: &demand},
+			`failed to resolve recursive read-only mode: volume "v" requested recursive read-only mode, but it is not supported by the runtime`},
+		{"writable", true, corev1.VolumeMount{RecursiveReadOnly: &wish},
+			`failed to resolve recursive read-only mode: volume "v" requested recursive read-only mode, but it is not read-only`},
+		{"shared", true, corev1.VolumeMount{ReadOnly: true, RecursiveReadOnly: &wish, MountPropagation: &shared},
+			`failed to resolve recursive read-only mode: volume "v" requested recursive read-only mode, but it is not compatible with propagation "HostToContainer"`},
+	} {
+		p := pod("p", container("app", "app"))
+		c.mount.Name, c.mount.MountPath = "v", "/v"
+		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{c.mount}
+		a := &Agent{cfg: Config{Engine: handlersOf{handlers: map[string]bool{"": c.able}}}}
+		st := &starter{m: &machine{a: a}, pod: p, c: &p.Spec.Containers[0], set: volume.Set{Paths: map[string]string{"v": "/tmp"}}}
+		var err error
+		if st.throughout, err = a.throughout(t.Context(), p, st.c); err != nil {
+			t.Fatal(err)
+		}
+		m, err := st.mount(0, nil)
+		got := fmt.Sprint(m.GetRecursiveReadOnly())
+		if err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
 	}
 }

@@ -287,11 +287,23 @@ func (b *builder) mounts(st *corev1.ContainerStatus) {
 		v := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
 			mode := corev1.RecursiveReadOnlyDisabled
-			if asked := m.RecursiveReadOnly; asked != nil && *asked == corev1.RecursiveReadOnlyEnabled {
-				mode = *asked // or the container would not have been made
+			if b.throughout(&m) {
+				mode = corev1.RecursiveReadOnlyEnabled
 			}
 			v.RecursiveReadOnly = &mode
 		}
 		st.VolumeMounts = append(st.VolumeMounts, v)
 	}
+}
+
+// throughout: a mount is read-only all the way down. An agent that does not know yet
+// what the engine can do goes by what was said before.
+func (b *builder) throughout(m *corev1.VolumeMount) bool {
+	if b.in.Throughout != nil {
+		is, err := spec.Throughout(m, *b.in.Throughout)
+		return is && err == nil // the container that could not be made tells the error
+	}
+	return spec.AsksThroughout(m) && b.old != nil && slices.ContainsFunc(b.old.VolumeMounts, func(old corev1.VolumeMountStatus) bool {
+		return old.MountPath == m.MountPath && old.RecursiveReadOnly != nil && *old.RecursiveReadOnly == corev1.RecursiveReadOnlyEnabled
+	})
 }

@@ -38,6 +38,9 @@ type Input struct {
 	Allocated func(container string) []corev1.ResourceStatus
 	// Applied are the resources that running containers have, by id.
 	Applied map[string]corev1.ResourceRequirements
+	// Throughout: the pod's handler can do mounts that are read-only all the way
+	// down; nil leaves each container with what was last said of it.
+	Throughout *bool
 	// NoRoom, when not nil, is why a resize has to wait.
 	NoRoom *Verdict
 	// Ended: no container runs or will run again.

@@ -208,20 +208,34 @@ func TestRestartOfAllContainers(t *testing.T) {
 
 func TestMountsThatAreReadOnlyThroughout(t *testing.T) {
 	enabled, wished := corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible
-	s := Compute(input(func(in *Input) {
-		in.Pod.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "w"}, {Name: "r", ReadOnly: true},
-			{Name: "e", ReadOnly: true, RecursiveReadOnly: &enabled}, {Name: "i", ReadOnly: true, RecursiveReadOnly: &wished}}
-	}))
-	got := ""
-	for _, m := range s.ContainerStatuses[0].VolumeMounts {
-		got += m.Name
-		if m.RecursiveReadOnly != nil {
-			got += ":" + string(*m.RecursiveReadOnly)
+	able, unable := true, false
+	var old corev1.PodStatus
+	for _, c := range []struct {
+		name       string
+		throughout *bool
+		want       string
+	}{
+		{"not known", nil, "w r:Disabled e:Disabled i:Disabled "},
+		{"able", &able, "w r:Disabled e:Enabled i:Enabled "},
+		{"not known any more", nil, "w r:Disabled e:Enabled i:Enabled "},
+		{"unable", &unable, "w r:Disabled e:Disabled i:Disabled "},
+	} {
+		old = Compute(input(func(in *Input) {
+			in.Old, in.Throughout = old, c.throughout
+			in.Pod.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "w", MountPath: "/w"}, {Name: "r", MountPath: "/r", ReadOnly: true},
+				{Name: "e", MountPath: "/e", ReadOnly: true, RecursiveReadOnly: &enabled}, {Name: "i", MountPath: "/i", ReadOnly: true, RecursiveReadOnly: &wished}}
+		}))
+		got := ""
+		for _, m := range old.ContainerStatuses[0].VolumeMounts {
+			got += m.Name
+			if m.RecursiveReadOnly != nil {
+				got += ":" + string(*m.RecursiveReadOnly)
+			}
+			got += " "
 		}
-		got += " "
-	}
-	if got != "w r:Disabled e:Enabled i:Disabled " {
-		t.Errorf("mounts %s", got)
+		if got != c.want {
+			t.Errorf("%s: mounts %s, want %s", c.name, got, c.want)
+		}
 	}
 }
 
