@@ -69,7 +69,7 @@ func static(cfg Config) Chain {
 		{"NamespaceLifecycle", namespaces{objects: cfg.Objects, going: &going{now: cfg.Now, at: map[string]time.Time{}}}},
 		{"LimitRanger", limits{objects: cfg.Objects}},
 		{"ServiceAccount", serviceAccounts{objects: cfg.Objects}},
-		{"NodeRestriction", nodeRestriction{objects: cfg.Objects}},
+		{"NodeRestriction", nodeRestriction{objects: cfg.Objects, authz: cfg.Authz}},
 		{"NodeRestriction", nodeCertificates{objects: cfg.Objects, authz: cfg.Authz}},
 		{"TaintNodesByCondition", freshNodes{}},
 		{"PodSecurity", newPodSecurity(cfg.Objects, cfg.PodSecurity)},

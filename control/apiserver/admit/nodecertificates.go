@@ -14,6 +14,7 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/kinds"
 	"github.com/sampan-dev/sampan/kinds/certificates"
 )
@@ -139,8 +140,13 @@ func behind(format string, args ...any) error {
 
 // read reads one object of the core group.
 func read[T kinds.Object](ctx context.Context, r Reader, res, namespace, name string) (T, error) {
+	return readIn[T](ctx, r, core(res, namespace, name))
+}
+
+// readIn reads one object of any group.
+func readIn[T kinds.Object](ctx context.Context, r Reader, t target.Target) (T, error) {
 	var none T
-	obj, err := cached(ctx, r, core(res, namespace, name))
+	obj, err := cached(ctx, r, t)
 	if err != nil {
 		return none, err
 	}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sampan-dev/sampan/control/apiserver/authz"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 )
 
@@ -33,6 +34,7 @@ var (
 type nodeRestriction struct {
 	Changing
 	objects Reader
+	authz   *authz.Authorizer
 }
 
 func (r nodeRestriction) Admit(ctx context.Context, a *resource.Attributes) error {
@@ -267,7 +269,7 @@ func claimStatus(node string, a *resource.Attributes) error {
 	return nil
 }
 
-// token: only for a pod that runs on the node.
+// token: only for a pod that runs on the node, and for whom it wants one.
 func (r nodeRestriction) token(ctx context.Context, node string, a *resource.Attributes) error {
 	if a.Operation != resource.OpCreate || a.Target.Subresource != "token" {
 		return nil
@@ -294,5 +296,5 @@ func (r nodeRestriction) token(ctx context.Context, node string, a *resource.Att
 	if pod.Spec.NodeName != node {
 		return errors.New("node requested token bound to a pod scheduled on a different node")
 	}
-	return nil
+	return r.audience(ctx, a, body.Spec.Audiences, pod)
 }
