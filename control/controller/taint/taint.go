@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/informer"
@@ -36,10 +37,16 @@ type Controller struct {
 	pods      *informer.Informer[*corev1.Pod]
 	nodes     *informer.Informer[*corev1.Node]
 
-	mu sync.Mutex
-	// scheduled are the pods that will have to go, and since when the taints are
-	// known that do not say themselves when they were added.
-	scheduled map[reconcile.Key]map[corev1.Taint]time.Time
+	mu        sync.Mutex
+	scheduled map[reconcile.Key]pending
+}
+
+// pending is a pod that will have to go.
+type pending struct {
+	uid types.UID
+	// undated is since when the taints are known that do not say themselves when they
+	// were added.
+	undated map[corev1.Taint]time.Time
 }
 
 // New makes the controller.
@@ -51,7 +58,7 @@ func New(cfg controller.Config) (*Controller, error) {
 		transport: cfg.Transport(component),
 		pods:      controller.Mirror(cfg.Mirrors, client.Pods),
 		nodes:     controller.Mirror(cfg.Mirrors, client.Nodes),
-		scheduled: map[reconcile.Key]map[corev1.Taint]time.Time{},
+		scheduled: map[reconcile.Key]pending{},
 	}
 	c.events = client.NewRecorder(c.transport, source, "")
 	c.loop = reconcile.NewLoop(c, reconcile.Config{Log: cfg.Log, Synced: cfg.Mirrors.Synced(c.Reads()...)})
@@ -103,7 +110,7 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 		return 0, nil
 	}
 	now := time.Now()
-	taints, undated := c.dated(key, lasting(node), now)
+	taints, undated := c.dated(pod, lasting(node), now)
 	wait, evict := decide(pod, taints, now)
 	switch {
 	case !evict:
@@ -112,7 +119,7 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 		}
 		return 0, nil
 	case wait > 0:
-		c.schedule(key, undated)
+		c.schedule(pod, undated)
 		return wait, nil
 	}
 	return 0, c.evict(ctx, pod)
@@ -121,16 +128,19 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 // dated are a node's taints with the times at which they were added; for those that
 // do not tell, and which are returned, too, that is when the pod was first seen
 // with them.
-func (c *Controller) dated(key reconcile.Key, taints []corev1.Taint, now time.Time) (all []corev1.Taint, undated map[corev1.Taint]time.Time) {
+func (c *Controller) dated(pod *corev1.Pod, taints []corev1.Taint, now time.Time) (all []corev1.Taint, undated map[corev1.Taint]time.Time) {
 	c.mu.Lock()
-	known := c.scheduled[key]
+	known := c.scheduled[controller.KeyOf(pod)]
 	c.mu.Unlock()
+	if known.uid != pod.UID {
+		known.undated = nil // it was another's of this name
+	}
 	all, undated = slices.Clone(taints), map[corev1.Taint]time.Time{}
 	for i, t := range all {
 		if t.TimeAdded != nil {
 			continue
 		}
-		since, ok := known[t]
+		since, ok := known.undated[t]
 		if !ok {
 			since = now
 		}
@@ -140,10 +150,10 @@ func (c *Controller) dated(key reconcile.Key, taints []corev1.Taint, now time.Ti
 }
 
 // schedule notes that an eviction is pending.
-func (c *Controller) schedule(key reconcile.Key, undated map[corev1.Taint]time.Time) {
+func (c *Controller) schedule(pod *corev1.Pod, undated map[corev1.Taint]time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.scheduled[key] = undated
+	c.scheduled[controller.KeyOf(pod)] = pending{pod.UID, undated}
 }
 
 // cancel returns whether an eviction was pending.
@@ -225,8 +235,9 @@ func sameTaint(a, b corev1.Taint) bool {
 	return a.Key == b.Key && a.Value == b.Value && a.TimeAdded.Equal(b.TimeAdded)
 }
 
+// evict marks a pod and deletes it. It stays scheduled until it is seen to go: should
+// this fail, its time has run out all the same.
 func (c *Controller) evict(ctx context.Context, pod *corev1.Pod) error {
-	c.cancel(controller.KeyOf(pod))
 	next := *pod.Status.DeepCopy()
 	doomed := controller.Disruption("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
 	doomed.ObservedGeneration = pod.Generation
