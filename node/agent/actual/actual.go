@@ -98,6 +98,21 @@ func (p *Pod) latest(name, sandbox string) *Container {
 	return nil
 }
 
+// EndedBefore is the newest container of c's name that was made before c and has
+// ended, nil if there is none. c is one of p's.
+func (p *Pod) EndedBefore(c *Container) *Container {
+	found := false
+	for i := range p.Containers {
+		switch o := &p.Containers[i]; {
+		case o.ID == c.ID:
+			found = true
+		case found && o.Name == c.Name && o.State == Exited:
+			return o
+		}
+	}
+	return nil
+}
+
 // ByID is the container with that id, nil if there is none.
 func (p *Pod) ByID(id string) *Container {
 	if p == nil {

@@ -164,13 +164,10 @@ func (p *planner) startOne(c *corev1.Container, blocked bool) bool {
 
 // crashed holds a container back that has ended too recently.
 func (p *planner) crashed(c *corev1.Container) bool {
-	last := p.Actual.Latest(c.Name)
-	if last == nil || last.State != actual.Exited {
-		return false
-	}
 	crash := p.Crashes[c.Name]
-	until := crash.Until(last.Finished)
-	if !p.Now.Before(until) {
+	since := crash.Since(p.Actual, c.Name, p.Killed)
+	until := crash.Until(since)
+	if since.IsZero() || !p.Now.Before(until) {
 		return false
 	}
 	p.out.Waiting[c.Name] = Waiting{

@@ -98,6 +98,8 @@ type Input struct {
 	// Failures and Crashes are the past of containers, by name.
 	Failures map[string]Failure
 	Crashes  map[string]Crash
+	// Killed are the ids of containers that were killed while they ran.
+	Killed map[string]bool
 	// Attempts are the least numbers that the next containers get, by name, for
 	// those that the engine has forgotten.
 	Attempts map[string]int32

@@ -93,7 +93,7 @@ func decision(d Decision) string {
 func parse(t *testing.T, text string) Input {
 	in := Input{
 		Pod: &corev1.Pod{}, Actual: &actual.Pod{}, Now: epoch, Busy: map[string]bool{}, Images: map[string]bool{},
-		Failures: map[string]Failure{}, Crashes: map[string]Crash{}, Verdicts: map[string]Verdict{},
+		Failures: map[string]Failure{}, Crashes: map[string]Crash{}, Verdicts: map[string]Verdict{}, Killed: map[string]bool{},
 	}
 	in.Pod.Name, in.Pod.Namespace, in.Pod.UID = "p", "ns", "u"
 	for line := range strings.Lines(text) {
@@ -222,6 +222,8 @@ func parseKnow(t *testing.T, in *Input, f string) {
 		in.Verdicts[name] = Verdict{Started: true}
 	case "crash":
 		in.Crashes[name] = Crash{Delay: duration(rest), Last: epoch.Add(-time.Minute)}
+	case "killed":
+		in.Killed[value] = true
 	case "held":
 		in.Failures[name] = Failure{Waiting: Waiting{Reason: "Held"}, Until: epoch.Add(duration(rest))}
 	case "stop":

@@ -57,6 +57,29 @@ func (c Crash) Restarted(now, finished time.Time) Crash {
 	return Crash{Delay: min(2*c.Delay, c.most()), Last: now, Most: c.Most}
 }
 
+// Since is the end from which the delay before the next start of that container
+// counts; zero when nothing holds it. It is the end of the last one. As upstream has
+// it, one that was killed while it ran (killed, by id: a probe failed, or its
+// definition changed) is followed at once, and then what counts is the end of the one
+// before it; only where that was too short a time ago does its own count after all.
+func (c Crash) Since(now *actual.Pod, name string, killed map[string]bool) time.Time {
+	last := now.Latest(name)
+	if last == nil || last.State != actual.Exited {
+		return time.Time{}
+	}
+	if !killed[last.ID] {
+		return last.Finished
+	}
+	before := now.EndedBefore(last)
+	if before == nil {
+		return time.Time{}
+	}
+	if last.Finished.Before(c.Until(before.Finished)) {
+		return last.Finished
+	}
+	return before.Finished
+}
+
 // Restarts reports whether a container that ended with that code is started
 // again: by its own rules, else its own policy, else the pod's.
 func Restarts(pod *corev1.Pod, c *corev1.Container, code int32) bool {
