@@ -84,7 +84,7 @@ func (m *machine) decide(ctx context.Context, again *alarm, waiting map[string]p
 	now := time.Now()
 	m.makeRoom()
 	d := plan.Next(plan.Input{
-		Pod: m.pod, Actual: m.now, Now: now, Stop: m.stop, Mounted: m.mounted, Busy: m.busy(now),
+		Pod: m.pod, Actual: m.now, Now: now, Stop: m.stop, Mounted: m.allMounted(), Busy: m.busy(now),
 		Images: m.imagesReady(), Failures: m.failures, Crashes: m.crashes, Attempts: m.attempts(), Verdicts: m.verdicts(), HoldSandbox: m.holdBox,
 		Applied: m.applied, HoldResize: m.noRoom != nil,
 	})
@@ -134,13 +134,14 @@ func (m *machine) explain(now, waiting map[string]plan.Waiting) {
 	maps.Copy(waiting, now)
 }
 
-// busy are the keys of operations under way, and of the mount that must wait.
+// busy are the keys of operations under way, and of the mount that must wait:
+// for its time, or for a refresh of the same volumes.
 func (m *machine) busy(now time.Time) map[string]bool {
 	keys := make(map[string]bool, len(m.ops)+1)
 	for k := range m.ops {
 		keys[k] = true
 	}
-	if m.stage == serving && now.Before(m.holdMount) {
+	if m.stage == serving && (now.Before(m.holdMount) || m.ops[opRefresh] != nil) {
 		keys[string(plan.MountVolumes)] = true
 	}
 	delete(keys, opReport)

@@ -70,6 +70,10 @@ func (m *machine) mountVolumes(ctx context.Context, pod *corev1.Pod, _ plan.Step
 	}
 }
 
+// allMounted: every volume that a container uses is there. An ephemeral container may
+// use one that none did before.
+func (m *machine) allMounted() bool { return m.mounted && m.set.Covers(m.pod) }
+
 func mountPause(err error, failures int) time.Duration {
 	pause := mountRetry.After(failures)
 	var claims *volume.ClaimError
@@ -90,7 +94,7 @@ func unjoin(err error) []error {
 // refresh brings the contents of mounted volumes up to date: when an object has
 // changed, and when a token nears its end.
 func (m *machine) refresh(ctx context.Context, again *alarm) {
-	if !m.mounted || m.ops[opRefresh] != nil {
+	if !m.allMounted() || m.ops[opRefresh] != nil {
 		return
 	}
 	due := !m.set.Refresh.IsZero() && !time.Now().Before(m.set.Refresh)

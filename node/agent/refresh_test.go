@@ -57,11 +57,17 @@ func TestVolumesFollowTheirObjects(t *testing.T) {
 func TestEphemeralContainerRunsOnce(t *testing.T) {
 	tell(t, "ephemeral", func(s *story) {
 		s.engine.Images["look"] = agenttest.Exit(3*time.Second, 0)
-		s.create(pod("sick", container("app", "app")))
+		p := pod("sick", container("app", "app"))
+		p.Spec.Volumes = []corev1.Volume{
+			{Name: "work", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+			{Name: "missing", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "no"}}},
+		}
+		s.create(p)
 		s.pass(time.Second)
 		next := s.get("sick").DeepCopy()
 		debug := corev1.EphemeralContainer{TargetContainerName: "app"}
 		debug.Name, debug.Image, debug.ImagePullPolicy = "debug", "look", corev1.PullIfNotPresent
+		debug.VolumeMounts = []corev1.VolumeMount{{Name: "work", MountPath: "/work"}}
 		next.Spec.EphemeralContainers = []corev1.EphemeralContainer{debug}
 		s.say("> debug it")
 		if _, err := client.Pods.Update(s.ctx, s.api, next); err != nil {
@@ -69,6 +75,13 @@ func TestEphemeralContainerRunsOnce(t *testing.T) {
 		}
 		s.pass(time.Minute)
 		s.say("joins the processes of %s", s.engine.Container("sick", "debug").GetLinux().GetSecurityContext().GetNamespaceOptions().GetTargetId())
+		host := ""
+		for _, m := range s.engine.Container("sick", "debug").GetMounts() {
+			if m.GetContainerPath() == "/work" {
+				host, _ = filepath.Rel(filepath.Join(s.dir, "pods", string(next.UID)), m.GetHostPath())
+			}
+		}
+		s.say("sees at /work what is in the pod's %s", host)
 	})
 }
 

@@ -42,7 +42,7 @@ func checkPath(path string) error {
 
 // write brings dir to exactly the given contents: readers see all of the old
 // files or all of the new. Unchanged contents are left alone. gid owns the
-// files unless it is -1.
+// files and, with the set-group-id bit, their directories unless it is -1.
 func write(dir string, files payload, gid int) error {
 	current, err := os.Readlink(filepath.Join(dir, dataLink))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -90,7 +90,18 @@ func fill(version string, files payload, gid int) error {
 			return fmt.Errorf("set owner of %q: %w", path, err)
 		}
 	}
-	return nil
+	if gid == -1 {
+		return nil
+	}
+	return filepath.WalkDir(version, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		if err := os.Chown(path, -1, gid); err != nil {
+			return fmt.Errorf("give %q to group %d: %w", path, gid, err)
+		}
+		return os.Chmod(path, 0o755|fs.ModeSetgid)
+	})
 }
 
 func swap(dir, version string) error {

@@ -79,7 +79,7 @@ func pinNode(path, at string) error {
 	if err != nil {
 		return err
 	}
-	if !fits(info.Mode(), corev1.HostPathBlockDev) {
+	if kind(info.Mode()) != corev1.HostPathBlockDev {
 		return fmt.Errorf("path %q is not a block device", path)
 	}
 	if err := os.MkdirAll(filepath.Dir(at), 0o750); err != nil {

@@ -95,6 +95,7 @@ func blockMode(pv *corev1.PersistentVolume) *corev1.PersistentVolume {
 
 // useAsDevice has the pod's container want the volume as a device.
 func useAsDevice(pod *corev1.Pod, volume string) *corev1.Pod {
+	pod.Spec.Containers[0].VolumeMounts = nil
 	pod.Spec.Containers[0].VolumeDevices = []corev1.VolumeDevice{{Name: volume, DevicePath: "/dev/data"}}
 	return pod
 }

@@ -13,28 +13,44 @@ import (
 )
 
 // emptyDir is a directory of the pod's own: on disk, or a tmpfs of the size
-// that sizeLimit (else the pod's memory limits, else half the machine) gives.
+// that sizeLimit (else the pod's memory limits, else half the machine) gives. Once it
+// is there its owner and mode are the pod's to change.
 func (v *Volumes) emptyDir(pod *corev1.Pod, vol *corev1.Volume) (string, error) {
 	dir := v.volumeDir(pod, "empty-dir", vol.Name)
 	switch vol.EmptyDir.Medium {
 	case corev1.StorageMediumDefault:
-		if err := os.MkdirAll(dir, 0o750); err != nil {
-			return "", fmt.Errorf("create directory: %w", err)
-		}
+		return dir, makeDir(pod, dir)
 	case corev1.StorageMediumMemory:
-		if err := os.MkdirAll(dir, 0o750); err != nil {
-			return "", fmt.Errorf("create directory: %w", err)
-		}
-		if err := mountTmpfs(dir, memorySize(pod, vol)); err != nil {
-			return "", err
-		}
-	default:
-		return "", fmt.Errorf("unsupported medium %q", vol.EmptyDir.Medium)
+		return dir, v.mountTmpfs(pod, dir, memorySize(pod, vol))
 	}
-	if err := os.Chmod(dir, 0o777); err != nil {
-		return "", fmt.Errorf("open directory to every user: %w", err)
+	return "", fmt.Errorf("unsupported medium %q", vol.EmptyDir.Medium)
+}
+
+// makeDir makes a volume's root on disk, unless it is there: open to every user, and
+// the pod's fsGroup's, with the set-group-id bit so that new files inherit it. It
+// appears as a whole.
+func makeDir(pod *corev1.Pod, dir string) error {
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return dir, ownDir(pod, dir)
+	made := filepath.Join(filepath.Dir(dir), ".new-"+filepath.Base(dir)) // no volume's name
+	if err := os.MkdirAll(made, 0o750); err != nil {
+		return fmt.Errorf("create directory: %w", err)
+	}
+	mode := fs.FileMode(0o777)
+	if gid, ok := fsGroup(pod); ok {
+		mode |= fs.ModeSetgid
+		if err := os.Chown(made, -1, int(gid)); err != nil {
+			return fmt.Errorf("give %q to group %d: %w", dir, gid, err)
+		}
+	}
+	if err := os.Chmod(made, mode); err != nil {
+		return fmt.Errorf("open directory to every user: %w", err)
+	}
+	if err := os.Rename(made, dir); err != nil {
+		return fmt.Errorf("create directory: %w", err)
+	}
+	return nil
 }
 
 // memorySize is the smaller of the volume's limit and the sum of the
@@ -57,16 +73,35 @@ func memorySize(pod *corev1.Pod, vol *corev1.Volume) int64 {
 	return size
 }
 
-// mountTmpfs mounts a tmpfs at dir unless there is one already.
-func mountTmpfs(dir string, size int64) error {
+// mountTmpfs mounts a tmpfs at dir unless there is one already: open to every user,
+// who may delete nobody's files but their own, and the pod's fsGroup's. What is in it
+// never goes to swap where the kernel can see to that (Linux 6.4, and not in a user
+// namespace), which the first mount finds out.
+func (v *Volumes) mountTmpfs(pod *corev1.Pod, dir string, size int64) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("create directory: %w", err)
+	}
 	if yes, err := isMount(dir); err != nil || yes {
 		return err
 	}
-	opts := "mode=0777"
+	opts := "mode=1777"
+	if gid, ok := fsGroup(pod); ok {
+		opts = "mode=3777,gid=" + strconv.FormatInt(gid, 10)
+	}
 	if size > 0 {
 		opts += ",size=" + strconv.FormatInt(size, 10)
 	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, opts); err != nil {
+	mount := func(opts string) error { return unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, opts) }
+	err := error(unix.EINVAL)
+	if !v.swaps.Load() {
+		err = mount(opts + ",noswap")
+	}
+	if errors.Is(err, unix.EINVAL) {
+		if err = mount(opts); err == nil && v.swaps.CompareAndSwap(false, true) {
+			v.cfg.Log.Warn("the kernel can't keep volumes in memory from being swapped out")
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("mount tmpfs at %q: %w", dir, err)
 	}
 	return nil
@@ -80,19 +115,6 @@ func isMount(dir string) (bool, error) {
 		return false, fmt.Errorf("stat %q: %w", dir, err)
 	}
 	return stat.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
-}
-
-// ownDir gives a volume's root to the pod's fsGroup, with the set-group-id bit
-// so that new files inherit it.
-func ownDir(pod *corev1.Pod, dir string) error {
-	gid, ok := fsGroup(pod)
-	if !ok {
-		return nil
-	}
-	if err := os.Chown(dir, -1, int(gid)); err != nil {
-		return fmt.Errorf("give %q to group %d: %w", dir, gid, err)
-	}
-	return os.Chmod(dir, 0o777|fs.ModeSetgid)
 }
 
 func fsGroup(pod *corev1.Pod) (int64, bool) {
@@ -123,9 +145,16 @@ func hostPath(src *corev1.HostPathVolumeSource) error {
 			return err
 		}
 	}
-	info, err := os.Stat(src.Path)
-	if err != nil || !fits(info.Mode(), want) {
-		return fmt.Errorf("hostPath type check failed: %s is not a %s", src.Path, hostPathWords[want])
+	word := hostPathWords[want]
+	if word == "" {
+		return fmt.Errorf("%s is an invalid volume type", want)
+	}
+	is, err := kindOf(src.Path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("hostPath type check failed, %s is not a %s, unable to determine its type: %w", src.Path, word, err)
+	case hostPathWords[is] != word:
+		return fmt.Errorf("hostPath type check failed: %s is not a %s, it's a %s", src.Path, word, is)
 	}
 	return nil
 }
@@ -147,20 +176,36 @@ var hostPathWords = map[corev1.HostPathType]string{
 	corev1.HostPathSocket: "socket file", corev1.HostPathCharDev: "character device", corev1.HostPathBlockDev: "block device",
 }
 
-func fits(mode fs.FileMode, want corev1.HostPathType) bool {
-	switch want {
-	case corev1.HostPathDirectory, corev1.HostPathDirectoryOrCreate:
-		return mode.IsDir()
-	case corev1.HostPathFile, corev1.HostPathFileOrCreate:
-		return mode.IsRegular()
-	case corev1.HostPathSocket:
-		return mode&fs.ModeSocket != 0
-	case corev1.HostPathCharDev:
-		return mode&fs.ModeCharDevice != 0
-	case corev1.HostPathBlockDev:
-		return mode&fs.ModeDevice != 0 && mode&fs.ModeCharDevice == 0
+// kindOf says what a path of the host leads to. The texts are upstream's.
+func kindOf(path string) (corev1.HostPathType, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("path %q does not exist", path)
 	}
-	return false
+	if err != nil {
+		return "", err
+	}
+	if is := kind(info.Mode()); is != "" {
+		return is, nil
+	}
+	return "", errors.New("only recognise file, directory, socket, block device and character device")
+}
+
+// kind is the type of host path that a mode tells, "" for one that there is none of.
+func kind(mode fs.FileMode) corev1.HostPathType {
+	switch {
+	case mode.IsDir():
+		return corev1.HostPathDirectory
+	case mode.IsRegular():
+		return corev1.HostPathFile
+	case mode&fs.ModeSocket != 0:
+		return corev1.HostPathSocket
+	case mode&fs.ModeCharDevice != 0:
+		return corev1.HostPathCharDev
+	case mode&fs.ModeDevice != 0:
+		return corev1.HostPathBlockDev
+	}
+	return ""
 }
 
 // Remove unmounts whatever is mounted under the pod's directory, deepest first,

@@ -64,7 +64,7 @@ func (v *Volumes) files(ctx context.Context, pod *corev1.Pod, vol *corev1.Volume
 		return "", time.Time{}, err
 	}
 	dir := v.volumeDir(pod, plugin, vol.Name)
-	if err := v.home(dir, memory); err != nil {
+	if err := v.home(pod, dir, memory); err != nil {
 		return "", time.Time{}, err
 	}
 	m.shareWithGroup()
@@ -74,18 +74,14 @@ func (v *Volumes) files(ctx context.Context, pod *corev1.Pod, vol *corev1.Volume
 // home makes the volume's directory: a tmpfs for what may be secret, so that it
 // never reaches a disk. Where tmpfs may not be mounted (no privilege) it is a
 // plain directory, and the log says so.
-func (v *Volumes) home(dir string, memory bool) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("create directory: %w", err)
+func (v *Volumes) home(pod *corev1.Pod, dir string, memory bool) error {
+	if memory && os.Getuid() == 0 {
+		return v.mountTmpfs(pod, dir, 0)
 	}
-	if !memory {
-		return nil
-	}
-	if os.Getuid() != 0 {
+	if memory {
 		v.cfg.Log.Warn("secret volume is kept on disk: mounting needs root", "dir", dir)
-		return nil
 	}
-	return mountTmpfs(dir, 0)
+	return makeDir(pod, dir)
 }
 
 func modeOf(mode *int32) os.FileMode {

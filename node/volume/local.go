@@ -104,7 +104,7 @@ func openLocal(path string) (f *os.File, isDisk bool, err error) {
 	case err != nil:
 	case info.IsDir():
 		return f, false, nil
-	case fits(info.Mode(), corev1.HostPathBlockDev):
+	case kind(info.Mode()) == corev1.HostPathBlockDev:
 		return f, true, nil
 	default:
 		err = fmt.Errorf("path %q is neither a directory nor a block device: only directory and block device are supported", path)

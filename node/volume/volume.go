@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -74,6 +75,8 @@ type Volumes struct {
 	disks  slow
 	turns  turns
 	open   devices
+	// swaps: the kernel has no tmpfs that is never swapped out.
+	swaps atomic.Bool
 }
 
 // New returns a Volumes that keeps its files under cfg.Root.
@@ -129,7 +132,21 @@ func (s *Set) add(name string, r ready) {
 	}
 }
 
-// Prepare makes every volume of the pod available. It is idempotent. On error
+// Covers reports whether the set has every volume that the pod's containers use: one
+// that is added to a running pod may use another.
+func (s Set) Covers(pod *corev1.Pod) bool {
+	for i := range pod.Spec.Volumes {
+		name := pod.Spec.Volumes[i].Name
+		if _, is := s.Paths[name]; !is && used(pod, name) {
+			return false
+		}
+	}
+	return true
+}
+
+// Prepare makes every volume of the pod available that one of its containers, of
+// whatever sort, mounts or has as a device; the others are not looked at. It is
+// idempotent. On error
 // the volumes that worked stay; the error names each that didn't. Claims that
 // can't be used yet are one *ClaimError among the joined errors.
 func (v *Volumes) Prepare(ctx context.Context, pod *corev1.Pod, facts downward.Facts) (Set, error) {
@@ -138,6 +155,9 @@ func (v *Volumes) Prepare(ctx context.Context, pod *corev1.Pod, facts downward.F
 	var claims ClaimError
 	for i := range pod.Spec.Volumes {
 		vol := &pod.Spec.Volumes[i]
+		if !used(pod, vol.Name) {
+			continue
+		}
 		r, err := v.prepare(ctx, pod, vol, facts)
 		var unusable claimFault
 		var step *stepError
@@ -226,10 +246,22 @@ func (v *Volumes) volumeDir(pod *corev1.Pod, plugin, name string) string {
 	return filepath.Join(v.Dir(string(pod.UID)), "volumes", "kubernetes.io~"+plugin, name)
 }
 
+// used reports whether a container of the pod mounts a volume or has it as a device.
+func used(pod *corev1.Pod, name string) (is bool) {
+	each(pod, func(c *corev1.Container) {
+		is = is || slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == name }) ||
+			slices.ContainsFunc(c.VolumeDevices, func(d corev1.VolumeDevice) bool { return d.Name == name })
+	})
+	return is
+}
+
 // Path is where a pod's volume is on this node, "" for one that isn't a directory
-// of the pod's own: there is nothing of the pod's to measure.
+// of the pod's own, or that no container uses: there is nothing of the pod's to
+// measure.
 func (v *Volumes) Path(pod *corev1.Pod, vol *corev1.Volume) string {
 	switch {
+	case !used(pod, vol.Name):
+		return ""
 	case vol.EmptyDir != nil:
 		return v.volumeDir(pod, "empty-dir", vol.Name)
 	case vol.ConfigMap != nil:

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -68,10 +69,15 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
+// podWith is a pod whose container mounts all of these volumes.
 func podWith(vols ...corev1.Volume) *corev1.Pod {
+	var mounts []corev1.VolumeMount
+	for _, v := range vols {
+		mounts = append(mounts, corev1.VolumeMount{Name: v.Name, MountPath: "/" + v.Name})
+	}
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "u1", Labels: map[string]string{"b": "2", "a": "1"}},
-		Spec:       corev1.PodSpec{Volumes: vols, Containers: []corev1.Container{{Name: "c"}}},
+		Spec:       corev1.PodSpec{Volumes: vols, Containers: []corev1.Container{{Name: "c", VolumeMounts: mounts}}},
 	}
 }
 
@@ -170,25 +176,124 @@ func TestOptionalItemsAndModes(t *testing.T) {
 	}
 }
 
-func TestFSGroupMayReadAndDirIsShared(t *testing.T) {
+// A volume that no container uses is not looked at, so nothing that it lacks is in
+// the pod's way; a container that comes later and uses it has it made.
+func TestUnusedVolume(t *testing.T) {
 	b := newBench(t)
-	gid := int64(4321)
-	b.src.secrets["s"] = map[string][]byte{"k": []byte("x")}
-	mode := int32(0o400)
-	pod := podWith(
-		corev1.Volume{Name: "s", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s", DefaultMode: &mode}}},
-		corev1.Volume{Name: "e", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
-	)
-	pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: &gid}
-	set := b.prepare(t, pod)
-	for path, want := range map[string]string{set.Paths["s"] + "/k": "-r--r-----", set.Paths["e"]: "dgrwxrwxrwx"} {
-		info, err := os.Stat(path)
-		if err != nil {
+	missing := corev1.Volume{Name: "s", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "no"}}}
+	work := corev1.Volume{Name: "w", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}
+	mount, device := []corev1.VolumeMount{{Name: "w", MountPath: "/w"}}, []corev1.VolumeDevice{{Name: "w", DevicePath: "/w"}}
+	for name, use := range map[string]func(*corev1.PodSpec){
+		"init":   func(s *corev1.PodSpec) { s.InitContainers = []corev1.Container{{VolumeMounts: mount}} },
+		"app":    func(s *corev1.PodSpec) { s.Containers[0].VolumeMounts = mount },
+		"device": func(s *corev1.PodSpec) { s.Containers[0].VolumeDevices = device },
+		"ephemeral": func(s *corev1.PodSpec) {
+			s.EphemeralContainers = make([]corev1.EphemeralContainer, 1)
+			s.EphemeralContainers[0].VolumeMounts = mount
+		},
+	} {
+		pod := podWith(missing, work)
+		pod.Spec.Containers[0].VolumeMounts = nil
+		set := b.prepare(t, pod)
+		if _, err := os.Stat(b.volumeDir(pod, "empty-dir", "w")); len(set.Paths) != 0 || !errors.Is(err, fs.ErrNotExist) || b.Path(pod, &work) != "" || !set.Covers(pod) {
+			t.Errorf("%s: unused, and yet %v, %v", name, set.Paths, err)
+		}
+		use(&pod.Spec)
+		if set.Covers(pod) {
+			t.Errorf("%s: a set without it is enough", name)
+		}
+		if set = b.prepare(t, pod); set.Paths["w"] == "" || len(set.Paths) != 1 || !set.Covers(pod) || b.Path(pod, &work) != set.Paths["w"] {
+			t.Errorf("%s: %v", name, set.Paths)
+		}
+		if err := b.Remove("u1"); err != nil {
 			t.Fatal(err)
 		}
-		if info.Mode().String() != want || groupOf(info) != uint32(gid) {
-			t.Errorf("%s has mode %s and group %d", path, info.Mode(), groupOf(info))
+	}
+}
+
+// Roots, directories and files of the volumes have upstream's modes, and are of the
+// pod's fsGroup if it has one.
+func TestModesAndGroup(t *testing.T) {
+	mode := int32(0o400)
+	secret := corev1.SecretVolumeSource{SecretName: "s", DefaultMode: &mode, Items: []corev1.KeyToPath{{Key: "k", Path: "deep/k"}}}
+	projected := corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: ref("cm")}}}}
+	vols := []corev1.Volume{
+		{Name: "s", VolumeSource: corev1.VolumeSource{Secret: &secret}},
+		{Name: "p", VolumeSource: corev1.VolumeSource{Projected: &projected}},
+		{Name: "c", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: ref("cm")}}},
+		{Name: "d", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{}}},
+		{Name: "e", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+		{Name: "m", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}},
+	}
+	shown := []string{"s", "s/..data/", "s/..data/deep", "s/deep/k", "p", "p/..data/", "p/k", "c", "c/..data/", "c/k", "d", "e", "m"}
+	gid := int64(4321)
+	for name, c := range map[string]struct {
+		group *int64
+		want  string
+	}{
+		"no group": {nil, "dtrwxrwxrwx drwxr-xr-x drwxr-xr-x -r-------- dtrwxrwxrwx drwxr-xr-x -rw-r--r-- " +
+			"drwxrwxrwx drwxr-xr-x -rw-r--r-- dtrwxrwxrwx drwxrwxrwx dtrwxrwxrwx"},
+		"group": {&gid, "dgtrwxrwxrwx dgrwxr-xr-x dgrwxr-xr-x -r--r----- dgtrwxrwxrwx dgrwxr-xr-x -rw-r--r-- " +
+			"dgrwxrwxrwx dgrwxr-xr-x -rw-r--r-- dgtrwxrwxrwx dgrwxrwxrwx dgtrwxrwxrwx"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.src.secrets["s"], b.src.maps["cm"] = map[string][]byte{"k": []byte("x")}, map[string]string{"k": "x"}
+			pod := podWith(vols...)
+			pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: c.group}
+			set := b.prepare(t, pod)
+			var got []string
+			for _, path := range shown {
+				info, err := os.Stat(set.Paths[path[:1]] + path[1:])
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, info.Mode().String())
+				if group := groupOf(info); c.group != nil && group != uint32(*c.group) || c.group == nil && group != uint32(os.Getgid()) {
+					t.Errorf("%s is of group %d", path, group)
+				}
+			}
+			if all := strings.Join(got, " "); all != c.want {
+				t.Errorf("%v\n got %s\nwant %s", shown, all, c.want)
+			}
+			// What the pod has made of its own directories stays so.
+			for _, own := range []string{set.Paths["e"], set.Paths["m"]} {
+				if err := os.Chmod(own, 0o700); err != nil {
+					t.Fatal(err)
+				}
+				b.prepare(t, pod)
+				if info, err := os.Stat(own); err != nil || info.Mode() != fs.ModeDir|0o700 {
+					t.Errorf("%s: %v, %v", own, info, err)
+				}
+			}
+		})
+	}
+}
+
+// A tmpfs is never swapped out where the kernel can do that; where it can't, that is
+// found out once and the volume works all the same.
+func TestMemoryIsNotSwapped(t *testing.T) {
+	b := newBench(t)
+	vol := corev1.Volume{Name: "m", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}}
+	options := func() string {
+		dir := b.prepare(t, podWith(vol)).Paths["m"]
+		for line := range strings.Lines(read(t, "/proc/self/mountinfo")) {
+			if strings.Contains(line, " "+dir+" ") {
+				return line
+			}
 		}
+		t.Fatalf("%s is not mounted", dir)
+		return ""
+	}
+	if can := strings.Contains(options(), "noswap"); can == b.swaps.Load() {
+		t.Errorf("mounted with noswap: %v, known to be impossible: %v", can, b.swaps.Load())
+	}
+	if err := b.Remove("u1"); err != nil {
+		t.Fatal(err)
+	}
+	b.swaps.Store(true)
+	if strings.Contains(options(), "noswap") {
+		t.Error("asked for, though the kernel can't")
 	}
 }
 
@@ -310,19 +415,34 @@ func TestHostPathTypes(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	pipe := filepath.Join(dir, "p")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		path string
 		kind corev1.HostPathType
-		ok   bool
+		want string
 	}{
-		{dir, corev1.HostPathUnset, true}, {dir + "/no", corev1.HostPathUnset, true}, {dir, corev1.HostPathDirectory, true},
-		{file, corev1.HostPathDirectory, false}, {file, corev1.HostPathFile, true}, {dir + "/no", corev1.HostPathFile, false},
-		{dir + "/new", corev1.HostPathDirectoryOrCreate, true}, {dir + "/newf", corev1.HostPathFileOrCreate, true},
-		{"/dev/null", corev1.HostPathCharDev, true}, {"/dev/null", corev1.HostPathBlockDev, false}, {file, corev1.HostPathSocket, false},
+		{dir, corev1.HostPathUnset, ""}, {dir + "/no", corev1.HostPathUnset, ""}, {dir, corev1.HostPathDirectory, ""},
+		{file, corev1.HostPathDirectory, "hostPath type check failed: " + file + " is not a directory, it's a File"},
+		{file, corev1.HostPathDirectoryOrCreate, "hostPath type check failed: " + file + " is not a directory, it's a File"},
+		{file, corev1.HostPathFile, ""},
+		{dir, corev1.HostPathFileOrCreate, "hostPath type check failed: " + dir + " is not a file, it's a Directory"},
+		{dir + "/none", corev1.HostPathFile, "hostPath type check failed, " + dir + "/none is not a file, unable to determine its type: path \"" + dir + "/none\" does not exist"},
+		{dir + "/new", corev1.HostPathDirectoryOrCreate, ""}, {dir + "/newf", corev1.HostPathFileOrCreate, ""},
+		{"/dev/null", corev1.HostPathCharDev, ""},
+		{"/dev/null", corev1.HostPathBlockDev, "hostPath type check failed: /dev/null is not a block device, it's a CharDevice"},
+		{file, corev1.HostPathSocket, "hostPath type check failed: " + file + " is not a socket file, it's a File"},
+		{pipe, corev1.HostPathFile, "hostPath type check failed, " + pipe + " is not a file, unable to determine its type: only recognise file, directory, socket, block device and character device"},
+		{dir, "Pipe", "Pipe is an invalid volume type"},
 	} {
-		err := hostPath(&corev1.HostPathVolumeSource{Path: c.path, Type: &c.kind})
-		if (err == nil) != c.ok {
-			t.Errorf("%s as %q: %v", c.path, c.kind, err)
+		got := ""
+		if err := hostPath(&corev1.HostPathVolumeSource{Path: c.path, Type: &c.kind}); err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%s as %q: %s, want %s", c.path, c.kind, got, c.want)
 		}
 	}
 }
