@@ -101,13 +101,14 @@ func (b blobRequest) check(answer *http.Response) error {
 }
 
 // each tries a registry's hosts that can do something, mirrors first. The
-// registry's own answer is the one that is told.
+// registry's own answer is the one that is told, and its kind the error's; beside it
+// stands what went wrong first, unless that host merely had nothing.
 func (c *Client) each(registry, capability string, try func(*host) error) error {
 	hosts, err := c.hostsOf(registry)
 	if err != nil {
 		return err
 	}
-	var last error
+	var first, last error
 	for _, h := range hosts {
 		if !h.can[capability] {
 			continue
@@ -119,10 +120,16 @@ func (c *Client) each(registry, capability string, try func(*host) error) error 
 		if h.mirror {
 			err = fmt.Errorf("mirror: %w", err)
 		}
+		if first == nil && !errors.Is(err, ErrNotFound) {
+			first = err
+		}
 		last = err
 	}
-	if last == nil {
-		last = fmt.Errorf("no host of registry %q may %s: %w", registry, capability, ErrDenied)
+	switch {
+	case last == nil:
+		return fmt.Errorf("no host of registry %q may %s: %w", registry, capability, ErrDenied)
+	case first != nil && first != last: //nolint:errorlint // the very same one
+		return fmt.Errorf("%w (before that: %s)", last, first) // the first is for a person
 	}
 	return last
 }

@@ -81,6 +81,36 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
+// A host that says no is followed by the server, which hosts.toml says nothing of:
+// what the host said is told beside what came of the server, whose kind counts. A host
+// that merely has nothing is not spoken of.
+func TestFirstErrorIsToldToo(t *testing.T) {
+	for status, test := range map[int]struct {
+		told bool
+		text string
+	}{
+		http.StatusUnauthorized: {true, "401 Unauthorized)"},
+		http.StatusNotFound:     {false, "404"},
+	} {
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+		server.Config.ErrorLog = log.New(io.Discard, "", 0)
+		server.StartTLS()
+		t.Cleanup(server.Close)
+		dir, repo := t.TempDir(), Repository{hostOf(server), "a"}
+		at := filepath.Join(dir, strings.Replace(repo.Registry, ":", "_", 1)+"_")
+		authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+		if err := errors.Join(os.Mkdir(at, 0o700), os.WriteFile(filepath.Join(at, "ca.crt"), authority, 0o600),
+			os.WriteFile(filepath.Join(at, "hosts.toml"), []byte(`[host."`+server.URL+`"]`+"\nca = \"ca.crt\"\n"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := New(Config{HostDirs: []string{dir}}).Manifest(t.Context(), repo, "1")
+		if err == nil || errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), "certificate signed by unknown authority") ||
+			strings.Contains(err.Error(), test.text) != test.told {
+			t.Errorf("%d: %v", status, err)
+		}
+	}
+}
+
 // guarded is a registry that believes tokens alone, and its token server.
 type guarded struct {
 	*httptest.Server
