@@ -241,6 +241,7 @@ func (e *Engine) ListContainers(_ context.Context, r *rt.ListContainersRequest) 
 			out.Containers = append(out.Containers, &rt.Container{
 				Id: c.id, PodSandboxId: c.box, Metadata: c.config.GetMetadata(), State: c.state,
 				CreatedAt: c.created.UnixNano(), Labels: clone(c.config.GetLabels()), Annotations: clone(c.config.GetAnnotations()),
+				Image: c.config.GetImage(),
 			})
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/profiles"
@@ -179,22 +180,15 @@ func (s *Server) configz(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {
-	s.podList(w, func(*corev1.Pod) bool { return true })
-}
-
-func (s *Server) runningPods(w http.ResponseWriter, _ *http.Request) {
-	s.podList(w, func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning })
-}
-
-func (s *Server) podList(w http.ResponseWriter, keep func(*corev1.Pod) bool) {
-	list := corev1.PodList{}
-	list.Kind, list.APIVersion = "PodList", "v1"
+	list := podList()
 	for _, p := range s.cfg.Node.Pods() {
-		if keep(p) {
-			list.Items = append(list.Items, *p)
-		}
+		list.Items = append(list.Items, *p)
 	}
 	s.json(w, list)
+}
+
+func podList() corev1.PodList {
+	return corev1.PodList{TypeMeta: metav1.TypeMeta{Kind: "PodList", APIVersion: "v1"}}
 }
 
 func (s *Server) json(w http.ResponseWriter, v any) {

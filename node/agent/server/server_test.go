@@ -246,6 +246,52 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestRunningPods: what the engine runs is shown in outline, though the API has none
+// of it; what has not been started, or has a dead sandbox, is not.
+func TestRunningPods(t *testing.T) {
+	engine := agenttest.New()
+	ctx := t.Context()
+	box := func(name string) (string, *rt.PodSandboxConfig) {
+		config := &rt.PodSandboxConfig{Metadata: &rt.PodSandboxMetadata{Name: name, Namespace: "ns", Uid: "u-" + name}}
+		made, err := engine.RunPodSandbox(ctx, &rt.RunPodSandboxRequest{Config: config})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made.GetPodSandboxId(), config
+	}
+	dead, _ := box("dead")
+	if _, err := engine.StopPodSandbox(ctx, &rt.StopPodSandboxRequest{PodSandboxId: dead}); err != nil {
+		t.Fatal(err)
+	}
+	id, config := box("live")
+	t.Cleanup(func() {
+		if _, err := engine.StopPodSandbox(context.Background(), &rt.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
+			t.Error(err)
+		}
+	})
+	engine.Images["app"] = agenttest.Serve
+	for _, name := range []string{"runs", "waits"} {
+		made, err := engine.CreateContainer(ctx, &rt.CreateContainerRequest{PodSandboxId: id, SandboxConfig: config, Config: &rt.ContainerConfig{
+			Metadata: &rt.ContainerMetadata{Name: name}, Image: &rt.ImageSpec{Image: "app"}, Labels: map[string]string{"io.kubernetes.pod.uid": "u-live"},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name == "waits" {
+			continue
+		}
+		if _, err := engine.StartContainer(ctx, &rt.StartContainerRequest{ContainerId: made.GetContainerId()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	srv, _ := start(t, engine, "get/proxy")
+	want := `{"kind":"PodList","apiVersion":"v1","metadata":{},"items":[{"metadata":{"name":"live","namespace":"ns","uid":"u-live"},` +
+		`"spec":{"containers":[{"name":"runs","image":"app","resources":{}}]},"status":{}}]}` + "\n"
+	if code, body := get(t, srv.URL+"/runningpods/", "ok"); code != http.StatusOK || body != want {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
 // TestExecJoinsTheEnginesStream upgrades a connection through the server to an
 // engine's address and speaks both ways.
 func TestExecJoinsTheEnginesStream(t *testing.T) {
