@@ -54,7 +54,7 @@ func (d *Doer) Probe(ctx context.Context, pod *corev1.Pod, c *actual.Container, 
 	case p.TCPSocket != nil:
 		return d.tcp(ctx, pod, container, p.TCPSocket.Host, p.TCPSocket.Port)
 	case p.GRPC != nil:
-		return d.grpc(ctx, pod, p.GRPC)
+		return d.grpc(ctx, pod, p)
 	}
 	return Unknown, fmt.Sprintf("missing probe handler for %s:%s", spec.FullName(pod), c.Name)
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strconv"
 	"strings"
 	"testing"
@@ -200,10 +201,84 @@ func TestGRPC(t *testing.T) {
 		"none": "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): ",
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		_, output := doer(host).grpc(ctx, &corev1.Pod{}, &corev1.GRPCAction{Port: int32(n), Service: &service})
+		_, output := doer(host).grpc(ctx, &corev1.Pod{}, grpcProbe(n, service))
 		cancel()
 		if output != want {
 			t.Errorf("%q: %s", service, output)
 		}
 	}
+}
+
+func grpcProbe(port int, service string) *corev1.Probe {
+	return &corev1.Probe{TimeoutSeconds: 1, ProbeHandler: corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: int32(port), Service: &service}}}
+}
+
+// TestGRPCWaitsForItsConnection: until somebody speaks HTTP/2 the probe goes on
+// trying, and what it comes to is a timeout.
+func TestGRPCWaitsForItsConnection(t *testing.T) {
+	for name, accept := range map[string]func(net.Conn){
+		"closes": func(c net.Conn) { c.Close() },
+		"silent": func(net.Conn) {},
+		"HTTP/1": func(c net.Conn) { io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n"); c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			go func() {
+				for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+					accept(c)
+					defer c.Close()
+				}
+			}()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			result, output := doer("127.0.0.1").grpc(ctx, &corev1.Pod{}, grpcProbe(l.Addr().(*net.TCPAddr).Port, ""))
+			want := fmt.Sprintf("timeout: failed to connect service %q within 1s: context deadline exceeded", l.Addr())
+			if result != Failure || output != want {
+				t.Errorf("%v %s", result, output)
+			}
+		})
+	}
+}
+
+// TestGRPCThatDoesNotAnswer: the connection is there, and then the time is over.
+func TestGRPCThatDoesNotAnswer(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: cancel})
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}))
+	srv.Config.Protocols = &protocols
+	// The first connection is lost, and the next is tried.
+	srv.Listener = &deafOnce{Listener: srv.Listener}
+	srv.Start()
+	defer srv.Close()
+	_, output := doer("127.0.0.1").grpc(ctx, &corev1.Pod{}, grpcProbe(srv.Listener.Addr().(*net.TCPAddr).Port, ""))
+	if output != "timeout: health rpc did not complete within 1s" {
+		t.Error(output)
+	}
+}
+
+// deafOnce drops the first connection.
+type deafOnce struct {
+	net.Listener
+	heard bool
+}
+
+func (d *deafOnce) Accept() (net.Conn, error) {
+	c, err := d.Listener.Accept()
+	if err != nil || d.heard {
+		return c, err
+	}
+	d.heard = true
+	c.Close()
+	return d.Listener.Accept()
 }
