@@ -1,6 +1,9 @@
 package cri
 
 import (
+	"context"
+	"errors"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -27,6 +30,16 @@ func Message(err error) string {
 		return s.Message()
 	}
 	return err.Error()
+}
+
+// Framed is an engine's error as the CRI's clients see it, with its gRPC code ("rpc
+// error: code = Unknown desc = ..."), be the engine in this process or in another.
+// nil stays nil.
+func Framed(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return status.FromContextError(err).Err()
+	}
+	return status.Convert(err).Err()
 }
 
 // NotFound is the error of an engine that doesn't have what was named.
