@@ -255,6 +255,37 @@ func TestHooksAndGrace(t *testing.T) {
 	})
 }
 
+// TestFailedPostStart: the container goes as any other does, by its preStop hook.
+func TestFailedPostStart(t *testing.T) {
+	tell(t, "post_start_fails", func(s *story) {
+		s.engine.Answer = func(_ string, cmd []string) (int32, string) {
+			s.say("hook %v", cmd)
+			return 1, "no"
+		}
+		c := container("app", "app")
+		c.Lifecycle = &corev1.Lifecycle{
+			PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"greet"}}},
+			PreStop:   &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"part"}}},
+		}
+		s.create(pod("rude", c))
+		s.pass(time.Second)
+	})
+}
+
+// TestProbeKillsBackOff: each container fails its probe 15 s after its start. The
+// first two are followed at once, the third too since the second ended more than
+// 10 s ago; then it is held.
+func TestProbeKillsBackOff(t *testing.T) {
+	tell(t, "probe_kills", func(s *story) {
+		s.engine.Answer = func(string, []string) (int32, string) { return 1, "no" }
+		c := container("app", "app")
+		c.LivenessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"alive"}}},
+			TimeoutSeconds: 1, PeriodSeconds: 5, FailureThreshold: 3, SuccessThreshold: 1, InitialDelaySeconds: 5}
+		s.create(pod("sick", c))
+		s.pass(2 * time.Minute)
+	})
+}
+
 func TestActiveDeadline(t *testing.T) {
 	tell(t, "deadline", func(s *story) {
 		p := pod("late", container("app", "app"))

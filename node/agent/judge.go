@@ -86,7 +86,7 @@ func (m *machine) decide(ctx context.Context, again *alarm, waiting map[string]p
 	d := plan.Next(plan.Input{
 		Pod: m.pod, Actual: m.now, Now: now, Stop: m.stop, Mounted: m.allMounted(), Busy: m.busy(now),
 		Images: m.imagesReady(), Failures: m.failures, Crashes: m.crashes, Attempts: m.attempts(), Verdicts: m.verdicts(), HoldSandbox: m.holdBox,
-		Applied: m.applied, HoldResize: m.noRoom != nil,
+		Applied: m.applied, HoldResize: m.noRoom != nil, Killed: m.hooked,
 	})
 	m.explain(d.Waiting, waiting)
 	m.tellBackOff(d.Waiting)

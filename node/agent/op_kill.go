@@ -30,8 +30,18 @@ func (m *machine) prepareKill(s plan.Step) func(context.Context, *corev1.Pod, pl
 	}
 }
 
-// kill runs the preStop hook and stops the container within its grace period.
+// kill brings a container down, and tells when it can't.
 func (m *machine) kill(ctx context.Context, pod *corev1.Pod, s plan.Step, hooked bool) func(*machine) {
+	if err := m.bringDown(ctx, pod, s, hooked); err != nil && ctx.Err() == nil {
+		m.a.events.Event(pod, corev1.EventTypeWarning, "FailedKillPod", "error killing pod: "+cri.Message(err))
+		pause(ctx, boxRetry.Min)
+	}
+	return nil
+}
+
+// bringDown runs the preStop hook, unless that was done before, and stops the
+// container within what is left of its grace period.
+func (m *machine) bringDown(ctx context.Context, pod *corev1.Pod, s plan.Step, hooked bool) error {
 	begin := time.Now()
 	message := s.Message
 	if message == "" {
@@ -46,11 +56,7 @@ func (m *machine) kill(ctx context.Context, pod *corev1.Pod, s plan.Step, hooked
 	defer cancel()
 	seconds := int64((left + time.Second - 1) / time.Second)
 	_, err := m.a.cfg.Engine.StopContainer(callCtx, &rt.StopContainerRequest{ContainerId: s.ID, Timeout: seconds})
-	if err != nil && ctx.Err() == nil {
-		m.a.events.Event(pod, corev1.EventTypeWarning, "FailedKillPod", "error killing pod: "+cri.Message(err))
-		pause(ctx, boxRetry.Min)
-	}
-	return nil
+	return err
 }
 
 func (m *machine) preStop(ctx context.Context, pod *corev1.Pod, s plan.Step) {
@@ -58,9 +64,13 @@ func (m *machine) preStop(ctx context.Context, pod *corev1.Pod, s plan.Step) {
 	if c == nil || c.Lifecycle == nil || c.Lifecycle.PreStop == nil || s.Grace <= 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.Grace)
+	hookCtx, cancel := context.WithTimeout(ctx, s.Grace)
 	defer cancel()
-	if err := m.a.doer.Hook(ctx, pod, s.Container, s.ID, c.Lifecycle.PreStop); err != nil {
+	err := m.a.doer.Hook(hookCtx, pod, s.Container, s.ID, c.Lifecycle.PreStop)
+	if s.Kind == plan.StartContainer && ctx.Err() != nil {
+		return // the pod is deleted meanwhile: whoever stops it runs the hook again
+	}
+	if err != nil {
 		m.log.Info("a preStop hook failed", "container", s.Container, "err", err)
 		m.a.containerEvent(pod, s.Container, corev1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed")
 	}

@@ -58,7 +58,7 @@ func (m *machine) runSandbox(ctx context.Context, pod *corev1.Pod, s plan.Step) 
 		case fault != "":
 			m.event(corev1.EventTypeWarning, "NetworkNotReady", "network is not ready: container runtime network not ready: "+fault)
 		default:
-			m.event(corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+cri.Message(err))
+			m.event(corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+err.Error())
 		}
 	}
 }
@@ -113,7 +113,7 @@ func (m *machine) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint
 	}
 	_, err = m.a.cfg.Engine.RunPodSandbox(ctx, &rt.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
 	m.a.tally.PodStarted(err)
-	return err
+	return cri.Framed(err)
 }
 
 // handler is the engine's name for the pod's runtime class, "" for the default.

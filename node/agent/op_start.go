@@ -136,7 +136,8 @@ func (st *starter) clear(ctx context.Context) {
 	}
 }
 
-// postStart runs the hook; when it fails the container is brought down again.
+// postStart runs the hook; when it fails the container is brought down again as any
+// other, with its preStop hook.
 func (st *starter) postStart(ctx context.Context, id string) func(*machine) {
 	if st.c.Lifecycle == nil || st.c.Lifecycle.PostStart == nil {
 		return st.done()
@@ -151,9 +152,9 @@ func (st *starter) postStart(ctx context.Context, id string) func(*machine) {
 		return nil
 	}
 	st.event(corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
-	st.event(corev1.EventTypeNormal, "Killing", "FailedPostStartHook")
-	timeout := spec.Grace(st.pod)
-	if _, err := st.m.a.cfg.Engine.StopContainer(ctx, &rt.StopContainerRequest{ContainerId: id, Timeout: timeout}); err != nil {
+	stop := plan.Step{Kind: plan.StartContainer, Container: st.c.Name, ID: id, Message: "FailedPostStartHook",
+		Grace: time.Duration(spec.Grace(st.pod)) * time.Second}
+	if err := st.m.bringDown(ctx, st.pod, stop, false); err != nil {
 		st.m.log.Warn("can't stop a container whose postStart hook failed", "container", id, "err", err)
 	}
 	return st.hold(errHook, err.Error())
@@ -170,38 +171,31 @@ func (st *starter) fail(ctx context.Context, reason string, err error) func(*mac
 }
 
 func (st *starter) hold(reason, message string) func(*machine) {
-	name, last := st.c.Name, st.last()
+	name, then := st.c.Name, st.now
 	return func(m *machine) {
 		m.failures[name] = plan.Failure{Waiting: plan.Waiting{Reason: reason, Message: message}, Until: time.Now().Add(startRetry)}
 		m.forgetImages(name)
-		m.restarted(name, last)
+		m.restarted(name, then)
 	}
 }
 
 // done notes the success.
 func (st *starter) done() func(*machine) {
-	name, last := st.c.Name, st.last()
+	name, then := st.c.Name, st.now
 	return func(m *machine) {
 		m.forgetImages(name)
 		delete(m.failures, name)
 		delete(m.shown, name)
-		m.restarted(name, last)
+		m.restarted(name, then)
 	}
 }
 
-// last is when the container's predecessor ended, zero if it had none.
-func (st *starter) last() time.Time {
-	if c := st.now.Latest(st.c.Name); c != nil && c.State == actual.Exited {
-		return c.Finished
-	}
-	return time.Time{}
-}
-
-// restarted lengthens the back-off of a container that had to be started again.
-func (m *machine) restarted(name string, finished time.Time) {
-	if !finished.IsZero() {
-		crash := m.crashes[name]
-		crash.Most = m.a.cfg.Kubelet.CrashLoopBackOff.MaxContainerRestartPeriod.Duration
-		m.crashes[name] = crash.Restarted(time.Now(), finished)
+// restarted lengthens the back-off of a container that had to be started again; then
+// is what there was before.
+func (m *machine) restarted(name string, then *actual.Pod) {
+	crash := m.crashes[name]
+	crash.Most = m.a.cfg.Kubelet.CrashLoopBackOff.MaxContainerRestartPeriod.Duration
+	if ended := crash.Since(then, name, m.hooked); !ended.IsZero() {
+		m.crashes[name] = crash.Restarted(time.Now(), ended)
 	}
 }
