@@ -129,7 +129,7 @@ func (c *Client) each(registry, capability string, try func(*host) error) error 
 	case last == nil:
 		return fmt.Errorf("no host of registry %q may %s: %w", registry, capability, ErrDenied)
 	case first != nil && first != last: //nolint:errorlint // the very same one
-		return fmt.Errorf("%w (before that: %s)", last, first) // the first is for a person
+		return fmt.Errorf("%w (before that: %s)", last, first.Error()) // the first is for a person
 	}
 	return last
 }
