@@ -63,6 +63,14 @@ func (d *Doer) grpc(ctx context.Context, pod *corev1.Pod, p *corev1.Probe) (Resu
 	return call.result(timeout)
 }
 
+// healthCall is one question to a health service.
+type healthCall struct {
+	address, service string
+	conn             *greeted
+	answer           *http.Response
+	body             []byte
+}
+
 // result reads the answer to a call that went through.
 func (c *healthCall) result(timeout time.Duration) (Result, string) {
 	header := c.answer.Trailer
@@ -90,14 +98,6 @@ func (c *healthCall) result(timeout time.Duration) (Result, string) {
 		return Failure, fmt.Sprintf("service unhealthy (responded with %q)", healthName(status))
 	}
 	return Success, "service healthy"
-}
-
-// healthCall is one question to a health service.
-type healthCall struct {
-	address, service string
-	conn             *greeted
-	answer           *http.Response
-	body             []byte
 }
 
 // connected reports whether the other side has spoken HTTP/2, be it to the end or not.
@@ -163,12 +163,14 @@ func (c *healthCall) ask(ctx context.Context, transport http.RoundTripper) error
 	req.Header.Set("Content-Type", "application/grpc")
 	req.Header.Set("Te", "trailers")
 	req.Header.Set("User-Agent", userAgent)
-	if c.answer, err = transport.RoundTrip(req); err != nil {
+	res, err := transport.RoundTrip(req)
+	if err != nil {
 		return err
 	}
-	defer c.answer.Body.Close()
+	defer res.Body.Close()
 	// The trailers are there once the body has been read to its end.
-	c.body, err = io.ReadAll(io.LimitReader(c.answer.Body, maxHealthReply))
+	c.answer = res
+	c.body, err = io.ReadAll(io.LimitReader(res.Body, maxHealthReply))
 	return err
 }
 
