@@ -126,7 +126,7 @@ func TestDevicesComeOneByOne(t *testing.T) {
 		s, _ := p.schedule()
 		p.addPod("a", "1", claiming("c"))
 		p.settle()
-		if d, ok := s.Records().Of("default", "a"); !ok || d.Message != `resourceclaim "c" not found` || d.Attempt != 0 {
+		if d, ok := s.Records().Of("default", "a"); !ok || d.Message != `could not find ResourceClaim "default/c"` || d.Attempt != 0 {
 			t.Errorf("without a claim: %+v", d)
 		}
 		p.deviceClaim("c", exactly("gpu", 2, `device.attributes["gpu.example.com"].model == "big"`))
