@@ -20,8 +20,8 @@ func TestFind(t *testing.T) {
 	}{
 		{"https://index.docker.io/v1/", "nginx", true}, {"https://index.docker.io/v1/", "library/nginx:1", true},
 		{"index.docker.io", "docker.io/me/app", true}, {"docker.io", "me/app", true}, {"docker.io/me", "me/app", true}, {"docker.io/me", "you/app", false},
-		{"https://index.docker.io/v1/", "quay.io/a/b", false}, {"quay.io", "quay.io/a/b", true}, {"quay.io/a", "quay.io/a/b:1", true},
-		{"http://quay.io/v2/", "quay.io/a/b", true}, {"quay.io/b", "quay.io/a/c", false}, {"*.example.com", "eu.example.com/x", true},
+		{"https://index.docker.io/v1/", "hub.example.org/a/b", false}, {"hub.example.org", "hub.example.org/a/b", true}, {"hub.example.org/a", "hub.example.org/a/b:1", true},
+		{"http://hub.example.org/v2/", "hub.example.org/a/b", true}, {"hub.example.org/b", "hub.example.org/a/c", false}, {"*.example.com", "eu.example.com/x", true},
 		{"*.example.com", "a.eu.example.com/x", false}, {"app*.example.com", "app7.example.com/x", true}, {"example.*", "example.org/x", true},
 		{"localhost:5000", "localhost:5000/x", true}, {"localhost:5001", "localhost:5000/x", false}, {"localhost", "localhost:5000/x", false},
 		{"localhost:5000", "localhost:5000/x@sha256:" + string(slices.Repeat([]byte("a"), 64)), true},
