@@ -19,11 +19,7 @@ func diffCommand(s *Settings) *cobra.Command {
 		Long: `Show what a container on this machine has changed of its image's files: A what it has
 made, C what it has changed, D what it has deleted. What is in its volumes is no change.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := s.connect()
-			if err != nil {
-				return err
-			}
-			pod, err := server.named(cmd.Context(), namespace, args[0])
+			_, pod, err := s.podOf(cmd.Context(), namespace, args[0])
 			if err != nil {
 				return err
 			}

@@ -106,11 +106,7 @@ func attachCommand(s *Settings) *cobra.Command {
 		Long: `Join the streams of a container that runs. Ctrl-P Ctrl-Q leaves a terminal and lets
 the container run on.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := s.connect()
-			if err != nil {
-				return err
-			}
-			pod, err := server.named(cmd.Context(), namespace, args[0])
+			server, pod, err := s.podOf(cmd.Context(), namespace, args[0])
 			if err != nil {
 				return err
 			}

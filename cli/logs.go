@@ -29,11 +29,7 @@ or with --tail both to standard output.`,
 			if !l.until.IsZero() && l.tail >= 0 {
 				return errors.New("--until and --tail exclude each other: which lines are the last is counted on the node, where nobody knows of --until")
 			}
-			server, err := s.connect()
-			if err != nil {
-				return err
-			}
-			pod, err := server.named(cmd.Context(), namespace, args[0])
+			server, pod, err := s.podOf(cmd.Context(), namespace, args[0])
 			if err != nil {
 				return err
 			}

@@ -106,6 +106,16 @@ func (s *server) named(ctx context.Context, namespace, name string) (*corev1.Pod
 	return pod, unanswered(err)
 }
 
+// podOf connects, and finds the pod that a person calls by its name.
+func (s *Settings) podOf(ctx context.Context, namespace, name string) (*server, *corev1.Pod, error) {
+	server, err := s.connect()
+	if err != nil {
+		return nil, nil, err
+	}
+	pod, err := server.named(ctx, namespace, name)
+	return server, pod, err
+}
+
 // own is named for verbs that end a container: only those of sampan run are theirs.
 func (s *server) own(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
 	pod, err := s.named(ctx, namespace, name)

@@ -25,11 +25,7 @@ func topCommand(p Program, s *Settings) *cobra.Command {
 		Long: `Show the processes of a container on this machine, in the columns of ps -ef. Their
 numbers are those that this machine knows them by.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := s.connect()
-			if err != nil {
-				return err
-			}
-			pod, err := server.named(cmd.Context(), namespace, args[0])
+			_, pod, err := s.podOf(cmd.Context(), namespace, args[0])
 			if err != nil {
 				return err
 			}

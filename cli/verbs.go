@@ -93,11 +93,7 @@ func portCommand(s *Settings) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "port NAME [PORT[/udp]]", Short: "Show which ports of the machine lead to a container", Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := s.connect()
-			if err != nil {
-				return err
-			}
-			pod, err := server.named(cmd.Context(), namespace, args[0])
+			_, pod, err := s.podOf(cmd.Context(), namespace, args[0])
 			if err != nil {
 				return err
 			}
