@@ -14,7 +14,6 @@ import (
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/client"
-	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/node/agent/keyring"
 	"github.com/sampan-dev/sampan/node/agent/provider"
 	"github.com/sampan-dev/sampan/node/agent/pulled"
@@ -104,18 +103,10 @@ func (a *Agent) tellMissing(ctx context.Context, pod *corev1.Pod) {
 
 // mintFor asks for a token of a service account for a credential provider.
 func (a *Agent) mintFor(ctx context.Context, pod *corev1.Pod, account *corev1.ServiceAccount, audience string) (provider.Token, error) {
-	request := &authenticationv1.TokenRequest{ObjectMeta: metav1.ObjectMeta{UID: account.UID}, Spec: authenticationv1.TokenRequestSpec{
-		Audiences:      []string{audience},
-		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
-	}}
-	at := target.Of(client.ServiceAccounts.GroupVersionResource, account.Namespace).Object(account.Name).Sub("token")
-	got, err := a.cfg.Transport.Create(ctx, at, request, metav1.CreateOptions{})
+	made, err := a.bound(ctx, pod, account.Name, &authenticationv1.TokenRequest{ObjectMeta: metav1.ObjectMeta{UID: account.UID},
+		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}}})
 	if err != nil {
 		return provider.Token{}, err
-	}
-	made, ok := got.(*authenticationv1.TokenRequest)
-	if !ok {
-		return provider.Token{}, fmt.Errorf("server answered with %T, want a TokenRequest", got)
 	}
 	until := made.Status.ExpirationTimestamp.Time
 	issued := until

@@ -17,23 +17,28 @@ import (
 // mintToken asks the API server for a service-account token that ends with the
 // pod.
 func (a *Agent) mintToken(ctx context.Context, pod *corev1.Pod, r volume.TokenRequest) (string, time.Time, error) {
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-		ExpirationSeconds: &r.Seconds,
-		BoundObjectRef: &authenticationv1.BoundObjectReference{
-			APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID,
-		},
-	}}
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &r.Seconds}}
 	if r.Audience != "" {
 		request.Spec.Audiences = []string{r.Audience}
 	}
-	at := target.Of(client.ServiceAccounts.GroupVersionResource, pod.Namespace).Object(pod.Spec.ServiceAccountName).Sub("token")
-	got, err := a.cfg.Transport.Create(ctx, at, request, metav1.CreateOptions{})
+	made, err := a.bound(ctx, pod, pod.Spec.ServiceAccountName, request)
 	if err != nil {
 		return "", time.Time{}, err
 	}
+	return made.Status.Token, made.Status.ExpirationTimestamp.Time, nil
+}
+
+// bound has a token made for an account of the pod's namespace, that ends with the pod.
+func (a *Agent) bound(ctx context.Context, pod *corev1.Pod, account string, request *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
+	request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
+	at := target.Of(client.ServiceAccounts.GroupVersionResource, pod.Namespace).Object(account).Sub("token")
+	got, err := a.cfg.Transport.Create(ctx, at, request, metav1.CreateOptions{})
+	if err != nil {
+		return nil, err
+	}
 	made, ok := got.(*authenticationv1.TokenRequest)
 	if !ok {
-		return "", time.Time{}, fmt.Errorf("server answered with %T, want a TokenRequest", got)
+		return nil, fmt.Errorf("server answered with %T, want a TokenRequest", got)
 	}
-	return made.Status.Token, made.Status.ExpirationTimestamp.Time, nil
+	return made, nil
 }
