@@ -140,6 +140,8 @@ func (s *shelf) volume(words []string) {
 			pv.Labels[key] = value
 		case "driver":
 			pv.Spec.CSI = &corev1.CSIPersistentVolumeSource{Driver: v, VolumeHandle: pv.Name}
+		case "ebs":
+			pv.Spec.AWSElasticBlockStore = &corev1.AWSElasticBlockStoreVolumeSource{VolumeID: v}
 		case "at":
 			pv.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
 				MatchExpressions: []corev1.NodeSelectorRequirement{{Key: key, Operator: corev1.NodeSelectorOpIn, Values: []string{value}}},

@@ -123,7 +123,10 @@ func (Limits) Helps(pod *corev1.Pod, c scheduler.Change, v scheduler.View) bool 
 	if c.Kind == scheduler.PodPlaced {
 		return shares(pod, c.Pod, v.Storage())
 	}
-	return c.Node != nil || c.Pod != nil && slices.ContainsFunc(c.Pod.Spec.Volumes, func(v corev1.Volume) bool { return claimName(c.Pod, &v) != "" })
+	return c.Node != nil || c.Pod != nil && slices.ContainsFunc(c.Pod.Spec.Volumes, func(v corev1.Volume) bool {
+		inline, _ := movedInline(&v)
+		return inline != "" || claimName(c.Pod, &v) != ""
+	})
 }
 
 // uses says whether one of a pod's claims is bound to the named volume, or to one

@@ -23,7 +23,28 @@ func (Limits) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {
 	if len(wanted) == 0 {
 		return nil
 	}
-	return func(n *scheduler.Node) scheduler.Reason { return room(n, wanted, v.Storage()) }
+	born := map[string]string{} // a node that says nothing of drivers counts no others
+	for volume, w := range wanted {
+		if !w.moved {
+			born[volume] = w.driver
+		}
+	}
+	drivers := map[string]string{}
+	for volume, w := range wanted {
+		drivers[volume] = w.driver
+	}
+	return func(n *scheduler.Node) scheduler.Reason {
+		if v.Storage().CSINode(n.Name) == nil {
+			return room(n, born, v.Storage())
+		}
+		return room(n, drivers, v.Storage())
+	}
+}
+
+// attachment is what a driver attaches.
+type attachment struct {
+	driver string
+	moved  bool // it was once built in
 }
 
 // room says whether a node takes so many more volumes, by driver.
@@ -38,9 +59,13 @@ func room(n *scheduler.Node, wanted map[string]string, s scheduler.Storage) sche
 	if len(limits) == 0 {
 		return scheduler.OK
 	}
-	there := map[string]string{}
+	disks := map[string]attachment{}
 	for _, p := range n.Pods {
-		there = attached(p.Pod, s, there)
+		disks = attached(p.Pod, s, disks)
+	}
+	there := map[string]string{}
+	for volume, d := range disks {
+		there[volume] = d.driver
 	}
 	for _, a := range s.Attachments(n.Name) { // also those that no pod uses any more, or yet
 		if name := a.Spec.Source.PersistentVolumeName; name != nil && a.Spec.Attacher != "" {
@@ -88,26 +113,33 @@ func limitsIn(on *storagev1.CSINode) map[string]int32 {
 	return limits
 }
 
-// attached adds the volumes of a pod that a CSI driver attaches, by driver. A
-// claim without a volume counts as the one that will be made for it.
-func attached(pod *corev1.Pod, s scheduler.Storage, into map[string]string) map[string]string {
-	for _, claim := range claims(pod, s) {
-		driver, handle := "", claim.Namespace+"/"+claim.Name
-		if pv := s.Volume(claim.Spec.VolumeName); pv != nil {
-			if pv.Spec.CSI == nil {
-				continue
-			}
-			driver, handle = pv.Spec.CSI.Driver, pv.Spec.CSI.VolumeHandle
-		} else if class := s.Class(className(claim)); class != nil {
-			driver = class.Provisioner
-		}
+// attached adds the volumes of a pod that a CSI driver attaches, those that were once
+// built in as well. A claim without a volume counts as the one that will be made for it.
+func attached(pod *corev1.Pod, s scheduler.Storage, into map[string]attachment) map[string]attachment {
+	add := func(driver, handle string, moved bool) {
 		if driver == "" {
-			continue
+			return
 		}
 		if into == nil {
-			into = map[string]string{}
+			into = map[string]attachment{}
 		}
-		into[driver+"/"+handle] = driver
+		into[driver+"/"+handle] = attachment{driver, moved}
+	}
+	for i := range pod.Spec.Volumes {
+		driver, handle := movedInline(&pod.Spec.Volumes[i])
+		add(driver, handle, true)
+	}
+	for _, claim := range claims(pod, s) {
+		pv, class := s.Volume(claim.Spec.VolumeName), s.Class(className(claim))
+		switch {
+		case pv != nil && pv.Spec.CSI != nil:
+			add(pv.Spec.CSI.Driver, pv.Spec.CSI.VolumeHandle, false)
+		case pv != nil:
+			driver, handle := movedVolume(pv)
+			add(driver, handle, true)
+		case class != nil:
+			add(driverOf(class.Provisioner), claim.Namespace+"/"+claim.Name, moved(class.Provisioner))
+		}
 	}
 	return into
 }
