@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,37 +46,40 @@ func evicting(node *corev1.Node) string {
 }
 
 // wantedTaints is the node's list as it should be: others' taints untouched, the
-// controller's own by the conditions, and the NoExecute one for evict, if any.
+// controller's own by the conditions, and the NoExecute one for evict, if any. New ones
+// come last, in upstream's order: that of the conditions, and then who evicts.
 func wantedTaints(node *corev1.Node, evict string, now time.Time) []corev1.Taint {
-	want := map[corev1.Taint]bool{}
-	for _, row := range byCondition {
-		if c := conditionOf(&node.Status, row.condition); c != nil && c.Status == row.status {
-			want[corev1.Taint{Key: row.key, Effect: corev1.TaintEffectNoSchedule}] = true
+	want := []corev1.Taint{}
+	for _, c := range node.Status.Conditions {
+		for _, row := range byCondition {
+			if c.Type == row.condition && c.Status == row.status {
+				want = append(want, corev1.Taint{Key: row.key, Effect: corev1.TaintEffectNoSchedule})
+			}
 		}
 	}
 	if node.Spec.Unschedulable {
-		want[corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}] = true
+		want = append(want, corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule})
 	}
 	if evict != "" {
-		want[corev1.Taint{Key: evict, Effect: corev1.TaintEffectNoExecute}] = true
+		want = append(want, corev1.Taint{Key: evict, Effect: corev1.TaintEffectNoExecute})
 	}
 	var taints []corev1.Taint
 	for _, t := range node.Spec.Taints {
-		bare := corev1.Taint{Key: t.Key, Effect: t.Effect}
-		if own(t) && !want[bare] {
+		i := slices.IndexFunc(want, func(w corev1.Taint) bool { return t.MatchTaint(&w) })
+		if own(t) && i < 0 {
 			continue
 		}
 		taints = append(taints, t)
-		delete(want, bare)
+		if i >= 0 {
+			want = slices.Delete(want, i, i+1)
+		}
 	}
-	var added []corev1.Taint
-	for t := range want {
+	for _, t := range want {
 		stamp := metav1.NewTime(now)
 		t.TimeAdded = &stamp
-		added = append(added, t)
+		taints = append(taints, t)
 	}
-	slices.SortFunc(added, func(a, b corev1.Taint) int { return strings.Compare(string(a.Effect)+a.Key, string(b.Effect)+b.Key) })
-	return append(taints, added...)
+	return taints
 }
 
 // own says whether a taint is this controller's to add and remove.
