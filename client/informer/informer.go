@@ -113,6 +113,9 @@ func (i *Informer[T]) Get(namespace, name string) (T, bool) {
 // List returns all objects by namespace and name, shared and read-only.
 func (i *Informer[T]) List() []T { return i.mirror.list() }
 
+// Len is how many objects List has.
+func (i *Informer[T]) Len() int { return i.mirror.size() }
+
 // ByIndex returns the objects that the index has under value, by namespace and
 // name, shared and read-only. It panics when there is no such index.
 func (i *Informer[T]) ByIndex(name, value string) []T { return i.mirror.byIndex(name, value) }

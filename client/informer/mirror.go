@@ -49,6 +49,12 @@ func (m *mirror[T]) get(k key) (T, bool) {
 	return obj, ok
 }
 
+func (m *mirror[T]) size() int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return len(m.objects)
+}
+
 func (m *mirror[T]) list() []T {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
