@@ -19,6 +19,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/informer"
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 	"github.com/sampan-dev/sampan/reconcile"
 )
 
@@ -114,12 +115,19 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 	if !c.own.Seen(key) {
 		return unseen, nil
 	}
+	begin, counts := time.Now(), measure.From(ctx)
 	have := c.slices.ByIndex(byMirrored, key.String())
 	e := c.mirrored(key)
 	if e == nil {
+		counts.MirrorsGone(key.String())
 		return 0, c.do(ctx, key, plan{remove: have})
 	}
 	p := decide(e, have)
+	defer func() {
+		looked := p.compare(have)
+		looked.Began = begin
+		counts.Mirrored(key.String(), looked)
+	}()
 	if p.invalid > 0 {
 		c.events.Eventf(e, corev1.EventTypeWarning, "InvalidIPAddress",
 			"Skipped %d invalid IP addresses when mirroring to EndpointSlices", p.invalid)
@@ -163,6 +171,7 @@ func (c *Controller) do(ctx context.Context, key reconcile.Key, p plan) error {
 			errs = append(errs, fmt.Errorf("create endpoint slice for endpoints %q: %w", key, err))
 			continue
 		}
+		measure.From(ctx).MirrorChanged("create")
 		c.own.Created(key, made)
 	}
 	for _, s := range p.update {
@@ -171,6 +180,7 @@ func (c *Controller) do(ctx context.Context, key reconcile.Key, p plan) error {
 			errs = append(errs, fmt.Errorf("update endpoint slice %q for endpoints %q: %w", s.Name, key, err))
 			continue
 		}
+		measure.From(ctx).MirrorChanged("update")
 		c.own.Wrote(key, made)
 	}
 	for _, s := range p.remove {
@@ -181,6 +191,7 @@ func (c *Controller) do(ctx context.Context, key reconcile.Key, p plan) error {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("delete endpoint slice %q for endpoints %q: %w", s.Name, key, err))
 		default:
+			measure.From(ctx).MirrorChanged("delete")
 			c.own.Deleted(key, s)
 		}
 	}

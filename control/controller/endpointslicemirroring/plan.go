@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 )
 
 // maxEndpoints bounds what is mirrored of a subset, and so a slice: upstream's
@@ -66,6 +67,43 @@ func decide(e *corev1.Endpoints, have []*discoveryv1.EndpointSlice) plan {
 		p.remove = slices.Delete(p.remove, free, free+1)
 	}
 	return p
+}
+
+// compare counts what the plan changes of the slices that there are.
+func (p plan) compare(have []*discoveryv1.EndpointSlice) measure.Mirrored {
+	m := measure.Mirrored{Skipped: p.invalid + p.surplus, Slices: len(have) + len(p.create) - len(p.remove)}
+	old := map[string]discoveryv1.Endpoint{}
+	for _, s := range have {
+		m.Endpoints += len(s.Endpoints)
+		for _, e := range s.Endpoints {
+			old[s.Name+"/"+strings.Join(e.Addresses, ",")] = e
+		}
+	}
+	for _, s := range p.create {
+		m.Added += len(s.Endpoints)
+	}
+	for _, s := range p.remove {
+		m.Removed += len(s.Endpoints)
+	}
+	for _, s := range p.update {
+		at := slices.IndexFunc(have, func(o *discoveryv1.EndpointSlice) bool { return o.Name == s.Name })
+		kept := 0
+		for _, e := range s.Endpoints {
+			was, known := old[s.Name+"/"+strings.Join(e.Addresses, ",")]
+			if !known {
+				m.Added++
+				continue
+			}
+			if kept++; !equality.Semantic.DeepEqual(was, e) {
+				m.Updated++
+			}
+		}
+		if at >= 0 {
+			m.Removed += max(0, len(have[at].Endpoints)-kept)
+		}
+	}
+	m.Endpoints += m.Added - m.Removed
+	return m
 }
 
 // wanted sorts the addresses into groups.

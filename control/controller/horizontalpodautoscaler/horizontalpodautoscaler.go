@@ -26,6 +26,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/informer"
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 	"github.com/sampan-dev/sampan/reconcile"
 )
 
@@ -111,11 +112,14 @@ func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
 // being asked more often.
 func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Duration, error) {
 	have, ok := c.hpas.Get(key.Namespace, key.Name)
+	measure.From(ctx).Autoscalers(c.hpas.Len())
 	if !ok {
+		measure.From(ctx).AutoscalerGone(key.Namespace, key.Name)
 		c.forget(key)
 		return 0, nil
 	}
 	if !c.own.Seen(key) {
+		measure.From(ctx).AutoscalerStale()
 		return time.Second, nil
 	}
 	r := &round{c: c, key: key, had: have, h: have.DeepCopy(), now: time.Now(), mem: c.remember(key)}

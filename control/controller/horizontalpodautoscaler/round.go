@@ -43,6 +43,7 @@ func (r *round) run(ctx context.Context) error {
 	if err != nil {
 		blame = cmp.Or(r.blame, measure.InternalError)
 	}
+	measure.From(ctx).ReplicasWanted(r.key.Namespace, r.key.Name, r.h.Status.DesiredReplicas)
 	measure.From(ctx).Autoscaled(measure.Scaling{Current: r.current, Wanted: r.wanted, Blame: blame, Began: began})
 	return err
 }

@@ -1,6 +1,5 @@
-// Package measure counts what controllers do, under upstream's names of metrics. Only
-// what the stable and beta list of upstream's controller manager has is counted, and
-// what goes with it; how busy a controller is, is in reconcile.Metrics.
+// Package measure counts what controllers do, under upstream's names of metrics; how
+// busy a controller is, is in reconcile.Metrics.
 //
 // The Metrics travel in the context in which a controller runs: they outlive it, since
 // a control plane may lose and win its election again.
@@ -26,6 +25,11 @@ type Metrics struct {
 	zoneSize, zoneHealth, zoneUnhealthy                       *prometheus.GaugeVec
 	setMost, setMissing                                       *prometheus.GaugeVec
 	slices                                                    *ledger
+	mirrors                                                   *mirrors
+	podsForced, podFaults, autoscalersStale                   *prometheus.CounterVec
+	jobsLate                                                  prometheus.Histogram
+	autoscalersHeld                                           prometheus.Gauge
+	replicasWanted                                            *prometheus.GaugeVec
 
 	mu    sync.Mutex
 	zones map[string]bool // that there are, or have been
@@ -33,9 +37,10 @@ type Metrics struct {
 
 // New returns Metrics that nobody has counted in.
 func New() *Metrics {
-	m := &Metrics{zones: map[string]bool{}, slices: newLedger()}
+	m := &Metrics{zones: map[string]bool{}, slices: newLedger(), mirrors: newMirrors()}
 	m.jobs()
 	m.autoscalers()
+	m.ends()
 	m.evictions = counter("node_collector_evictions_total", "Number of Node evictions that happened since current instance of NodeController started.", "zone")
 	m.zoneSize = gauge("node_collector_zone_size", "Gauge measuring number of registered Nodes per zones.", "zone")
 	m.zoneHealth = gauge("node_collector_zone_health", "Gauge measuring percentage of healthy nodes per zone.", "zone")
@@ -85,7 +90,7 @@ func histogram(name, help string, buckets []float64, labels ...string) *promethe
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return append(m.slices.all(), m.jobSyncs, m.jobsFinished, m.jobPods, m.jobFailures, m.jobTracking, m.jobSeconds, m.cronSkew,
+	return append(append(m.slices.all(), m.mirrors.all()...), m.podsForced, m.podFaults, m.jobsLate, m.autoscalersHeld, m.replicasWanted, m.autoscalersStale, m.jobSyncs, m.jobsFinished, m.jobPods, m.jobFailures, m.jobTracking, m.jobSeconds, m.cronSkew,
 		m.scalings, m.computations, m.scalingSeconds, m.computationSeconds,
 		m.evictions, m.zoneSize, m.zoneHealth, m.zoneUnhealthy, m.setMost, m.setMissing)
 }

@@ -14,9 +14,24 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 )
 
-// upstream is what v1.37's controller manager promises to keep, stable and beta, of
-// the metrics of its controllers: NAME LABELS [BUCKETS].
+// upstream is what v1.37's controller manager has, stable, beta and of some controllers
+// alpha too, of the metrics of its controllers: NAME LABELS [BUCKETS].
 const upstream = `
+endpoint_slice_mirroring_controller_addresses_skipped_per_sync - 2,4,8,16,32,64,128,256,512,1024,2048,4096,8192,16384,32768
+endpoint_slice_mirroring_controller_changes operation
+endpoint_slice_mirroring_controller_desired_endpoint_slices -
+endpoint_slice_mirroring_controller_endpoints_added_per_sync - 2,4,8,16,32,64,128,256,512,1024,2048,4096,8192,16384,32768
+endpoint_slice_mirroring_controller_endpoints_desired -
+endpoint_slice_mirroring_controller_endpoints_removed_per_sync - 2,4,8,16,32,64,128,256,512,1024,2048,4096,8192,16384,32768
+endpoint_slice_mirroring_controller_endpoints_sync_duration - 0.001,0.002,0.004,0.008,0.016,0.032,0.064,0.128,0.256,0.512,1.024,2.048,4.096,8.192,16.384
+endpoint_slice_mirroring_controller_endpoints_updated_per_sync - 2,4,8,16,32,64,128,256,512,1024,2048,4096,8192,16384,32768
+endpoint_slice_mirroring_controller_num_endpoint_slices -
+horizontal_pod_autoscaler_controller_desired_replicas hpa_name,namespace
+horizontal_pod_autoscaler_controller_num_horizontal_pod_autoscalers -
+horizontal_pod_autoscaler_controller_stale_sync_skips_total group,resource
+pod_gc_collector_force_delete_pod_errors_total namespace,reason
+pod_gc_collector_force_delete_pods_total namespace,reason
+ttl_after_finished_controller_job_deletion_duration_seconds - 0.1,0.2,0.4,0.8,1.6,3.2,6.4,12.8,25.6,51.2,102.4,204.8,409.6,819.2
 cronjob_controller_job_creation_skew_duration_seconds - 1,2,4,8,16,32,64,128,256,512
 endpoint_slice_controller_changes operation
 endpoint_slice_controller_desired_endpoint_slices -
@@ -98,6 +113,16 @@ func everything(m *Metrics) {
 	m.SlicesGone("a/c")
 	m.Zones(map[string]int{"a": 1}, map[string]int{"b": 1})
 	m.NodeEvicted("a")
+	m.Mirrored("a/b", Mirrored{Endpoints: 3, Slices: 1, Added: 3, Began: time.Now()})
+	m.MirrorChanged("create")
+	m.MirrorsGone("a/c")
+	m.PodForced("a", PodOrphaned, errors.New("no"))
+	m.JobExpired(time.Second)
+	m.Autoscalers(1)
+	m.ReplicasWanted("a", "b", 3)
+	m.ReplicasWanted("a", "c", 3)
+	m.AutoscalerGone("a", "c")
+	m.AutoscalerStale()
 }
 
 // Where nobody listens, nothing is counted, and nothing breaks.

@@ -22,6 +22,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/informer"
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 	"github.com/sampan-dev/sampan/reconcile"
 )
 
@@ -204,10 +205,12 @@ func (c *Controller) confirm(ctx context.Context, node string) (wait time.Durati
 
 // remove ends a pod whose node cannot, or that has none: it has failed, and is gone. Who
 // counts failures keeps it until it says that it has failed.
-func (c *Controller) remove(ctx context.Context, pod *corev1.Pod, v verdict) error {
+func (c *Controller) remove(ctx context.Context, pod *corev1.Pod, v verdict) (err error) {
 	if v == "" {
 		return nil
 	}
+	reasons := map[verdict]string{orphaned: measure.PodOrphaned, unscheduled: measure.PodUnscheduled, abandoned: measure.PodOutOfService}
+	defer func() { measure.From(ctx).PodForced(pod.Namespace, reasons[v], err) }()
 	c.log.Info("removing a pod", "namespace", pod.Namespace, "pod", pod.Name, "reason", string(v))
 	if !controller.Ended(pod) {
 		next := *pod.Status.DeepCopy()
@@ -246,7 +249,9 @@ func (c *Controller) thinOut(ctx context.Context) error {
 	slices.SortFunc(ended, leastMissed)
 	var errs []error
 	for _, pod := range ended[:excess] {
-		errs = append(errs, c.delete(ctx, pod))
+		err := c.delete(ctx, pod)
+		measure.From(ctx).PodForced(pod.Namespace, measure.PodTerminated, err)
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/informer"
 	"github.com/sampan-dev/sampan/control/controller"
+	"github.com/sampan-dev/sampan/control/controller/measure"
 	"github.com/sampan-dev/sampan/reconcile"
 )
 
@@ -90,6 +91,9 @@ func (c *Controller) Reconcile(ctx context.Context, key reconcile.Key) (time.Dur
 		metav1.DeleteOptions{PropagationPolicy: &foreground, Preconditions: &metav1.Preconditions{UID: &job.UID}})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return 0, fmt.Errorf("delete job %q: %w", key, err)
+	}
+	if err == nil {
+		measure.From(ctx).JobExpired(time.Since(at))
 	}
 	return 0, nil
 }
