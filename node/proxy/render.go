@@ -71,8 +71,9 @@ type chain struct {
 
 // Chains without a number.
 const (
-	chainReject = "reject"
-	chainDrop   = "drop"
+	chainReject      = "reject"
+	chainDrop        = "drop"
+	chainPostrouting = "postrouting"
 )
 
 func (c chain) String() string {

@@ -111,7 +111,7 @@ type builder struct {
 }
 
 // build writes everything that does not follow the services.
-func (b *builder) build(cfg *Config, mark string) error {
+func (b *builder) build(cfg *Config) error {
 	fixed := map[string][]nftables.SetElement{
 		setPods:  intervals(cfg.PodCIDRs, b.family),
 		setOwn:   b.singles(cfg.Local),
@@ -122,13 +122,12 @@ func (b *builder) build(cfg *Config, mark string) error {
 			return err
 		}
 	}
-	b.chain(mark)
 	b.reject()
 	b.rule(b.chain(chainDrop), &expr.Verdict{Kind: expr.VerdictDrop})
 	limited := len(fixed[setNodes]) > 0
 	b.dispatch(b.base("prerouting", nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), true, limited)
 	b.dispatch(b.base("output", nftables.ChainHookOutput, nftables.ChainPriorityNATDest), false, limited)
-	b.postrouting(b.base("postrouting", nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource))
+	b.postrouting(b.base(chainPostrouting, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource))
 	return nil
 }
 
@@ -174,26 +173,32 @@ func (b *builder) outside(exprs ...expr.Any) []expr.Any {
 // not come back through it otherwise: those that no pod of this node made, and
 // those of a pod to itself, which would drop its own source. What was asked
 // for is read from connection tracking, so that nobody's packet marks are
-// touched.
+// touched. The rule for services' addresses is addMasquerade's.
 func (b *builder) postrouting(c *nftables.Chain) {
-	translated := []expr.Any{
+	masq := &expr.Masq{FullyRandom: true}
+	src, dst := b.load(b.srcOffset, reg0), b.load(b.dstOff, reg0+b.size/4)
+	b.rule(c, append(b.translated(), src, dst, b.in(setNames[setHairpin], reg0), masq)...)
+	if b.family == nftables.TableFamilyIPv4 {
+		b.rule(c, append(append(b.translated(), b.withinHost()...), b.loadDst(),
+			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(b.family), RegAddrMin: b.address})...)
+	}
+	b.rule(c, append(b.foreign(), b.loadProto(), &expr.Ct{Key: expr.CtKeyPROTODST, Register: b.address},
+		b.in(setNames[setMasqueradeNodePort], b.proto), masq)...)
+}
+
+// translated matches connections whose destination has been changed.
+func (b *builder) translated() []expr.Any {
+	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeySTATUS, Register: b.proto},
 		&expr.Bitwise{SourceRegister: b.proto, DestRegister: b.proto, Len: 4,
 			Mask: binaryutil.NativeEndian.PutUint32(ctDestinationNAT), Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: b.proto, Data: make([]byte, 4)},
 	}
-	masq := &expr.Masq{FullyRandom: true}
-	src, dst := b.load(b.srcOffset, reg0), b.load(b.dstOff, reg0+b.size/4)
-	b.rule(c, append(slices.Clone(translated), src, dst, b.in(setNames[setHairpin], reg0), masq)...)
-	if b.family == nftables.TableFamilyIPv4 {
-		b.rule(c, append(append(slices.Clone(translated), b.withinHost()...), b.loadDst(),
-			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(b.family), RegAddrMin: b.address})...)
-	}
-	foreign := append(slices.Clone(translated), src, b.notIn(setPods, reg0), b.loadProto())
-	b.rule(c, append(slices.Clone(foreign), &expr.Ct{Key: expr.CtKeyDST, Register: b.address},
-		&expr.Ct{Key: expr.CtKeyPROTODST, Register: b.port}, b.in(setNames[setMasquerade], b.proto), masq)...)
-	b.rule(c, append(slices.Clone(foreign), &expr.Ct{Key: expr.CtKeyPROTODST, Register: b.address},
-		b.in(setNames[setMasqueradeNodePort], b.proto), masq)...)
+}
+
+// foreign matches those of them that no pod of this node made.
+func (b *builder) foreign() []expr.Any {
+	return append(b.translated(), b.load(b.srcOffset, reg0), b.notIn(setPods, reg0))
 }
 
 // withinHost matches what goes from a loopback address to the host itself. It

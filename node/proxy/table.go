@@ -29,7 +29,7 @@ const (
 )
 
 // layoutVersion changes whenever the fixed rules do.
-const layoutVersion = "2"
+const layoutVersion = "3"
 
 // tables are the kernel's tables and what is in them. It belongs to one
 // goroutine.
@@ -145,7 +145,7 @@ func (t *tables) complete() bool { return t.have != nil && len(t.chains) == len(
 
 // write makes one transaction of everything: missing tables, missing chains,
 // and the changes of elements. On failure nothing has changed, and read must
-// come before the next write.
+// come before the next write. A new table is finished by a second one: see finish.
 func (t *tables) write(del, add []element) error {
 	for _, family := range t.families {
 		if err := t.writeFamily(family, of(del, family), of(add, family)); err != nil {
@@ -154,6 +154,9 @@ func (t *tables) write(del, add []element) error {
 	}
 	if err := t.conn.Flush(); err != nil {
 		return t.failed(fmt.Errorf("write table %q: %w", tableName, err))
+	}
+	if err := t.finish(); err != nil {
+		return t.failed(fmt.Errorf("finish table %q: %w", tableName, err))
 	}
 	for _, e := range del {
 		delete(t.have, e.slot)
@@ -164,22 +167,46 @@ func (t *tables) write(del, add []element) error {
 	return nil
 }
 
+// finish adds to new tables what the library has no words for, and their mark: a table
+// without it is made anew.
+func (t *tables) finish() error {
+	for _, family := range t.families {
+		if t.chains[family][t.mark] {
+			continue
+		}
+		b := t.builder(family)
+		if err := b.addMasquerade(t.ns, chainPostrouting); err != nil {
+			return err
+		}
+		b.chain(t.mark)
+		if err := t.conn.Flush(); err != nil {
+			return err
+		}
+		t.chains[family][t.mark] = true
+	}
+	return nil
+}
+
+func (t *tables) builder(family uint8) builder {
+	l := layoutOf(family)
+	table := &nftables.Table{Name: tableName, Family: l.family}
+	return builder{layout: l, conn: t.conn, table: table, sets: l.sets(table)}
+}
+
 func of(elements []element, family uint8) []element {
 	return slices.DeleteFunc(slices.Clone(elements), func(e element) bool { return e.family != family })
 }
 
 func (t *tables) writeFamily(family uint8, del, add []element) error {
-	l := layoutOf(family)
-	table := &nftables.Table{Name: tableName, Family: l.family}
-	b := builder{layout: l, conn: t.conn, table: table, sets: l.sets(table)}
+	b := t.builder(family)
 	if t.chains[family] == nil {
-		t.conn.AddTable(table) // so that deleting it cannot fail
-		t.conn.DelTable(table)
-		t.conn.AddTable(table)
-		if err := b.build(t.cfg, t.mark); err != nil {
+		t.conn.AddTable(b.table) // so that deleting it cannot fail
+		t.conn.DelTable(b.table)
+		t.conn.AddTable(b.table)
+		if err := b.build(t.cfg); err != nil {
 			return err
 		}
-		t.chains[family] = map[string]bool{t.mark: true, chainReject: true, chainDrop: true}
+		t.chains[family] = map[string]bool{chainReject: true, chainDrop: true}
 	}
 	for _, e := range add {
 		if c, ok := parseChain(e.value); ok && e.set.verdictMap() && !t.chains[family][e.value] {
