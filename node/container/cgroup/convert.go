@@ -31,12 +31,12 @@ func convert(r *specs.LinuxResources, unified bool, log *slog.Logger) (*cgroups.
 	if err := convertBlockIO(out, r.BlockIO); err != nil {
 		return nil, err
 	}
-	if len(r.HugepageLimits) > 0 && !unified && !mounted("hugetlb") {
+	if len(r.HugepageLimits) > 0 && !offered("hugetlb", unified) {
 		tell := log.Debug // a kubelet says of each container that it may have none
 		if slices.ContainsFunc(r.HugepageLimits, func(h specs.LinuxHugepageLimit) bool { return h.Limit > 0 }) {
 			tell = log.Warn
 		}
-		tell("huge page limits are left out: the hugetlb controller is not mounted")
+		tell("huge page limits are left out: the machine has no hugetlb controller")
 	} else {
 		for _, h := range r.HugepageLimits {
 			out.HugetlbLimit = append(out.HugetlbLimit, &cgroups.HugepageLimit{Pagesize: h.Pagesize, Limit: h.Limit})
@@ -49,7 +49,12 @@ func convert(r *specs.LinuxResources, unified bool, log *slog.Logger) (*cgroups.
 	return out, unifiedOnV1(out, r.Unified, log)
 }
 
-func mounted(controller string) bool {
+// offered says whether the machine has a controller that not every kernel has.
+func offered(controller string, unified bool) bool {
+	if unified {
+		list, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
+		return err == nil && slices.Contains(strings.Fields(string(list)), controller)
+	}
 	_, err := os.Stat("/sys/fs/cgroup/" + controller)
 	return err == nil
 }
