@@ -107,7 +107,8 @@ func fromSandbox(s *rt.PodSandboxStatus) Sandbox {
 }
 
 func (r *Reader) container(ctx context.Context, item *rt.Container) (Container, error) {
-	if known, ok := r.exited[item.GetId()]; ok && item.GetState() == rt.ContainerState_CONTAINER_EXITED {
+	// What has ended stays so, also while the engine, which is removing it, is not sure.
+	if known, ok := r.exited[item.GetId()]; ok {
 		return known, nil
 	}
 	got, err := r.engine.ContainerStatus(ctx, &rt.ContainerStatusRequest{ContainerId: item.GetId()})
