@@ -23,6 +23,7 @@ const (
 	shutdownMessage = "Pod was terminated in response to imminent node shutdown."
 	shutdownRefused = "NodeShutdown"
 	shutdownFault   = "node is shutting down"
+	shutdownSeen    = "Shutdown manager detected shutdown event"
 )
 
 // systemCritical is the lowest priority of pods that are ended last.
@@ -90,6 +91,7 @@ func (a *Agent) shutdown(ctx context.Context) {
 		return
 	}
 	a.falling.begun.Store(true)
+	a.events.EventRef(a.registry.Reference(), corev1.EventTypeNormal, shutdownRefused, shutdownSeen)
 	a.registry.Kick()
 	begin := time.Now()
 	for _, g := range list {
