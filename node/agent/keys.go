@@ -60,11 +60,11 @@ func (a *Agent) newPulls() error {
 	return nil
 }
 
-// of finds what a pod has for an image.
-func (k keys) of(ctx context.Context, pod *corev1.Pod, image string) ([]keyring.Key, error) {
+// of finds what a pod has for an image, and which of its pull secrets are not there.
+func (k keys) of(ctx context.Context, pod *corev1.Pod, image string) (have []keyring.Key, missing []string, err error) {
 	repository, err := keyring.Repository(image)
 	if err != nil {
-		return nil, nil //nolint:nilerr // the engine says what is wrong with the name
+		return nil, nil, nil //nolint:nilerr // the engine says what is wrong with the name
 	}
 	ring := keyring.Ring{}
 	for _, ref := range pod.Spec.ImagePullSecrets {
@@ -73,29 +73,21 @@ func (k keys) of(ctx context.Context, pod *corev1.Pod, image string) ([]keyring.
 		}
 		secret, err := k.a.refs.Secret(ctx, pod.Namespace, ref.Name)
 		if err != nil {
-			continue // tellMissing says so if the pull fails
+			missing = append(missing, ref.Name) // tellMissing says so if the pull fails
+			continue
 		}
 		entries, err := keyring.OfSecret(secret)
 		if err != nil {
-			return nil, fmt.Errorf("image pull secret %q: %w", ref.Name, err)
+			return nil, nil, fmt.Errorf("image pull secret %q: %w", ref.Name, err)
 		}
 		ring.Add(keyring.Source{Secret: &keyring.Object{Namespace: secret.Namespace, Name: secret.Name, UID: string(secret.UID)}}, entries)
 	}
-	return slices.Concat(ring.Find(repository), k.files.Find(repository), k.providers.Find(ctx, pod, repository)), nil
+	return slices.Concat(ring.Find(repository), k.files.Find(repository), k.providers.Find(ctx, pod, repository)), missing, nil
 }
 
 // tellMissing says, after a pull that failed, which pull secrets were not there.
-func (a *Agent) tellMissing(ctx context.Context, pod *corev1.Pod) {
-	var missing []string
-	for _, ref := range pod.Spec.ImagePullSecrets {
-		if ref.Name == "" {
-			continue
-		}
-		if _, err := a.refs.Secret(ctx, pod.Namespace, ref.Name); err != nil {
-			missing = append(missing, ref.Name)
-		}
-	}
-	if len(missing) > 0 && ctx.Err() == nil {
+func (a *Agent) tellMissing(pod *corev1.Pod, missing []string) {
+	if len(missing) > 0 {
 		a.events.Event(pod, corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret",
 			fmt.Sprintf("Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", strings.Join(missing, ", ")))
 	}

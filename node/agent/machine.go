@@ -326,6 +326,7 @@ func (m *machine) renew(pod *corev1.Pod) {
 		m.holds = pod
 	}
 	m.mu.Unlock()
+	m.redefined(m.pod, pod)
 	m.pod = pod
 }
 

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -108,7 +109,7 @@ func (m *machine) preparePull(container string) func(context.Context, *corev1.Po
 	return func(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
 		for _, w := range wantedImages(pod, spec.Container(pod, s.Container)) {
 			if !have[w.imageUse] {
-				return m.pullImage(ctx, pod, w)
+				return unlessRedefined(w, m.pullImage(ctx, pod, w))
 			}
 		}
 		return nil
@@ -190,7 +191,7 @@ func (m *machine) fetch(pod *corev1.Pod, w wantedImage) {
 	if m.stage != serving {
 		return
 	}
-	m.launch(m.life, step.Key(), step, func(ctx context.Context) func(*machine) { return m.download(ctx, pod, w) })
+	m.launch(m.life, step.Key(), step, func(ctx context.Context) func(*machine) { return unlessRedefined(w, m.download(ctx, pod, w)) })
 }
 
 func (m *machine) download(ctx context.Context, pod *corev1.Pod, w wantedImage) func(*machine) {
@@ -216,6 +217,10 @@ func (m *machine) pullFailed(ctx context.Context, pod *corev1.Pod, w wantedImage
 	if ctx.Err() != nil {
 		return nil
 	}
+	var missing []string
+	if u := (*unkeyed)(nil); errors.As(err, &u) {
+		err, missing = u.error, u.missing
+	}
 	reason := errPull
 	if cri.IsInvalid(err) {
 		reason = errImageName
@@ -228,7 +233,7 @@ func (m *machine) pullFailed(ctx context.Context, pod *corev1.Pod, w wantedImage
 		}
 	}
 	if reason == errPull {
-		m.a.tellMissing(ctx, pod)
+		m.a.tellMissing(pod, missing)
 	}
 	m.a.tellImage(pod, w, corev1.EventTypeWarning, "Failed", "Error: "+reason)
 	return func(m *machine) {

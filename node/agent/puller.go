@@ -28,8 +28,9 @@ const pullTimeout = 30 * time.Minute
 type puller struct {
 	engine cri.Engine
 	slots  chan struct{}
-	// keys are the credentials that a pod has for an image.
-	keys    func(ctx context.Context, pod *corev1.Pod, image string) ([]keyring.Key, error)
+	// keys are the credentials that a pod has for an image, and the names of its pull
+	// secrets that are not there.
+	keys    func(ctx context.Context, pod *corev1.Pod, image string) (have []keyring.Key, missing []string, err error)
 	records *pulled.Records
 	// spawn runs a pull beside those who wait for it.
 	spawn func(func())
@@ -73,11 +74,30 @@ func (p *puller) find(ctx context.Context, name string) (spec.Image, bool, error
 // pull fetches an image with the credentials that the pod has, one after the other,
 // or with none when there are none. It returns how long the pull itself took, and at
 // once when ctx ends.
+// A failure is an *unkeyed where pull secrets were missing.
 func (p *puller) pull(ctx context.Context, pod *corev1.Pod, image string) (spec.Image, time.Duration, error) {
-	keys, err := p.keys(ctx, pod, image)
+	keys, missing, err := p.keys(ctx, pod, image)
 	if err != nil {
 		return spec.Image{}, 0, err
 	}
+	img, took, err := p.each(ctx, pod, image, keys)
+	if err != nil && len(missing) > 0 {
+		err = &unkeyed{err, missing}
+	}
+	return img, took, err
+}
+
+// unkeyed is a pull's failure without some of the pod's pull secrets.
+type unkeyed struct {
+	error
+	missing []string
+}
+
+// Unwrap implements what errors.Is asks for.
+func (u *unkeyed) Unwrap() error { return u.error }
+
+// each pulls with one key after the other.
+func (p *puller) each(ctx context.Context, pod *corev1.Pod, image string, keys []keyring.Key) (spec.Image, time.Duration, error) {
 	if len(keys) == 0 {
 		return p.once(ctx, pod, image, nil)
 	}
@@ -121,7 +141,10 @@ func (t tries) Unwrap() []error { return t }
 // held says whether an image that is there may not be used by the pod before it has
 // pulled it itself.
 func (p *puller) held(ctx context.Context, pod *corev1.Pod, image string, img spec.Image) (bool, error) {
-	return p.records.Held(image, img.Ref, func() ([]keyring.Key, error) { return p.keys(ctx, pod, image) })
+	return p.records.Held(image, img.Ref, func() ([]keyring.Key, error) {
+		keys, _, err := p.keys(ctx, pod, image)
+		return keys, err
+	})
 }
 
 // once waits for a pull that is under way, or begins it.
