@@ -112,7 +112,7 @@ func New(cfg Config) (*Agent, error) {
 		Resolver: hostResolver(*cfg.Kubelet.ResolverConfig), Allocatable: a.registry.Allocatable(), Memory: capacity.Memory().Value(),
 		CgroupRoot: cfg.CgroupRoot, PidsLimit: cfg.PidsLimit, LogRoot: cfg.LogRoot, SeccompRoot: cfg.SeccompRoot,
 		SeccompUnconfined: !*cfg.Kubelet.SeccompDefault, NoCFSQuota: !*cfg.Kubelet.CPUCFSQuota,
-		Swap: swap, OOMGroup: cfg.killsTogether(),
+		Swap: swap, OOMGroup: cfg.killsTogether(), PageSizes: spec.PageSizes(capacity),
 		CFSPeriod: cfg.Kubelet.CPUCFSQuotaPeriod.Microseconds(),
 	}
 	a.events = client.NewRecorder(cfg.Transport, "kubelet", cfg.NodeName)

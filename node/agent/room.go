@@ -8,7 +8,6 @@ import (
 
 	"github.com/sampan-dev/sampan/node/agent/admit"
 	"github.com/sampan-dev/sampan/node/agent/class"
-	"github.com/sampan-dev/sampan/node/agent/numa"
 	"github.com/sampan-dev/sampan/node/agent/pressure"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 )
@@ -39,7 +38,7 @@ func (a *Agent) admit(pod *corev1.Pod) *admit.Refusal {
 
 // resizable decides whether a pod's changed resources fit.
 func (a *Agent) resizable(m *machine) *admit.Refusal {
-	if what := a.places.static(); what != "" && numa.Exclusive(m.pod) {
+	if what := a.places.static(); what != "" && spec.QoS(m.pod) == corev1.PodQOSGuaranteed {
 		return &admit.Refusal{Reason: corev1.PodReasonInfeasible, Message: "Resize is infeasible for Guaranteed Pods alongside " + what + " Manager static policy"}
 	}
 	return admit.Resize(m.pod, admit.Node{Allocatable: a.node.Allocatable, Pods: a.placed(m.uid)})

@@ -185,7 +185,7 @@ func (m *maker) downwardItem(item corev1.DownwardAPIVolumeFile) (string, error) 
 	if c == nil {
 		return "", fmt.Errorf("container %s not found", item.ResourceFieldRef.ContainerName)
 	}
-	return downward.Resource(c, item.ResourceFieldRef, m.facts.Allocatable)
+	return downward.Resource(m.pod, c, item.ResourceFieldRef, m.facts.Allocatable)
 }
 
 func (m *maker) projected(ctx context.Context, sources []corev1.VolumeProjection) error {

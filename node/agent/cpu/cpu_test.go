@@ -44,6 +44,12 @@ func guaranteed(name string, cpus ...string) *corev1.Pod {
 	return p
 }
 
+// whole asks for the same as a whole.
+func whole(p *corev1.Pod) *corev1.Pod {
+	p.Spec.Resources = p.Spec.Containers[0].Resources.DeepCopy()
+	return p
+}
+
 func place(t *testing.T, c *CPUs, policy string, p *corev1.Pod) error {
 	t.Helper()
 	return numa.Placer{Policy: numa.Policy{Name: policy, All: []int{0, 1}}, Providers: []numa.Provider{c}}.Place(t.Context(), p)
@@ -58,6 +64,7 @@ func TestPlaces(t *testing.T) {
 		want string
 	}{
 		{guaranteed("half", "1500m"), ""},
+		{whole(guaranteed("whole", "2")), ""},
 		{guaranteed("two", "2"), "1,9"},
 		{guaranteed("one", "1"), "2"},
 		{guaranteed("another", "1"), "10"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/resource"
 
 	"github.com/sampan-dev/sampan/node/agent/spec"
 )
@@ -109,5 +110,8 @@ func (p Placer) merge(of func(Provider) map[string][]Hint) (Hint, error) {
 }
 
 // Exclusive reports whether a pod's whole CPUs and memory are its own: it is
-// Guaranteed.
-func Exclusive(pod *corev1.Pod) bool { return spec.QoS(pod) == corev1.PodQOSGuaranteed }
+// Guaranteed, and by its containers' resources, not by those of the pod as a whole
+// (upstream's gate PodLevelResourceManagers is off).
+func Exclusive(pod *corev1.Pod) bool {
+	return spec.QoS(pod) == corev1.PodQOSGuaranteed && !resource.IsPodLevelResourcesSet(pod)
+}

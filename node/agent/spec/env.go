@@ -134,7 +134,7 @@ func (e *Environment) valueFrom(ctx context.Context, from *corev1.EnvVarSource) 
 		if c == nil {
 			return "", false, fmt.Errorf("container %s not found", from.ResourceFieldRef.ContainerName)
 		}
-		value, err = downward.Resource(c, from.ResourceFieldRef, e.Facts.Allocatable)
+		value, err = downward.Resource(e.Pod, c, from.ResourceFieldRef, e.Facts.Allocatable)
 		return value, err == nil, err
 	case from.ConfigMapKeyRef != nil:
 		return e.configMapKey(ctx, from.ConfigMapKeyRef)

@@ -24,8 +24,10 @@ const (
 const (
 	oomGuaranteed = -997
 	oomBestEffort = 1000
-	// systemCritical is the lowest priority of system-critical pods.
+	// systemCritical is the lowest priority of system-critical pods; nodeCritical is
+	// the class of those that a node can't do without.
 	systemCritical = 2_000_000_000
+	nodeCritical   = "system-node-critical"
 )
 
 // QoS is a pod's quality-of-service class, from its resources.
@@ -36,15 +38,19 @@ func QoS(pod *corev1.Pod) corev1.PodQOSClass {
 	any, guaranteed := false, true
 	check := func(r corev1.ResourceRequirements) {
 		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-			request, limit := r.Requests[name], r.Limits[name]
+			limit := r.Limits[name]
+			request, asked := r.Requests[name]
+			if !asked {
+				request = limit // which is what the API server makes of it
+			}
 			any = any || !request.IsZero() || !limit.IsZero()
-			if limit.IsZero() || (!request.IsZero() && request.Cmp(limit) != 0) {
+			if limit.IsZero() || request.Cmp(limit) != 0 {
 				guaranteed = false
 			}
 		}
 	}
-	if r := pod.Spec.Resources; r != nil && (len(r.Requests) > 0 || len(r.Limits) > 0) {
-		check(*r)
+	if resource.IsPodLevelResourcesSet(pod) {
+		check(*pod.Spec.Resources)
 	} else {
 		for i := range pod.Spec.InitContainers {
 			check(pod.Spec.InitContainers[i].Resources)
@@ -83,19 +89,22 @@ func Shares(milli int64) int64 {
 	return min(max(milli*sharesPer/milliPerCPU, minShares), maxShares)
 }
 
-// ContainerResources are one container's cgroup limits and OOM score.
+// ContainerResources are one container's cgroup limits and OOM score. A limit that
+// it has not is that of its whole pod, if there is one.
 func ContainerResources(pod *corev1.Pod, c *corev1.Container, node Node) *rt.LinuxContainerResources {
-	limits, requests := c.Resources.Limits, c.Resources.Requests
-	cpu := requests.Cpu()
-	if _, ok := requests[corev1.ResourceCPU]; !ok {
-		cpu = limits.Cpu()
+	limit := Limit(pod.Spec.Resources, &c.Resources, corev1.ResourceCPU)
+	memory := Limit(pod.Spec.Resources, &c.Resources, corev1.ResourceMemory)
+	cpu, asked := c.Resources.Requests[corev1.ResourceCPU]
+	if !asked {
+		cpu = limit
 	}
 	r := &rt.LinuxContainerResources{
 		CpuPeriod:          node.period(),
 		CpuShares:          Shares(cpu.MilliValue()),
-		CpuQuota:           node.quota(limits.Cpu().MilliValue()),
-		MemoryLimitInBytes: limits.Memory().Value(),
+		CpuQuota:           node.quota(limit.MilliValue()),
+		MemoryLimitInBytes: memory.Value(),
 		OomScoreAdj:        OOMScore(pod, c, node.Memory),
+		HugepageLimits:     hugePages(node, wholeLimits(pod), c.Resources.Limits),
 	}
 	// A container may not swap past its memory limit.
 	r.MemorySwapLimitInBytes = r.MemoryLimitInBytes
@@ -113,8 +122,7 @@ func ContainerResources(pod *corev1.Pod, c *corev1.Container, node Node) *rt.Lin
 // that may use more memory than they have requested.
 func (n Node) swap(pod *corev1.Pod, c *corev1.Container) int64 {
 	request, limit := c.Resources.Requests.Memory().Value(), c.Resources.Limits.Memory().Value()
-	critical := pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical
-	if n.Swap == 0 || n.Memory == 0 || critical || QoS(pod) != corev1.PodQOSBurstable || request == 0 || request == limit {
+	if n.Swap == 0 || n.Memory == 0 || critical(pod) || QoS(pod) != corev1.PodQOSBurstable || request == 0 || request == limit {
 		return 0
 	}
 	return int64(float64(request) / float64(n.Memory) * float64(n.Swap))
@@ -129,13 +137,21 @@ func PodResources(pod *corev1.Pod, node Node) *rt.LinuxContainerResources {
 	if node.PidsLimit > 0 {
 		r.Unified = map[string]string{"pids.max": strconv.FormatInt(node.PidsLimit, 10)}
 	}
-	if allLimited(pod, corev1.ResourceCPU) {
+	if AllLimited(pod, corev1.ResourceCPU) {
 		r.CpuQuota = node.quota(limits.Cpu().MilliValue())
 	}
-	if allLimited(pod, corev1.ResourceMemory) {
+	if AllLimited(pod, corev1.ResourceMemory) {
 		r.MemoryLimitInBytes = limits.Memory().Value()
 	}
+	r.HugepageLimits = hugePages(node, requests)
 	return r
+}
+
+func wholeLimits(pod *corev1.Pod) corev1.ResourceList {
+	if pod.Spec.Resources == nil {
+		return nil
+	}
+	return pod.Spec.Resources.Limits
 }
 
 // BurstableRequest is the CPU that a pod requests, in thousandths, if it is burstable,
@@ -148,7 +164,9 @@ func BurstableRequest(pod *corev1.Pod) int64 {
 	return requests.Cpu().MilliValue()
 }
 
-func allLimited(pod *corev1.Pod, name corev1.ResourceName) bool {
+// AllLimited reports whether the pod has a limit of a resource: as a whole, or since each
+// of its containers has one.
+func AllLimited(pod *corev1.Pod, name corev1.ResourceName) bool {
 	if r := pod.Spec.Resources; r != nil {
 		if q, ok := r.Limits[name]; ok && !q.IsZero() {
 			return true
@@ -175,11 +193,18 @@ func overhead(pod *corev1.Pod) *rt.LinuxContainerResources {
 	}
 }
 
+// critical says whether the cluster can't do without the pod: by its priority, or
+// since it is a static one.
+func critical(pod *corev1.Pod) bool {
+	source, mirror := pod.Annotations["kubernetes.io/config.source"], pod.Annotations[corev1.MirrorPodAnnotationKey]
+	return (source != "" && source != "api") || mirror != "" || (pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical)
+}
+
 // OOMScore is a container's oom_score_adj: -997 for guaranteed and node-critical
 // pods, 1000 for best-effort ones, and between them the lower the more memory a
-// container has requested.
+// container has requested, with its part of what the pod requests beyond that.
 func OOMScore(pod *corev1.Pod, c *corev1.Container, memory int64) int64 {
-	if pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical {
+	if critical(pod) && pod.Spec.PriorityClassName == nodeCritical {
 		return oomGuaranteed
 	}
 	switch QoS(pod) {
@@ -195,7 +220,7 @@ func OOMScore(pod *corev1.Pod, c *corev1.Container, memory int64) int64 {
 	if Sidecar(c) {
 		request = max(request, smallestRequest(pod))
 	}
-	score := 1000 - 1000*request/memory
+	score := 1000 - 1000*(request+spare(pod))/memory
 	return min(max(score, 1000+oomGuaranteed), oomBestEffort-1)
 }
 

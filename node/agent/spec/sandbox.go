@@ -49,15 +49,20 @@ func Sandbox(pod *corev1.Pod, attempt uint32, node Node) *rt.PodSandboxConfig {
 // spec.hostname, the domain is there when spec.subdomain is. With
 // setHostnameAsFQDN the name is the whole.
 func Hostname(pod *corev1.Pod, clusterDomain string) (name, domain string) {
-	name = pod.Name
-	if pod.Spec.Hostname != "" {
+	override := pod.Spec.HostnameOverride
+	switch {
+	case override != nil:
+		name = *override
+	case pod.Spec.Hostname != "":
 		name = pod.Spec.Hostname
+	default:
+		name = pod.Name
 	}
 	if len(name) > maxHostname {
 		name = strings.TrimRight(name[:maxHostname], "-.")
 	}
-	if pod.Spec.HostnameOverride != nil {
-		return *pod.Spec.HostnameOverride, ""
+	if override != nil {
+		return name, ""
 	}
 	if pod.Spec.Subdomain != "" {
 		domain = pod.Spec.Subdomain + "." + pod.Namespace + ".svc." + clusterDomain

@@ -150,7 +150,7 @@ func TestParseResolver(t *testing.T) {
 }
 
 func TestHostname(t *testing.T) {
-	yes := true
+	yes, long := true, strings.Repeat("x", 64)
 	for name, c := range map[string]struct {
 		spec         corev1.PodSpec
 		host, domain string
@@ -158,6 +158,7 @@ func TestHostname(t *testing.T) {
 		"the pod's name": {corev1.PodSpec{}, "web-0", ""},
 		"own":            {corev1.PodSpec{Hostname: "h"}, "h", ""},
 		"subdomain":      {corev1.PodSpec{Subdomain: "sub"}, "web-0", "sub.ns.svc.cluster.local"},
+		"override":       {corev1.PodSpec{Hostname: "h", Subdomain: "sub", HostnameOverride: &long}, long[:63], ""},
 		"whole":          {corev1.PodSpec{Subdomain: "sub", SetHostnameAsFQDN: &yes}, "web-0.sub.ns.svc.cluster.local", "sub.ns.svc.cluster.local"},
 	} {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web-0"}, Spec: c.spec}

@@ -96,8 +96,9 @@ func lines(m map[string]string) string {
 }
 
 // Resource resolves a resourceFieldRef for one container: the value divided by
-// the divisor and rounded up. A limit that isn't set is the node's allocatable.
-func Resource(c *corev1.Container, ref *corev1.ResourceFieldSelector, allocatable corev1.ResourceList) (string, error) {
+// the divisor and rounded up. A limit that isn't set is that of the whole pod, or
+// else the node's allocatable.
+func Resource(pod *corev1.Pod, c *corev1.Container, ref *corev1.ResourceFieldSelector, allocatable corev1.ResourceList) (string, error) {
 	kind, name, ok := strings.Cut(ref.Resource, ".")
 	if !ok || (kind != "limits" && kind != "requests") {
 		return "", fmt.Errorf("unsupported container resource : %v", ref.Resource)
@@ -108,6 +109,9 @@ func Resource(c *corev1.Container, ref *corev1.ResourceFieldSelector, allocatabl
 		value = c.Resources.Limits[resourceName]
 		if value.IsZero() && wholeNode(resourceName) {
 			value = allocatable[resourceName]
+			if whole := wholePod(pod, resourceName); !whole.IsZero() {
+				value = whole
+			}
 		}
 	}
 	divisor := ref.Divisor
@@ -118,6 +122,13 @@ func Resource(c *corev1.Container, ref *corev1.ResourceFieldSelector, allocatabl
 		return ceil(value.MilliValue(), divisor.MilliValue()), nil
 	}
 	return ceil(value.Value(), divisor.Value()), nil
+}
+
+func wholePod(pod *corev1.Pod, name corev1.ResourceName) resource.Quantity {
+	if pod.Spec.Resources == nil {
+		return resource.Quantity{}
+	}
+	return pod.Spec.Resources.Limits[name]
 }
 
 func wholeNode(name corev1.ResourceName) bool {
