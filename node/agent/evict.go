@@ -40,6 +40,7 @@ func (m *machine) finishOff(e ending) {
 	}
 	m.mu.Unlock()
 	m.wake()
+	m.a.roomLeft()
 }
 
 // heed carries a decision of the node out.

@@ -25,6 +25,7 @@ func (m *machine) leave() {
 	m.mu.Lock()
 	m.holds = nil
 	m.mu.Unlock()
+	m.a.roomLeft()
 	if m.stage < stopping {
 		m.stage = stopping
 	}
@@ -69,7 +70,7 @@ func (m *machine) hasten() {
 	if end := time.Now().Add(time.Duration(grace) * time.Second); end.Before(m.stop.Deadline) {
 		m.stop.Deadline = end
 		for _, o := range m.ops {
-			if o.step.Kind == plan.KillContainer {
+			if o.step.Kind == plan.KillContainer || o.step.Kind == plan.WarnContainer {
 				o.cancel()
 			}
 		}
@@ -84,9 +85,9 @@ func (m *machine) decide(ctx context.Context, again *alarm, waiting map[string]p
 	now := time.Now()
 	m.makeRoom()
 	d := plan.Next(plan.Input{
-		Pod: m.pod, Actual: m.now, Now: now, Stop: m.stop, Mounted: m.allMounted(), Busy: m.busy(now),
+		Pod: m.allotted(), Actual: m.now, Now: now, Stop: m.stop, Mounted: m.allMounted(), Busy: m.busy(now),
 		Images: m.imagesReady(), Failures: m.failures, Crashes: m.crashes, Attempts: m.attempts(), Verdicts: m.verdicts(), HoldSandbox: m.holdBox,
-		Applied: m.applied, HoldResize: m.noRoom != nil, Killed: m.hooked,
+		Given: m.given, HoldResize: m.holdResize, Killed: m.killed,
 	})
 	m.explain(d.Waiting, waiting)
 	m.tellBackOff(d.Waiting)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -66,6 +67,7 @@ type machine struct {
 	// seenStatus is a static pod's status, which the API may not have.
 	seenStatus corev1.PodStatus
 	holds      *corev1.Pod // the admitted pod, nil when it needs no room any more
+	waits      atomic.Bool // its resize waits for room
 
 	// owned
 	life     context.Context // the owner's; operations that follow others begin under it
@@ -100,10 +102,13 @@ type machine struct {
 	crashes  map[string]plan.Crash
 	told     map[string]time.Time
 	shown    map[string]plan.Waiting
-	hooked   map[string]bool
+	killed   plan.Killed
 
-	applied map[string]corev1.ResourceRequirements
-	noRoom  *status.Verdict
+	given  map[string]plan.Given
+	noRoom *status.Verdict
+	// resizeFault is what the engine said against the resize, "" for nothing.
+	resizeFault string
+	holdResize  time.Time
 	// resizing is the generation that is being brought about, 0 for none; heldBack the
 	// last whose resize had to wait.
 	resizing, heldBack int64
@@ -126,11 +131,11 @@ func newMachine(a *Agent, pod *corev1.Pod) *machine {
 	m := &machine{
 		a: a, uid: pod.UID, namespace: pod.Namespace, name: pod.Name,
 		log:  a.cfg.Log.With("pod", pod.Name, "namespace", pod.Namespace, "uid", pod.UID),
-		bell: make(chan struct{}, 1), down: make(chan struct{}), mail: change{pod: pod}, pod: pod, holds: pod,
+		bell: make(chan struct{}, 1), down: make(chan struct{}), mail: change{pod: pod}, pod: pod, holds: granted(pod),
 		reader: actual.NewReader(a.cfg.Engine), now: &actual.Pod{UID: string(pod.UID)},
 		messages: map[string]string{}, ops: map[string]*op{}, images: map[imageUse]spec.Image{},
 		pulls: map[imageUse]pullHistory{}, failures: map[string]plan.Failure{}, crashes: map[string]plan.Crash{},
-		told: map[string]time.Time{}, shown: map[string]plan.Waiting{}, applied: map[string]corev1.ResourceRequirements{}, hooked: map[string]bool{}, status: pod.Status,
+		told: map[string]time.Time{}, shown: map[string]plan.Waiting{}, given: map[string]plan.Given{}, killed: plan.Killed{}, status: pod.Status,
 	}
 	m.static = static.Is(pod)
 	m.trusting, _ = volume.Attests(pod)
@@ -328,60 +333,6 @@ func (m *machine) renew(pod *corev1.Pod) {
 	m.mu.Unlock()
 	m.redefined(m.pod, pod)
 	m.pod = pod
-}
-
-// observe reads the engine and fills in what containers said when they ended.
-func (m *machine) observe(ctx context.Context) error {
-	if m.frozen || m.stage == ended {
-		return nil // nothing of it changes any more
-	}
-	now, err := m.reader.Read(ctx, string(m.uid))
-	if err != nil {
-		return err
-	}
-	for i := range now.Containers {
-		c := &now.Containers[i]
-		if c.State == actual.Running {
-			m.a.logs.Watch(c.ID, c.LogPath)
-		}
-		if c.State != actual.Exited {
-			continue
-		}
-		if _, known := m.messages[c.ID]; !known {
-			m.messages[c.ID] = terminationMessage(c)
-		}
-		if c.Message == "" {
-			c.Message = m.messages[c.ID]
-		}
-	}
-	m.now = now
-	if box := now.Ready(); box != nil {
-		m.mu.Lock()
-		m.seenIPs = box.IPs
-		m.mu.Unlock()
-	}
-	m.assume()
-	return nil
-}
-
-// assume takes over, once, what the last agent knew of running containers.
-func (m *machine) assume() {
-	if m.adopted {
-		return
-	}
-	m.adopted = true
-	lists := [][]corev1.ContainerStatus{m.pod.Status.InitContainerStatuses, m.pod.Status.ContainerStatuses}
-	for _, list := range lists {
-		for _, st := range list {
-			c := m.now.Latest(st.Name)
-			if c != nil && c.State == actual.Running && st.ContainerID == m.a.runtimeName()+"://"+c.ID {
-				m.probes.Assume(c.ID, st.Started != nil && *st.Started, st.Ready)
-				if st.Resources != nil {
-					m.applied[c.ID] = *st.Resources.DeepCopy()
-				}
-			}
-		}
-	}
 }
 
 func (a *Agent) runtimeName() string { return *a.runtime.Load() }

@@ -242,7 +242,7 @@ func (m *machine) shownBy() *corev1.Pod {
 // have added to a mirror is the static pod's too.
 func (m *machine) judged() *corev1.Pod {
 	if !m.static || m.mirror == nil {
-		return m.pod
+		return m.allotted()
 	}
 	p := *m.pod
 	p.Status.Conditions, p.Generation = m.mirror.Status.Conditions, m.mirror.Generation

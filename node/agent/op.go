@@ -49,6 +49,14 @@ func (m *machine) launch(ctx context.Context, key string, s plan.Step, work func
 	})
 }
 
+// later has the owner do something before the operation that asks for it ends.
+func (m *machine) later(apply func(*machine)) {
+	m.mu.Lock()
+	m.results = append(m.results, apply)
+	m.mu.Unlock()
+	m.wake()
+}
+
 // begin takes one planned step.
 func (m *machine) begin(ctx context.Context, s plan.Step) {
 	work := map[plan.Kind]func(context.Context, *corev1.Pod, plan.Step) func(*machine){
@@ -58,14 +66,16 @@ func (m *machine) begin(ctx context.Context, s plan.Step) {
 		plan.PullImage:       m.preparePull(s.Container),
 		plan.StartContainer:  m.prepareStart(),
 		plan.KillContainer:   m.prepareKill(s),
+		plan.WarnContainer:   m.warn,
 		plan.RemoveContainer: m.removeContainer,
 		plan.RemoveSandbox:   m.removeSandbox,
 		plan.ResizeContainer: m.prepareResize(),
+		plan.ResizePod:       m.resizeWhole,
 	}[s.Kind]
 	if s.Kind == plan.MountVolumes {
 		m.stale = false // what changes from now on is news to it
 	}
-	pod := m.pod
+	pod := m.allotted()
 	m.launch(ctx, s.Key(), s, func(ctx context.Context) func(*machine) { return work(ctx, pod, s) })
 }
 

@@ -19,15 +19,27 @@ const minKill = 2 * time.Second
 // killSlack is how much longer than the grace period the engine may take.
 const killSlack = time.Minute
 
-// prepareKill notes, on the owner's goroutine, that the hook won't run again.
+// prepareKill notes, on the owner's goroutine, that the container is killed, and so
+// that the hook won't run again.
 func (m *machine) prepareKill(s plan.Step) func(context.Context, *corev1.Pod, plan.Step) func(*machine) {
-	hooked := m.hooked[s.ID]
-	if s.Kind == plan.KillContainer {
-		m.hooked[s.ID] = true
+	hooked := m.killed.Has(s.ID)
+	if !hooked && (s.Kind == plan.KillContainer || s.Kind == plan.WarnContainer) {
+		m.killed[s.ID] = s.Again
 	}
 	return func(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
 		return m.kill(ctx, pod, s, hooked)
 	}
+}
+
+// warn tells that a container will be stopped and runs its preStop hook.
+func (m *machine) warn(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
+	message := s.Message
+	if message == "" {
+		message = "Stopping container " + s.Container
+	}
+	m.a.containerEvent(pod, s.Container, corev1.EventTypeNormal, "Killing", message)
+	m.preStop(ctx, pod, s)
+	return nil
 }
 
 // kill brings a container down, and tells when it can't.
@@ -43,13 +55,8 @@ func (m *machine) kill(ctx context.Context, pod *corev1.Pod, s plan.Step, hooked
 // container within what is left of its grace period.
 func (m *machine) bringDown(ctx context.Context, pod *corev1.Pod, s plan.Step, hooked bool) error {
 	begin := time.Now()
-	message := s.Message
-	if message == "" {
-		message = "Stopping container " + s.Container
-	}
 	if !hooked {
-		m.a.containerEvent(pod, s.Container, corev1.EventTypeNormal, "Killing", message)
-		m.preStop(ctx, pod, s)
+		m.warn(ctx, pod, s)
 	}
 	left := max(s.Grace-time.Since(begin), minKill)
 	callCtx, cancel := context.WithTimeout(ctx, left+killSlack)

@@ -4,49 +4,105 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/node/agent/actual"
+	"github.com/sampan-dev/sampan/node/agent/admit"
 	"github.com/sampan-dev/sampan/node/agent/plan"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/agent/status"
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
-// makeRoom finds whether a pod whose resources were changed in place still has
-// its room on the node.
+// makeRoom finds whether a pod whose resources were changed in place has room for
+// them on the node, and tells how far it is with that.
 func (m *machine) makeRoom() {
-	wants := false
-	for _, c := range spec.Containers(m.pod) {
-		now := m.now.Latest(c.Name)
-		if now == nil || now.State != actual.Running {
-			continue
-		}
-		have, known := m.applied[now.ID]
-		wants = wants || (known && len(plan.Resized(have, c.Resources)) > 0)
-	}
 	m.noRoom = nil
+	m.waits.Store(false)
 	if m.stage != serving {
 		return
 	}
-	if !wants {
-		m.resized()
-		return
-	}
-	if r := m.a.resizable(m); r != nil {
+	m.waits.Store(true) // also while it is found out: what is left meanwhile wakes it
+	if r := m.grant(); r != nil {
 		m.noRoom = &status.Verdict{Reason: r.Reason, Message: r.Message}
 		m.tellNoRoom()
-		return
+	} else {
+		m.waits.Store(false)
+	}
+	switch {
+	case !m.wantsOthers():
+		m.resized()
+	case m.noRoom == nil && m.resizing != m.pod.Generation:
+		m.resizing, m.resizeFault = m.pod.Generation, ""
+		m.event(corev1.EventTypeNormal, "ResizeStarted", resizeMessage(m.pod, m.resizing, "started", ""))
+	}
+}
+
+// grant gives the pod the room that its spec asks for now, or says why not.
+func (m *machine) grant() *admit.Refusal {
+	m.mu.Lock()
+	holds := m.holds
+	m.mu.Unlock()
+	if holds == nil || holds == m.pod {
+		return nil
+	}
+	if differ(holds, m.pod) {
+		if r := m.a.resizable(m); r != nil {
+			return r
+		}
+		defer m.a.roomLeft() // it may need less than before
 	}
 	m.mu.Lock()
 	m.holds = m.pod
 	m.mu.Unlock()
-	if m.resizing != m.pod.Generation {
-		m.resizing = m.pod.Generation
-		m.event(corev1.EventTypeNormal, "ResizeStarted", resizeMessage(m.pod, m.resizing, "started", ""))
+	return nil
+}
+
+// roomLeft has the pods whose resize waits for room look again.
+func (a *Agent) roomLeft() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range a.machines {
+		if m.waits.Load() {
+			m.wake()
+		}
 	}
+}
+
+// differ: two versions of a pod ask for different resources that can be resized.
+func differ(granted, pod *corev1.Pod) bool {
+	if plan.WholeResized(plan.AskedWhole(granted), pod) {
+		return true
+	}
+	for _, c := range spec.Containers(pod) {
+		if had := spec.Container(granted, c.Name); had != nil && len(plan.Resized(plan.Asked(granted, had), plan.Asked(pod, c))) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// wantsOthers: something of the pod runs with other resources than it was granted.
+func (m *machine) wantsOthers() bool {
+	pod := m.allotted()
+	if box := m.now.Ready(); box != nil {
+		if have, known := m.given[box.ID]; known && plan.WholeResized(have, pod) {
+			return true
+		}
+	}
+	for _, c := range spec.Containers(pod) {
+		now := m.now.Latest(c.Name)
+		if now == nil || now.State != actual.Running {
+			continue
+		}
+		if have, known := m.given[now.ID]; known && len(plan.Resized(have, plan.Asked(pod, c))) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // tellNoRoom tells once of each resize that has to wait.
@@ -63,7 +119,8 @@ func (m *machine) resized() {
 	if m.resizing == 0 {
 		return
 	}
-	m.event(corev1.EventTypeNormal, "ResizeCompleted", resizeMessage(m.pod, m.resizing, "completed", ""))
+	m.resizeFault = ""
+	m.event(corev1.EventTypeNormal, "ResizeCompleted", resizeMessage(m.allotted(), m.resizing, "completed", ""))
 	m.resizing = 0
 }
 
@@ -99,12 +156,37 @@ func resizeMessage(pod *corev1.Pod, generation int64, what, fault string) string
 // pod's limit can't shrink below what a container still has; so a refusal is
 // for the next try, or the next container's, to overcome.
 func (m *machine) resizePod(ctx context.Context, pod *corev1.Pod, box string) {
+	if err := m.updateSandbox(ctx, pod, box); err != nil {
+		m.log.Debug("the pod's own limits are not changed", "sandbox", box, "err", err)
+	}
+}
+
+func (m *machine) updateSandbox(ctx context.Context, pod *corev1.Pod, box string) error {
 	_, err := m.a.cfg.Engine.UpdatePodSandboxResources(ctx, &rt.UpdatePodSandboxResourcesRequest{
 		PodSandboxId: box, Resources: spec.PodResources(pod, m.a.node),
 	})
-	if err != nil {
-		m.log.Debug("the pod's own limits are not changed", "sandbox", box, "err", err)
+	if cri.IsUnimplemented(err) {
+		return nil // such an engine doesn't want to know
 	}
+	return err
+}
+
+// resizeWhole brings about what the pod as a whole is to have.
+func (m *machine) resizeWhole(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := m.updateSandbox(ctx, pod, s.ID); err != nil {
+		m.tellFault(pod, err)
+		return func(m *machine) { m.holdResize = time.Now().Add(startRetry) }
+	}
+	given := plan.AskedWhole(pod)
+	return func(m *machine) { m.given[s.ID], m.holdResize = given, time.Time{} }
+}
+
+// tellFault tells of a resize that failed.
+func (m *machine) tellFault(pod *corev1.Pod, err error) {
+	m.a.events.Event(pod, corev1.EventTypeWarning, "ResizeError", resizeMessage(pod, pod.Generation, "error", cri.Message(err)))
+	m.later(func(m *machine) { m.resizeFault = cri.Message(err) })
 }
 
 // prepareResize takes what an operation needs from the owner's fields.
@@ -129,10 +211,10 @@ func (m *machine) resize(ctx context.Context, pod *corev1.Pod, s plan.Step) func
 		ContainerId: s.ID, Linux: spec.ContainerResources(pod, c, m.a.node),
 	})
 	if err != nil {
-		m.a.events.Event(pod, corev1.EventTypeWarning, "ResizeError", resizeMessage(pod, pod.Generation, "error", cri.Message(err)))
+		m.tellFault(pod, err)
 		pause(ctx, startRetry)
 		return nil
 	}
-	resources := *c.Resources.DeepCopy()
-	return func(m *machine) { m.applied[s.ID] = resources }
+	given := plan.Asked(pod, c)
+	return func(m *machine) { m.given[s.ID] = given }
 }

@@ -35,7 +35,7 @@ func (m *machine) runSandbox(ctx context.Context, pod *corev1.Pod, s plan.Step) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, sandboxTimeout)
 	defer cancel()
-	err := m.makeSandbox(ctx, pod, uint32(s.Attempt))
+	id, err := m.makeSandbox(ctx, pod, uint32(s.Attempt))
 	given := errors.Is(ctx.Err(), context.Canceled) // given up: the pod is to end
 	fault := ""
 	if err == nil {
@@ -46,6 +46,7 @@ func (m *machine) runSandbox(ctx context.Context, pod *corev1.Pod, s plan.Step) 
 	return func(m *machine) {
 		if err == nil {
 			m.boxFail, m.holdBox = 0, time.Time{}
+			m.given[id] = plan.AskedWhole(pod)
 			return
 		}
 		m.boxFail++
@@ -81,39 +82,39 @@ func (a *Agent) networkFault(ctx context.Context) string {
 	return ""
 }
 
-func (m *machine) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32) error {
+func (m *machine) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32) (id string, err error) {
 	old, err := m.a.cfg.Engine.ListPodSandbox(ctx, &rt.ListPodSandboxRequest{Filter: &rt.PodSandboxFilter{
 		LabelSelector: map[string]string{actual.LabelPodUID: string(pod.UID)},
 	}})
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, b := range old.GetItems() {
 		// A dead sandbox may still hold an address; what it had is given back first.
 		if _, err := m.a.cfg.Engine.StopPodSandbox(ctx, &rt.StopPodSandboxRequest{PodSandboxId: b.GetId()}); err != nil {
-			return fmt.Errorf("stop old sandbox: %w", err)
+			return "", fmt.Errorf("stop old sandbox: %w", err)
 		}
 	}
 	handler, err := m.a.handler(ctx, pod)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := m.a.places.claims.Prepare(ctx, pod); err != nil {
-		return &unprepared{err}
+		return "", &unprepared{err}
 	}
 	if err := spec.CheckHostname(pod, m.a.node.ClusterDomain); err != nil {
-		return err
+		return "", err
 	}
 	cfg := spec.Sandbox(pod, attempt, m.a.node)
 	if err := os.MkdirAll(cfg.GetLogDirectory(), 0o755); err != nil {
-		return fmt.Errorf("create log directory: %w", err)
+		return "", fmt.Errorf("create log directory: %w", err)
 	}
 	if cfg.Linux.SecurityContext.NamespaceOptions.UsernsOptions, err = m.a.userNamespace(ctx, pod, handler); err != nil {
-		return err
+		return "", err
 	}
-	_, err = m.a.cfg.Engine.RunPodSandbox(ctx, &rt.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
+	made, err := m.a.cfg.Engine.RunPodSandbox(ctx, &rt.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
 	m.a.tally.PodStarted(err)
-	return cri.Framed(err)
+	return made.GetPodSandboxId(), cri.Framed(err)
 }
 
 // handler is the engine's name for the pod's runtime class, "" for the default.

@@ -106,10 +106,10 @@ func (st *starter) start(ctx context.Context) func(*machine) {
 // started notes which resources the container was given, whatever else came of
 // its start.
 func (st *starter) started(id string, then func(*machine)) func(*machine) {
-	resources := st.c.Resources // read-only, as all of the pod
+	given := plan.Asked(st.pod, st.c) // read-only, as all of the pod
 	throughout := st.throughout
 	return func(m *machine) {
-		m.applied[id] = resources
+		m.given[id] = given
 		if throughout != nil {
 			m.throughout = throughout
 		}
@@ -195,7 +195,7 @@ func (st *starter) done() func(*machine) {
 func (m *machine) restarted(name string, then *actual.Pod) {
 	crash := m.crashes[name]
 	crash.Most = m.a.cfg.Kubelet.CrashLoopBackOff.MaxContainerRestartPeriod.Duration
-	if ended := crash.Since(then, name, m.hooked); !ended.IsZero() {
+	if ended := crash.Since(then, name, m.killed); !ended.IsZero() {
 		m.crashes[name] = crash.Restarted(time.Now(), ended)
 	}
 }

@@ -64,7 +64,7 @@ func (p *planner) init(c *corev1.Container) bool {
 	if now.ExitCode == 0 {
 		return true
 	}
-	if !Restarts(p.Pod, c, now.ExitCode) {
+	if !p.restarts(c, now) {
 		p.out.Finished = true
 		return false
 	}
@@ -92,14 +92,14 @@ func (p *planner) regular() {
 		now := p.Actual.LatestIn(c.Name, p.box.ID)
 		switch {
 		case now == nil:
-			if last := p.Actual.Latest(c.Name); last != nil && last.State == actual.Exited && !Restarts(p.Pod, c, last.ExitCode) {
+			if last := p.Actual.Latest(c.Name); last != nil && last.State == actual.Exited && !p.restarts(c, last) {
 				continue
 			}
 			p.due = append(p.due, c)
 		case now.State == actual.Created:
 			p.due = append(p.due, c)
 		case now.State == actual.Exited:
-			if !Restarts(p.Pod, c, now.ExitCode) {
+			if !p.restarts(c, now) {
 				continue
 			}
 			p.due = append(p.due, c)
@@ -155,7 +155,7 @@ func (p *planner) startOne(c *corev1.Container, blocked bool) bool {
 		p.add(pull)
 		return false
 	}
-	if p.box == nil || !p.Mounted || blocked {
+	if p.box == nil || !p.Mounted || blocked || p.held {
 		return false
 	}
 	p.add(start)
@@ -179,9 +179,11 @@ func (p *planner) crashed(c *corev1.Container) bool {
 }
 
 // stop brings the pod down: regular containers at once, then the sidecars from
-// the last to the first, then the sandboxes.
+// the last to the first, then the sandboxes. The sidecars' preStop hooks don't wait
+// for their turn: they run at once, side by side with those of the others.
 func (p *planner) stop() {
 	grace := max(p.Stop.Deadline.Sub(p.Now), minGrace)
+	p.warnSidecars(grace)
 	if p.stopMain(grace) || p.stopSidecars(grace) {
 		return
 	}
@@ -204,26 +206,44 @@ func (p *planner) stopMain(grace time.Duration) bool {
 		if !running(c) || p.isSidecar(c.Name) {
 			continue
 		}
-		p.kill(c, p.Stop.Message, grace)
+		p.kill(c, fault{why: p.Stop.Message}, grace)
 		left = true
 	}
 	return left
 }
 
+func (p *planner) warnSidecars(grace time.Duration) {
+	for i := range p.Actual.Containers {
+		c := &p.Actual.Containers[i]
+		if running(c) && p.isSidecar(c.Name) && !p.Killed.Has(c.ID) {
+			p.add(Step{Kind: WarnContainer, Container: c.Name, ID: c.ID, Message: p.Stop.Message, Grace: grace})
+		}
+	}
+}
+
+// stopSidecars stops the last sidecar that runs, once it has been warned.
 func (p *planner) stopSidecars(grace time.Duration) bool {
 	inits := p.Pod.Spec.InitContainers
 	for i := range slices.Backward(inits) {
 		for j := range p.Actual.Containers {
-			if c := &p.Actual.Containers[j]; c.Name == inits[i].Name && running(c) {
-				p.kill(c, p.Stop.Message, grace)
-				return true
+			c := &p.Actual.Containers[j]
+			if c.Name != inits[i].Name || !running(c) {
+				continue
 			}
+			if p.Killed.Has(c.ID) && !p.Busy[Step{Kind: WarnContainer, ID: c.ID}.Key()] {
+				p.kill(c, fault{why: p.Stop.Message}, grace)
+			}
+			return true
 		}
 	}
 	return false
 }
 
 func running(c *actual.Container) bool { return c.State == actual.Running || c.State == actual.Unknown }
+
+func (p *planner) isInit(name string) bool {
+	return slices.ContainsFunc(p.Pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
+}
 
 func (p *planner) isSidecar(name string) bool {
 	return slices.ContainsFunc(p.Pod.Spec.InitContainers, func(c corev1.Container) bool {

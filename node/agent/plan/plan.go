@@ -5,7 +5,6 @@
 package plan
 
 import (
-	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,15 +18,18 @@ type Kind string
 
 // The kinds of steps.
 const (
-	MountVolumes    Kind = "mount volumes"
-	RunSandbox      Kind = "run sandbox"
-	StopSandbox     Kind = "stop sandbox"
-	PullImage       Kind = "pull image"
-	StartContainer  Kind = "start"
-	KillContainer   Kind = "kill"
+	MountVolumes   Kind = "mount volumes"
+	RunSandbox     Kind = "run sandbox"
+	StopSandbox    Kind = "stop sandbox"
+	PullImage      Kind = "pull image"
+	StartContainer Kind = "start"
+	KillContainer  Kind = "kill"
+	// WarnContainer tells a sidecar that its end is near: its preStop hook runs.
+	WarnContainer   Kind = "warn"
 	RemoveContainer Kind = "remove"
 	RemoveSandbox   Kind = "remove sandbox"
 	ResizeContainer Kind = "resize"
+	ResizePod       Kind = "resize pod"
 )
 
 // Step is one thing to do. Steps with different Keys may run side by side.
@@ -42,6 +44,9 @@ type Step struct {
 	// has to stop.
 	Message string
 	Grace   time.Duration
+	// Again: the container is killed so that it is started anew, whatever it ends
+	// with and whatever its policy says about that.
+	Again bool
 }
 
 // Key names what the step works on: one step of a key at a time.
@@ -98,18 +103,18 @@ type Input struct {
 	// Failures and Crashes are the past of containers, by name.
 	Failures map[string]Failure
 	Crashes  map[string]Crash
-	// Killed are the ids of containers that were killed while they ran.
-	Killed map[string]bool
+	// Killed are the containers that were killed while they ran.
+	Killed Killed
 	// Attempts are the least numbers that the next containers get, by name, for
 	// those that the engine has forgotten.
 	Attempts map[string]int32
 	// Verdicts are by container id.
 	Verdicts map[string]Verdict
-	// Applied are the resources that running containers have, by id; a container
-	// whose spec asks for others is resized, unless HoldResize says that the
-	// node has no room.
-	Applied    map[string]corev1.ResourceRequirements
-	HoldResize bool
+	// Given are the resources that running containers and the sandbox have, by id;
+	// what the spec wants otherwise is resized.
+	Given map[string]Given
+	// HoldResize keeps the pod as a whole from being resized before that time.
+	HoldResize time.Time
 	// HoldSandbox keeps a sandbox from being made before that time.
 	HoldSandbox time.Time
 }
@@ -134,6 +139,8 @@ type planner struct {
 	out Decision
 	// due are the containers to start, in order.
 	due []*corev1.Container
+	// held: they must wait until the pod as a whole has been resized.
+	held bool
 }
 
 // Next decides.
@@ -166,6 +173,7 @@ func (p *planner) run() {
 	if ready {
 		p.regular()
 	}
+	p.held = !p.out.Finished && p.resizePod()
 	p.start()
 	p.tidy()
 }
@@ -218,14 +226,14 @@ func (p *planner) overWithoutSandbox() bool {
 	for i := range p.Pod.Spec.InitContainers {
 		c := &p.Pod.Spec.InitContainers[i]
 		last := p.Actual.Latest(c.Name)
-		if !spec.Sidecar(c) && last != nil && last.State == actual.Exited && last.ExitCode != 0 && !Restarts(p.Pod, c, last.ExitCode) {
+		if !spec.Sidecar(c) && last != nil && last.State == actual.Exited && last.ExitCode != 0 && !p.restarts(c, last) {
 			return true
 		}
 	}
 	for i := range p.Pod.Spec.Containers {
 		c := &p.Pod.Spec.Containers[i]
 		last := p.Actual.Latest(c.Name)
-		if last == nil || last.State != actual.Exited || Restarts(p.Pod, c, last.ExitCode) {
+		if last == nil || last.State != actual.Exited || p.restarts(c, last) {
 			return false
 		}
 	}
@@ -237,7 +245,7 @@ func (p *planner) leftovers() bool {
 	for i := range p.Actual.Containers {
 		c := &p.Actual.Containers[i]
 		if c.State == actual.Running || c.State == actual.Unknown {
-			p.kill(c, "Pod sandbox changed, it will be killed and re-created.", p.grace(nil))
+			p.kill(c, fault{why: "Pod sandbox changed, it will be killed and re-created.", again: p.Pod.Spec.RestartPolicy != corev1.RestartPolicyNever}, p.grace(nil))
 		}
 	}
 	return p.Actual.Live()
@@ -253,52 +261,15 @@ func (p *planner) first() []*corev1.Container {
 	for i := range p.Pod.Spec.Containers {
 		c := &p.Pod.Spec.Containers[i]
 		last := p.Actual.Latest(c.Name)
-		if last == nil || last.State != actual.Exited || Restarts(p.Pod, c, last.ExitCode) {
+		if last == nil || last.State != actual.Exited || p.restarts(c, last) {
 			list = append(list, c)
 		}
 	}
 	return list
 }
 
-func (p *planner) grace(own *int64) time.Duration {
-	if own != nil {
-		return time.Duration(*own) * time.Second
-	}
-	return time.Duration(spec.Grace(p.Pod)) * time.Second
-}
-
-func (p *planner) kill(c *actual.Container, message string, grace time.Duration) {
-	p.add(Step{Kind: KillContainer, Container: c.Name, ID: c.ID, Message: message, Grace: grace})
-}
-
-// unfit says why a running container must be replaced, "" when it is fine.
-func (p *planner) unfit(c *corev1.Container, now *actual.Container) (why string, grace *int64) {
-	if now.State == actual.Unknown {
-		return fmt.Sprintf("Container is in %q state, try killing it before restart", now.State), nil
-	}
-	if now.Hash != "" && now.Hash != spec.Hash(c) {
-		return fmt.Sprintf("Container %s definition changed", c.Name), nil
-	}
-	if v := p.Verdicts[now.ID]; v.Failed != "" {
-		return fmt.Sprintf("Container %s failed %s probe", c.Name, v.Failed), v.Grace
-	}
-	if p.mustRestartToResize(c, now) {
-		return fmt.Sprintf("Container %s resize requires restart", c.Name), nil
-	}
-	return "", nil
-}
-
-// keep looks after one running container: it is killed when unfit.
-func (p *planner) keep(c *corev1.Container, now *actual.Container) {
-	why, grace := p.unfit(c, now)
-	if why == "" {
-		p.resize(c, now)
-		return
-	}
-	if mayRestart(p.Pod, c) {
-		why += ", will be restarted"
-	}
-	p.kill(now, why, p.grace(grace))
+func (p *planner) kill(c *actual.Container, f fault, grace time.Duration) {
+	p.add(Step{Kind: KillContainer, Container: c.Name, ID: c.ID, Message: f.why, Grace: grace, Again: f.again})
 }
 
 // tidy removes what only the past needed: all but the newest two containers of

@@ -67,8 +67,11 @@ func decision(d Decision) string {
 		if s.Kind == StartContainer || s.Kind == RunSandbox {
 			line += fmt.Sprintf(" attempt=%d", s.Attempt)
 		}
-		if s.Kind == KillContainer {
+		if s.Kind == KillContainer || s.Kind == WarnContainer {
 			line += fmt.Sprintf(" grace=%s %q", s.Grace, s.Message)
+		}
+		if s.Again {
+			line += " again"
 		}
 		lines = append(lines, line)
 	}
@@ -93,7 +96,7 @@ func decision(d Decision) string {
 func parse(t *testing.T, text string) Input {
 	in := Input{
 		Pod: &corev1.Pod{}, Actual: &actual.Pod{}, Now: epoch, Busy: map[string]bool{}, Images: map[string]bool{},
-		Failures: map[string]Failure{}, Crashes: map[string]Crash{}, Verdicts: map[string]Verdict{}, Killed: map[string]bool{},
+		Failures: map[string]Failure{}, Crashes: map[string]Crash{}, Verdicts: map[string]Verdict{}, Killed: Killed{},
 	}
 	in.Pod.Name, in.Pod.Namespace, in.Pod.UID = "p", "ns", "u"
 	for line := range strings.Lines(text) {
@@ -123,6 +126,8 @@ func parsePod(pod *corev1.Pod, fields []string) {
 		for _, name := range strings.Split(value, ",") {
 			c := corev1.Container{Name: strings.TrimSuffix(name, "!"), Image: "i"}
 			switch key {
+			case "own": // x:Never: a policy of its own
+				ownPolicy(pod, name)
 			case "all": // x:42: when x ends with 42 all start over
 				startOver(pod, name)
 			case "restart":
@@ -139,6 +144,16 @@ func parsePod(pod *corev1.Pod, fields []string) {
 				e.Name = name
 				pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers, e)
 			}
+		}
+	}
+}
+
+func ownPolicy(pod *corev1.Pod, text string) {
+	name, policy, _ := strings.Cut(text, ":")
+	own := corev1.ContainerRestartPolicy(policy)
+	for c := range mains(pod) {
+		if c.Name == name {
+			c.RestartPolicy = &own
 		}
 	}
 }
@@ -191,7 +206,7 @@ func parseHave(t *testing.T, p *actual.Pod, text string) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.Finished = epoch.Add(d)
+			c.Started, c.Finished = epoch.Add(d), epoch.Add(d)
 		}
 		p.Containers = append([]actual.Container{c}, p.Containers...)
 	}
@@ -222,8 +237,8 @@ func parseKnow(t *testing.T, in *Input, f string) {
 		in.Verdicts[name] = Verdict{Started: true}
 	case "crash":
 		in.Crashes[name] = Crash{Delay: duration(rest), Last: epoch.Add(-time.Minute)}
-	case "killed":
-		in.Killed[value] = true
+	case "killed": // killed=x#0 for good, killed=x#0:again to come back
+		in.Killed[name] = rest == "again"
 	case "held":
 		in.Failures[name] = Failure{Waiting: Waiting{Reason: "Held"}, Until: epoch.Add(duration(rest))}
 	case "stop":

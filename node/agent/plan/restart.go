@@ -18,6 +18,10 @@ const (
 	CrashMax = 5 * time.Minute
 	// CrashForget: a container that has run this long starts afresh.
 	CrashForget = 2 * CrashMax
+	// resetFloor is the least time from the start of a container, by whose end all
+	// containers start over, to their beginning. Upstream, which looks at a pod once a
+	// second, has it by itself.
+	resetFloor = time.Second
 	// minGrace is what a container always gets between TERM and KILL.
 	minGrace = 2 * time.Second
 )
@@ -59,15 +63,15 @@ func (c Crash) Restarted(now, finished time.Time) Crash {
 
 // Since is the end from which the delay before the next start of that container
 // counts; zero when nothing holds it. It is the end of the last one. As upstream has
-// it, one that was killed while it ran (killed, by id: a probe failed, or its
-// definition changed) is followed at once, and then what counts is the end of the one
+// it, one that was killed while it ran (a probe failed, or its definition changed)
+// is followed at once, and then what counts is the end of the one
 // before it; only where that was too short a time ago does its own count after all.
-func (c Crash) Since(now *actual.Pod, name string, killed map[string]bool) time.Time {
+func (c Crash) Since(now *actual.Pod, name string, killed Killed) time.Time {
 	last := now.Latest(name)
 	if last == nil || last.State != actual.Exited {
 		return time.Time{}
 	}
-	if !killed[last.ID] {
+	if !killed.Has(last.ID) {
 		return last.Finished
 	}
 	before := now.EndedBefore(last)
@@ -168,7 +172,8 @@ func mains(pod *corev1.Pod) iter.Seq[*corev1.Container] {
 
 // reset starts the pod over in its sandbox and with its volumes: whatever runs is
 // killed without grace, then all containers are removed, those that asked for it
-// last. What comes after is a pod that has not begun.
+// last, and not before their time. What comes after is a pod that has not begun, and
+// of which nothing holds a container back.
 func (p *planner) reset() bool {
 	if !MayRestartAll(p.Pod) || !Resetting(p.Pod, p.Actual) {
 		return false
@@ -187,18 +192,28 @@ func (p *planner) reset() bool {
 		}
 	}
 	for _, c := range live {
-		p.kill(c, "killing", minGrace)
+		p.kill(c, fault{why: "killing"}, minGrace)
 	}
 	if len(live) > 0 || p.starting() {
 		return true
 	}
-	if len(others) == 0 {
-		others = sources
-	}
 	for _, c := range others {
 		p.add(Step{Kind: RemoveContainer, Container: c.Name, ID: c.ID})
 	}
+	if len(others) == 0 {
+		p.removeSources(sources)
+	}
 	return true
+}
+
+func (p *planner) removeSources(sources []*actual.Container) {
+	for _, c := range sources {
+		if until := c.Started.Add(resetFloor); p.Now.Before(until) {
+			p.at(until)
+			continue
+		}
+		p.add(Step{Kind: RemoveContainer, Container: c.Name, ID: c.ID})
+	}
 }
 
 // starting: a container is being made, which must be seen before it can go too.
@@ -226,12 +241,4 @@ func matches(codes *corev1.ContainerRestartRuleOnExitCodes, code int32) bool {
 	}
 	in := slices.Contains(codes.Values, code)
 	return in == (codes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn)
-}
-
-// mayRestart reports whether a container that is killed will come back.
-func mayRestart(pod *corev1.Pod, c *corev1.Container) bool {
-	if c.RestartPolicy != nil {
-		return *c.RestartPolicy != corev1.ContainerRestartPolicyNever
-	}
-	return pod.Spec.RestartPolicy != corev1.RestartPolicyNever
 }

@@ -45,9 +45,9 @@ func (r *Registrar) status(ctx context.Context, old corev1.NodeStatus) corev1.No
 	policy := true
 	s.DeclaredFeatures = declared()
 	s.Features = &corev1.NodeFeatures{SupplementalGroupsPolicy: &policy}
-	fault := r.engine(ctx, &s)
+	faults := r.engine(ctx, &s)
 	r.images(ctx, &s)
-	r.conditions(&s, fault)
+	r.conditions(&s, faults)
 	return s
 }
 
@@ -58,6 +58,7 @@ func (r *Registrar) status(ctx context.Context, old corev1.NodeStatus) corev1.No
 func declared() []string {
 	return []string{
 		"ExtendWebSocketsToKubelet",
+		"InPlacePodLevelResourcesVerticalScaling",
 		"InPlacePodVerticalScalingInitContainers",
 		"RestartAllContainersOnContainerExits",
 	}
@@ -85,15 +86,15 @@ func (r *Registrar) once(name corev1.ResourceName) bool {
 }
 
 // engine asks the engine what it is and returns what is wrong with it.
-func (r *Registrar) engine(ctx context.Context, s *corev1.NodeStatus) string {
+func (r *Registrar) engine(ctx context.Context, s *corev1.NodeStatus) []string {
 	v, err := r.cfg.Engine.Version(ctx, &rt.VersionRequest{})
 	if err != nil {
-		return "container runtime is down: " + cri.Message(err)
+		return []string{"container runtime is down: " + cri.Message(err)}
 	}
 	s.NodeInfo.ContainerRuntimeVersion = v.GetRuntimeName() + "://" + v.GetRuntimeVersion()
 	got, err := r.cfg.Engine.Status(ctx, &rt.StatusRequest{})
 	if err != nil {
-		return "container runtime status check may not have completed yet: " + cri.Message(err)
+		return []string{"container runtime status check may not have completed yet: " + cri.Message(err)}
 	}
 	s.RuntimeHandlers = handlers(got.GetRuntimeHandlers())
 	var faults []string
@@ -108,7 +109,7 @@ func (r *Registrar) engine(ctx context.Context, s *corev1.NodeStatus) string {
 			faults = append(faults, "container runtime network not ready: "+text(c))
 		}
 	}
-	return strings.Join(faults, ", ")
+	return faults
 }
 
 func text(c *rt.RuntimeCondition) string {
@@ -173,7 +174,7 @@ func (p pressure) is(high bool) corev1.NodeCondition {
 	return corev1.NodeCondition{Type: p.condition, Status: corev1.ConditionFalse, Reason: p.reason, Message: p.message}
 }
 
-func (r *Registrar) conditions(s *corev1.NodeStatus, fault string) {
+func (r *Registrar) conditions(s *corev1.NodeStatus, faults []string) {
 	var high []corev1.NodeConditionType
 	if r.cfg.Pressures != nil {
 		high = r.cfg.Pressures()
@@ -183,14 +184,17 @@ func (r *Registrar) conditions(s *corev1.NodeStatus, fault string) {
 	}
 	if r.cfg.Fault != nil {
 		if why := r.cfg.Fault(); why != "" {
-			fault = strings.TrimPrefix(fault+", "+why, ", ")
+			faults = append(faults, why)
 		}
 	}
 	ready := corev1.NodeCondition{
 		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status",
 	}
-	if fault != "" {
-		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", fault
+	if len(faults) > 0 {
+		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", strings.Join(faults, ", ")
+	}
+	if len(faults) > 1 {
+		ready.Message = "[" + ready.Message + "]"
 	}
 	set(s, ready)
 }

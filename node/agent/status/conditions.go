@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/plan"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 )
@@ -91,18 +90,26 @@ func disruption(s *corev1.PodStatus, in Input) {
 func resizing(s *corev1.PodStatus, in Input) {
 	if in.NoRoom != nil {
 		set(s, in, corev1.PodResizePending, finding{status: true, reason: in.NoRoom.Reason, message: in.NoRoom.Message})
-		return
 	}
-	for _, c := range spec.Containers(in.Pod) {
-		now := in.Actual.Latest(c.Name)
-		if now == nil || now.State != actual.Running {
-			continue
+	if inProgress(in) {
+		f := finding{status: true, message: in.ResizeFault}
+		if f.message != "" {
+			f.reason = corev1.PodReasonError
 		}
-		if have, ok := in.Applied[now.ID]; ok && len(plan.Resized(have, c.Resources)) > 0 {
-			set(s, in, corev1.PodResizeInProgress, finding{status: true})
-			return
+		set(s, in, corev1.PodResizeInProgress, f)
+	}
+}
+
+func inProgress(in Input) bool {
+	if box := in.Actual.Ready(); box != nil {
+		if have, ok := in.Given[box.ID]; ok && plan.WholeResized(have, in.Pod) {
+			return true
 		}
 	}
+	return slices.ContainsFunc(spec.Containers(in.Pod), func(c *corev1.Container) bool {
+		have, ok := given(in, c)
+		return ok && len(plan.Resized(have, plan.Asked(in.Pod, c))) > 0
+	})
 }
 
 // restartingAll tells of a pod whose containers all start over.

@@ -22,6 +22,9 @@ const (
 	// again.
 	lostBefore = "The container could not be located when the pod was deleted.  The container used to be Running"
 	lostCode   = 137
+	// doneMessage is said of an init container that is not there any more though
+	// what comes after it is.
+	doneMessage = "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally"
 )
 
 // containers fills the three lists of container statuses.
@@ -70,6 +73,7 @@ func (b *builder) build() corev1.ContainerStatus {
 		b.present(&st, now)
 	}
 	b.held(&st)
+	b.anew(&st)
 	b.probed(&st, now)
 	b.mounts(&st)
 	return st
@@ -78,6 +82,9 @@ func (b *builder) build() corev1.ContainerStatus {
 // absent: the engine has no such container (yet, or any more).
 func (b *builder) absent(st *corev1.ContainerStatus) {
 	st.State.Waiting = &corev1.ContainerStateWaiting{Reason: b.waiting}
+	if b.plainInit() && mainBegan(b.in) && !startsOver(b.in) && (b.old == nil || b.old.State.Waiting != nil) {
+		st.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed", Message: doneMessage}}
+	}
 	if b.old == nil {
 		return
 	}
@@ -137,8 +144,9 @@ func startsOver(in Input) bool {
 }
 
 // restarts: the container comes back after that end.
-func restarts(pod *corev1.Pod, c *corev1.Container, ended *corev1.ContainerStateTerminated) bool {
-	return ended.Reason == restartingReason || plan.Restarts(pod, c, ended.ExitCode)
+func (in *Input) restarts(c *corev1.Container, ended *corev1.ContainerStateTerminated) bool {
+	id := strings.TrimPrefix(ended.ContainerID, in.Runtime+"://")
+	return ended.Reason == restartingReason || in.Killed[id] || plan.Restarts(in.Pod, c, ended.ExitCode)
 }
 
 // NextAttempt is the restart count that a container gets which is started now,
@@ -165,8 +173,8 @@ func (b *builder) present(st *corev1.ContainerStatus, now *actual.Container) {
 	}
 	st.State = b.state(now)
 	st.Resources = b.c.Resources.DeepCopy()
-	if applied, ok := b.in.Applied[now.ID]; ok && now.State == actual.Running {
-		st.Resources = applied.DeepCopy()
+	if have, ok := given(b.in, b.c); ok {
+		st.Resources = have.Own.DeepCopy()
 	}
 	st.AllocatedResources = b.c.Resources.DeepCopy().Requests
 	if now.User != nil {
@@ -251,15 +259,13 @@ func (b *builder) held(st *corev1.ContainerStatus) {
 		return
 	}
 	if ended := st.State.Terminated; ended != nil {
-		if !b.toRestart(ended.ExitCode) {
+		if !b.in.restarts(b.c, ended) {
 			return
 		}
 		st.LastTerminationState = st.State
 	}
 	st.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: w.Reason, Message: w.Message}}
 }
-
-func (b *builder) toRestart(code int32) bool { return plan.Restarts(b.in.Pod, b.c, code) }
 
 // probed sets ready and started.
 func (b *builder) probed(st *corev1.ContainerStatus, now *actual.Container) {

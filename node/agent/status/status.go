@@ -36,13 +36,17 @@ type Input struct {
 	Ready, Started func(c *corev1.Container, id string) bool
 	// Allocated is the health of what a container was given; nil for nothing.
 	Allocated func(container string) []corev1.ResourceStatus
-	// Applied are the resources that running containers have, by id.
-	Applied map[string]corev1.ResourceRequirements
+	// Given are the resources that running containers and the sandbox have, by id.
+	Given map[string]plan.Given
 	// Throughout: the pod's handler can do mounts that are read-only all the way
 	// down; nil leaves each container with what was last said of it.
 	Throughout *bool
+	// Killed are the containers that were killed while they ran.
+	Killed plan.Killed
 	// NoRoom, when not nil, is why a resize has to wait.
 	NoRoom *Verdict
+	// ResizeFault is why a resize does not get on, "" for nothing.
+	ResizeFault string
 	// Ended: no container runs or will run again.
 	Ended bool
 	// Failed, when not nil, makes the phase Failed.
@@ -77,7 +81,9 @@ func Compute(in Input) corev1.PodStatus {
 	}
 	s.Phase = phase(in, &s)
 	reason(&s, in)
+	resources(&s, in)
 	conditions(&s, in)
+	keepEnds(&s, in)
 	return s
 }
 
@@ -172,7 +178,7 @@ func summary(in Input, s *corev1.PodStatus) corev1.PodPhase {
 	var t tally
 	for i := range in.Pod.Spec.Containers {
 		c := &in.Pod.Spec.Containers[i]
-		t.count(in.Pod, c, find(s.ContainerStatuses, c.Name))
+		t.count(in, c, find(s.ContainerStatuses, c.Name))
 	}
 	sidecars := runningSidecars(in.Pod, s)
 	total := len(in.Pod.Spec.Containers)
@@ -196,7 +202,7 @@ func summary(in Input, s *corev1.PodStatus) corev1.PodPhase {
 	return corev1.PodFailed
 }
 
-func (t *tally) count(pod *corev1.Pod, c *corev1.Container, st *corev1.ContainerStatus) {
+func (t *tally) count(in Input, c *corev1.Container, st *corev1.ContainerStatus) {
 	ended := (*corev1.ContainerStateTerminated)(nil)
 	switch {
 	case st == nil:
@@ -217,7 +223,7 @@ func (t *tally) count(pod *corev1.Pod, c *corev1.Container, st *corev1.Container
 	if ended.ExitCode == 0 {
 		t.succeeded++
 	}
-	if restarts(pod, c, ended) {
+	if in.restarts(c, ended) {
 		t.again++
 	}
 }
@@ -238,7 +244,7 @@ func initsPending(in Input, s *corev1.PodStatus) (pending, failed bool) {
 		case ended == nil:
 			pending = pending || !began
 		case ended.ExitCode == 0:
-		case !restarts(in.Pod, c, ended):
+		case !in.restarts(c, ended):
 			return pending, true
 		default:
 			pending = true

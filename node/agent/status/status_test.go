@@ -206,6 +206,26 @@ func TestRestartOfAllContainers(t *testing.T) {
 	}
 }
 
+// An init container that was removed first, since all start over, is told of once.
+func TestInitContainerThatStartsOver(t *testing.T) {
+	policy := corev1.ContainerRestartPolicyNever
+	in := input(func(in *Input) {
+		in.Pod.Spec.InitContainers = []corev1.Container{{Name: "i"}}
+		in.Pod.Spec.Containers = []corev1.Container{{Name: "a", RestartPolicy: &policy, RestartPolicyRules: []corev1.ContainerRestartRule{{
+			Action:    corev1.ContainerRestartRuleActionRestartAllContainers,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}}}}}}
+		in.Actual.Containers = []actual.Container{exited("a0", "a", 0, 42), exited("i0", "i", 0, 0)}
+	})
+	in.Old = Compute(in)
+	in.Actual.Containers = in.Actual.Containers[:1]
+	for range 3 {
+		in.Old = Compute(in)
+		if i := in.Old.InitContainerStatuses[0]; i.State.Waiting == nil || i.RestartCount != 1 {
+			t.Errorf("%+v", i)
+		}
+	}
+}
+
 func TestMountsThatAreReadOnlyThroughout(t *testing.T) {
 	enabled, wished := corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible
 	able, unable := true, false

@@ -1,0 +1,196 @@
+package agent
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/node/agent/agenttest"
+)
+
+func alive(period int32) *corev1.Probe {
+	return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"alive"}}},
+		TimeoutSeconds: 1, PeriodSeconds: period, FailureThreshold: 1, SuccessThreshold: 1, InitialDelaySeconds: period}
+}
+
+// polite ends well when it is asked to stop.
+func polite(p *agenttest.Process) int32 {
+	select {
+	case <-p.Term:
+		return 0
+	case <-p.Kill:
+		return 137
+	}
+}
+
+// TestProbeKillIsNoSuccess: a container that is killed by its probe and ends well all
+// the same has not done its work. It comes back also after its back-off.
+func TestProbeKillIsNoSuccess(t *testing.T) {
+	tell(t, "probe_polite", func(s *story) {
+		s.engine.Images["polite"] = polite
+		s.engine.Answer = func(string, []string) (int32, string) { return 1, "no" }
+		c := container("app", "polite")
+		c.LivenessProbe = alive(2)
+		p := pod("task", c)
+		p.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
+		s.create(p)
+		s.pass(30 * time.Second)
+	})
+}
+
+// TestOtherImageRestarts: a container with another image is started anew in a pod that
+// never restarts, also when the image has to be waited for.
+func TestOtherImageRestarts(t *testing.T) {
+	tell(t, "other_image", func(s *story) {
+		p := pod("fixed", container("app", "app"))
+		p.Spec.RestartPolicy = corev1.RestartPolicyNever
+		s.create(p)
+		s.pass(time.Second)
+		image := func(name string) {
+			s.say("> image %s", name)
+			next := s.get("fixed").DeepCopy()
+			next.Spec.Containers[0].Image = name
+			if _, err := client.Pods.Update(s.ctx, s.api, next); err != nil {
+				t.Fatal(err)
+			}
+			s.pass(20 * time.Second)
+		}
+		image("nowhere:1")
+		s.engine.Images["other"] = agenttest.Serve
+		image("other")
+	})
+}
+
+// TestOtherImageEndsABackOff: what a container is now hasn't crashed yet.
+func TestOtherImageEndsABackOff(t *testing.T) {
+	tell(t, "other_image_loop", func(s *story) {
+		s.create(pod("mended", container("app", "crash")))
+		s.pass(25 * time.Second)
+		s.say("> image app")
+		next := s.get("mended").DeepCopy()
+		next.Spec.Containers[0].Image = "app"
+		if _, err := client.Pods.Update(s.ctx, s.api, next); err != nil {
+			t.Fatal(err)
+		}
+		s.pass(5 * time.Second)
+	})
+}
+
+// TestStartsOverOnceASecond: a pod whose containers all start over again and again
+// does so once a second.
+func TestStartsOverOnceASecond(t *testing.T) {
+	tell(t, "start_over", func(s *story) {
+		never := corev1.ContainerRestartPolicyNever
+		c := container("app", "crash")
+		c.RestartPolicy = &never
+		c.RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{1}}}}
+		p := pod("again", c)
+		p.Spec.RestartPolicy = corev1.RestartPolicyNever
+		s.create(p)
+		s.pass(10 * time.Second)
+		if n := s.get("again").Status.ContainerStatuses[0].RestartCount; n < 8 || n > 10 {
+			t.Errorf("%d restarts in ten seconds", n)
+		}
+	})
+}
+
+// TestAllAreCountedThatStartOver: with an init container and one that has to be killed.
+func TestAllAreCountedThatStartOver(t *testing.T) {
+	tell(t, "start_over_all", func(s *story) {
+		never := corev1.ContainerRestartPolicyNever
+		c := container("app", "crash")
+		c.RestartPolicy = &never
+		c.RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{1}}}}
+		s.engine.Images["stubborn"] = agenttest.Stubborn
+		p := pod("again", c, container("other", "stubborn"))
+		p.Spec.RestartPolicy = corev1.RestartPolicyNever
+		p.Spec.InitContainers = []corev1.Container{container("first", "once")}
+		s.create(p)
+		s.pass(10 * time.Second)
+		st := s.get("again").Status
+		first, app, other := st.InitContainerStatuses[0].RestartCount, st.ContainerStatuses[0].RestartCount, st.ContainerStatuses[1].RestartCount
+		if first < 4 || app < first-1 || other < first-1 {
+			t.Errorf("first %d, app %d, other %d restarts", first, app, other)
+		}
+	})
+}
+
+// TestSidecarsHookAtOnce: a sidecar's preStop hook runs beside that of the others,
+// and its end comes after theirs.
+func TestSidecarsHookAtOnce(t *testing.T) {
+	tell(t, "sidecar_hooks", func(s *story) {
+		s.engine.Answer = func(_ string, cmd []string) (int32, string) {
+			s.hear(fmt.Sprintf("web hook %v", cmd)) // in whatever order
+			return 0, ""
+		}
+		s.engine.Images["slow"] = func(p *agenttest.Process) int32 {
+			<-p.Term
+			time.Sleep(5 * time.Second)
+			return 0
+		}
+		always := corev1.ContainerRestartPolicyAlways
+		hooked := func(name, image string) corev1.Container {
+			c := container(name, image)
+			c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"leave", name}}}}
+			return c
+		}
+		p := pod("web", hooked("main", "slow"))
+		for _, name := range []string{"first", "second"} {
+			c := hooked(name, "app")
+			c.RestartPolicy = &always
+			p.Spec.InitContainers = append(p.Spec.InitContainers, c)
+		}
+		s.create(p)
+		s.pass(5 * time.Second)
+		s.delete("web")
+		s.pass(time.Minute)
+		s.clean()
+	})
+}
+
+// TestDeferredResizeIsNotSmuggledIn: while a resize waits for room, a container that
+// starts anew has what was granted, also under an agent that has been restarted.
+func TestDeferredResizeIsNotSmuggledIn(t *testing.T) {
+	tell(t, "resize_waits", func(s *story) {
+		request := func(cpu string) corev1.ResourceRequirements {
+			return corev1.ResourceRequirements{Requests: corev1.ResourceList{"cpu": quantity(cpu)}}
+		}
+		c := container("app", "minute")
+		s.engine.Images["minute"] = agenttest.Exit(time.Minute, 1)
+		c.Resources = request("500m")
+		other := container("app", "app")
+		other.Resources = request("1")
+		s.create(pod("other", other))
+		s.create(pod("grows", c))
+		s.pass(time.Second)
+		next := s.get("grows").DeepCopy()
+		next.Spec.Containers[0].Resources = request("1500m")
+		if _, err := client.Pods.Update(s.ctx, s.api, next); err != nil {
+			t.Fatal(err)
+		}
+		has := func() {
+			st := s.get("grows").Status
+			granted, had := st.ContainerStatuses[0].AllocatedResources["cpu"], st.ContainerStatuses[0].Resources.Requests["cpu"]
+			whole := st.AllocatedResources["cpu"]
+			s.say("granted %s of %s, has %s, shares %d", granted.String(), whole.String(), had.String(), s.engine.Container("grows", "app").GetLinux().GetResources().GetCpuShares())
+		}
+		s.pass(time.Second)
+		has()
+		s.pass(time.Minute)
+		has()
+		s.stopAgent()
+		s.say("> the agent starts again")
+		s.startAgent()
+		s.pass(time.Minute)
+		has()
+		s.say("> the other goes")
+		s.delete("other")
+		s.pass(5 * time.Second)
+		has()
+	})
+}
