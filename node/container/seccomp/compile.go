@@ -255,12 +255,10 @@ func (a *assembler) body(segments []segment, mask uint32) label {
 func segmentsOf(rules map[uint32][]rule, fallback uint32) []segment {
 	out := []segment{{ret: fallback}}
 	add := func(s segment) {
-		last := &out[len(out)-1]
-		if s.rules == nil && last.rules == nil && last.ret == s.ret {
-			return
+		if last := len(out) - 1; out[last].start == s.start { // no number was left for it
+			out = out[:last]
 		}
-		if last.start == s.start {
-			*last = s
+		if n := len(out); n > 0 && s.rules == nil && out[n-1].rules == nil && out[n-1].ret == s.ret {
 			return
 		}
 		out = append(out, s)
