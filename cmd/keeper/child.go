@@ -135,11 +135,14 @@ func (k *keeper) launched(ch *child, notes []string) plan.Answer {
 type program struct {
 	path string
 	argv []string
+	// target is the pidfd of a process in whose pid namespace it is born; 0 is for
+	// whatever the child says.
+	target int
 }
 
 // stageOf is this very program as a stage.
 func stageOf(name string) program {
-	return program{"/proc/self/exe", []string{"keeper", "stage", name}}
+	return program{path: "/proc/self/exe", argv: []string{"keeper", "stage", name}}
 }
 
 // fork starts a program in the namespaces that must exist before it does.
@@ -155,9 +158,12 @@ func fork(c *plan.Child, p program, files []uintptr) (pid int, pidfd *os.File, e
 		pid, err = forkInto(c.Cgroup, p, attr)
 		return err
 	}
-	if c.PIDNS != "" {
-		err = inPIDNS(c.PIDNS, start)
-	} else {
+	switch {
+	case p.target > 0:
+		err = inPIDNS(func() error { return os.NewSyscallError("setns", setns(p.target, syscall.CLONE_NEWPID)) }, start)
+	case c.PIDNS != "":
+		err = inPIDNS(func() error { return enter(c.PIDNS, syscall.CLONE_NEWPID) }, start)
+	default:
 		err = start()
 	}
 	if err != nil {
@@ -202,12 +208,12 @@ func forkInto(cgroup string, p program, attr *syscall.ProcAttr) (int, error) {
 
 // enter joins the namespace behind path with the calling thread.
 func enter(path string, flag uintptr) error {
-	f, err := os.Open(path)
+	fd, err := openFD(path, syscall.O_RDONLY)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if err := setns(int(f.Fd()), flag); err != nil {
+	defer syscall.Close(fd)
+	if err := setns(fd, flag); err != nil {
 		return &os.PathError{Op: "setns", Path: path, Err: err}
 	}
 	return nil

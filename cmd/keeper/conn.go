@@ -40,6 +40,16 @@ func pair() (*conn, *os.File, error) {
 	return ours, os.NewFile(uintptr(fds[1]), "stage"), err
 }
 
+// quietPair is pair, but for our end to wait in no poller: to read from it is for when
+// the child has ended. The keeper would wake when the child executes its program.
+func quietPair() (*conn, *os.File, error) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	return &conn{os.NewFile(uintptr(fds[0]), "conn")}, os.NewFile(uintptr(fds[1]), "stage"), nil
+}
+
 // accept waits for the next connection.
 func (c *conn) accept() (*conn, error) {
 	raw, err := c.f.SyscallConn()

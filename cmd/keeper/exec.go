@@ -12,27 +12,41 @@ import (
 
 // exec runs a process in a container for as long as the connection stands: it
 // answers once when the program runs, unless that is not asked for, and again when
-// it has ended.
-func (k *keeper) exec(c *conn, r *plan.Request, fds []int) {
-	l := &leash{}
-	go l.watch(c)
-	if r.Brief && len(fds) == maxFDs && r.Child != nil {
-		code, err := briefExec(l, r, fds)
-		if err == nil {
-			closeAll(fds) // first: the end of its output comes with the news, not after it
-			for i := range fds {
-				fds[i] = -1
+// it has ended. A terse one may be followed by another order.
+func (k *keeper) exec(c *conn, o *order) *order {
+	r, l := &o.r, &leash{}
+	next := make(chan *order, 1)
+	go func() { next <- l.watch(c) }()
+	if r.Brief && len(o.fds) == maxFDs && r.Child != nil {
+		code, err := briefExec(l, o)
+		if err == nil || r.List {
+			o.close() // first: the end of its output comes with the news, not after it
+			if c.send(briefAnswer(r, code, err)) != nil || !r.Terse {
+				return nil
 			}
-			_ = c.send(plan.Answer{Version: plan.Version, Exit: &plan.Exit{ID: r.ID, Code: code}})
-			return
+			return <-next
 		}
 		noteSlow(err)
-		if r.List {
-			_ = c.send(plan.Answer{Version: plan.Version, Stage: true, Error: err.Error()})
-			return
-		}
 	}
-	p, a, master, err := launchExec(r, fds)
+	followExec(c, l, o)
+	return nil
+}
+
+func briefAnswer(r *plan.Request, code int, err error) plan.Answer {
+	a := plan.Answer{Version: plan.Version, Terse: r.Terse}
+	if err != nil {
+		noteSlow(err)
+		a.Stage, a.Error = true, err.Error()
+		return a
+	}
+	a.Exit = &plan.Exit{ID: r.ID, Code: code}
+	return a
+}
+
+// followExec is exec of what takes a stage, or a second answer.
+func followExec(c *conn, l *leash, o *order) {
+	r := &o.r
+	p, a, master, err := launchExec(r, o.fds)
 	if err != nil {
 		a.Error = err.Error()
 	}
@@ -66,14 +80,19 @@ type leash struct {
 	gone bool
 }
 
-// watch returns when either side has closed the connection.
-func (l *leash) watch(c *conn) {
-	var more plan.Request
-	_, _ = c.recv(&more) // nothing more is expected
+// watch returns when either side has closed the connection, or with the order that
+// follows. Nobody orders more while a process is on the leash.
+func (l *leash) watch(c *conn) *order {
+	o := receive(c)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if o.err == nil && l.p == nil {
+		return o
+	}
+	o.close()
 	l.gone = true
 	l.pull()
+	return nil
 }
 
 // hold puts a process on the leash until release: its pidfd stays open meanwhile.
@@ -99,13 +118,16 @@ func (l *leash) release() {
 
 // briefExec runs a process to its end without a stage, and gives its exit code. An
 // error says that its program did not run.
-func briefExec(l *leash, r *plan.Request, fds []int) (int, error) {
-	control, pid, p, err := forkExec(r, fds, stdioOf(fds))
+func briefExec(l *leash, o *order) (int, error) {
+	control, pid, p, err := forkExec(&o.r, o.fds, stdioOf(o.fds))
 	if err != nil {
 		return -1, err
 	}
 	defer control.close()
 	defer p.Close()
+	if o.r.List { // nothing else is tried with them: its output ends when it does
+		o.close()
+	}
 	l.hold(p)
 	defer l.release()
 	status, _ := awaitExit(p, pid)

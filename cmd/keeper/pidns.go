@@ -6,14 +6,14 @@ import (
 	"syscall"
 )
 
-// inPIDNS runs f on a thread whose children are born in the pid namespace at path,
-// and takes the thread back to the keeper's own. It is the caller's thread: to hand
+// inPIDNS runs f on a thread whose children are born in the pid namespace that join
+// enters with the thread, and takes the thread back to the keeper's own. It is the caller's thread: to hand
 // the work to another, and to wait for it, would take as long as the fork. A thread
 // that cannot go back stays this goroutine's and ends with it.
-func inPIDNS(path string, f func() error) error {
+func inPIDNS(join, f func() error) error {
 	own := ownPIDNS()
 	runtime.LockOSThread()
-	if err := enter(path, syscall.CLONE_NEWPID); err != nil {
+	if err := join(); err != nil {
 		runtime.UnlockOSThread()
 		return err
 	}

@@ -45,7 +45,7 @@ func (ch *child) quickLaunch(planFD int, stdio []*os.File) error {
 		return err
 	}
 	files := []uintptr{stdio[0].Fd(), stdio[1].Fd(), stdio[2].Fd()}
-	control, pid, pidfd, err := forkList(&ch.c, list, []string{"sampan-init", ch.id}, files)
+	control, pid, pidfd, err := little{child: &ch.c, argv: []string{"sampan-init", ch.id}, stdio: files}.list(list)
 	if err != nil {
 		return err
 	}
@@ -117,8 +117,9 @@ func quickExec(r *plan.Request, fds []int, stdio []uintptr) (*os.File, plan.Answ
 
 // forkExec forks a list that becomes a further process of a container.
 func forkExec(r *plan.Request, fds []int, stdio []uintptr) (*conn, int, *os.File, error) {
+	l := little{child: r.Child, argv: []string{execName}, stdio: stdio, target: fds[1], brief: r.Brief}
 	if r.List {
-		return forkFile(r.Child, fds[0], []string{execName}, stdio, uintptr(fds[1]))
+		return l.file(fds[0])
 	}
 	p, err := planOf(fds[0])
 	if err != nil {
@@ -142,32 +143,51 @@ func forkExec(r *plan.Request, fds []int, stdio []uintptr) (*conn, int, *os.File
 	if err != nil {
 		return nil, 0, nil, err
 	}
-	return forkList(r.Child, list, []string{execName}, stdio, uintptr(fds[1]))
+	return l.list(list)
 }
 
 // execName is what ps shows of an exec before its program.
 const execName = "sampan-exec"
 
-// forkList executes a list in the namespaces that must exist before it does. It
-// finds control after its stdio, itself, and then more.
-func forkList(c *plan.Child, list []byte, argv []string, stdio []uintptr, more ...uintptr) (*conn, int, *os.File, error) {
-	exe, err := memfd(argv[0], list)
+// little is a little program to be forked in the namespaces that must exist before it
+// does. It finds control after its stdio, itself, and then the target.
+type little struct {
+	child *plan.Child
+	argv  []string
+	stdio []uintptr
+	// target is the pidfd of a process in whose pid namespace it is born, and whose
+	// others it enters by itself; 0 is for none.
+	target int
+	// brief says that control is read when it has ended, and not before.
+	brief bool
+}
+
+// list forks a list.
+func (l little) list(list []byte) (*conn, int, *os.File, error) {
+	exe, err := memfd(l.argv[0], list)
 	if err != nil {
 		return nil, 0, nil, err
 	}
 	defer syscall.Close(exe)
-	return forkFile(c, exe, argv, stdio, more...)
+	return l.file(exe)
 }
 
-// forkFile is forkList of one that has been written.
-func forkFile(c *plan.Child, exe int, argv []string, stdio []uintptr, more ...uintptr) (*conn, int, *os.File, error) {
-	control, theirs, err := pair()
+// file forks a list that has been written.
+func (l little) file(exe int) (*conn, int, *os.File, error) {
+	connect := pair
+	if l.brief {
+		connect = quietPair
+	}
+	control, theirs, err := connect()
 	if err != nil {
 		return nil, 0, nil, err
 	}
 	defer theirs.Close()
-	files := append(append(stdio[:3:3], theirs.Fd(), uintptr(exe)), more...)
-	pid, pidfd, err := fork(c, program{selfPath, argv}, files)
+	files := append(l.stdio[:3:3], theirs.Fd(), uintptr(exe))
+	if l.target > 0 {
+		files = append(files, uintptr(l.target))
+	}
+	pid, pidfd, err := fork(l.child, program{selfPath, l.argv, l.target}, files)
 	if err != nil {
 		control.close()
 		return nil, 0, nil, err

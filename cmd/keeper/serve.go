@@ -54,28 +54,53 @@ func (k *keeper) answer(c *conn) {
 			note("bug", fmt.Sprint(p)+"\n"+string(debug.Stack()))
 		}
 	}()
-	var r plan.Request
-	fds, err := c.recv(&r)
-	defer closeAll(fds)
-	if err != nil {
-		if !errors.Is(err, io.EOF) {
-			note("request", err.Error())
+	for o := receive(c); o != nil; {
+		o = k.follow(c, o)
+	}
+}
+
+// order is a request with its descriptors.
+type order struct {
+	r   plan.Request
+	fds []int
+	err error
+}
+
+func receive(c *conn) *order {
+	o := &order{}
+	o.fds, o.err = c.recv(&o.r)
+	return o
+}
+
+// close lets go of the descriptors, once.
+func (o *order) close() {
+	closeAll(o.fds)
+	o.fds = nil
+}
+
+// follow does what is ordered, and gives the order that comes next, if one may.
+func (k *keeper) follow(c *conn, o *order) *order {
+	defer o.close()
+	r := &o.r
+	if o.err != nil {
+		if !errors.Is(o.err, io.EOF) {
+			note("request", o.err.Error())
 		}
-		return
+		return nil
 	}
 	if r.Version != plan.Version && r.Op != plan.Shutdown { // any version may ask us to leave
 		_ = c.send(plan.Answer{Version: plan.Version, Error: plan.ErrVersion.Error()})
-		return
+		return nil
 	}
 	switch r.Op {
 	case plan.Watch:
 		k.watch(c)
 	case plan.ExecIn:
-		k.exec(c, &r, fds)
+		return k.exec(c, o)
 	case plan.Attach:
 		k.attach(c, r.ID, r.Stdin)
 	default:
-		a, err := k.do(&r, fds)
+		a, err := k.do(r, o.fds)
 		if err != nil {
 			a.Error = err.Error()
 		}
@@ -90,6 +115,7 @@ func (k *keeper) answer(c *conn) {
 			os.Exit(0) //nolint:gocritic // with it, all descriptors are closed
 		}
 	}
+	return nil
 }
 
 // do answers the requests that take one answer.

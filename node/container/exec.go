@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -71,7 +71,7 @@ func (r *Runtime) exec(ctx context.Context, c *container, cfg ExecConfig) (int, 
 	if err != nil {
 		return -1, err
 	}
-	target, err := c.pidfd()
+	target, err := c.target()
 	if err != nil {
 		return -1, err
 	}
@@ -83,7 +83,7 @@ func (r *Runtime) exec(ctx context.Context, c *container, cfg ExecConfig) (int, 
 	if x.brief && r.keeper.level.Load() >= plan.LevelLists {
 		if list, err := x.list(p); err == nil {
 			code, err := r.execute(ctx, &x, list, true)
-			if list.Close(); !errors.Is(err, errStage) {
+			if unix.Close(list); !errors.Is(err, errStage) {
 				return code, err
 			}
 		}
@@ -93,7 +93,7 @@ func (r *Runtime) exec(ctx context.Context, c *container, cfg ExecConfig) (int, 
 		return -1, err
 	}
 	defer file.Close()
-	return r.execute(ctx, &x, file, false)
+	return r.execute(ctx, &x, int(file.Fd()), false)
 }
 
 // execution is an exec under way.
@@ -112,40 +112,51 @@ const maxLookups = 32
 // lookups has a place for each look at a container's files.
 var lookups = make(chan struct{}, maxLookups) //nolint:gochecknoglobals // threads are the process's
 
-// list is the executable of a list of calls that does what p says. It spares the
-// keeper to decode a plan that has just been encoded for it.
-func (x *execution) list(p *plan.Plan) (*os.File, error) {
+// list is the executable of a list of calls that does what p says, for the caller to
+// close. It spares the keeper to decode a plan that has just been encoded for it.
+func (x *execution) list(p *plan.Plan) (int, error) {
 	select {
 	case lookups <- struct{}{}:
 		defer func() { <-lookups }()
 	default:
-		return nil, steps.ErrStage
+		return -1, steps.ErrStage
 	}
-	b, err := listFor(p, x.child)
+	proc, ok := strings.CutSuffix(x.child.PIDNS, "ns/pid")
+	if !ok {
+		return -1, steps.ErrStage
+	}
+	program, home, err := look(proc+"root", &p.Process)
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
 	// Had it ended before, the files might have been those of another.
 	if err := unix.PidfdSendSignal(x.target, 0, nil, 0); err != nil {
-		return nil, err
+		return -1, err
 	}
-	fd, err := unix.MemfdCreate("sampan-exec", unix.MFD_CLOEXEC)
+	seen := found{program, home}
+	if fd := x.c.preparedList(p, seen); fd >= 0 {
+		return fd, nil
+	}
+	b, err := execList(p, seen)
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
-	if n, err := unix.Write(fd, b); err != nil || n != len(b) {
-		unix.Close(fd)
-		return nil, errors.Join(err, io.ErrShortWrite)
+	f, err := sealed("sampan-exec", b)
+	if err != nil {
+		return -1, err
 	}
-	return os.NewFile(uintptr(fd), "sampan-exec"), nil
+	if fd := x.c.keepList(f, p, seen); fd >= 0 {
+		return fd, nil
+	}
+	return -1, unix.EMFILE
 }
 
 // errStage says that a list has failed before its program.
 var errStage = errors.New("a list of calls failed")
 
 // execute has the keeper fork what is in the file: a list, or a plan.
-func (r *Runtime) execute(ctx context.Context, x *execution, what *os.File, list bool) (int, error) {
-	fds := []int{int(what.Fd()), x.target}
+func (r *Runtime) execute(ctx context.Context, x *execution, what int, list bool) (int, error) {
+	fds := []int{what, x.target}
 	var streams *stdio
 	if !x.cfg.TTY {
 		var err error
@@ -155,18 +166,27 @@ func (r *Runtime) execute(ctx context.Context, x *execution, what *os.File, list
 		defer streams.close()
 		fds = append(fds, streams.theirs...)
 	}
-	conn, err := r.keeper.request(plan.Request{Op: plan.ExecIn, ID: x.c.rec.ID, Child: x.child, Brief: x.brief, List: list}, fds...)
+	req := plan.Request{Op: plan.ExecIn, ID: x.c.rec.ID, Child: x.child, Brief: x.brief, List: list}
+	send := r.keeper.request
+	if req.Terse = list && r.keeper.level.Load() >= plan.LevelTerse; req.Terse {
+		send = r.keeper.terse
+	}
+	conn, err := send(req, fds...)
 	if err != nil {
 		return -1, err
 	}
-	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() }) // the keeper kills it then
-	defer stop()
 	var code int
+	answered := false
 	if x.brief {
-		code, err = converseBriefly(conn, x.cfg, streams)
+		code, answered, err = converseBriefly(conn, x.cfg, streams)
 	} else {
 		code, err = r.converse(conn, x.cfg, streams)
+	}
+	if stop() && answered && req.Terse {
+		r.keeper.keep(conn)
+	} else {
+		conn.Close()
 	}
 	if ctx.Err() != nil {
 		return -1, context.Cause(ctx)
@@ -273,11 +293,12 @@ func (r *Runtime) converse(conn *net.UnixConn, cfg ExecConfig, streams *stdio) (
 	return end.Exit.Code, nil
 }
 
-// converseBriefly follows an exec that is told of when it has ended.
-func converseBriefly(conn *net.UnixConn, cfg ExecConfig, streams *stdio) (int, error) {
+// converseBriefly follows an exec that is told of when it has ended, and says whether
+// it was told.
+func converseBriefly(conn *net.UnixConn, cfg ExecConfig, streams *stdio) (code int, answered bool, err error) {
 	finish := streams.run(cfg)
 	var a plan.Answer
-	_, err := recvMessage(conn, &a)
+	_, err = recvMessage(conn, &a)
 	if err == nil && a.Error == "" && a.Exit == nil { // a keeper that answers twice
 		_, err = recvMessage(conn, &a)
 	}
@@ -287,11 +308,11 @@ func converseBriefly(conn *net.UnixConn, cfg ExecConfig, streams *stdio) (int, e
 	finish()
 	switch {
 	case err != nil:
-		return -1, fmt.Errorf("keeper: %w", err)
+		return -1, false, fmt.Errorf("keeper: %w", err)
 	case a.Stage:
-		return -1, fmt.Errorf("%w: %s", errStage, a.Error)
+		return -1, true, fmt.Errorf("%w: %s", errStage, a.Error)
 	case a.Error != "":
-		return a.Code, errors.New(a.Error)
+		return a.Code, true, errors.New(a.Error)
 	}
-	return a.Exit.Code, nil
+	return a.Exit.Code, true, nil
 }

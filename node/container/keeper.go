@@ -39,6 +39,8 @@ type keeperLink struct {
 	mu     sync.Mutex
 	watch  *net.UnixConn
 	closed bool
+	// idle are connections on which terse requests have been answered, for the next.
+	idle []*net.UnixConn
 
 	// level is what the keeper has said of itself: see plan.Level.
 	level atomic.Int32
@@ -202,6 +204,10 @@ func (l *keeperLink) close() {
 	if l.watch != nil {
 		l.watch.Close()
 	}
+	for _, c := range l.idle {
+		c.Close()
+	}
+	l.idle = nil
 	l.mu.Unlock()
 	<-l.done
 	l.ending.Wait()

@@ -75,11 +75,16 @@ func listFor(p *plan.Plan, child *plan.Child) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return execList(p, found{program, home})
+}
+
+// execList is a list for a further process, of which that has been found.
+func execList(p *plan.Plan, look found) ([]byte, error) {
 	copied := *p
-	if home != "" {
-		copied.Process.Env = append(copied.Process.Env[:len(p.Process.Env):len(p.Process.Env)], "HOME="+home)
+	if look.home != "" {
+		copied.Process.Env = append(copied.Process.Env[:len(p.Process.Env):len(p.Process.Env)], "HOME="+look.home)
 	}
-	return steps.Exec(&copied, program)
+	return steps.Exec(&copied, look.program)
 }
 
 // look finds the program and the home directory of a process in a container.

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -82,7 +83,7 @@ func TestExecWays(t *testing.T) {
 	if got := link.level.Load(); got != plan.Level {
 		t.Fatalf("the keeper is of level %d, want %d", got, plan.Level)
 	}
-	for _, level := range []int32{plan.Level, 0} {
+	for _, level := range []int32{plan.Level, plan.LevelLists, 0} {
 		link.level.Store(level)
 		for _, test := range []struct {
 			argv []string
@@ -94,5 +95,61 @@ func TestExecWays(t *testing.T) {
 				t.Errorf("level %d: %q: code %d, %v; want %d", level, test.argv, code, err, test.code)
 			}
 		}
+	}
+}
+
+// What an exec leaves for the next serves the same command only, is looked up anew
+// where it may have changed, and goes with the container.
+func TestExecAgain(t *testing.T) {
+	const notFound = 127
+	x := newBox(t)
+	cfg := x.config("c1", probeSpec("sleep"))
+	x.start(cfg)
+	c, err := x.find("c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := func() *os.File {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.ready == nil {
+			return nil
+		}
+		return c.ready.list
+	}
+	exit := func(want int, argv ...string) *os.File {
+		t.Helper()
+		code, err := x.Exec(x.context(), "c1", ExecConfig{Process: process(argv...)})
+		if code != want || (err != nil) != (want == notFound) {
+			t.Errorf("%q: code %d, %v; want %d", argv, code, err, want)
+		}
+		return kept()
+	}
+	first := exit(3, "/bin/probe", "exit", "3")
+	if again := exit(3, "/bin/probe", "exit", "3"); first == nil || again != first {
+		t.Errorf("the same command was prepared anew: %p, then %p", first, again)
+	}
+	if other := exit(4, "/bin/probe", "exit", "4"); other == first {
+		t.Error("another command was taken for the same")
+	}
+	exit(notFound, "/bin/nothing")
+	if err := syscall.Kill(x.keeperPID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	ctx := x.context()
+	for code := -1; code != 5; { // until a successor serves: the one that dies may have been asked
+		code, err = x.Exec(ctx, "c1", ExecConfig{Process: process("/bin/probe", "exit", "5")})
+		if ctx.Err() != nil {
+			t.Fatalf("nothing runs any more: code %d, %v", code, err)
+		}
+	}
+	if err := x.Signal(x.context(), "c1", syscall.SIGKILL, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := x.Wait(x.context(), "c1"); err != nil {
+		t.Fatal(err)
+	}
+	if got, n := kept(), x.prepared.Load(); got != nil || n != 0 {
+		t.Errorf("a container that has ended keeps %v, of %d prepared", got, n)
 	}
 }

@@ -78,7 +78,7 @@ type record struct {
 	Hooks *specs.Hooks `json:",omitempty"`
 }
 
-// container is one container. The mutex guards rec and base; ended is closed when it has
+// container is one container. The mutex guards rec, base and ready; ended is closed when it has
 // ended. Lock order: Runtime.mu is never taken with a container's held.
 type container struct {
 	r        *Runtime
@@ -92,6 +92,7 @@ type container struct {
 	// nil while there is none.
 	judged chan struct{}
 	base   *execBase // read when the first exec wants it
+	ready  *prepared // what execs have left for the next
 }
 
 func (c *container) status() Status {
@@ -162,6 +163,7 @@ func (c *container) close(e plan.Exit) {
 	if err := c.save(); err != nil {
 		c.r.log.Error("container record not written", "id", e.ID, "err", err)
 	}
+	c.unprepare()
 	exit := Exit{ID: e.ID, ExitCode: c.rec.ExitCode, OOMKilled: oom, At: c.rec.FinishedAt}
 	close(c.ended)
 	c.mu.Unlock()

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
@@ -77,6 +78,9 @@ type Runtime struct {
 	// parentBusy serialises making and removing such a cgroup. Order: before mu.
 	parentBusy keylock.Locks
 
+	// prepared is how many containers have something prepared: see maxPrepared.
+	prepared atomic.Int32
+
 	exits feed
 }
 
@@ -116,6 +120,13 @@ func Open(cfg Config) (*Runtime, error) {
 func (r *Runtime) Close() error {
 	r.keeper.close()
 	r.exits.close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.containers {
+		c.mu.Lock()
+		c.unprepare()
+		c.mu.Unlock()
+	}
 	return nil
 }
 

@@ -64,13 +64,18 @@ type Request struct {
 	// the executable of a list of calls (see steps). Only who has heard of a Level of
 	// LevelLists may ask.
 	List bool `json:",omitempty"`
+	// Terse writes a Brief ExecIn of a List in a few bytes instead of as JSON, and asks
+	// for the same of its answer; another may follow it on the connection. Only who has
+	// heard of a Level of LevelTerse may ask.
+	Terse bool `json:"-"`
 }
 
 // Level is what a keeper can that others of its Version cannot: it tells with the Done
 // of a Watch. Those from before there were levels say 0.
 const (
 	LevelLists = 1 // Request.List
-	Level      = LevelLists
+	LevelTerse = 2 // Request.Terse
+	Level      = LevelTerse
 )
 
 // Child describes a process that the keeper parents: what it must know to fork
@@ -122,6 +127,8 @@ type Answer struct {
 	// Stage says that a list has failed before its program, and that a stage might do it,
 	// or find the words for what is wrong.
 	Stage bool `json:",omitempty"`
+	// Terse writes the answer to a terse request as it was asked for.
+	Terse bool `json:"-"`
 }
 
 // Exit is the end of a container, recorded on disk before anything else happens.
@@ -193,9 +200,12 @@ var ErrVersion = errors.New("keeper protocol version mismatch")
 
 // Encode returns v as one message.
 func Encode(v any) ([]byte, error) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("encode keeper message: %w", err)
+	b := terse(v)
+	if b == nil {
+		var err error
+		if b, err = json.Marshal(v); err != nil {
+			return nil, fmt.Errorf("encode keeper message: %w", err)
+		}
 	}
 	if len(b) > MaxMessage {
 		return nil, fmt.Errorf("encode keeper message: %d bytes are more than %d", len(b), MaxMessage)
@@ -205,6 +215,9 @@ func Encode(v any) ([]byte, error) {
 
 // Decode reads one message.
 func Decode(b []byte, v any) error {
+	if len(b) > 0 && b[0] == terseMark {
+		return decodeTerse(b[1:], v)
+	}
 	if err := json.NewDecoder(bytes.NewReader(b)).Decode(v); err != nil {
 		return fmt.Errorf("decode keeper message: %w", err)
 	}

@@ -7,7 +7,8 @@
 // runtime of a language is of no use to it, and the start of one costs more than
 // all that it does. Such a program has a memory of its own with nothing in it but
 // its list, one thread (which entering a user namespace requires), and is nobody's
-// file: it is written for one process, into memory, and nobody else executes it.
+// file: it is written into memory for one process, or sealed there for those that a
+// probe makes in one container again and again, and nobody else executes it.
 //
 // What needs a decision on the way, no list can say: then New, Exec and Pause
 // return ErrStage, and the keeper starts itself as a stage, which can do anything.
