@@ -174,6 +174,7 @@ func TestPlainConnections(t *testing.T) {
 		pod + "/exec?container=a&command=ls":         "400 Upgrade request required",
 		"/api/v1/namespaces/x/pods/single/exec":      "400 pod single does not have a host assigned",
 		"/api/v1/nodes/n1/proxy/stats/summary?a=b":   "200 /stats/summary?a=b by kube-apiserver-kubelet-client",
+		"/api/v1/nodes/n1/proxy/?a=b":                "200 /?a=b by kube-apiserver-kubelet-client",
 		pod + "/proxy/":                              "400 address not allowed",
 		"/api/v1/namespaces/x/services/s/proxy/":     `503 no endpoints available for service "s"`,
 		"/api/v1/namespaces/x/services/s:nope/proxy": `503 no service port "nope" found for service "s"`,
@@ -181,6 +182,29 @@ func TestPlainConnections(t *testing.T) {
 		code, text := get(t, server, path)
 		if got := strconv.Itoa(code) + " " + text; !strings.HasPrefix(got, want) {
 			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+}
+
+// Who reads a proxy's root without a slash at its end is sent to it with one, as
+// links on the page there want it.
+func TestProxyRootEndsWithSlash(t *testing.T) {
+	server := world(t, "n1")
+	client := server.Client()
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for method, want := range map[string]int{http.MethodGet: 301, http.MethodHead: 301, http.MethodPost: 200} {
+		r, err := http.NewRequestWithContext(t.Context(), method, server.URL+"/api/v1/nodes/n1/proxy?a=b", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		where := answer.Header.Get("Location")
+		if answer.StatusCode != want || want == 301 && where != "/api/v1/nodes/n1/proxy/?a=b" {
+			t.Errorf("%s: %d to %q, want %d", method, answer.StatusCode, where, want)
 		}
 	}
 }

@@ -53,16 +53,14 @@ func proxyable(ip netip.Addr) bool {
 	return !ip.IsLoopback() && !ip.IsLinkLocalUnicast() && !ip.IsMulticast() && !ip.IsUnspecified()
 }
 
-// location is where a proxy leads, with the rest of the client's path and query.
+// location is where a proxy leads, with the rest of the client's path and query. Who
+// reads without any path is sent to one that ends with a slash, so that the links of
+// the page that he gets lead back through the proxy.
 func location(k call, scheme, host string) *url.URL {
 	if scheme == "" {
 		scheme = "http"
 	}
-	path := k.req.Path
-	if path == "" {
-		path = "/"
-	}
-	return &url.URL{Scheme: scheme, Host: host, Path: path, RawQuery: k.r.URL.RawQuery}
+	return &url.URL{Scheme: scheme, Host: host, Path: k.req.Path, RawQuery: k.r.URL.RawQuery}
 }
 
 // split reads "[scheme:]name[:port]".
