@@ -1,7 +1,7 @@
 package kinds
 
 import (
-	"sort"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -58,6 +58,11 @@ func (f *Faults) TooMany(at *field.Path, count, limit int) {
 	f.list = append(f.list, field.TooMany(at, count, limit))
 }
 
+// NotSupported says that a value is none of those that are, in their order.
+func (f *Faults) NotSupported(at *field.Path, value any, supported ...string) {
+	f.list = append(f.list, field.NotSupported(at, value, supported))
+}
+
 // Each adds one Invalid per message: what the name and format checks of
 // apimachinery return.
 func (f *Faults) Each(at *field.Path, value any, messages []string) {
@@ -83,21 +88,32 @@ func (f *Faults) Immutable(at *field.Path, value, old any) { f.Join(Immutable(va
 
 // OneOf wants one of the allowed values and lists them, sorted, if it is not.
 func OneOf[T ~string](f *Faults, at *field.Path, value T, allowed ...T) {
-	for _, a := range allowed {
-		if value == a {
-			return
-		}
+	if slices.Contains(allowed, value) {
+		return
 	}
-	sorted := append([]T(nil), allowed...)
-	sort.Slice(sorted, func(i, j int) bool { return sorted[i] < sorted[j] })
+	sorted := slices.Clone(allowed)
+	slices.Sort(sorted)
 	f.list = append(f.list, field.NotSupported(at, value, sorted))
 }
 
 // RequiredOneOf is OneOf for values that are also required.
 func RequiredOneOf[T ~string](f *Faults, at *field.Path, value T, allowed ...T) {
-	if value == "" {
-		f.Required(at, "")
-		return
+	if f.NonEmpty(at, string(value)) {
+		OneOf(f, at, value, allowed...)
 	}
-	OneOf(f, at, value, allowed...)
+}
+
+// Listed is OneOf for fields of which upstream lists the allowed values in an order
+// of its own: the order in which they are given.
+func Listed[T ~string](f *Faults, at *field.Path, value T, allowed ...T) {
+	if !slices.Contains(allowed, value) {
+		f.list = append(f.list, field.NotSupported(at, value, allowed))
+	}
+}
+
+// RequiredListed is Listed for values that are also required.
+func RequiredListed[T ~string](f *Faults, at *field.Path, value T, allowed ...T) {
+	if f.NonEmpty(at, string(value)) {
+		Listed(f, at, value, allowed...)
+	}
 }

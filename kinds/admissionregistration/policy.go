@@ -77,9 +77,11 @@ func ValidatingAdmissionPolicyBinding() *kinds.Kind {
 			PrepareUpdate: kinds.Pair(func(b, old *binding) {
 				kinds.NextGeneration(b, old, !kinds.Same(b.Spec, old.Spec))
 			}),
-			Validate:       kinds.Check(func(b *binding) field.ErrorList { return validateBinding(b, true) }),
-			ValidateUpdate: kinds.CheckUpdate(func(b, _ *binding) field.ErrorList { return validateBinding(b, false) }),
-			Warnings:       kinds.Warn(func(b, old *binding) []string { return warnReserved(b, old == nil) }),
+			Validate: kinds.Check(func(b *binding) field.ErrorList { return bindingRules(b, nil).Behind(validateBinding(b, true)) }),
+			ValidateUpdate: kinds.CheckUpdate(func(b, old *binding) field.ErrorList {
+				return bindingRules(b, old).Behind(validateBinding(b, false))
+			}),
+			Warnings: kinds.Warn(func(b, old *binding) []string { return warnReserved(b, old == nil) }),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "PolicyName", "ParamRef", "Age"),

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/util/jsonpath"
 
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 // The bounds of a policy's audit annotations; the expression's is in bytes.
@@ -233,6 +234,20 @@ func validateBinding(b *admissionv1.ValidatingAdmissionPolicyBinding, isNew bool
 		checkReserved(&f, b)
 	}
 	return f.List()
+}
+
+// bindingRules are upstream's declared rules about bindings of validating policies.
+func bindingRules(b, old *admissionv1.ValidatingAdmissionPolicyBinding) *declared.Rules {
+	r, at := declared.For(old), field.NewPath("spec")
+	type binding = admissionv1.ValidatingAdmissionPolicyBinding
+	declared.Required(r, b, old, at.Child("policyName"), func(b *binding) string { return b.Spec.PolicyName })
+	declared.Field(r, b, old, at.Child("validationActions"), func(b *binding) []admissionv1.ValidationAction { return b.Spec.ValidationActions },
+		func(now, _ []admissionv1.ValidationAction, at *field.Path) {
+			if len(now) == 0 {
+				r.Faults.Required(at, "")
+			}
+		})
+	return r
 }
 
 func validateBindingHead(f *kinds.Faults, policy string, params *admissionv1.ParamRef, match *admissionv1.MatchResources, at *field.Path) {

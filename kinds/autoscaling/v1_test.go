@@ -76,8 +76,8 @@ func TestValidate(t *testing.T) {
 	}
 	zero, nine := int32(0), int32(9)
 	for want, edit := range map[string]func(*hpa){
-		"": func(*hpa) {},
-		"spec.maxReplicas: Required value: must be set and greater than 0": func(h *hpa) { h.Spec.MaxReplicas, h.Spec.MinReplicas = 0, nil },
+		"":                                 func(*hpa) {},
+		"spec.maxReplicas: Required value": func(h *hpa) { h.Spec.MaxReplicas, h.Spec.MinReplicas = 0, nil },
 		"spec.maxReplicas: Invalid value: 3: must be greater than or equal to `minReplicas`": func(h *hpa) {
 			h.Spec.MinReplicas = &nine
 		},

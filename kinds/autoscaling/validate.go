@@ -12,6 +12,7 @@ import (
 
 	"github.com/sampan-dev/sampan/kinds"
 	"github.com/sampan-dev/sampan/kinds/core"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 const (
@@ -29,7 +30,7 @@ type lenience struct {
 }
 
 func validate(h *hpa) field.ErrorList {
-	return check(h, lenience{noGroup: h.Spec.ScaleTargetRef.Kind == "ReplicationController"})
+	return rules(&h.Spec, nil).Behind(check(h, lenience{noGroup: h.Spec.ScaleTargetRef.Kind == "ReplicationController"}))
 }
 
 func validateUpdate(h, old *hpa) field.ErrorList {
@@ -43,7 +44,28 @@ func validateUpdate(h, old *hpa) field.ErrorList {
 			l.anyObject = true
 		}
 	}
-	return check(h, l)
+	return rules(&h.Spec, &old.Spec).Behind(check(h, l))
+}
+
+// rules are upstream's declared rules, of both versions.
+func rules(spec, old *autoscalingv2.HorizontalPodAutoscalerSpec) *declared.Rules {
+	r, at := declared.For(old), field.NewPath("spec")
+	type hpaSpec = autoscalingv2.HorizontalPodAutoscalerSpec
+	atLeast := func(least, value int32, at *field.Path) {
+		if value < least {
+			r.Join(field.ErrorList{field.Invalid(at, value, fmt.Sprintf("must be greater than or equal to %d", least)).WithOrigin("minimum")})
+		}
+	}
+	declared.Pointer(r, spec, old, at.Child("minReplicas"), func(s *hpaSpec) *int32 { return s.MinReplicas },
+		func(now, _ *int32, at *field.Path) { atLeast(0, *now, at) })
+	declared.Field(r, spec, old, at.Child("maxReplicas"), func(s *hpaSpec) int32 { return s.MaxReplicas }, func(now, _ int32, at *field.Path) {
+		if now == 0 {
+			r.Faults.Required(at, "")
+			return
+		}
+		atLeast(1, now, at)
+	})
+	return r
 }
 
 func check(h *hpa, l lenience) field.ErrorList {
@@ -60,7 +82,7 @@ func check(h *hpa, l lenience) field.ErrorList {
 		f.Invalid(most, spec.MaxReplicas, "must be greater than or equal to 1")
 	}
 	if spec.MinReplicas != nil && spec.MaxReplicas < least {
-		f.Invalid(at.Child("maxReplicas"), spec.MaxReplicas, "must be greater than or equal to `minReplicas`")
+		f.Join(field.ErrorList{field.Invalid(at.Child("maxReplicas"), spec.MaxReplicas, "must be greater than or equal to `minReplicas`").WithOrigin("minReplicas")})
 	}
 	checkReference(&f, spec.ScaleTargetRef, at.Child("scaleTargetRef"), l.noGroup, l.anyTarget)
 	checkMetrics(&f, spec, at.Child("metrics"), l.anyObject)

@@ -79,7 +79,7 @@ func checkPodConditions(f *kinds.Faults, all []metav1.Condition) {
 	for i, c := range all {
 		at := field.NewPath("status", "conditions", fmt.Sprintf("[%d]", i))
 		if !terminal(c.Type) {
-			kinds.OneOf(f, at.Child("type"), c.Type, certificatesv1.PodCertificateRequestConditionTypeIssued,
+			kinds.Listed(f, at.Child("type"), c.Type, certificatesv1.PodCertificateRequestConditionTypeIssued,
 				certificatesv1.PodCertificateRequestConditionTypeDenied, certificatesv1.PodCertificateRequestConditionTypeFailed)
 			continue
 		}

@@ -1,15 +1,18 @@
 package certificates
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/validate"
 	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 type (
@@ -85,19 +88,19 @@ func validateRequest(r *signingRequest) field.ErrorList {
 }
 
 func validateRequestUpdate(r, old *signingRequest) field.ErrorList {
-	return checkRequestUpdate(r, old, lenient(r, old))
+	return decisions(r, old).Behind(checkRequestUpdate(r, old, lenient(r, old)))
 }
 
 func validateRequestStatus(r, old *signingRequest) field.ErrorList {
 	l := lenient(r, old)
 	l.mayIssue = true
-	return checkRequestUpdate(r, old, l)
+	return decisions(r, old).Behind(checkRequestUpdate(r, old, l))
 }
 
 func validateRequestApproval(r, old *signingRequest) field.ErrorList {
 	l := lenient(r, old)
 	l.mayApprove = true
-	return checkRequestUpdate(r, old, l)
+	return decisions(r, old).Behind(checkRequestUpdate(r, old, l))
 }
 
 func checkRequest(f *kinds.Faults, r *signingRequest, l leniency) {
@@ -137,6 +140,25 @@ func checkRequest(f *kinds.Faults, r *signingRequest, l leniency) {
 		}
 	}
 }
+
+// decisions is upstream's declared rule that a request is not both approved and
+// denied.
+func decisions(now, old *signingRequest) *declared.Rules {
+	r := declared.For(old)
+	is := func(kind conditionType) validate.ExtractorFn[[]condition, bool] {
+		return func(all []condition) bool { return len(indices(all, kind)) > 0 }
+	}
+	declared.Field(r, now, old, field.NewPath("status", "conditions"), func(c *signingRequest) []condition { return c.Status.Conditions },
+		func(now, was []condition, at *field.Path) {
+			if len(now) > 0 {
+				r.Join(validate.ZeroOrOneOfUnion(context.Background(), r.Operation(), at, now, was, oneDecision,
+					is(certificatesv1.CertificateApproved), is(certificatesv1.CertificateDenied)))
+			}
+		})
+	return r
+}
+
+var oneDecision = validate.NewUnionMembership(validate.NewUnionMember(`conditions[{"type": "Approved"}]`), validate.NewUnionMember(`conditions[{"type": "Denied"}]`))
 
 func checkConditions(f *kinds.Faults, all []condition, l leniency) {
 	at := field.NewPath("status", "conditions")

@@ -70,26 +70,31 @@ func validateBundleUpdate(b, old *certificatesv1.ClusterTrustBundle) field.Error
 }
 
 func checkBundle(f *kinds.Faults, b *certificatesv1.ClusterTrustBundle) {
-	f.Each(field.NewPath("metadata", "name"), b.Name, checkBundleName(b.Name, b.Spec.SignerName))
+	if b.GenerateName != "" {
+		f.Each(field.NewPath("metadata", "generateName"), b.GenerateName, checkBundleName(b.GenerateName, b.Spec.SignerName, true))
+	}
+	if b.Name != "" {
+		f.Each(field.NewPath("metadata", "name"), b.Name, checkBundleName(b.Name, b.Spec.SignerName, false))
+	}
 	if b.Spec.SignerName != "" {
 		f.Join(kinds.SignerName(b.Spec.SignerName, field.NewPath("spec", "signerName")))
 	}
 }
 
 // checkBundleName: a signer's bundles carry its name in front, "/" written as ":".
-func checkBundleName(name, signer string) []string {
+func checkBundleName(name, signer string, prefix bool) []string {
 	if signer == "" {
 		if strings.Contains(name, ":") {
 			return []string{`ClusterTrustBundle without signer name must not have ":" in its name`}
 		}
-		return validation.NameIsDNSSubdomain(name, false)
+		return validation.NameIsDNSSubdomain(name, prefix)
 	}
-	prefix := strings.ReplaceAll(signer, "/", ":") + ":"
-	rest, ok := strings.CutPrefix(name, prefix)
+	first := strings.ReplaceAll(signer, "/", ":") + ":"
+	rest, ok := strings.CutPrefix(name, first)
 	if !ok {
-		return []string{fmt.Sprintf("ClusterTrustBundle for signerName %s must be named with prefix %s", signer, prefix)}
+		return []string{fmt.Sprintf("ClusterTrustBundle for signerName %s must be named with prefix %s", signer, first)}
 	}
-	return validation.NameIsDNSSubdomain(rest, false)
+	return validation.NameIsDNSSubdomain(rest, prefix)
 }
 
 // checkAnchors wants PEM with authorities' certificates only, none twice.

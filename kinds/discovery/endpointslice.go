@@ -33,7 +33,6 @@ func EndpointSlice() *kinds.Kind {
 		New:        func() kinds.Object { return &discoveryv1.EndpointSlice{} },
 		NewList:    func() runtime.Object { return &discoveryv1.EndpointSliceList{} },
 		Strategy: kinds.Strategy{
-			Ratchet:        []string{"endpoints.addresses"},
 			Default:        kinds.Each(defaultSlice),
 			PrepareCreate:  kinds.Each(prepare),
 			PrepareUpdate:  kinds.Pair(prepareUpdate),

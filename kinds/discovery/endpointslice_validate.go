@@ -14,6 +14,7 @@ import (
 
 	"github.com/sampan-dev/sampan/kinds"
 	"github.com/sampan-dev/sampan/kinds/core"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 // The limits of a slice.
@@ -26,10 +27,44 @@ const (
 )
 
 func validate(s *discoveryv1.EndpointSlice) field.ErrorList {
+	return rules(s, nil).Behind(check(s, nil))
+}
+
+// rules are upstream's declared rules.
+func rules(s, old *discoveryv1.EndpointSlice) *declared.Rules {
+	r := declared.For(old)
+	declared.Field(r, s, old, field.NewPath("addressType"), func(s *discoveryv1.EndpointSlice) discoveryv1.AddressType { return s.AddressType },
+		func(now, _ discoveryv1.AddressType, at *field.Path) {
+			missing := !r.NonEmpty(at, string(now))
+			switch {
+			case old != nil:
+				r.Immutable(at)
+			case !missing:
+				kinds.OneOf(&r.Faults, at, now, addressTypes...)
+			}
+		})
+	declared.List(r, s, old, field.NewPath("endpoints"), func(s *discoveryv1.EndpointSlice) []discoveryv1.Endpoint { return s.Endpoints },
+		declared.Each[discoveryv1.Endpoint]{Check: func(e, _ *discoveryv1.Endpoint, at *field.Path) {
+			switch n := len(e.Addresses); {
+			case n == 0:
+				r.Faults.Required(at.Child("addresses"), "")
+			case n > maxAddresses:
+				r.TooMany(at.Child("addresses"), n, maxAddresses)
+			}
+		}})
+	return r
+}
+
+var addressTypes = []discoveryv1.AddressType{discoveryv1.AddressTypeFQDN, discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6}
+
+// check leaves endpoints alone that are what they were.
+func check(s, old *discoveryv1.EndpointSlice) field.ErrorList {
 	var f kinds.Faults
-	kinds.RequiredOneOf(&f, field.NewPath("addressType"), s.AddressType, discoveryv1.AddressTypeIPv4,
-		discoveryv1.AddressTypeIPv6, discoveryv1.AddressTypeFQDN)
+	kinds.RequiredOneOf(&f, field.NewPath("addressType"), s.AddressType, addressTypes...)
 	checkPorts(&f, s.Ports, field.NewPath("ports"))
+	if old != nil && kinds.Same(s.Endpoints, old.Endpoints) {
+		return f.List()
+	}
 	at := field.NewPath("endpoints")
 	if len(s.Endpoints) > maxEndpoints {
 		f.TooMany(at, len(s.Endpoints), maxEndpoints)
@@ -43,9 +78,8 @@ func validate(s *discoveryv1.EndpointSlice) field.ErrorList {
 
 func validateUpdate(s, old *discoveryv1.EndpointSlice) field.ErrorList {
 	var f kinds.Faults
-	f.Join(validate(s))
-	f.Immutable(field.NewPath("addressType"), s.AddressType, old.AddressType)
-	return f.List()
+	f.Join(check(s, old))
+	return rules(s, old).Behind(f.List())
 }
 
 func checkPorts(f *kinds.Faults, ports []discoveryv1.EndpointPort, at *field.Path) {

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 // Limits of a level's queues.
@@ -19,6 +20,52 @@ const (
 )
 
 func validateLevel(l *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
+	return levelRules(l, nil).Behind(checkLevel(l))
+}
+
+// levelRules are upstream's declared rules: which parts a type has.
+func levelRules(l, old *flowcontrolv1.PriorityLevelConfiguration) *declared.Rules {
+	r, spec, at := declared.For(old), &l.Spec, field.NewPath("spec")
+	was := &flowcontrolv1.PriorityLevelConfigurationSpec{}
+	if old != nil {
+		was = &old.Spec
+		if kinds.Same(l.Spec, old.Spec) {
+			return r
+		}
+	}
+	again := old == nil || spec.Type != was.Type
+	isExempt, isLimited := spec.Type == flowcontrolv1.PriorityLevelEnablementExempt, spec.Type == flowcontrolv1.PriorityLevelEnablementLimited
+	if again || !kinds.Same(spec.Exempt, was.Exempt) {
+		declared.Unless(r, at.Child("exempt"), spec.Exempt, false, isExempt)
+	}
+	if again || !kinds.Same(spec.Limited, was.Limited) {
+		declared.Unless(r, at.Child("limited"), spec.Limited, isLimited, isLimited)
+	}
+	if again {
+		r.NonEmpty(at.Child("type"), string(spec.Type))
+	}
+	declared.Pointer(r, spec, was, at.Child("limited"), func(s *flowcontrolv1.PriorityLevelConfigurationSpec) *flowcontrolv1.LimitedPriorityLevelConfiguration {
+		return s.Limited
+	},
+		func(now, old *flowcontrolv1.LimitedPriorityLevelConfiguration, at *field.Path) {
+			responseRules(r, now, old, at.Child("limitResponse"))
+		})
+	return r
+}
+
+func responseRules(r *declared.Rules, now, old *flowcontrolv1.LimitedPriorityLevelConfiguration, at *field.Path) {
+	response := now.LimitResponse
+	if old != nil && kinds.Same(response, old.LimitResponse) {
+		return
+	}
+	queues := response.Type == flowcontrolv1.LimitResponseTypeQueue
+	declared.Unless(r, at.Child("queuing"), response.Queuing, queues, queues)
+	if old == nil || response.Type != old.LimitResponse.Type {
+		r.NonEmpty(at.Child("type"), string(response.Type))
+	}
+}
+
+func checkLevel(l *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
 	var f kinds.Faults
 	if _, there := l.Annotations[flowcontrolv1beta3.PriorityLevelPreserveZeroConcurrencySharesKey]; there {
 		f.Forbidden(field.NewPath("metadata", "annotations"),
@@ -55,8 +102,8 @@ func validateLevel(l *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList 
 	return f.List()
 }
 
-func validateLevelUpdate(l, _ *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
-	return validateLevel(l)
+func validateLevelUpdate(l, old *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
+	return levelRules(l, old).Behind(checkLevel(l))
 }
 
 func validateLevelStatus(l, _ *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {

@@ -24,7 +24,6 @@ func Ingress() *kinds.Kind {
 		New:        func() kinds.Object { return &networkingv1.Ingress{} },
 		NewList:    func() runtime.Object { return &networkingv1.IngressList{} },
 		Strategy: kinds.Strategy{
-			Ratchet:        []string{"spec.tls.secretName", "spec.rules.host", "spec.rules.http.paths.backend.service.name", "spec.defaultBackend.service.name"},
 			PrepareCreate:  kinds.Each(prepareIngress),
 			PrepareUpdate:  kinds.Pair(prepareIngressUpdate),
 			Validate:       kinds.Check(validateIngress),

@@ -20,7 +20,7 @@ const classAnnotation = "kubernetes.io/ingress.class"
 
 func validateIngress(i *networkingv1.Ingress) field.ErrorList {
 	var f kinds.Faults
-	f.Join(checkIngress(i))
+	f.Join(ingressCheck{}.ingress(i))
 	value, ok := i.Annotations[classAnnotation]
 	if ok && i.Spec.IngressClassName != nil && value != *i.Spec.IngressClassName {
 		f.Invalid(field.NewPath("annotations").Child(classAnnotation), value, "must match `ingressClassName` when both are specified")
@@ -28,9 +28,26 @@ func validateIngress(i *networkingv1.Ingress) field.ErrorList {
 	return f.List()
 }
 
-func validateIngressUpdate(i, _ *networkingv1.Ingress) field.ErrorList { return checkIngress(i) }
+// validateIngressUpdate overlooks, as upstream, what the old object had wrong where
+// that was once accepted: names of secrets, and what a wildcard's rule leads to.
+func validateIngressUpdate(i, old *networkingv1.Ingress) field.ErrorList {
+	var c ingressCheck
+	for j := range old.Spec.TLS {
+		name := old.Spec.TLS[j].SecretName
+		c.anySecret = c.anySecret || name != "" && len(apivalidation.NameIsDNSSubdomain(name, false)) > 0
+	}
+	for j := range old.Spec.Rules {
+		var f kinds.Faults
+		checkPaths(&f, &old.Spec.Rules[j], field.NewPath("spec"))
+		c.anyWildcard = c.anyWildcard || strings.Contains(old.Spec.Rules[j].Host, "*") && !f.None()
+	}
+	return c.ingress(i)
+}
 
-func checkIngress(i *networkingv1.Ingress) field.ErrorList {
+// ingressCheck is what a check overlooks.
+type ingressCheck struct{ anySecret, anyWildcard bool }
+
+func (c ingressCheck) ingress(i *networkingv1.Ingress) field.ErrorList {
 	var f kinds.Faults
 	at, spec := field.NewPath("spec"), &i.Spec
 	if len(spec.Rules) == 0 && spec.DefaultBackend == nil {
@@ -40,14 +57,14 @@ func checkIngress(i *networkingv1.Ingress) field.ErrorList {
 		checkBackend(&f, spec.DefaultBackend, at.Child("defaultBackend"))
 	}
 	for j := range spec.Rules {
-		checkRule(&f, &spec.Rules[j], at.Child("rules").Index(j))
+		c.rule(&f, &spec.Rules[j], at.Child("rules").Index(j))
 	}
 	for j, tls := range spec.TLS {
 		here := at.Child("tls").Index(j)
 		for k, host := range tls.Hosts {
 			checkHost(&f, host, here.Child("hosts").Index(k))
 		}
-		if tls.SecretName != "" {
+		if tls.SecretName != "" && !c.anySecret {
 			f.Each(here.Child("secretName"), tls.SecretName, apivalidation.NameIsDNSSubdomain(tls.SecretName, false))
 		}
 	}
@@ -65,13 +82,19 @@ func checkHost(f *kinds.Faults, host string, at *field.Path) {
 	f.Each(at, host, validation.IsDNS1123Subdomain(host))
 }
 
-func checkRule(f *kinds.Faults, r *networkingv1.IngressRule, at *field.Path) {
+func (c ingressCheck) rule(f *kinds.Faults, r *networkingv1.IngressRule, at *field.Path) {
 	if r.Host != "" {
 		if netutils.ParseIPSloppy(r.Host) != nil {
 			f.Invalid(at.Child("host"), r.Host, "must be a DNS name, not an IP address")
 		}
 		checkHost(f, r.Host, at.Child("host"))
 	}
+	if !c.anyWildcard || !strings.Contains(r.Host, "*") {
+		checkPaths(f, r, at)
+	}
+}
+
+func checkPaths(f *kinds.Faults, r *networkingv1.IngressRule, at *field.Path) {
 	if r.HTTP == nil {
 		return
 	}

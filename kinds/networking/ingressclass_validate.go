@@ -8,12 +8,29 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 // maxController is the longest name of an ingress controller.
 const maxController = 250
 
 func validateIngressClass(c *networkingv1.IngressClass) field.ErrorList {
+	return classRules(c, nil).Behind(ingressClass(c))
+}
+
+// classRules are upstream's declared rules.
+func classRules(c, old *networkingv1.IngressClass) *declared.Rules {
+	r := declared.For(old)
+	type ref = networkingv1.IngressClassParametersReference
+	declared.Pointer(r, c, old, field.NewPath("spec", "parameters"), func(c *networkingv1.IngressClass) *ref { return c.Spec.Parameters },
+		func(now, old *ref, at *field.Path) {
+			declared.Required(r, now, old, at.Child("kind"), func(p *ref) string { return p.Kind })
+			declared.Required(r, now, old, at.Child("name"), func(p *ref) string { return p.Name })
+		})
+	return r
+}
+
+func ingressClass(c *networkingv1.IngressClass) field.ErrorList {
 	var f kinds.Faults
 	at := field.NewPath("spec")
 	if len(c.Spec.Controller) > maxController {
@@ -51,6 +68,6 @@ func validateIngressClass(c *networkingv1.IngressClass) field.ErrorList {
 func validateIngressClassUpdate(c, old *networkingv1.IngressClass) field.ErrorList {
 	var f kinds.Faults
 	f.Immutable(field.NewPath("spec", "controller"), c.Spec.Controller, old.Spec.Controller)
-	f.Join(validateIngressClass(c))
-	return f.List()
+	f.Join(ingressClass(c))
+	return classRules(c, old).Behind(f.List())
 }

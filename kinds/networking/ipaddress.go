@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 // IPAddress is the kind that says whose an address is: its name is the address.
@@ -59,19 +60,26 @@ func parentCell(p *networkingv1.ParentReference) string {
 }
 
 func validateIPAddress(a *networkingv1.IPAddress) field.ErrorList {
+	r := declared.Create()
+	hand := parent(a, &r.Faults)
+	return r.Behind(hand)
+}
+
+// parent checks whose an address is. What is missing goes to another list.
+func parent(a *networkingv1.IPAddress, missing *kinds.Faults) field.ErrorList {
 	var f kinds.Faults
 	p, at := a.Spec.ParentRef, field.NewPath("spec", "parentRef")
 	if p == nil {
-		f.Required(at, "")
-		return f.List()
+		missing.Required(at, "")
+		return nil
 	}
 	if p.Group != "" {
 		f.Each(at.Child("group"), p.Group, validation.IsDNS1123Subdomain(p.Group))
 	}
-	if f.NonEmpty(at.Child("resource"), p.Resource) {
+	if missing.NonEmpty(at.Child("resource"), p.Resource) {
 		f.Each(at.Child("resource"), p.Resource, content.IsPathSegmentName(p.Resource))
 	}
-	if f.NonEmpty(at.Child("name"), p.Name) {
+	if missing.NonEmpty(at.Child("name"), p.Name) {
 		f.Each(at.Child("name"), p.Name, content.IsPathSegmentName(p.Name))
 	}
 	if p.Namespace != "" {
@@ -81,8 +89,16 @@ func validateIPAddress(a *networkingv1.IPAddress) field.ErrorList {
 }
 
 func validateIPAddressUpdate(a, old *networkingv1.IPAddress) field.ErrorList {
+	r := declared.Update()
+	declared.Field(r, a, old, field.NewPath("spec", "parentRef"), func(a *networkingv1.IPAddress) *networkingv1.ParentReference { return a.Spec.ParentRef },
+		func(now, _ *networkingv1.ParentReference, at *field.Path) {
+			if now == nil {
+				r.Faults.Required(at, "")
+			}
+			r.Immutable(at)
+		})
 	var f kinds.Faults
-	f.Join(validateIPAddress(a))
-	f.Immutable(field.NewPath("spec", "parentRef"), a.Spec.ParentRef, old.Spec.ParentRef)
-	return f.List()
+	found := parent(a, &f)
+	f.Join(found)
+	return r.Behind(f.List())
 }

@@ -26,14 +26,13 @@ func NetworkPolicy() *kinds.Kind {
 		New:        func() kinds.Object { return &networkingv1.NetworkPolicy{} },
 		NewList:    func() runtime.Object { return &networkingv1.NetworkPolicyList{} },
 		Strategy: kinds.Strategy{
-			Ratchet:       []string{"spec.podSelector", "spec.ingress", "spec.egress"},
 			Default:       kinds.Each(defaultNetworkPolicy),
 			PrepareCreate: kinds.Each(func(p *networkingv1.NetworkPolicy) { kinds.FirstGeneration(p) }),
 			PrepareUpdate: kinds.Pair(func(p, old *networkingv1.NetworkPolicy) {
 				kinds.NextGeneration(p, old, !reflect.DeepEqual(p.Spec, old.Spec)) // nil is not empty here
 			}),
 			Validate:       kinds.Check(validateNetworkPolicy),
-			ValidateUpdate: kinds.CheckUpdate(func(p, _ *networkingv1.NetworkPolicy) field.ErrorList { return validateNetworkPolicy(p) }),
+			ValidateUpdate: kinds.CheckUpdate(validateNetworkPolicyUpdate),
 			Generation:     true,
 			Warnings:       kinds.Warn(networkPolicyWarnings),
 		},

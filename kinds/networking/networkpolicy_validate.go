@@ -11,24 +11,77 @@ import (
 	netutils "k8s.io/utils/net"
 
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 // maxPolicyTypes is how many directions there are.
 const maxPolicyTypes = 2
 
 func validateNetworkPolicy(p *networkingv1.NetworkPolicy) field.ErrorList {
+	return policyRules(p, nil).Behind(policyCheck{}.policy(p))
+}
+
+// validateNetworkPolicyUpdate leaves addresses alone that were there before,
+// wherever they stand now, and labels if those of the policy's own selector were
+// wrong before.
+func validateNetworkPolicyUpdate(p, old *networkingv1.NetworkPolicy) field.ErrorList {
+	c := policyCheck{laxLabels: len(metavalidation.ValidateLabelSelector(&old.Spec.PodSelector, metavalidation.LabelSelectorValidationOptions{}, nil)) > 0}
+	had := func(peers []networkingv1.NetworkPolicyPeer) {
+		for i := range peers {
+			if b := peers[i].IPBlock; b != nil {
+				c.had = append(append(c.had, b.CIDR), b.Except...)
+			}
+		}
+	}
+	for i := range old.Spec.Ingress {
+		had(old.Spec.Ingress[i].From)
+	}
+	for i := range old.Spec.Egress {
+		had(old.Spec.Egress[i].To)
+	}
+	return policyRules(p, old).Behind(c.policy(p))
+}
+
+// policyCheck is what a check may overlook.
+type policyCheck struct {
+	laxLabels bool
+	had       []string // addresses, however written
+}
+
+// policyRules are upstream's declared rules: that a block has an address.
+func policyRules(p, old *networkingv1.NetworkPolicy) *declared.Rules {
+	r, at := declared.For(old), field.NewPath("spec")
+	blocks := func(peers []networkingv1.NetworkPolicyPeer, at *field.Path) {
+		for i := range peers {
+			if b := peers[i].IPBlock; b != nil && b.CIDR == "" {
+				r.Faults.Required(at.Index(i).Child("ipBlock", "cidr"), "")
+			}
+		}
+	}
+	declared.List(r, p, old, at.Child("ingress"), func(p *networkingv1.NetworkPolicy) []networkingv1.NetworkPolicyIngressRule { return p.Spec.Ingress },
+		declared.Each[networkingv1.NetworkPolicyIngressRule]{Check: func(rule, _ *networkingv1.NetworkPolicyIngressRule, at *field.Path) {
+			blocks(rule.From, at.Child("from"))
+		}})
+	declared.List(r, p, old, at.Child("egress"), func(p *networkingv1.NetworkPolicy) []networkingv1.NetworkPolicyEgressRule { return p.Spec.Egress },
+		declared.Each[networkingv1.NetworkPolicyEgressRule]{Check: func(rule, _ *networkingv1.NetworkPolicyEgressRule, at *field.Path) {
+			blocks(rule.To, at.Child("to"))
+		}})
+	return r
+}
+
+func (c policyCheck) policy(p *networkingv1.NetworkPolicy) field.ErrorList {
 	var f kinds.Faults
 	at, spec := field.NewPath("spec"), &p.Spec
-	checkSelector(&f, &spec.PodSelector, at.Child("podSelector"))
+	c.selector(&f, &spec.PodSelector, at.Child("podSelector"))
 	for i := range spec.Ingress {
 		here := at.Child("ingress").Index(i)
 		checkPolicyPorts(&f, spec.Ingress[i].Ports, here.Child("ports"))
-		checkPeers(&f, spec.Ingress[i].From, here.Child("from"))
+		c.peers(&f, spec.Ingress[i].From, here.Child("from"))
 	}
 	for i := range spec.Egress {
 		here := at.Child("egress").Index(i)
 		checkPolicyPorts(&f, spec.Egress[i].Ports, here.Child("ports"))
-		checkPeers(&f, spec.Egress[i].To, here.Child("to"))
+		c.peers(&f, spec.Egress[i].To, here.Child("to"))
 	}
 	types := at.Child("policyTypes")
 	if len(spec.PolicyTypes) > maxPolicyTypes {
@@ -36,20 +89,20 @@ func validateNetworkPolicy(p *networkingv1.NetworkPolicy) field.ErrorList {
 		return f.List()
 	}
 	for i, direction := range spec.PolicyTypes {
-		kinds.OneOf(&f, types.Index(i), direction, networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress)
+		kinds.Listed(&f, types.Index(i), direction, networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress)
 	}
 	return f.List()
 }
 
-func checkSelector(f *kinds.Faults, s *metav1.LabelSelector, at *field.Path) {
-	f.Join(metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{}, at))
+func (c policyCheck) selector(f *kinds.Faults, s *metav1.LabelSelector, at *field.Path) {
+	f.Join(metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{AllowInvalidLabelValueInSelector: c.laxLabels}, at))
 }
 
 func checkPolicyPorts(f *kinds.Faults, ports []networkingv1.NetworkPolicyPort, at *field.Path) {
 	for i := range ports {
 		port, here := &ports[i], at.Index(i)
 		if port.Protocol != nil {
-			kinds.OneOf(f, here.Child("protocol"), *port.Protocol, corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP)
+			kinds.Listed(f, here.Child("protocol"), *port.Protocol, corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP)
 		}
 		end := here.Child("endPort")
 		switch {
@@ -75,14 +128,14 @@ func checkPolicyPorts(f *kinds.Faults, ports []networkingv1.NetworkPolicyPort, a
 	}
 }
 
-// checkPeers: a peer is pods, namespaces, both together, or a range alone.
-func checkPeers(f *kinds.Faults, peers []networkingv1.NetworkPolicyPeer, at *field.Path) {
+// peers: a peer is pods, namespaces, both together, or a range alone.
+func (c policyCheck) peers(f *kinds.Faults, peers []networkingv1.NetworkPolicyPeer, at *field.Path) {
 	for i := range peers {
 		peer, here := &peers[i], at.Index(i)
-		checkSelector(f, peer.PodSelector, here.Child("podSelector"))
-		checkSelector(f, peer.NamespaceSelector, here.Child("namespaceSelector"))
+		c.selector(f, peer.PodSelector, here.Child("podSelector"))
+		c.selector(f, peer.NamespaceSelector, here.Child("namespaceSelector"))
 		if peer.IPBlock != nil {
-			checkBlock(f, peer.IPBlock, here.Child("ipBlock"))
+			c.block(f, peer.IPBlock, here.Child("ipBlock"))
 		}
 		selected := peer.PodSelector != nil || peer.NamespaceSelector != nil
 		switch {
@@ -94,18 +147,18 @@ func checkPeers(f *kinds.Faults, peers []networkingv1.NetworkPolicyPeer, at *fie
 	}
 }
 
-func checkBlock(f *kinds.Faults, b *networkingv1.IPBlock, at *field.Path) {
+func (c policyCheck) block(f *kinds.Faults, b *networkingv1.IPBlock, at *field.Path) {
 	if !f.NonEmpty(at.Child("cidr"), b.CIDR) {
 		return
 	}
-	f.Join(validation.IsValidCIDRForLegacyField(at.Child("cidr"), b.CIDR, strictCIDRs, nil))
+	f.Join(validation.IsValidCIDRForLegacyField(at.Child("cidr"), b.CIDR, strictCIDRs, c.had))
 	_, whole, err := netutils.ParseCIDRSloppy(b.CIDR)
 	if err != nil {
 		return
 	}
 	for i, cidr := range b.Except {
 		here := at.Child("except").Index(i)
-		f.Join(validation.IsValidCIDRForLegacyField(here, cidr, strictCIDRs, nil))
+		f.Join(validation.IsValidCIDRForLegacyField(here, cidr, strictCIDRs, c.had))
 		_, part, err := netutils.ParseCIDRSloppy(cidr)
 		if err != nil {
 			continue

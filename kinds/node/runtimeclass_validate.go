@@ -1,22 +1,28 @@
 package node
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
+	apivalidate "k8s.io/apimachinery/pkg/api/validate"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/sampan-dev/sampan/kinds"
 	"github.com/sampan-dev/sampan/kinds/core"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 func validate(c *nodev1.RuntimeClass) field.ErrorList {
+	r := declared.Create()
+	declared.Required(r, c, nil, field.NewPath("handler"), handler, apivalidate.ShortName[string])
+	return r.Behind(check(c))
+}
+
+func handler(c *nodev1.RuntimeClass) string { return c.Handler }
+
+func check(c *nodev1.RuntimeClass) field.ErrorList {
 	var f kinds.Faults
-	if f.NonEmpty(field.NewPath("handler"), c.Handler) {
-		f.Each(field.NewPath("handler"), c.Handler, validation.IsDNS1123Label(c.Handler))
-	}
 	if c.Overhead != nil {
 		f.Join(core.ValidateOverhead(c.Overhead.PodFixed, field.NewPath("overhead")))
 	}
@@ -38,5 +44,17 @@ func validate(c *nodev1.RuntimeClass) field.ErrorList {
 }
 
 func validateUpdate(c, old *nodev1.RuntimeClass) field.ErrorList {
-	return append(validate(c), kinds.Immutable(c.Handler, old.Handler, field.NewPath("handler"))...)
+	r := declared.Update()
+	declared.Field(r, c, old, field.NewPath("handler"), handler, func(now, _ string, at *field.Path) {
+		r.Immutable(at)
+		r.NonEmpty(at, now)
+	})
+	var f kinds.Faults
+	if c.Handler == "" {
+		f.Required(field.NewPath("handler"), "")
+	} else {
+		f.Each(field.NewPath("handler"), c.Handler, validation.IsDNS1123Label(c.Handler))
+	}
+	f.Join(check(c))
+	return r.Behind(f.List())
 }

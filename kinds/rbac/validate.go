@@ -3,21 +3,46 @@ package rbac
 import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 func validateRole(r *rbacv1.Role) field.ErrorList {
 	var f kinds.Faults
 	checkRules(&f, r.Rules, true)
-	return f.List()
+	return declaredRules(r.Rules, nil, false).Behind(f.List())
 }
 
-func validateRoleUpdate(r, _ *rbacv1.Role) field.ErrorList { return validateRole(r) }
+func validateRoleUpdate(r, old *rbacv1.Role) field.ErrorList {
+	var f kinds.Faults
+	checkRules(&f, r.Rules, true)
+	return declaredRules(r.Rules, old.Rules, true).Behind(f.List())
+}
+
+// declaredRules are upstream's declared rules about rules.
+func declaredRules(now, old []rbacv1.PolicyRule, update bool) *declared.Rules {
+	r := declared.Create()
+	if update {
+		r = declared.Update()
+	}
+	self := func(s *[]rbacv1.PolicyRule) []rbacv1.PolicyRule { return *s }
+	declared.List(r, &now, &old, field.NewPath("rules"), self, declared.Each[rbacv1.PolicyRule]{Check: func(rule, _ *rbacv1.PolicyRule, at *field.Path) {
+		if len(rule.Verbs) == 0 {
+			r.Faults.Required(at.Child("verbs"), "")
+		}
+	}})
+	return r
+}
 
 func validateClusterRole(r *rbacv1.ClusterRole) field.ErrorList {
+	return declaredRules(r.Rules, nil, false).Behind(clusterRole(r, metavalidation.LabelSelectorValidationOptions{}))
+}
+
+func clusterRole(r *rbacv1.ClusterRole, labels metavalidation.LabelSelectorValidationOptions) field.ErrorList {
 	var f kinds.Faults
 	checkRules(&f, r.Rules, false)
 	if r.AggregationRule == nil {
@@ -29,13 +54,25 @@ func validateClusterRole(r *rbacv1.ClusterRole) field.ErrorList {
 	}
 	for i := range r.AggregationRule.ClusterRoleSelectors {
 		f.Join(metavalidation.ValidateLabelSelector(&r.AggregationRule.ClusterRoleSelectors[i],
-			metavalidation.LabelSelectorValidationOptions{}, at.Index(i)))
+			labels, at.Index(i)))
+		if _, err := metav1.LabelSelectorAsSelector(&r.AggregationRule.ClusterRoleSelectors[i]); err != nil {
+			f.Invalid(at.Index(i), nil, "invalid label selector.")
+		}
 	}
 	return f.List()
 }
 
-func validateClusterRoleUpdate(r, _ *rbacv1.ClusterRole) field.ErrorList {
-	return validateClusterRole(r)
+func validateClusterRoleUpdate(r, old *rbacv1.ClusterRole) field.ErrorList {
+	// As upstream, labels may be wrong if those of an old selector were.
+	labels := metavalidation.LabelSelectorValidationOptions{}
+	if old.AggregationRule != nil {
+		for i := range old.AggregationRule.ClusterRoleSelectors {
+			if len(metavalidation.ValidateLabelSelector(&old.AggregationRule.ClusterRoleSelectors[i], metavalidation.LabelSelectorValidationOptions{}, nil)) > 0 {
+				labels.AllowInvalidLabelValueInSelector = true
+			}
+		}
+	}
+	return declaredRules(r.Rules, old.Rules, true).Behind(clusterRole(r, labels))
 }
 
 // checkRules: a rule is about resources or about paths.
@@ -65,19 +102,41 @@ func checkRules(f *kinds.Faults, rules []rbacv1.PolicyRule, namespaced bool) {
 }
 
 func validateRoleBinding(b *rbacv1.RoleBinding) field.ErrorList {
-	return checkBinding(&b.RoleRef, b.Subjects, true)
+	return declaredBinding(&b.RoleRef, b.Subjects).Behind(checkBinding(&b.RoleRef, b.Subjects, true))
 }
 
 func validateRoleBindingUpdate(b, old *rbacv1.RoleBinding) field.ErrorList {
-	return append(validateRoleBinding(b), kinds.Immutable(b.RoleRef, old.RoleRef, field.NewPath("roleRef"))...)
+	hand := append(checkBinding(&b.RoleRef, b.Subjects, true), kinds.Immutable(b.RoleRef, old.RoleRef, field.NewPath("roleRef"))...)
+	return declaredSubjects(b.Subjects, old.Subjects, declared.Update()).Behind(hand)
+}
+
+// declaredBinding are upstream's declared rules about new bindings. In an update
+// they say nothing of the role, which cannot change.
+func declaredBinding(role *rbacv1.RoleRef, subjects []rbacv1.Subject) *declared.Rules {
+	r := declaredSubjects(subjects, nil, declared.Create())
+	if role.Name == "" {
+		r.Faults.Required(field.NewPath("roleRef", "name"), "")
+	}
+	return r
+}
+
+func declaredSubjects(now, old []rbacv1.Subject, r *declared.Rules) *declared.Rules {
+	self := func(s *[]rbacv1.Subject) []rbacv1.Subject { return *s }
+	declared.List(r, &now, &old, field.NewPath("subjects"), self, declared.Each[rbacv1.Subject]{Check: func(s, _ *rbacv1.Subject, at *field.Path) {
+		if s.Name == "" {
+			r.Faults.Required(at.Child("name"), "")
+		}
+	}})
+	return r
 }
 
 func validateClusterRoleBinding(b *rbacv1.ClusterRoleBinding) field.ErrorList {
-	return checkBinding(&b.RoleRef, b.Subjects, false)
+	return declaredBinding(&b.RoleRef, b.Subjects).Behind(checkBinding(&b.RoleRef, b.Subjects, false))
 }
 
 func validateClusterRoleBindingUpdate(b, old *rbacv1.ClusterRoleBinding) field.ErrorList {
-	return append(validateClusterRoleBinding(b), kinds.Immutable(b.RoleRef, old.RoleRef, field.NewPath("roleRef"))...)
+	hand := append(checkBinding(&b.RoleRef, b.Subjects, false), kinds.Immutable(b.RoleRef, old.RoleRef, field.NewPath("roleRef"))...)
+	return declaredSubjects(b.Subjects, old.Subjects, declared.Update()).Behind(hand)
 }
 
 func checkBinding(role *rbacv1.RoleRef, subjects []rbacv1.Subject, namespaced bool) field.ErrorList {
@@ -86,9 +145,9 @@ func checkBinding(role *rbacv1.RoleRef, subjects []rbacv1.Subject, namespaced bo
 	kinds.OneOf(&f, at.Child("apiGroup"), role.APIGroup, rbacv1.GroupName)
 	allowed := []string{"ClusterRole"}
 	if namespaced {
-		allowed = append(allowed, "Role")
+		allowed = []string{"Role", "ClusterRole"}
 	}
-	kinds.OneOf(&f, at.Child("kind"), role.Kind, allowed...)
+	kinds.Listed(&f, at.Child("kind"), role.Kind, allowed...)
 	if f.NonEmpty(at.Child("name"), role.Name) {
 		f.Each(at.Child("name"), role.Name, kinds.PathName(role.Name, false))
 	}
@@ -112,6 +171,6 @@ func checkSubject(f *kinds.Faults, s *rbacv1.Subject, namespaced bool, at *field
 	case rbacv1.UserKind, rbacv1.GroupKind:
 		kinds.OneOf(f, at.Child("apiGroup"), s.APIGroup, rbacv1.GroupName)
 	default:
-		kinds.OneOf(f, at.Child("kind"), s.Kind, rbacv1.ServiceAccountKind, rbacv1.UserKind, rbacv1.GroupKind)
+		kinds.Listed(f, at.Child("kind"), s.Kind, rbacv1.ServiceAccountKind, rbacv1.UserKind, rbacv1.GroupKind)
 	}
 }

@@ -79,3 +79,21 @@ func derived(spec *resourcev1.ResourceClaimSpec, visit func(*[]resourcev1.Device
 		}
 	}
 }
+
+// dropNodeOperations forgets which nodes are not asked, unless that was said before.
+func dropNodeOperations(next, old *resourcev1.ResourceClaim) {
+	results := func(c *resourcev1.ResourceClaim) []resourcev1.DeviceRequestAllocationResult {
+		if c.Status.Allocation == nil {
+			return nil
+		}
+		return c.Status.Allocation.Devices.Results
+	}
+	for i := range results(old) {
+		if len(results(old)[i].SkipNodeOperations) > 0 {
+			return
+		}
+	}
+	for i := range results(next) {
+		results(next)[i].SkipNodeOperations = nil
+	}
+}

@@ -3,6 +3,7 @@
 package resource
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -28,6 +29,8 @@ func DeviceClass() *kinds.Kind {
 		NewList: func() runtime.Object { return &resourcev1.DeviceClassList{} },
 		Strategy: kinds.Strategy{
 			Generation: true, ReturnsDeleted: true,
+			// The name is one of the declared rules: it comes last.
+			ValidateName:  func(string, bool) []string { return nil },
 			PrepareCreate: kinds.Each(func(c *resourcev1.DeviceClass) { kinds.FirstGeneration(c) }),
 			PrepareUpdate: kinds.Pair(func(c, old *resourcev1.DeviceClass) {
 				kinds.NextGeneration(c, old, !kinds.Same(c.Spec, old.Spec))
@@ -52,7 +55,7 @@ func DeviceTaintRule() *kinds.Kind {
 		New:     func() kinds.Object { return &resourcev1.DeviceTaintRule{} },
 		NewList: func() runtime.Object { return &resourcev1.DeviceTaintRuleList{} },
 		Strategy: kinds.Strategy{
-			Generation: true, ReturnsDeleted: true,
+			Generation: true, ReturnsDeleted: true, ForbidUnconditionalUpdate: true,
 			PrepareCreate: kinds.Each(func(r *resourcev1.DeviceTaintRule) {
 				r.Status = resourcev1.DeviceTaintRuleStatus{}
 				kinds.FirstGeneration(r)
@@ -85,7 +88,10 @@ func ResourceClaim() *kinds.Kind {
 		NewList: func() runtime.Object { return &resourcev1.ResourceClaimList{} },
 		Strategy: kinds.Strategy{
 			ReturnsDeleted: true,
-			Default:        kinds.Each(func(c *resourcev1.ResourceClaim) { defaultClaim(&c.Spec) }),
+			Default: kinds.Each(func(c *resourcev1.ResourceClaim) {
+				defaultClaim(&c.Spec)
+				defaultResults(&c.Status)
+			}),
 			PrepareCreate: kinds.Each(func(c *resourcev1.ResourceClaim) {
 				c.Status = resourcev1.ResourceClaimStatus{}
 				dropFromRequests(&c.Spec, nil)
@@ -107,6 +113,7 @@ func ResourceClaim() *kinds.Kind {
 			kinds.StatusOnly(func(next, body *resourcev1.ResourceClaim) {
 				old := *next
 				next.Status = body.Status
+				dropNodeOperations(next, &old)
 				dropDevices(next, &old)
 			}, validateClaimStatus),
 		},
@@ -163,9 +170,9 @@ func ResourceSlice() *kinds.Kind {
 		NewList: func() runtime.Object { return &resourcev1.ResourceSliceList{} },
 		Fields: func(obj kinds.Object) fields.Set {
 			s := obj.(*resourcev1.ResourceSlice)
-			return fields.Set{"spec.driver": s.Spec.Driver, "spec.nodeName": kinds.Deref(s.Spec.NodeName)}
+			return fields.Set{"spec.driver": s.Spec.Driver, "spec.nodeName": kinds.Deref(s.Spec.NodeName), "spec.pool.name": s.Spec.Pool.Name}
 		},
-		FieldLabels: []string{"spec.driver", "spec.nodeName"},
+		FieldLabels: []string{"spec.driver", "spec.nodeName", "spec.pool.name"},
 		Strategy: kinds.Strategy{
 			Generation: true, ReturnsDeleted: true,
 			PrepareCreate: kinds.Each(func(s *resourcev1.ResourceSlice) {
@@ -173,11 +180,17 @@ func ResourceSlice() *kinds.Kind {
 				dropFromSlice(s, nil)
 			}),
 			PrepareUpdate: kinds.Pair(func(s, old *resourcev1.ResourceSlice) {
-				dropFromSlice(s, old)
 				kinds.NextGeneration(s, old, !kinds.Same(s.Spec, old.Spec))
+				dropFromSlice(s, old) // after the comparison, as upstream
 			}),
 			Validate:       kinds.Check(validateSlice),
 			ValidateUpdate: kinds.CheckUpdate(validateSliceUpdate),
+			Warnings: kinds.Warn(func(s, _ *resourcev1.ResourceSlice) []string {
+				if s.Spec.Driver == strings.ToLower(s.Spec.Driver) {
+					return nil
+				}
+				return []string{fmt.Sprintf("spec.driver: driver names should be lowercase; %q contains uppercase characters", s.Spec.Driver)}
+			}),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Node", "Driver", "Pool", "Age"),
@@ -211,6 +224,20 @@ func defaultClaim(spec *resourcev1.ResourceClaimSpec) {
 		for j := range r.FirstAvailable {
 			s := &r.FirstAvailable[j]
 			amount(&s.AllocationMode, &s.Count, s.Tolerations)
+		}
+	}
+}
+
+// defaultResults: tolerations of what has been given out compare, too.
+func defaultResults(s *resourcev1.ResourceClaimStatus) {
+	if s.Allocation == nil {
+		return
+	}
+	for i := range s.Allocation.Devices.Results {
+		for j := range s.Allocation.Devices.Results[i].Tolerations {
+			if t := &s.Allocation.Devices.Results[i].Tolerations[j]; t.Operator == "" {
+				t.Operator = resourcev1.DeviceTolerationOpEqual
+			}
 		}
 	}
 }

@@ -14,10 +14,14 @@ import (
 
 // selectors must compile, as expressions about one device, and cost no more in the
 // worst case than the scheduler spends on one.
-func selectors(f *kinds.Faults, all []resourcev1.DeviceSelector, at *field.Path) {
+// Those that were stored before are not compiled again.
+func selectors(f *kinds.Faults, all []resourcev1.DeviceSelector, at *field.Path, stored bool) {
 	few(f, all, resourcev1.DeviceSelectorsMaxSize, at, func(s *resourcev1.DeviceSelector, here *field.Path) {
 		if s.CEL == nil {
 			f.Required(here.Child("cel"), "")
+			return
+		}
+		if stored {
 			return
 		}
 		expression(f, s.CEL.Expression, here.Child("cel", "expression"))

@@ -3,13 +3,14 @@ package resource
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
+	"math"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/validate"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/sampan-dev/sampan/kinds"
 	"github.com/sampan-dev/sampan/kinds/core"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 var spec = field.NewPath("spec")
@@ -28,21 +30,22 @@ func validateClassUpdate(c, old *resourcev1.DeviceClass) field.ErrorList { retur
 
 func class(c, old *resourcev1.DeviceClass) field.ErrorList {
 	var f kinds.Faults
-	if old == nil || !apiequality.Semantic.DeepEqual(c.Spec.Selectors, old.Spec.Selectors) {
-		selectors(&f, c.Spec.Selectors, spec.Child("selectors"))
-	}
-	at := spec.Child("config")
-	if n := len(c.Spec.Config); n > resourcev1.DeviceConfigMaxSize {
-		f.TooMany(at, n, resourcev1.DeviceConfigMaxSize)
-	} else if old == nil || !apiequality.Semantic.DeepEqual(c.Spec.Config, old.Spec.Config) {
-		for i := range c.Spec.Config {
-			configuration(&f, &c.Spec.Config[i].DeviceConfiguration, at.Index(i))
-		}
-	}
+	stored := old != nil && apiequality.Semantic.DeepEqual(c.Spec.Selectors, old.Spec.Selectors)
+	selectors(&f, c.Spec.Selectors, spec.Child("selectors"), stored)
+	stored = old != nil && apiequality.Semantic.DeepEqual(c.Spec.Config, old.Spec.Config)
+	few(&f, c.Spec.Config, resourcev1.DeviceConfigMaxSize, spec.Child("config"), func(c *resourcev1.DeviceClassConfiguration, here *field.Path) {
+		configuration(&f, &c.DeviceConfiguration, here, stored)
+	})
 	if name := c.Spec.ExtendedResourceName; name != nil && !extendedName(*name) {
 		f.Invalid(spec.Child("extendedResourceName"), *name, "must be a valid extended resource name")
 	}
-	return f.List()
+	r, was := rules{declared.For(old)}, (*resourcev1.DeviceClassSpec)(nil)
+	if old != nil {
+		was = &old.Spec
+	}
+	declared.Text(r.Rules, &c.Name, nil, field.NewPath("metadata", "name"), func(s *string) string { return *s }, validate.LongName[string])
+	r.class(&c.Spec, was, spec)
+	return r.Behind(f.List())
 }
 
 // extendedName says whether a resource may be a class's: qualified, and none of
@@ -56,16 +59,25 @@ func extendedName(name string) bool {
 func validateClaim(c *resourcev1.ResourceClaim) field.ErrorList {
 	var f kinds.Faults
 	devices(&f, &c.Spec.Devices, spec.Child("devices"))
-	return f.List()
+	r := rules{declared.Create()}
+	r.claim(&c.Spec.Devices, nil, spec.Child("devices"))
+	return r.Behind(f.List())
 }
 
 func validateClaimUpdate(c, old *resourcev1.ResourceClaim) field.ErrorList {
-	var f kinds.Faults
-	f.Immutable(spec, c.Spec, old.Spec)
-	return f.List()
+	r := declared.Update()
+	declared.Field(r, c, old, spec, func(c *resourcev1.ResourceClaim) resourcev1.ResourceClaimSpec { return c.Spec },
+		func(_, _ resourcev1.ResourceClaimSpec, at *field.Path) { r.Immutable(at) })
+	return r.List()
 }
 
 func validateTemplate(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
+	r := rules{declared.Create()}
+	r.claim(&t.Spec.Spec.Devices, nil, spec.Child("spec", "devices"))
+	return r.Behind(template(t))
+}
+
+func template(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
 	var f kinds.Faults
 	f.Join(metav1validation.ValidateLabels(t.Spec.Labels, spec.Child("metadata", "labels")))
 	f.Join(apivalidation.ValidateAnnotations(t.Spec.Annotations, spec.Child("metadata", "annotations")))
@@ -76,8 +88,13 @@ func validateTemplate(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
 
 func validateTemplateUpdate(t, old *resourcev1.ResourceClaimTemplate) field.ErrorList {
 	var f kinds.Faults
+	f.Join(template(t))
 	f.Immutable(spec, t.Spec, old.Spec)
-	return f.List()
+	r := rules{declared.Update()}
+	if !apiequality.Semantic.DeepEqual(t.Spec.Spec.Devices, old.Spec.Spec.Devices) {
+		r.claim(&t.Spec.Spec.Devices, &old.Spec.Spec.Devices, spec.Child("spec", "devices"))
+	}
+	return r.Behind(f.List())
 }
 
 // devices checks what is asked for.
@@ -91,7 +108,7 @@ func devices(f *kinds.Faults, d *resourcev1.DeviceClaim, at *field.Path) {
 	})
 	few(f, d.Config, resourcev1.DeviceConfigMaxSize, at.Child("config"), func(c *resourcev1.DeviceClaimConfiguration, here *field.Path) {
 		references(f, d, c.Requests, here.Child("requests"))
-		configuration(f, &c.DeviceConfiguration, here)
+		configuration(f, &c.DeviceConfiguration, here, false)
 	})
 }
 
@@ -121,8 +138,6 @@ func distinct[T any, K comparable](f *kinds.Faults, list []T, at *field.Path, ke
 func constraint(f *kinds.Faults, d *resourcev1.DeviceClaim, c *resourcev1.DeviceConstraint, at *field.Path) {
 	references(f, d, c.Requests, at.Child("requests"))
 	switch {
-	case c.MatchAttribute != nil && c.DistinctAttribute != nil:
-		f.Invalid(at, "{`matchAttribute`, `distinctAttribute`}", "exactly one of `matchAttribute` or `distinctAttribute` is required, but multiple fields are set")
 	case c.MatchAttribute != nil:
 		fullName(f, string(*c.MatchAttribute), at.Child("matchAttribute"))
 	case c.DistinctAttribute != nil:
@@ -191,7 +206,7 @@ func amount(f *kinds.Faults, a asked, at *field.Path) {
 	if f.NonEmpty(at.Child("deviceClassName"), a.class) {
 		f.Each(at.Child("deviceClassName"), a.class, validation.IsDNS1123Subdomain(a.class))
 	}
-	selectors(f, a.selectors, at.Child("selectors"))
+	selectors(f, a.selectors, at.Child("selectors"), false)
 	switch a.mode {
 	case resourcev1.DeviceAllocationModeAll:
 		if a.count != 0 {
@@ -206,12 +221,6 @@ func amount(f *kinds.Faults, a asked, at *field.Path) {
 	}
 	for i := range a.tolerations {
 		toleration(f, &a.tolerations[i], at.Child("tolerations").Index(i))
-	}
-	if a.capacity == nil {
-		return
-	}
-	for _, name := range slices.Sorted(maps.Keys(a.capacity.Requests)) {
-		qualified(f, string(name), at.Child("capacity", "requests"))
 	}
 }
 
@@ -236,13 +245,18 @@ func toleration(f *kinds.Faults, t *resourcev1.DeviceToleration, at *field.Path)
 
 var effects = []resourcev1.DeviceTaintEffect{resourcev1.DeviceTaintEffectNoExecute, resourcev1.DeviceTaintEffectNoSchedule, resourcev1.DeviceTaintEffectNone}
 
-func configuration(f *kinds.Faults, c *resourcev1.DeviceConfiguration, at *field.Path) {
+// configuration checks a driver's parameters; stored ones may be longer than new ones.
+func configuration(f *kinds.Faults, c *resourcev1.DeviceConfiguration, at *field.Path, stored bool) {
 	if c.Opaque == nil {
 		f.Required(at.Child("opaque"), "")
 		return
 	}
 	f.Join(core.ValidateDriverName(c.Opaque.Driver, at.Child("opaque", "driver")))
-	object(f, c.Opaque.Parameters.Raw, resourcev1.OpaqueParametersMaxLength, at.Child("opaque", "parameters"))
+	most := resourcev1.OpaqueParametersMaxLength
+	if stored {
+		most = math.MaxInt
+	}
+	object(f, c.Opaque.Parameters.Raw, most, at.Child("opaque", "parameters"))
 }
 
 // object must be a JSON object of bounded size.
@@ -285,6 +299,17 @@ func qualified(f *kinds.Faults, name string, at *field.Path) {
 	} else {
 		identifier(f, id, at)
 	}
+}
+
+// shorten is how a name is shown as a key: one that is longer than any valid one
+// loses its middle.
+func shorten(name string) string {
+	const most, dots = resourcev1.DeviceMaxDomainLength + 1 + resourcev1.DeviceMaxIDLength, "..."
+	if len(name) <= most {
+		return name
+	}
+	left := most - len(dots)
+	return name[:(left+1)/2] + dots + name[len(name)-left/2:]
 }
 
 func identifier(f *kinds.Faults, id string, at *field.Path) {

@@ -23,7 +23,7 @@ func (c *deviceCheck) capacities() {
 	for _, name := range slices.Sorted(maps.Keys(c.now.Capacity)) {
 		have := c.now.Capacity[name]
 		qualified(c.Faults, string(name), at)
-		policy := at.Key(string(name)).Child("requestPolicy")
+		policy := at.Key(shorten(string(name))).Child("requestPolicy")
 		switch p := have.RequestPolicy; {
 		case p == nil:
 		case !kinds.Deref(c.now.AllowMultipleAllocations):

@@ -50,14 +50,16 @@ func (c *deviceCheck) attributes() {
 		c.Invalid(c.at, n, fmt.Sprintf("the total number of attributes and capacities must not exceed %d", resourcev1.ResourceSliceMaxAttributesAndCapacitiesPerDevice))
 	}
 	values := 0
-	for _, name := range slices.Sorted(maps.Keys(c.now.Attributes)) {
-		a := c.now.Attributes[name]
-		qualified(c.Faults, string(name), c.at.Child("attributes"))
+	for _, a := range c.now.Attributes {
 		values += max(1, len(a.BoolValues)+len(a.IntValues)+len(a.StringValues)+len(a.VersionValues))
-		attribute(c.Faults, &a, c.at.Child("attributes").Key(string(name)))
 	}
 	if values > resourcev1.ResourceSliceMaxAttributeValuesPerDevice {
 		c.Invalid(c.at, values, fmt.Sprintf("the total number of attribute values must not exceed %d", resourcev1.ResourceSliceMaxAttributeValuesPerDevice))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.now.Attributes)) {
+		a := c.now.Attributes[name]
+		qualified(c.Faults, string(name), c.at.Child("attributes"))
+		attribute(c.Faults, &a, c.at.Child("attributes").Key(shorten(string(name))))
 	}
 }
 
@@ -164,8 +166,12 @@ func binding(f *kinds.Faults, good, bad []string, at *field.Path) {
 	few(f, good, resourcev1.BindingConditionsMaxSize, goodAt, named)
 	few(f, bad, resourcev1.BindingFailureConditionsMaxSize, badAt, named)
 	distinct(f, good, goodAt, same)
-	distinct(f, bad, badAt, same)
+	seen := map[string]bool{}
 	for i, name := range bad {
+		if seen[name] {
+			f.Duplicate(badAt.Index(i), name)
+		}
+		seen[name] = true
 		if slices.Contains(good, name) {
 			f.Invalid(badAt.Index(i), name, "bindingFailureConditions must not overlap with bindingConditions")
 		}

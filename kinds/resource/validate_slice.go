@@ -13,6 +13,7 @@ import (
 
 	"github.com/sampan-dev/sampan/kinds"
 	"github.com/sampan-dev/sampan/kinds/core"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 func validateSlice(s *resourcev1.ResourceSlice) field.ErrorList { return slice(s, nil) }
@@ -27,14 +28,35 @@ func slice(s, old *resourcev1.ResourceSlice) field.ErrorList {
 	if s.Spec.Pool.Generation < 0 {
 		f.Invalid(spec.Child("pool", "generation"), s.Spec.Pool.Generation, "must be greater than or equal to zero")
 	}
+	if old != nil {
+		f.Immutable(spec.Child("pool", "name"), s.Spec.Pool.Name, old.Spec.Pool.Name)
+		f.Immutable(spec.Child("driver"), s.Spec.Driver, old.Spec.Driver)
+		f.Immutable(spec.Child("nodeName"), s.Spec.NodeName, old.Spec.NodeName)
+	}
 	reach(&f, &s.Spec)
 	if s.Spec.SharedCounters != nil && s.Spec.Devices != nil {
 		f.Invalid(spec, "", "only one of `sharedCounters` or `devices` is allowed")
 	}
-	most, at := resourcev1.ResourceSliceMaxDevices, spec.Child("devices")
+	sliceDevices(&f, s, old, spec.Child("devices"))
+	at := spec.Child("sharedCounters")
+	few(&f, s.Spec.SharedCounters, resourcev1.ResourceSliceMaxCounterSets, at, func(c *resourcev1.CounterSet, here *field.Path) {
+		counters(&f, c.Name, c.Counters, resourcev1.ResourceSliceMaxCountersPerCounterSet, here.Child("name"), here.Child("counters"))
+	})
+	distinct(&f, s.Spec.SharedCounters, at, func(c *resourcev1.CounterSet) string { return c.Name })
+	r, was := rules{declared.For(old)}, (*resourcev1.ResourceSliceSpec)(nil)
+	if old != nil {
+		was = &old.Spec
+	}
+	r.slice(&s.Spec, was, spec)
+	return r.Behind(f.List())
+}
+
+// sliceDevices checks the devices, each beside the one that had its name before.
+func sliceDevices(f *kinds.Faults, s, old *resourcev1.ResourceSlice, at *field.Path) {
+	most := resourcev1.ResourceSliceMaxDevices
 	before := map[string]*resourcev1.Device{}
 	for i := range s.Spec.Devices {
-		if d := &s.Spec.Devices[i]; len(d.Taints) > 0 || len(d.ConsumesCounters) > 0 {
+		if d := &s.Spec.Devices[i]; len(d.Taints) > 0 || len(d.ConsumesCounters) > 0 || slices.ContainsFunc(slices.Collect(maps.Values(d.Attributes)), func(a resourcev1.DeviceAttribute) bool { return listed(&a) }) {
 			most = resourcev1.ResourceSliceMaxDevicesWithAdvancedFeatures
 		}
 	}
@@ -43,16 +65,10 @@ func slice(s, old *resourcev1.ResourceSlice) field.ErrorList {
 			before[old.Spec.Devices[i].Name] = &old.Spec.Devices[i]
 		}
 	}
-	few(&f, s.Spec.Devices, most, at, func(d *resourcev1.Device, here *field.Path) {
-		(&deviceCheck{&f, d, before[d.Name], here}).all(kinds.Deref(s.Spec.PerDeviceNodeSelection))
+	few(f, s.Spec.Devices, most, at, func(d *resourcev1.Device, here *field.Path) {
+		(&deviceCheck{f, d, before[d.Name], here}).all(kinds.Deref(s.Spec.PerDeviceNodeSelection))
 	})
-	distinct(&f, s.Spec.Devices, at, func(d *resourcev1.Device) string { return d.Name })
-	at = spec.Child("sharedCounters")
-	few(&f, s.Spec.SharedCounters, resourcev1.ResourceSliceMaxCounterSets, at, func(c *resourcev1.CounterSet, here *field.Path) {
-		counters(&f, c.Name, c.Counters, resourcev1.ResourceSliceMaxCountersPerCounterSet, here.Child("name"), here.Child("counters"))
-	})
-	distinct(&f, s.Spec.SharedCounters, at, func(c *resourcev1.CounterSet) string { return c.Name })
-	return f.List()
+	distinct(f, s.Spec.Devices, at, func(d *resourcev1.Device) string { return d.Name })
 }
 
 // counters are a named set of amounts.
@@ -111,21 +127,14 @@ func reach(f *kinds.Faults, s *resourcev1.ResourceSliceSpec) {
 	}
 }
 
-func validateSliceUpdate(s, old *resourcev1.ResourceSlice) field.ErrorList {
-	var f kinds.Faults
-	f.Join(slice(s, old))
-	f.Immutable(spec.Child("pool", "name"), s.Spec.Pool.Name, old.Spec.Pool.Name)
-	f.Immutable(spec.Child("driver"), s.Spec.Driver, old.Spec.Driver)
-	f.Immutable(spec.Child("nodeName"), s.Spec.NodeName, old.Spec.NodeName)
-	return f.List()
-}
+func validateSliceUpdate(s, old *resourcev1.ResourceSlice) field.ErrorList { return slice(s, old) }
 
+// taint checks a taint that is new in its list.
 func taint(f *kinds.Faults, t *resourcev1.DeviceTaint, at *field.Path) {
 	f.Join(metav1validation.ValidateLabelName(t.Key, at.Child("key")))
 	if t.Value != "" {
 		f.Each(at.Child("value"), t.Value, validation.IsValidLabelValue(t.Value))
 	}
-	kinds.RequiredOneOf(f, at.Child("effect"), t.Effect, effects...)
 }
 
 func validateRuleStatus(r, _ *resourcev1.DeviceTaintRule) field.ErrorList {
@@ -138,7 +147,11 @@ func validateRuleStatus(r, _ *resourcev1.DeviceTaintRule) field.ErrorList {
 	return f.List()
 }
 
-func validateRule(r *resourcev1.DeviceTaintRule) field.ErrorList {
+func validateRule(r *resourcev1.DeviceTaintRule) field.ErrorList { return taintRule(r, nil) }
+
+func validateRuleUpdate(r, old *resourcev1.DeviceTaintRule) field.ErrorList { return taintRule(r, old) }
+
+func taintRule(r, old *resourcev1.DeviceTaintRule) field.ErrorList {
 	var f kinds.Faults
 	if s := r.Spec.DeviceSelector; s != nil {
 		at := spec.Child("deviceSelector")
@@ -153,7 +166,10 @@ func validateRule(r *resourcev1.DeviceTaintRule) field.ErrorList {
 		}
 	}
 	taint(&f, &r.Spec.Taint, spec.Child("taint"))
-	return f.List()
+	d, was := rules{declared.For(old)}, (*resourcev1.DeviceTaint)(nil)
+	if old != nil {
+		was = &old.Spec.Taint
+	}
+	d.taint(&r.Spec.Taint, was, spec.Child("taint"))
+	return d.Behind(f.List())
 }
-
-func validateRuleUpdate(r, _ *resourcev1.DeviceTaintRule) field.ErrorList { return validateRule(r) }

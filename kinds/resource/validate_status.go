@@ -13,21 +13,21 @@ import (
 
 	"github.com/sampan-dev/sampan/kinds"
 	"github.com/sampan-dev/sampan/kinds/core"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 func validateClaimStatus(c, old *resourcev1.ResourceClaim) field.ErrorList {
 	var f kinds.Faults
 	at := field.NewPath("status")
+	users(&f, c.Status.ReservedFor, at.Child("reservedFor"))
+	deviceStatuses(&f, &c.Status, at.Child("devices"))
 	reserved(&f, c, old, at.Child("reservedFor"))
-	now, was := c.Status.Allocation, old.Status.Allocation
-	if now != nil && was != nil {
-		f.Immutable(at.Child("allocation"), now, was)
-	}
-	if now != nil && was == nil {
+	if now := c.Status.Allocation; now != nil && old.Status.Allocation == nil {
 		allocated(&f, now, &c.Spec.Devices, at.Child("allocation"))
 	}
-	deviceStatuses(&f, &c.Status, at.Child("devices"))
-	return f.List()
+	r := rules{declared.Update()}
+	r.status(&c.Status, &old.Status, at)
+	return r.Behind(f.List())
 }
 
 // allocated checks what has been given out.
@@ -48,7 +48,7 @@ func allocated(f *kinds.Faults, a *resourcev1.AllocationResult, asked *resourcev
 	few(f, a.Devices.Config, 2*resourcev1.DeviceConfigMaxSize, at.Child("devices", "config"), func(c *resourcev1.DeviceAllocationConfiguration, here *field.Path) {
 		kinds.RequiredOneOf(f, here.Child("source"), c.Source, resourcev1.AllocationConfigSourceClaim, resourcev1.AllocationConfigSourceClass)
 		references(f, asked, c.Requests, here.Child("requests"))
-		configuration(f, &c.DeviceConfiguration, here)
+		configuration(f, &c.DeviceConfiguration, here, false)
 	})
 	if a.NodeSelector != nil {
 		f.Join(core.ValidateNodeSelector(a.NodeSelector, at.Child("nodeSelector")))
@@ -65,16 +65,8 @@ func shareID(f *kinds.Faults, id string, at *field.Path) {
 }
 
 // given names one device, or one share of it.
-type given struct{ driver, pool, device, share string }
-
-// String is how an error shows it.
-func (g given) String() string {
-	text := g.driver + "/" + g.pool + "/" + g.device
-	if g.share != "" {
-		text += "/" + g.share
-	}
-	return text
-}
+// An error shows the names of its fields.
+type given struct{ Driver, Pool, Device, ShareID string }
 
 // deviceStatuses checks what drivers say of the devices that the claim has.
 func deviceStatuses(f *kinds.Faults, s *resourcev1.ResourceClaimStatus, at *field.Path) {
@@ -97,7 +89,7 @@ func deviceStatuses(f *kinds.Faults, s *resourcev1.ResourceClaimStatus, at *fiel
 			shareID(f, *d.ShareID, here.Child("shareID"))
 		}
 		if !has[name(d)] {
-			f.Invalid(here, name(d).String(), "must be an allocated device in the claim")
+			f.Invalid(here, name(d), "must be an allocated device in the claim")
 		}
 		if n := len(d.Conditions); n > resourcev1.AllocatedDeviceStatusMaxConditions {
 			f.TooMany(here.Child("conditions"), n, resourcev1.AllocatedDeviceStatusMaxConditions)
@@ -110,7 +102,7 @@ func deviceStatuses(f *kinds.Faults, s *resourcev1.ResourceClaimStatus, at *fiel
 			network(f, d.NetworkData, here.Child("networkData"))
 		}
 	}
-	distinct(f, s.Devices, at, func(d *resourcev1.AllocatedDeviceStatus) string { return name(d).String() })
+	distinct(f, s.Devices, at, name)
 }
 
 func network(f *kinds.Faults, d *resourcev1.NetworkDeviceData, at *field.Path) {
@@ -145,22 +137,19 @@ func dropDevices(next, old *resourcev1.ResourceClaim) {
 	next.Status.Devices = left
 }
 
-// reserved checks the users of a claim: there are none of what is not allocated,
-// and no new ones of what is to go.
+// users checks how the users of a claim are named.
+func users(f *kinds.Faults, all []resourcev1.ResourceClaimConsumerReference, at *field.Path) {
+	few(f, all, resourcev1.ResourceClaimReservedForMaxSize, at, func(u *resourcev1.ResourceClaimConsumerReference, here *field.Path) {
+		f.NonEmpty(here.Child("resource"), u.Resource)
+		f.NonEmpty(here.Child("name"), u.Name)
+		f.NonEmpty(here.Child("uid"), string(u.UID))
+	})
+}
+
+// reserved checks that nobody uses what is not allocated, and nobody new what is
+// to go.
 func reserved(f *kinds.Faults, c, old *resourcev1.ResourceClaim, at *field.Path) {
 	users := c.Status.ReservedFor
-	if n := len(users); n > resourcev1.ResourceClaimReservedForMaxSize {
-		f.TooMany(at, n, resourcev1.ResourceClaimReservedForMaxSize)
-	}
-	seen := map[string]bool{}
-	for i, u := range users {
-		f.NonEmpty(at.Index(i).Child("resource"), u.Resource)
-		f.NonEmpty(at.Index(i).Child("name"), u.Name)
-		if f.NonEmpty(at.Index(i).Child("uid"), string(u.UID)) && seen[string(u.UID)] {
-			f.Duplicate(at.Index(i), string(u.UID))
-		}
-		seen[string(u.UID)] = true
-	}
 	switch {
 	case len(users) == 0:
 	case c.Status.Allocation == nil:

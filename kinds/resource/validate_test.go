@@ -73,16 +73,16 @@ spec: {devices: {requests: [{name: a, exactly: {deviceClassName: gpu}}, {name: a
   constraints: [{requests: [c, a/x/y]}, {matchAttribute: numa}], config: [{requests: [a, a], opaque: {driver: d.io, parameters: [1]}}]}}`, `
 spec.devices.requests[2].name: Invalid value: "B": a lowercase RFC 1123 label must consist of
 spec.devices.requests[2]: Required value: exactly one of ` + "`exactly` or `firstAvailable`" + ` is required
-spec.devices.requests[1]: Duplicate value: "a"
 spec.devices.constraints[0].requests[0]: Invalid value: "c": must be the name of a request in the claim or
 spec.devices.constraints[0].requests[1]: Invalid value: "a/x/y": must be the name of a request in the claim or
 spec.devices.constraints[0]: Required value: exactly one of "matchAttribute" or "distinctAttribute" is required
+spec.devices.config[0].opaque.parameters: Invalid value: "<value omitted>": must be a valid JSON object
+spec.devices.requests[1]: Duplicate value: {"name":"a",
 spec.devices.constraints[1].matchAttribute: Invalid value: "numa": a fully qualified name must be a domain and a name separated by a slash
-spec.devices.config[0].requests[1]: Duplicate value: "a"
-spec.devices.config[0].opaque.parameters: Invalid value: "<value omitted>": must be a valid JSON object`},
+spec.devices.config[0].requests[1]: Duplicate value: "a"`},
 	{"a class for a resource of Kubernetes itself", "class", `
 spec: {extendedResourceName: kubernetes.io/gpu}`, `
-spec.extendedResourceName: Invalid value: "kubernetes.io/gpu": must be a valid extended resource name`},
+spec.extendedResourceName: Invalid value: "kubernetes.io/gpu": must not have "kubernetes.io/" domain`},
 	{"a good slice", "slice", `
 spec: {driver: d.io, nodeName: n, pool: {name: n, resourceSliceCount: 1}, devices: [{name: a, allowMultipleAllocations: true,
   attributes: {model: {string: x}, d.io/version: {version: 1.2.3}},
@@ -95,8 +95,6 @@ spec: {driver: d.io, nodeName: n, pool: {name: n, resourceSliceCount: 1}, device
   {name: c, allowMultipleAllocations: true, capacity: {m: {value: 4, requestPolicy: {default: 3, validRange: {min: 1, max: 5, step: 4}}}}},
   {name: d, allowMultipleAllocations: true, capacity: {m: {value: 4, requestPolicy: {default: 3, validValues: ["2", "1"]}}}}]}`, `
 spec.devices[0].attributes: Invalid value: "9": a valid C identifier must
-spec.devices[0].attributes[none]: Invalid value: "": exactly one value must be specified
-spec.devices[0].attributes[two]: Invalid value: 
 spec.devices[0].attributes[v].version: Invalid value: "1": must be a string compatible with semver.org spec 2.0.0
 spec.devices[0]: Invalid value: null: ` + "`nodeName`, `nodeSelector` and `allNodes` can only be set" + `
 spec.devices[0].bindingFailureConditions: Invalid value: null: bindingFailureConditions are required to use bindingConditions
@@ -105,14 +103,16 @@ spec.devices[2].capacity[m].requestPolicy.validRange.max: Invalid value: "5": ma
 spec.devices[2].capacity[m].requestPolicy.validRange.step: Invalid value: "4": one step 5 is larger than capacity value: 4
 spec.devices[2].capacity[m].requestPolicy.validRange.step: Invalid value: "3": value is not a multiple of a given step (4) from (1)
 spec.devices[3].capacity[m].requestPolicy.validValues[1]: Invalid value: "1": values must be sorted in ascending order
-spec.devices[3].capacity[m].requestPolicy.validValues: Invalid value: "3": default value is not valid according to the requestPolicy`},
+spec.devices[3].capacity[m].requestPolicy.validValues: Invalid value: "3": default value is not valid according to the requestPolicy
+spec.devices[0].attributes[none]: Invalid value: "": must specify one of: 
+spec.devices[0].attributes[two]: Invalid value: "{int, string}": must specify exactly one of: `},
 	{"a status of devices that the claim has not", "status", `
 spec: {devices: {requests: [{name: a, exactly: {deviceClassName: gpu}}]}}
 status: {allocation: {devices: {results: [{request: b, driver: d.io, pool: p, device: x, shareID: abc}]}},
   devices: [{driver: d.io, pool: p, device: z, data: 7, networkData: {ips: [1.2.3.4]}}]}`, `
-status.allocation.devices.results[0].request: Invalid value: "b": must be the name of a request in the claim or
-status.allocation.devices.results[0].shareID: Invalid value: "abc": error validating uid: invalid UUID length: 3
-status.devices[0]: Invalid value: "d.io/p/z": must be an allocated device in the claim
+status.devices[0]: Invalid value: {"Driver":"d.io","Pool":"p","Device":"z","ShareID":""}: must be an allocated device in the claim
 status.devices[0].data: Invalid value: "<value omitted>": must be a valid JSON object
-status.devices[0].networkData.ips[0]: Invalid value: "1.2.3.4": must be a valid address in CIDR form`},
+status.devices[0].networkData.ips[0]: Invalid value: "1.2.3.4": must be a valid address in CIDR form
+status.allocation.devices.results[0].request: Invalid value: "b": must be the name of a request in the claim or
+status.allocation.devices.results[0].shareID: Invalid value: "abc": must be a lowercase UUID in 8-4-4-4-12 format`},
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 // The limits on what a provisioner can be told.
@@ -20,9 +21,15 @@ const (
 )
 
 func validateStorageClass(c *storagev1.StorageClass) field.ErrorList {
+	r := declared.Create()
+	r.NonEmpty(field.NewPath("provisioner"), c.Provisioner)
+	return r.Behind(storageClass(c))
+}
+
+func storageClass(c *storagev1.StorageClass) field.ErrorList {
 	var f kinds.Faults
 	provisioner := field.NewPath("provisioner")
-	if f.NonEmpty(provisioner, c.Provisioner) {
+	if c.Provisioner != "" {
 		f.Each(provisioner, strings.ToLower(c.Provisioner), validation.IsQualifiedName(strings.ToLower(c.Provisioner)))
 	}
 	checkParameters(&f, c.Parameters, field.NewPath("parameters"))
@@ -91,11 +98,21 @@ func checkTopologies(f *kinds.Faults, terms []corev1.TopologySelectorTerm, at *f
 
 // validateStorageClassUpdate: the class's volumes were made as it said.
 func validateStorageClassUpdate(c, old *storagev1.StorageClass) field.ErrorList {
-	var f kinds.Faults
-	f.Join(validateStorageClass(c))
-	f.Immutable(field.NewPath("parameters"), c.Parameters, old.Parameters)
-	f.Immutable(field.NewPath("provisioner"), c.Provisioner, old.Provisioner)
-	f.Immutable(field.NewPath("reclaimPolicy"), c.ReclaimPolicy, old.ReclaimPolicy)
-	f.Immutable(field.NewPath("volumeBindingMode"), c.VolumeBindingMode, old.VolumeBindingMode)
-	return f.List()
+	r := declared.Update()
+	declared.Field(r, c, old, field.NewPath("provisioner"), func(c *storagev1.StorageClass) string { return c.Provisioner }, func(now, _ string, at *field.Path) {
+		r.NonEmpty(at, now)
+		r.Immutable(at)
+	})
+	for _, part := range []struct {
+		name     string
+		now, old any
+	}{
+		{"parameters", c.Parameters, old.Parameters}, {"reclaimPolicy", c.ReclaimPolicy, old.ReclaimPolicy},
+		{"volumeBindingMode", c.VolumeBindingMode, old.VolumeBindingMode},
+	} {
+		if !kinds.Same(part.now, part.old) {
+			r.Immutable(field.NewPath(part.name))
+		}
+	}
+	return r.Behind(storageClass(c))
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/validate"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -12,11 +13,13 @@ import (
 
 	"github.com/sampan-dev/sampan/kinds"
 	"github.com/sampan-dev/sampan/kinds/core"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
-// The longest message of a failed attachment, and what an attacher may keep of
+// The longest name of an attacher and message of a failed attachment, and what an attacher may keep of
 // one, in bytes.
 const (
+	maxAttacher           = 63
 	maxVolumeError        = 1024
 	maxAttachmentMetadata = 256 << 10
 )
@@ -55,9 +58,15 @@ func VolumeAttachment() *kinds.Kind {
 }
 
 func validateAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
+	r := declared.Create()
+	declared.Required(r, a, nil, field.NewPath("spec", "attacher"), func(a *storagev1.VolumeAttachment) string { return a.Spec.Attacher },
+		validate.LongNameCaseless[string], declared.MaxLength[string](maxAttacher))
+	return r.Behind(attachment(a))
+}
+
+func attachment(a *storagev1.VolumeAttachment) field.ErrorList {
 	var f kinds.Faults
 	at, source := field.NewPath("spec"), &a.Spec.Source
-	f.Join(core.ValidateDriverName(a.Spec.Attacher, at.Child("attacher")))
 	from := at.Child("source")
 	switch {
 	case source.InlineVolumeSpec == nil && source.PersistentVolumeName == nil:
@@ -102,8 +111,12 @@ func checkVolumeError(f *kinds.Faults, e *storagev1.VolumeError, at *field.Path)
 }
 
 func validateAttachmentUpdate(a, old *storagev1.VolumeAttachment) field.ErrorList {
+	r := declared.Update()
+	if !kinds.Same(a.Spec, old.Spec) {
+		r.Immutable(field.NewPath("spec"))
+	}
 	var f kinds.Faults
-	f.Join(validateAttachment(a))
-	f.Immutable(field.NewPath("spec"), a.Spec, old.Spec)
-	return f.List()
+	f.Join(core.ValidateDriverName(a.Spec.Attacher, field.NewPath("spec", "attacher")))
+	f.Join(attachment(a))
+	return r.Behind(f.List())
 }
