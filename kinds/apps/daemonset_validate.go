@@ -11,10 +11,9 @@ import (
 func validateDaemonSet(d *appsv1.DaemonSet) field.ErrorList {
 	var f kinds.Faults
 	at, spec := field.NewPath("spec"), &d.Spec
-	f.Join(core.ValidateWorkloadSelector(spec.Selector, &spec.Template, "daemonset", at))
+	checkDaemonSelector(&f, spec.Selector, &spec.Template)
 	f.Join(core.ValidateLastingTemplate(&spec.Template, "DaemonSet", at.Child("template")))
 	f.NonNegative(at.Child("minReadySeconds"), int64(spec.MinReadySeconds))
-	f.NonNegative(at.Child("revisionHistoryLimit"), int64(kinds.Deref(spec.RevisionHistoryLimit)))
 	strategy, here := &spec.UpdateStrategy, at.Child("updateStrategy")
 	switch strategy.Type {
 	case appsv1.OnDeleteDaemonSetStrategyType:
@@ -27,6 +26,7 @@ func validateDaemonSet(d *appsv1.DaemonSet) field.ErrorList {
 	default:
 		f.Join(field.ErrorList{field.NotSupported(here, strategy, []string{"RollingUpdate", "OnDelete"})})
 	}
+	f.NonNegative(at.Child("revisionHistoryLimit"), int64(kinds.Deref(spec.RevisionHistoryLimit)))
 	return f.List()
 }
 
@@ -49,8 +49,8 @@ func validateDaemonRollout(f *kinds.Faults, r *appsv1.RollingUpdateDaemonSet, at
 
 func validateDaemonSetUpdate(d, old *appsv1.DaemonSet) field.ErrorList {
 	var f kinds.Faults
-	f.Join(validateDaemonSet(d))
 	f.Immutable(field.NewPath("spec", "selector"), d.Spec.Selector, old.Spec.Selector)
+	f.Join(validateDaemonSet(d))
 	return f.List()
 }
 

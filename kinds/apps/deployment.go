@@ -31,8 +31,9 @@ func Deployment() *kinds.Kind {
 			PrepareUpdate:  kinds.Pair(prepareDeploymentUpdate),
 			Validate:       kinds.Check(validateDeployment),
 			ValidateUpdate: kinds.CheckUpdate(validateDeploymentUpdate),
-			Warnings:       core.TemplateWarnings(func(d *appsv1.Deployment) *corev1.PodTemplateSpec { return &d.Spec.Template }, "spec", "template"),
-			Generation:     true,
+			Warnings: kinds.WarnAll(kinds.WarnOfName, kinds.WarnWhenChanged(
+				core.TemplateWarnings(func(d *appsv1.Deployment) *corev1.PodTemplateSpec { return &d.Spec.Template }, "spec", "template"))),
+			Generation: true,
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Ready", "Up-to-date|integer", "Available|integer", "Age",

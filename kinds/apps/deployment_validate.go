@@ -12,8 +12,9 @@ func validateDeployment(d *appsv1.Deployment) field.ErrorList {
 	var f kinds.Faults
 	at, spec := field.NewPath("spec"), &d.Spec
 	f.NonNegative(at.Child("replicas"), int64(kinds.Deref(spec.Replicas)))
-	f.Join(core.ValidateWorkloadSelector(spec.Selector, &spec.Template, "deployment", at))
-	f.Join(core.ValidateLastingTemplate(&spec.Template, "ReplicaSet", at.Child("template")))
+	if checkSelector(&f, spec.Selector, &spec.Template, "deployment", "invalid label selector") {
+		f.Join(core.ValidateLastingTemplate(&spec.Template, "ReplicaSet", at.Child("template")))
+	}
 	validateDeploymentStrategy(&f, &spec.Strategy, at.Child("strategy"))
 	f.NonNegative(at.Child("minReadySeconds"), int64(spec.MinReadySeconds))
 	f.NonNegative(at.Child("revisionHistoryLimit"), int64(kinds.Deref(spec.RevisionHistoryLimit)))

@@ -33,8 +33,9 @@ func ReplicaSet() *kinds.Kind {
 			PrepareUpdate:  kinds.Pair(prepareReplicaSetUpdate),
 			Validate:       kinds.Check(validateReplicaSet),
 			ValidateUpdate: kinds.CheckUpdate(validateReplicaSetUpdate),
-			Warnings:       core.TemplateWarnings(func(r *appsv1.ReplicaSet) *corev1.PodTemplateSpec { return &r.Spec.Template }, "spec", "template"),
-			Generation:     true,
+			Warnings: kinds.WarnAll(kinds.WarnOfName, kinds.WarnWhenChanged(
+				core.TemplateWarnings(func(r *appsv1.ReplicaSet) *corev1.PodTemplateSpec { return &r.Spec.Template }, "spec", "template"))),
+			Generation: true,
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Desired|integer", "Current|integer", "Ready|integer", "Age",

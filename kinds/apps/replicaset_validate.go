@@ -14,8 +14,9 @@ func validateReplicaSet(r *appsv1.ReplicaSet) field.ErrorList {
 	f.NonNegative(at.Child("replicas"), int64(kinds.Deref(spec.Replicas)))
 	f.NonNegative(at.Child("minReadySeconds"), int64(spec.MinReadySeconds))
 	// Upstream's message calls a replica set a deployment; so do its clients.
-	f.Join(core.ValidateWorkloadSelector(spec.Selector, &spec.Template, "deployment", at))
-	f.Join(core.ValidateLastingTemplate(&spec.Template, "ReplicaSet", at.Child("template")))
+	if checkSelector(&f, spec.Selector, &spec.Template, "deployment", "invalid label selector") {
+		f.Join(core.ValidateLastingTemplate(&spec.Template, "ReplicaSet", at.Child("template")))
+	}
 	return f.List()
 }
 

@@ -26,7 +26,7 @@ func StatefulSet() *kinds.Kind {
 		New:        func() kinds.Object { return &appsv1.StatefulSet{} },
 		NewList:    func() runtime.Object { return &appsv1.StatefulSetList{} },
 		Strategy: kinds.Strategy{
-			Ratchet:        append(core.TemplateRatchet("spec.template"), "spec.volumeClaimTemplates"),
+			Ratchet:        core.TemplateRatchet("spec.template"),
 			Default:        kinds.Each(defaultStatefulSet),
 			Loaded:         kinds.Each(nameClaims),
 			PrepareCreate:  kinds.Each(prepareStatefulSet),
@@ -34,8 +34,9 @@ func StatefulSet() *kinds.Kind {
 			Validate:       kinds.Check(validateStatefulSet),
 			ValidateUpdate: kinds.CheckUpdate(validateStatefulSetUpdate),
 			ValidateName:   apivalidation.NameIsDNSLabel,
-			Warnings:       core.TemplateWarnings(func(s *appsv1.StatefulSet) *corev1.PodTemplateSpec { return &s.Spec.Template }, "spec", "template"),
-			Generation:     true,
+			Warnings: kinds.WarnAll(kinds.WarnWhenChanged(
+				core.TemplateWarnings(func(s *appsv1.StatefulSet) *corev1.PodTemplateSpec { return &s.Spec.Template }, "spec", "template")), kinds.Warn(warnOfHistory)),
+			Generation: true,
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Ready", "Age", "Containers|wide", "Images|wide"),
@@ -99,18 +100,18 @@ func prepareStatefulSet(s *appsv1.StatefulSet) {
 	s.Status = appsv1.StatefulSetStatus{}
 	kinds.FirstGeneration(s)
 	core.DropUnservedTemplate(&s.Spec.Template, nil)
-	pendingClaims(s)
 }
 
 func prepareStatefulSetUpdate(s, old *appsv1.StatefulSet) {
 	s.Status = old.Status
 	core.DropUnservedTemplate(&s.Spec.Template, &old.Spec.Template)
-	pendingClaims(s)
 	kinds.NextGeneration(s, old, !kinds.Same(s.Spec, old.Spec))
 }
 
-func pendingClaims(s *appsv1.StatefulSet) {
-	for i := range s.Spec.VolumeClaimTemplates {
-		s.Spec.VolumeClaimTemplates[i].Status = corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}
+// warnOfHistory warns, each time, of a limit that limits nothing.
+func warnOfHistory(s, _ *appsv1.StatefulSet) []string {
+	if kinds.Deref(s.Spec.RevisionHistoryLimit) >= 0 {
+		return nil
 	}
+	return []string{"spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"}
 }

@@ -13,6 +13,15 @@ import (
 )
 
 func validateStatefulSet(s *appsv1.StatefulSet) field.ErrorList {
+	return checkStatefulSet(s, statefulRules{claims: true, service: true, template: true})
+}
+
+// statefulRules say which parts are checked. In an update claim templates and the
+// service's name are not: they never change; nor is a pod template if the set was
+// wrong before.
+type statefulRules struct{ claims, service, template bool }
+
+func checkStatefulSet(s *appsv1.StatefulSet, rules statefulRules) field.ErrorList {
 	var f kinds.Faults
 	at, spec := field.NewPath("spec"), &s.Spec
 	switch spec.PodManagementPolicy {
@@ -27,10 +36,10 @@ func validateStatefulSet(s *appsv1.StatefulSet) field.ErrorList {
 	if retention := spec.PersistentVolumeClaimRetentionPolicy; retention != nil {
 		here := at.Child("persistentVolumeClaimRetentionPolicy")
 		retain, remove := appsv1.RetainPersistentVolumeClaimRetentionPolicyType, appsv1.DeletePersistentVolumeClaimRetentionPolicyType
-		kinds.OneOf(&f, here.Child("whenDeleted"), retention.WhenDeleted, retain, remove)
-		kinds.OneOf(&f, here.Child("whenScaled"), retention.WhenScaled, retain, remove)
+		kinds.Listed(&f, here.Child("whenDeleted"), retention.WhenDeleted, retain, remove)
+		kinds.Listed(&f, here.Child("whenScaled"), retention.WhenScaled, retain, remove)
 	}
-	for i := range spec.VolumeClaimTemplates {
+	for i := 0; rules.claims && i < len(spec.VolumeClaimTemplates); i++ {
 		f.Join(core.ValidateClaimSpec(&spec.VolumeClaimTemplates[i].Spec, at.Child("volumeClaimTemplates").Index(i).Child("spec")))
 	}
 	f.NonNegative(at.Child("replicas"), int64(kinds.Deref(spec.Replicas)))
@@ -38,11 +47,12 @@ func validateStatefulSet(s *appsv1.StatefulSet) field.ErrorList {
 	if spec.Ordinals != nil {
 		f.NonNegative(at.Child("ordinals.start"), int64(spec.Ordinals.Start))
 	}
-	if spec.ServiceName != "" {
+	if rules.service && spec.ServiceName != "" {
 		f.Each(at.Child("serviceName"), spec.ServiceName, validation.IsDNS1123Label(spec.ServiceName))
 	}
-	f.Join(core.ValidateWorkloadSelector(spec.Selector, &spec.Template, "statefulset", at))
-	f.Join(core.ValidatePodTemplate(asMade(spec), at.Child("template")))
+	if checkSelector(&f, spec.Selector, &spec.Template, "statefulset", "") && rules.template {
+		f.Join(core.ValidatePodTemplate(asMade(spec), at.Child("template")))
+	}
 	f.Join(core.ValidateLasting(&spec.Template, "StatefulSet", at.Child("template")))
 	return f.List()
 }
@@ -107,7 +117,9 @@ func validateStatefulStrategy(f *kinds.Faults, s *appsv1.StatefulSetUpdateStrate
 // validateStatefulSetUpdate: what a pod's identity and storage hang on stays.
 func validateStatefulSetUpdate(s, old *appsv1.StatefulSet) field.ErrorList {
 	var f kinds.Faults
-	f.Join(validateStatefulSet(s))
+	rules := statefulRules{template: true}
+	rules.template = len(checkStatefulSet(old, rules)) == 0
+	f.Join(checkStatefulSet(s, rules))
 	at := field.NewPath("spec")
 	f.Immutable(at.Child("selector"), s.Spec.Selector, old.Spec.Selector)
 	f.Immutable(at.Child("volumeClaimTemplates"), s.Spec.VolumeClaimTemplates, old.Spec.VolumeClaimTemplates)

@@ -25,15 +25,19 @@ func CronJob() *kinds.Kind {
 		New:        func() kinds.Object { return &batchv1.CronJob{} },
 		NewList:    func() runtime.Object { return &batchv1.CronJobList{} },
 		Strategy: kinds.Strategy{
-			Ratchet:        append(core.TemplateRatchet("spec.jobTemplate.spec.template"), "spec.jobTemplate.spec.selector", "spec.schedule", "spec.timeZone"),
+			Ratchet:        core.TemplateRatchet("spec.jobTemplate.spec.template"),
 			Default:        kinds.Each(defaultCronJob),
 			PrepareCreate:  kinds.Each(prepareCronJob),
 			PrepareUpdate:  kinds.Pair(prepareCronJobUpdate),
 			Validate:       kinds.Check(validateCronJob),
 			ValidateUpdate: kinds.CheckUpdate(validateCronJobUpdate),
-			Warnings: core.TemplateWarnings(func(c *batchv1.CronJob) *corev1.PodTemplateSpec {
-				return &c.Spec.JobTemplate.Spec.Template
-			}, "spec", "jobTemplate", "spec", "template"),
+			Warnings: kinds.WarnAll(kinds.WarnOfName, kinds.WarnWhenChanged(kinds.WarnAll(
+				kinds.Warn(func(c, _ *batchv1.CronJob) []string {
+					return warnOfMany(&c.Spec.JobTemplate.Spec, "spec.jobTemplate.spec")
+				}),
+				core.TemplateWarnings(func(c *batchv1.CronJob) *corev1.PodTemplateSpec {
+					return &c.Spec.JobTemplate.Spec.Template
+				}, "spec", "jobTemplate", "spec", "template"))), kinds.Warn(warnOfZone)),
 			Generation: true,
 		},
 		Table: kinds.Table{

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 // maxCronJobName leaves room for the eleven characters that a job's name adds.
@@ -23,13 +24,28 @@ func validateCronJob(c *batchv1.CronJob) field.ErrorList {
 	if len(c.Name) > maxCronJobName {
 		f.Invalid(field.NewPath("metadata", "name"), c.Name, "must be no more than 52 characters")
 	}
-	return f.List()
+	return declaredCronJob(&c.Spec, nil).Behind(f.List())
 }
 
 func validateCronJobUpdate(c, old *batchv1.CronJob) field.ErrorList {
 	var f kinds.Faults
 	checkCronJob(&f, &c.Spec, &old.Spec)
-	return f.List()
+	return declaredCronJob(&c.Spec, &old.Spec).Behind(f.List())
+}
+
+// warnOfZone warns, when a CronJob changes, of a zone that stands in the schedule.
+func warnOfZone(c, old *batchv1.CronJob) []string {
+	if old == nil || !strings.Contains(c.Spec.Schedule, "TZ") {
+		return nil
+	}
+	return []string{"cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"}
+}
+
+// declaredCronJob are upstream's declared rules.
+func declaredCronJob(spec, old *batchv1.CronJobSpec) *declared.Rules {
+	r := declared.For(old)
+	declared.Required(r, spec, old, field.NewPath("spec", "schedule"), func(s *batchv1.CronJobSpec) string { return s.Schedule })
+	return r
 }
 
 func checkCronJob(f *kinds.Faults, spec, old *batchv1.CronJobSpec) {
@@ -41,7 +57,7 @@ func checkCronJob(f *kinds.Faults, spec, old *batchv1.CronJobSpec) {
 	if spec.TimeZone != nil && (old == nil || !kinds.Same(old.TimeZone, spec.TimeZone)) {
 		checkZone(f, *spec.TimeZone, at.Child("timeZone"))
 	}
-	kinds.RequiredOneOf(f, at.Child("concurrencyPolicy"), spec.ConcurrencyPolicy, batchv1.AllowConcurrent,
+	kinds.RequiredListed(f, at.Child("concurrencyPolicy"), spec.ConcurrencyPolicy, batchv1.AllowConcurrent,
 		batchv1.ForbidConcurrent, batchv1.ReplaceConcurrent)
 	job, template := &spec.JobTemplate.Spec, at.Child("jobTemplate", "spec")
 	f.Join(validateJobSpec(job, template))

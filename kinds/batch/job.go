@@ -44,8 +44,10 @@ func Job() *kinds.Kind {
 			PrepareUpdate:     kinds.Pair(prepareJobUpdate),
 			Validate:          kinds.Check(validateJob),
 			ValidateUpdate:    kinds.CheckUpdate(validateJobUpdate),
-			Warnings:          core.TemplateWarnings(func(j *batchv1.Job) *corev1.PodTemplateSpec { return &j.Spec.Template }, "spec", "template"),
-			Generation:        true,
+			Warnings: kinds.WarnAll(kinds.WarnOfName, kinds.WarnWhenChanged(kinds.WarnAll(
+				kinds.Warn(func(j, _ *batchv1.Job) []string { return warnOfMany(&j.Spec, "spec") }),
+				core.TemplateWarnings(func(j *batchv1.Job) *corev1.PodTemplateSpec { return &j.Spec.Template }, "spec", "template")))),
+			Generation: true,
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Status", "Completions", "Duration", "Age",
@@ -120,7 +122,7 @@ func prepareJob(j *batchv1.Job) {
 		legacyControllerUID:        string(j.UID),
 		batchv1.ControllerUidLabel: string(j.UID),
 	}
-	labels := map[string]string{}
+	labels, given := map[string]string{}, j.Spec.Template.Labels
 	for key, value := range template {
 		labels[key] = value
 	}
@@ -138,7 +140,9 @@ func prepareJob(j *batchv1.Job) {
 	if _, ok := j.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel]; !ok {
 		j.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel] = string(j.UID)
 	}
-	if len(j.Labels) == 0 { // a job without labels has its pods'
+	// A job without labels has its pods', also if it got those that the user gave
+	// the pods by default.
+	if len(j.Labels) == 0 || maps.Equal(j.Labels, given) {
 		j.Labels = maps.Clone(labels)
 	}
 }

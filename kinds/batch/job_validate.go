@@ -67,7 +67,6 @@ func checkSelectedSpec(f *kinds.Faults, spec *batchv1.JobSpec) {
 	f.Join(validateJobSpec(spec, at))
 	if spec.Selector == nil {
 		f.Required(at.Child("selector"), "")
-		return
 	}
 	f.Join(metavalidation.ValidateLabelSelector(spec.Selector, metavalidation.LabelSelectorValidationOptions{}, at.Child("selector")))
 	selector, err := metav1.LabelSelectorAsSelector(spec.Selector)
@@ -95,14 +94,13 @@ func indexed(spec *batchv1.JobSpec) bool {
 // validateJobSpec checks what jobs and the templates of cron jobs share.
 func validateJobSpec(spec *batchv1.JobSpec, at *field.Path) field.ErrorList {
 	var f kinds.Faults
-	for name, value := range map[string]*int32{
-		"parallelism": spec.Parallelism, "completions": spec.Completions, "backoffLimit": spec.BackoffLimit,
-		"ttlSecondsAfterFinished": spec.TTLSecondsAfterFinished, "backoffLimitPerIndex": spec.BackoffLimitPerIndex,
-		"maxFailedIndexes": spec.MaxFailedIndexes,
-	} {
-		f.NonNegative(at.Child(name), int64(kinds.Deref(value)))
-	}
+	f.NonNegative(at.Child("parallelism"), int64(kinds.Deref(spec.Parallelism)))
+	f.NonNegative(at.Child("completions"), int64(kinds.Deref(spec.Completions)))
 	f.NonNegative(at.Child("activeDeadlineSeconds"), kinds.Deref(spec.ActiveDeadlineSeconds))
+	f.NonNegative(at.Child("backoffLimit"), int64(kinds.Deref(spec.BackoffLimit)))
+	f.NonNegative(at.Child("ttlSecondsAfterFinished"), int64(kinds.Deref(spec.TTLSecondsAfterFinished)))
+	f.NonNegative(at.Child("backoffLimitPerIndex"), int64(kinds.Deref(spec.BackoffLimitPerIndex)))
+	f.NonNegative(at.Child("maxFailedIndexes"), int64(kinds.Deref(spec.MaxFailedIndexes)))
 	if spec.MaxFailedIndexes != nil && spec.BackoffLimitPerIndex == nil {
 		f.Required(at.Child("backoffLimitPerIndex"), "when maxFailedIndexes is specified")
 	}
@@ -113,20 +111,16 @@ func validateJobSpec(spec *batchv1.JobSpec, at *field.Path) field.ErrorList {
 		}
 	}
 	if spec.CompletionMode != nil {
-		kinds.OneOf(&f, at.Child("completionMode"), *spec.CompletionMode, batchv1.NonIndexedCompletion, batchv1.IndexedCompletion)
+		kinds.Listed(&f, at.Child("completionMode"), *spec.CompletionMode, batchv1.NonIndexedCompletion, batchv1.IndexedCompletion)
 	}
 	if indexed(spec) {
 		checkIndexed(&f, spec, at)
-	} else {
-		const indexedOnly = "requires indexed completion mode"
+	} else if spec.CompletionMode == nil || *spec.CompletionMode == batchv1.NonIndexedCompletion {
 		if spec.BackoffLimitPerIndex != nil {
 			f.Invalid(at.Child("backoffLimitPerIndex"), *spec.BackoffLimitPerIndex, indexedOnly)
 		}
 		if spec.MaxFailedIndexes != nil {
 			f.Invalid(at.Child("maxFailedIndexes"), *spec.MaxFailedIndexes, indexedOnly)
-		}
-		if spec.SuccessPolicy != nil {
-			f.Invalid(at.Child("successPolicy"), *spec.SuccessPolicy, indexedOnly)
 		}
 	}
 	checkPolicies(&f, spec, at)
@@ -172,8 +166,17 @@ func checkJobRestart(f *kinds.Faults, spec *batchv1.JobSpec, at *field.Path) {
 	case policy == corev1.RestartPolicyAlways || policy == "":
 		f.Required(at, `valid values: "OnFailure", "Never"`)
 	case policy != corev1.RestartPolicyOnFailure && policy != corev1.RestartPolicyNever:
-		kinds.OneOf(f, at, policy, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)
+		kinds.Listed(f, at, policy, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)
 	case spec.PodFailurePolicy != nil && policy != corev1.RestartPolicyNever:
 		f.Invalid(at, policy, `only "Never" is supported when podFailurePolicy is specified`)
 	}
+}
+
+// warnOfMany warns of indexed jobs so large that their status may not hold which
+// indexes have failed. at is where the spec lies.
+func warnOfMany(spec *batchv1.JobSpec, at string) []string {
+	if !indexed(spec) || kinds.Deref(spec.Completions) <= manyCompletions || kinds.Deref(spec.Parallelism) <= maxParallelismOfMany {
+		return nil
+	}
+	return []string{at + ": In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"}
 }

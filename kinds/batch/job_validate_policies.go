@@ -22,6 +22,9 @@ const (
 	maxIndexesText = 64 << 10
 )
 
+// indexedOnly is said of what only jobs can have whose pods have indices.
+const indexedOnly = "requires indexed completion mode"
+
 func checkPolicies(f *kinds.Faults, spec *batchv1.JobSpec, at *field.Path) {
 	if p := spec.PodFailurePolicy; p != nil {
 		rules := at.Child("podFailurePolicy", "rules")
@@ -32,7 +35,9 @@ func checkPolicies(f *kinds.Faults, spec *batchv1.JobSpec, at *field.Path) {
 			checkFailureRule(f, spec, &p.Rules[i], rules.Index(i))
 		}
 	}
-	if p := spec.SuccessPolicy; p != nil && indexed(spec) {
+	if p := spec.SuccessPolicy; p != nil && !indexed(spec) {
+		f.Invalid(at.Child("successPolicy"), *p, indexedOnly)
+	} else if p != nil {
 		rules := at.Child("successPolicy", "rules")
 		if len(p.Rules) == 0 {
 			f.Required(rules, "at least one rules must be specified when the successPolicy is specified")
