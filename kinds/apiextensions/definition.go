@@ -38,7 +38,7 @@ func Definition() *kinds.Kind {
 		NewList:    func() runtime.Object { return &apiextensionsv1.CustomResourceDefinitionList{} },
 		Strategy: kinds.Strategy{
 			AnyFinalizer:  true,
-			Default:       kinds.Each(apiextensionsv1.SetObjectDefaults_CustomResourceDefinition),
+			Default:       kinds.Each(setDefaults),
 			PrepareCreate: kinds.Each(prepareCreate),
 			PrepareUpdate: kinds.Pair(prepareUpdate),
 			// The name is the definition's own rule: validate has it.
@@ -60,6 +60,14 @@ func Definition() *kinds.Kind {
 	}
 }
 
+// setDefaults also forgets a webhook of which nothing is said.
+func setDefaults(d *definition) {
+	apiextensionsv1.SetObjectDefaults_CustomResourceDefinition(d)
+	if c := d.Spec.Conversion; c != nil && c.Webhook != nil && c.Webhook.ClientConfig == nil && len(c.Webhook.ConversionReviewVersions) == 0 {
+		c.Webhook = nil
+	}
+}
+
 func prepareCreate(d *definition) {
 	d.Status = apiextensionsv1.CustomResourceDefinitionStatus{}
 	kinds.FirstGeneration(d)
@@ -72,12 +80,12 @@ func prepareUpdate(d, old *definition) {
 	store(d)
 }
 
-// store remembers in which versions objects may lie in the store.
+// store remembers in which versions objects may lie in the store: there is one at a
+// time, and validation refuses others.
 func store(d *definition) {
-	for _, v := range d.Spec.Versions {
-		if v.Storage && !slices.Contains(d.Status.StoredVersions, v.Name) {
-			d.Status.StoredVersions = append(d.Status.StoredVersions, v.Name)
-		}
+	i := slices.IndexFunc(d.Spec.Versions, func(v apiextensionsv1.CustomResourceDefinitionVersion) bool { return v.Storage })
+	if i >= 0 && !slices.Contains(d.Status.StoredVersions, d.Spec.Versions[i].Name) {
+		d.Status.StoredVersions = append(d.Status.StoredVersions, d.Spec.Versions[i].Name)
 	}
 }
 

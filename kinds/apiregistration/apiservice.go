@@ -117,7 +117,7 @@ func row(s *apiregistrationv1.APIService, now time.Time) []any {
 func validate(s *apiregistrationv1.APIService) field.ErrorList {
 	var f kinds.Faults
 	spec := field.NewPath("spec")
-	if wanted := s.Spec.Version + "." + s.Spec.Group; s.Name != wanted && len(content.IsPathSegmentName(s.Name)) == 0 {
+	if wanted := s.Spec.Version + "." + s.Spec.Group; s.Name != "" && s.Name != wanted && len(content.IsPathSegmentName(s.Name)) == 0 {
 		f.Invalid(field.NewPath("metadata", "name"), s.Name, fmt.Sprintf("must be `spec.version+\".\"+spec.group`: %q", wanted))
 	}
 	if s.Spec.Group == "" && s.Spec.Version != "v1" {
@@ -162,7 +162,7 @@ func validateLocal(f *kinds.Faults, s *apiregistrationv1.APIService, spec *field
 func validateStatus(s *apiregistrationv1.APIService) field.ErrorList {
 	var f kinds.Faults
 	for i, c := range s.Status.Conditions {
-		kinds.OneOf(&f, field.NewPath("status", "conditions").Index(i).Child("status"), c.Status,
+		kinds.Listed(&f, field.NewPath("status", "conditions").Index(i).Child("status"), c.Status,
 			apiregistrationv1.ConditionTrue, apiregistrationv1.ConditionFalse, apiregistrationv1.ConditionUnknown)
 	}
 	return f.List()

@@ -28,7 +28,6 @@ func PodDisruptionBudget() *kinds.Kind {
 		Strategy: kinds.Strategy{
 			AnyFinalizer:              true,
 			ValidateName:              kinds.PathName,
-			Ratchet:                   []string{"spec.selector"},
 			PrepareCreate:             kinds.Each(prepare),
 			PrepareUpdate:             kinds.Pair(prepareUpdate),
 			Validate:                  kinds.Check(validate),

@@ -9,6 +9,10 @@ import (
 )
 
 func validate(b *policyv1.PodDisruptionBudget) field.ErrorList {
+	return check(b, metavalidation.LabelSelectorValidationOptions{})
+}
+
+func check(b *policyv1.PodDisruptionBudget, labels metavalidation.LabelSelectorValidationOptions) field.ErrorList {
 	var f kinds.Faults
 	at, spec := field.NewPath("spec"), &b.Spec
 	if spec.MinAvailable != nil && spec.MaxUnavailable != nil {
@@ -18,14 +22,18 @@ func validate(b *policyv1.PodDisruptionBudget) field.ErrorList {
 	f.AtMostAll(at.Child("minAvailable"), spec.MinAvailable)
 	f.Amount(at.Child("maxUnavailable"), spec.MaxUnavailable)
 	f.AtMostAll(at.Child("maxUnavailable"), spec.MaxUnavailable)
-	f.Join(metavalidation.ValidateLabelSelector(spec.Selector, metavalidation.LabelSelectorValidationOptions{}, at.Child("selector")))
+	f.Join(metavalidation.ValidateLabelSelector(spec.Selector, labels, at.Child("selector")))
 	if spec.UnhealthyPodEvictionPolicy != nil {
 		kinds.OneOf(&f, at.Child("unhealthyPodEvictionPolicy"), *spec.UnhealthyPodEvictionPolicy, policyv1.IfHealthyBudget, policyv1.AlwaysAllow)
 	}
 	return f.List()
 }
 
-func validateUpdate(b, _ *policyv1.PodDisruptionBudget) field.ErrorList { return validate(b) }
+// validateUpdate lets labels be wrong if the old selector was.
+func validateUpdate(b, old *policyv1.PodDisruptionBudget) field.ErrorList {
+	wrong := len(metavalidation.ValidateLabelSelector(old.Spec.Selector, metavalidation.LabelSelectorValidationOptions{}, nil)) > 0
+	return check(b, metavalidation.LabelSelectorValidationOptions{AllowInvalidLabelValueInSelector: wrong})
+}
 
 func validateStatus(b, _ *policyv1.PodDisruptionBudget) field.ErrorList {
 	var f kinds.Faults

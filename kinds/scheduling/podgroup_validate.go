@@ -1,142 +1,180 @@
 package scheduling
 
 import (
+	"context"
+	"slices"
+
 	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
+	apivalidate "k8s.io/apimachinery/pkg/api/validate"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 var spec = field.NewPath("spec")
 
+// What is checked of these kinds upstream declares, but for little.
 func validateGroup(g *schedulingv1beta1.PodGroup) field.ErrorList {
-	var f kinds.Faults
-	s := &g.Spec
-	if s.ParentCompositePodGroupName != nil { // its gate is alpha
-		f.Forbidden(spec.Child("parentCompositePodGroupName"), "")
-	}
-	if s.SchedulingConstraints != nil {
-		f.Forbidden(spec.Child("schedulingConstraints"), "")
-	}
-	if s.PreemptionPolicy != nil {
-		f.Forbidden(spec.Child("preemptionPolicy"), "")
-	}
-	if ref := s.WorkloadRef; ref != nil {
-		name(&f, ref.WorkloadName, spec.Child("workloadRef", "workloadName"))
-		if at := spec.Child("workloadRef", "templateName"); f.NonEmpty(at, ref.TemplateName) {
-			f.Each(at, ref.TemplateName, validation.IsDNS1123Label(ref.TemplateName))
-		}
-	}
-	policy(&f, &s.SchedulingPolicy, spec.Child("schedulingPolicy"))
-	disruption(&f, s.DisruptionMode, spec.Child("disruptionMode"))
-	rank(&f, s.PriorityClassName, s.Priority, spec)
-	return f.List()
+	r := rules{declared.Create()}
+	r.group(&g.Spec, nil)
+	return r.List()
 }
 
-// policy is either of the two.
-func policy(f *kinds.Faults, p *schedulingv1beta1.PodGroupSchedulingPolicy, at *field.Path) {
-	switch {
-	case p.Basic == nil && p.Gang == nil:
-		f.Invalid(at, "", "must specify one of: `basic`, `gang`")
-	case p.Basic != nil && p.Gang != nil:
-		f.Invalid(at, "{`basic`, `gang`}", "must specify exactly one of: `basic`, `gang`")
-	case p.Gang != nil && p.Gang.MinCount < 1:
-		f.Invalid(at.Child("gang", "minCount"), p.Gang.MinCount, "must be greater than or equal to 1")
-	}
-}
-
-func disruption(f *kinds.Faults, m *schedulingv1beta1.DisruptionMode, at *field.Path) {
-	switch {
-	case m == nil:
-	case m.Single == nil && m.All == nil:
-		f.Invalid(at, "", "must specify one of: `all`, `single`")
-	case m.Single != nil && m.All != nil:
-		f.Invalid(at, "{`all`, `single`}", "must specify exactly one of: `all`, `single`")
-	}
-}
-
-func rank(f *kinds.Faults, class string, priority *int32, at *field.Path) {
-	if class != "" {
-		f.Each(at.Child("priorityClassName"), class, validation.IsDNS1123Subdomain(class))
-	}
-	if priority != nil && *priority > HighestUserPriority {
-		f.Invalid(at.Child("priority"), *priority, "must be less than or equal to 1000000000")
-	}
-}
-
-func name(f *kinds.Faults, value string, at *field.Path) {
-	if f.NonEmpty(at, value) {
-		f.Each(at, value, validation.IsDNS1123Subdomain(value))
-	}
-}
-
-// validateGroupUpdate lets nothing change but how many pods of a gang are enough.
 func validateGroupUpdate(g, old *schedulingv1beta1.PodGroup) field.ErrorList {
-	var f kinds.Faults
-	f.Join(validateGroup(g))
-	now, was := g.Spec.DeepCopy(), old.Spec.DeepCopy()
-	if now.SchedulingPolicy.Gang != nil && was.SchedulingPolicy.Gang != nil {
-		now.SchedulingPolicy.Gang.MinCount = was.SchedulingPolicy.Gang.MinCount
-	}
-	f.Immutable(spec.Child("schedulingPolicy"), now.SchedulingPolicy, was.SchedulingPolicy)
-	f.Immutable(spec.Child("workloadRef"), now.WorkloadRef, was.WorkloadRef)
-	f.Immutable(spec.Child("resourceClaims"), now.ResourceClaims, was.ResourceClaims)
-	f.Immutable(spec.Child("disruptionMode"), now.DisruptionMode, was.DisruptionMode)
-	f.Immutable(spec.Child("priorityClassName"), now.PriorityClassName, was.PriorityClassName)
-	f.Immutable(spec.Child("priority"), now.Priority, was.Priority)
-	return f.List()
+	r := rules{declared.Update()}
+	r.group(&g.Spec, &old.Spec)
+	return r.List()
 }
 
 func validateGroupStatus(g, _ *schedulingv1beta1.PodGroup) field.ErrorList {
 	return metav1validation.ValidateConditions(g.Status.Conditions, field.NewPath("status", "conditions"))
 }
 
+type rules struct{ *declared.Rules }
+
+func (r rules) group(now, old *schedulingv1beta1.PodGroupSpec) {
+	type group = schedulingv1beta1.PodGroupSpec
+	declared.Fixed(r.Rules, now, old, spec.Child("workloadRef"), func(s *group) *schedulingv1beta1.WorkloadReference { return s.WorkloadRef },
+		func(ref *schedulingv1beta1.WorkloadReference, at *field.Path) {
+			if ref == nil {
+				return
+			}
+			if r.NonEmpty(at.Child("workloadName"), ref.WorkloadName) {
+				declared.String(r.Rules, ref.WorkloadName, at.Child("workloadName"), apivalidate.LongName[string])
+			}
+			if r.NonEmpty(at.Child("templateName"), ref.TemplateName) {
+				declared.String(r.Rules, ref.TemplateName, at.Child("templateName"), apivalidate.ShortName[string])
+			}
+		})
+	declared.Field(r.Rules, now, old, spec.Child("schedulingPolicy"), func(s *group) schedulingv1beta1.PodGroupSchedulingPolicy { return s.SchedulingPolicy },
+		func(now, was schedulingv1beta1.PodGroupSchedulingPolicy, at *field.Path) { r.policy(&now, &was, at) })
+	declared.Fixed(r.Rules, now, old, spec.Child("disruptionMode"), func(s *group) *schedulingv1beta1.DisruptionMode { return s.DisruptionMode },
+		func(m *schedulingv1beta1.DisruptionMode, at *field.Path) {
+			if m == nil {
+				r.Faults.Required(at, "")
+				return
+			}
+			r.disruption(m, at)
+		})
+	declared.Fixed(r.Rules, now, old, spec.Child("priorityClassName"), func(s *group) string { return s.PriorityClassName }, r.class)
+	declared.Fixed(r.Rules, now, old, spec.Child("priority"), func(s *group) *int32 { return s.Priority }, r.priority)
+}
+
+var (
+	policies    = apivalidate.NewUnionMembership(apivalidate.NewUnionMember("basic"), apivalidate.NewUnionMember("gang"))
+	disruptions = apivalidate.NewUnionMembership(apivalidate.NewUnionMember("single"), apivalidate.NewUnionMember("all"))
+	templates   = apivalidate.NewUnionMembership(apivalidate.NewUnionMember("podGroupTemplates"), apivalidate.NewUnionMember("compositePodGroupTemplates"))
+)
+
+// policy is either of two, and stays the one it is.
+func (r rules) policy(now, old *schedulingv1beta1.PodGroupSchedulingPolicy, at *field.Path) {
+	type policy = schedulingv1beta1.PodGroupSchedulingPolicy
+	r.Join(apivalidate.Union(context.Background(), r.Operation(), at, now, old, policies,
+		func(p *policy) bool { return p.Basic != nil }, func(p *policy) bool { return p.Gang != nil }))
+	declared.Fixed(r.Rules, now, old, at.Child("basic"), func(p *policy) *schedulingv1beta1.BasicSchedulingPolicy { return p.Basic },
+		func(*schedulingv1beta1.BasicSchedulingPolicy, *field.Path) {})
+	declared.Field(r.Rules, now, old, at.Child("gang"), func(p *policy) *schedulingv1beta1.GangSchedulingPolicy { return p.Gang },
+		func(now, was *schedulingv1beta1.GangSchedulingPolicy, at *field.Path) {
+			if !declared.NeverSetNorUnset(r.Rules, now, was, at) || now == nil {
+				return
+			}
+			switch at := at.Child("minCount"); {
+			case now.MinCount == 0:
+				r.Faults.Required(at, "")
+			case now.MinCount < 0:
+				r.Invalid(at, now.MinCount, "must be greater than or equal to 1")
+			}
+		})
+}
+
+func (r rules) disruption(m *schedulingv1beta1.DisruptionMode, at *field.Path) {
+	type mode = schedulingv1beta1.DisruptionMode
+	r.Join(apivalidate.Union(context.Background(), r.Operation(), at, m, nil, disruptions,
+		func(m *mode) bool { return m != nil && m.Single != nil }, func(m *mode) bool { return m != nil && m.All != nil }))
+}
+
+func (r rules) class(name string, at *field.Path) {
+	if name != "" {
+		declared.String(r.Rules, name, at, apivalidate.LongName[string])
+	}
+}
+
+func (r rules) priority(p *int32, at *field.Path) {
+	if p != nil && *p > HighestUserPriority {
+		r.Invalid(at, *p, "must be less than or equal to 1000000000")
+	}
+}
+
 func validateWorkload(w *schedulingv1beta1.Workload) field.ErrorList {
+	r := rules{declared.Create()}
+	r.workload(&w.Spec, &schedulingv1beta1.WorkloadSpec{})
+	return append(checkWorkload(&w.Spec), r.List()...)
+}
+
+func validateWorkloadUpdate(w, old *schedulingv1beta1.Workload) field.ErrorList {
+	r := rules{declared.Update()}
+	r.workload(&w.Spec, &old.Spec)
+	return append(checkWorkload(&w.Spec), r.List()...)
+}
+
+// checkWorkload is what upstream checks by hand: that all of a workload is equally
+// important.
+func checkWorkload(s *schedulingv1beta1.WorkloadSpec) field.ErrorList {
 	var f kinds.Faults
-	at := spec.Child("podGroupTemplates")
-	if n := len(w.Spec.PodGroupTemplates); n == 0 {
-		f.Required(at, "")
-	} else if n > schedulingv1beta1.WorkloadMaxPodGroupTemplates {
-		f.TooMany(at, n, schedulingv1beta1.WorkloadMaxPodGroupTemplates)
-		return f.List()
-	}
-	if w.Spec.CompositePodGroupTemplates != nil { // their gate is alpha
-		f.Forbidden(spec.Child("compositePodGroupTemplates"), "")
-	}
-	if ref := w.Spec.ControllerRef; ref != nil {
-		here := spec.Child("controllerRef")
-		f.NonEmpty(here.Child("kind"), ref.Kind)
-		f.NonEmpty(here.Child("name"), ref.Name)
-	}
-	seen := map[string]bool{}
-	for i := range w.Spec.PodGroupTemplates {
-		t, here := &w.Spec.PodGroupTemplates[i], at.Index(i)
-		if f.NonEmpty(here.Child("name"), t.Name) {
-			f.Each(here.Child("name"), t.Name, validation.IsDNS1123Label(t.Name))
-		}
-		if seen[t.Name] {
-			f.Duplicate(here, t.Name)
-		}
-		seen[t.Name] = true
-		policy(&f, &t.SchedulingPolicy, here.Child("schedulingPolicy"))
-		disruption(&f, t.DisruptionMode, here.Child("disruptionMode"))
-		rank(&f, t.PriorityClassName, t.Priority, here)
-		first := &w.Spec.PodGroupTemplates[0]
-		if i > 0 && (t.PriorityClassName != first.PriorityClassName || !kinds.Same(t.Priority, first.Priority)) {
-			f.Invalid(spec, nil, "detected multiple priority configurations")
-		}
+	if slices.ContainsFunc(s.PodGroupTemplates, func(t schedulingv1beta1.PodGroupTemplate) bool {
+		first := &s.PodGroupTemplates[0]
+		return t.PriorityClassName != first.PriorityClassName || !kinds.Same(t.Priority, first.Priority)
+	}) {
+		f.Invalid(spec, nil, "detected multiple priority configurations")
 	}
 	return f.List()
 }
 
-func validateWorkloadUpdate(w, old *schedulingv1beta1.Workload) field.ErrorList {
-	var f kinds.Faults
-	f.Join(validateWorkload(w))
-	if old.Spec.ControllerRef != nil {
-		f.Immutable(spec.Child("controllerRef"), w.Spec.ControllerRef, old.Spec.ControllerRef)
-	}
-	f.Immutable(spec.Child("podGroupTemplates"), w.Spec.PodGroupTemplates, old.Spec.PodGroupTemplates)
-	return f.List()
+func (r rules) workload(now, old *schedulingv1beta1.WorkloadSpec) {
+	type workload = schedulingv1beta1.WorkloadSpec
+	r.Join(apivalidate.Union(context.Background(), r.Operation(), spec, now, old, templates,
+		func(s *workload) bool { return len(s.PodGroupTemplates) != 0 }, func(s *workload) bool { return len(s.CompositePodGroupTemplates) != 0 }))
+	declared.Fixed(r.Rules, now, old, spec.Child("controllerRef"), func(s *workload) *schedulingv1beta1.TypedLocalObjectReference { return s.ControllerRef },
+		func(ref *schedulingv1beta1.TypedLocalObjectReference, at *field.Path) {
+			if ref == nil {
+				return
+			}
+			r.class(ref.APIGroup, at.Child("apiGroup"))
+			if r.NonEmpty(at.Child("kind"), ref.Kind) {
+				declared.String(r.Rules, ref.Kind, at.Child("kind"), apivalidate.PathSegmentName[string])
+			}
+			if r.NonEmpty(at.Child("name"), ref.Name) {
+				declared.String(r.Rules, ref.Name, at.Child("name"), apivalidate.PathSegmentName[string])
+			}
+		})
+	named := func(a, b *schedulingv1beta1.PodGroupTemplate) bool { return a.Name == b.Name }
+	declared.Field(r.Rules, now, old, spec.Child("podGroupTemplates"), func(s *workload) []schedulingv1beta1.PodGroupTemplate { return s.PodGroupTemplates },
+		func(list, was []schedulingv1beta1.PodGroupTemplate, at *field.Path) {
+			if n := len(list); n > schedulingv1beta1.WorkloadMaxPodGroupTemplates {
+				r.TooMany(at, n, schedulingv1beta1.WorkloadMaxPodGroupTemplates)
+				declared.Kept(r.Rules, list, was, at, named)
+				return
+			}
+			if declared.Kept(r.Rules, list, was, at, named) && len(list) > 0 {
+				self := func(s *[]schedulingv1beta1.PodGroupTemplate) []schedulingv1beta1.PodGroupTemplate { return *s }
+				declared.List(r.Rules, &list, &was, at, self, declared.Each[schedulingv1beta1.PodGroupTemplate]{Same: named, Check: r.template})
+			}
+		})
+}
+
+func (r rules) template(now, old *schedulingv1beta1.PodGroupTemplate, at *field.Path) {
+	type template = schedulingv1beta1.PodGroupTemplate
+	declared.Required(r.Rules, now, old, at.Child("name"), func(t *template) string { return t.Name }, apivalidate.ShortName[string])
+	declared.Field(r.Rules, now, old, at.Child("schedulingPolicy"), func(t *template) schedulingv1beta1.PodGroupSchedulingPolicy { return t.SchedulingPolicy },
+		func(now, was schedulingv1beta1.PodGroupSchedulingPolicy, at *field.Path) { r.policy(&now, &was, at) })
+	declared.Fixed(r.Rules, now, old, at.Child("disruptionMode"), func(t *template) *schedulingv1beta1.DisruptionMode { return t.DisruptionMode },
+		func(m *schedulingv1beta1.DisruptionMode, at *field.Path) {
+			if m != nil {
+				r.disruption(m, at)
+			}
+		})
+	declared.Fixed(r.Rules, now, old, at.Child("priorityClassName"), func(t *template) string { return t.PriorityClassName }, r.class)
+	declared.Fixed(r.Rules, now, old, at.Child("priority"), func(t *template) *int32 { return t.Priority }, r.priority)
 }

@@ -38,7 +38,7 @@ func validate(c *schedulingv1.PriorityClass) field.ErrorList {
 		f.Forbidden(field.NewPath("value"), fmt.Sprintf("maximum allowed value of a user defined priority is %v", HighestUserPriority))
 	}
 	if c.PreemptionPolicy != nil {
-		kinds.RequiredOneOf(&f, field.NewPath("preemptionPolicy"), *c.PreemptionPolicy, corev1.PreemptLowerPriority, corev1.PreemptNever)
+		kinds.RequiredListed(&f, field.NewPath("preemptionPolicy"), *c.PreemptionPolicy, corev1.PreemptLowerPriority, corev1.PreemptNever)
 	}
 	return f.List()
 }
