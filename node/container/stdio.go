@@ -81,10 +81,30 @@ func (s *stdio) run(cfg ExecConfig) func() {
 	}
 }
 
+// sink remembers that its writer has failed.
+type sink struct {
+	io.Writer
+	failed bool
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	n, err := s.Writer.Write(p)
+	s.failed = s.failed || err != nil
+	return n, err
+}
+
 // copyOut copies until the end, or until f's deadline. What lies there then is not
-// lost: a slow client, or a machine with other work, may have kept us from it.
+// lost: a slow client, or a machine with other work, may have kept us from it. When the
+// client has gone, f is closed: whoever goes on writing learns it, as from any pipe or
+// terminal that nobody reads, and does not wait for ever.
 func copyOut(w io.Writer, f *os.File) {
-	if _, err := io.Copy(w, f); !errors.Is(err, os.ErrDeadlineExceeded) {
+	to := &sink{Writer: w}
+	_, err := io.Copy(to, f)
+	if to.failed {
+		f.Close()
+		return
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return
 	}
 	raw, err := f.SyscallConn()

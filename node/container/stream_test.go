@@ -313,3 +313,28 @@ func TestStdinOnceEndsWithItsClient(t *testing.T) {
 		t.Errorf("%+v %v", s, err)
 	}
 }
+
+// gone is a client that has left.
+type gone struct{}
+
+func (gone) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// A command whose client has left is not kept waiting for somebody to read what it
+// prints: it is told that nobody does.
+func TestClientLeavesExec(t *testing.T) {
+	b := newBox(t)
+	b.start(b.config("c1", probeSpec("sleep")))
+	for name, cfg := range map[string]ExecConfig{
+		"brief":      {Stdout: gone{}},
+		"with input": {Stdout: gone{}, Stdin: strings.NewReader("")},
+		"terminal":   {Stdout: gone{}, TTY: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg.Process = process("/bin/probe", "flood", "1000000")
+			cfg.Process.Terminal = cfg.TTY
+			if _, err := b.Exec(b.context(), "c1", cfg); errors.Is(err, context.DeadlineExceeded) {
+				t.Error("it waits for ever")
+			}
+		})
+	}
+}
