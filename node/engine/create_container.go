@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -34,7 +35,7 @@ func (e *Engine) CreateContainer(ctx context.Context, r *rt.CreateContainerReque
 		return nil, coded(fmt.Errorf("container %q: %w", cfg.GetMetadata().GetName(), err))
 	}
 	c := &ctr{
-		ID: newID(), SandboxID: s.ID, Config: cfg, ImageID: img.ID, ImageRef: digested(img), CreatedAt: time.Now().UnixNano(),
+		ID: newID(), SandboxID: s.ID, Config: cfg, ImageID: img.ID, ImageRef: digested(img, cfg.GetImage()), CreatedAt: time.Now().UnixNano(),
 		LogPath: logPath(s.Config, cfg), StopSignal: int(spec.StopSignal(cfg, img.Config.Config.StopSignal)),
 	}
 	defer e.busy.Lock(c.ID)()
@@ -174,8 +175,16 @@ func logPath(s *rt.PodSandboxConfig, c *rt.ContainerConfig) string {
 }
 
 // digested is the reference by which an image can be pulled again, or its ID
-// where it came from no registry.
-func digested(img image.Image) string {
+// where it came from no registry. Of several repositories that have it, it is of the
+// one in which it was asked for.
+func digested(img image.Image, asked *rt.ImageSpec) string {
+	if full, err := image.Normalise(cmp.Or(asked.GetUserSpecifiedImage(), asked.GetImage())); err == nil {
+		for _, d := range img.Digests {
+			if repo, _, _ := strings.Cut(d, "@"); strings.HasPrefix(full, repo+":") || strings.HasPrefix(full, repo+"@") {
+				return d
+			}
+		}
+	}
 	if len(img.Digests) > 0 {
 		return img.Digests[0]
 	}
