@@ -36,7 +36,7 @@ func (m *machine) makeRoom() {
 	case !m.wantsOthers():
 		m.resized()
 	case m.noRoom == nil && m.resizing != m.pod.Generation:
-		m.resizing, m.resizeFault = m.pod.Generation, ""
+		m.resizing, m.resizeFault, m.holdResize = m.pod.Generation, "", time.Time{}
 		m.event(corev1.EventTypeNormal, "ResizeStarted", resizeMessage(m.pod, m.resizing, "started", ""))
 	}
 }
