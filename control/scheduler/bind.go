@@ -33,7 +33,7 @@ func (s *Scheduler) schedule(ctx context.Context, w *waiting) {
 		s.park(r, w, by, why)
 		return
 	}
-	if s.gangs != nil && least(s.gangs.groups[gangOf(w.pod)]) > 0 {
+	if s.gangs != nil && s.gangs.groups[gangOf(w.pod)] != nil {
 		s.scheduleGang(ctx, w)
 		return
 	}
@@ -291,12 +291,19 @@ func told(pod *corev1.Pod, want corev1.PodCondition) bool {
 // patchStatus sets one condition, and the nominated node when it is given.
 func (s *Scheduler) patchStatus(ctx context.Context, pod *corev1.Pod, c corev1.PodCondition, nominated *string) error {
 	c.LastTransitionTime = metav1.Now()
+	var order []map[string]any // a new condition comes last, else the merge puts it first
+	there := false
 	for _, known := range pod.Status.Conditions {
 		if known.Type == c.Type && known.Status == c.Status {
 			c.LastTransitionTime = known.LastTransitionTime
 		}
+		there = there || known.Type == c.Type
+		order = append(order, map[string]any{"type": known.Type})
 	}
-	status := map[string]any{"conditions": []corev1.PodCondition{c}}
+	if !there {
+		order = append(order, map[string]any{"type": c.Type})
+	}
+	status := map[string]any{"conditions": []corev1.PodCondition{c}, "$setElementOrder/conditions": order}
 	if nominated != nil {
 		status["nominatedNodeName"] = *nominated
 		if *nominated == "" {

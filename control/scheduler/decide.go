@@ -56,6 +56,8 @@ type outcome struct {
 	final bool
 	// anywhere is a refusal that does not depend on the node.
 	anywhere string
+	// verbatim is what is told instead of what the nodes say.
+	verbatim string
 	// also are filters that the pod waits for beside those that refused it.
 	also []string
 	// renounced: nothing is kept, or freed, for the pod.
@@ -92,6 +94,9 @@ func (o *outcome) full() Decision {
 func (o *outcome) sentence(how string) string {
 	if o.failed != nil {
 		return o.failed.Error()
+	}
+	if o.verbatim != "" {
+		return o.verbatim
 	}
 	if o.anywhere == "" || o.Nodes == 0 {
 		return o.Sentence(how)

@@ -148,34 +148,37 @@ type tryout struct {
 	by, shut string
 }
 
-// scheduleGang makes one attempt to place all of a gang's pods that wait.
+// scheduleGang makes one attempt to place all of a group's pods that wait.
 func (s *Scheduler) scheduleGang(ctx context.Context, w *waiting) {
 	key := gangOf(w.pod)
 	group := s.gangs.groups[key]
-	var placed, left []*tryout
-	scheduled := 0
-	for uid := range s.gangs.members[key] {
-		if _, on := s.cluster.pods[uid]; on {
-			scheduled++
-		}
-	}
-	for _, t := range s.lineUp(key, w) {
-		if s.tryOut(t) {
-			placed = append(placed, t)
-		} else {
-			left = append(left, t)
-		}
-	}
-	need, have := least(group), scheduled+len(placed)
-	if have < need {
-		s.disband(ctx, group, placed, left, scheduled)
+	t := trial{line: s.lineUp(key, w)}
+	if err := s.unlike(group, t.line); err != nil {
+		s.reject(ctx, group, t.line, err)
 		return
 	}
-	for _, t := range placed {
-		s.commit(ctx, t.w, t.o, t.held)
+	t.count = s.musterOf(key, len(t.line))
+	for i, one := range t.line {
+		if t.count.lost() {
+			t.untried = t.line[i:]
+			break
+		}
+		placed := s.tryOut(one)
+		if t.count.tried(placed); placed {
+			t.placed = append(t.placed, one)
+		} else {
+			t.left = append(t.left, one)
+		}
 	}
-	for _, t := range left {
-		s.sendBack(ctx, t)
+	if t.count.scheduled < t.count.need || len(t.placed) == 0 {
+		s.disband(ctx, group, &t)
+		return
+	}
+	for _, one := range t.placed {
+		s.commit(ctx, one.w, one.o, one.held)
+	}
+	for _, one := range t.left {
+		s.sendBack(ctx, one)
 	}
 	s.tellGroup(ctx, group, metav1.Condition{Status: metav1.ConditionTrue, Reason: "Scheduled"})
 }
@@ -227,43 +230,61 @@ func (s *Scheduler) tryOut(t *tryout) bool {
 	return true
 }
 
-// sendBack lets a pod wait that found no place, though its gang did.
+// sendBack lets a pod wait that found no place. Nobody is evicted for one of a group.
 func (s *Scheduler) sendBack(ctx context.Context, t *tryout) {
 	if t.shut != "" {
 		s.park(t.r, t.w, t.by, t.shut)
 		return
 	}
-	s.refuse(ctx, t.r, t.w, t.o)
+	s.conclude(ctx, t.r, t.w, t.o, "")
 }
 
 // disband takes everybody back: too few found a place. The pods that did wait for
 // those that did not.
-func (s *Scheduler) disband(ctx context.Context, group *schedulingv1beta1.PodGroup, placed, left []*tryout, scheduled int) {
-	text := fmt.Sprintf("minCount (%d) cannot be satisfied: %d scheduled, %d remaining", least(group), scheduled+len(placed), len(left))
-	plan, how := s.planGang(group, placed, left, scheduled)
-	for _, t := range slices.Backward(placed) {
-		giveBack(t.held)
-		s.cluster.lift(t.w.pod.UID)
+func (s *Scheduler) disband(ctx context.Context, group *schedulingv1beta1.PodGroup, t *trial) {
+	var text string
+	if t.count.scheduled < t.count.need { // else enough have nodes, and these do not fit
+		text = t.count.String()
 	}
+	untried := text
+	plan, how := s.planGang(group, t)
+	for _, one := range slices.Backward(t.placed) {
+		giveBack(one.held)
+		s.cluster.lift(one.w.pod.UID)
+	}
+	text = join(text, "pod group preemption: "+how)
 	if plan != nil {
 		s.makeRoomForGang(ctx, plan)
 	}
-	for _, t := range left {
-		if t.shut != "" {
-			s.park(t.r, t.w, t.by, t.shut)
-			continue
+	for _, one := range t.left {
+		if one.o != nil {
+			one.o.also = []string{gangScheduling}
 		}
-		t.o.also = []string{gangScheduling}
-		s.conclude(ctx, t.r, t.w, t.o, how)
+		s.sendBack(ctx, one)
 	}
-	for _, t := range placed {
-		nodes := len(s.cluster.Nodes())
-		t.o.Node, t.o.best = "", nil
-		t.o.Refusals = []explain.Refusal{{Filter: gangScheduling, Reason: text, Nodes: nodes, Final: true}}
-		t.o.anywhere = text
-		s.conclude(ctx, t.r, t.w, t.o, how)
+	told := text
+	if plan == nil {
+		told = join("pod group is unschedulable", text)
+	}
+	for _, one := range t.placed {
+		s.waitForGroup(ctx, one, told)
+	}
+	for _, one := range t.untried {
+		s.waitForGroup(ctx, one, untried)
 	}
 	s.tellGroup(ctx, group, metav1.Condition{Status: metav1.ConditionFalse, Reason: schedulingv1beta1.PodGroupReasonUnschedulable, Message: text})
+}
+
+// waitForGroup sends a pod back that others of its group keep from its place.
+func (s *Scheduler) waitForGroup(ctx context.Context, t *tryout, text string) {
+	if t.o == nil {
+		t.o = &outcome{Decision: Decision{
+			Namespace: t.w.pod.Namespace, Name: t.w.pod.Name, UID: string(t.w.pod.UID), At: time.Now(), Attempt: t.w.attempt, Nodes: len(s.cluster.Nodes()),
+		}}
+	}
+	t.o.Node, t.o.best, t.o.verbatim = "", nil, text
+	t.o.Refusals = []explain.Refusal{{Filter: gangScheduling, Reason: text, Nodes: len(s.cluster.Nodes()), Final: true}}
+	s.conclude(ctx, t.r, t.w, t.o, "")
 }
 
 // tellGroup writes into the group's status how it went. Once a gang has been

@@ -28,52 +28,72 @@ func importance(group *schedulingv1beta1.PodGroup, pod *corev1.Pod) int32 {
 	return priority(pod)
 }
 
+// noGangVictims: there is nobody less important; upstream's words.
+const noGangVictims = "No preemption victims found for incoming preemptor"
+
 // planGang finds out whether a gang would fit if less important pods went, and lets
 // all stay that can. Some of the gang are on trial on nodes already; they stay
-// there. In the end the cluster is as it was. The text is told when nobody goes.
-func (s *Scheduler) planGang(group *schedulingv1beta1.PodGroup, placed, left []*tryout, scheduled int) (*gangPlan, string) {
-	for _, t := range append(slices.Clone(placed), left...) {
-		if t.r.preempting.off || t.w.pod.Spec.PreemptionPolicy != nil && *t.w.pod.Spec.PreemptionPolicy == corev1.PreemptNever {
-			return nil, "preemption: not eligible due to preemptionPolicy=Never."
-		}
-		if s.leaving(t.r, t.w) {
-			return nil, "preemption: not eligible due to a terminating pod on the nominated node."
+// there. In the end the cluster is as it was. The text says how it went.
+func (s *Scheduler) planGang(group *schedulingv1beta1.PodGroup, t *trial) (*gangPlan, string) {
+	for _, one := range t.line {
+		if one.r.preempting.off || one.w.pod.Spec.PreemptionPolicy != nil && *one.w.pod.Spec.PreemptionPolicy == corev1.PreemptNever {
+			return nil, "not eligible due to preemptionPolicy=Never."
 		}
 	}
-	if len(left) == 0 {
-		return nil, ""
-	}
-	rank := importance(group, left[0].w.pod)
-	lifted := s.liftBelow(rank, gangOf(left[0].w.pod))
-	plan := &gangPlan{moves: map[*waiting]string{}}
-	var on []*tryout
-	for _, t := range left {
-		if t.shut != "" || t.o.failed != nil {
-			continue
-		}
-		if o := t.r.decide(t.w.pod, t.w.key, s.cluster); o.Node != "" {
-			s.cluster.place(t.w.pod, o.Node)
-			plan.moves[t.w] = o.Node
-			on = append(on, t)
+	for _, one := range t.line {
+		if s.leaving(one.r, one.w) {
+			return nil, "ongoing preemption on nominated nodes"
 		}
 	}
-	enough := scheduled+len(placed)+len(on) >= least(group)
-	for _, t := range placed {
-		plan.moves[t.w] = t.o.Node
+	rank := importance(group, t.line[0].w.pod)
+	lifted := s.liftBelow(rank, gangOf(t.line[0].w.pod))
+	if len(lifted) == 0 {
+		return nil, noGangVictims
 	}
-	gone := s.reprieve(lifted, append(slices.Clone(placed), on...), enough)
-	for _, t := range on {
-		s.cluster.lift(t.w.pod.UID)
+	plan, on, count := s.replay(t)
+	gone := s.reprieve(lifted, append(slices.Clone(t.placed), on...), count.scheduled >= count.need)
+	for _, one := range on {
+		s.cluster.lift(one.w.pod.UID)
 	}
 	for _, p := range gone {
 		s.cluster.put(p, s.cluster.node(p.node.host))
 	}
-	if !enough || len(gone) == 0 {
-		nodes := len(s.cluster.Nodes())
-		return nil, fmt.Sprintf("preemption: 0/%d nodes are available: %d No preemption victims found for incoming pod.", nodes, nodes)
+	switch {
+	case count.scheduled < count.need:
+		return nil, count.String()
+	case len(gone) == 0:
+		return nil, noGangVictims
 	}
 	plan.victims = s.withCompanions(gone, rank)
-	return plan, ""
+	return plan, fmt.Sprintf("found a placement for podgroup, preempting %d victims", len(plan.victims))
+}
+
+// replay puts those on nodes who found none before; on are they.
+func (s *Scheduler) replay(t *trial) (plan *gangPlan, on []*tryout, count muster) {
+	plan = &gangPlan{moves: map[*waiting]string{}}
+	for _, one := range t.placed {
+		plan.moves[one.w] = one.o.Node
+	}
+	// Those of the gang that are on trial stand on nodes and are counted as such.
+	count = s.musterOf(gangOf(t.line[0].w.pod), len(t.line)-len(t.placed))
+	for _, one := range t.line {
+		if _, stands := plan.moves[one.w]; stands {
+			continue
+		}
+		if count.lost() {
+			break
+		}
+		placed := false
+		if one.shut == "" && (one.o == nil || one.o.failed == nil) {
+			if o := one.r.decide(one.w.pod, one.w.key, s.cluster); o.Node != "" {
+				s.cluster.place(one.w.pod, o.Node)
+				plan.moves[one.w], placed = o.Node, true
+				on = append(on, one)
+			}
+		}
+		count.tried(placed)
+	}
+	return plan, on, count
 }
 
 // liftBelow takes the less important pods off their nodes, the least important

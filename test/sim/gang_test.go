@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -90,7 +91,7 @@ func TestGangs(t *testing.T) {
 		}
 		g := must[*schedulingv1beta1.PodGroup](p)(client.PodGroups.Get(p.Context(), p.admin, "default", "a"))
 		c := meta.FindStatusCondition(g.Status.Conditions, schedulingv1beta1.PodGroupInitiallyScheduled)
-		if c == nil || c.Status != metav1.ConditionFalse || c.Message != "minCount (3) cannot be satisfied: 2 scheduled, 1 remaining" {
+		if c == nil || c.Status != metav1.ConditionFalse || c.Message != "minCount (3) cannot be satisfied: 2 scheduled, 0 remaining, pod group preemption: No preemption victims found for incoming preemptor" {
 			t.Errorf("condition %+v", c)
 		}
 		// What the gang does not use others may have.
@@ -176,9 +177,12 @@ func TestGangPreempts(t *testing.T) {
 		if n := p.placed("low-") + p.placed("single"); n != 3 {
 			t.Fatalf("%d placed", n)
 		}
-		p.group("big", 4)
+		must[*schedulingv1.PriorityClass](p)(client.PriorityClasses.Create(p.Context(), p.admin, &schedulingv1.PriorityClass{
+			ObjectMeta: metav1.ObjectMeta{Name: "above"}, Value: 1000,
+		}))
+		p.group("big", 4, func(g *schedulingv1beta1.PodGroup) { g.Spec.PriorityClassName = "above" })
 		for i := range 4 {
-			p.addPod(fmt.Sprint("big-", i), "3", inGroup("big"), withPriority(1000))
+			p.addPod(fmt.Sprint("big-", i), "3", inGroup("big"), func(p *corev1.Pod) { p.Spec.PriorityClassName = "above" })
 		}
 		p.settle()
 		if n := p.placed("low-") + p.placed("single"); n != 3 || p.placed("big-") != 0 {

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -188,6 +189,25 @@ func TestPriority(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+	for _, c := range []struct {
+		class string
+		given *int32
+		want  string
+	}{
+		{"n", nil, "9"}, {"", nil, "0"}, {"gone", nil, "no PriorityClass with name gone was found"},
+		{"n", &five, "priority set in the pod group (5) must match the priority computed (9) based on the priority class set in the spec"},
+	} {
+		g := &schedulingv1beta1.PodGroup{Spec: schedulingv1beta1.PodGroupSpec{PriorityClassName: c.class, Priority: c.given}}
+		a := attrs(resource.OpCreate, "podgroups", "", "g", g, nil)
+		a.Target.Resource = schedulingv1beta1.SchemeGroupVersion.WithResource("podgroups")
+		got := fmt.Sprint(priorities{objects: class("n", 9, false)}.Admit(t.Context(), a))
+		if got == "<nil>" {
+			got = fmt.Sprint(*g.Spec.Priority)
+		}
+		if got != c.want {
+			t.Errorf("group of %q: %s, want %s", c.class, got, c.want)
 		}
 	}
 	second := attrs(resource.OpCreate, "priorityclasses", "", "e", &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "e"}, GlobalDefault: true}, nil)

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -22,6 +23,9 @@ type priorities struct {
 func (r priorities) Admit(ctx context.Context, a *resource.Attributes) error {
 	if pod, ok := newPod(a); ok {
 		return r.resolve(ctx, pod)
+	}
+	if pods, ok := newPodGroup(a); ok {
+		return r.resolveGroup(ctx, pods)
 	}
 	if a.Operation != resource.OpUpdate || a.Target.Subresource != "" || !is(a, "", "pods") {
 		return nil
@@ -58,6 +62,28 @@ func (r priorities) resolve(ctx context.Context, pod *corev1.Pod) error {
 	}
 	policy := *class.PreemptionPolicy
 	pod.Spec.PreemptionPolicy = &policy
+	return nil
+}
+
+// newPodGroup is the group that is being created, if one is.
+func newPodGroup(a *resource.Attributes) (*schedulingv1beta1.PodGroup, bool) {
+	if a.Operation != resource.OpCreate || a.Target.Subresource != "" || !is(a, schedulingv1beta1.GroupName, "podgroups") {
+		return nil, false
+	}
+	g, ok := a.Object.(*schedulingv1beta1.PodGroup)
+	return g, ok
+}
+
+// resolveGroup is resolve for a group of pods, whose pods have to have its priority.
+func (r priorities) resolveGroup(ctx context.Context, g *schedulingv1beta1.PodGroup) error {
+	class, err := r.class(ctx, g.Spec.PriorityClassName)
+	if err != nil {
+		return err
+	}
+	if p := g.Spec.Priority; p != nil && *p != class.Value {
+		return fmt.Errorf("priority set in the pod group (%d) must match the priority computed (%d) based on the priority class set in the spec", *p, class.Value)
+	}
+	g.Spec.Priority, g.Spec.PriorityClassName = &class.Value, class.Name
 	return nil
 }
 
