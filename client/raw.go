@@ -44,5 +44,9 @@ func (h *httpTransport) Raw(ctx context.Context, path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.Get().RequestURI(path).SetHeader("Accept", contentJSON).Do(ctx).Raw()
+	answer := c.Get().RequestURI(path).SetHeader("Accept", contentJSON).Do(ctx)
+	if err := answer.Error(); err != nil { // it reads the status that was sent, which Raw does not
+		return nil, err
+	}
+	return answer.Raw()
 }

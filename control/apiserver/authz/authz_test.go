@@ -128,6 +128,34 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// Rules come selector by selector, and by the names of the roles within one.
+func TestAggregate(t *testing.T) {
+	role := func(name, label string, resources ...string) *rbacv1.ClusterRole {
+		r := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{label: "1"}}}
+		for _, res := range resources {
+			r.Rules = append(r.Rules, rbacv1.PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{res}})
+		}
+		return r
+	}
+	whole := role("whole", "a", "old")
+	whole.AggregationRule = &rbacv1.AggregationRule{ClusterRoleSelectors: []metav1.LabelSelector{
+		{MatchLabels: map[string]string{"b": "1"}}, {MatchLabels: map[string]string{"a": "1"}},
+	}}
+	all := []*rbacv1.ClusterRole{role("z", "b", "pods", "nodes"), role("m", "b", "nodes"), role("a", "a", "secrets", "pods"), role("other", "c", "events"), whole}
+	rules, differ := Aggregate(whole, all)
+	var got []string
+	for _, r := range rules {
+		got = append(got, r.Resources...)
+	}
+	if strings.Join(got, " ") != "nodes pods secrets" || !differ {
+		t.Errorf("%q, differ %v", got, differ)
+	}
+	whole.Rules = rules
+	if _, differ := Aggregate(whole, all); differ {
+		t.Error("never done")
+	}
+}
+
 func TestEscalation(t *testing.T) {
 	p := policy(t, `clusterrole pods
 	get,list core pods

@@ -167,42 +167,32 @@ func (d *Defaults) gather() {
 	}
 }
 
-// Aggregate gives the rules that a role with an aggregation rule should hold:
-// those of all roles it selects, in the order of their names, none twice.
-// differ is false when it holds them already, or aggregates nothing.
+// Aggregate gives the rules that a role with an aggregation rule should hold: those
+// of all roles that it selects, selector by selector and by their names, none twice.
+// The order is upstream's: another controller that aggregates would else write against
+// this one for ever. differ is false when it holds them already, or aggregates nothing.
 func Aggregate(role *rbacv1.ClusterRole, all []*rbacv1.ClusterRole) (rules []rbacv1.PolicyRule, differ bool) {
 	if role.AggregationRule == nil {
 		return nil, false
 	}
-	chosen := map[string]*rbacv1.ClusterRole{}
+	all = slices.SortedFunc(slices.Values(all), func(a, b *rbacv1.ClusterRole) int { return strings.Compare(a.Name, b.Name) })
 	for _, s := range role.AggregationRule.ClusterRoleSelectors {
 		selector, err := metav1.LabelSelectorAsSelector(&s)
 		if err != nil {
 			continue // validation refuses such a selector on write
 		}
 		for _, r := range all {
-			if r.Name != role.Name && selector.Matches(labels.Set(r.Labels)) {
-				chosen[r.Name] = r
+			if r.Name == role.Name || !selector.Matches(labels.Set(r.Labels)) {
+				continue
 			}
-		}
-	}
-	for _, r := range sorted(chosen) {
-		for _, rule := range r.Rules {
-			if !slices.ContainsFunc(rules, func(have rbacv1.PolicyRule) bool { return reflect.DeepEqual(have, rule) }) {
-				rules = append(rules, rule)
+			for _, rule := range r.Rules {
+				if !slices.ContainsFunc(rules, func(have rbacv1.PolicyRule) bool { return reflect.DeepEqual(have, rule) }) {
+					rules = append(rules, rule)
+				}
 			}
 		}
 	}
 	return rules, !equality.Semantic.DeepEqual(rules, role.Rules)
-}
-
-func sorted(roles map[string]*rbacv1.ClusterRole) []*rbacv1.ClusterRole {
-	out := make([]*rbacv1.ClusterRole, 0, len(roles))
-	for _, r := range roles {
-		out = append(out, r)
-	}
-	slices.SortFunc(out, func(a, b *rbacv1.ClusterRole) int { return strings.Compare(a.Name, b.Name) })
-	return out
 }
 
 // RepairRules adds to have the rules of want that it does not cover: a start
