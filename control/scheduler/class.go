@@ -34,6 +34,8 @@ type class struct {
 
 	// known is what is known by slot; empty until the class is used a second time.
 	known []knowledge
+	// freed is what freeing nodes came to, by slot; empty until somebody asks.
+	freed []freed
 	// raw are the scores that do not depend on other nodes, by score and slot; sums
 	// add up, by slot and weighted, those that plain says count as they are.
 	raw   [][]int64

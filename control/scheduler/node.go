@@ -175,6 +175,8 @@ type Node struct {
 	// object and state change when the object, and when it or its pods do. No
 	// two states of any nodes have the same.
 	object, state uint64
+	// renewed changes when a pod is another object, though nothing follows for places.
+	renewed uint64
 }
 
 // HostPort is a port of the node itself.

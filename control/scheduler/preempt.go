@@ -67,7 +67,7 @@ func (r *rules) preempt(pod *corev1.Pod, key string, c *cluster, o *outcome, bud
 	}
 	refused := map[string]int{}
 	for i := range helpful {
-		p, why := r.victims(pod, helpful[(begin+i)%len(helpful)], k, c, budgets)
+		p, why := r.freeing(pod, helpful[(begin+i)%len(helpful)], k, c, budgets)
 		if p == nil {
 			for _, text := range append(why.More, why.Text) {
 				refused[text]++
@@ -140,7 +140,7 @@ func (r *rules) victims(pod *corev1.Pod, n *Node, k *class, c *cluster, budgets 
 		return nil, Reason{Text: noVictims}
 	}
 	slices.SortFunc(lower, moreImportant)
-	taken := make([]*Pod, 0, len(lower))
+	taken, asItWas := make([]*Pod, 0, len(lower)), k.remember(n, c)
 	for _, p := range lower {
 		taken = append(taken, c.pods[p.UID])
 		c.lift(p.UID)
@@ -151,6 +151,7 @@ func (r *rules) victims(pod *corev1.Pod, n *Node, k *class, c *cluster, budgets 
 				c.put(p, c.node(n.host))
 			}
 		}
+		asItWas()
 	}()
 	refusal := func() int32 {
 		if at := k.check(n, r.own); at != 0 {

@@ -271,6 +271,8 @@ func (c *cluster) replace(p *Pod, pod *corev1.Pod) bool {
 		return false
 	}
 	p.Pod = pod
+	c.generation++
+	p.node.renewed = c.generation
 	return true
 }
 
