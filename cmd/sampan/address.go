@@ -26,5 +26,8 @@ func hostAddress(pods netip.Prefix) netip.Addr {
 			return prefix.Addr()
 		}
 	}
-	return pods.Masked().Addr().Next()
+	return gatewayOf(pods)
 }
+
+// gatewayOf is the node's address towards its pods.
+func gatewayOf(pods netip.Prefix) netip.Addr { return pods.Masked().Addr().Next() }

@@ -28,6 +28,7 @@ import (
 	"github.com/sampan-dev/sampan/node/engine"
 	"github.com/sampan-dev/sampan/node/exchange"
 	"github.com/sampan-dev/sampan/node/image"
+	"github.com/sampan-dev/sampan/node/network"
 )
 
 // started is a container engine, or why there is none.
@@ -55,7 +56,11 @@ func (c *cluster) startEngine(ctx context.Context) started {
 		if err != nil {
 			return started{err: err}
 		}
-		return started{Engine: foreign, closers: []func() error{foreign.Close}}
+		remove, err := network.Answer(c.ownAddresses())
+		if err != nil {
+			return started{err: errors.Join(err, foreign.Close())}
+		}
+		return started{Engine: foreign, closers: []func() error{foreign.Close, remove}}
 	}
 	parts, err := openParts(partsConfig{Settings: c.Settings, log: c.log, local: []netip.Addr{c.dns}, direct: []netip.Prefix{c.everywhere}, forwarding: true})
 	if err != nil {
@@ -68,6 +73,16 @@ func (c *cluster) startEngine(ctx context.Context) started {
 		return started{err: errors.Join(err, parts.close())}
 	}
 	return started{Engine: own, closers: append(parts.closers, own.Close), images: parts.cfg.Images, pulls: pulls}
+}
+
+// ownAddresses are those that the node has on the bridge of its pods, and that no other
+// engine's network gives it: that of DNS, and on a machine without any network its own.
+func (c *cluster) ownAddresses() []netip.Addr {
+	all := []netip.Addr{c.dns}
+	if c.address == gatewayOf(c.pods) {
+		all = append(all, c.address)
+	}
+	return all
 }
 
 // nodeParts are what the node stands on, whether the control plane is in this
