@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/client"
@@ -103,8 +104,26 @@ func (s *server) named(ctx context.Context, namespace, name string) (*corev1.Pod
 		namespace = s.namespace
 	}
 	pod, err := client.Pods.Get(ctx, s, namespace, strings.TrimPrefix(name, "pod/"))
+	if apierrors.IsNotFound(err) {
+		return nil, &missing{name, err}
+	}
 	return pod, unanswered(err)
 }
+
+// missing says of a container what the API server says of its pod, in words for
+// whoever has never made a pod.
+type missing struct {
+	name  string
+	cause error
+}
+
+// Error says where names are to be found.
+func (m *missing) Error() string {
+	return fmt.Sprintf("container %q is not found: sampan ps -a lists those that there are", m.name)
+}
+
+// Unwrap is the API server's own error.
+func (m *missing) Unwrap() error { return m.cause }
 
 // podOf connects, and finds the pod that a person calls by its name.
 func (s *Settings) podOf(ctx context.Context, namespace, name string) (*server, *corev1.Pod, error) {

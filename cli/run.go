@@ -59,6 +59,7 @@ Its exit code is sampan's. An image that is not here is fetched first.
 
 // runFlagsOf are run's flags. What follows the image is not for us.
 func runFlagsOf(cmd *cobra.Command, f *runFlags, entrypoint *string) {
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return failedToRun(err) })
 	flags := cmd.Flags()
 	flags.SetInterspersed(false)
 	flags.BoolVarP(&f.interactive, "interactive", "i", false, "connect standard input")
