@@ -69,6 +69,7 @@ var fences = []fence{
 	{"google.golang.org/grpc", []string{"node/cri", "node/engine", "node/agent", "node/volume", "node/device", "control/store/etcd", "control/apiserver/atrest", "test"}, "gRPC is the CRI's and etcd's; the agent has its status codes and gRPC probes, and KMS plugins speak it", false},
 	{"github.com/opencontainers/cgroups", []string{"node/container"}, "one back end for each cgroup version, behind one interface", false},
 	{"github.com/moby/buildkit", []string{"node/build"}, "the Dockerfile's syntax, nothing else of it", false},
+	{"golang.org/x/crypto/ssh", []string{"node/build"}, "an agent over keys that a build is given; nobody logs in anywhere", false},
 	{"github.com/ulikunitz/xz", []string{"node/build"}, "layers are never compressed so, only archives that people add", false},
 	{"github.com/coreos/go-oidc", []string{"control/apiserver/authn"}, "one place believes foreign issuers of tokens", false},
 	{"github.com/miekg/dns", []string{"node/dns", "test"}, "one place speaks DNS", false},

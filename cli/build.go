@@ -11,18 +11,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-dev/sampan/node/build"
+	"github.com/sampan-dev/sampan/node/image"
 )
 
 // buildFlags are what the flags of build say.
 type buildFlags struct {
-	file, target, output, progress, iidFile, metadataFile string
-	network, provenance, call                             string
-	tags, args, labels, platforms, secrets, agents        []string
-	freshStages, contexts, annotations, hosts, allow      []string
-	cacheFrom, cacheTo                                    []string
-	attests, ulimits                                      []string
-	sbom, shmSize                                         string
-	noCache, quiet, pull, push, load, check               bool
+	file, target, progress, iidFile, metadataFile    string
+	network, provenance, call                        string
+	outputs                                          []string
+	tags, args, labels, platforms, secrets, agents   []string
+	freshStages, contexts, annotations, hosts, allow []string
+	cacheFrom, cacheTo                               []string
+	attests, ulimits                                 []string
+	sbom, shmSize                                    string
+	noCache, quiet, pull, push, load, check          bool
 }
 
 func buildCommand(p Program, s *Settings) *cobra.Command {
@@ -30,20 +32,20 @@ func buildCommand(p Program, s *Settings) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "build [-t NAME[:TAG]] CONTEXT", Short: "Build an image from a Dockerfile", Args: cobra.ExactArgs(1),
 		Long: `Build an image from a Dockerfile. CONTEXT is the directory that COPY and ADD read;
-a git repository, as https://host/repository.git#REF:DIRECTORY; or - for a tar of
-one, or a Dockerfile alone, on standard input.`,
+a git repository, as https://host/repository.git#REF:DIRECTORY; a URL of a tar of one, or
+of a Dockerfile alone; or - for either on standard input.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return runBuild(cmd, p, s, f, args[0]) },
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&f.tags, "tag", "t", nil, "name of the result; may be given several times")
-	flags.StringVarP(&f.file, "file", "f", "", "the Dockerfile, - for standard input (default: CONTEXT/Dockerfile)")
+	flags.StringVarP(&f.file, "file", "f", "", "the Dockerfile, or its URL, or - for standard input (default: CONTEXT/Dockerfile)")
 	flags.StringArrayVar(&f.args, "build-arg", nil, "NAME=VALUE for an ARG")
 	flags.StringArrayVar(&f.labels, "label", nil, "NAME=VALUE to put on the image")
 	flags.StringVar(&f.target, "target", "", "the stage to stop at")
 	flags.StringSliceVar(&f.platforms, "platform", nil, "what the image is for, such as linux/arm64; several make an index")
-	flags.StringArrayVar(&f.secrets, "secret", nil, "id=NAME[,src=FILE|,env=VARIABLE]: a secret for RUN --mount=type=secret")
-	flags.StringArrayVar(&f.agents, "ssh", nil, "default|ID[=SOCKET]: an SSH agent for RUN --mount=type=ssh")
-	flags.StringVarP(&f.output, "output", "o", "", "DIRECTORY, or type=local|tar|oci|docker|registry,dest=PATH (default: the images of this machine)")
+	flags.StringArrayVar(&f.secrets, "secret", nil, "id=NAME[,src=FILE|,env=VARIABLE]: a secret for RUN --mount=type=secret, or for an ADD (HTTP_AUTH_TOKEN_HOST, GIT_AUTH_TOKEN.HOST)")
+	flags.StringArrayVar(&f.agents, "ssh", nil, "default|ID[=SOCKET|KEY,...]: an SSH agent, or private keys, for RUN --mount=type=ssh")
+	flags.StringArrayVarP(&f.outputs, "output", "o", nil, "DIRECTORY, or type=local|tar|oci|docker|image|registry,dest=PATH; may be given several times (default: the images of this machine)")
 	flags.BoolVar(&f.noCache, "no-cache", false, "run every instruction though its layer is known")
 	flags.StringSliceVar(&f.freshStages, "no-cache-filter", nil, "stages of which every instruction is run")
 	flags.BoolVar(&f.pull, "pull", false, "ask registries for newer base images")
@@ -80,7 +82,7 @@ func buildReachFlags(cmd *cobra.Command, f *buildFlags) {
 }
 
 func runBuild(cmd *cobra.Command, p Program, s *Settings, f buildFlags, from string) (failed error) {
-	out, err := parseOutput(f, cmd.OutOrStdout())
+	outs, err := parseOutputs(&f, cmd.OutOrStdout())
 	if err != nil {
 		return err
 	}
@@ -94,6 +96,11 @@ func runBuild(cmd *cobra.Command, p Program, s *Settings, f buildFlags, from str
 		return err
 	}
 	opts.Images = store
+	undoAgents, err := buildAgents(&opts, f)
+	defer func() { failed = errors.Join(failed, undoAgents()) }()
+	if err != nil {
+		return err
+	}
 	undo, err := buildInput(cmd, &opts, f, from)
 	if err != nil {
 		return err
@@ -117,7 +124,7 @@ func runBuild(cmd *cobra.Command, p Program, s *Settings, f buildFlags, from str
 	}
 	f.quiet = f.quiet || f.progress == "quiet"
 	w := cmd.OutOrStdout()
-	if out.kind != "" && out.dest == "-" {
+	if slices.ContainsFunc(outs, buildOutput.streams) {
 		w = cmd.ErrOrStderr()
 	}
 	if f.progress == "rawjson" {
@@ -129,13 +136,19 @@ func runBuild(cmd *cobra.Command, p Program, s *Settings, f buildFlags, from str
 	}
 	var records []build.Provenance
 	opts.OnResult = func(r build.Provenance) { records = append(records, r) }
+	var parts []build.Part
+	opts.OnImage = func(platform string, img image.Image) {
+		parts = append(parts, build.Part{Image: img, Dir: build.PlatformDir(platform)})
+	}
 	start := time.Now()
 	img, err := build.Build(cmd.Context(), opts)
 	if err != nil {
 		return buildError(err)
 	}
-	if err := out.write(cmd.Context(), store, img, opts); err != nil {
-		return err
+	for _, out := range outs {
+		if err := out.write(cmd.Context(), store, img, opts, parts); err != nil {
+			return err
+		}
 	}
 	if err := buildFiles(f, img, records); err != nil {
 		return err
@@ -195,9 +208,12 @@ func buildOptions(s *Settings, f buildFlags) (opts build.Options, err error) {
 	if opts.Secrets, err = secrets(f.secrets); err != nil {
 		return opts, err
 	}
-	if opts.Agents, err = agents(f.agents); err != nil {
-		return opts, err
-	}
 	opts.Epoch, err = epoch()
 	return opts, err
+}
+
+// buildAgents finds or makes the SSH agents that a build may speak to.
+func buildAgents(opts *build.Options, f buildFlags) (undo func() error, err error) {
+	opts.Agents, undo, err = agents(f.agents)
+	return undo, err
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/csv"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -64,33 +65,66 @@ func secrets(args []string) (map[string]build.Secret, error) {
 	return all, nil
 }
 
-// agents reads --ssh default|ID[=SOCKET]; the default is $SSH_AUTH_SOCK.
-func agents(args []string) (map[string]string, error) {
-	all := map[string]string{}
-	for _, a := range args {
-		id, socket, ok := strings.Cut(a, "=")
-		if !ok {
-			socket = os.Getenv("SSH_AUTH_SOCK")
+// agents reads --ssh default|ID[=SOCKET|KEY,...]; the default is $SSH_AUTH_SOCK. Of private
+// keys, agents of our own are made, until undo.
+func agents(args []string) (all map[string]string, undo func() error, err error) {
+	var ends []func() error
+	undo = func() error {
+		var errs []error
+		for _, end := range ends {
+			errs = append(errs, end())
 		}
-		if socket == "" {
-			return nil, fmt.Errorf("--ssh %s: no agent: SSH_AUTH_SOCK is not set", a)
-		}
-		info, err := os.Stat(socket)
-		if err != nil {
-			return nil, fmt.Errorf("--ssh %s: %w", a, err)
-		}
-		if info.Mode()&os.ModeSocket == 0 {
-			return nil, fmt.Errorf("--ssh %s: %q is not the socket of an agent; keys themselves are not supported: load them into an agent with ssh-add", a, socket)
-		}
-		all[id] = socket
+		return errors.Join(errs...)
 	}
-	return all, nil
+	all = map[string]string{}
+	for _, a := range args {
+		id, paths, ok := strings.Cut(a, "=")
+		if !ok {
+			paths = os.Getenv("SSH_AUTH_SOCK")
+		}
+		if paths == "" {
+			return nil, undo, fmt.Errorf("--ssh %s: no agent: SSH_AUTH_SOCK is not set", a)
+		}
+		info, err := os.Stat(paths)
+		if err == nil && info.Mode()&os.ModeSocket != 0 {
+			all[id] = paths
+			continue
+		}
+		socket, end, err := build.ServeKeys(strings.Split(paths, ","))
+		if err != nil {
+			return nil, undo, fmt.Errorf("--ssh %s: %w", a, err)
+		}
+		all[id], ends = socket, append(ends, end)
+	}
+	return all, undo, nil
+}
+
+// commas takes "a=1,b=2" apart; as with docker, quotes keep a part together that has a
+// comma in it: "a=1,2".
+func commas(text string) ([]string, error) {
+	if !strings.Contains(text, `"`) {
+		return strings.Split(text, ","), nil
+	}
+	parts, err := csv.NewReader(strings.NewReader(text)).Read()
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", text, err)
+	}
+	return parts, nil
 }
 
 // fieldsOf reads "a=1,b=2" with known names only.
 func fieldsOf(text string, known ...string) (map[string]string, error) {
+	parts, err := commas(text)
+	if err != nil {
+		return nil, err
+	}
+	return fieldsIn(parts, known...)
+}
+
+// fieldsIn is fieldsOf of parts.
+func fieldsIn(parts []string, known ...string) (map[string]string, error) {
 	fields := map[string]string{}
-	for _, part := range strings.Split(text, ",") {
+	for _, part := range parts {
 		k, v, ok := strings.Cut(part, "=")
 		if !ok {
 			return nil, fmt.Errorf("%q: want NAME=VALUE", part)

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,40 +23,59 @@ func buildInput(cmd *cobra.Command, opts *build.Options, f buildFlags, from stri
 	if g, ok := build.ParseGit(from); ok {
 		return gitInput(cmd, opts, f, g)
 	}
-	if u, err := url.Parse(from); err == nil && u.Host != "" {
-		return undo, fmt.Errorf("context %q: only git repositories (.git) are fetched: curl -L %s | sampan build -", from, from)
-	}
 	if from == "-" && f.file == "-" {
 		return undo, errors.New("standard input cannot be the context and the Dockerfile")
 	}
 	opts.Context = from
-	if f.file == "-" {
-		raw, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), build.MaxDockerfile+1))
-		if err != nil {
-			return undo, err
-		}
-		opts.Content, opts.Dockerfile = raw, "Dockerfile"
-		return undo, nil
-	}
-	if from != "-" {
-		return undo, nil
+	apart, err := dockerfileApart(cmd, opts, f)
+	if err != nil || from != "-" && !fetchable(from) {
+		return undo, err
 	}
 	dir, err := os.MkdirTemp("", "sampan-context-*")
 	if err != nil {
 		return undo, err
 	}
 	undo = func() error { return os.RemoveAll(dir) }
-	raw, err := build.ReadContext(cmd.Context(), cmd.InOrStdin(), dir)
+	var raw []byte
+	if from == "-" {
+		raw, err = build.ReadContext(cmd.Context(), cmd.InOrStdin(), dir)
+	} else {
+		raw, err = build.FetchContext(cmd.Context(), from, dir)
+	}
 	if err != nil {
 		return undo, errors.Join(err, undo())
 	}
 	opts.Context = dir
-	if raw != nil {
+	switch {
+	case apart:
+	case raw != nil:
 		opts.Content, opts.Dockerfile = raw, "Dockerfile"
-	} else if f.file != "" {
+	case f.file != "":
 		opts.Dockerfile = filepath.Join(dir, filepath.Clean("/"+f.file))
 	}
 	return undo, nil
+}
+
+// fetchable says whether a text is the URL of something to be fetched.
+func fetchable(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
+}
+
+// dockerfileApart reads a Dockerfile that is in no context: on standard input, or at a URL.
+func dockerfileApart(cmd *cobra.Command, opts *build.Options, f buildFlags) (bool, error) {
+	var raw []byte
+	var err error
+	switch {
+	case f.file == "-":
+		raw, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), build.MaxDockerfile+1))
+	case fetchable(f.file):
+		raw, err = build.FetchDockerfile(cmd.Context(), f.file)
+	default:
+		return false, nil
+	}
+	opts.Content, opts.Dockerfile = raw, "Dockerfile"
+	return true, err
 }
 
 // gitInput fetches a repository for the time of the build.
@@ -65,13 +85,18 @@ func gitInput(cmd *cobra.Command, opts *build.Options, f buildFlags, g build.Git
 		return nil, err
 	}
 	undo = func() error { return os.RemoveAll(dir) }
+	if keep, err := strconv.ParseBool(opts.Args["BUILDKIT_CONTEXT_KEEP_GIT_DIR"]); err == nil && keep {
+		g.KeepHistory = true
+	}
 	if opts.Context, err = g.Checkout(cmd.Context(), dir); err != nil {
 		return undo, errors.Join(err, undo())
 	}
-	if f.file == "-" {
-		opts.Content, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), build.MaxDockerfile+1))
-		opts.Dockerfile = "Dockerfile"
-		return undo, err
+	apart, err := dockerfileApart(cmd, opts, f)
+	if err != nil {
+		return undo, errors.Join(err, undo())
+	}
+	if apart {
+		return undo, nil
 	}
 	if f.file != "" {
 		opts.Dockerfile = filepath.Join(opts.Context, filepath.Clean("/"+f.file))
@@ -97,22 +122,36 @@ func namedContexts(ctx context.Context, opts *build.Options, args []string) (und
 	for _, a := range args {
 		name, value, ok := strings.Cut(a, "=")
 		if !ok || name == "" || value == "" {
-			return undo, fmt.Errorf("--build-context %q: want NAME=DIRECTORY, NAME=REPOSITORY.git or NAME=docker-image://IMAGE", a)
+			return undo, fmt.Errorf("--build-context %q: want NAME=DIRECTORY, NAME=REPOSITORY.git, NAME=URL of a tar, or NAME=docker-image://IMAGE", a)
 		}
 		c := build.NamedContext{Dir: value}
 		if ref, ok := strings.CutPrefix(value, imageContext); ok {
 			c = build.NamedContext{Image: ref}
-		} else if g, ok := build.ParseGit(value); ok {
+		} else if g, ok := build.ParseGit(value); ok || fetchable(value) {
 			dir, err := os.MkdirTemp("", "sampan-context-*")
 			if err != nil {
 				return undo, err
 			}
 			dirs = append(dirs, dir)
-			if c.Dir, err = g.Checkout(ctx, dir); err != nil {
-				return undo, err
+			if c.Dir = dir; ok {
+				c.Dir, err = g.Checkout(ctx, dir)
+			} else {
+				err = fetchNamed(ctx, value, dir)
+			}
+			if err != nil {
+				return undo, fmt.Errorf("--build-context %q: %w", a, err)
 			}
 		}
 		opts.Contexts[name] = c
 	}
 	return undo, nil
+}
+
+// fetchNamed brings an archive's files.
+func fetchNamed(ctx context.Context, from, dir string) error {
+	raw, err := build.FetchContext(ctx, from, dir)
+	if err == nil && raw != nil {
+		err = errors.New("what is there is no tar")
+	}
+	return err
 }

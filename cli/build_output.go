@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -15,63 +16,144 @@ import (
 )
 
 // buildOutput is where a build's result goes beside the images.
-type buildOutput struct{ kind, dest string }
-
-// parseOutput reads --output and --push.
-func parseOutput(f buildFlags, stdout io.Writer) (buildOutput, error) {
-	text := f.output
-	if f.push {
-		if text != "" && text != "type=image" && text != "type=registry" {
-			return buildOutput{}, errors.New("--push and --output exclude each other: --output type=registry is what --push does")
-		}
-		text = "type=registry"
-	}
-	o := buildOutput{kind: "local", dest: text}
-	switch {
-	case text == "":
-		return buildOutput{}, nil
-	case text == "-":
-		o.kind = "tar"
-	case strings.Contains(text, "="):
-		fields, err := fieldsOf(text, "type", "dest", "push", "name")
-		if err != nil {
-			return o, fmt.Errorf("--output %q: %w", text, err)
-		}
-		o.kind, o.dest = fields["type"], fields["dest"]
-		if o.kind == "image" && fields["push"] == "true" {
-			o.kind = "registry"
-		}
-		if o.dest == "" {
-			o.dest = "-"
-		}
-	}
-	if several := len(f.platforms) > 1; several && (o.kind == "local" || o.kind == "tar" || o.kind == "docker") {
-		return o, fmt.Errorf("--output type=%s has room for one --platform; type=oci has for all of them", o.kind)
-	}
-	switch o.kind {
-	case "image":
-		return buildOutput{}, nil
-	case "registry":
-		if len(f.tags) == 0 {
-			return o, errors.New("a registry wants a name: say it with -t")
-		}
-		return o, nil
-	case "local":
-		if o.dest == "-" {
-			return o, fmt.Errorf("--output %q: say where with dest=DIRECTORY", text)
-		}
-		return o, nil
-	case "tar", "oci", "docker":
-		if o.dest == "-" && terminal(stdout) {
-			return o, errors.New("an archive would fill your terminal: say where it goes with dest=FILE")
-		}
-		return o, nil
-	}
-	return o, fmt.Errorf("--output %q: want a directory, or type=local|tar|oci|docker|registry", text)
+type buildOutput struct {
+	kind, dest string
+	// loose: an archive's files are wanted in a directory, or several platforms' in one.
+	loose bool
 }
 
-// write brings the result where it is wanted.
-func (o buildOutput) write(ctx context.Context, store *image.Store, img image.Image, opts build.Options) error {
+// streams says whether it goes to standard output.
+func (o buildOutput) streams() bool {
+	return o.dest == "-" && (o.kind == "tar" || o.kind == "oci" || o.kind == "docker")
+}
+
+// outputFields are what --output may say; BuildKit has more, which mean what is so here.
+var outputFields = []string{ //nolint:gochecknoglobals // a constant list
+	"type", "dest", "push", "name", "tar", "platform-split", "compression", "oci-mediatypes", "rewrite-timestamp", "unpack", "store", "dangling-name-prefix", "force-compression",
+}
+
+// parseOutputs reads --output and --push. Names and annotations in them are the result's.
+func parseOutputs(f *buildFlags, stdout io.Writer) ([]buildOutput, error) {
+	texts := f.outputs
+	if f.push {
+		for _, text := range texts {
+			if text != "type=image" && text != "type=registry" {
+				return nil, errors.New("--push and --output exclude each other: --output type=registry is what --push does")
+			}
+		}
+		texts = []string{"type=registry"}
+	}
+	var all []buildOutput
+	stdouts := 0
+	for _, text := range texts {
+		o, err := parseOutput(text, f)
+		if err == nil {
+			err = o.check(*f, text, stdout)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if o.streams() {
+			stdouts++
+		}
+		if o.kind != "" {
+			all = append(all, o)
+		}
+	}
+	if stdouts > 1 {
+		return nil, errors.New("standard output has room for one --output: say where the others go with dest=FILE")
+	}
+	return all, nil
+}
+
+// parseOutput reads one.
+func parseOutput(text string, f *buildFlags) (buildOutput, error) {
+	o := buildOutput{kind: "local", dest: text}
+	if text == "-" {
+		o.kind = "tar"
+	}
+	if !strings.Contains(text, "=") {
+		return o, nil
+	}
+	fields, err := outputOf(text, f)
+	if err != nil {
+		return o, fmt.Errorf("--output %q: %w", text, err)
+	}
+	o.kind, o.dest = fields["type"], fields["dest"]
+	if o.kind == "image" {
+		o.kind = ""
+		if fields["push"] == "true" {
+			o.kind = "registry"
+		}
+	}
+	if o.dest == "" {
+		o.dest = "-"
+	}
+	if c := fields["compression"]; c != "" && c != "gzip" {
+		return o, fmt.Errorf("--output %q: layers are compressed with gzip", text)
+	}
+	if fields["oci-mediatypes"] == "false" {
+		return o, fmt.Errorf("--output %q: images have the OCI's media types", text)
+	}
+	o.loose = fields["tar"] == "false" || fields["platform-split"] == "false"
+	if name := fields["name"]; name != "" {
+		f.tags = append(f.tags, strings.Split(name, ",")...)
+	}
+	return o, nil
+}
+
+// outputOf reads an output's fields; annotations go to the flag that means the same.
+func outputOf(text string, f *buildFlags) (map[string]string, error) {
+	parts, err := commas(text)
+	if err != nil {
+		return nil, err
+	}
+	var rest []string
+	for _, part := range parts {
+		if note, ok := strings.CutPrefix(part, "annotation."); ok {
+			f.annotations = append(f.annotations, note)
+			continue
+		}
+		rest = append(rest, part)
+	}
+	return fieldsIn(rest, outputFields...)
+}
+
+// check says what is wrong with an output, if anything.
+func (o buildOutput) check(f buildFlags, text string, stdout io.Writer) error {
+	switch o.kind {
+	case "":
+		return nil
+	case "registry":
+		if len(f.tags) == 0 {
+			return errors.New("a registry wants a name: say it with -t")
+		}
+		return nil
+	case "local":
+		if o.dest == "-" {
+			return fmt.Errorf("--output %q: say where with dest=DIRECTORY", text)
+		}
+		if o.loose && len(f.platforms) > 1 {
+			return fmt.Errorf("--output %q: the files of several platforms in one directory would be in each other's way", text)
+		}
+		return nil
+	case "tar", "oci", "docker":
+		if o.kind == "docker" && len(f.platforms) > 1 {
+			return errors.New("--output type=docker has room for one --platform; type=oci has for all of them")
+		}
+		if o.loose && (o.dest == "-" || o.kind == "tar") {
+			return fmt.Errorf("--output %q: without a tar it wants type=oci or docker, and dest=DIRECTORY", text)
+		}
+		if o.dest == "-" && terminal(stdout) {
+			return errors.New("an archive would fill your terminal: say where it goes with dest=FILE")
+		}
+		return nil
+	}
+	return fmt.Errorf("--output %q: want a directory, or type=local|tar|oci|docker|image|registry", text)
+}
+
+// write brings the result where it is wanted; parts are its images, one a platform.
+func (o buildOutput) write(ctx context.Context, store *image.Store, img image.Image, opts build.Options, parts []build.Part) error {
 	refs := opts.Tags
 	switch {
 	case len(refs) > 0:
@@ -80,11 +162,17 @@ func (o buildOutput) write(ctx context.Context, store *image.Store, img image.Im
 	default:
 		refs = []string{img.ID}
 	}
+	if len(parts) == 1 {
+		parts[0].Dir = ""
+	}
 	switch o.kind {
-	case "":
-		return nil
 	case "local":
-		return build.WriteFiles(ctx, store, img, opts.Epoch, o.dest)
+		for _, p := range parts {
+			if err := build.WriteFiles(ctx, store, p.Image, opts.Epoch, filepath.Join(o.dest, p.Dir)); err != nil {
+				return err
+			}
+		}
+		return nil
 	case "registry":
 		for _, tag := range opts.Tags {
 			if _, err := store.Push(ctx, tag, opts.Pulls); err != nil {
@@ -93,15 +181,30 @@ func (o buildOutput) write(ctx context.Context, store *image.Store, img image.Im
 		}
 		return nil
 	}
-	return writeTo(o.dest, os.Stdout, func(w io.Writer) error {
+	save := func(w io.Writer) error {
 		switch o.kind {
 		case "tar":
-			return build.WriteTar(ctx, store, img, opts.Epoch, w)
+			return build.WriteTars(ctx, store, parts, opts.Epoch, w)
 		case "oci":
 			return store.SaveLayout(w, refs...)
 		}
 		return store.Save(w, refs...)
-	})
+	}
+	if o.loose {
+		return writeLoose(ctx, o.dest, save)
+	}
+	return writeTo(o.dest, os.Stdout, save)
+}
+
+// writeLoose puts the files of an archive into a directory.
+func writeLoose(ctx context.Context, dir string, save func(io.Writer) error) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // it is the caller's, to be read by whoever may
+		return err
+	}
+	reader, writer := io.Pipe()
+	go func() { writer.CloseWithError(save(writer)) }()
+	defer func() { _ = reader.Close() }() // never fails
+	return image.Extract(ctx, reader, dir)
 }
 
 // buildFiles writes --iidfile and --metadata-file.

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +21,20 @@ var idle = map[string]string{
 	"rm":       "builds leave no containers",
 	"force-rm": "builds leave no containers",
 	"compress": "the context is not sent anywhere",
+	"squash":   "an image of one layer is made by FROM scratch and COPY --from=STAGE / /",
+}
+
+// idleWords are those that want a value.
+//
+//nolint:gochecknoglobals // as above
+var idleWords = map[string]string{
+	"builder":       "there is one builder",
+	"cgroup-parent": "RUNs are in cgroups of this machine's builds",
+	"cpu-period":    "RUNs share this machine", "cpu-quota": "RUNs share this machine", "cpu-shares": "RUNs share this machine",
+	"cpuset-cpus": "RUNs share this machine", "cpuset-mems": "RUNs share this machine",
+	"isolation": "it is about Windows",
+	"memory":    "RUNs share this machine", "memory-swap": "RUNs share this machine",
+	"security-opt": "RUN --security=insecure, with --allow, is what there is",
 }
 
 func idleFlags(cmd *cobra.Command) {
@@ -27,13 +42,19 @@ func idleFlags(cmd *cobra.Command) {
 		cmd.Flags().Bool(name, false, "does nothing: "+why)
 		_ = cmd.Flags().MarkHidden(name) // it is there
 	}
+	for name, why := range idleWords {
+		cmd.Flags().StringArray(name, nil, "does nothing: "+why)
+		_ = cmd.Flags().MarkHidden(name) // so is it
+	}
 }
 
 // sayIdle says of flags that were given that they do nothing.
 func sayIdle(cmd *cobra.Command) {
-	for _, name := range []string{"rm", "force-rm", "compress"} {
-		if cmd.Flags().Changed(name) {
-			fmt.Fprintf(cmd.ErrOrStderr(), "sampan: --%s does nothing: %s\n", name, idle[name])
+	for _, all := range []map[string]string{idle, idleWords} {
+		for _, name := range slices.Sorted(maps.Keys(all)) {
+			if cmd.Flags().Changed(name) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "sampan: --%s does nothing: %s\n", name, all[name])
+			}
 		}
 	}
 }

@@ -12,61 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sampan-dev/sampan/node/build"
 	"github.com/sampan-dev/sampan/node/image"
 )
-
-func pullCommand(s *Settings) *cobra.Command {
-	platform, all, quiet := "", false, false
-	cmd := &cobra.Command{
-		Use: "pull IMAGE", Short: "Fetch an image from a registry", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			store, err := s.images()
-			if err != nil {
-				return err
-			}
-			opts := s.transfers()
-			opts.Architecture, opts.AllPlatforms = strings.TrimPrefix(platform, "linux/"), all
-			if !quiet {
-				opts.Progress = layersTo(cmd.ErrOrStderr())
-			}
-			img, err := store.Pull(cmd.Context(), args[0], opts)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  %s\n", args[0], img.ID, size(img.Size))
-			return err
-		},
-	}
-	cmd.Flags().StringVar(&platform, "platform", "", "what the image is for, such as linux/arm64 (default: this machine)")
-	cmd.Flags().BoolVar(&all, "all-platforms", false, "fetch the images for all platforms")
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "no progress")
-	return cmd
-}
-
-func pushCommand(s *Settings) *cobra.Command {
-	quiet := false
-	cmd := &cobra.Command{
-		Use: "push IMAGE", Short: "Send an image to the registry in its name", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			store, err := s.images()
-			if err != nil {
-				return err
-			}
-			opts := s.transfers()
-			if !quiet {
-				opts.Progress = layersTo(cmd.ErrOrStderr())
-			}
-			digest, err := store.Push(cmd.Context(), args[0], opts)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", args[0], digest)
-			return err
-		},
-	}
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "no progress")
-	return cmd
-}
 
 func tagCommand(s *Settings) *cobra.Command {
 	return &cobra.Command{
@@ -79,28 +27,6 @@ func tagCommand(s *Settings) *cobra.Command {
 			return store.Tag(args[0], args[1])
 		},
 	}
-}
-
-func rmiCommand(s *Settings) *cobra.Command {
-	force := false
-	cmd := &cobra.Command{
-		Use: "rmi IMAGE...", Short: "Remove images", Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := s.images()
-			if err != nil {
-				return err
-			}
-			return each(args, func(ref string) error {
-				img, err := store.Get(ref)
-				if err == nil && img.Pinned && !force {
-					return fmt.Errorf("%s is pinned: sampan pin --undo %s lets it go, or rmi -f", ref, ref)
-				}
-				return store.Remove(ref)
-			})
-		},
-	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "also images that are pinned")
-	return cmd
 }
 
 func pinCommand(s *Settings) *cobra.Command {
@@ -177,11 +103,17 @@ func loadCommand(s *Settings) *cobra.Command {
 				defer f.Close()
 				from = f
 			}
-			loaded, err := store.Load(cmd.Context(), from)
+			plain, done, err := build.Decompress(from) // docker's may be of xz, too
+			if err != nil {
+				return err
+			}
+			defer done()
+			loaded, err := store.Load(cmd.Context(), plain)
 			return printLoaded(cmd.OutOrStdout(), loaded, err)
 		},
 	}
 	cmd.Flags().StringVarP(&input, "input", "i", "", "file, or directory of an OCI layout, to read (default: standard input)")
+	cmd.Flags().BoolP("quiet", "q", false, "nothing: no progress is shown")
 	return cmd
 }
 

@@ -31,11 +31,14 @@ func imagesCommand(s *Settings) *cobra.Command {
 			for _, name := range args {
 				show.filters = append(show.filters, "reference="+name)
 			}
-			keep, err := imageFilters(show.filters)
-			if err != nil {
+			if _, err := imageFilters(show.filters, nil); err != nil {
 				return err
 			}
 			store, err := s.images()
+			if err != nil {
+				return err
+			}
+			keep, err := imageFilters(show.filters, store.Get)
 			if err != nil {
 				return err
 			}
@@ -50,7 +53,8 @@ func imagesCommand(s *Settings) *cobra.Command {
 	flags.BoolVarP(&show.quiet, "quiet", "q", false, "IDs only")
 	flags.BoolVar(&show.whole, "no-trunc", false, "IDs in full")
 	flags.BoolVar(&show.digests, "digests", false, "digests of manifests, too")
-	flags.StringArrayVarP(&show.filters, "filter", "f", nil, "reference=PATTERN, dangling=true|false, pinned=true|false or label=NAME[=VALUE]")
+	flags.StringArrayVarP(&show.filters, "filter", "f", nil, "reference=PATTERN, before=IMAGE, since=IMAGE, until=TIME, dangling=true|false, pinned=true|false or label=NAME[=VALUE]")
+	flags.BoolP("all", "a", false, "nothing: there are no hidden images")
 	flags.StringVar(&show.format, "format", "table", "table, json, or a template such as {{.Repository}}:{{.Tag}} {{.Size}}")
 	flags.StringVarP(&show.output, "output", "o", "", "json, for machines: all that is known of them")
 	return cmd
@@ -146,14 +150,24 @@ func (f imagesFormat) table(out io.Writer, rows []any) error {
 }
 
 // imageFilters reads --filter: of one name any must fit, of different ones all.
-func imageFilters(texts []string) (func(image.Image) bool, error) {
+// find gets the images that before and since compare with; without it, all else is read.
+func imageFilters(texts []string, find func(string) (image.Image, error)) (func(image.Image) bool, error) {
 	byName := map[string][]func(image.Image) bool{}
 	for _, text := range texts {
 		name, value, ok := strings.Cut(text, "=")
 		if !ok {
 			return nil, fmt.Errorf("--filter %q: want NAME=VALUE", text)
 		}
-		fits, err := imageFilter(name, value)
+		var fits func(image.Image) bool
+		var err error
+		switch name {
+		case "before", "since", "until":
+			if fits, err = ageFilter(name, value, find); fits == nil && err == nil {
+				continue
+			}
+		default:
+			fits, err = imageFilter(name, value)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("--filter %q: %w", text, err)
 		}
@@ -167,6 +181,33 @@ func imageFilters(texts []string) (func(image.Image) bool, error) {
 		}
 		return true
 	}, nil
+}
+
+// ageFilter compares when images were made: with that of another, or with a time, or what
+// was so long ago.
+func ageFilter(name, value string, find func(string) (image.Image, error)) (func(image.Image) bool, error) {
+	at := time.Time{}
+	if name == "until" {
+		ago, err := time.ParseDuration(value)
+		if at = time.Now().Add(-ago); err != nil {
+			if at, err = time.Parse(time.RFC3339, value); err != nil {
+				return nil, errors.New("want a duration such as 24h, or a time such as 2006-01-02T15:04:05Z")
+			}
+		}
+	} else {
+		if find == nil {
+			return nil, nil
+		}
+		other, err := find(value)
+		if err != nil {
+			return nil, err
+		}
+		at = other.Created
+	}
+	if name == "since" {
+		return func(img image.Image) bool { return img.Created.After(at) }, nil
+	}
+	return func(img image.Image) bool { return img.Created.Before(at) }, nil
 }
 
 func imageFilter(name, value string) (func(image.Image) bool, error) {
@@ -196,7 +237,7 @@ func imageFilter(name, value string) (func(image.Image) bool, error) {
 			return slices.ContainsFunc(img.Tags, func(tag string) bool { return called(tag, value) })
 		}, nil
 	}
-	return nil, errors.New("want reference, dangling, pinned or label")
+	return nil, errors.New("want reference, before, since, until, dangling, pinned or label")
 }
 
 // called says whether a name fits a pattern: with or without its tag, and from its

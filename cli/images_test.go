@@ -34,8 +34,11 @@ func TestImagesShown(t *testing.T) {
 		{imagesFormat{quiet: true, format: "table", filters: []string{"label=tier=front", "dangling=false"}}, "cccccccccccc\n"},
 		{imagesFormat{quiet: true, format: "table", filters: []string{"reference=team/*", "reference=nothing"}}, "cccccccccccc\n"},
 		{imagesFormat{quiet: true, format: "table", filters: []string{"reference=pp"}}, ""},
+		{imagesFormat{quiet: true, format: "table", filters: []string{"until=2000-01-01T00:00:00Z", "dangling=true"}}, "dddddddddddd\n"},
+		{imagesFormat{quiet: true, format: "table", filters: []string{"before=d"}}, ""},
+		{imagesFormat{quiet: true, format: "table", filters: []string{"since=d"}}, ""},
 	} {
-		keep, err := imageFilters(c.show.filters)
+		keep, err := imageFilters(c.show.filters, someImage)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,9 +53,36 @@ func TestImagesShown(t *testing.T) {
 			t.Errorf("%+v: %v\n%q, want\n%q", c.show, err, out.String(), c.want)
 		}
 	}
-	for _, bad := range []string{"dangling", "dangling=maybe", "colour=red", "reference=[", "x"} {
-		if _, err := imageFilters([]string{bad}); err == nil {
+	for _, bad := range []string{"dangling", "dangling=maybe", "colour=red", "reference=[", "x", "before=nothing", "until=yesterday"} {
+		if _, err := imageFilters([]string{bad}, someImage); err == nil {
 			t.Errorf("--filter %q was taken", bad)
+		}
+	}
+}
+
+// someImage is the last of some images, when it is asked for.
+func someImage(name string) (image.Image, error) {
+	if name != "d" {
+		return image.Image{}, image.ErrNotFound
+	}
+	list := someImages()
+	return list[len(list)-1], nil
+}
+
+// An ID with names in several repositories is not removed without force, a name is.
+func TestRemovable(t *testing.T) {
+	several := image.Image{ID: "sha256:aaaaaaaaaaaabbbb", Tags: []string{"docker.io/library/app:1", "registry.test:5000/app:1"}, Digests: []string{"docker.io/library/app@sha256:mm", "registry.test:5000/app@sha256:mm"}}
+	one := image.Image{ID: "sha256:aaaaaaaaaaaabbbb", Tags: []string{"docker.io/library/app:1", "docker.io/library/app:2"}, Digests: []string{"docker.io/library/app@sha256:mm"}}
+	for _, c := range []struct {
+		img image.Image
+		ref string
+		ok  bool
+	}{
+		{several, "aaaaaaaaaaaa", false}, {several, "app:1", true}, {several, "registry.test:5000/app:1", true},
+		{one, "aaaaaaaaaaaa", true}, {image.Image{Pinned: true}, "x", false},
+	} {
+		if err := removable(c.img, c.ref); (err == nil) != c.ok {
+			t.Errorf("%v as %s: %v", c.img.Tags, c.ref, err)
 		}
 	}
 }

@@ -15,6 +15,9 @@ import (
 // xzMagic begins every xz stream.
 var xzMagic = []byte{0xfd, '7', 'z', 'X', 'Z', 0} //nolint:gochecknoglobals // a constant list
 
+// Decompress is decompress for archives of images.
+func Decompress(r io.Reader) (plain io.Reader, done func(), err error) { return decompress(r) }
+
 // decompress undoes what archives of ADD come in: what image.Decompress knows, and
 // xz, which layers never have. Call done when the reader is no longer used.
 func decompress(r io.Reader) (plain io.Reader, done func(), err error) {

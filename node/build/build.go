@@ -22,6 +22,9 @@ import (
 const (
 	// MaxDockerfile bounds the Dockerfile in bytes.
 	MaxDockerfile = 1 << 20
+	// MaxInstructions bounds those of a Dockerfile: each is a step, and a line of the
+	// image's history.
+	MaxInstructions = 10_000
 	// MaxContextFiles bounds the files that one COPY may take.
 	MaxContextFiles = 1 << 20
 	// MaxDownload bounds what an ADD fetches, in bytes.
@@ -104,8 +107,10 @@ type Options struct {
 	// Warn is told of what is doubtful in the Dockerfile, and of what could not be
 	// done and need not be. It and Progress are never called at once.
 	Warn func(Warning)
-	// OnResult, when set, is told of the build's records after each platform.
+	// OnResult, when set, is told of the build's records after each platform, OnImage of
+	// its image.
 	OnResult func(Provenance)
+	OnImage  func(platform string, img image.Image)
 }
 
 // NamedContext is a directory, or an image in place of another.
@@ -162,6 +167,8 @@ type Run struct {
 	NetworkNone bool
 	// Insecure: it has everything that root has here but the namespaces.
 	Insecure bool
+	// Hostname is what its machine is called; "" means the builder's choice.
+	Hostname string
 	// Ulimits and ShmSize are those of Options.
 	Ulimits []Ulimit
 	ShmSize int64
@@ -205,7 +212,7 @@ func Build(ctx context.Context, opts Options) (image.Image, error) {
 	if err != nil {
 		return image.Image{}, err
 	}
-	file, err := parse(opts.Dockerfile, raw, opts.Warn)
+	file, err := opts.parse(raw, opts.Warn)
 	if err != nil {
 		return image.Image{}, err
 	}
@@ -267,6 +274,7 @@ func (o *Options) complete() error {
 			return fmt.Errorf("tag %q: %w", tag, err)
 		}
 	}
+	o.builtin()
 	return o.epochArg()
 }
 
@@ -280,7 +288,7 @@ func buildAll(ctx context.Context, base *builder) (image.Image, error) {
 		}
 		file := base.file
 		if i > 0 { // variables are expanded in place: each platform has others
-			if file, err = parse(file.path, file.raw, func(Warning) {}); err != nil {
+			if file, err = base.opts.parse(file.raw, func(Warning) {}); err != nil {
 				return image.Image{}, err
 			}
 		}
@@ -288,18 +296,21 @@ func buildAll(ctx context.Context, base *builder) (image.Image, error) {
 			opts: base.opts, file: file, context: base.context, content: base.content, platform: p,
 			slots: make(chan struct{}, parallelSteps), consumed: map[string]bool{},
 			travel: base.travel, named: base.named,
-			alone: len(base.opts.Platforms) == 1 && !base.opts.Provenance,
+			alone: len(base.opts.Platforms) == 1 && !base.opts.index(),
 		}
 		img, err := b.run(ctx)
 		if err != nil {
 			return image.Image{}, err
 		}
 		parts = append(parts, built{image: img, platform: p, provenance: b.provenance()})
+		if base.opts.OnImage != nil {
+			base.opts.OnImage(p.String(), img)
+		}
 		if base.opts.OnResult != nil {
 			base.opts.OnResult(parts[len(parts)-1].provenance)
 		}
 	}
-	if len(parts) == 1 && !base.opts.Provenance {
+	if len(parts) == 1 && !base.opts.index() {
 		return parts[0].image, nil
 	}
 	return base.join(parts)

@@ -150,7 +150,7 @@ no
 	}
 	c := img.Config.Config
 	got := fmt.Sprintln(c.Env, c.Entrypoint, c.Cmd, c.User, c.WorkingDir, slices.Sorted(maps.Keys(c.ExposedPorts)), c.Labels)
-	if want := "[GREETING=hello world A=1] [/bin/server] [-v] 1000:1000 /srv/data [8080/tcp 9000/udp 9001/udp] map[a:b]\n"; got != want {
+	if want := "[PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin GREETING=hello world A=1] [/bin/server] [-v] 1000:1000 /srv/data [8080/tcp 9000/udp 9001/udp] map[a:b]\n"; got != want {
 		t.Errorf("config %s\nwant   %s", got, want)
 	}
 	if len(events) != 2*12 {
@@ -249,7 +249,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := files(t, store, img)
-	if want := "/made -rw------- A=1,B=2,PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"; !slices.Contains(got, want) {
+	if want := "/made -rw------- PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin,A=1,B=2"; !slices.Contains(got, want) {
 		t.Errorf("files %q, want %q", got, want)
 	}
 	if !slices.ContainsFunc(events, func(e Event) bool { return string(e.Output) == "ran /bin/sh -c make  it\n" }) {

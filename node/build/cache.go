@@ -61,6 +61,9 @@ func (b *builder) cached(ctx context.Context, st *stage, c change, make func() (
 			return true, nil
 		}
 	}
+	if len(st.layers) >= image.MaxLayers {
+		return false, fmt.Errorf("more than %d layers: %w", image.MaxLayers, image.ErrTooLarge)
+	}
 	layer, err := make()
 	if err != nil {
 		return false, err

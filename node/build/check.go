@@ -2,7 +2,9 @@ package build
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
@@ -40,8 +42,11 @@ func Describe(opts Options) (Description, error) {
 	if err != nil {
 		return d, err
 	}
-	file, err := parse(opts.Dockerfile, raw, opts.Warn)
+	file, err := opts.parse(raw, opts.Warn)
 	if err != nil {
+		return d, err
+	}
+	if err := describeCopies(opts, file); err != nil {
 		return d, err
 	}
 	b := &builder{opts: opts, file: file}
@@ -67,6 +72,38 @@ func Describe(opts Options) (Description, error) {
 		}
 	}
 	return d, nil
+}
+
+// describeCopies warns of sources that .dockerignore hides, where their names are known
+// without building.
+func describeCopies(opts Options, file dockerfile) error {
+	if opts.Context == "" {
+		return nil
+	}
+	files, err := openContext(opts.Context, opts.Dockerfile)
+	if err != nil {
+		return err
+	}
+	defer files.Close()
+	known := func(all []string) []string {
+		return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return strings.Contains(s, "$") || isURL(s) || isGit(s) })
+	}
+	for _, s := range file.stages {
+		for _, c := range s.Commands {
+			switch cmd := c.(type) {
+			case *instructions.CopyCommand:
+				if cmd.From == "" {
+					err = files.lint(file.lint, "COPY", known(cmd.SourcePaths), c.Location())
+				}
+			case *instructions.AddCommand:
+				err = files.lint(file.lint, "ADD", known(cmd.SourcePaths), c.Location())
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (d *Description) args(cmd instructions.ArgCommand) {

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moby/patternmatcher"
@@ -25,6 +27,8 @@ type tree struct {
 	// name is what errors call it.
 	name    string
 	ignored *patternmatcher.PatternMatcher
+	// owned: who a file belongs to comes along; those of a person's directory don't.
+	owned bool
 }
 
 // buildContext is the tree that the person gave.
@@ -50,14 +54,14 @@ func openContext(dir, dockerfile string) (*buildContext, error) {
 	}
 	c := &buildContext{tree: tree{Root: root, name: "the build context (" + dir + ")"}, dir: dir}
 	for _, name := range []string{dockerfile + ".dockerignore", filepath.Join(dir, ".dockerignore")} {
-		f, err := os.Open(name)
+		f, err := openInput(dir, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return nil, errors.Join(err, root.Close())
 		}
-		patterns, err := ignorefile.ReadAll(f)
+		patterns, err := readIgnore(f)
 		f.Close()
 		if err == nil {
 			c.ignored, err = patternmatcher.New(patterns)
@@ -70,6 +74,32 @@ func openContext(dir, dockerfile string) (*buildContext, error) {
 	return c, nil
 }
 
+// maxIgnore bounds a .dockerignore in bytes, maxPatterns its lines: each file is compared
+// with each.
+const (
+	maxIgnore   = 1 << 20
+	maxPatterns = 10_000
+)
+
+// readIgnore reads a .dockerignore.
+func readIgnore(f *os.File) ([]string, error) {
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(errors.New("it is no file"), err)
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, maxIgnore+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) > maxIgnore {
+		return nil, fmt.Errorf("more than %d bytes: %w", maxIgnore, image.ErrTooLarge)
+	}
+	patterns, err := ignorefile.ReadAll(bytes.NewReader(raw))
+	if len(patterns) > maxPatterns {
+		return nil, fmt.Errorf("%d patterns, at most %d: %w", len(patterns), maxPatterns, image.ErrTooLarge)
+	}
+	return patterns, err
+}
+
 // ignores says whether .dockerignore hides a path.
 func (t *tree) ignores(p string) (bool, error) {
 	if t.ignored == nil || p == "." {
@@ -78,25 +108,75 @@ func (t *tree) ignores(p string) (bool, error) {
 	return t.ignored.MatchesOrParentMatches(p)
 }
 
+// maxLinks bounds the symlinks on the way to one file, as Linux does with more than 40.
+const maxLinks = 255
+
+// follow is where a path leads when the tree is all there is: the targets of symlinks
+// begin at it, and .. ends there. What is not there is left as it is.
+func (t *tree) follow(p string) (string, error) {
+	rest, at, links := strings.Split(p, "/"), ".", 0
+	for len(rest) > 0 {
+		part := rest[0]
+		rest = rest[1:]
+		if part == "" || part == "." {
+			continue
+		}
+		if part == ".." {
+			at = path.Dir(at)
+			continue
+		}
+		next := path.Join(at, part)
+		info, err := t.Lstat(next)
+		if err != nil || info.Mode()&os.ModeSymlink == 0 {
+			at = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", fmt.Errorf("%q: more than %d symlinks: %w", p, maxLinks, image.ErrInvalid)
+		}
+		target, err := t.Readlink(next)
+		if err != nil {
+			return "", err
+		}
+		if path.IsAbs(target) {
+			at = "."
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	return at, nil
+}
+
 // find expands one source argument of COPY or ADD to the paths that it names.
 func (t *tree) find(pattern string) ([]string, error) {
 	clean := entryName("/" + pattern)
 	if clean == "" {
 		return []string{"."}, nil
 	}
-	matches, err := fs.Glob(t.FS(), clean)
+	matches, err := t.glob(clean)
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w: %w", pattern, image.ErrInvalid, err)
 	}
 	var kept []string
+	there := 0
 	for _, m := range matches {
-		hidden, err := t.ignores(m)
+		real, err := t.follow(m)
 		if err != nil {
 			return nil, err
 		}
-		info, err := t.Stat(m)
-		if err != nil {
+		info, err := t.Lstat(real)
+		if err != nil && wild(pattern) {
 			return nil, fmt.Errorf("%q: %w", m, err)
+		}
+		if err != nil {
+			continue
+		}
+		there++
+		hidden, err := t.ignores(m)
+		if err == nil && !hidden {
+			hidden, err = t.ignores(real)
+		}
+		if err != nil {
+			return nil, err
 		}
 		// A hidden directory may hold files that an exception shows again.
 		if !hidden || info.IsDir() && t.ignored.Exclusions() {
@@ -104,10 +184,28 @@ func (t *tree) find(pattern string) ([]string, error) {
 		}
 	}
 	if len(kept) == 0 && !wild(pattern) {
-		return nil, fmt.Errorf("%q is not in %s%s: %w", pattern, t.name, hint(len(matches)), image.ErrNotFound)
+		return nil, fmt.Errorf("%q is not in %s%s: %w", pattern, t.name, hint(there), image.ErrNotFound)
 	}
 	return kept, nil
 }
+
+// glob is what a clean pattern matches. The directories before its first wildcard may be
+// symlinks; below, none is followed.
+func (t *tree) glob(clean string) ([]string, error) {
+	parts := strings.Split(clean, "/")
+	first := slices.IndexFunc(parts, func(part string) bool { return strings.ContainsAny(part, `*?[\`) })
+	if first < 0 {
+		return []string{clean}, nil
+	}
+	base, err := t.follow(path.Join(parts[:first]...))
+	if err != nil {
+		return nil, err
+	}
+	return fs.Glob(t.FS(), path.Join(literal.Replace(base), path.Join(parts[first:]...)))
+}
+
+// literal makes a pattern that matches a path alone.
+var literal = strings.NewReplacer("*", `\*`, "?", `\?`, "[", `\[`, `\`, `\\`) //nolint:gochecknoglobals // a constant
 
 // wild says whether a source is a pattern: as with BuildKit, one may match nothing.
 func wild(pattern string) bool {
@@ -208,16 +306,33 @@ func hint(matches int) string {
 	return ""
 }
 
+// single is one file or directory, followed and without what is in it.
+func (t *tree) single(p string) (source, error) {
+	real, err := t.follow(p)
+	if err != nil {
+		return source{}, err
+	}
+	info, err := t.Lstat(real)
+	return source{tree: t, path: real, info: info}, err
+}
+
 // walk lists what is at from: the thing itself and, for a directory, everything
-// below it in lexical order.
+// below it in lexical order. An --exclude is about what is below a directory, and about
+// a file's own name.
 func (t *tree) walk(from string, excluded *patternmatcher.PatternMatcher) ([]source, error) {
-	info, err := t.Stat(from) // what was named is followed, what is below is not
+	named, err := t.single(from) // what was named is followed, what is below is not
 	if err != nil {
 		return nil, err
 	}
-	if !info.IsDir() {
-		return []source{{tree: t, path: from, info: info}}, nil
+	if !named.info.IsDir() {
+		if excluded != nil {
+			if out, err := excluded.MatchesOrParentMatches(path.Base(from)); err != nil || out {
+				return nil, err
+			}
+		}
+		return []source{named}, nil
 	}
+	from = named.path
 	var all []source
 	err = fs.WalkDir(t.FS(), from, func(p string, _ fs.DirEntry, err error) error {
 		if err != nil {
@@ -268,6 +383,10 @@ func checksum(sources []source) (string, error) {
 			size = 0 // a directory's is its file system's business
 		}
 		fmt.Fprintf(h, "%d:%s %o %d\n", len(s.below), s.below, s.info.Mode(), size)
+		if s.tree.owned {
+			uid, gid := ownerOf(s.info)
+			fmt.Fprintf(h, "%d:%d\n", uid, gid)
+		}
 		switch {
 		case s.info.Mode()&os.ModeSymlink != 0:
 			target, err := s.tree.Readlink(s.path)

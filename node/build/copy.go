@@ -1,16 +1,16 @@
 package build
 
 import (
-	"archive/tar"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/patternmatcher"
 
 	"github.com/sampan-dev/sampan/node/image"
@@ -20,6 +20,10 @@ import (
 type copying struct {
 	items []item
 	owner owner
+	// parents are the directories on the way that are not there yet, outermost first.
+	parents []string
+	// under is what the copy goes over; nil when that does not matter (--link).
+	under *view
 	// text is the instruction for the cache key.
 	text string
 }
@@ -32,10 +36,18 @@ type item struct {
 	content *string
 	// archive: the source is a tar to be unpacked at to.
 	archive bool
-	// above are directories to be made on the way, outermost first.
-	above []string
+	// above are the sources' directories on the way, outermost first.
+	above []raised
+	// merged: the source is a directory whose content goes into to, which is there.
+	merged bool
 	// mode replaces a file's permissions when no --chmod does; 0 keeps them.
 	mode os.FileMode
+}
+
+// raised is a source's directory and where it comes to lie.
+type raised struct {
+	source source
+	to     string
 }
 
 // copy executes COPY.
@@ -52,7 +64,7 @@ func (b *builder) copy(ctx context.Context, st *stage, cmd *instructions.CopyCom
 		from = &v.tree
 	}
 	return b.transfer(ctx, st, transfer{
-		verb: "COPY", from: from, what: cmd.SourcesAndDest, link: cmd.Link, parents: cmd.Parents,
+		verb: "COPY", from: from, at: cmd.Location(), what: cmd.SourcesAndDest, link: cmd.Link, parents: cmd.Parents,
 		chown: cmd.Chown, chmod: cmd.Chmod, exclude: cmd.ExcludePatterns,
 	})
 }
@@ -60,7 +72,7 @@ func (b *builder) copy(ctx context.Context, st *stage, cmd *instructions.CopyCom
 // add executes ADD: as COPY, but local archives are unpacked, and URLs fetched.
 func (b *builder) add(ctx context.Context, st *stage, cmd *instructions.AddCommand) (bool, error) {
 	t := transfer{
-		verb: "ADD", from: &b.context.tree, what: cmd.SourcesAndDest, link: cmd.Link,
+		verb: "ADD", from: &b.context.tree, at: cmd.Location(), what: cmd.SourcesAndDest, link: cmd.Link,
 		unpack:       cmd.Unpack == nil || *cmd.Unpack,
 		unpackRemote: cmd.Unpack != nil && *cmd.Unpack,
 		chown:        cmd.Chown, chmod: cmd.Chmod, exclude: cmd.ExcludePatterns,
@@ -98,6 +110,7 @@ func (b *builder) add(ctx context.Context, st *stage, cmd *instructions.AddComma
 type transfer struct {
 	verb         string
 	from         *tree
+	at           []parser.Range
 	what         instructions.SourcesAndDest
 	chown, chmod string
 	exclude      []string
@@ -118,6 +131,14 @@ func (b *builder) transfer(ctx context.Context, st *stage, t transfer) (bool, er
 		return false, err
 	}
 	defer func() { _ = v.Close() }()
+	if t.from == &b.context.tree {
+		b.mu.Lock()
+		err = t.from.lint(b.file.lint, t.verb, t.what.SourcePaths, t.at)
+		b.mu.Unlock()
+		if err != nil {
+			return false, err
+		}
+	}
 	plan, err := b.plan(st, t, v)
 	if err != nil {
 		return false, err
@@ -130,6 +151,25 @@ func (b *builder) transfer(ctx context.Context, st *stage, t transfer) (bool, er
 		instruction: plan.text, content: content, apart: t.link,
 		write: plan.write,
 	})
+}
+
+// lint warns of sources that .dockerignore hides. With exceptions in it, whether what is
+// below a source shows again is not known beforehand.
+func (t *tree) lint(lint *linter.Linter, verb string, sources []string, at []parser.Range) error {
+	if t.ignored == nil || t.ignored.Exclusions() {
+		return nil
+	}
+	word := map[string]string{"COPY": "Copy", "ADD": "Add"}[verb]
+	for _, s := range sources {
+		hidden, err := t.ignores(path.Clean(s))
+		if err != nil {
+			return err
+		}
+		if hidden {
+			lint.Run(&linter.RuleCopyIgnoredFile, at, linter.RuleCopyIgnoredFile.Format(word, path.Clean(s)))
+		}
+	}
+	return nil
 }
 
 // plan decides what goes where.
@@ -159,6 +199,9 @@ func (b *builder) plan(st *stage, t transfer, v *view) (copying, error) {
 		return copying{}, fmt.Errorf("with more than one source the destination %q must be a directory and end with a /: %w", t.what.DestPath, image.ErrInvalid)
 	}
 	dest := st.resolve(t.what.DestPath)
+	if len(dest) > image.MaxPath {
+		return copying{}, fmt.Errorf("a destination of %d bytes, at most %d: %w", len(dest), image.MaxPath, image.ErrTooLarge)
+	}
 	into := slashed || t.parents
 	if !t.link {
 		if dest, err = v.destination(dest); err != nil {
@@ -166,11 +209,14 @@ func (b *builder) plan(st *stage, t transfer, v *view) (copying, error) {
 		}
 		into = into || v.isDir(dest)
 	}
-	c := copying{owner: own, text: fmt.Sprintf("%s %q %q %q %v %v %v", t.verb, dest, t.chown, t.chmod, into, t.parents, t.unpack)}
+	c := copying{owner: own, under: v}
 	for _, p := range paths {
 		sources, err := t.from.walk(path.Clean(p), excluded)
 		if err != nil {
 			return copying{}, fmt.Errorf("%q: %w", p, err)
+		}
+		if len(sources) == 0 {
+			continue
 		}
 		one, err := t.item(p, sources, dest, into)
 		if err != nil {
@@ -183,7 +229,7 @@ func (b *builder) plan(st *stage, t transfer, v *view) (copying, error) {
 		if err != nil {
 			return copying{}, fmt.Errorf("%q: %w", g.tree.name, err)
 		}
-		c.items = append(c.items, item{sources: sources, to: dest})
+		c.items = append(c.items, item{sources: sources, to: dest, merged: true})
 	}
 	for _, r := range t.remote {
 		one, err := t.fetched(r, dest, into)
@@ -192,7 +238,36 @@ func (b *builder) plan(st *stage, t transfer, v *view) (copying, error) {
 		}
 		c.items = append(c.items, one)
 	}
-	return heredocItems(t, c, dest, into), nil
+	c = heredocItems(t, c, dest, into)
+	if err := c.way(t, dest, into); err != nil {
+		return copying{}, err
+	}
+	c.text = fmt.Sprintf("%s %q %q %q %v %v %v %v", t.verb, dest, t.chown, t.chmod, into, t.parents, t.unpack, c.parents)
+	return c, nil
+}
+
+// way finds the directories that the copy has to make before its files. One that
+// stands for itself makes that alone into which it copies a directory: what lies above
+// has its owner and mode from the layers below.
+func (c *copying) way(t transfer, dest string, into bool) (err error) {
+	if len(c.items) == 0 {
+		return nil
+	}
+	for _, it := range c.items {
+		into = into || it.merged || it.archive
+	}
+	if !into {
+		dest = path.Dir(dest)
+	}
+	if !t.link {
+		c.parents, err = c.under.missing(dest)
+		return err
+	}
+	c.under = nil
+	if dest != "/" && slices.ContainsFunc(c.items, func(it item) bool { return it.merged }) {
+		c.parents = []string{dest}
+	}
+	return nil
 }
 
 // item decides where one source goes: a directory's content into dest, a file
@@ -200,16 +275,23 @@ func (b *builder) plan(st *stage, t transfer, v *view) (copying, error) {
 func (t transfer) item(p string, sources []source, dest string, into bool) (item, error) {
 	one := item{sources: sources, to: dest}
 	if t.parents {
-		if _, after, ok := strings.Cut(p, pivotMark); ok {
-			p = after
+		base, rest, ok := strings.Cut(p, pivotMark)
+		if !ok {
+			base, rest = ".", p
 		}
-		one.to = path.Join(dest, p)
-		for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
-			one.above = append([]string{path.Join(dest, dir)}, one.above...)
+		one.to = path.Join(dest, rest)
+		one.merged = one.to == dest
+		for dir := path.Dir(rest); dir != "."; dir = path.Dir(dir) {
+			from, err := t.from.single(path.Join(base, dir))
+			if err != nil {
+				return one, err
+			}
+			one.above = append([]raised{{source: from, to: path.Join(dest, dir)}}, one.above...)
 		}
 		return one, nil
 	}
 	if sources[0].info.IsDir() {
+		one.merged = true
 		return one, nil
 	}
 	if t.unpack && t.verb == "ADD" {
@@ -259,65 +341,9 @@ func heredocItems(t transfer, c copying, dest string, into bool) copying {
 	return c
 }
 
-// checksum stands for everything that the copy reads.
-func (c copying) checksum() (string, error) {
-	var parts []string
-	for _, it := range c.items {
-		if it.content != nil {
-			parts = append(parts, it.to, *it.content)
-			continue
-		}
-		sum, err := checksum(it.sources)
-		if err != nil {
-			return "", err
-		}
-		parts = append(parts, it.to, sum)
-	}
-	return digestOf(parts...), nil
-}
-
-// write puts the files into the layer.
-func (c copying) write(w *layerWriter) error {
-	for _, it := range c.items {
-		for _, dir := range it.above {
-			if !w.made[entryName(dir)] {
-				if err := w.dirs(dir); err != nil {
-					return err
-				}
-			}
-		}
-		if it.content != nil {
-			if err := w.file(it.to, []byte(*it.content), c.owner); err != nil {
-				return err
-			}
-			continue
-		}
-		if it.archive {
-			if err := w.unpack(it.sources[0], it.to, c.owner); err != nil {
-				return fmt.Errorf("%q: %w", it.sources[0].path, err)
-			}
-			continue
-		}
-		for _, s := range it.sources {
-			to := path.Join(it.to, s.below)
-			if s.info.IsDir() && (to == "/" || w.made[entryName(to)]) {
-				continue
-			}
-			own := c.owner
-			if it.mode != 0 && own.mode == nil {
-				own.mode = func(os.FileMode, bool) os.FileMode { return it.mode }
-			}
-			if err := w.copy(s, to, own); err != nil {
-				return fmt.Errorf("%q: %w", s.path, err)
-			}
-		}
-	}
-	return nil
-}
-
 // owner reads --chown and --chmod; names are looked up in the image itself.
 func (t transfer) owner(v *view) (owner, error) {
-	var o owner
+	o := owner{kept: t.chown == "" && t.from != nil && t.from.owned, parent: 0o755}
 	var err error
 	if t.chown != "" {
 		user, group, hasGroup := strings.Cut(t.chown, ":")
@@ -333,68 +359,9 @@ func (t transfer) owner(v *view) (owner, error) {
 	if t.chmod == "" {
 		return o, nil
 	}
+	if bits, ok := octal(t.chmod); ok {
+		o.parent = bits
+	}
 	o.mode, err = parseMode(t.chmod)
 	return o, err
-}
-
-// isArchive says whether a file is a tar, compressed or not.
-func isArchive(s source) (bool, error) {
-	if !s.info.Mode().IsRegular() {
-		return false, nil
-	}
-	f, err := s.tree.Open(s.path)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	plain, done, err := decompress(f)
-	if err != nil {
-		return false, nil //nolint:nilerr // it only begins like something compressed
-	}
-	defer done()
-	_, err = tar.NewReader(plain).Next()
-	return err == nil, nil
-}
-
-// unpack copies the entries of an archive below to.
-func (w *layerWriter) unpack(s source, to string, o owner) error {
-	f, err := s.tree.Open(s.path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	plain, done, err := decompress(f)
-	if err != nil {
-		return err
-	}
-	defer done()
-	for tr := tar.NewReader(plain); ; {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("tar: %w: %w", image.ErrInvalid, err)
-		}
-		name := path.Join(to, path.Clean("/"+h.Name))
-		if name == "/" {
-			continue
-		}
-		h.Name = entryName(name)
-		if h.Typeflag == tar.TypeDir {
-			h.Name += "/"
-		}
-		if h.Typeflag == tar.TypeLink {
-			h.Linkname = entryName(path.Join(to, path.Clean("/"+h.Linkname)))
-		}
-		if o.uid != 0 || o.gid != 0 {
-			h.Uid, h.Gid = o.uid, o.gid
-		}
-		if err := w.header(h); err != nil {
-			return err
-		}
-		if _, err := io.Copy(w.tar, tr); err != nil {
-			return err
-		}
-	}
 }

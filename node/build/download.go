@@ -63,7 +63,11 @@ func (b *builder) download(ctx context.Context, from, checksum string) (_ *downl
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, downloadWhole, fmt.Errorf("took more than %s", downloadWhole))
 	defer cancel()
-	answer, err := get(ctx, from)
+	access, err := b.httpAccess(from)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := get(ctx, from, access)
 	if err != nil {
 		return nil, fmt.Errorf("ADD %s: %w", from, err)
 	}
@@ -88,8 +92,8 @@ func (b *builder) download(ctx context.Context, from, checksum string) (_ *downl
 	return d, nil
 }
 
-// get asks for a URL.
-func get(ctx context.Context, from string) (*http.Response, error) {
+// get asks for a URL, with an Authorization header unless it is "".
+func get(ctx context.Context, from, access string) (*http.Response, error) {
 	client := &http.Client{
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: downloadDial}).DialContext,
@@ -107,6 +111,9 @@ func get(ctx context.Context, from string) (*http.Response, error) {
 		return nil, err
 	}
 	req.Header.Set("User-Agent", "sampan")
+	if access != "" {
+		req.Header.Set("Authorization", access)
+	}
 	answer, err := client.Do(req)
 	if err != nil {
 		return nil, err

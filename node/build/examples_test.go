@@ -1,8 +1,11 @@
 package build
 
 import (
+	"archive/tar"
+	"bytes"
 	"encoding/json"
-	"fmt"
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -15,165 +18,6 @@ import (
 
 	"github.com/sampan-dev/sampan/node/image"
 )
-
-// Examples of the Dockerfile reference, with scratch for their bases: the files
-// that come out, or a part of the config.
-func TestReference(t *testing.T) {
-	needRoot(t)
-	const files2 = "-- a.txt --\na\n-- b.txt --\nb\n-- x/a.txt --\nxa\n-- y/sub/c.txt --\nc\n-- y/sub/d.md --\nd\n"
-	for name, c := range map[string]struct {
-		dockerfile string
-		args       map[string]string
-		want       []string // lines of files, or "config: …"
-		not        []string
-	}{
-		"ARG before FROM": {
-			dockerfile: "ARG VERSION=v1\nFROM scratch AS base-v1\nCOPY a.txt /\nFROM base-${VERSION}\nARG VERSION\nENV V=$VERSION\n",
-			want:       []string{"/a.txt -rw-r--r-- a", "config: V=v1"},
-		},
-		"ARG given": {
-			dockerfile: "FROM scratch\nARG CONT_IMG_VER\nENV CONT_IMG_VER=${CONT_IMG_VER:-v1.0.0}\n",
-			args:       map[string]string{"CONT_IMG_VER": "v2"}, want: []string{"config: CONT_IMG_VER=v2"},
-		},
-		"ARG default": {
-			dockerfile: "FROM scratch\nARG CONT_IMG_VER\nENV CONT_IMG_VER=${CONT_IMG_VER:-v1.0.0}\n", want: []string{"config: CONT_IMG_VER=v1.0.0"},
-		},
-		"platform ARGs": {
-			dockerfile: "FROM scratch\nARG TARGETARCH TARGETOS\nENV P=$TARGETOS/${TARGETARCH:+known}\n", want: []string{"config: P=linux/known"},
-		},
-		"ARG of a base stage": {
-			dockerfile: "FROM scratch AS a\nARG X=1\nFROM a\nENV X2=$X\n", want: []string{"config: X2=1"},
-		},
-		"ENV in one line": {
-			dockerfile: "FROM scratch\nENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc\n", want: []string{"config: abc=bye def=hello ghi=bye"},
-		},
-		"escape directive": {
-			dockerfile: "# escape=`\nFROM scratch\nCOPY a.txt `\n  /c\n", want: []string{"/c -rw-r--r-- a"},
-		},
-		"COPY --parents": {
-			dockerfile: "FROM scratch\nCOPY --parents ./x/a.txt ./y/sub/c.txt /parents/\n",
-			want:       []string{"/parents/x/a.txt -rw-r--r-- xa", "/parents/y/sub/c.txt -rw-r--r-- c"}, not: []string{"/parents/y/sub/d.md"},
-		},
-		"COPY --parents **": {
-			dockerfile: "FROM scratch\nCOPY --parents **/*.txt /p/\n", want: []string{"/p/a.txt -rw-r--r-- a", "/p/y/sub/c.txt -rw-r--r-- c"},
-		},
-		"COPY --parents with a pivot": {
-			dockerfile: "FROM scratch\nCOPY --parents ./x/./a.txt /p/\nCOPY --parents y/./sub/*.txt /q/\nCOPY --parents y/./**/*.md /r/\nCOPY --parents y/sub/./ /s/\nCOPY --parents ./a.txt /t/\n",
-			want:       []string{"/p/a.txt -rw-r--r-- xa", "/q/sub/c.txt -rw-r--r-- c", "/r/sub/d.md -rw-r--r-- d", "/s/c.txt -rw-r--r-- c", "/s/d.md -rw-r--r-- d", "/t/a.txt -rw-r--r-- a"},
-			not:        []string{"/p/x/a.txt", "/q/y", "/r/y"},
-		},
-		"COPY --parents with ** before a pivot": {
-			dockerfile: "FROM scratch\nCOPY --parents ./**/./sub /p/\nCOPY --parents **/./**/*.md /q/\n",
-			want:       []string{"/p/sub/c.txt -rw-r--r-- c", "/q/sub/d.md -rw-r--r-- d"}, not: []string{"/p/y", "/p/a.txt", "/q/y"},
-		},
-		"a pattern without a match": {
-			dockerfile: "FROM scratch\nCOPY *.nothing /p/\nCOPY --parents **/*.nothing no?e/./x /q/\nCOPY a.txt /r\n", want: []string{"/r -rw-r--r-- a"}, not: []string{"/p/a.txt", "/q/a.txt"},
-		},
-		"COPY --exclude": {
-			dockerfile: "FROM scratch\nCOPY --exclude=*.txt y/sub /d/\n", want: []string{"/d/d.md -rw-r--r-- d"}, not: []string{"/d/c.txt"},
-		},
-		"COPY --chmod symbolic": {
-			dockerfile: "FROM scratch\nCOPY --chmod=u=rwX,go=rX y /d\nCOPY --chmod=a+x a.txt /x\n", want: []string{"/d/sub drwxr-xr-x", "/x -rwxr-xr-x a"},
-		},
-		"COPY --link": {
-			dockerfile: "FROM scratch\nCOPY --link x /foo/\n", want: []string{"/foo/a.txt -rw-r--r-- xa"},
-		},
-		"several heredocs": {
-			dockerfile: "FROM scratch\nCOPY <<one.sh <<\"two.sh\" /bin/\nfirst\none.sh\n$second\ntwo.sh\n", want: []string{"/bin/one.sh -rw-r--r-- first", "/bin/two.sh -rw-r--r-- $second"},
-		},
-		"WORKDIR": {
-			dockerfile: "FROM scratch\nENV DIRPATH=/path\nWORKDIR $DIRPATH/$DIRNAME\nWORKDIR b\nCOPY a.txt c\n", want: []string{"/path/b/c -rw-r--r-- a", "config: /path/b"},
-		},
-		"ONBUILD": {
-			dockerfile: "FROM scratch AS base\nONBUILD COPY a.txt /trigger\nFROM base\n", want: []string{"/trigger -rw-r--r-- a"},
-		},
-		"the config": {
-			dockerfile: "FROM scratch\nSTOPSIGNAL SIGQUIT\nVOLUME /data /more\nEXPOSE 80/udp\nSHELL [\"/bin/x\", \"-c\"]\nHEALTHCHECK --interval=5m CMD curl -f http://localhost/\nCMD run it\nUSER 7:8\n",
-			want:       []string{"config: SIGQUIT map[/data:{} /more:{}]", "config: [/bin/x -c run it]", "config: 7:8"},
-		},
-		"CMD before ENTRYPOINT": {
-			dockerfile: "FROM scratch\nCMD [\"own\"]\nENTRYPOINT [\"e\"]\n", want: []string{"config: [own]"},
-		},
-		"ENTRYPOINT over an inherited CMD": {
-			dockerfile: "FROM scratch AS base\nCMD [\"inherited\"]\nFROM base\nENTRYPOINT [\"e\"]\n", want: []string{"config: [] "},
-		},
-		"STOPSIGNAL with a number after it": {
-			dockerfile: "FROM scratch\nSTOPSIGNAL SIGRTMIN+3\n", want: []string{"config: SIGRTMIN+3"},
-		},
-		"replacement forms": {
-			dockerfile: "FROM scratch\nARG X=foobarbaz\nENV A=${X#foo} B=${X%baz} C=${X/bar/BAR} D=${X//a/A} E=${X##*b} F=${X%%b*} G=${X#f?o} H=\\$X I=${X:+s}${N:+n}${N-d}${N:-e}\n",
-			want:       []string{"config: A=barbaz B=foobar C=fooBARbaz D=foobArbAz E=az F=foo G=barbaz H=$X I=sde"},
-		},
-		"LABEL with comments between": {
-			dockerfile: "FROM scratch\nENV a=\"x y\" \\\n  # a comment\n\n  b=z\\ z\n", want: []string{"config: a=x y b=z z"},
-		},
-		"WORKDIR of nothing": {
-			dockerfile: "FROM scratch\nWORKDIR /a\nWORKDIR ../b/./c\n", want: []string{"config: /b/c"},
-		},
-		"a stage by number, and its target": {
-			dockerfile: "FROM scratch AS build\nCOPY a.txt /bin/hello\nFROM scratch\nCOPY --from=0 /bin/hello /bin/hello\n", want: []string{"/bin/hello -rw-r--r-- a"},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			store := open(t)
-			img, _, err := build(t, store, "-- Dockerfile --\n"+c.dockerfile+files2, func(o *Options) { o.Args = c.args })
-			if err != nil {
-				t.Fatal(err)
-			}
-			cfg := img.Config.Config
-			config := fmt.Sprintln(strings.Join(cfg.Env, " "), cfg.StopSignal, cfg.Volumes, cfg.WorkingDir, cfg.Cmd, cfg.User)
-			got := files(t, store, img)
-			for _, w := range c.want {
-				text, isConfig := strings.CutPrefix(w, "config: ")
-				if isConfig && !strings.Contains(config, text) || !isConfig && !slices.Contains(got, w) {
-					t.Errorf("%q is missing:\n%s\n%s", w, strings.Join(got, "\n"), config)
-				}
-			}
-			for _, n := range c.not {
-				if slices.ContainsFunc(got, func(l string) bool { return strings.HasPrefix(l, n+" ") }) {
-					t.Errorf("%q should not be there", n)
-				}
-			}
-			if layers := len(img.Layers); len(img.Config.History) > 0 {
-				for _, h := range img.Config.History {
-					if !h.EmptyLayer {
-						layers--
-					}
-				}
-				if layers != 0 {
-					t.Errorf("history and layers differ by %d", layers)
-				}
-			}
-		})
-	}
-}
-
-// What Docker refuses is refused, with its place and its reason.
-func TestReferenceRefusals(t *testing.T) {
-	needRoot(t)
-	for line, want := range map[string]string{
-		"STOPSIGNAL NOPE":                       "no such signal",
-		"STOPSIGNAL 0":                          "no such signal",
-		"STOPSIGNAL SIGRTMIN+16":                "no such signal",
-		"ONBUILD ONBUILD RUN x":                 "Chaining ONBUILD",
-		"ONBUILD FROM x":                        "FROM isn't allowed",
-		"SHELL /bin/sh":                         "JSON form",
-		"EXPOSE abc":                            "want a number",
-		"ENV a":                                 "two arguments",
-		"COPY nosuch /":                         "not in the build context",
-		"COPY ../x /":                           "not in the build context",
-		"COPY --link=maybe a /":                 "boolean",
-		"ADD --checksum=md5:1 http://[::1]:1 /": "unsupported digest algorithm",
-		"HEALTHCHECK --interval=1us CMD true":   "less than 1ms",
-		"ENV X=${Y:?missing}":                   "missing",
-		"NOPE x":                                "unknown instruction",
-	} {
-		_, _, err := build(t, open(t), "-- Dockerfile --\nFROM scratch\n"+line+"\n-- a --\na\n", nil)
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "Dockerfile:2: ") {
-			t.Errorf("%s: %v, want %q", line, err, want)
-		}
-	}
-}
 
 func TestDownload(t *testing.T) {
 	needRoot(t)
@@ -298,5 +142,51 @@ func TestPlatformsHaveTheirOwn(t *testing.T) {
 	}
 	if len(layers) != 2 {
 		t.Error("both platforms have the same file")
+	}
+}
+
+// The files of several platforms lie beside each other, each below its own name; and one
+// platform is an index when that is asked for.
+func TestPlatformsBesideEachOther(t *testing.T) {
+	needRoot(t)
+	store := open(t)
+	var parts []Part
+	const archive = "-- Dockerfile --\nFROM scratch\nARG TARGETPLATFORM\nCOPY <<x /is\n$TARGETPLATFORM\nx\n"
+	_, _, err := build(t, store, archive, func(o *Options) {
+		o.Platforms = []string{"linux/amd64", "linux/arm/v7"}
+		o.OnImage = func(name string, img image.Image) { parts = append(parts, Part{Image: img, Dir: PlatformDir(name)}) }
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	if err := WriteTars(t.Context(), store, parts, nil, &packed); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for tr := tar.NewReader(&packed); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		raw, err2 := io.ReadAll(tr)
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, h.Name+" "+strings.TrimSpace(string(raw)))
+	}
+	if want := []string{"linux_amd64/ ", "linux_amd64/is linux/amd64", "linux_arm_v7/ ", "linux_arm_v7/is linux/arm/v7"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	img, _, err := build(t, store, archive, func(o *Options) { o.Args = map[string]string{argIndex: "1"} })
+	if err != nil || img.Index == "" {
+		t.Errorf("one platform: index %q, %v", img.Index, err)
+	}
+	img, _, err = build(t, store, archive, func(o *Options) { o.Platforms, o.Tags = []string{"linux/amd64", "linux/s390x"}, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.SaveLayout(io.Discard, img.Index.String()); err != nil {
+		t.Errorf("an index without a name: %v", err)
 	}
 }

@@ -24,7 +24,7 @@ func FuzzDockerfile(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		frugal.Run(t, len(raw), func() {
-			_, err := parse("Dockerfile", raw, func(Warning) {})
+			_, err := parse("Dockerfile", raw, "", func(Warning) {})
 			var failure *Failure
 			if !errors.As(err, &failure) {
 				return

@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,12 +27,28 @@ const (
 )
 
 // GitContext is a build context in a git repository, as docker names it:
-// REPOSITORY#REF:DIRECTORY, both optional.
-type GitContext struct{ Repository, Ref, Dir string }
+// REPOSITORY#REF:DIRECTORY, both optional, or REPOSITORY?ref=REF&subdir=DIRECTORY and
+// more such.
+type GitContext struct {
+	Repository, Ref, Dir string
+	// Commit is what Ref must be at; it may be a commit's beginning.
+	Commit string
+	// KeepHistory leaves .git where it is. Bare leaves submodules out.
+	KeepHistory, Bare bool
+	// wrong is what is wrong with the address.
+	wrong string
+}
 
 // ParseGit reads a context's address; ok is false when it is not a repository's.
 func ParseGit(text string) (g GitContext, ok bool) {
+	if strings.HasPrefix(text, "github.com/") {
+		text = "https://" + text
+		if where, _, _ := strings.Cut(text, "#"); !strings.HasSuffix(where, ".git") {
+			text = where + ".git" + strings.TrimPrefix(text, where)
+		}
+	}
 	where, fragment, _ := strings.Cut(text, "#")
+	where, query, _ := strings.Cut(where, "?")
 	scheme, rest, isURL := strings.Cut(where, "://")
 	switch {
 	case !isURL:
@@ -41,7 +60,48 @@ func ParseGit(text string) (g GitContext, ok bool) {
 	}
 	g.Repository = where
 	g.Ref, g.Dir, _ = strings.Cut(fragment, ":")
+	if ok && query != "" {
+		g.query(query)
+	}
 	return g, ok
+}
+
+// query reads what stands after a ? in an address, by BuildKit's names.
+func (g *GitContext) query(text string) {
+	values, err := url.ParseQuery(text)
+	if err != nil {
+		g.wrong = err.Error()
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		value := values[name][0]
+		into, prefix := &g.Ref, ""
+		switch name {
+		case "ref":
+		case "tag":
+			prefix = "refs/tags/"
+		case "branch":
+			prefix = "refs/heads/"
+		case "subdir":
+			into = &g.Dir
+		case "checksum", "commit":
+			into = &g.Commit
+		case "keep-git-dir":
+			g.KeepHistory = value == "" || yes(value)
+			continue
+		case "submodules":
+			g.Bare = value != "" && !yes(value)
+			continue
+		default:
+			g.wrong = fmt.Sprintf("unexpected query %q", name)
+			return
+		}
+		if value = prefix + strings.TrimPrefix(value, prefix); *into != "" && *into != value {
+			g.wrong = fmt.Sprintf("%s conflicts: %q vs %q", name, *into, value)
+			return
+		}
+		*into = value
+	}
 }
 
 // Checkout brings the repository's files, without its history, into an empty
@@ -51,11 +111,18 @@ func (g GitContext) Checkout(ctx context.Context, into string) (string, error) {
 	if err := g.fetch(ctx, into); err != nil {
 		return "", err
 	}
-	return g.inside(into, false)
+	return g.inside(into, g.KeepHistory)
 }
 
 // fetch checks the repository out, with the history that it comes with.
-func (g GitContext) fetch(ctx context.Context, into string) error {
+func (g GitContext) fetch(ctx context.Context, into string, env ...string) error {
+	if g.wrong != "" {
+		return fmt.Errorf("git repository %s: %s: %w", g.Repository, g.wrong, image.ErrInvalid)
+	}
+	git := func(ctx context.Context, dir string, args ...string) error {
+		_, err := gitSays(ctx, dir, env, args...)
+		return err
+	}
 	if strings.HasPrefix(g.Repository, "-") || strings.HasPrefix(g.Ref, "-") {
 		return fmt.Errorf("git context %q: %w", g.Repository, image.ErrInvalid)
 	}
@@ -86,12 +153,23 @@ func (g GitContext) fetch(ctx context.Context, into string) error {
 		}
 		at = ref
 	}
-	for _, args := range [][]string{{"checkout", "-q", "--detach", at}, {"submodule", "-q", "update", "--init", "--recursive", "--depth=1"}} {
+	steps := [][]string{{"checkout", "-q", "--detach", at}, {"submodule", "-q", "update", "--init", "--recursive", "--depth=1"}}
+	if g.Bare {
+		steps = steps[:1]
+	}
+	for _, args := range steps {
 		if err := git(ctx, into, args...); err != nil {
 			return fmt.Errorf("git repository %s#%s: %w", g.Repository, ref, err)
 		}
 	}
-	return nil
+	if g.Commit == "" {
+		return nil
+	}
+	commit, err := gitSays(ctx, into, nil, "rev-parse", "HEAD")
+	if err == nil && !strings.HasPrefix(commit, strings.ToLower(g.Commit)) {
+		err = fmt.Errorf("git repository %s is at commit %s, %s is wanted: %w", g.Repository, commit, g.Commit, image.ErrInvalid)
+	}
+	return err
 }
 
 // inside finds the context's directory, which must not lead out of the repository,
@@ -116,16 +194,10 @@ func (g GitContext) inside(into string, history bool) (string, error) {
 	return dir, nil
 }
 
-// git runs git in a directory.
-func git(ctx context.Context, dir string, args ...string) error {
-	_, err := gitSays(ctx, dir, args...)
-	return err
-}
-
-// gitSays is git for what it prints.
-func gitSays(ctx context.Context, dir string, args ...string) (string, error) {
+// gitSays runs git in a directory, with env besides, for what it prints.
+func gitSays(ctx context.Context, dir string, env []string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "git", append([]string{"-C", dir, "-c", "advice.detachedHead=false", "-c", "protocol.ext.allow=never"}, args...)...)
-	cmd.Env = append(os.Environ(), "GIT_TERMINAL_PROMPT=0", "LC_ALL=C")
+	cmd.Env = append(append(os.Environ(), "GIT_TERMINAL_PROMPT=0", "LC_ALL=C"), env...)
 	cmd.WaitDelay = time.Second
 	var words, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &words
@@ -164,17 +236,21 @@ func (b *builder) clone(ctx context.Context, from string, cmd *instructions.AddC
 	if err := os.Mkdir(into, 0o755); err != nil { //nolint:gosec // its mode may be the destination's
 		return nil, err
 	}
-	if err := g.fetch(ctx, into); err != nil {
+	env, err := b.gitAccess(g)
+	if err != nil {
 		return nil, err
 	}
-	commit, err := gitSays(ctx, into, "rev-parse", "HEAD")
+	if err := g.fetch(ctx, into, env...); err != nil {
+		return nil, err
+	}
+	commit, err := gitSays(ctx, into, nil, "rev-parse", "HEAD")
 	if err != nil {
 		return nil, err
 	}
 	if cmd.Checksum != "" && !strings.HasPrefix(commit, strings.ToLower(cmd.Checksum)) {
 		return nil, fmt.Errorf("git repository %s is at commit %s, --checksum wants %s: %w", from, commit, cmd.Checksum, image.ErrInvalid)
 	}
-	dir, err := g.inside(into, cmd.KeepGitDir != nil && *cmd.KeepGitDir)
+	dir, err := g.inside(into, g.KeepHistory || cmd.KeepGitDir != nil && *cmd.KeepGitDir)
 	if err != nil {
 		return nil, err
 	}

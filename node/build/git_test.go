@@ -11,10 +11,19 @@ import (
 func TestParseGit(t *testing.T) {
 	for text, want := range map[string]GitContext{
 		"https://example.com/a/b.git":           {Repository: "https://example.com/a/b.git"},
-		"https://example.com/b.git#v1:sub/dir":  {"https://example.com/b.git", "v1", "sub/dir"},
-		"git@example.com:a/b.git#:dir":          {"git@example.com:a/b.git", "", "dir"},
-		"ssh://git@example.com:22/b#refs/x/y":   {"ssh://git@example.com:22/b", "refs/x/y", ""},
-		"git://example.com/b.git#0123456789abc": {"git://example.com/b.git", "0123456789abc", ""},
+		"https://example.com/b.git#v1:sub/dir":  {Repository: "https://example.com/b.git", Ref: "v1", Dir: "sub/dir"},
+		"git@example.com:a/b.git#:dir":          {Repository: "git@example.com:a/b.git", Dir: "dir"},
+		"ssh://git@example.com:22/b#refs/x/y":   {Repository: "ssh://git@example.com:22/b", Ref: "refs/x/y"},
+		"git://example.com/b.git#0123456789abc": {Repository: "git://example.com/b.git", Ref: "0123456789abc"},
+		"github.com/a/b#v1":                     {Repository: "https://github.com/a/b.git", Ref: "v1"},
+		"https://example.com/b.git?branch=x&subdir=d&commit=abc": {
+			Repository: "https://example.com/b.git", Ref: "refs/heads/x", Dir: "d", Commit: "abc",
+		},
+		"https://example.com/b.git?tag=v1&keep-git-dir&submodules=false": {
+			Repository: "https://example.com/b.git", Ref: "refs/tags/v1", KeepHistory: true, Bare: true,
+		},
+		"https://example.com/b.git?colour=red": {Repository: "https://example.com/b.git", wrong: `unexpected query "colour"`},
+		"https://example.com/b.git?ref=a#b":    {Repository: "https://example.com/b.git", Ref: "b", wrong: `ref conflicts: "b" vs "a"`},
 	} {
 		if got, ok := ParseGit(text); !ok || got != want {
 			t.Errorf("%s: %+v, %v", text, got, ok)

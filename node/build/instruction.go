@@ -2,12 +2,14 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"golang.org/x/sys/unix"
@@ -23,10 +25,15 @@ type step struct {
 
 // instruction executes one instruction; cached says that its layer was known.
 func (b *builder) instruction(ctx context.Context, st *stage, s step) (cached bool, err error) {
-	vars := st.variables()
-	expand := func(word string) (string, error) { return b.expandKnown(word, vars, s.cmd) }
+	vars := sync.OnceValue(st.variables) // most instructions have none
+	expand := func(word string) (string, error) {
+		if plain(word) {
+			return word, nil
+		}
+		return b.expandKnown(word, vars(), s.cmd)
+	}
 	if e, ok := s.cmd.(instructions.SupportsSingleWordExpansionRaw); ok {
-		if err := e.ExpandRaw(func(word string) (string, error) { return b.expandRaw(word, vars) }); err != nil {
+		if err := e.ExpandRaw(func(word string) (string, error) { return b.expandRaw(word, vars()) }); err != nil {
 			return false, err
 		}
 	}
@@ -46,6 +53,16 @@ func (b *builder) instruction(ctx context.Context, st *stage, s step) (cached bo
 		return b.workdir(ctx, st, cmd)
 	case *instructions.ArgCommand:
 		return false, b.arg(st, cmd)
+	case *instructions.ExposeCommand:
+		var ports []string
+		for _, p := range cmd.Ports {
+			some, err := b.words(p, vars())
+			if err != nil {
+				return false, err
+			}
+			ports = append(ports, some...)
+		}
+		return false, expose(st, ports)
 	}
 	return false, configure(st, s.cmd)
 }
@@ -117,8 +134,6 @@ func configure(st *stage, cmd instructions.Command) error {
 		for _, v := range cmd.Volumes {
 			c.Volumes[v] = struct{}{}
 		}
-	case *instructions.ExposeCommand:
-		return expose(st, cmd)
 	case *instructions.ShellCommand:
 		st.shell = cmd.Shell
 		st.extra["Shell"] = cmd.Shell
@@ -154,17 +169,17 @@ func isSignal(text string) bool {
 }
 
 // expose records ports; a bare number is TCP, a range is each of its ports.
-func expose(st *stage, cmd *instructions.ExposeCommand) error {
+func expose(st *stage, ports []string) error {
 	c := &st.config.Config
 	if c.ExposedPorts == nil {
 		c.ExposedPorts = map[string]struct{}{}
 	}
-	for _, p := range cmd.Ports {
-		ports, err := exposed(p)
+	for _, p := range ports {
+		all, err := exposed(p)
 		if err != nil {
 			return err
 		}
-		for _, one := range ports {
+		for _, one := range all {
 			c.ExposedPorts[one] = struct{}{}
 		}
 	}
@@ -225,15 +240,43 @@ func (st *stage) resolve(p string) string {
 	return path.Clean(p)
 }
 
-// workdir sets the working directory, and makes it.
+// workdir sets the working directory, and makes it, the user's, unless it is there.
 func (b *builder) workdir(ctx context.Context, st *stage, cmd *instructions.WorkdirCommand) (bool, error) {
 	dir := st.resolve(cmd.Path)
 	st.config.Config.WorkingDir = dir
 	if dir == "/" {
 		return false, nil
 	}
+	if len(dir) > image.MaxPath {
+		return false, fmt.Errorf("a directory of %d bytes, at most %d: %w", len(dir), image.MaxPath, image.ErrTooLarge)
+	}
+	user := st.config.Config.User
 	return b.layer(ctx, st, change{
-		instruction: "WORKDIR " + dir,
-		write:       func(w *layerWriter) error { return w.dirs(dir) },
+		instruction: fmt.Sprintf("WORKDIR %q %q", dir, user),
+		write: func(w *layerWriter) (err error) {
+			v, err := b.view(ctx, st.layers)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, v.Close()) }()
+			real, err := v.destination(dir)
+			if err != nil {
+				return err
+			}
+			missing, err := v.missing(real)
+			if err != nil || len(missing) == 0 {
+				return err
+			}
+			run := Run{User: user}
+			if err := v.process(&run); err != nil {
+				return fmt.Errorf("USER %s: %w", user, err)
+			}
+			for _, p := range missing {
+				if err := w.parent(p, owner{uid: int(run.UID), gid: int(run.GID), parent: 0o755}); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
 	})
 }

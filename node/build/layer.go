@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -16,6 +17,8 @@ type layerWriter struct {
 	tar   *tar.Writer
 	epoch *time.Time
 	made  map[string]bool
+	// below is a directory that everything goes below; "" for none.
+	below string
 }
 
 func newLayerWriter(ctx context.Context, w io.Writer, epoch *time.Time) *layerWriter {
@@ -33,14 +36,23 @@ func (w *layerWriter) finish(err error) error {
 // owner is whom a copied file belongs to, and with which permissions.
 type owner struct {
 	uid, gid int
+	// kept: a file keeps the owner that it has where it comes from.
+	kept bool
+	// parent is the mode of directories that are made on the way.
+	parent os.FileMode
+	// links are the files written so far that have several names; nil: each is a file
+	// of its own.
+	links map[inode]string
 	// mode makes new permissions of the source's; nil keeps them.
 	mode func(old os.FileMode, dir bool) os.FileMode
 }
 
-// dirs writes the directory p and nothing above it: what a layer leaves out
-// keeps the owner and mode that it has below.
-func (w *layerWriter) dirs(p string) error {
-	return w.header(&tar.Header{Typeflag: tar.TypeDir, Name: entryName(p) + "/", Mode: 0o755, ModTime: w.now()})
+// inode is a file, whatever it is called.
+type inode struct{ dev, ino uint64 }
+
+// parent makes a directory for what goes into it.
+func (w *layerWriter) parent(p string, o owner) error {
+	return w.header(&tar.Header{Typeflag: tar.TypeDir, Name: entryName(p) + "/", Mode: unixMode(o.parent), Uid: o.uid, Gid: o.gid, ModTime: w.now()})
 }
 
 // now is the time of entries that have no source.
@@ -64,6 +76,12 @@ func (w *layerWriter) header(h *tar.Header) error {
 	h.AccessTime, h.ChangeTime = time.Time{}, time.Time{}
 	h.Uname, h.Gname = "", ""
 	w.made[strings.TrimSuffix(h.Name, "/")] = true
+	if w.below != "" {
+		h.Name = w.below + "/" + h.Name
+		if h.Typeflag == tar.TypeLink {
+			h.Linkname = w.below + "/" + h.Linkname
+		}
+	}
 	return w.tar.WriteHeader(h)
 }
 
@@ -88,6 +106,9 @@ func (w *layerWriter) file(to string, content []byte, o owner) error {
 func (w *layerWriter) copy(src source, to string, o owner) error {
 	info := src.info
 	h := &tar.Header{Name: entryName(to), Mode: unixMode(info.Mode()), Uid: o.uid, Gid: o.gid, ModTime: info.ModTime()}
+	if o.kept {
+		h.Uid, h.Gid = ownerOf(info)
+	}
 	if o.mode != nil && info.Mode()&os.ModeSymlink == 0 {
 		h.Mode = unixMode(o.mode(info.Mode(), info.IsDir()))
 	}
@@ -103,9 +124,38 @@ func (w *layerWriter) copy(src source, to string, o owner) error {
 		h.Typeflag, h.Linkname = tar.TypeSymlink, target
 		return w.header(h)
 	case info.Mode().IsRegular():
+		if first, known := o.linked(info, h.Name); known {
+			h.Typeflag, h.Linkname = tar.TypeLink, first
+			return w.header(h)
+		}
 		return w.regular(src, h)
+	case info.Mode()&os.ModeNamedPipe != 0:
+		h.Typeflag = tar.TypeFifo
+		return w.header(h)
 	}
 	return nil // sockets and devices have no place in a layer
+}
+
+// ownerOf is whom a file belongs to where it is.
+func ownerOf(info os.FileInfo) (uid, gid int) {
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(sys.Uid), int(sys.Gid)
+	}
+	return 0, 0
+}
+
+// linked is under which name a file with several has been written before; this one is
+// remembered.
+func (o owner) linked(info os.FileInfo, name string) (first string, known bool) {
+	sys, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || sys.Nlink < 2 || o.links == nil {
+		return "", false
+	}
+	file := inode{dev: sys.Dev, ino: sys.Ino}
+	if first, known = o.links[file]; !known {
+		o.links[file] = name
+	}
+	return first, known
 }
 
 // regular writes a file's content; a file that changes its size meanwhile fails.
@@ -116,6 +166,9 @@ func (w *layerWriter) regular(src source, h *tar.Header) error {
 	}
 	defer f.Close()
 	h.Typeflag, h.Size = tar.TypeReg, src.info.Size()
+	if h.PAXRecords, err = fileCapabilities(f); err != nil {
+		return err
+	}
 	if err := w.header(h); err != nil {
 		return err
 	}

@@ -1,11 +1,15 @@
 package build
 
 import (
+	"errors"
+	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // What is said about a RUN's limits is in its specification, and nowhere else.
@@ -61,6 +65,25 @@ func TestRunDevice(t *testing.T) {
 		_, events, err := build(t, store, head+"RUN --device=vendor.example/class=one echo\n", func(o *Options) { run(o); o.ShmSize = c.size })
 		if _, known := told(events); err != nil || known != c.known {
 			t.Errorf("/dev/shm of %d bytes: known %v, %v", c.size, known, err)
+		}
+	}
+}
+
+// A RUN of another machine's programs says what is missing here; what fails otherwise is
+// left as it is.
+func TestForeign(t *testing.T) {
+	other := platform{arch: "other"}
+	for _, c := range []struct {
+		of   platform
+		err  error
+		told bool
+	}{
+		{other, fmt.Errorf("start: %w", unix.ENOEXEC), true}, {other, errors.New("exec /bin/sh: exec format error"), true},
+		{other, unix.ENOENT, false}, {platform{arch: runtime.GOARCH}, unix.ENOEXEC, false},
+	} {
+		got := c.of.foreign(c.err)
+		if strings.Contains(got.Error(), "binfmt_misc") != c.told || !errors.Is(got, c.err) {
+			t.Errorf("%s: %v", c.of, got)
 		}
 	}
 }

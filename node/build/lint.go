@@ -3,12 +3,15 @@ package build
 import (
 	"path"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+
+	"github.com/sampan-dev/sampan/node/image"
 )
 
 // The rules of "docker build --check" that the parser does not look at itself. What
@@ -37,6 +40,10 @@ func (d dockerfile) inspect(tree *parser.Result, lint *linter.Linter) {
 		}
 	}
 	i.names(d.stages)
+	defaults := d.defaults()
+	for _, s := range d.stages {
+		i.base(s, d.expander(), defaults)
+	}
 	for _, s := range d.stages {
 		i.from(s)
 		i.stage(s)
@@ -200,5 +207,38 @@ func (i inspection) ports(cmd *instructions.ExposeCommand) {
 		if protocol != strings.ToLower(protocol) {
 			i.lint.Run(&linter.RuleExposeProtoCasing, cmd.Location(), linter.RuleExposeProtoCasing.Format(p))
 		}
+	}
+}
+
+// expander is a builder that can expand words, and nothing else.
+func (d dockerfile) expander() *builder { return &builder{file: d} }
+
+// defaults are the values of the ARGs before the first FROM when none is given.
+func (d dockerfile) defaults() map[string]string {
+	values := platformArgs(platform{arch: runtime.GOARCH}, "")
+	for _, cmd := range d.args {
+		for _, a := range cmd.Args {
+			if a.Value == nil {
+				continue
+			}
+			if value, err := d.expander().expand(*a.Value, values); err == nil {
+				values[a.Key] = value
+			}
+		}
+	}
+	return values
+}
+
+// base: whoever gives no arguments should be able to build, too.
+func (i inspection) base(s instructions.Stage, b *builder, defaults map[string]string) {
+	if !strings.Contains(s.BaseName, "$") {
+		return
+	}
+	name, err := b.expand(s.BaseName, defaults)
+	if err == nil {
+		_, err = image.Normalise(name)
+	}
+	if err != nil {
+		i.lint.Run(&linter.RuleInvalidDefaultArgInFrom, s.Location, linter.RuleInvalidDefaultArgInFrom.Format(s.BaseName))
 	}
 }

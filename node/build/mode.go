@@ -12,8 +12,7 @@ import (
 // parseMode reads --chmod: octal ("755") or symbolic as chmod(1) has it
 // ("u=rwX,go=rX", "a+x").
 func parseMode(text string) (func(old os.FileMode, dir bool) os.FileMode, error) {
-	if bits, err := strconv.ParseUint(text, 8, 32); err == nil && bits <= 0o7777 {
-		mode := fromUnix(uint32(bits))
+	if mode, ok := octal(text); ok {
 		return func(os.FileMode, bool) os.FileMode { return mode }, nil
 	}
 	var clauses []clause
@@ -33,6 +32,15 @@ func parseMode(text string) (func(old os.FileMode, dir bool) os.FileMode, error)
 	}, nil
 }
 
+// octal reads a mode in digits.
+func octal(text string) (os.FileMode, bool) {
+	bits, err := strconv.ParseUint(text, 8, 32)
+	if err != nil || bits > 0o7777 {
+		return 0, false
+	}
+	return fromUnix(uint32(bits)), true
+}
+
 // clause is one part of a symbolic mode.
 type clause struct {
 	who  uint32 // the permission and set-id bits that it is about
@@ -40,6 +48,8 @@ type clause struct {
 	bits uint32 // in all three places
 	// maybe: X, executable where something already is.
 	maybe bool
+	// like are the places, as shifts, whose permissions are taken: g=u.
+	like []int
 }
 
 func parseClause(text string) (c clause, ok bool) {
@@ -79,6 +89,12 @@ func parseClause(text string) (c clause, ok bool) {
 			c.bits |= 0o6000
 		case 't':
 			c.bits |= 0o1000
+		case 'u':
+			c.like = append(c.like, 6)
+		case 'g':
+			c.like = append(c.like, 3)
+		case 'o':
+			c.like = append(c.like, 0)
 		default:
 			return c, false
 		}
@@ -90,6 +106,9 @@ func (c clause) apply(old uint32, dir bool) uint32 {
 	bits := c.bits
 	if c.maybe && (dir || old&0o111 != 0) {
 		bits |= 0o111
+	}
+	for _, place := range c.like {
+		bits |= old >> place & 7 * 0o111
 	}
 	bits &= c.who
 	switch c.does {

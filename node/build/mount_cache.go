@@ -26,6 +26,9 @@ func (b *builder) cacheMount(ctx context.Context, st *stage, all *mounted, m *in
 	if id == "" {
 		id = path.Clean(m.Target)
 	}
+	if own := b.opts.Args[argCaches]; own != "" {
+		id = own + "/" + id
+	}
 	var lower []string
 	key := digestOf(id)
 	if m.From != "" {

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/node/image"
 )
@@ -73,7 +75,7 @@ func readDockerfile(opts Options) ([]byte, error) {
 	if opts.Content != nil {
 		return opts.Content, nil
 	}
-	f, err := os.Open(opts.Dockerfile)
+	f, err := openInput(opts.Context, opts.Dockerfile)
 	if err != nil {
 		return nil, fmt.Errorf("no Dockerfile at %q: %w", opts.Dockerfile, err)
 	}
@@ -85,10 +87,39 @@ func readDockerfile(opts Options) ([]byte, error) {
 	return raw, nil
 }
 
+// openInput opens what a person names. What lies in the context is as the context has it:
+// symlinks do not lead out, be it that whoever made the context has put them there.
+func openInput(context, name string) (*os.File, error) {
+	dir, err1 := filepath.Abs(context)
+	file, err2 := filepath.Abs(name)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	below, err := filepath.Rel(dir, file)
+	if context == "" || err != nil || !filepath.IsLocal(below) {
+		return os.Open(name)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	real, err := (&tree{Root: root}).follow(filepath.ToSlash(below))
+	if err != nil {
+		return nil, err
+	}
+	return root.OpenFile(real, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe without a writer is empty
+}
+
+// parse reads the Dockerfile of a build; an argument may say which checks it is put to.
+func (o *Options) parse(raw []byte, warn func(Warning)) (dockerfile, error) {
+	return parse(o.Dockerfile, raw, o.Args[argChecks], warn)
+}
+
 // parse reads a Dockerfile; what is wrong with it is told with its line, what is
-// doubtful goes to warn unless a check directive says otherwise. The language is
+// doubtful goes to warn unless a check directive, or checks in its place, says otherwise. The language is
 // the one that we know, whatever a syntax directive names.
-func parse(path string, raw []byte, warn func(Warning)) (dockerfile, error) {
+func parse(path string, raw []byte, checks string, warn func(Warning)) (dockerfile, error) {
 	if len(raw) > MaxDockerfile {
 		return dockerfile{}, fmt.Errorf("%s: more than %d bytes: %w", path, MaxDockerfile, image.ErrTooLarge)
 	}
@@ -98,7 +129,11 @@ func parse(path string, raw []byte, warn func(Warning)) (dockerfile, error) {
 		return d, d.located(err)
 	}
 	config := &linter.Config{}
-	if text, _, at, ok := parser.ParseDirective("check", raw); ok {
+	text, _, at, ok := parser.ParseDirective("check", raw)
+	if checks != "" {
+		text, ok = checks, true
+	}
+	if ok {
 		if config, err = linter.ParseLintOptions(text); err != nil {
 			return d, d.at(at, err)
 		}
@@ -114,12 +149,14 @@ func parse(path string, raw []byte, warn func(Warning)) (dockerfile, error) {
 	if d.stages, d.args, err = instructions.Parse(tree.AST, lint); err != nil {
 		return d, d.located(err)
 	}
-	d.lint = lint
+	if n := len(tree.AST.Children); n > MaxInstructions {
+		return d, &Failure{Path: d.path, Err: fmt.Errorf("%d instructions, at most %d: %w", n, MaxInstructions, image.ErrTooLarge), raw: raw}
+	}
+	d.lint, d.escape = lint, tree.EscapeToken
 	d.inspect(tree, lint)
 	if err := lint.Error(); err != nil {
 		return d, d.located(err)
 	}
-	d.escape = tree.EscapeToken
 	return d, nil
 }
 

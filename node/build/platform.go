@@ -3,11 +3,13 @@ package build
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/node/image"
 )
@@ -25,6 +27,15 @@ func (p platform) String() string {
 
 func (p platform) oci() ocispec.Platform {
 	return ocispec.Platform{OS: "linux", Architecture: p.arch, Variant: p.variant}
+}
+
+// foreign adds to the error of a RUN what to do when its programs are another machine's.
+func (p platform) foreign(err error) error {
+	if p.arch == runtime.GOARCH || !strings.Contains(err.Error(), unix.ENOEXEC.Error()) {
+		return err
+	}
+	return fmt.Errorf("%w: its programs are for %s, and this machine, of linux/%s, has no emulator for them (binfmt_misc): install one, such as qemu-user-static, or run on FROM --platform=$BUILDPLATFORM what need not be run on the other",
+		err, p, runtime.GOARCH)
 }
 
 // pull is how image.TransferOptions name it.
@@ -89,6 +100,31 @@ func isProxy(name string) bool {
 		}
 	}
 	return false
+}
+
+// The arguments that BuildKit gives a meaning of their own, and no ARG is needed for.
+const (
+	argHostname = "BUILDKIT_SANDBOX_HOSTNAME"
+	argCaches   = "BUILDKIT_CACHE_MOUNT_NS"
+	argChecks   = "BUILDKIT_DOCKERFILE_CHECK"
+	argInline   = "BUILDKIT_INLINE_CACHE"
+	argIndex    = "BUILDKIT_MULTI_PLATFORM"
+)
+
+// builtin does what those arguments say that are options by another name.
+func (o *Options) builtin() {
+	inline := func(p CachePlace) bool { return p.Ref == "" && p.Dir == "" }
+	if yes(o.Args[argInline]) && !slices.ContainsFunc(o.CacheTo, inline) {
+		o.CacheTo = append(slices.Clone(o.CacheTo), CachePlace{})
+	}
+}
+
+// index says whether even one platform makes an index.
+func (o *Options) index() bool { return o.Provenance || yes(o.Args[argIndex]) }
+
+func yes(text string) bool {
+	is, err := strconv.ParseBool(text)
+	return err == nil && is
 }
 
 // epochArg takes SOURCE_DATE_EPOCH from the build arguments.

@@ -26,6 +26,9 @@ import (
 // runTail is how much of a failed command's output its error repeats, in bytes.
 const runTail = 2048
 
+// defaultPath is where programs are found when nothing says so.
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 // runCommand executes RUN and keeps what it changed as a layer.
 func (b *builder) runCommand(ctx context.Context, st *stage, s step, cmd *instructions.RunCommand) (bool, error) {
 	if b.opts.Runner == nil {
@@ -68,6 +71,9 @@ func (b *builder) runCommand(ctx context.Context, st *stage, s step, cmd *instru
 	if len(b.opts.Hosts) > 0 {
 		c.instruction += fmt.Sprintf(" %q", b.opts.Hosts)
 	}
+	if run.Hostname != "" {
+		c.instruction += fmt.Sprintf(" host %q", run.Hostname)
+	}
 	b.proxies(&run)
 	return b.cached(ctx, st, c, func() (image.Layer, error) {
 		return b.execute(ctx, st, execution{step: s, run: run, mounts: mounts, files: files})
@@ -85,7 +91,7 @@ func (b *builder) command(st *stage, cmd *instructions.RunCommand) (Run, []inlin
 		WorkingDir: cmp.Or(c.WorkingDir, "/"), User: c.User,
 		NetworkNone: network == instructions.NetworkNone || b.opts.NetworkNone && network == instructions.NetworkDefault,
 		Insecure:    instructions.GetSecurity(cmd) == instructions.SecurityInsecure,
-		Ulimits:     b.opts.Ulimits, ShmSize: b.opts.ShmSize,
+		Ulimits:     b.opts.Ulimits, ShmSize: b.opts.ShmSize, Hostname: b.opts.Args[argHostname],
 	}
 	line, files, err := heredocs(cmd)
 	if err != nil {
@@ -105,7 +111,7 @@ func (b *builder) command(st *stage, cmd *instructions.RunCommand) (Run, []inlin
 		}
 	}
 	if !has("PATH") {
-		env = append(env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+		env = append(env, defaultPath)
 	}
 	run.Env = env
 	return run, files, nil
@@ -217,7 +223,7 @@ func (b *builder) execute(ctx context.Context, st *stage, e execution) (_ image.
 		}
 	}
 	if err := b.perform(ctx, e.step, run); err != nil {
-		return image.Layer{}, err
+		return image.Layer{}, st.platform.foreign(err)
 	}
 	if err := sweepStubs(run.Upper, missing); err != nil {
 		return image.Layer{}, err
@@ -398,9 +404,34 @@ func opaque(p string) bool {
 // capabilities is the one extended attribute that images carry.
 func capabilities(p string) map[string]string {
 	var value [64]byte
-	n, err := unix.Lgetxattr(p, "security.capability", value[:])
+	n, err := unix.Lgetxattr(p, capabilityAttribute, value[:])
 	if err != nil || n <= 0 {
 		return nil
 	}
-	return map[string]string{"SCHILY.xattr.security.capability": string(value[:n])}
+	return capabilityRecord(value[:n])
+}
+
+// capabilityAttribute is where Linux keeps the capabilities that a program gains.
+const capabilityAttribute = "security.capability"
+
+func capabilityRecord(value []byte) map[string]string {
+	return map[string]string{"SCHILY.xattr." + capabilityAttribute: string(value)}
+}
+
+// fileCapabilities is capabilities of an open file. One on a file system without
+// attributes has none.
+func fileCapabilities(f *os.File) (map[string]string, error) {
+	var value [64]byte
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	n := 0
+	if e := raw.Control(func(fd uintptr) { n, err = unix.Fgetxattr(int(fd), capabilityAttribute, value[:]) }); e != nil {
+		return nil, e
+	}
+	if err != nil || n <= 0 {
+		return nil, nil //nolint:nilerr // as above
+	}
+	return capabilityRecord(value[:n]), nil
 }

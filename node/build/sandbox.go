@@ -1,6 +1,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -65,7 +66,7 @@ func (o output) Write(p []byte) (int, error) {
 // package managers do.
 func runSpec(r Run) (*specs.Spec, error) {
 	spec := container.DefaultSpec()
-	spec.Hostname = "build"
+	spec.Hostname = cmp.Or(r.Hostname, "build")
 	p := spec.Process
 	p.Args, p.Env, p.Cwd, p.NoNewPrivileges = r.Args, r.Env, r.WorkingDir, false
 	p.User = specs.User{UID: r.UID, GID: r.GID, AdditionalGids: r.Groups}

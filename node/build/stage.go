@@ -14,7 +14,6 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
@@ -48,8 +47,11 @@ type builder struct {
 	started   time.Time
 }
 
-// outcome is a stage's, once ready is closed. Stages wait only for earlier ones.
+// outcome is a stage's, once ready is closed. Stages wait only for earlier ones, and so
+// start those that nobody has known to be needed: an ONBUILD of an image may name them.
 type outcome struct {
+	start sync.Once
+	begin func()
 	ready chan struct{}
 	stage *stage
 	err   error
@@ -94,19 +96,21 @@ func (b *builder) run(ctx context.Context) (image.Image, error) {
 	}
 	needed := b.needed(last)
 	group, gctx := errgroup.WithContext(ctx)
-	for range last + 1 {
-		b.done = append(b.done, &outcome{ready: make(chan struct{})})
+	for i := range last + 1 {
+		o := &outcome{ready: make(chan struct{})}
+		o.begin = func() {
+			group.Go(func() error {
+				defer close(o.ready)
+				o.stage, o.err = b.stage(gctx, i)
+				return o.err
+			})
+		}
+		b.done = append(b.done, o)
 	}
 	for i := range last + 1 {
-		if !needed[i] {
-			continue
+		if needed[i] {
+			b.done[i].start.Do(b.done[i].begin)
 		}
-		group.Go(func() error {
-			o := b.done[i]
-			defer close(o.ready)
-			o.stage, o.err = b.stage(gctx, i)
-			return o.err
-		})
 	}
 	if err := group.Wait(); err != nil {
 		return image.Image{}, err
@@ -218,6 +222,7 @@ func (b *builder) stageBefore(name string, before int) int {
 
 // await returns an earlier stage once it is built.
 func (b *builder) await(ctx context.Context, i int) (*stage, error) {
+	b.done[i].start.Do(b.done[i].begin)
 	select {
 	case <-b.done[i].ready:
 		return b.done[i].stage, b.done[i].err
@@ -256,22 +261,14 @@ func (b *builder) unconsumed() {
 
 // expand replaces variables in a word.
 func (b *builder) expand(word string, vars map[string]string) (string, error) {
-	var env []string
-	for _, k := range slices.Sorted(maps.Keys(vars)) {
-		env = append(env, k+"="+vars[k])
-	}
-	got, _, err := shell.NewLex(b.file.escape).ProcessWord(word, shell.EnvsFromSlice(env))
+	got, _, err := b.process(word, vars, false)
 	return got, err
 }
 
 // expandKnown is expand for an instruction's word, which warns of variables that
 // nothing has set.
 func (b *builder) expandKnown(word string, vars map[string]string, cmd instructions.Command) (string, error) {
-	var env []string
-	for k, v := range vars {
-		env = append(env, k+"="+v)
-	}
-	got, unknown, err := shell.NewLex(b.file.escape).ProcessWord(word, shell.EnvsFromSlice(env))
+	got, unknown, err := b.process(word, vars, false)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, m := range reference.FindAllStringSubmatch(word, -1) {
@@ -286,13 +283,7 @@ func (b *builder) expandKnown(word string, vars map[string]string, cmd instructi
 
 // expandRaw is expand for text in which quotes stay as they are: heredocs.
 func (b *builder) expandRaw(text string, vars map[string]string) (string, error) {
-	var env []string
-	for _, k := range slices.Sorted(maps.Keys(vars)) {
-		env = append(env, k+"="+vars[k])
-	}
-	lex := shell.NewLex(b.file.escape)
-	lex.SkipProcessQuotes = true
-	got, _, err := lex.ProcessWord(text, shell.EnvsFromSlice(env))
+	got, _, err := b.process(text, vars, true)
 	return got, err
 }
 
@@ -326,7 +317,9 @@ func (b *builder) begin(ctx context.Context, i int) (*stage, error) {
 		base = c.Image
 	}
 	if base == scratch {
+		// As BuildKit has it: ENV PATH=/my/bin:$PATH is right without a base, too.
 		st.config.Platform, st.key = st.platform.oci(), scratch
+		st.config.Config.Env, st.config.Config.WorkingDir = []string{defaultPath}, "/"
 		return st, nil
 	}
 	img, layers, err := b.base(ctx, base, st.platform)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -83,7 +84,7 @@ func (b *builder) stageView(ctx context.Context, st *stage, from string) (*view,
 	if err != nil {
 		return nil, err
 	}
-	v.name = "the stage or image " + strconv.Quote(from)
+	v.name, v.owned = "the stage or image "+strconv.Quote(from), true
 	if v.Root == nil {
 		return nil, fmt.Errorf("%s is empty: %w", v.name, image.ErrNotFound)
 	}
@@ -125,6 +126,43 @@ func (v *view) isDir(p string) bool {
 	}
 	info, err := os.Lstat(filepath.Join(v.dir, p))
 	return err == nil && info.IsDir()
+}
+
+// missing are the directories at and above p, resolved, that the image does not have,
+// outermost first. What is there and no directory is an error.
+func (v *view) missing(p string) ([]string, error) {
+	var dirs []string
+	for ; p != "/"; p = path.Dir(p) {
+		if v.dir != "" {
+			info, err := os.Lstat(filepath.Join(v.dir, p))
+			if err == nil && !info.IsDir() {
+				return nil, fmt.Errorf("cannot copy to non-directory: %s: %w", p, image.ErrInvalid)
+			}
+			if err == nil {
+				break
+			}
+		}
+		dirs = append(dirs, p)
+	}
+	slices.Reverse(dirs)
+	return dirs, nil
+}
+
+// replaceable says whether a directory, or something else, can come to lie at p: a
+// directory never takes the place of a file or symlink, nor they that of a directory.
+// The words are BuildKit's. Of nil, which is nothing, everything can.
+func (v *view) replaceable(p string, byDir bool) error {
+	if v == nil || v.dir == "" {
+		return nil
+	}
+	info, err := os.Lstat(filepath.Join(v.dir, p))
+	switch {
+	case err != nil || info.IsDir() == byDir:
+		return nil //nolint:nilerr // nothing is there
+	case byDir:
+		return fmt.Errorf("cannot copy to non-directory: %s: %w", p, image.ErrInvalid)
+	}
+	return fmt.Errorf("cannot replace to directory %s with file: %w", p, image.ErrInvalid)
 }
 
 // user is a user's IDs: a number as it is, a name from the image's /etc/passwd.

@@ -79,6 +79,9 @@ func (a *archive) add(ref string) error {
 		return err
 	}
 	img, err := a.store.Get(ref)
+	if errors.Is(err, ErrNotFound) && root.String() == ref { // an index without a name
+		img, err = a.store.standsFor(root)
+	}
 	if err != nil {
 		return err
 	}
@@ -98,6 +101,15 @@ func (a *archive) add(ref string) error {
 	a.index.Manifests = append(a.index.Manifests, desc)
 	a.entry(img, full, named)
 	return nil
+}
+
+// standsFor is the image that a manifest is, or that an index has for this machine.
+func (s *Store) standsFor(d digest.Digest) (Image, error) {
+	chosen, err := s.choose(ocispec.Descriptor{Digest: d})
+	if err != nil {
+		return Image{}, err
+	}
+	return s.describe(chosen)
 }
 
 // entry notes an image for manifest.json.

@@ -70,6 +70,9 @@ func (s *Store) hasBlob(d digest.Digest) bool {
 // putBlob stores a small blob.
 func (s *Store) putBlob(raw []byte) (digest.Digest, error) {
 	d := digest.FromBytes(raw)
+	if len(raw) > MaxManifest { // it could never be read again, and a sweep would stop at it
+		return "", fmt.Errorf("a manifest or config of %d bytes, at most %d: %w", len(raw), MaxManifest, ErrTooLarge)
+	}
 	if s.hasBlob(d) {
 		return d, nil
 	}

@@ -34,7 +34,8 @@ func (s *Store) Remove(ref string) error {
 			}
 			chosen, err := s.choose(d)
 			if err != nil || byDigest {
-				return err == nil && chosen == img.Manifest
+				own := d.Annotations[refAnnotation] // other repositories' names are not meant
+				return err == nil && chosen == img.Manifest && (own == "" || repository(own) == repository(full))
 			}
 			other, err := s.describe(chosen)
 			return err == nil && other.ID == img.ID

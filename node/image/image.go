@@ -204,6 +204,11 @@ func (s *Store) target(ref string) (digest.Digest, error) {
 }
 
 func (s *Store) targetIn(index ocispec.Index, ref string) (digest.Digest, error) {
+	for _, entry := range index.Manifests { // an index without a name has its digest alone
+		if entry.Digest.String() == ref {
+			return entry.Digest, nil
+		}
+	}
 	img, err := s.find(index, ref)
 	if err != nil {
 		return "", err

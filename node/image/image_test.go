@@ -192,6 +192,12 @@ func TestPushPullSaveLoad(t *testing.T) {
 	if _, err := to.Pull(t.Context(), ref+"missing", TransferOptions{}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("missing tag: %v", err)
 	}
+	if _, err := open(t).Pull(t.Context(), ref, TransferOptions{Architecture: "s390x"}); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "not for linux/s390x") {
+		t.Errorf("another platform: %v", err)
+	}
+	if tags, err := to.Tags(t.Context(), strings.TrimSuffix(ref, ":1"), TransferOptions{}); err != nil || !slices.Equal(tags, []string{"1"}) {
+		t.Errorf("tags %q, %v", tags, err)
+	}
 
 	var archive bytes.Buffer
 	if err := to.Save(&archive, ref); err != nil {
@@ -201,6 +207,25 @@ func TestPushPullSaveLoad(t *testing.T) {
 	loaded, err := third.Load(t.Context(), &archive)
 	if err != nil || len(loaded) != 1 || loaded[0].ID != want.ID || loaded[0].Tags[0] != ref {
 		t.Fatalf("Load = %+v, %v", loaded, err)
+	}
+}
+
+// What could not be read again is not kept: no image that is too large for a store makes
+// it one that nobody can open.
+func TestTooLargeToKeep(t *testing.T) {
+	needRoot(t)
+	s := open(t)
+	b, err := s.NewBuild()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	config := ocispec.Image{Config: ocispec.ImageConfig{Labels: map[string]string{"l": strings.Repeat("x", MaxManifest)}}}
+	if _, err := b.Commit(t.Context(), config, nil, Naming{Ref: "a:1"}); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("Commit: %v", err)
+	}
+	if all, err := s.List(); err != nil || len(all) != 0 {
+		t.Errorf("List = %v, %v", all, err)
 	}
 }
 

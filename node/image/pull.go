@@ -99,6 +99,23 @@ func (s *Store) Pull(ctx context.Context, ref string, opts TransferOptions) (Ima
 	return img, nil
 }
 
+// MaxTags bounds the tags of a repository that are asked for.
+const MaxTags = 10_000
+
+// Tags asks a registry for all tags of a repository; ref names it, without a tag.
+func (s *Store) Tags(ctx context.Context, ref string, opts TransferOptions) ([]string, error) {
+	named, err := name.NewRepository(ref)
+	if err != nil {
+		return nil, fmt.Errorf("repository %q: %w: %w", ref, ErrInvalid, err)
+	}
+	client, repo := opts.client(named.Tag(name.DefaultTag))
+	tags, err := client.Tags(ctx, repo, MaxTags)
+	if err != nil {
+		return nil, fmt.Errorf("tags of %q: %w", ref, registryError(err))
+	}
+	return tags, nil
+}
+
 // arrival is an image on its way in.
 type arrival struct {
 	// ref is the normalised reference that it gets; "" for none.
@@ -139,7 +156,7 @@ func (s *Store) ingest(ctx context.Context, from source, a arrival) (Image, erro
 	defer end()
 	kind := remote.MediaTypeOf(a.raw)
 	if remote.IsManifest(kind) {
-		img, err := s.fetchImage(ctx, from, arrival{raw: a.raw, tell: a.tell})
+		img, err := s.fetchImage(ctx, from, arrival{raw: a.raw, platform: a.platform, tell: a.tell})
 		if err != nil {
 			return Image{}, err
 		}
@@ -238,6 +255,9 @@ func (s *Store) fetchImage(ctx context.Context, from source, a arrival) (Image, 
 		if err := json.Unmarshal(config, &img.Config); err != nil {
 			return Image{}, fmt.Errorf("config %q: %w: %w", m.Config.Digest, ErrInvalid, err)
 		}
+		if err := a.fits(img.Config); err != nil {
+			return Image{}, err
+		}
 	}
 	if a.packed || attestation(m) {
 		err = s.fetchOthers(ctx, from, m.Layers)
@@ -252,6 +272,16 @@ func (s *Store) fetchImage(ctx context.Context, from source, a arrival) (Image, 
 		return Image{}, err
 	}
 	return s.describe(d)
+}
+
+// fits says whether an image that is in no index is for the platform that was asked for.
+// When none was, whatever there is is meant.
+func (a arrival) fits(config ocispec.Image) error {
+	arch, _, _ := strings.Cut(architecture(a.platform), "/")
+	if a.platform == "" || config.Architecture == "" || config.Architecture == arch {
+		return nil
+	}
+	return fmt.Errorf("the image is for %s/%s, and not for linux/%s as asked for: %w", config.OS, config.Architecture, architecture(a.platform), ErrNotFound)
 }
 
 // fetchOthers brings blobs that are not layers of a file system.
@@ -381,11 +411,7 @@ func (s *Store) name(ref string, manifest digest.Digest, notes map[string]string
 	if ref != "" {
 		return s.Get(ref)
 	}
-	chosen, err := s.choose(ocispec.Descriptor{Digest: manifest})
-	if err != nil {
-		return Image{}, err
-	}
-	return s.describe(chosen)
+	return s.standsFor(manifest)
 }
 
 // registryError turns what a registry answered into one of our kinds.

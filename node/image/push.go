@@ -16,7 +16,7 @@ import (
 )
 
 // Push sends what ref leads to, an image or an index with all its images, to the
-// registry that ref names. Layers that the registry has are not sent again, those
+// registry that ref names; with an Architecture, that one image of the index. Layers that the registry has are not sent again, those
 // that another of its repositories has are mounted from there.
 func (s *Store) Push(ctx context.Context, ref string, opts TransferOptions) (digest.Digest, error) {
 	parsed, err := name.ParseReference(ref)
@@ -32,6 +32,11 @@ func (s *Store) Push(ctx context.Context, ref string, opts TransferOptions) (dig
 	if err != nil {
 		return "", fmt.Errorf("push %q: %w", ref, err)
 	}
+	if opts.Architecture != "" {
+		if root, err = s.only(root, opts.Architecture); err != nil {
+			return "", fmt.Errorf("push %q: %w", ref, err)
+		}
+	}
 	client, repo := opts.client(parsed)
 	p := &pushing{store: s, client: client, repo: repo, tell: opts.Progress}
 	if p.tell == nil {
@@ -41,6 +46,23 @@ func (s *Store) Push(ctx context.Context, ref string, opts TransferOptions) (dig
 		return "", fmt.Errorf("push %q: %w", ref, registryError(err))
 	}
 	return root, nil
+}
+
+// only is the one image of an index that is for a platform.
+func (s *Store) only(root digest.Digest, platform string) (digest.Digest, error) {
+	raw, err := s.readBlob(root)
+	if err != nil || !remote.IsIndex(remote.MediaTypeOf(raw)) {
+		return root, err
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return "", fmt.Errorf("index %q: %w: %w", root, ErrInvalid, err)
+	}
+	picked, ok := pick(index.Manifests, platform)
+	if !ok {
+		return "", fmt.Errorf("the index has no image for linux/%s, only %s: %w", architecture(platform), platforms(index.Manifests), ErrNotFound)
+	}
+	return picked.Digest, nil
 }
 
 // pushing is one push under way.

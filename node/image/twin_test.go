@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"slices"
 	"testing"
@@ -57,6 +58,13 @@ func TestOneImageOfTwoManifests(t *testing.T) {
 	}
 	if _, err := s.Receive(t.Context(), "localhost:5000/theirs", "2", raw); err != nil {
 		t.Fatal(err)
+	}
+	// A digest means the names of its repository, and no other's.
+	if err := errors.Join(s.Tag("localhost:5000/theirs:2", "localhost:5000/copy:3"), s.Remove("localhost:5000/theirs@"+theirs.String())); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Get(ours.ID); err != nil || !slices.Equal(slices.Sorted(slices.Values(got.Tags)), []string{"localhost:5000/copy:3", "localhost:5000/ours:1"}) {
+		t.Errorf("after one digest is removed: %+v, %v", got, err)
 	}
 	if err := s.Remove(ours.ID); err != nil {
 		t.Fatal(err)

@@ -185,6 +185,37 @@ func TestTokens(t *testing.T) {
 	}
 }
 
+// Tags come in pages, all of one server, and have a limit.
+func TestTags(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path + "?" + r.URL.RawQuery {
+		case "/v2/team/a/tags/list?", "/v2/team/lost/tags/list?":
+			w.Header().Set("Link", `</v2/team/a/tags/list?n=2&last=2>; rel="next"`)
+			if strings.Contains(r.URL.Path, "lost") {
+				w.Header().Set("Link", `<http://elsewhere.test/v2/team/a/tags/list?last=2>; rel="next"`)
+			}
+			_, _ = w.Write([]byte(`{"tags":["1","2"]}`))
+		case "/v2/team/a/tags/list?n=2&last=2":
+			_, _ = w.Write([]byte(`{"tags":["3"]}`))
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer server.Close()
+	c := New(Config{HostDirs: []string{}})
+	for _, a := range []struct {
+		name, want string
+		most       int
+	}{
+		{"team/a", "[1 2 3] <nil>", 3}, {"team/a", "more than 2 tags", 2}, {"team/lost", "on another server, elsewhere.test", 9}, {"team/none", "404", 9},
+	} {
+		tags, err := c.Tags(t.Context(), Repository{hostOf(server), a.name}, a.most)
+		if got := fmt.Sprint(tags, err); !strings.Contains(got, a.want) {
+			t.Errorf("%s: %s, want %s", a.name, got, a.want)
+		}
+	}
+}
+
 func TestBasic(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if user, password, _ := r.BasicAuth(); user != "me" || password != "secret" {
