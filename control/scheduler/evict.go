@@ -113,10 +113,14 @@ func (s *Scheduler) evict(ctx context.Context, pod *corev1.Pod, p *preemption) (
 	all = true
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
+	kind, uid := "pod", pod.UID
+	if p.group != "" {
+		kind, uid = "podgroup", p.group
+	}
 	for _, v := range p.victims {
 		condition := corev1.PodCondition{
 			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
-			Message: pod.Spec.SchedulerName + ": preempting to accommodate a higher priority pod", ObservedGeneration: v.Generation,
+			Message: pod.Spec.SchedulerName + ": preempting to accommodate a higher priority " + kind, ObservedGeneration: v.Generation,
 		}
 		if err := s.patchStatus(ctx, v, condition, nil); err != nil && !apierrors.IsNotFound(err) {
 			s.log.Warn("victim's status not written", "pod", v.Namespace+"/"+v.Name, "error", err)
@@ -129,7 +133,7 @@ func (s *Scheduler) evict(ctx context.Context, pod *corev1.Pod, p *preemption) (
 			all = false
 			continue
 		}
-		s.events[pod.Spec.SchedulerName].Eventf(v, corev1.EventTypeNormal, "Preempted", "Preempted by pod %s on node %s", pod.UID, p.node)
+		s.events[pod.Spec.SchedulerName].Eventf(v, corev1.EventTypeNormal, "Preempted", "Preempted by %s %s on node %s", kind, uid, p.node)
 	}
 	return all
 }

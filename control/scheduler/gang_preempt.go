@@ -16,6 +16,7 @@ const maxGangVictims = 2000
 
 // gangPlan is how to make room for a gang: whom to evict, and who goes where then.
 type gangPlan struct {
+	group   types.UID
 	victims []*corev1.Pod
 	moves   map[*waiting]string
 }
@@ -64,7 +65,7 @@ func (s *Scheduler) planGang(group *schedulingv1beta1.PodGroup, t *trial) (*gang
 	case len(gone) == 0:
 		return nil, noGangVictims
 	}
-	plan.victims = s.withCompanions(gone, rank)
+	plan.group, plan.victims = group.UID, s.withCompanions(gone, rank)
 	return plan, fmt.Sprintf("found a placement for podgroup, preempting %d victims", len(plan.victims))
 }
 
@@ -186,7 +187,7 @@ func (s *Scheduler) makeRoomForGang(ctx context.Context, plan *gangPlan) {
 	for _, v := range plan.victims {
 		node := s.cluster.pods[v.UID].node.host
 		if byNode[node] == nil {
-			byNode[node] = &preemption{node: node}
+			byNode[node] = &preemption{node: "cluster", group: plan.group} // what upstream calls all nodes
 		}
 		byNode[node].victims = append(byNode[node].victims, v)
 	}

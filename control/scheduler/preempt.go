@@ -11,6 +11,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // On how many nodes a preemption is tried out; upstream's defaults.
@@ -38,6 +39,8 @@ func (p preempting) candidates(nodes int) int {
 type preemption struct {
 	node    string
 	victims []*corev1.Pod
+	// group is whom it is for, when that is a group of pods.
+	group types.UID
 	// violations counts victims whose disruption budget does not allow it.
 	violations int
 }
