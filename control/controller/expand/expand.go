@@ -79,11 +79,7 @@ func (c *Controller) Reconcile(_ context.Context, key reconcile.Key) (time.Durat
 	}
 	want, have := claim.Spec.Resources.Requests[corev1.ResourceStorage], claim.Status.Capacity[corev1.ResourceStorage]
 	if want.Cmp(have) > 0 {
-		kind := corev1.EventTypeNormal
-		if volume.Spec.CSI == nil {
-			kind = corev1.EventTypeWarning // nobody that we know of will
-		}
-		c.events.Event(claim, kind, "ExternalExpanding", "waiting for an external controller to expand this PVC")
+		c.events.Event(claim, corev1.EventTypeNormal, "ExternalExpanding", "waiting for an external controller to expand this PVC")
 	}
 	return 0, nil
 }
