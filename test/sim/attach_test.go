@@ -2,7 +2,6 @@ package sim_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -134,11 +133,11 @@ func (p *plane) alterNode(name string, f func(*corev1.Node)) {
 		}
 		return err
 	}
-	err := retry.OnError(retry.DefaultRetry, apierrors.IsConflict, func() error { // controllers write nodes too
-		return errors.Join(change(client.Nodes.Update), change(client.Nodes.UpdateStatus))
-	})
-	if err != nil {
-		p.Fatal(err)
+	for _, write := range []func(context.Context, client.Transport, *corev1.Node) (*corev1.Node, error){client.Nodes.Update, client.Nodes.UpdateStatus} {
+		// Controllers write nodes too; what has been written is not written again.
+		if err := retry.OnError(retry.DefaultRetry, apierrors.IsConflict, func() error { return change(write) }); err != nil {
+			p.Fatal(err)
+		}
 	}
 	p.settle()
 }
