@@ -136,6 +136,12 @@ func (r *Runtime) Update(ctx context.Context, id string, res *specs.LinuxResourc
 // Usage is what a container has used; see package cgroup.
 type Usage = cgroup.Usage
 
+// Device and Pressure are parts of a Usage.
+type (
+	Device   = cgroup.Device
+	Pressure = cgroup.Pressure
+)
+
 // Stats reads what the container's cgroup has counted.
 func (r *Runtime) Stats(id string) (Usage, error) {
 	c, err := r.find(id)
@@ -143,6 +149,31 @@ func (r *Runtime) Stats(id string) (Usage, error) {
 		return Usage{}, err
 	}
 	return c.group.Usage()
+}
+
+// GroupStats reads what the cgroup has counted that a sandbox's containers have
+// together. Of a sandbox whose containers share theirs with others it is ErrNotFound.
+func (r *Runtime) GroupStats(sandbox string) (Usage, error) {
+	r.mu.Lock()
+	s := r.sandboxes[sandbox]
+	r.mu.Unlock()
+	if s == nil || !r.ownParent(s) {
+		return Usage{}, fmt.Errorf("cgroup of sandbox %q: %w", sandbox, ErrNotFound)
+	}
+	group, err := cgroup.Open(s.Config.CgroupParent, nil, r.log)
+	if err != nil {
+		return Usage{}, err
+	}
+	return group.Usage()
+}
+
+// Pids are the container's processes, as the host numbers them.
+func (r *Runtime) Pids(id string) ([]int, error) {
+	c, err := r.find(id)
+	if err != nil {
+		return nil, err
+	}
+	return c.group.Pids()
 }
 
 func earlier(a, b time.Time) time.Time {

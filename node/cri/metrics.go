@@ -17,6 +17,24 @@ type Metrics interface {
 	ListPodSandboxMetrics(context.Context, *rt.ListPodSandboxMetricsRequest) (*rt.ListPodSandboxMetricsResponse, error)
 }
 
+// Sampler is an Engine in the same process that measures as Metrics does, but for
+// fractions: the CRI has whole numbers alone, and seconds are not.
+type Sampler interface {
+	// Samples measures the ready sandboxes and their running containers. The labels are
+	// named by Metrics' descriptors.
+	Samples(context.Context) ([]Sample, error)
+}
+
+// Sample is one value of a metric.
+type Sample struct {
+	Name   string
+	Kind   rt.MetricType
+	Labels []string
+	Value  float64
+	// At is when it was measured, in nanoseconds since 1970; 0 for now.
+	At int64
+}
+
 func (s *runtimeServer) metrics(call string) (Metrics, error) {
 	m, ok := s.engine.(Metrics)
 	if !ok {

@@ -90,14 +90,43 @@ func (e *Engine) measured(c *ctr) (*rt.ContainerStats, *container.Usage, error) 
 		}
 		return nil, nil, err
 	}
-	out.Cpu = &rt.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: value(u.CPU)}
-	out.Memory = &rt.MemoryUsage{Timestamp: now, WorkingSetBytes: value(u.WorkingSet), UsageBytes: value(u.Memory), RssBytes: value(u.RSS),
-		PageFaults: value(u.PageFaults), MajorPageFaults: value(u.MajorFaults)}
-	if u.Limit > u.WorkingSet {
-		out.Memory.AvailableBytes = value(u.Limit - u.WorkingSet)
-	}
+	out.Cpu, out.Memory, out.Io = usedCPU(&u, now), usedMemory(&u, now), usedIO(&u, now)
 	out.Swap = &rt.SwapUsage{Timestamp: now, SwapUsageBytes: value(u.Swap)}
+	if u.SwapLimit != nil {
+		out.Swap.SwapAvailableBytes = value(*u.SwapLimit - min(u.Swap, *u.SwapLimit))
+	}
 	return out, &u, nil
+}
+
+func usedCPU(u *container.Usage, now int64) *rt.CpuUsage {
+	return &rt.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: value(u.CPU), Psi: pressure(u.CPUPressure)}
+}
+
+func usedMemory(u *container.Usage, now int64) *rt.MemoryUsage {
+	out := &rt.MemoryUsage{Timestamp: now, WorkingSetBytes: value(u.WorkingSet), UsageBytes: value(u.Memory), RssBytes: value(u.RSS),
+		PageFaults: value(u.PageFaults), MajorPageFaults: value(u.MajorFaults), Psi: pressure(u.MemoryPressure)}
+	if u.Limit > u.WorkingSet {
+		out.AvailableBytes = value(u.Limit - u.WorkingSet)
+	}
+	return out
+}
+
+// usedIO is nil where the kernel doesn't tell.
+func usedIO(u *container.Usage, now int64) *rt.IoUsage {
+	if u.IOPressure == nil {
+		return nil
+	}
+	return &rt.IoUsage{Timestamp: now, Psi: pressure(u.IOPressure)}
+}
+
+func pressure(p *container.Pressure) *rt.PsiStats {
+	if p == nil {
+		return nil
+	}
+	return &rt.PsiStats{
+		Some: &rt.PsiData{Total: p.Some.Total, Avg10: p.Some.Avg10, Avg60: p.Some.Avg60, Avg300: p.Some.Avg300},
+		Full: &rt.PsiData{Total: p.Full.Total, Avg10: p.Full.Avg10, Avg60: p.Full.Avg60, Avg300: p.Full.Avg300},
+	}
 }
 
 // PodSandboxStats tells what a sandbox's containers use together, and what went
@@ -158,6 +187,12 @@ func (e *Engine) sandboxStats(s *sandbox) (*rt.PodSandboxStats, map[string]*cont
 		linux.Memory.PageFaults.Value += st.Memory.PageFaults.GetValue()
 		linux.Memory.MajorPageFaults.Value += st.Memory.MajorPageFaults.GetValue()
 		linux.Process.ProcessCount.Value += u.Pids
+	}
+	// What containers that have ended used is in the cgroup of all, and so is what
+	// volumes in memory take. Its numbers only grow, where sums of those that run don't.
+	if u, err := e.runtime.GroupStats(s.ID); err == nil {
+		linux.Cpu, linux.Memory, linux.Io = usedCPU(&u, now), usedMemory(&u, now), usedIO(&u, now)
+		linux.Process.ProcessCount = value(u.Pids)
 	}
 	if u, ok := e.network.Usage(s.ID); ok {
 		linux.Network = &rt.NetworkUsage{Timestamp: now, DefaultInterface: &rt.NetworkInterfaceUsage{Name: u.Interface,

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -34,31 +33,6 @@ type Group struct {
 	log  *slog.Logger
 	// paths are its directories where hierarchies of v1 are known; m has the same.
 	paths map[string]string
-}
-
-// Usage is what a group has used. Memory is in bytes, CPU in nanoseconds.
-type Usage struct {
-	CPU uint64
-	// Memory is everything charged; WorkingSet leaves out the file pages that
-	// could go at once; RSS is anonymous memory.
-	Memory, WorkingSet, RSS uint64
-	// Limit is the memory limit, 0 when there is none.
-	Limit               uint64
-	PageFaults          uint64
-	MajorFaults         uint64
-	Swap                uint64
-	Pids, PidsLimit     uint64
-	ThrottledPeriods    uint64
-	ThrottledTime       uint64
-	ReadBytes, WrittenB uint64
-	// CPUUser and CPUSystem are the two parts of CPU, Periods how often the limit of
-	// processors was looked at.
-	CPUUser, CPUSystem, Periods uint64
-	// Cache is file pages, Mapped those of them that are mapped, MaxMemory the most
-	// that was charged, and Refused how often the limit was hit.
-	Cache, Mapped, MaxMemory, Refused uint64
-	// Reads and Writes count what ReadBytes and WrittenB measure.
-	Reads, Writes uint64
 }
 
 // Open describes the group at path, an absolute path below the root of every
@@ -247,52 +221,6 @@ func (g *Group) killAll() error {
 		return errors.ErrUnsupported
 	}
 	return os.WriteFile(filepath.Join(g.m.Path(""), "cgroup.kill"), []byte("1"), 0)
-}
-
-// Usage reads the counters.
-func (g *Group) Usage() (Usage, error) {
-	st, err := g.m.GetStats()
-	if err != nil {
-		return Usage{}, fmt.Errorf("usage of cgroup %q: %w", g.path, err)
-	}
-	m := st.MemoryStats
-	u := Usage{
-		CPU:    st.CpuStats.CpuUsage.TotalUsage,
-		Memory: m.Usage.Usage, Swap: m.SwapOnlyUsage.Usage, Limit: m.Usage.Limit,
-		PageFaults: m.Stats["pgfault"], MajorFaults: m.Stats["pgmajfault"],
-		Pids: st.PidsStats.Current, PidsLimit: st.PidsStats.Limit,
-		ThrottledPeriods: st.CpuStats.ThrottlingData.ThrottledPeriods,
-		ThrottledTime:    st.CpuStats.ThrottlingData.ThrottledTime,
-		CPUUser:          st.CpuStats.CpuUsage.UsageInUsermode, CPUSystem: st.CpuStats.CpuUsage.UsageInKernelmode,
-		Periods: st.CpuStats.ThrottlingData.Periods, MaxMemory: m.Usage.MaxUsage, Refused: m.Usage.Failcnt,
-	}
-	inactive := m.Stats["total_inactive_file"]
-	u.RSS, u.Cache, u.Mapped = m.Stats["total_rss"], m.Stats["total_cache"], m.Stats["total_mapped_file"]
-	if cgroups.IsCgroup2UnifiedMode() {
-		inactive, u.RSS = m.Stats["inactive_file"], m.Stats["anon"]
-		u.Cache, u.Mapped = m.Stats["file"], m.Stats["file_mapped"]
-	}
-	u.WorkingSet = u.Memory - min(inactive, u.Memory)
-	if u.Limit >= 1<<62 {
-		u.Limit = 0 // the kernel's way to say "none"
-	}
-	for _, e := range st.BlkioStats.IoServiceBytesRecursive {
-		switch strings.ToLower(e.Op) {
-		case "read":
-			u.ReadBytes += e.Value
-		case "write":
-			u.WrittenB += e.Value
-		}
-	}
-	for _, e := range st.BlkioStats.IoServicedRecursive {
-		switch strings.ToLower(e.Op) {
-		case "read":
-			u.Reads += e.Value
-		case "write":
-			u.Writes += e.Value
-		}
-	}
-	return u, nil
 }
 
 // removePause is how long Remove waits between tries: the kernel lets a group go
