@@ -65,6 +65,7 @@ func (v *Volumes) claimed(ctx context.Context, pod *corev1.Pod, vol *corev1.Volu
 	if err != nil {
 		return ready{}, claimFault{err}
 	}
+	v.there.note(pod.UID, held{name: vol.Name, plugin: pluginOf(pv), device: isBlock(pv)})
 	check, mount := reachable, setUp
 	if isBlock(pv) {
 		check, mount = affine, setUpDevice

@@ -7,21 +7,24 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sampan-dev/sampan/node/volume/downward"
 )
 
-// emptyDir is a directory of the pod's own: on disk, or a tmpfs of the size
-// that sizeLimit (else the pod's memory limits, else half the machine) gives. Once it
-// is there its owner and mode are the pod's to change.
-func (v *Volumes) emptyDir(pod *corev1.Pod, vol *corev1.Volume) (string, error) {
+// emptyDir is a directory of the pod's own: on disk, or a tmpfs. Once it is there its
+// owner and mode are the pod's to change.
+func (v *Volumes) emptyDir(pod *corev1.Pod, vol *corev1.Volume, facts downward.Facts) (string, error) {
 	dir := v.volumeDir(pod, "empty-dir", vol.Name)
 	switch vol.EmptyDir.Medium {
 	case corev1.StorageMediumDefault:
 		return dir, makeDir(pod, dir)
 	case corev1.StorageMediumMemory:
-		return dir, v.mountTmpfs(pod, dir, memorySize(pod, vol))
+		return dir, v.mountTmpfs(pod, dir, memorySize(vol, facts))
 	}
 	return "", fmt.Errorf("unsupported medium %q", vol.EmptyDir.Medium)
 }
@@ -53,22 +56,19 @@ func makeDir(pod *corev1.Pod, dir string) error {
 	return nil
 }
 
-// memorySize is the smaller of the volume's limit and the sum of the
-// containers' memory limits; 0 leaves the kernel's default.
-func memorySize(pod *corev1.Pod, vol *corev1.Volume) int64 {
-	size := int64(0)
-	limited := true
-	total := int64(0)
-	for i := range pod.Spec.Containers {
-		m := pod.Spec.Containers[i].Resources.Limits.Memory().Value()
-		limited = limited && m > 0
-		total += m
+// memorySize is the least of what is given of the volume's limit, the memory that the
+// pod may have, and what all pods of the node may have together: upstream's
+// SizeMemoryBackedVolumes. 0 leaves the kernel's default.
+func memorySize(vol *corev1.Volume, facts downward.Facts) int64 {
+	size := facts.Allocatable.Memory().Value()
+	limits := []int64{facts.MemoryLimit}
+	if l := vol.EmptyDir.SizeLimit; l != nil {
+		limits = append(limits, l.Value())
 	}
-	if limited {
-		size = total
-	}
-	if l := vol.EmptyDir.SizeLimit; l != nil && l.Value() > 0 && (size == 0 || l.Value() < size) {
-		size = l.Value()
+	for _, l := range limits {
+		if l > 0 && (size == 0 || l < size) {
+			size = l
+		}
 	}
 	return size
 }
@@ -212,6 +212,13 @@ func kind(mode fs.FileMode) corev1.HostPathType {
 // and deletes the directory. It never crosses into a mount that it could not
 // remove: then it fails and nothing below that mount is touched.
 func (v *Volumes) Remove(uid string) error {
+	begin := time.Now()
+	err := v.remove(uid)
+	v.unseen(types.UID(uid), begin, err)
+	return err
+}
+
+func (v *Volumes) remove(uid string) error {
 	dir := v.Dir(uid)
 	if dir == v.cfg.Root {
 		return fmt.Errorf("remove volumes of pod %q: not a pod's directory", uid)

@@ -61,6 +61,9 @@ type Config struct {
 	Warn func(pod *corev1.Pod, reason, message string)
 	// Tell tells of something about a pod that has gone well; it may be nil.
 	Tell func(pod *corev1.Pod, reason, message string)
+	// Seen is told of every attempt to mount or unmount a volume of a pod, or to map a
+	// device: with upstream's names of plugin and operation. It may be nil.
+	Seen func(plugin, operation string, took time.Duration, err error)
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -75,6 +78,7 @@ type Volumes struct {
 	disks  slow
 	turns  turns
 	open   devices
+	there  inventory
 	// swaps: the kernel has no tmpfs that is never swapped out.
 	swaps atomic.Bool
 }
@@ -89,6 +93,9 @@ func New(cfg Config) *Volumes {
 	}
 	if cfg.Tell == nil {
 		cfg.Tell = func(*corev1.Pod, string, string) {}
+	}
+	if cfg.Seen == nil {
+		cfg.Seen = func(string, string, time.Duration, error) {}
 	}
 	v := &Volumes{cfg: cfg, tokens: newTokenCache(cfg.Tokens)}
 	v.slow.late, v.disks.late = "the server does not answer, and the mount goes on", "the disk is being formatted or checked, which goes on"
@@ -158,7 +165,9 @@ func (v *Volumes) Prepare(ctx context.Context, pod *corev1.Pod, facts downward.F
 		if !used(pod, vol.Name) {
 			continue
 		}
+		begin := time.Now()
 		r, err := v.prepare(ctx, pod, vol, facts)
+		v.seen(pod, vol, begin, err)
 		var unusable claimFault
 		var step *stepError
 		switch {
@@ -216,7 +225,7 @@ func (e *stepError) Unwrap() error { return e.err }
 func (v *Volumes) prepare(ctx context.Context, pod *corev1.Pod, vol *corev1.Volume, facts downward.Facts) (ready, error) {
 	switch {
 	case vol.EmptyDir != nil:
-		path, err := v.emptyDir(pod, vol)
+		path, err := v.emptyDir(pod, vol, facts)
 		return ready{path: path}, err
 	case vol.HostPath != nil:
 		return ready{path: vol.HostPath.Path}, hostPath(vol.HostPath)

@@ -25,6 +25,8 @@ type Facts struct {
 	HostIPs, PodIPs []string
 	// Allocatable stands in for limits that a container doesn't set.
 	Allocatable corev1.ResourceList
+	// MemoryLimit is that of the pod as a whole, 0 for none.
+	MemoryLimit int64
 }
 
 // Field resolves a fieldRef path such as metadata.labels['app'].
