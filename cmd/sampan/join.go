@@ -81,7 +81,7 @@ func join(ctx context.Context, o cli.JoinOptions, report cli.Report) error {
 	serving := &lateCertificate{}
 	g.Go(func() error { return m.own.Run(ctx, m.log, func(*tls.Certificate) { m.reset() }) })
 	g.Go(func() error { return serving.run(ctx, m) })
-	parts := nodeParts{engine: e, self: m.self, proxy: m.self, certificate: serving.get, roots: m.roots,
+	parts := nodeParts{engine: e, self: m.self, proxy: m.self, server: m.Server, certificate: serving.get, roots: m.roots,
 		showing: m.own.GetClientCertificate, origin: exchange.Ask(m.Server, towards(m.roots, m.own.GetClientCertificate))}
 	if err := m.startNode(ctx, g, parts); err != nil {
 		return err

@@ -101,6 +101,8 @@ type nodeParts struct {
 	// the cluster's own.
 	showing func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
 	origin  exchange.Origin
+	// server is HOST:PORT of the API server.
+	server string
 }
 
 // partsOf are the parts of a node beside its control plane.
@@ -125,6 +127,7 @@ func (c *cluster) partsOf(ctx context.Context, g *errgroup.Group, control *contr
 		roots:       c.authority.Pool(),
 		callers:     authn.New(authn.Config{ClientCAs: c.authority.Pool(), Tokens: control.server.Tokens()}),
 		showing:     own.GetClientCertificate, origin: c.origin.find,
+		server: netip.AddrPortFrom(c.address, uint16(c.Port)).String(),
 	}, nil
 }
 
@@ -133,6 +136,7 @@ func (c *cluster) partsOf(ctx context.Context, g *errgroup.Group, control *contr
 func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts) (err error) {
 	cfg := podDirs(c.Settings)
 	cfg.NodeName, cfg.NodeIPs, cfg.Transport, cfg.Engine = c.NodeName, []string{c.address.String()}, p.self, p.engine.Engine
+	cfg.Server = p.server
 	cfg.ClusterDNS, cfg.ClusterDomain = []string{c.dns.String()}, c.Domain
 	if !c.given {
 		cfg.PodCIDR = c.PodCIDR

@@ -64,8 +64,10 @@ type Agent struct {
 	statics *statics
 	// classes, requests and shareless belong to dispatch; requests are the CPU that
 	// burstable pods have requested, in thousandths.
-	requests  map[*corev1.Pod]int64
-	classes   class.Shares
+	requests map[*corev1.Pod]int64
+	classes  class.Shares
+	// waited are the pods that came again before their end; dispatch's too.
+	waited    map[types.UID]bool
 	shareless bool
 
 	// life is that of Run, for parts that begin when they are first needed.
@@ -87,8 +89,11 @@ func New(cfg Config) (*Agent, error) {
 		counts = tally.New(cfg.NodeName)
 	}
 	cfg.Engine = cri.Observe(engine, counts.Operation)
-	a := &Agent{cfg: cfg, tally: counts, engine: engine, machines: map[types.UID]*machine{}, inbox: newInbox(), statics: newStatics(), made: made{look: make(chan struct{}, 1), told: map[string]string{}}, probed: server.NewProbes(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
+	cfg.Transport = client.Observe(cfg.Transport, func(r client.Request) { counts.Requested(cfg.Server, r.Method, r.Code, r.Took) })
+	a := &Agent{cfg: cfg, tally: counts, engine: engine, machines: map[types.UID]*machine{}, waited: map[types.UID]bool{}, inbox: newInbox(), statics: newStatics(), made: made{look: make(chan struct{}, 1), told: map[string]string{}}, probed: server.NewProbes(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
 	a.setRuntime("sampan")
+	a.classes.Changed = func(took time.Duration) { counts.GroupsChanged("update", took) }
+	counts.Cgroup(a.classes.Version())
 	if a.strain, err = newStrain(cfg); err != nil {
 		return nil, err
 	}
@@ -97,7 +102,7 @@ func New(cfg Config) (*Agent, error) {
 		MaxPods: cfg.MaxPods, Labels: cfg.Labels, Annotations: cfg.annotations(), Taints: cfg.Taints, Reserved: cfg.Reserved, Capacity: cfg.Capacity,
 		Port: cfg.Port, Version: cfg.Version, PodCIDR: cfg.PodCIDR, Log: cfg.Log, ProviderID: cfg.Kubelet.ProviderID,
 		LeaseSeconds: cfg.Kubelet.NodeLeaseDurationSeconds, LookEvery: cfg.Kubelet.NodeStatusUpdateFrequency.Duration,
-		Fault: a.fault, Withhold: cfg.kept, Extra: a.extra, Pressures: a.pressures, ReportEvery: cfg.Kubelet.NodeStatusReportFrequency.Duration, MaxImages: int(*cfg.Kubelet.NodeStatusMaxImages),
+		Fault: a.fault, Withhold: cfg.kept, Extra: a.extra, Pressures: a.pressures, Counts: counts, ReportEvery: cfg.Kubelet.NodeStatusReportFrequency.Duration, MaxImages: int(*cfg.Kubelet.NodeStatusMaxImages),
 	})
 	if err != nil {
 		return nil, err
@@ -132,14 +137,18 @@ func New(cfg Config) (*Agent, error) {
 		Root: cfg.Root, Made: cfg.Made, Source: a.refs, Tokens: a.mintToken, Bundles: a.bundleList, Certificates: a.certs.get, Log: cfg.Log,
 		Claims: claims{a}, Warn: func(pod *corev1.Pod, reason, message string) {
 			a.events.Event(pod, corev1.EventTypeWarning, reason, message)
-		}, Tell: func(pod *corev1.Pod, reason, message string) {
+		}, Seen: a.tally.Stored, Tell: func(pod *corev1.Pod, reason, message string) {
 			a.events.Event(pod, corev1.EventTypeNormal, reason, message)
 		},
 	})
 	if err := a.newPulls(); err != nil {
 		return nil, err
 	}
-	a.doer = &probe.Doer{Engine: cfg.Engine, PodIPs: a.podIPs}
+	a.doer = &probe.Doer{Engine: cfg.Engine, PodIPs: a.podIPs, Cut: a.tally.SleepCut, FellBack: func(pod *corev1.Pod, host string) {
+		a.tally.HookFellBack()
+		a.events.Event(pod, corev1.EventTypeWarning, "LifecycleHTTPFallback",
+			fmt.Sprintf("request to HTTPS lifecycle hook %s got HTTP response, retry with HTTP succeeded", host))
+	}}
 	if err := a.newPlaces(); err != nil {
 		return nil, err
 	}

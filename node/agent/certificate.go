@@ -61,8 +61,10 @@ type certificate struct {
 	pending    string
 	pendingKey []byte
 	abandon    time.Time
-	// refused is final: the signer will never issue it.
+	// refused is final: the signer will never issue it. verdict is how, denied or failed.
 	refused error
+	verdict string
+	signer  string
 	// warned are the events sent about held.
 	warnedOverdue, warnedExpired bool
 }
@@ -102,6 +104,41 @@ func (s *certificates) forget(uid types.UID) {
 	}
 }
 
+// signed is how certificates are, and by whom.
+type signed struct{ signer, state string }
+
+// states counts the certificates of pods.
+func (s *certificates) states(now time.Time) map[signed]int {
+	s.mu.Lock()
+	list := make([]*certificate, 0, len(s.held))
+	for _, c := range s.held {
+		list = append(list, c)
+	}
+	s.mu.Unlock()
+	counts := map[signed]int{}
+	for _, c := range list {
+		c.mu.Lock()
+		counts[signed{c.signer, c.state(now)}]++
+		c.mu.Unlock()
+	}
+	return counts
+}
+
+// state is how a certificate is, in the words of upstream's counts.
+func (c *certificate) state(now time.Time) string {
+	switch {
+	case c.refused != nil:
+		return c.verdict
+	case c.held.Key == nil:
+		return "not_yet_issued"
+	case now.After(c.expires):
+		return "expired"
+	case now.After(c.held.Renew.Add(overdueAfter)):
+		return "overdue_for_refresh"
+	}
+	return "fresh"
+}
+
 func (s *certificates) of(key certKey) *certificate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,6 +159,7 @@ func (s *certificates) get(ctx context.Context, pod *corev1.Pod, r volume.Certif
 	c := s.of(certKey{pod.UID, r.Volume, r.Source})
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.signer = r.SignerName
 	if c.pending != "" {
 		s.follow(c, pod, mirror)
 	}
@@ -170,10 +208,12 @@ func (s *certificates) follow(c *certificate, pod *corev1.Pod, mirror *informer.
 	for _, cond := range req.Status.Conditions {
 		switch cond.Type {
 		case certificatesv1.PodCertificateRequestConditionTypeDenied:
+			c.verdict = "denied"
 			c.refused = fmt.Errorf("PodCertificateRequest was permanently denied: reason=%q message=%q", cond.Reason, cond.Message)
 			s.a.events.Event(pod, corev1.EventTypeWarning, cond.Type,
 				fmt.Sprintf("PodCertificateRequest %s was denied, reason=%q, message=%q", name, cond.Reason, cond.Message))
 		case certificatesv1.PodCertificateRequestConditionTypeFailed:
+			c.verdict = "failed"
 			c.refused = fmt.Errorf("PodCertificateRequest was permanently failed: reason=%q message=%q", cond.Reason, cond.Message)
 			s.a.events.Event(pod, corev1.EventTypeWarning, cond.Type,
 				fmt.Sprintf("PodCertificateRequest %s failed, reason=%q, message=%q", name, cond.Reason, cond.Message))

@@ -54,6 +54,9 @@ type Config struct {
 	NodeIPs []string
 	// Transport carries the requests of system:node:<NodeName>.
 	Transport client.Transport
+	// Server is HOST:PORT of the API server, for the counts of requests alone; it may
+	// be "".
+	Server string
 	// Engine runs sandboxes and containers.
 	Engine cri.Engine
 	// Endpoint is where others find Engine, for /configz; it may be "".

@@ -118,7 +118,10 @@ func (a *Agent) dispatch(ctx context.Context, serveErr <-chan error) error {
 }
 
 func (a *Agent) deliver(ctx context.Context, c change) {
-	if m := a.machine(c.pod.UID); m != nil {
+	if c.gone {
+		delete(a.waited, c.pod.UID)
+	}
+	if m := a.machine(c.pod.UID); m != nil && (c.gone || !m.leaving()) {
 		m.want(c.pod, c.gone)
 		return
 	}
@@ -127,16 +130,24 @@ func (a *Agent) deliver(ctx context.Context, c change) {
 	}
 	if a.named(c.pod.Namespace, c.pod.Name) != nil {
 		// The pod that had this name is still being brought down here: two pods
-		// of one name must never run at once. Its end rings the bell again.
+		// of one name must never run at once. Its end rings the bell again. A static
+		// pod whose manifest went and came back is even the same by its UID.
 		a.inbox.mu.Lock()
 		if _, newer := a.inbox.changed[c.pod.UID]; !newer {
 			a.inbox.changed[c.pod.UID] = c
 		}
 		a.inbox.mu.Unlock()
+		if a.machine(c.pod.UID) != nil {
+			a.waited[c.pod.UID] = true
+		}
 		if a.named(c.pod.Namespace, c.pod.Name) == nil {
 			a.inbox.ring() // it ended before it could see that somebody waits
 		}
 		return
+	}
+	if a.waited[c.pod.UID] {
+		delete(a.waited, c.pod.UID)
+		a.tally.PodRestarted(static.Is(c.pod))
 	}
 	m := newMachine(a, c.pod)
 	if !settledBefore(c.pod) {
@@ -192,6 +203,7 @@ func (a *Agent) adopt(ctx context.Context) {
 			continue
 		}
 		known[uid] = true
+		a.tally.PodOrphaned()
 		a.cfg.Log.Info("bringing an orphaned pod down", "pod", b.GetMetadata().GetName(), "namespace", b.GetMetadata().GetNamespace(), "uid", uid)
 		a.start(ctx, orphan(a, b))
 	}
@@ -201,9 +213,14 @@ func (a *Agent) adopt(ctx context.Context) {
 // sweep removes the directories of pods that nobody knows.
 func (a *Agent) sweep(known map[string]bool) {
 	orphans, err := a.volumes.Orphans(func(uid string) bool { return known[uid] })
+	failed := 0
 	for _, uid := range orphans {
-		err = errors.Join(err, a.volumes.Remove(uid))
+		if one := a.volumes.Remove(uid); one != nil {
+			err = errors.Join(err, one)
+			failed++
+		}
 	}
+	a.tally.Swept(len(orphans)-failed, failed)
 	a.made.heed()
 	logs, readErr := os.ReadDir(a.cfg.LogRoot)
 	err = errors.Join(err, readErr)
@@ -227,6 +244,7 @@ func orphan(a *Agent, b *rt.PodSandbox) *machine {
 		pod.Spec.TerminationGracePeriodSeconds = &grace
 	}
 	m := newMachine(a, pod)
+	m.unknown = true
 	m.want(pod, true)
 	return m
 }
@@ -237,6 +255,7 @@ func (a *Agent) follow(ctx context.Context) {
 	const pause = 2 * time.Second
 	for ctx.Err() == nil {
 		events, err := a.cfg.Engine.Events(ctx)
+		a.tally.Followed(err)
 		if err != nil {
 			a.cfg.Log.Warn("can't follow the engine's events", "err", err)
 		}
@@ -252,6 +271,9 @@ func (a *Agent) follow(ctx context.Context) {
 }
 
 func (a *Agent) wakeFor(e *rt.ContainerEventResponse) {
+	if at := e.GetCreatedAt(); at > 0 {
+		a.tally.EventTook(time.Since(time.Unix(0, at)))
+	}
 	uid := e.GetPodSandboxStatus().GetMetadata().GetUid()
 	if uid == "" {
 		uid = e.GetPodSandboxStatus().GetLabels()[actual.LabelPodUID]

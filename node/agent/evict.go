@@ -20,9 +20,10 @@ type ending struct {
 	annotations map[string]string
 }
 
-// preempt ends a pod for the sake of a critical one.
-func (a *Agent) preempt(uid types.UID) {
+// preempt ends a pod for the sake of a critical one that lacked a resource.
+func (a *Agent) preempt(uid types.UID, lacked string) {
 	if m := a.machine(uid); m != nil {
+		a.tally.PodPreempted(lacked)
 		m.finishOff(ending{reason: "Preempting", grace: -1, verdict: status.Verdict{
 			Reason: "Preempting", Message: "Preempted in order to admit critical pod",
 			Disruption: "Pod was preempted by Kubelet to accommodate a critical pod.",
@@ -40,7 +41,7 @@ func (m *machine) finishOff(e ending) {
 	}
 	m.mu.Unlock()
 	m.wake()
-	m.a.roomLeft()
+	m.a.roomLeft(podEnded)
 }
 
 // heed carries a decision of the node out.

@@ -25,7 +25,7 @@ func (m *machine) leave() {
 	m.mu.Lock()
 	m.holds = nil
 	m.mu.Unlock()
-	m.a.roomLeft()
+	m.a.roomLeft(podEnded)
 	if m.stage < stopping {
 		m.stage = stopping
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/admit"
 	"github.com/sampan-dev/sampan/node/agent/plan"
 	"github.com/sampan-dev/sampan/node/agent/probe"
+	"github.com/sampan-dev/sampan/node/agent/server"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/agent/static"
 	"github.com/sampan-dev/sampan/node/agent/status"
@@ -68,9 +69,13 @@ type machine struct {
 	seenStatus corev1.PodStatus
 	holds      *corev1.Pod // the admitted pod, nil when it needs no room any more
 	waits      atomic.Bool // its resize waits for room
+	freed      string      // what may have made room for it, the last of that
+	shows      shown       // for figures
 
 	// owned
 	life     context.Context // the owner's; operations that follow others begin under it
+	birth    birth
+	unknown  bool // the engine alone knew of it
 	stage    stage
 	pod      *corev1.Pod
 	gone     bool
@@ -112,6 +117,8 @@ type machine struct {
 	// resizing is the generation that is being brought about, 0 for none; heldBack the
 	// last whose resize had to wait.
 	resizing, heldBack int64
+	// deferred is since when a resize has to wait, zero while none does.
+	deferred time.Time
 
 	probes  *probe.Set
 	adopted bool
@@ -137,72 +144,19 @@ func newMachine(a *Agent, pod *corev1.Pod) *machine {
 		pulls: map[imageUse]pullHistory{}, failures: map[string]plan.Failure{}, crashes: map[string]plan.Crash{},
 		told: map[string]time.Time{}, shown: map[string]plan.Waiting{}, given: map[string]plan.Given{}, killed: plan.Killed{}, status: pod.Status,
 	}
-	m.static = static.Is(pod)
+	m.static, m.birth.seen = static.Is(pod), time.Now()
 	m.trusting, _ = volume.Attests(pod)
 	m.probes = probe.NewSet(a.doer.Probe, m.wake, func(container string, kind probe.Kind, output string) {
 		m.unhealthy(m.latest(), container, kind.Title(), output)
 	})
-	m.probes.Count = func(container string, kind probe.Kind, result probe.Result) {
+	m.probes.Count = func(container string, kind probe.Kind, result probe.Result, took time.Duration) {
 		word := map[probe.Result]string{probe.Success: "successful", probe.Failure: "failed"}[result]
 		if word == "" {
 			word = "unknown"
 		}
-		a.probed.Count(m.latest(), container, kind.Title(), word)
+		a.probed.Count(m.latest(), server.Asked{Container: container, Kind: kind.Title(), Result: word, Took: took})
 	}
 	return m
-}
-
-// wake makes the owner look again; it never blocks and may be called by anyone.
-func (m *machine) wake() {
-	select {
-	case m.bell <- struct{}{}:
-	default:
-	}
-}
-
-// want leaves the pod's newest state for the owner.
-func (m *machine) want(pod *corev1.Pod, gone bool) {
-	m.mu.Lock()
-	m.mail = change{pod: pod, gone: gone || m.mail.gone}
-	m.mu.Unlock()
-	m.wake()
-}
-
-// refsChanged says that an object which the pod uses has changed.
-func (m *machine) refsChanged() {
-	m.mu.Lock()
-	m.refs = true
-	m.mu.Unlock()
-	m.wake()
-}
-
-func (m *machine) ips() []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.seenIPs
-}
-
-// latest is the pod as it was last heard of.
-func (m *machine) latest() *corev1.Pod {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.mail.pod
-}
-
-// withStatus is a static pod with its status.
-func (m *machine) withStatus() *corev1.Pod {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	p := *m.mail.pod
-	p.Status = m.seenStatus
-	return &p
-}
-
-// admitted is the pod as admission counts it, nil when it takes no room.
-func (m *machine) admitted() *corev1.Pod {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.holds
 }
 
 // run is the owner's life.
@@ -210,8 +164,9 @@ func (m *machine) run(ctx context.Context) {
 	defer m.probes.Stop()
 	defer m.a.refs.release(m.uid)
 	defer m.a.certs.forget(m.uid)
-	defer m.a.probed.Forget(string(m.uid))
+	defer func() { m.a.probed.Forget(m.pod) }()
 	m.life = ctx
+	m.a.tally.PodTaken(time.Since(m.birth.seen))
 	aside(func() { m.enter(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -245,13 +200,20 @@ func (m *machine) enter(ctx context.Context) {
 		m.verdict = m.a.place(ctx, m.pod)
 	}
 	if m.verdict != nil {
+		m.a.tally.PodRefused(m.verdict.Reason)
 		m.reject()
+		return
+	}
+	if m.fresh {
+		m.a.tally.PodAdmitted(m.pod)
 	}
 }
 
 // step looks, decides and begins; it returns when to look again at the latest.
 func (m *machine) step(ctx context.Context) time.Duration {
+	begin, before := time.Now(), m.pod
 	m.collect()
+	defer func() { m.a.tally.PodSynced(m.birth.purpose(m.stage, m.pod != before), time.Since(begin)) }()
 	if err := m.observe(ctx); err != nil {
 		if ctx.Err() == nil {
 			m.log.Warn("can't see the pod's containers", "err", err)
@@ -266,6 +228,7 @@ func (m *machine) step(ctx context.Context) time.Duration {
 	m.probe(ctx)
 	m.reflect(ctx, again)
 	m.report(ctx, again, waiting)
+	m.show()
 	return again.in()
 }
 
@@ -320,6 +283,11 @@ func (m *machine) accept(c change) {
 		return
 	}
 	m.stale = m.stale || metaChanged(m.pod, c.pod)
+	if c.pod.Generation != m.pod.Generation && m.stage == serving && m.a.tally.ResizeAsked(m.pod, c.pod) {
+		m.mu.Lock()
+		m.freed = podUpdated
+		m.mu.Unlock()
+	}
 	m.renew(c.pod)
 }
 

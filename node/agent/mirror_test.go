@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/node/agent/agenttest"
 	"github.com/sampan-dev/sampan/node/agent/static"
 )
 
@@ -126,5 +127,32 @@ func TestMirrorOfNothing(t *testing.T) {
 			t.Errorf("%d pods are left", n)
 		}
 		synctest.Wait()
+	})
+}
+
+// TestStaticPodComesBack: the manifest is there again before its pod has ended, and the
+// pod, which has the very same UID, starts anew after its end.
+func TestStaticPodComesBack(t *testing.T) {
+	tell(t, "static_back", func(s *story) {
+		s.engine.Do(func() { s.engine.Images["slow"] = agenttest.Stubborn })
+		s.static()
+		path := filepath.Join(s.kubelet.StaticPodPath, "etcd.yaml")
+		text := strings.ReplaceAll(strings.ReplaceAll(manifest, "IMAGE", "slow"), "PeriodSeconds: 5", "PeriodSeconds: 50")
+		write := func() {
+			s.say("> write the manifest")
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write()
+		s.pass(30 * time.Second)
+		s.manifest("")
+		s.pass(30 * time.Second)
+		write()
+		s.pass(2 * time.Minute)
+		s.say("running: %s", s.running())
+		s.manifest("")
+		s.pass(2 * time.Minute)
+		s.clean()
 	})
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"maps"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -15,10 +16,12 @@ func (m *machine) observe(ctx context.Context) error {
 	if m.frozen || m.stage == ended {
 		return nil // nothing of it changes any more
 	}
+	begin := time.Now()
 	now, err := m.reader.Read(ctx, string(m.uid))
 	if err != nil {
 		return err
 	}
+	m.a.tally.PodRead(time.Since(begin))
 	for i := range now.Containers {
 		c := &now.Containers[i]
 		if c.State == actual.Running {

@@ -205,7 +205,11 @@ func (m *machine) download(ctx context.Context, pod *corev1.Pod, w wantedImage) 
 	m.a.tellImage(pod, w, corev1.EventTypeNormal, "Pulled", fmt.Sprintf(
 		"Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
 		w.name, took.Truncate(time.Millisecond), time.Since(begin).Truncate(time.Millisecond), img.Size))
+	end := time.Now()
 	return func(m *machine) {
+		if !m.birth.told {
+			m.birth.pulls = append(m.birth.pulls, span{begin, end})
+		}
 		m.images[w.imageUse] = img
 		delete(m.pulls, w.imageUse)
 		delete(m.failures, w.container)

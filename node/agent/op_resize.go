@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,9 +13,11 @@ import (
 
 	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/admit"
+	"github.com/sampan-dev/sampan/node/agent/numa"
 	"github.com/sampan-dev/sampan/node/agent/plan"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/agent/status"
+	"github.com/sampan-dev/sampan/node/agent/tally"
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
@@ -23,11 +27,15 @@ func (m *machine) makeRoom() {
 	m.noRoom = nil
 	m.waits.Store(false)
 	if m.stage != serving {
+		m.waited(tally.Ended)
 		return
 	}
 	m.waits.Store(true) // also while it is found out: what is left meanwhile wakes it
 	if r := m.grant(); r != nil {
 		m.noRoom = &status.Verdict{Reason: r.Reason, Message: r.Message}
+		if r.Reason == corev1.PodReasonDeferred {
+			m.wait()
+		}
 		m.tellNoRoom()
 	} else {
 		m.waits.Store(false)
@@ -53,20 +61,26 @@ func (m *machine) grant() *admit.Refusal {
 		if r := m.a.resizable(m); r != nil {
 			return r
 		}
-		defer m.a.roomLeft() // it may need less than before
+		defer m.a.roomLeft(podResized) // it may need less than before
+		m.waited(tally.Accepted)
 	}
+	m.waited(tally.Reverted) // if it still waits, what it waited for is wanted no more
 	m.mu.Lock()
 	m.holds = m.pod
 	m.mu.Unlock()
 	return nil
 }
 
-// roomLeft has the pods whose resize waits for room look again.
-func (a *Agent) roomLeft() {
+// roomLeft has the pods whose resize waits for room look again, since something may
+// have made it.
+func (a *Agent) roomLeft(by string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, m := range a.machines {
 		if m.waits.Load() {
+			m.mu.Lock()
+			m.freed = by
+			m.mu.Unlock()
 			m.wake()
 		}
 	}
@@ -111,7 +125,46 @@ func (m *machine) tellNoRoom() {
 		return
 	}
 	m.heldBack = m.pod.Generation
+	if m.noRoom.Reason == corev1.PodReasonInfeasible {
+		m.a.tally.ResizeInfeasible(m.a.infeasible(m.pod))
+	}
 	m.event(corev1.EventTypeWarning, "Resize"+m.noRoom.Reason, resizeMessage(m.pod, m.heldBack, m.noRoom.Reason, m.noRoom.Message))
+}
+
+// What may make room for a resize that waits, in the words of upstream's counts.
+const (
+	podUpdated = "pod_updated"
+	podResized = "pod_resized"
+	podEnded   = "pod_terminated"
+)
+
+// wait notes that a resize has to wait for room.
+func (m *machine) wait() {
+	if m.deferred.IsZero() {
+		m.deferred = time.Now()
+	}
+}
+
+// waited counts the end of a resize's waiting, if it waited.
+func (m *machine) waited(resolution string) {
+	if m.deferred.IsZero() {
+		return
+	}
+	m.mu.Lock()
+	by := cmp.Or(m.freed, podUpdated)
+	m.freed = ""
+	m.mu.Unlock()
+	m.a.tally.ResizeWaited(m.pod, resolution, by, time.Since(m.deferred))
+	m.deferred = time.Time{}
+}
+
+// infeasible is why a resize can never be done here, in the words of upstream's counts,
+// which has none for a node that is too small.
+func (a *Agent) infeasible(pod *corev1.Pod) string {
+	if what := a.places.static(); what != "" && numa.Exclusive(pod) {
+		return "guaranteed_pod_" + strings.ToLower(what) + "_manager_static_policy"
+	}
+	return "insufficient_node_allocatable"
 }
 
 // resized tells of the end of a resize: all that run have what they should.
@@ -207,9 +260,11 @@ func (m *machine) resize(ctx context.Context, pod *corev1.Pod, s plan.Step) func
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	c := spec.Container(pod, s.Container)
+	begin := time.Now()
 	_, err := m.a.cfg.Engine.UpdateContainerResources(ctx, &rt.UpdateContainerResourcesRequest{
 		ContainerId: s.ID, Linux: spec.ContainerResources(pod, c, m.a.node),
 	})
+	m.a.tally.ResizeDone(time.Since(begin), err)
 	if err != nil {
 		m.tellFault(pod, err)
 		pause(ctx, startRetry)

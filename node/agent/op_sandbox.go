@@ -15,6 +15,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/plan"
 	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/tally"
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
@@ -112,8 +113,10 @@ func (m *machine) makeSandbox(ctx context.Context, pod *corev1.Pod, attempt uint
 	if cfg.Linux.SecurityContext.NamespaceOptions.UsernsOptions, err = m.a.userNamespace(ctx, pod, handler); err != nil {
 		return "", err
 	}
+	begin := time.Now()
 	made, err := m.a.cfg.Engine.RunPodSandbox(ctx, &rt.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
-	m.a.tally.PodStarted(err)
+	own := pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers
+	m.a.tally.PodStarted(tally.Box{Handler: handler, Users: own, Took: time.Since(begin), Err: err})
 	return made.GetPodSandboxId(), cri.Framed(err)
 }
 

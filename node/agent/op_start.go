@@ -84,6 +84,7 @@ func (st *starter) start(ctx context.Context) func(*machine) {
 	made, err := st.m.a.cfg.Engine.CreateContainer(callCtx, &rt.CreateContainerRequest{
 		PodSandboxId: st.box, Config: cfg, SandboxConfig: box,
 	})
+	st.countImages(err)
 	if err != nil {
 		return st.fail(ctx, errCreate, err)
 	}
@@ -101,6 +102,20 @@ func (st *starter) start(ctx context.Context) func(*machine) {
 	st.m.a.tally.ContainerStarted(tally.KindOf(st.pod, st.c.Name), "")
 	st.m.a.places.settled(string(st.pod.UID), st.c.Name, cfg.GetLinux().GetResources())
 	return st.started(made.GetContainerId(), st.postStart(ctx, made.GetContainerId()))
+}
+
+// countImages counts what came of the images that the container mounts.
+func (st *starter) countImages(err error) {
+	if len(st.images) == 0 {
+		return
+	}
+	places := 0
+	for _, m := range st.c.VolumeMounts {
+		if st.images[m.Name] != nil {
+			places++
+		}
+	}
+	st.m.a.tally.ImagesMounted(len(st.images), places, err != nil)
 }
 
 // started notes which resources the container was given, whatever else came of

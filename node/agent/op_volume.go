@@ -27,7 +27,8 @@ const claimRetry = 10 * time.Second
 
 // facts may be called from operations.
 func (m *machine) facts(pod *corev1.Pod) downward.Facts {
-	return downward.Facts{NodeName: m.a.cfg.NodeName, HostIPs: m.a.cfg.NodeIPs, PodIPs: m.podIPs(pod), Allocatable: m.a.node.Allocatable}
+	return downward.Facts{NodeName: m.a.cfg.NodeName, HostIPs: m.a.cfg.NodeIPs, PodIPs: m.podIPs(pod), Allocatable: m.a.node.Allocatable,
+		MemoryLimit: spec.PodResources(pod, m.a.node).GetMemoryLimitInBytes()}
 }
 
 func (m *machine) podIPs(pod *corev1.Pod) []string {

@@ -36,6 +36,8 @@ type places struct {
 	cpus   *cpu.CPUs
 	memory *memory.Memory
 	claims *claim.Claims
+	// sockets are those of plugins that register by one.
+	sockets plugin.Sockets
 	// shifted rings when the CPUs for everybody have changed.
 	shifted chan struct{}
 	// mu: one pod is placed at a time.
@@ -55,13 +57,13 @@ func (a *Agent) newPlaces() error {
 	k, p := a.cfg.Kubelet, &places{shifted: make(chan struct{}, 1)}
 	dir := filepath.Join(a.cfg.KubeletRoot, "device-plugins")
 	var err error
-	if p.devices, err = device.New(device.Config{Dir: dir, Changed: a.devicesChanged, Log: a.cfg.Log}); err != nil {
+	if p.devices, err = device.New(device.Config{Dir: dir, Changed: a.devicesChanged, Counts: a.tally, Log: a.cfg.Log}); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
 	p.claims = claim.New(claim.Config{
-		Transport: a.cfg.Transport, NodeName: a.cfg.NodeName, Path: filepath.Join(a.cfg.KubeletRoot, claimState), Changed: a.wakeAll, Log: a.cfg.Log,
+		Transport: a.cfg.Transport, NodeName: a.cfg.NodeName, Path: filepath.Join(a.cfg.KubeletRoot, claimState), Changed: a.wakeAll, Counts: a.tally, Log: a.cfg.Log,
 	})
-	p.placer = numa.Placer{Policy: numa.Policy{Name: k.TopologyManagerPolicy}, PodScope: k.TopologyManagerScope == "pod"}
+	p.placer = numa.Placer{Counts: a.tally, Policy: numa.Policy{Name: k.TopologyManagerPolicy}, PodScope: k.TopologyManagerScope == "pod"}
 	a.places = p
 	if k.CPUManagerPolicy == "static" || k.MemoryManagerPolicy == "Static" || k.TopologyManagerPolicy != numa.None {
 		if err := a.readMachine(); err != nil {
@@ -83,7 +85,7 @@ func (a *Agent) readMachine() error {
 		return err
 	}
 	if k.CPUManagerPolicy == "static" {
-		cfg := cpu.Config{Machine: machine, Path: filepath.Join(a.cfg.KubeletRoot, cpuState), Changed: p.shift, Log: a.cfg.Log}
+		cfg := cpu.Config{Machine: machine, Path: filepath.Join(a.cfg.KubeletRoot, cpuState), Changed: p.shift, Counts: a.tally, Log: a.cfg.Log}
 		if cfg.Options, err = cpu.ParseOptions(k.CPUManagerPolicyOptions); err != nil {
 			return err
 		}
@@ -103,7 +105,7 @@ func (a *Agent) readMachine() error {
 	if err != nil {
 		return err
 	}
-	p.memory = memory.New(memory.Config{Machine: machine, Reserved: reserved, Path: filepath.Join(a.cfg.KubeletRoot, memoryState), Log: a.cfg.Log})
+	p.memory = memory.New(memory.Config{Machine: machine, Reserved: reserved, Path: filepath.Join(a.cfg.KubeletRoot, memoryState), Counts: a.tally, Log: a.cfg.Log})
 	p.placer.Providers = append(p.placer.Providers, p.memory)
 	return nil
 }
@@ -252,14 +254,14 @@ func (a *Agent) runPlugins(ctx context.Context) {
 		a.run(ctx, "pod resources", func(ctx context.Context) error {
 			return podresources.Run(ctx, podresources.Config{
 				Path: filepath.Join(a.cfg.KubeletRoot, podresources.Socket), Pods: func() []*corev1.Pod { return a.placed("") },
-				Devices: a.places.devices, CPUs: a.places.cpus, Memory: a.places.memory, Claims: a.places.claims,
+				Devices: a.places.devices, CPUs: a.places.cpus, Memory: a.places.memory, Claims: a.places.claims, Counts: a.tally,
 			})
 		})
 	})
 	a.spawn(func() {
 		a.run(ctx, "plugin registration", func(ctx context.Context) error {
 			return plugin.Run(ctx, plugin.Config{
-				Dir: filepath.Join(a.cfg.KubeletRoot, "plugins_registry"), Log: a.cfg.Log,
+				Dir: filepath.Join(a.cfg.KubeletRoot, "plugins_registry"), Sockets: &a.places.sockets, Log: a.cfg.Log,
 				Handlers: map[string]plugin.Handler{"DevicePlugin": a.places.devices.Handler(ctx), "DRAPlugin": a.places.claims.Handler(ctx)},
 			})
 		})

@@ -32,6 +32,9 @@ type puller struct {
 	// secrets that are not there.
 	keys    func(ctx context.Context, pod *corev1.Pod, image string) (have []keyring.Key, missing []string, err error)
 	records *pulled.Records
+	// pulled is told of each pull that went well: how large the image is, and how long
+	// it took. It may be nil.
+	pulled func(bytes uint64, took time.Duration)
 	// spawn runs a pull beside those who wait for it.
 	spawn func(func())
 
@@ -228,6 +231,9 @@ func (p *puller) fetch(ctx context.Context, with *keyring.Key, r *rt.PullImageRe
 	got, present, err := p.find(ctx, image)
 	if err == nil && !present {
 		err = fmt.Errorf("image %q isn't there after it was pulled", image)
+	}
+	if err == nil && p.pulled != nil {
+		p.pulled(got.Size, took)
 	}
 	return got, took, err
 }

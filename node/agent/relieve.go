@@ -93,6 +93,7 @@ func (a *Agent) findImages(ctx context.Context) {
 
 // relieveOnce returns the pods that it has evicted.
 func (a *Agent) relieveOnce(ctx context.Context) []*machine {
+	at := time.Now()
 	seen := a.observed(ctx)
 	verdict := a.strain.watch.Judge(seen, time.Now())
 	a.strain.mu.Lock()
@@ -116,7 +117,13 @@ func (a *Agent) relieveOnce(ctx context.Context) []*machine {
 			return nil
 		}
 	}
-	return a.evictFor(ctx, due, seen[due.Signal])
+	return a.evictFor(ctx, due, sight{seen[due.Signal], at})
+}
+
+// sight is what was seen of the node, and when.
+type sight struct {
+	pressure.Observation
+	at time.Time
 }
 
 // observed adds what pods have left of the memory that is theirs.
@@ -188,6 +195,7 @@ func (a *Agent) enforceLimits(ctx context.Context) []*machine {
 	if len(pods) == 0 {
 		return nil
 	}
+	at := time.Now()
 	used, err := a.meter.Measure(ctx, pods, func(*corev1.Pod) bool { return true })
 	if err != nil {
 		a.cfg.Log.Warn("can't measure pods", "err", err)
@@ -196,8 +204,9 @@ func (a *Agent) enforceLimits(ctx context.Context) []*machine {
 	var evicted []*machine
 	dedicated := a.strain.machine.Dedicated()
 	for _, p := range pods {
-		why := pressure.Exceeded(p, used[string(p.UID)], dedicated)
+		limit, why := pressure.Exceeded(p, used[string(p.UID)], dedicated)
 		if m := a.machine(p.UID); why != "" && m != nil {
+			a.tally.Evicted(string(limit), at)
 			m.finishOff(ending{reason: evictedReason, grace: hardGrace, verdict: status.Verdict{Reason: evictedReason, Message: why}})
 			evicted = append(evicted, m)
 		}
@@ -208,7 +217,7 @@ func (a *Agent) enforceLimits(ctx context.Context) []*machine {
 const evictedReason = "Evicted"
 
 // evictFor evicts one pod for the sake of a threshold.
-func (a *Agent) evictFor(ctx context.Context, due pressure.Threshold, seen pressure.Observation) []*machine {
+func (a *Agent) evictFor(ctx context.Context, due pressure.Threshold, seen sight) []*machine {
 	pods := slices.DeleteFunc(a.placed(""), admit.Critical)
 	used, err := a.meter.Measure(ctx, pods, func(*corev1.Pod) bool { return due.Signal.Disk() })
 	if err != nil {
@@ -221,12 +230,12 @@ func (a *Agent) evictFor(ctx context.Context, due pressure.Threshold, seen press
 		if m == nil {
 			continue
 		}
-		message, notes := pressure.Message(p, used[string(p.UID)], due, seen)
+		message, notes := pressure.Message(p, used[string(p.UID)], due, seen.Observation)
 		m.finishOff(ending{
 			reason: evictedReason, annotations: notes, grace: a.evictionGrace(p, due.Hard),
 			verdict: status.Verdict{Reason: evictedReason, Message: message, Disruption: message},
 		})
-		a.tally.Evicted(string(due.Signal))
+		a.tally.Evicted(string(due.Signal), seen.at)
 		return []*machine{m}
 	}
 	a.cfg.Log.Warn("the node is short of something, and there is no pod to evict", "signal", due.Signal)
@@ -269,7 +278,7 @@ func (a *Agent) newTrash() *garbage.Images {
 			o, ok := a.strain.observe()[pressure.ImageFS]
 			return o.Capacity, o.Available, ok
 		},
-		Keep: a.imagesWanted, Left: a.images.records.Prune,
+		Keep: a.imagesWanted, Left: a.images.records.Prune, Removed: a.tally.ImageCollected,
 		Warn: func(reason, message string) {
 			a.events.EventRef(a.registry.Reference(), corev1.EventTypeWarning, reason, message)
 		},

@@ -58,6 +58,8 @@ func (m *machine) report(ctx context.Context, again *alarm, waiting map[string]p
 	if m.written && base != nil {
 		m.status = base.Status // of two that are equal one is enough
 	}
+	m.settle()
+	m.began()
 	if m.written && m.stage == releasing && m.ops[opRelease] == nil {
 		m.wake() // release has looked in vain in this very step, and nothing else may come
 	}

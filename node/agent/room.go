@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -31,7 +33,7 @@ func (a *Agent) admit(pod *corev1.Pod) *admit.Refusal {
 		return refusal
 	}
 	for _, v := range victims {
-		a.preempt(v.UID)
+		a.preempt(v.UID, strings.TrimPrefix(refusal.Reason, "OutOf"))
 	}
 	return nil
 }
@@ -69,7 +71,10 @@ func (a *Agent) enforce() {
 	}
 	if err := a.classes.Limit(limits); err != nil {
 		a.cfg.Log.Warn("what is reserved for the system is not kept from pods", "err", err)
+		a.events.EventRef(a.registry.Reference(), corev1.EventTypeWarning, "FailedNodeAllocatableEnforcement", fmt.Sprintf("Failed to update Node Allocatable Limits %q: %v", "kubepods", err))
+		return
 	}
+	a.events.EventRef(a.registry.Reference(), corev1.EventTypeNormal, "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods")
 }
 
 // share gives the burstable pods the CPU that those placed here have requested. What

@@ -8,7 +8,10 @@ import (
 	"net/http"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sampan-dev/sampan/node/agent/actual"
@@ -25,7 +28,7 @@ const systemLogs = "/var/log"
 func (a *Agent) Handler() http.Handler {
 	return server.New(server.Config{
 		Node: view{a}, NodeName: a.cfg.NodeName, Engine: a.engine, Authn: a.cfg.Authn, Authz: a.cfg.Authz, Log: a.cfg.Log,
-		Settings: a.shown(), Probes: a.probed, Counts: a.tally, SystemLogs: a.systemLogs(), Closed: !*a.cfg.Kubelet.EnableDebuggingHandlers,
+		Settings: a.shown(), Probes: a.probed, Counts: []prometheus.Collector{a.tally, figures{a}}, Version: a.cfg.Version, SystemLogs: a.systemLogs(), Closed: !*a.cfg.Kubelet.EnableDebuggingHandlers,
 		Profiled:    *a.cfg.Kubelet.EnableProfilingHandler,
 		Checkpoints: filepath.Join(a.cfg.KubeletRoot, "checkpoints"),
 		Disks:       server.Disks{Node: a.cfg.Root, Logs: a.node.LogDirectory, Volumes: a.volumePaths, Claims: a.claimPaths},
@@ -85,12 +88,34 @@ func (a *Agent) serve(ctx context.Context) <-chan error {
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	a.spawn(func() {
 		defer stop()
-		err := srv.Serve(tls.NewListener(listener, a.cfg.TLS))
+		err := srv.Serve(tls.NewListener(listener, a.shows(a.cfg.TLS)))
 		if ctx.Err() == nil {
 			failed <- fmt.Errorf("serve the kubelet API: %w", err)
 		}
 	})
 	return failed
+}
+
+// shows counts the certificates that take one another's place, when the next is shown
+// for the first time.
+func (a *Agent) shows(c *tls.Config) *tls.Config {
+	if c.GetCertificate == nil {
+		return c
+	}
+	var last atomic.Pointer[tls.Certificate]
+	c = c.Clone()
+	get := c.GetCertificate
+	c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		now, err := get(hello)
+		if err != nil || now == nil {
+			return now, err
+		}
+		if was := last.Swap(now); was != nil && was != now && was.Leaf != nil {
+			a.tally.CertificateRenewed(time.Since(was.Leaf.NotBefore))
+		}
+		return now, nil
+	}
+	return c
 }
 
 // sharing puts what other nodes may fetch beside the kubelet API.

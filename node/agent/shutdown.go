@@ -94,10 +94,12 @@ func (a *Agent) shutdown(ctx context.Context) {
 	a.events.EventRef(a.registry.Reference(), corev1.EventTypeNormal, shutdownRefused, shutdownSeen)
 	a.registry.Kick()
 	begin := time.Now()
+	a.tally.GoesDown(begin, time.Time{})
 	for _, g := range list {
 		a.cfg.Log.Info("ending pods, since the node goes down", "priority", g.priority, "pods", len(g.pods), "period", g.period)
 		a.endGroup(ctx, g)
 	}
+	a.tally.GoesDown(begin, time.Now())
 	a.cfg.Log.Info("the node's pods have been ended", "after", time.Since(begin))
 }
 

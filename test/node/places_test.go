@@ -310,7 +310,7 @@ func judgeMetrics(t *testing.T, get func(string) string) {
 	for _, name := range []string{
 		"container_cpu_usage_seconds_total{", "container_memory_working_set_bytes{", "container_memory_rss{", "container_memory_usage_bytes{", "container_network_receive_bytes_total{",
 		"container_network_transmit_bytes_total{", "container_fs_usage_bytes{", "container_start_time_seconds{", "container_spec_memory_limit_bytes{", "container_spec_cpu_shares{",
-		"machine_cpu_cores ", "machine_memory_bytes ", "container_last_seen{", "container_processes{",
+		"machine_cpu_cores{", "machine_memory_bytes{", "container_last_seen{", "container_processes{", "container_oom_events_total{", "container_file_descriptors{",
 	} {
 		if !strings.Contains("\n"+text, "\n"+name) {
 			t.Errorf("/metrics/cadvisor has no %s:\n%s", name, text)

@@ -16,6 +16,8 @@ const (
 	Running
 	Exited
 	Unknown
+	// States is how many there are.
+	States = iota
 )
 
 // String is the state as messages print it.

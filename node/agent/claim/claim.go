@@ -21,6 +21,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/internal/keylock"
 	"github.com/sampan-dev/sampan/node/agent/checkpoint"
+	"github.com/sampan-dev/sampan/node/agent/tally"
 )
 
 // Config is what New needs.
@@ -31,7 +32,9 @@ type Config struct {
 	Path string
 	// Changed is called when the health of devices has changed. It must not block.
 	Changed func()
-	Log     *slog.Logger
+	// Counts may be nil.
+	Counts *tally.Tally
+	Log    *slog.Logger
 }
 
 // Claims knows the node's claims and drivers. Its methods may be called from any
@@ -130,7 +133,12 @@ func resolve(pod *corev1.Pod, c *corev1.PodResourceClaim) (name, error) {
 
 // Prepare has the drivers prepare everything that a pod has claimed. It may be
 // called again; what is prepared stays as it is.
-func (c *Claims) Prepare(ctx context.Context, pod *corev1.Pod) error {
+func (c *Claims) Prepare(ctx context.Context, pod *corev1.Pod) (err error) {
+	if !Used(pod) {
+		return nil
+	}
+	begin := time.Now()
+	defer func() { c.cfg.Counts.ClaimsHandled("PrepareResources", time.Since(begin), err) }()
 	list, err := names(pod)
 	if err != nil {
 		return err
@@ -254,13 +262,32 @@ func (c *Claims) ask(ctx context.Context, name string, obj *resourcev1.ResourceC
 
 // Release takes a pod, of which nothing runs any more, from its claims; claims
 // that no pod uses are unprepared. It may be called again after an error.
-func (c *Claims) Release(ctx context.Context, uid string) error {
-	for _, at := range c.usedBy(uid) {
+func (c *Claims) Release(ctx context.Context, uid string) (err error) {
+	mine := c.usedBy(uid)
+	if len(mine) == 0 {
+		return nil
+	}
+	begin := time.Now()
+	defer func() { c.cfg.Counts.ClaimsHandled("UnprepareResources", time.Since(begin), err) }()
+	for _, at := range mine {
 		if err := c.release(ctx, at, uid); err != nil {
 			return fmt.Errorf("unprepare dynamic resources: %w", err)
 		}
 	}
 	return nil
+}
+
+// InUse is how many claims there are on this node, by driver, and how many in all.
+func (c *Claims) InUse() (byDriver map[string]int, all int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	byDriver = map[string]int{}
+	for _, info := range c.claims {
+		for driver := range info.Devices {
+			byDriver[driver]++
+		}
+	}
+	return byDriver, len(c.claims)
 }
 
 func (c *Claims) usedBy(uid string) []string {

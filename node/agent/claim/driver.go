@@ -71,6 +71,7 @@ func (h handler) Register(_ context.Context, info plugin.Info) error {
 		return fmt.Errorf("none of the versions %q of DRA driver %s is supported, %s is", info.Versions, info.Name, draapi.DRAPluginService)
 	}
 	conn, err := grpc.NewClient("unix://"+info.Endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithUnaryInterceptor(h.c.counting(info.Name)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
 	if err != nil {
 		return fmt.Errorf("dial %q: %w", info.Endpoint, err)
@@ -91,6 +92,16 @@ func (h handler) Register(_ context.Context, info plugin.Info) error {
 		go h.c.follow(ctx, info.Name, healthapi.NewDRAResourceHealthClient(conn))
 	}
 	return nil
+}
+
+// counting counts the calls of a driver.
+func (c *Claims) counting(name string) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		begin := time.Now()
+		err := call(ctx, method, req, reply, conn, opts...)
+		c.cfg.Counts.DriverCalled(name, method, time.Since(begin), err)
+		return err
+	}
 }
 
 // Deregister implements plugin.Handler. What the driver offered is withdrawn

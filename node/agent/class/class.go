@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 )
 
 // Best is the CPU shares of all best-effort pods together: the least there are.
@@ -22,6 +23,8 @@ type Shares struct {
 	Mount string
 	// Root is the cgroup that holds kubepods.
 	Root string
+	// Changed is told how long a change of a cgroup took; it may be nil.
+	Changed func(took time.Duration)
 
 	written int64
 }
@@ -33,6 +36,7 @@ func (s *Shares) Set(burstable int64) error {
 		return nil
 	}
 	s.written = 0
+	defer s.changed(time.Now())
 	err := errors.Join(s.give("burstable", burstable), s.give("besteffort", Best))
 	if err == nil {
 		s.written = burstable
@@ -46,6 +50,7 @@ type Limits struct{ Memory, Pids, Shares int64 }
 // Limit bounds what all pods together may use, whatever they ask for
 // themselves: what is reserved for the system stays the system's.
 func (s *Shares) Limit(l Limits) error {
+	defer s.changed(time.Now())
 	files := map[string]map[string]int64{
 		"memory": {"memory.limit_in_bytes": l.Memory}, "pids": {"pids.max": l.Pids}, "cpu": {"cpu.shares": l.Shares},
 	}
@@ -77,6 +82,20 @@ func (s *Shares) Limit(l Limits) error {
 		}
 	}
 	return nil
+}
+
+func (s *Shares) changed(begin time.Time) {
+	if s.Changed != nil {
+		s.Changed(time.Since(begin))
+	}
+}
+
+// Version is that of the machine's cgroups, 1 or 2.
+func (s *Shares) Version() int {
+	if s.unified() {
+		return 2
+	}
+	return 1
 }
 
 func (s *Shares) give(class string, shares int64) error {

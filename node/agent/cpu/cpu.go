@@ -19,6 +19,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/checkpoint"
 	"github.com/sampan-dev/sampan/node/agent/numa"
 	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/tally"
 )
 
 // Options are upstream's CPU manager policy options.
@@ -72,7 +73,9 @@ type Config struct {
 	// Changed is called when the CPUs for everybody have changed. It must not
 	// block.
 	Changed func()
-	Log     *slog.Logger
+	// Counts may be nil.
+	Counts *tally.Tally
+	Log    *slog.Logger
 }
 
 // CPUs knows who has which CPUs. Its methods may be called from any goroutine.
@@ -129,6 +132,27 @@ func (c *CPUs) Shared() cpuset.CPUSet {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.shared()
+}
+
+// Given is how many CPUs are one container's alone, in all and by NUMA node.
+func (c *CPUs) Given() (all int, byNode map[string]int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own := cpuset.New()
+	for _, containers := range c.assigned {
+		for _, s := range containers {
+			own = own.Union(s)
+		}
+	}
+	byNode = map[string]int{}
+	for _, unit := range c.cfg.Machine.CPUs {
+		n := strconv.Itoa(unit.Node)
+		byNode[n] += 0 // a node of which nobody has any is told of too
+		if own.Contains(unit.ID) {
+			byNode[n]++
+		}
+	}
+	return own.Size(), byNode
 }
 
 // Allocatable are the CPUs that containers may have for themselves.
@@ -196,10 +220,21 @@ func (c *CPUs) Allocate(_ context.Context, pod *corev1.Pod, ct *corev1.Container
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	uid := string(pod.UID)
-	if _, has := c.assigned[uid][ct.Name]; has {
+	if _, has := c.assigned[string(pod.UID)][ct.Name]; has {
+		c.cfg.Counts.CPUsAsked(nil)
 		return nil
 	}
+	err := c.allocate(pod, ct, n, h)
+	c.cfg.Counts.CPUsAsked(err)
+	if c.cfg.Options.FullCores {
+		c.cfg.Counts.Aligned(tally.ScopeContainer, tally.WholeCores, err)
+	}
+	return err
+}
+
+// allocate gives a container n CPUs; the lock is held.
+func (c *CPUs) allocate(pod *corev1.Pod, ct *corev1.Container, n int, h numa.Hint) error {
+	uid := string(pod.UID)
 	again := c.reusable(pod)
 	free := c.free().Union(again)
 	if err := c.whole(n, free); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
@@ -100,7 +101,9 @@ func (d *Devices) allocate(ctx context.Context, pod *corev1.Pod, container, name
 	if err != nil {
 		return err
 	}
+	begin := time.Now()
 	response, err := p.ask(ctx, ids)
+	d.cfg.Counts.DevicesGiven(name, time.Since(begin))
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 
 	"github.com/sampan-dev/sampan/node/agent/checkpoint"
+	"github.com/sampan-dev/sampan/node/agent/tally"
 )
 
 // Socket is the registration socket's name in Config.Dir.
@@ -40,7 +41,9 @@ type Config struct {
 	// Changed is called, from any goroutine, when there are more or fewer devices,
 	// or their health has changed. It must not block.
 	Changed func()
-	Log     *slog.Logger
+	// Counts may be nil.
+	Counts *tally.Tally
+	Log    *slog.Logger
 }
 
 // Devices knows all devices of the node and who has them. Its methods may be

@@ -89,6 +89,7 @@ type registration struct {
 
 // Register implements pluginapi.RegistrationServer.
 func (r *registration) Register(_ context.Context, q *pluginapi.RegisterRequest) (*pluginapi.Empty, error) {
+	r.d.cfg.Counts.PluginRegistered(q.GetResourceName())
 	endpoint := q.GetEndpoint()
 	if endpoint != filepath.Base(endpoint) || endpoint == "" || strings.HasPrefix(endpoint, ".") {
 		return nil, fmt.Errorf("endpoint %q is no name of a socket in %s", endpoint, r.d.cfg.Dir)

@@ -20,6 +20,12 @@ import (
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
+// Why images are removed.
+const (
+	forSpace = "space"
+	forAge   = "age"
+)
+
 // Every is how often images are looked at, upstream's period.
 const Every = 5 * time.Minute
 
@@ -39,6 +45,9 @@ type Config struct {
 	// Left is told which images there are, by ID, after some may have been removed, and
 	// when that was asked; it may be nil.
 	Left func(ids map[string]bool, asked time.Time)
+	// Removed is told of every image that was removed, and why: for space or for age. It
+	// may be nil.
+	Removed func(why string)
 	// Warn records an event about the node.
 	Warn func(reason, message string)
 	Log  *slog.Logger
@@ -168,7 +177,7 @@ func (g *Images) Empty(ctx context.Context) error {
 	defer g.tell(now)
 	var failed []error
 	for _, id := range g.candidates(used) {
-		failed = append(failed, g.remove(ctx, id))
+		failed = append(failed, g.remove(ctx, id, forSpace))
 	}
 	return errors.Join(failed...)
 }
@@ -224,7 +233,7 @@ func (g *Images) expire(ctx context.Context, list []string, now time.Time) ([]st
 	for _, id := range list {
 		r := g.of(id)
 		if last := later(r.used, r.first); now.Sub(last) > g.cfg.MaxAge {
-			failed = append(failed, g.remove(ctx, id))
+			failed = append(failed, g.remove(ctx, id, forAge))
 			continue
 		}
 		left = append(left, id)
@@ -250,7 +259,7 @@ func (g *Images) free(ctx context.Context, list []string, wanted int64, now time
 		if now.Sub(r.first) < g.cfg.MinAge {
 			continue
 		}
-		if err := g.remove(ctx, id); err != nil {
+		if err := g.remove(ctx, id, forSpace); err != nil {
 			failed = append(failed, err)
 			continue
 		}
@@ -259,12 +268,15 @@ func (g *Images) free(ctx context.Context, list []string, wanted int64, now time
 	return freed, errors.Join(failed...)
 }
 
-func (g *Images) remove(ctx context.Context, id string) error {
+func (g *Images) remove(ctx context.Context, id, why string) error {
 	r := g.of(id)
 	if _, err := g.cfg.Engine.RemoveImage(ctx, &rt.RemoveImageRequest{Image: &rt.ImageSpec{Image: id}}); err != nil {
 		return fmt.Errorf("remove image %q: %w", id, err)
 	}
 	g.cfg.Log.Info("removed an unused image", "image", id, "names", r.names, "bytes", r.size)
+	if g.cfg.Removed != nil {
+		g.cfg.Removed(why)
+	}
 	g.mu.Lock()
 	delete(g.known, id)
 	g.mu.Unlock()

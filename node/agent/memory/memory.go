@@ -20,6 +20,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/numa"
 	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/tally"
 )
 
 // Config is what New needs.
@@ -29,7 +30,9 @@ type Config struct {
 	Reserved map[int]corev1.ResourceList
 	// Path is where assignments are kept.
 	Path string
-	Log  *slog.Logger
+	// Counts may be nil.
+	Counts *tally.Tally
+	Log    *slog.Logger
 }
 
 // Block is what a container was given: so much of one resource, from these nodes
@@ -293,10 +296,17 @@ func (m *Memory) Allocate(_ context.Context, pod *corev1.Pod, c *corev1.Containe
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	uid := string(pod.UID)
-	if len(m.assigned[uid][c.Name]) > 0 {
-		return nil
+	var err error
+	if len(m.assigned[string(pod.UID)][c.Name]) == 0 {
+		err = m.allocate(pod, c, want, h)
 	}
+	m.cfg.Counts.MemoryAsked(err)
+	return err
+}
+
+// allocate gives a container what it wants; the lock is held.
+func (m *Memory) allocate(pod *corev1.Pod, c *corev1.Container, want map[corev1.ResourceName]int64, h numa.Hint) error {
+	uid := string(pod.UID)
 	nodes := m.choose(h, want)
 	if nodes == 0 {
 		return fmt.Errorf("[memorymanager] failed to get the default NUMA affinity, no NUMA nodes with enough memory is available")

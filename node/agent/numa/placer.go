@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/resource"
 
 	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/tally"
 )
 
 // Provider gives containers parts of the machine. Calls come one at a time.
@@ -42,12 +44,16 @@ type Placer struct {
 	Policy    Policy
 	PodScope  bool
 	Providers []Provider
+	// Counts may be nil.
+	Counts *tally.Tally
 }
 
 // Place gives a pod's containers, in order, all that providers have for them, or
 // nothing. The error is a *Refused.
 func (p Placer) Place(ctx context.Context, pod *corev1.Pod) error {
+	begin := time.Now()
 	err := p.place(ctx, pod)
+	p.Counts.Placed(time.Since(begin), err)
 	if err == nil {
 		return nil
 	}
@@ -65,7 +71,7 @@ func (p Placer) place(ctx context.Context, pod *corev1.Pod) error {
 	var whole Hint
 	if p.PodScope {
 		var err error
-		if whole, err = p.merge(func(v Provider) map[string][]Hint { return v.PodHints(pod) }); err != nil {
+		if whole, err = p.merge(tally.ScopePod, func(v Provider) map[string][]Hint { return v.PodHints(pod) }); err != nil {
 			return err
 		}
 	}
@@ -82,7 +88,7 @@ func (p Placer) place(ctx context.Context, pod *corev1.Pod) error {
 func (p Placer) container(ctx context.Context, pod *corev1.Pod, c *corev1.Container, h Hint) error {
 	if !p.PodScope {
 		var err error
-		if h, err = p.merge(func(v Provider) map[string][]Hint { return v.Hints(pod, c) }); err != nil {
+		if h, err = p.merge(tally.ScopeContainer, func(v Provider) map[string][]Hint { return v.Hints(pod, c) }); err != nil {
 			return err
 		}
 	}
@@ -94,7 +100,7 @@ func (p Placer) container(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 	return nil
 }
 
-func (p Placer) merge(of func(Provider) map[string][]Hint) (Hint, error) {
+func (p Placer) merge(scope string, of func(Provider) map[string][]Hint) (Hint, error) {
 	if p.Policy.Name == None {
 		return Hint{Any: true, Preferred: true}, nil
 	}
@@ -103,10 +109,14 @@ func (p Placer) merge(of func(Provider) map[string][]Hint) (Hint, error) {
 		all = append(all, of(v))
 	}
 	h, ok := p.Policy.Merge(all)
+	var err error
 	if !ok {
-		return h, &Refused{ErrTopology, "Resources cannot be allocated with Topology locality"}
+		err = &Refused{ErrTopology, "Resources cannot be allocated with Topology locality"}
 	}
-	return h, nil
+	if err != nil || !h.Any && h.Nodes.Count() == 1 {
+		p.Counts.Aligned(scope, tally.OneNode, err)
+	}
+	return h, err
 }
 
 // Exclusive reports whether a pod's whole CPUs and memory are its own: it is

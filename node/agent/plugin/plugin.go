@@ -11,9 +11,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -57,7 +59,36 @@ type Config struct {
 	Dir string
 	// Handlers are by type.
 	Handlers map[string]Handler
-	Log      *slog.Logger
+	// Sockets, if it isn't nil, is told which there are.
+	Sockets *Sockets
+	Log     *slog.Logger
+}
+
+// Sockets are those of plugins that have been found. It may be used from any
+// goroutine.
+type Sockets struct {
+	mu   sync.Mutex
+	list map[string]bool
+}
+
+// List says of each socket whether its plugin was taken. The map is the caller's.
+func (s *Sockets) List() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.list)
+}
+
+func (s *Sockets) set(known map[string]found) {
+	if s == nil {
+		return
+	}
+	list := make(map[string]bool, len(known))
+	for path, f := range known {
+		list[path] = f.taken != nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = list
 }
 
 // watch remembers the sockets that were found.
@@ -132,6 +163,7 @@ func (w *watch) scan(ctx context.Context, events *inotify.Watcher) time.Duration
 		}
 		w.known[path] = next
 	}
+	w.Sockets.set(w.known)
 	return again
 }
 

@@ -28,6 +28,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/memory"
 	"github.com/sampan-dev/sampan/node/agent/numa"
 	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/agent/tally"
 )
 
 // Socket is where the service is found below a kubelet's directory.
@@ -50,6 +51,8 @@ type Config struct {
 	CPUs    *cpu.CPUs
 	Memory  *memory.Memory
 	Claims  *claim.Claims
+	// Counts may be nil.
+	Counts *tally.Tally
 }
 
 // Run answers until ctx ends. It fails when it can't begin.
@@ -67,7 +70,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := os.Chmod(cfg.Path, 0o600); err != nil {
 		return errors.Join(fmt.Errorf("pod resources: %w", err), listener.Close())
 	}
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams))
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams), grpc.UnaryInterceptor(cfg.counting))
 	podresourcesv1.RegisterPodResourcesListerServer(server, &lister{cfg: cfg})
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
@@ -75,6 +78,22 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("pod resources: %w", err)
 	}
 	return nil
+}
+
+// counted are the methods as the counts name them.
+var counted = map[string]string{
+	podresourcesv1.PodResourcesLister_List_FullMethodName:                    tally.ListResources,
+	podresourcesv1.PodResourcesLister_Get_FullMethodName:                     tally.GetResources,
+	podresourcesv1.PodResourcesLister_GetAllocatableResources_FullMethodName: tally.GetAllAllocable,
+}
+
+// counting counts the questions.
+func (cfg Config) counting(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	answer, err := handle(ctx, req)
+	if method, known := counted[info.FullMethod]; known {
+		cfg.Counts.ResourcesAsked(method, err)
+	}
+	return answer, err
 }
 
 // lister implements podresourcesv1.PodResourcesListerServer.

@@ -32,18 +32,25 @@ func bounded(v *corev1.Volume) *resource.Quantity {
 	return nil
 }
 
-// Exceeded says which limit of local storage a pod has passed, "" for none: of
+// Limits of local storage, as upstream names them beside the signals.
+const (
+	EmptyDirLimit  Signal = "emptydirfs.limit"
+	PodLimit       Signal = "ephemeralpodfs.limit"
+	ContainerLimit Signal = "ephemeralcontainerfs.limit"
+)
+
+// Exceeded says which limit of local storage a pod has passed, and how, "" for none: of
 // an emptyDir, of the pod, of a container. Writable layers on a file system of
 // images' own don't count as a container's.
-func Exceeded(pod *corev1.Pod, u usage.Pod, dedicated bool) string {
+func Exceeded(pod *corev1.Pod, u usage.Pod, dedicated bool) (Signal, string) {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		if limit := bounded(v); limit != nil && u.Volumes[v.Name].Bytes > limit.Value() {
-			return fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, limit.String())
+			return EmptyDirLimit, fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, limit.String())
 		}
 	}
 	if limit, is := helper.PodLimits(pod, helper.PodResourcesOptions{})[corev1.ResourceEphemeralStorage]; is && u.Disk().Bytes > limit.Value() {
-		return fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s. ", limit.String())
+		return PodLimit, fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s. ", limit.String())
 	}
 	for _, c := range u.Containers {
 		s := find(pod, c.Name)
@@ -55,10 +62,10 @@ func Exceeded(pod *corev1.Pod, u usage.Pod, dedicated bool) string {
 			much += c.Root.Bytes
 		}
 		if limit := s.Resources.Limits[corev1.ResourceEphemeralStorage]; !limit.IsZero() && much > limit.Value() {
-			return fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", c.Name, limit.String())
+			return ContainerLimit, fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", c.Name, limit.String())
 		}
 	}
-	return ""
+	return "", ""
 }
 
 func isInit(pod *corev1.Pod, name string) bool {

@@ -130,17 +130,17 @@ func TestExceeded(t *testing.T) {
 		{usage.Pod{Volumes: map[string]usage.Disk{"v": mib}}, false, `Usage of EmptyDir volume "v" exceeds the limit "1Mi". `},
 		{usage.Pod{Volumes: map[string]usage.Disk{"v": half}, Containers: []usage.Container{{Name: "c", Logs: half}}}, false, "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. "},
 	} {
-		if got := Exceeded(pod, c.used, c.dedicated); !strings.HasPrefix(got, c.want) || (c.want == "") != (got == "") {
+		if _, got := Exceeded(pod, c.used, c.dedicated); !strings.HasPrefix(got, c.want) || (c.want == "") != (got == "") {
 			t.Errorf("%+v: %q, want %q", c.used, got, c.want)
 		}
 	}
 	two := pod.DeepCopy()
 	two.Spec.Containers = append(two.Spec.Containers, corev1.Container{Name: "d", Resources: pod.Spec.Containers[0].Resources})
 	one := usage.Pod{Containers: []usage.Container{{Name: "c", Root: mib}}}
-	if got := Exceeded(two, one, false); got != `Container c exceeded its local ephemeral storage limit "1Mi". ` {
+	if limit, got := Exceeded(two, one, false); limit != ContainerLimit || got != `Container c exceeded its local ephemeral storage limit "1Mi". ` {
 		t.Errorf("a container over its limit: %q", got)
 	}
-	if got := Exceeded(two, one, true); got != "" {
+	if _, got := Exceeded(two, one, true); got != "" {
 		t.Errorf("a layer on the images' own disk: %q", got)
 	}
 }

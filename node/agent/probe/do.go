@@ -41,6 +41,10 @@ type Doer struct {
 	Engine cri.Engine
 	// PodIPs tells a pod's addresses, the primary one first.
 	PodIPs func(pod *corev1.Pod) []string
+	// Cut, if it isn't nil, is told of a sleeping hook that was ended before its time;
+	// FellBack of a hook over HTTPS to a server that spoke HTTP, and got that.
+	Cut      func()
+	FellBack func(pod *corev1.Pod, host string)
 }
 
 // Probe asks once, as an Asker.

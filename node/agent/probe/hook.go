@@ -2,7 +2,10 @@ package probe
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,7 +27,11 @@ func (d *Doer) Hook(ctx context.Context, pod *corev1.Pod, container, id string, 
 	case h.TCPSocket != nil:
 		result, output = d.tcp(ctx, pod, c, h.TCPSocket.Host, h.TCPSocket.Port)
 	case h.Sleep != nil:
-		return sleep(ctx, time.Duration(h.Sleep.Seconds)*time.Second)
+		err := sleep(ctx, time.Duration(h.Sleep.Seconds)*time.Second)
+		if err != nil && d.Cut != nil {
+			d.Cut()
+		}
+		return err
 	default:
 		return fmt.Errorf("hook of container %q names no handler", container)
 	}
@@ -34,7 +41,8 @@ func (d *Doer) Hook(ctx context.Context, pod *corev1.Pod, container, id string, 
 	return nil
 }
 
-// call sends a hook's HTTP request; as upstream has it, any answer will do.
+// call sends a hook's HTTP request; as upstream has it, any answer will do, and a
+// server that doesn't speak TLS is asked without, and without credentials.
 func (d *Doer) call(ctx context.Context, pod *corev1.Pod, c *corev1.Container, a *corev1.HTTPGetAction) error {
 	req, err := d.request(ctx, pod, c, a)
 	if err != nil {
@@ -42,10 +50,25 @@ func (d *Doer) call(ctx context.Context, pod *corev1.Pod, c *corev1.Container, a
 	}
 	req.Header.Set("User-Agent", hookAgent)
 	res, err := client().Do(req)
+	if plain(err) {
+		again := req.Clone(ctx)
+		again.URL.Scheme = "http"
+		again.Header.Del("Authorization")
+		if res, err = client().Do(again); err == nil && d.FellBack != nil {
+			d.FellBack(pod, req.URL.Host)
+		}
+	}
 	if err != nil {
 		return err
 	}
 	return res.Body.Close()
+}
+
+// plain: whoever was asked over TLS answered in plain HTTP.
+func plain(err error) bool {
+	var fault tls.RecordHeaderError
+	return err != nil && (errors.As(err, &fault) && string(fault.RecordHeader[:]) == "HTTP/" ||
+		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"))
 }
 
 // hookAgent names us in the HTTP requests of hooks.

@@ -285,3 +285,31 @@ func (d *deafOnce) Accept() (net.Conn, error) {
 	c.Close()
 	return d.Listener.Accept()
 }
+
+// A hook over HTTPS to a server that speaks HTTP is asked over HTTP, without
+// credentials; one that nobody answers fails.
+func TestHookFallsBack(t *testing.T) {
+	var got []string
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		got = append(got, r.URL.Path+" "+r.Header.Get("Authorization")+r.Header.Get("X-A"))
+	}))
+	host, port, _ := net.SplitHostPort(srv.Listener.Addr().String())
+	n, _ := strconv.Atoi(port)
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}}}}
+	h := &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{
+		Host: host, Port: intstr.FromInt32(int32(n)), Path: "/bye", Scheme: corev1.URISchemeHTTPS, //nolint:gosec // a port
+		HTTPHeaders: []corev1.HTTPHeader{{Name: "Authorization", Value: "secret"}, {Name: "X-A", Value: "b"}},
+	}}
+	var fell []string
+	d := &Doer{FellBack: func(_ *corev1.Pod, host string) { fell = append(fell, host) }}
+	if err := d.Hook(t.Context(), pod, "c", "id", h); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 1 || got[0] != "/bye b" || len(fell) != 1 || fell[0] != net.JoinHostPort(host, port) {
+		t.Errorf("asked %q, told of %q", got, fell)
+	}
+	srv.Close()
+	if err := d.Hook(t.Context(), pod, "c", "id", h); err == nil || len(fell) != 1 {
+		t.Errorf("nobody is there: %v, told of %q", err, fell)
+	}
+}

@@ -22,9 +22,9 @@ type Set struct {
 	ask     Asker
 	changed func()
 	failed  func(container string, kind Kind, output string)
-	// Count, when set before the first Update, is told of every result, from any
-	// goroutine.
-	Count func(container string, kind Kind, result Result)
+	// Count, when set before the first Update, is told of every result and how long it
+	// took to have it, from any goroutine.
+	Count func(container string, kind Kind, result Result, took time.Duration)
 
 	mu      sync.Mutex
 	state   map[string]*state
@@ -146,13 +146,15 @@ func (s *Set) work(ctx context.Context, pod *corev1.Pod, c actual.Container, kin
 			regular = time.Now().Add(period)
 		}
 		askCtx, cancel := context.WithTimeout(ctx, time.Duration(max(p.TimeoutSeconds, 1))*time.Second)
+		begin := time.Now()
 		result, output := s.ask(askCtx, pod, &c, p)
+		took := time.Since(begin)
 		cancel()
 		if ctx.Err() != nil {
 			return
 		}
 		if s.Count != nil {
-			s.Count(c.Name, kind, result)
+			s.Count(c.Name, kind, result, took)
 		}
 		if counted || result == Success {
 			s.note(c, kind, result, output)

@@ -24,6 +24,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/internal/backoff"
 	"github.com/sampan-dev/sampan/internal/target"
+	"github.com/sampan-dev/sampan/node/agent/tally"
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
@@ -80,7 +81,9 @@ type Config struct {
 	// Pressures are the conditions by which the node says what it is short of;
 	// nil for none.
 	Pressures func() []corev1.NodeConditionType
-	Log       *slog.Logger
+	// Counts may be nil.
+	Counts *tally.Tally
+	Log    *slog.Logger
 }
 
 func (cfg Config) complete() Config {
@@ -104,6 +107,10 @@ type Registrar struct {
 	// ours are the extra resources that have ever been there.
 	ours map[corev1.ResourceName]bool
 
+	// closed is whether pods may not be scheduled here, as Seen was told last.
+	closed *bool
+	began  start
+
 	// owned by Run
 	reported time.Time
 	delay    time.Duration // of the next report that has no news
@@ -120,7 +127,7 @@ func New(cfg Config) (*Registrar, error) {
 		return nil, fmt.Errorf("look at the machine: %w", err)
 	}
 	return &Registrar{
-		cfg: cfg, machine: m, registered: make(chan struct{}), kick: make(chan struct{}, 1), ours: map[corev1.ResourceName]bool{},
+		began: start{agent: time.Now(), boot: booted()}, cfg: cfg, machine: m, registered: make(chan struct{}), kick: make(chan struct{}, 1), ours: map[corev1.ResourceName]bool{},
 		events: client.NewRecorder(cfg.Transport, "kubelet", cfg.NodeName),
 	}, nil
 }
@@ -140,8 +147,13 @@ func (r *Registrar) Seen(node *corev1.Node) {
 	r.mu.Lock()
 	first := r.seen == nil
 	news := first || r.seen.Spec.PodCIDR != node.Spec.PodCIDR
-	r.seen = node
+	turned := r.closed != nil && *r.closed != node.Spec.Unschedulable
+	r.seen, r.closed = node, &node.Spec.Unschedulable
 	r.mu.Unlock()
+	if turned {
+		reason := map[bool]string{true: "NodeNotSchedulable", false: "NodeSchedulable"}[node.Spec.Unschedulable]
+		r.say(corev1.EventTypeNormal, reason, fmt.Sprintf("Node %s status is now: %s", r.cfg.NodeName, reason))
+	}
 	if news {
 		r.Kick()
 	}
@@ -234,8 +246,10 @@ func (r *Registrar) ensure(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	fresh := r.object(ctx)
+	r.began.asked(time.Now())
 	made, err := client.Nodes.Create(ctx, r.cfg.Transport, fresh)
 	if err == nil {
+		r.began.had(r.cfg.Counts, time.Now())
 		r.saw(made)
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -48,11 +49,21 @@ func (r *Registrar) report(ctx context.Context) error {
 		return err
 	}
 	r.saw(got)
+	first := r.reported.IsZero()
 	r.reported, r.delay = time.Now(), 0
 	if news {
 		r.delay = spread(r.cfg.NodeName, r.cfg.ReportEvery)
 	}
 	r.tell(next)
+	for _, reason := range turns(have.Status, next) {
+		r.say(corev1.EventTypeNormal, reason, fmt.Sprintf("Node %s status is now: %s", r.cfg.NodeName, reason))
+	}
+	if first && rebooted(have.Status, next) {
+		r.say(corev1.EventTypeWarning, "Rebooted", fmt.Sprintf("Node %s has been rebooted, boot id: %s", r.cfg.NodeName, next.NodeInfo.BootID))
+	}
+	if r.ready != nil && *r.ready {
+		r.began.told(r.cfg.Counts, r.reported)
+	}
 	return nil
 }
 
@@ -80,8 +91,42 @@ func (r *Registrar) tell(s corev1.NodeStatus) {
 		if ready {
 			reason = "NodeReady"
 		}
-		r.events.EventRef(r.Reference(), corev1.EventTypeNormal, reason, fmt.Sprintf("Node %s status is now: %s", r.cfg.NodeName, reason))
+		r.say(corev1.EventTypeNormal, reason, fmt.Sprintf("Node %s status is now: %s", r.cfg.NodeName, reason))
 	}
+}
+
+// say records an event about the node.
+func (r *Registrar) say(eventtype, reason, message string) {
+	r.events.EventRef(r.Reference(), eventtype, reason, message)
+}
+
+// turns are the reasons of upstream's events about what the node has become short of,
+// and is no more. What it is from its beginning nobody is told of.
+func turns(before, now corev1.NodeStatus) (reasons []string) {
+	status := func(s corev1.NodeStatus, what corev1.NodeConditionType) corev1.ConditionStatus {
+		for i := range s.Conditions {
+			if s.Conditions[i].Type == what {
+				return s.Conditions[i].Status
+			}
+		}
+		return ""
+	}
+	for _, p := range []pressure{memoryPressure, diskPressure, pidPressure} {
+		was, is := status(before, p.condition), status(now, p.condition)
+		switch {
+		case was == "" || was == is:
+		case is == corev1.ConditionTrue:
+			reasons = append(reasons, strings.Replace(p.highReason, "Kubelet", "Node", 1))
+		default:
+			reasons = append(reasons, strings.Replace(p.reason, "Kubelet", "Node", 1))
+		}
+	}
+	return reasons
+}
+
+// rebooted: the machine was started anew since its status was last written.
+func rebooted(before, now corev1.NodeStatus) bool {
+	return before.NodeInfo.BootID != "" && before.NodeInfo.BootID != now.NodeInfo.BootID
 }
 
 // changed compares statuses without the heartbeat times.

@@ -2,22 +2,82 @@ package server
 
 import (
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/cri"
 )
 
-// machine is how large the node is.
+// machine is how large the node is, and which it is.
 func (p *page) machine() {
-	p.family("machine_cpu_cores", "gauge", "Number of logical CPU cores.")
-	p.line("machine_cpu_cores", "", float64(runtime.NumCPU()), time.Time{})
-	p.family("machine_memory_bytes", "gauge", "Amount of memory installed on the machine.")
-	p.line("machine_memory_bytes", "", float64(meminfo()["MemTotal:"]), time.Time{})
+	who := fmt.Sprintf("{boot_id=%q,machine_id=%q,system_uuid=%q}", line("/proc/sys/kernel/random/boot_id"), line("/etc/machine-id"), line("/sys/class/dmi/id/product_uuid"))
+	one := func(name, help string, value int) {
+		p.family(name, "gauge", help)
+		p.line(name, who, float64(value), time.Time{})
+	}
+	one("machine_cpu_cores", "Number of logical CPU cores.", runtime.NumCPU())
+	if cores, sockets := processors("/sys/devices/system/cpu"); cores > 0 {
+		one("machine_cpu_physical_cores", "Number of physical CPU cores.", cores)
+		one("machine_cpu_sockets", "Number of CPU sockets.", sockets)
+	}
+	info := meminfo()
+	one("machine_memory_bytes", "Amount of memory installed on the machine.", int(info["MemTotal:"]))     //nolint:gosec // of one machine
+	one("machine_swap_bytes", "Amount of swap memory available on the machine.", int(info["SwapTotal:"])) //nolint:gosec // of one machine
+	failed := 0.0
+	if len(info) == 0 {
+		failed = 1
+	}
+	p.family("machine_scrape_error", "gauge", "1 if there was an error while getting machine metrics, 0 otherwise.")
+	p.line("machine_scrape_error", "", failed, time.Time{})
+}
+
+// line is what a file of one line says, "" when it can't be read.
+func line(path string) string {
+	return strings.Join(fields(path), " ")
+}
+
+// processors counts cores and sockets below a directory of sysfs.
+func processors(dir string) (cores, sockets int) {
+	places, _ := filepath.Glob(filepath.Join(dir, "cpu[0-9]*", "topology")) // the pattern is well formed
+	core, socket := map[string]bool{}, map[string]bool{}
+	for _, place := range places {
+		packed := line(filepath.Join(place, "physical_packedid"))
+		socket[packed] = true
+		core[packed+"/"+line(filepath.Join(place, "core_id"))] = true
+	}
+	return len(core), len(socket)
+}
+
+// rootSamples are what the whole machine uses, as cAdvisor tells of the root of all
+// cgroups.
+func rootSamples(n *stats.NodeStats) (list []cri.Sample) {
+	add := func(name string, kind rt.MetricType, value *uint64, unit float64, extra ...string) {
+		if value != nil {
+			list = append(list, cri.Sample{Name: name, Kind: kind, Labels: append([]string{"", "/", "", "", "", ""}, extra...), Value: float64(*value) / unit})
+		}
+	}
+	if n.CPU != nil {
+		add("container_cpu_usage_seconds_total", rt.MetricType_COUNTER, n.CPU.UsageCoreNanoSeconds, 1e9, "total")
+	}
+	if n.Memory != nil {
+		add("container_memory_usage_bytes", rt.MetricType_GAUGE, n.Memory.UsageBytes, 1)
+		add("container_memory_working_set_bytes", rt.MetricType_GAUGE, n.Memory.WorkingSetBytes, 1)
+		add("container_memory_rss", rt.MetricType_GAUGE, n.Memory.RSSBytes, 1)
+	}
+	for _, what := range []string{"cpu", "memory", "io"} {
+		if p := nodePressure(what); p != nil {
+			add("container_pressure_"+what+"_waiting_seconds_total", rt.MetricType_COUNTER, &p.Some.Total, 1e6)
+			add("container_pressure_"+what+"_stalled_seconds_total", rt.MetricType_COUNTER, &p.Full.Total, 1e6)
+		}
+	}
+	return list
 }
 
 // seen is a container that runs, with what it was promised.

@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	corev1 "k8s.io/api/core/v1"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
@@ -18,30 +18,22 @@ import (
 func (s *Server) metrics() http.HandlerFunc {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
-		collectors.NewGoCollector(),
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsAll)),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "kubelet_running_pods", Help: "Number of pods that are running on this node.",
-		}, func() float64 {
-			return float64(s.count(func(p *corev1.Pod) int { return one(p.Status.Phase == corev1.PodRunning) }))
-		}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "kubelet_running_containers", Help: "Number of containers that are running on this node.",
-		}, func() float64 { return float64(s.count(runningContainers)) }),
-		claimCounts{s},
 	)
-	if s.cfg.Counts != nil {
-		registry.MustRegister(s.cfg.Counts)
-	}
+	registry.MustRegister(s.collectors()...)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP
 }
 
-func (s *Server) count(of func(*corev1.Pod) int) int {
-	n := 0
-	for _, p := range s.cfg.Node.Pods() {
-		n += of(p)
-	}
-	return n
+// collectors are of all that is not the Go runtime's.
+func (s *Server) collectors() []prometheus.Collector {
+	return slices.Concat([]prometheus.Collector{claimCounts{s}, logCounts{s}, program{s.cfg.Version}}, s.tally.all(), s.cfg.Counts)
+}
+
+// Collectors are what /metrics of a server with this configuration has, but for what the
+// Go runtime tells of itself.
+func Collectors(cfg Config) []prometheus.Collector {
+	return (&Server{cfg: cfg, tally: newRequests()}).collectors()
 }
 
 func one(yes bool) int {
@@ -49,16 +41,6 @@ func one(yes bool) int {
 		return 1
 	}
 	return 0
-}
-
-func runningContainers(p *corev1.Pod) int {
-	n := 0
-	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
-		for i := range list {
-			n += one(list[i].State.Running != nil)
-		}
-	}
-	return n
 }
 
 // resourceMetrics is /metrics/resource: usage as metrics-server scrapes it, by
@@ -133,6 +115,12 @@ func (p *page) pods(pods []stats.PodStats) {
 	})
 	each("container_swap_usage_bytes", "gauge", "Current amount of the container swap usage in bytes. Reported only on non-windows systems",
 		func(name, l string, c *stats.ContainerStats) { p.swap(name, l, c.Swap) })
+	each("container_swap_limit_bytes", "gauge", "Current amount of the container swap limit in bytes. Reported only on non-windows systems",
+		func(name, l string, c *stats.ContainerStats) {
+			if s := c.Swap; s != nil && s.SwapUsageBytes != nil && s.SwapAvailableBytes != nil {
+				p.line(name, l, float64(*s.SwapUsageBytes+*s.SwapAvailableBytes), s.Time.Time)
+			}
+		})
 	whole := func(name, kind, help string, line func(name, labels string, of *stats.PodStats)) {
 		p.family(name, kind, help)
 		for i := range pods {

@@ -55,8 +55,10 @@ type Config struct {
 	Settings any
 	// Probes is what /metrics/probes shows; nil for nothing.
 	Probes *Probes
-	// Counts are on /metrics too; nil for none.
-	Counts prometheus.Collector
+	// Counts are on /metrics too.
+	Counts []prometheus.Collector
+	// Version is upstream's that the node says it is, v1.37.1.
+	Version string
 	// Disks is where pods keep things; the zero value measures none.
 	Disks Disks
 	// Checkpoints is the directory that /checkpoint has files written to.
@@ -74,6 +76,7 @@ type Config struct {
 type Server struct {
 	cfg   Config
 	rates rates
+	tally requests
 }
 
 // Limits of the server.
@@ -87,10 +90,10 @@ func New(cfg Config) http.Handler {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg}
+	s := &Server{cfg: cfg, tally: newRequests()}
 	mux := http.NewServeMux()
 	get := func(pattern string, h http.HandlerFunc, subresources ...string) {
-		mux.HandleFunc("GET "+pattern, s.guard("get", h, subresources...))
+		mux.HandleFunc("GET "+pattern, s.counted(pattern, s.guard("get", h, subresources...)))
 	}
 	get("/healthz", s.healthz, "healthz", proxy)
 	get("/healthz/{rest...}", s.healthz, "healthz", proxy)
@@ -109,14 +112,14 @@ func New(cfg Config) http.Handler {
 	if cfg.Profiled {
 		get(profiles.Path, s.open(profiles.Handler().ServeHTTP), proxy)
 	}
-	mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.guard("create", s.checkpoint, "checkpoint"))
+	mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.counted("/checkpoint", s.guard("create", s.checkpoint, "checkpoint")))
 	get("/runningpods", s.open(s.runningPods), "pods", proxy)
 	get("/runningpods/", s.open(s.runningPods), "pods", proxy)
 	get("/containerLogs/{namespace}/{pod}/{container}", s.open(s.logs), "log", proxy)
 	// These change what runs whatever their HTTP method, which clients choose:
 	// an upgrade to a websocket must be a GET. So they are "create" always.
 	change := func(path, subresource string, h http.HandlerFunc) {
-		guarded := s.guard("create", s.open(h), subresource, proxy)
+		guarded := s.counted(path, s.guard("create", s.open(h), subresource, proxy))
 		mux.HandleFunc("GET "+path, guarded)
 		mux.HandleFunc("POST "+path, guarded)
 	}

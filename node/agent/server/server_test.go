@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -56,7 +57,7 @@ func start(t *testing.T, engine cri.Engine, allowed ...string) (*httptest.Server
 	}
 	var asked []string
 	srv := httptest.NewServer(New(Config{
-		Node: pods{log}, NodeName: "n1", Engine: engine, Settings: map[string]string{"k": "v"}, Probes: NewProbes(), SystemLogs: system, Counts: tally.New("n1"),
+		Node: pods{log}, NodeName: "n1", Engine: engine, Settings: map[string]string{"k": "v"}, Probes: NewProbes(), SystemLogs: system, Counts: []prometheus.Collector{tally.New("n1")},
 		Authn: func(r *http.Request) (identity.Identity, bool) {
 			return identity.Identity{Name: "ok"}, r.Header.Get("Authorization") == "ok"
 		},
@@ -190,8 +191,9 @@ func TestCadvisorMetrics(t *testing.T) {
 func TestProbeMetrics(t *testing.T) {
 	p := NewProbes()
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "u"}}
-	p.Count(pod, "c", "Liveness", "failed")
-	p.Count(pod, "c", "Liveness", "failed")
+	p.Count(pod, Asked{"c", "Liveness", "failed", time.Second})
+	p.Count(pod, Asked{"c", "Liveness", "failed", time.Second})
+	p.Count(pod, Asked{"c", "Liveness", "successful", time.Second})
 	show := func() string {
 		w := httptest.NewRecorder()
 		p.handler()(w, httptest.NewRequest(http.MethodGet, "/metrics/probes", nil))
@@ -200,8 +202,11 @@ func TestProbeMetrics(t *testing.T) {
 	if want := `prober_probe_total{container="c",namespace="ns",pod="p",pod_uid="u",probe_type="Liveness",result="failed"} 2`; !strings.Contains(show(), want) {
 		t.Errorf("%q isn't in %s", want, show())
 	}
-	p.Forget("u")
-	if strings.Contains(show(), "prober_probe_total{") {
+	if want := `prober_probe_duration_seconds_count{container="c",namespace="ns",pod="p",probe_type="Liveness"} 1`; !strings.Contains(show(), want) {
+		t.Errorf("%q isn't in %s", want, show())
+	}
+	p.Forget(pod)
+	if strings.Contains(show(), "prober_probe") {
 		t.Error("a forgotten pod is still shown")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -83,10 +84,10 @@ func (s *Server) collect(ctx context.Context, everything bool) (*stats.Summary, 
 			s.podDisk(pod, p, images)
 		}
 	}
-	s.rates.fill(out)
 	if everything {
 		out.Node.SystemContainers = systemContainers(out)
 	}
+	s.rates.fill(out)
 	return out, nil
 }
 
@@ -94,7 +95,7 @@ func podStats(b *rt.PodSandboxStats, pod *corev1.Pod, everything bool) stats.Pod
 	meta, linux := b.GetAttributes().GetMetadata(), b.GetLinux()
 	p := stats.PodStats{
 		PodRef:     stats.PodReference{Name: meta.GetName(), Namespace: meta.GetNamespace(), UID: meta.GetUid()},
-		Containers: []stats.ContainerStats{}, CPU: cpu(linux.GetCpu()), Memory: memory(linux.GetMemory()), Swap: swap(linux.GetContainers()),
+		Containers: []stats.ContainerStats{}, CPU: cpu(linux.GetCpu()), Memory: memory(linux.GetMemory()), IO: waits(linux.GetIo()), Swap: swap(linux.GetContainers()),
 	}
 	if pod != nil && pod.Status.StartTime != nil {
 		p.StartTime = *pod.Status.StartTime
@@ -117,7 +118,7 @@ func podStats(b *rt.PodSandboxStats, pod *corev1.Pod, everything bool) stats.Pod
 
 func containerStats(c *rt.ContainerStats, pod *corev1.Pod, everything bool) stats.ContainerStats {
 	name := c.GetAttributes().GetMetadata().GetName()
-	out := stats.ContainerStats{Name: name, StartTime: started(pod, name), CPU: cpu(c.GetCpu()), Memory: memory(c.GetMemory()), Swap: swap([]*rt.ContainerStats{c})}
+	out := stats.ContainerStats{Name: name, StartTime: started(pod, name), CPU: cpu(c.GetCpu()), Memory: memory(c.GetMemory()), IO: waits(c.GetIo()), Swap: swap([]*rt.ContainerStats{c})}
 	if w := c.GetWritableLayer(); everything && w != nil {
 		out.Rootfs = &stats.FsStats{Time: at(w.GetTimestamp()), UsedBytes: value(w.GetUsedBytes()), InodesUsed: value(w.GetInodesUsed())}
 	}
@@ -155,12 +156,12 @@ func (s *Server) podDisk(pod *corev1.Pod, p *stats.PodStats, images *stats.FsSta
 		if c.Rootfs != nil {
 			all = all.Add(usage.Disk{Bytes: amount(c.Rootfs.UsedBytes), Inodes: amount(c.Rootfs.InodesUsed)})
 		}
-		logs := usage.Walk(s.cfg.Disks.Logs(pod) + "/" + c.Name)
+		logs := s.walk(s.cfg.Disks.Logs(pod) + "/" + c.Name)
 		all = all.Add(logs)
 		c.Logs = room(node, logs)
 	}
 	for name, dir := range s.cfg.Disks.Volumes(pod) {
-		used := usage.Walk(dir)
+		used := s.walk(dir)
 		of := disk(dir)
 		if of == nil {
 			continue
@@ -206,19 +207,31 @@ func memory(u *rt.MemoryUsage) *stats.MemoryStats {
 	}
 }
 
-// swap adds up what containers use of it.
+func waits(u *rt.IoUsage) *stats.IOStats {
+	if u == nil {
+		return nil
+	}
+	return &stats.IOStats{Time: at(u.GetTimestamp()), PSI: psi(u.GetPsi())}
+}
+
+// swap adds up what containers use of it, and may use besides.
 func swap(list []*rt.ContainerStats) *stats.SwapStats {
 	var out *stats.SwapStats
+	var used, left uint64
 	for _, c := range list {
 		u := c.GetSwap()
 		if u == nil {
 			continue
 		}
 		if out == nil {
-			zero := uint64(0)
-			out = &stats.SwapStats{Time: at(u.GetTimestamp()), SwapUsageBytes: &zero, SwapAvailableBytes: value(u.GetSwapAvailableBytes())}
+			out = &stats.SwapStats{SwapUsageBytes: &used}
 		}
-		*out.SwapUsageBytes += u.GetSwapUsageBytes().GetValue()
+		out.Time = at(u.GetTimestamp())
+		used += u.GetSwapUsageBytes().GetValue()
+		if more := u.GetSwapAvailableBytes(); more != nil {
+			left += more.GetValue()
+			out.SwapAvailableBytes = &left
+		}
 	}
 	return out
 }
@@ -257,9 +270,29 @@ type rates struct {
 	last map[string]sample
 }
 
+// sample is what a counter was, and how fast it had grown by then, nil if nobody knew.
 type sample struct {
 	at    time.Time
 	nanos uint64
+	rate  *uint64
+}
+
+// leastSpan is the shortest time over which growth is told: two who ask one right after
+// the other shall not see the noise of a moment, but both what was last known.
+const leastSpan = 5 * time.Second
+
+// next is a counter's sample after the one before it.
+func (s sample) next(now sample) sample {
+	past := now.at.Sub(s.at)
+	switch {
+	case s.at.IsZero() || now.nanos < s.nanos:
+		return now
+	case past < leastSpan && s.rate != nil, past <= 0:
+		return s
+	}
+	rate := uint64(float64(now.nanos-s.nanos) / past.Seconds())
+	now.rate = &rate
+	return now
 }
 
 // fill sets UsageNanoCores where the engine has not; the first time there is none.
@@ -271,17 +304,22 @@ func (r *rates) fill(sum *stats.Summary) {
 		if c == nil || c.UsageCoreNanoSeconds == nil {
 			return
 		}
-		this := sample{c.Time.Time, *c.UsageCoreNanoSeconds}
-		now[key] = this
-		before, ok := r.last[key]
-		past := this.at.Sub(before.at)
-		if c.UsageNanoCores != nil || !ok || past <= 0 || this.nanos < before.nanos {
-			return
+		now[key] = r.last[key].next(sample{at: c.Time.Time, nanos: *c.UsageCoreNanoSeconds})
+		if c.UsageNanoCores == nil {
+			c.UsageNanoCores = now[key].rate
 		}
-		rate := uint64(float64(this.nanos-before.nanos) / past.Seconds())
-		c.UsageNanoCores = &rate
 	}
 	see("", sum.Node.CPU)
+	for i := range sum.Node.SystemContainers {
+		see("system/"+sum.Node.SystemContainers[i].Name, sum.Node.SystemContainers[i].CPU)
+	}
+	if len(sum.Node.SystemContainers) == 0 { // not everything was asked for
+		for key, s := range r.last {
+			if strings.HasPrefix(key, "system/") {
+				now[key] = s
+			}
+		}
+	}
 	for i := range sum.Pods {
 		p := &sum.Pods[i]
 		see(p.PodRef.UID, p.CPU)

@@ -13,6 +13,49 @@ import (
 type images struct {
 	wanted, checks, providerErrors *prometheus.CounterVec
 	providerSeconds                *prometheus.HistogramVec
+	pullSeconds                    *prometheus.HistogramVec
+	collected                      *prometheus.CounterVec
+	mounted                        [3]prometheus.Counter // asked for, mounted, not mounted
+}
+
+// pullBuckets are upstream's for pulls of images, in seconds.
+var pullBuckets = []float64{1, 5, 10, 20, 30, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600}
+
+// imageSizes are upstream's classes of images, and from how many MiB on they are of it.
+var imageSizes = []struct {
+	above uint64
+	label string
+}{
+	{100 << 10, "GT100GB"}, {60 << 10, "60GB-100GB"}, {40 << 10, "40GB-60GB"}, {30 << 10, "30GB-40GB"}, {20 << 10, "20GB-30GB"}, {10 << 10, "10GB-20GB"},
+	{5 << 10, "5GB-10GB"}, {1 << 10, "1GB-5GB"}, {500, "500MB-1GB"}, {100, "100MB-500MB"}, {10, "10MB-100MB"}, {0, "0-10MB"},
+}
+
+func imageSize(bytes uint64) string {
+	for _, s := range imageSizes {
+		if bytes > s.above<<20 {
+			return s.label
+		}
+	}
+	return "N/A" // nobody knows
+}
+
+// ImagePulled counts a pull that came to its end, and took so long.
+func (t *Tally) ImagePulled(bytes uint64, took time.Duration) {
+	t.images.pullSeconds.WithLabelValues(imageSize(bytes)).Observe(took.Seconds())
+}
+
+// ImageCollected counts an image that was removed, since nothing used it: for space, or
+// for its age.
+func (t *Tally) ImageCollected(reason string) { t.images.collected.WithLabelValues(reason).Inc() }
+
+// ImagesMounted counts a container that wants images as volumes, at so many places.
+func (t *Tally) ImagesMounted(images, places int, failed bool) {
+	t.images.mounted[0].Add(float64(images))
+	which := 1
+	if failed {
+		which = 2
+	}
+	t.images.mounted[which].Add(float64(places))
 }
 
 func newImages(t *Tally) images {
@@ -22,6 +65,13 @@ func newImages(t *Tally) images {
 		providerErrors: counters(t, "credential_provider_plugin_errors_total", "Number of errors from credential provider plugin", "plugin_name"),
 		providerSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "kubelet_credential_provider_plugin_duration",
 			Help: "Duration of execution in seconds for credential provider plugin", Buckets: prometheus.DefBuckets}, []string{"plugin_name"}),
+		pullSeconds: histograms(t, "kubelet_image_pull_duration_seconds", "Seconds that images took to pull, by their size.", pullBuckets, "image_size_in_bytes"),
+		collected:   counters(t, "image_garbage_collected_total", "Images that were removed since nothing used them: for want of space, or for their age.", "reason"),
+		mounted: [3]prometheus.Counter{
+			counter(t, "image_volume_requested_total", "Number of requested image volumes."),
+			counter(t, "image_volume_mounted_succeed_total", "Number of successful image volume mounts."),
+			counter(t, "image_volume_mounted_errors_total", "Number of failed image volume mounts."),
+		},
 	}
 	t.all = append(t.all, i.providerSeconds)
 	return i

@@ -5,6 +5,7 @@ package tally
 
 import (
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,6 +34,12 @@ type Tally struct {
 	terminated, evictions                     *prometheus.CounterVec
 	startSeconds                              prometheus.Histogram
 	images                                    images
+	pods                                      pods
+	parts                                     parts
+	node                                      node
+	resizes                                   resizes
+	// first is the first pod with a network, whose start is told by itself.
+	first sync.Once
 }
 
 // New makes a Tally of the node's agent.
@@ -51,7 +58,7 @@ func New(node string) *Tally {
 	t.evictions = counters(t, "evictions", "Cumulative number of pod evictions by eviction signal", "eviction_signal")
 	t.startSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kubelet_pod_start_duration_seconds",
 		Help: "Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run", Buckets: startBuckets})
-	t.images = newImages(t)
+	t.images, t.pods, t.parts, t.node, t.resizes = newImages(t), newPods(t), newParts(t), newNode(t), newResizes(t)
 	name := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "kubelet_node_name", Help: "The node's name. The count is always 1."}, []string{"node"})
 	name.WithLabelValues(node).Set(1)
 	t.all = append(t.all, t.operationSeconds, t.startSeconds, name)
@@ -65,9 +72,32 @@ func counter(t *Tally, name, help string) prometheus.Counter {
 }
 
 func counters(t *Tally, name, help string, labels ...string) *prometheus.CounterVec {
-	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kubelet_" + name, Help: help}, labels)
+	return plain(t, "kubelet_"+name, help, labels...)
+}
+
+// plain are counters whose name isn't the kubelet's.
+func plain(t *Tally, name, help string, labels ...string) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	t.all = append(t.all, c)
 	return c
+}
+
+func gauge(t *Tally, name, help string) prometheus.Gauge {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kubelet_" + name, Help: help})
+	t.all = append(t.all, g)
+	return g
+}
+
+func histogram(t *Tally, name, help string, buckets []float64) prometheus.Histogram {
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+	t.all = append(t.all, h)
+	return h
+}
+
+func histograms(t *Tally, name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	t.all = append(t.all, h)
+	return h
 }
 
 // Describe implements prometheus.Collector.
@@ -93,14 +123,6 @@ func (t *Tally) Operation(operation string, took time.Duration, err error) {
 	}
 }
 
-// PodStarted counts an attempt to make a pod's sandbox.
-func (t *Tally) PodStarted(err error) {
-	t.startedPods.Inc()
-	if err != nil {
-		t.startedPodErrors.Inc()
-	}
-}
-
 // ContainerStarted counts an attempt to start a container; code is why it failed,
 // "" when it did not.
 func (t *Tally) ContainerStarted(kind, code string) {
@@ -114,8 +136,12 @@ func (t *Tally) ContainerStarted(kind, code string) {
 // time ago.
 func (t *Tally) PodRuns(since time.Duration) { t.startSeconds.Observe(since.Seconds()) }
 
-// Evicted counts a pod that had to leave, since the resource of a signal was short.
-func (t *Tally) Evicted(signal string) { t.evictions.WithLabelValues(signal).Inc() }
+// Evicted counts a pod that had to leave, since the resource of a signal was short, as
+// was seen at a time.
+func (t *Tally) Evicted(signal string, seen time.Time) {
+	t.evictions.WithLabelValues(signal).Inc()
+	t.node.statsAge.WithLabelValues(signal).Observe(time.Since(seen).Seconds())
+}
 
 // Status counts the containers that have ended since the status before.
 func (t *Tally) Status(before, now *corev1.PodStatus) {
