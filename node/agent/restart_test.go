@@ -99,13 +99,15 @@ func TestStartsOverOnceASecond(t *testing.T) {
 }
 
 // TestAllAreCountedThatStartOver: with an init container and one that has to be killed.
+// It has begun when the other crashes: were it the same moment, that would be chance.
 func TestAllAreCountedThatStartOver(t *testing.T) {
-	tell(t, "start_over_all", func(s *story) {
+	tell(t, "", func(s *story) {
 		never := corev1.ContainerRestartPolicyNever
 		c := container("app", "crash")
 		c.RestartPolicy = &never
 		c.RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers,
 			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{1}}}}
+		s.engine.Images["crash"] = agenttest.Exit(20*time.Millisecond, 1)
 		s.engine.Images["stubborn"] = agenttest.Stubborn
 		p := pod("again", c, container("other", "stubborn"))
 		p.Spec.RestartPolicy = corev1.RestartPolicyNever

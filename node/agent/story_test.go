@@ -175,6 +175,9 @@ func tell(t *testing.T, name string, fn func(s *story)) {
 func (s *story) compare(name string) {
 	s.t.Helper()
 	s.flush()
+	if name == "" {
+		return // what happens in it at one moment has no order that could be compared
+	}
 	got := strings.Join(s.lines, "\n") + "\n"
 	path := filepath.Join("testdata", name+".txt")
 	if *update {
