@@ -142,6 +142,9 @@ type Strategy struct {
 	// ValidateName checks metadata.name (prefix: it is a generateName). Nil
 	// means a DNS-1123 subdomain.
 	ValidateName func(name string, prefix bool) []string
+	// NamesOnUpdate says that an update, too, is held against ValidateName, though a
+	// name cannot change: the prefix of a generated one can.
+	NamesOnUpdate bool
 	// AnyFinalizer lets finalizers have names without a domain. Kinds that are not
 	// custom otherwise take only the standard ones without.
 	AnyFinalizer bool

@@ -10,18 +10,32 @@ import (
 // Ratchet takes those faults of a changed object away that the old one has too,
 // where the kind lets old faults stay: rules grow stricter, and what was stored
 // before must still be changeable elsewhere. A path names a field and all below
-// it, without indexes and keys ("spec.rules.host"). Faults are the same when they
-// say the same of the same value; where in a list it stands does not count.
+// it, without indexes and keys ("spec.rules.host"); one that ends in "[]" names the
+// elements of a list alone, and "..." stands for any fields between. Faults are the
+// same when they say the same of the same value; where in a list it stands does not
+// count.
 func Ratchet(now, before field.ErrorList, paths []string) field.ErrorList {
 	return slices.DeleteFunc(now, func(fault *field.Error) bool {
 		at := plainPath(fault.Field)
-		if !slices.ContainsFunc(paths, func(p string) bool { return at == p || strings.HasPrefix(at, p+".") }) {
+		if !slices.ContainsFunc(paths, func(p string) bool { return covers(p, at, strings.HasSuffix(fault.Field, "]")) }) {
 			return false
 		}
 		return slices.ContainsFunc(before, func(old *field.Error) bool {
 			return old.Type == fault.Type && old.Detail == fault.Detail && plainPath(old.Field) == at && Same(old.BadValue, fault.BadValue)
 		})
 	})
+}
+
+// covers says whether a path of Ratchet speaks of a field, which may be an element.
+func covers(path, at string, element bool) bool {
+	path, elements := strings.CutSuffix(path, "[]")
+	if elements && !element {
+		return false
+	}
+	if before, after, found := strings.Cut(path, "..."); found {
+		return strings.HasPrefix(at, before+".") && strings.HasSuffix(at, "."+after)
+	}
+	return at == path || strings.HasPrefix(at, path+".")
 }
 
 // plainPath is a field's path without what stands in brackets.

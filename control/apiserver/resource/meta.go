@@ -138,11 +138,7 @@ var atMetadata = field.NewPath("metadata")
 // checkNew validates an object that is to be created: its metadata, then all
 // that its kind says.
 func (c *call) checkNew(obj kinds.Object) error {
-	name := subdomain
-	if f := c.kind.Strategy.ValidateName; f != nil {
-		name = f
-	}
-	errs := validation.ValidateObjectMetaAccessor(obj, c.kind.Namespaced, name, atMetadata)
+	errs := validation.ValidateObjectMetaAccessor(obj, c.kind.Namespaced, c.nameRule(), atMetadata)
 	errs = append(errs, c.finalizers(obj)...)
 	if c.kind.Strategy.Validate != nil {
 		errs = append(errs, c.kind.Strategy.Validate(obj)...)
@@ -152,6 +148,26 @@ func (c *call) checkNew(obj kinds.Object) error {
 	}
 	c.warnings(obj, nil)
 	return nil
+}
+
+// nameRule is the kind's rule for names.
+func (c *call) nameRule() func(name string, prefix bool) []string {
+	if f := c.kind.Strategy.ValidateName; f != nil {
+		return f
+	}
+	return subdomain
+}
+
+// names checks the names of an object that exists already by the kind's own rule.
+func (c *call) names(obj metav1.Object) field.ErrorList {
+	var f kinds.Faults
+	if prefix := obj.GetGenerateName(); prefix != "" {
+		f.Each(atMetadata.Child("generateName"), prefix, c.nameRule()(prefix, true))
+	}
+	if name := obj.GetName(); name != "" {
+		f.Each(atMetadata.Child("name"), name, c.nameRule()(name, false))
+	}
+	return f.List()
 }
 
 // finalizers refuses names that the kind does not take.
@@ -168,6 +184,9 @@ var atFinalizers = atMetadata.Child("finalizers")
 func (c *call) checkChange(next, old kinds.Object) error {
 	errs := validation.ValidateObjectMetaAccessor(next, c.kind.Namespaced, anyName, atMetadata)
 	errs = append(errs, validation.ValidateObjectMetaAccessorUpdate(next, old, atMetadata)...)
+	if c.sub == nil && c.kind.Strategy.NamesOnUpdate {
+		errs = append(errs, c.names(next)...)
+	}
 	errs = append(errs, c.finalizers(next)...)
 	rules := c.kind.Strategy.ValidateUpdate
 	if c.sub != nil && c.sub.ValidateUpdate != nil {
