@@ -1,7 +1,11 @@
 package core
 
 import (
+	"maps"
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -23,8 +27,8 @@ func ValidateClaimSpec(spec *corev1.PersistentVolumeClaimSpec, at *field.Path) f
 	if len(spec.AccessModes) == 0 {
 		f.Required(at.Child("accessModes"), "at least 1 access mode is required")
 	}
-	validateAccessModes(&f, spec.AccessModes, at.Child("accessModes"))
 	f.Join(metavalidation.ValidateLabelSelector(spec.Selector, metavalidation.LabelSelectorValidationOptions{}, at.Child("selector")))
+	validateAccessModes(&f, spec.AccessModes, at.Child("accessModes"))
 	size := at.Child("resources").Key(string(corev1.ResourceStorage))
 	amount, ok := spec.Resources.Requests[corev1.ResourceStorage]
 	switch {
@@ -34,20 +38,21 @@ func ValidateClaimSpec(spec *corev1.PersistentVolumeClaimSpec, at *field.Path) f
 		f.Invalid(size, amount.String(), positiveText)
 	}
 	optionalClass(&f, spec.StorageClassName, at.Child("storageClassName"))
-	optionalClass(&f, spec.VolumeAttributesClassName, at.Child("volumeAttributesClassName"))
 	if spec.VolumeMode != nil {
 		kinds.OneOf(&f, at.Child("volumeMode"), *spec.VolumeMode, corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)
 	}
 	validateDataSources(&f, spec, at)
+	optionalClass(&f, spec.VolumeAttributesClassName, at.Child("volumeAttributesClassName"))
 	return f.List()
 }
 
 func validateAccessModes(f *kinds.Faults, modes []corev1.PersistentVolumeAccessMode, at *field.Path) {
 	alone, others := false, false
 	for _, mode := range modes {
+		before := f.Count()
 		kinds.OneOf(f, at, mode, corev1.ReadWriteOnce, corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOncePod)
 		alone = alone || mode == corev1.ReadWriteOncePod
-		others = others || mode != corev1.ReadWriteOncePod
+		others = others || mode != corev1.ReadWriteOncePod && f.Count() == before
 	}
 	if alone && others {
 		f.Forbidden(at, "may not use ReadWriteOncePod with other access modes")
@@ -122,6 +127,7 @@ func validateClaimUpdate(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 	f.Join(validateClaim(c))
 	spec := field.NewPath("spec")
 	now, was := c.Spec.DeepCopy(), old.Spec.DeepCopy()
+	pairDataSources(was) // it may be from before there were two spellings
 	if was.VolumeName == "" {
 		was.VolumeName = now.VolumeName
 	}
@@ -172,32 +178,50 @@ func classMayAppear(now, was *string, annotation string, annotated bool) bool {
 func validateClaimStatusUpdate(c, _ *corev1.PersistentVolumeClaim) field.ErrorList {
 	var f kinds.Faults
 	status := field.NewPath("status")
-	for name, amount := range c.Status.Capacity {
-		if amount.Value() < 0 {
-			f.Invalid(status.Child("capacity").Key(string(name)), amount.Value(), "must be a valid resource quantity")
+	for _, name := range slices.Sorted(maps.Keys(c.Status.Capacity)) {
+		basicAmount(&f, c.Status.Capacity[name], status.Child("capacity").Key(string(name)))
+	}
+	at := status.Child("allocatedResourceStatuses")
+	for _, name := range slices.Sorted(maps.Keys(c.Status.AllocatedResourceStatuses)) {
+		claimResource(&f, name, at)
+		if phase := c.Status.AllocatedResourceStatuses[name]; !slices.Contains(resizePhases, string(phase)) {
+			f.NotSupported(at, name, resizePhases...) // upstream names the resource, not its phase
 		}
 	}
-	for name, phase := range c.Status.AllocatedResourceStatuses {
-		at := status.Child("allocatedResourceStatuses")
-		claimResource(&f, name, at)
-		kinds.OneOf(&f, at, phase, corev1.PersistentVolumeClaimControllerResizeInProgress,
-			corev1.PersistentVolumeClaimControllerResizeInfeasible, corev1.PersistentVolumeClaimNodeResizePending,
-			corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizeInfeasible)
-	}
-	for name, amount := range c.Status.AllocatedResources {
-		at := status.Child("allocatedResources")
-		claimResource(&f, name, at)
-		f.Join(validateQuantity(corev1.ResourceStorage, amount, at.Key(string(name))))
+	at = status.Child("allocatedResources")
+	for _, name := range slices.Sorted(maps.Keys(c.Status.AllocatedResources)) {
+		amount, here := c.Status.AllocatedResources[name], at.Key(string(name))
+		if claimResource(&f, name, at) && basicAmount(&f, amount, here) {
+			f.Join(validateQuantity(corev1.ResourceStorage, amount, here))
+		}
 	}
 	return f.List()
 }
 
-func claimResource(f *kinds.Faults, name corev1.ResourceName, at *field.Path) {
+// resizePhases are what may be said of the growth of a claim's volume, sorted.
+var resizePhases = []string{
+	string(corev1.PersistentVolumeClaimControllerResizeInProgress), string(corev1.PersistentVolumeClaimControllerResizeInfeasible),
+	string(corev1.PersistentVolumeClaimNodeResizeInProgress), string(corev1.PersistentVolumeClaimNodeResizeInfeasible),
+	string(corev1.PersistentVolumeClaimNodeResizePending),
+}
+
+// basicAmount refuses amounts below zero; false: it was one.
+func basicAmount(f *kinds.Faults, amount resource.Quantity, at *field.Path) bool {
+	if amount.Value() < 0 {
+		f.Invalid(at, amount.Value(), "must be a valid resource quantity")
+		return false
+	}
+	return true
+}
+
+func claimResource(f *kinds.Faults, name corev1.ResourceName, at *field.Path) bool {
+	before := f.Count()
 	messages := validation.IsQualifiedName(string(name))
 	f.Each(at, string(name), messages)
 	if len(messages) == 0 && isNative(name) && name != corev1.ResourceStorage {
 		kinds.OneOf(f, at, name, corev1.ResourceStorage)
 	}
+	return f.Count() == before
 }
 
 // settleDataSources drops what a claim cannot be filled from, unless it already said

@@ -21,6 +21,7 @@ func ConfigMap() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.ConfigMap{} },
 		NewList:    func() runtime.Object { return &corev1.ConfigMapList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			Validate:       kinds.Check(validateConfigMap),
 			ValidateUpdate: kinds.CheckUpdate(validateConfigMapUpdate),
 		},

@@ -29,9 +29,10 @@ func Endpoints() *kinds.Kind {
 		NewList:    func() runtime.Object { return &corev1.EndpointsList{} },
 		Warning:    "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			Default:        kinds.Each(defaultEndpoints),
 			Validate:       kinds.Check(validateEndpoints),
-			ValidateUpdate: kinds.CheckUpdate(func(e, _ *corev1.Endpoints) field.ErrorList { return validateEndpoints(e) }),
+			ValidateUpdate: kinds.CheckUpdate(validateEndpointsUpdate),
 			CreateOnUpdate: true,
 			Warnings:       kinds.Warn(endpointsWarnings),
 		},

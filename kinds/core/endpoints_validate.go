@@ -12,6 +12,16 @@ import (
 	"github.com/sampan-dev/sampan/kinds"
 )
 
+// validateEndpointsUpdate lets subsets pass that have not changed: once there were
+// fewer rules.
+func validateEndpointsUpdate(e, old *corev1.Endpoints) field.ErrorList {
+	errs := validateEndpoints(e)
+	if len(errs) > 0 && kinds.Same(e.Subsets, old.Subsets) {
+		return nil
+	}
+	return errs
+}
+
 func validateEndpoints(e *corev1.Endpoints) field.ErrorList {
 	var f kinds.Faults
 	for i := range e.Subsets {

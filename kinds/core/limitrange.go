@@ -23,6 +23,7 @@ func LimitRange() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.LimitRange{} },
 		NewList:    func() runtime.Object { return &corev1.LimitRangeList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			Default:        kinds.Each(defaultLimitRange),
 			Validate:       kinds.Check(validateLimitRange),
 			ValidateUpdate: kinds.CheckUpdate(func(l, _ *corev1.LimitRange) field.ErrorList { return validateLimitRange(l) }),

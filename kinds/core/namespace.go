@@ -24,6 +24,7 @@ func Namespace() *kinds.Kind {
 		New:      func() kinds.Object { return &corev1.Namespace{} },
 		NewList:  func() runtime.Object { return &corev1.NamespaceList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			ReturnsDeleted: true,
 			Default:        kinds.Each(defaultNamespace),
 			PrepareCreate:  kinds.Each(prepareNamespace),

@@ -9,6 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -24,11 +26,13 @@ func Node() *kinds.Kind {
 		New:      func() kinds.Object { return &corev1.Node{} },
 		NewList:  func() runtime.Object { return &corev1.NodeList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			Default:        kinds.Each(defaultNode),
 			PrepareCreate:  kinds.Each(prepareNode),
 			PrepareUpdate:  kinds.Pair(prepareNodeUpdate),
 			Validate:       kinds.Check(validateNode),
 			ValidateUpdate: kinds.CheckUpdate(validateNodeUpdate),
+			Warnings:       kinds.Warn(nodeWarnings),
 		},
 		Table: kinds.Table{
 			Columns: kinds.Columns("Name", "Status", "Roles", "Age", "Version", "Internal-IP|wide",
@@ -44,6 +48,22 @@ func Node() *kinds.Kind {
 			proxyOf("NodeProxyOptions", func() runtime.Object { return &corev1.NodeProxyOptions{} }),
 		},
 	}
+}
+
+// nodeWarnings are about fields that mean nothing any more, and ranges that parsers
+// disagree about.
+func nodeWarnings(n, _ *corev1.Node) []string {
+	var w []string
+	if n.Spec.ConfigSource != nil { //nolint:staticcheck // it is what the warning is about
+		w = append(w, "spec.configSource: the feature is removed")
+	}
+	if n.Spec.DoNotUseExternalID != "" { //nolint:staticcheck // it is what the warning is about
+		w = append(w, "spec.externalID: this field is deprecated, and is unused by Kubernetes")
+	}
+	for i, cidr := range n.Spec.PodCIDRs {
+		w = append(w, validation.GetWarningsForCIDR(field.NewPath("spec", "podCIDRs").Index(i), cidr)...)
+	}
+	return w
 }
 
 // prepareNode drops what is no longer served, or not yet: configuration by objects,

@@ -21,7 +21,8 @@ func PersistentVolume() *kinds.Kind {
 		New:      func() kinds.Object { return &corev1.PersistentVolume{} },
 		NewList:  func() runtime.Object { return &corev1.PersistentVolumeList{} },
 		Strategy: kinds.Strategy{
-			Ratchet:        []string{"spec.nodeAffinity"},
+			NamesOnUpdate:  true,
+			Ratchet:        []string{"spec.nodeAffinity.required.nodeSelectorTerms.matchExpressions.values[]"},
 			ReturnsDeleted: true,
 			Default:        kinds.Each(defaultPersistentVolume),
 			PrepareCreate: kinds.Each(func(v *corev1.PersistentVolume) {
@@ -46,6 +47,7 @@ func PersistentVolume() *kinds.Kind {
 
 func defaultPersistentVolume(v *corev1.PersistentVolume) {
 	roundResources(v.Spec.Capacity)
+	defaultPersistentSource(&v.Spec.PersistentVolumeSource)
 	if v.Status.Phase == "" {
 		v.Status.Phase = corev1.VolumePending
 	}

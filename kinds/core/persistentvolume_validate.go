@@ -1,22 +1,27 @@
 package core
 
 import (
+	"maps"
 	"path"
-	"reflect"
-	"strings"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/diff"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
 
+// volumeSpecCheck is a podCheck for what a persistent volume says of itself.
+func volumeSpecCheck(meta *metav1.ObjectMeta, spec *corev1.PersistentVolumeSpec, at *field.Path) *podCheck {
+	return &podCheck{meta: meta, root: at, placed: spec.NodeAffinity != nil}
+}
+
 func validatePersistentVolume(v *corev1.PersistentVolume) field.ErrorList {
-	c := &podCheck{}
 	spec, at := &v.Spec, field.NewPath("spec")
+	c := volumeSpecCheck(&v.ObjectMeta, spec, at)
 	if len(spec.AccessModes) == 0 {
 		c.Required(at.Child("accessModes"), "")
 	}
@@ -26,7 +31,7 @@ func validatePersistentVolume(v *corev1.PersistentVolume) field.ErrorList {
 		kinds.OneOf(&c.Faults, at.Child("persistentVolumeReclaimPolicy"), spec.PersistentVolumeReclaimPolicy,
 			corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRecycle, corev1.PersistentVolumeReclaimRetain)
 	}
-	c.checkVolumeAffinity(spec, at)
+	c.checkVolumeAffinity(spec.NodeAffinity, at.Child("nodeAffinity"))
 	c.checkPersistentSource(spec, at)
 	c.subdomain(at.Child("storageClassName"), spec.StorageClassName)
 	if spec.VolumeMode != nil {
@@ -57,83 +62,30 @@ func (c *podCheck) checkCapacity(capacity corev1.ResourceList, at *field.Path) {
 	if _, ok := capacity[corev1.ResourceStorage]; !ok || len(capacity) > 1 {
 		c.Join(field.ErrorList{field.NotSupported(at, capacity, []corev1.ResourceName{corev1.ResourceStorage})})
 	}
-	for name, amount := range capacity {
+	for _, name := range slices.Sorted(maps.Keys(capacity)) {
+		amount, here := capacity[name], at.Key(string(name))
+		basicAmount(&c.Faults, amount, here)
 		if amount.Sign() <= 0 {
-			c.Invalid(at.Key(string(name)), amount.String(), positiveText)
+			c.Invalid(here, amount.String(), positiveText)
 		}
 	}
 }
 
-// checkVolumeAffinity: a volume that exists on one node only says which.
-func (c *podCheck) checkVolumeAffinity(spec *corev1.PersistentVolumeSpec, at *field.Path) {
-	affinity := spec.NodeAffinity
+func (c *podCheck) checkVolumeAffinity(affinity *corev1.VolumeNodeAffinity, at *field.Path) {
 	switch {
-	case affinity != nil && affinity.Required == nil:
-		c.Required(at.Child("nodeAffinity", "required"), "must specify required node constraints")
-	case affinity != nil:
-		c.Join(validateNodeSelector(affinity.Required, at.Child("nodeAffinity", "required")))
-	case spec.Local != nil:
-		c.Required(at.Child("nodeAffinity"), "Local volume requires node affinity")
+	case affinity == nil:
+	case affinity.Required == nil:
+		c.Required(at.Child("required"), "must specify required node constraints")
+	default:
+		c.Join(validateNodeSelector(affinity.Required, at.Child("required")))
 	}
 }
 
-// checkPersistentSource wants exactly one source, and checks those that still
-// have a driver.
+// checkPersistentSource wants exactly one source, and does not let the host be wiped.
 func (c *podCheck) checkPersistentSource(spec *corev1.PersistentVolumeSpec, at *field.Path) {
-	found := false
-	sources := reflect.ValueOf(spec.PersistentVolumeSource)
-	for i := range sources.NumField() {
-		if sources.Field(i).IsNil() {
-			continue
-		}
-		name, _, _ := strings.Cut(sources.Type().Field(i).Tag.Get("json"), ",")
-		if found {
-			c.Forbidden(at.Child(name), "may not specify more than 1 volume type")
-		}
-		found = true
-	}
-	switch {
-	case !found:
-		c.Required(at, "must specify a volume type")
-	case spec.HostPath != nil:
-		c.checkHostPath(spec.HostPath, at.Child("hostPath"))
-		if path.Clean(spec.HostPath.Path) == "/" && spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle {
-			c.Forbidden(at.Child("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'")
-		}
-	case spec.NFS != nil:
-		c.checkNFS(spec.NFS, at.Child("nfs"))
-	case spec.Local != nil:
-		if c.NonEmpty(at.Child("local", "path"), spec.Local.Path) {
-			c.noBacksteps(at.Child("local", "path"), spec.Local.Path)
-		}
-	case spec.FC != nil:
-		c.checkFC(spec.FC, at.Child("fc"))
-	case spec.CSI != nil:
-		c.checkPersistentCSI(spec.CSI, at.Child("csi"))
-	}
-}
-
-func (c *podCheck) checkPersistentCSI(s *corev1.CSIPersistentVolumeSource, at *field.Path) {
-	c.Join(validateDriverName(s.Driver, at.Child("driver")))
-	c.NonEmpty(at.Child("volumeHandle"), s.VolumeHandle)
-	for _, secret := range []struct {
-		field string
-		ref   *corev1.SecretReference
-	}{
-		{"controllerPublishSecretRef", s.ControllerPublishSecretRef}, {"controllerExpandSecretRef", s.ControllerExpandSecretRef},
-		{"nodePublishSecretRef", s.NodePublishSecretRef}, {"nodeExpandSecretRef", s.NodeExpandSecretRef},
-		{"nodeStageSecretRef", s.NodeStageSecretRef},
-	} {
-		if secret.ref == nil {
-			continue
-		}
-		here := at.Child(secret.field)
-		if c.NonEmpty(here.Child("name"), secret.ref.Name) {
-			c.Each(here.Child("name"), secret.ref.Name, apivalidation.NameIsDNSSubdomain(secret.ref.Name, false))
-		}
-		if c.NonEmpty(here.Child("namespace"), secret.ref.Namespace) {
-			c.Each(here.Child("namespace"), secret.ref.Namespace, validation.IsDNS1123Label(secret.ref.Namespace))
-		}
+	checkSources(c, persistentChecks, &spec.PersistentVolumeSource, at)
+	if spec.HostPath != nil && path.Clean(spec.HostPath.Path) == "/" && spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle {
+		c.Forbidden(at.Child("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'")
 	}
 }
 
@@ -146,19 +98,9 @@ func ValidateDriverName(name string, at *field.Path) field.ErrorList {
 // in a VolumeAttachment: a CSI volume, and nothing that belongs to the life of a
 // PersistentVolume.
 func ValidateInlineVolumeSpec(spec *corev1.PersistentVolumeSpec, at *field.Path) field.ErrorList {
-	c := &podCheck{}
-	const elsewhere = "may not be specified in the context of inline volumes"
-	for _, no := range []struct {
-		field string
-		set   bool
-	}{
-		{"claimRef", spec.ClaimRef != nil}, {"capacity", len(spec.Capacity) > 0},
-		{"nodeAffinity", spec.NodeAffinity != nil}, {"storageClassName", spec.StorageClassName != ""},
-	} {
-		if no.set {
-			c.Forbidden(at.Child(no.field), elsewhere)
-		}
-	}
+	c := &podCheck{root: at}
+	c.notInline(at.Child("claimRef"), spec.ClaimRef != nil)
+	c.notInline(at.Child("capacity"), len(spec.Capacity) > 0)
 	if spec.CSI == nil {
 		c.Required(at.Child("csi"), "has to be specified in the context of inline volumes")
 	}
@@ -169,12 +111,20 @@ func ValidateInlineVolumeSpec(spec *corev1.PersistentVolumeSpec, at *field.Path)
 	if p := spec.PersistentVolumeReclaimPolicy; p != "" && p != corev1.PersistentVolumeReclaimRetain {
 		c.Forbidden(at.Child("persistentVolumeReclaimPolicy"), "may only be Retain in the context of inline volumes")
 	}
+	c.notInline(at.Child("nodeAffinity"), spec.NodeAffinity != nil)
+	c.checkPersistentSource(spec, at)
+	c.notInline(at.Child("storageClassName"), spec.StorageClassName != "")
 	if m := spec.VolumeMode; m != nil && *m != corev1.PersistentVolumeFilesystem {
 		c.Forbidden(at.Child("volumeMode"), "may not specify volumeMode other than Filesystem in the context of inline volumes")
 	}
-	c.checkPersistentSource(spec, at)
 	c.checkAttributesClass(spec, at)
 	return c.List()
+}
+
+func (c *podCheck) notInline(at *field.Path, set bool) {
+	if set {
+		c.Forbidden(at, "may not be specified in the context of inline volumes")
+	}
 }
 
 // validatePersistentVolumeUpdate: where the data is does not change.

@@ -21,7 +21,8 @@ func PersistentVolumeClaim() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.PersistentVolumeClaim{} },
 		NewList:    func() runtime.Object { return &corev1.PersistentVolumeClaimList{} },
 		Strategy: kinds.Strategy{
-			Ratchet:        []string{"spec.selector", "spec.dataSource", "spec.dataSourceRef"},
+			NamesOnUpdate:  true,
+			Ratchet:        []string{"spec.selector.matchExpressions.values[]", "spec.dataSource.apiGroup", "spec.dataSourceRef.apiGroup"},
 			ReturnsDeleted: true,
 			Default:        kinds.Each(DefaultClaim),
 			PrepareCreate:  kinds.Each(prepareClaim),

@@ -24,6 +24,7 @@ func Pod() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.Pod{} },
 		NewList:    func() runtime.Object { return &corev1.PodList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			Ratchet:        podRatchet(),
 			ReturnsDeleted: true,
 			Default:        kinds.Each(DefaultPod),

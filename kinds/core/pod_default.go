@@ -1,8 +1,6 @@
 package core
 
 import (
-	"strings"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -133,15 +131,10 @@ func defaultContainer(c *corev1.Container) {
 	}
 }
 
-// pullPolicy is Always for images without a tag or digest and for the tag
-// "latest", IfNotPresent for the others.
+// pullPolicy is Always for the tag "latest", which is also that of images with
+// neither tag nor digest, and IfNotPresent for all others, nonsense too.
 func pullPolicy(image string) corev1.PullPolicy {
-	if strings.Contains(image, "@") {
-		return corev1.PullIfNotPresent
-	}
-	name := image[strings.LastIndex(image, "/")+1:]
-	_, tag, tagged := strings.Cut(name, ":")
-	if image != "" && (!tagged || tag == "latest") {
+	if tag, _ := imageTag(image); tag == "latest" {
 		return corev1.PullAlways
 	}
 	return corev1.PullIfNotPresent

@@ -26,9 +26,7 @@ func defaultVolume(v *corev1.Volume) {
 	if s.Projected != nil {
 		defaultProjected(s.Projected)
 	}
-	if s.HostPath != nil {
-		orDefault(&s.HostPath.Type, corev1.HostPathUnset)
-	}
+	defaultHostPath(s.HostPath)
 	if s.Ephemeral != nil && s.Ephemeral.VolumeClaimTemplate != nil {
 		defaultClaimSpec(&s.Ephemeral.VolumeClaimTemplate.Spec)
 	}
@@ -59,21 +57,59 @@ func defaultDownward(items []corev1.DownwardAPIVolumeFile) {
 // defaultNetworkVolume does the sources that live elsewhere.
 func defaultNetworkVolume(s *corev1.VolumeSource) {
 	if s.ISCSI != nil {
-		orString(&s.ISCSI.ISCSIInterface, "default")
+		orString(&s.ISCSI.ISCSIInterface, iscsiInterface)
 	}
 	if s.RBD != nil {
-		orString(&s.RBD.RBDPool, "rbd")
-		orString(&s.RBD.RadosUser, "admin")
-		orString(&s.RBD.Keyring, "/etc/ceph/keyring")
+		defaultRBD(&s.RBD.RBDPool, &s.RBD.RadosUser, &s.RBD.Keyring)
 	}
-	if s.AzureDisk != nil {
-		orDefault(&s.AzureDisk.CachingMode, corev1.AzureDataDiskCachingReadWrite)
-		orDefault(&s.AzureDisk.Kind, corev1.AzureSharedBlobDisk)
-		orDefault(&s.AzureDisk.FSType, "ext4")
-		orDefault(&s.AzureDisk.ReadOnly, false)
+	defaultAzureDisk(s.AzureDisk)
+	if s.ScaleIO != nil {
+		defaultScaleIO(&s.ScaleIO.StorageMode, &s.ScaleIO.FSType)
+	}
+}
+
+// defaultPersistentSource does for persistent volumes what defaultVolume does for a
+// pod's.
+func defaultPersistentSource(s *corev1.PersistentVolumeSource) {
+	defaultHostPath(s.HostPath)
+	defaultAzureDisk(s.AzureDisk)
+	if s.ISCSI != nil {
+		orString(&s.ISCSI.ISCSIInterface, iscsiInterface)
+	}
+	if s.RBD != nil {
+		defaultRBD(&s.RBD.RBDPool, &s.RBD.RadosUser, &s.RBD.Keyring)
 	}
 	if s.ScaleIO != nil {
-		orString(&s.ScaleIO.StorageMode, "ThinProvisioned")
-		orString(&s.ScaleIO.FSType, "xfs")
+		defaultScaleIO(&s.ScaleIO.StorageMode, &s.ScaleIO.FSType)
 	}
+}
+
+// iscsiInterface is TCP.
+const iscsiInterface = "default"
+
+func defaultHostPath(s *corev1.HostPathVolumeSource) {
+	if s != nil {
+		orDefault(&s.Type, corev1.HostPathUnset)
+	}
+}
+
+func defaultAzureDisk(s *corev1.AzureDiskVolumeSource) {
+	if s == nil {
+		return
+	}
+	orDefault(&s.CachingMode, corev1.AzureDataDiskCachingReadWrite)
+	orDefault(&s.Kind, corev1.AzureSharedBlobDisk)
+	orDefault(&s.FSType, "ext4")
+	orDefault(&s.ReadOnly, false)
+}
+
+func defaultRBD(pool, user, keyring *string) {
+	orString(pool, "rbd")
+	orString(user, "admin")
+	orString(keyring, "/etc/ceph/keyring")
+}
+
+func defaultScaleIO(mode, fsType *string) {
+	orString(mode, "ThinProvisioned")
+	orString(fsType, "xfs")
 }

@@ -19,10 +19,11 @@ func preparePod(p *corev1.Pod) {
 	DropUnserved(&p.Spec, nil)
 	if len(p.Spec.SchedulingGates) > 0 {
 		p.Status.Conditions = []corev1.PodCondition{{
-			Type:    corev1.PodScheduled,
-			Status:  corev1.ConditionFalse,
-			Reason:  corev1.PodReasonSchedulingGated,
-			Message: "Scheduling is blocked due to non-empty scheduling gates",
+			Type:               corev1.PodScheduled,
+			Status:             corev1.ConditionFalse,
+			Reason:             corev1.PodReasonSchedulingGated,
+			Message:            "Scheduling is blocked due to non-empty scheduling gates",
+			LastTransitionTime: p.CreationTimestamp,
 		}}
 	}
 	mergeLabelKeys(p)
@@ -124,6 +125,12 @@ func copyPodStatus(next, body *corev1.Pod) {
 	old := next.Status
 	next.Status = body.Status
 	s := &next.Status
+	if len(old.NodeAllocatableResourceClaimStatuses) == 0 {
+		s.NodeAllocatableResourceClaimStatuses = nil // nobody here makes any
+	}
+	if len(old.VolumeHealth) == 0 {
+		s.VolumeHealth = nil
+	}
 	if s.QOSClass == "" {
 		s.QOSClass = old.QOSClass
 	}

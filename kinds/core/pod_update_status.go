@@ -40,12 +40,30 @@ func validatePodStatusUpdate(p, old *corev1.Pod) field.ErrorList {
 	stayEnded(&f, s.InitContainerStatuses, o.InitContainerStatuses, mayRestart(old.Spec.InitContainers), status.Child("initContainerStatuses"))
 	stayEnded(&f, s.EphemeralContainerStatuses, o.EphemeralContainerStatuses, never, status.Child("ephemeralContainerStatuses"))
 	validateClaimStatuses(&f, s.ResourceClaimStatuses, p.Spec.ResourceClaims, status.Child("resourceClaimStatuses"))
+	validateExtendedClaim(&f, s.ExtendedResourceClaimStatus, &p.Spec, status.Child("extendedResourceClaimStatus"))
+	validateStatusAddresses(&f, s, status)
+	validateReports(&f, p, status)
+	return f.List()
+}
 
+// validateReports checks what is said of the containers beyond their state.
+func validateReports(f *kinds.Faults, p *corev1.Pod, status *field.Path) {
+	s, os := &p.Status, p.Spec.OS
+	containers, inits, ephemeral := status.Child("containerStatuses"), status.Child("initContainerStatuses"), status.Child("ephemeralContainerStatuses")
+	validateStatusUsers(f, s.ContainerStatuses, os, containers)
+	validateStatusUsers(f, s.InitContainerStatuses, os, inits)
+	validateStatusUsers(f, s.EphemeralContainerStatuses, os, ephemeral)
+	validateDeviceHealth(f, s, s.ContainerStatuses, p.Spec.Containers, containers)
+	validateDeviceHealth(f, s, s.InitContainerStatuses, p.Spec.InitContainers, inits)
+	noDeviceHealth(f, s.EphemeralContainerStatuses, ephemeral)
+}
+
+func validateStatusAddresses(f *kinds.Faults, s *corev1.PodStatus, status *field.Path) {
 	podIPs := make([]string, 0, len(s.PodIPs))
 	for _, ip := range s.PodIPs {
 		podIPs = append(podIPs, ip.IP)
 	}
-	validateAddresses(&f, podIPs, s.PodIPs, status.Child("podIPs"))
+	validateAddresses(f, podIPs, s.PodIPs, status.Child("podIPs"))
 	if (s.PodIP != "") != (len(podIPs) > 0) {
 		f.Invalid(status.Child("podIPs"), s.PodIPs, "podIP and podIPs must either both be set or both be unset")
 	} else if len(podIPs) > 0 && podIPs[0] != s.PodIP {
@@ -55,11 +73,10 @@ func validatePodStatusUpdate(p, old *corev1.Pod) field.ErrorList {
 	for _, ip := range s.HostIPs {
 		hostIPs = append(hostIPs, ip.IP)
 	}
-	validateAddresses(&f, hostIPs, s.HostIPs, status.Child("hostIPs"))
+	validateAddresses(f, hostIPs, s.HostIPs, status.Child("hostIPs"))
 	if len(hostIPs) > 0 && hostIPs[0] != s.HostIP {
 		f.Invalid(status.Child("hostIPs").Index(0).Child("ip"), hostIPs[0], "must be equal to `hostIP`")
 	}
-	return f.List()
 }
 
 func validatePodConditions(f *kinds.Faults, conditions []corev1.PodCondition, at *field.Path) {

@@ -101,6 +101,10 @@ type podCheck struct {
 	volumes map[string]*corev1.VolumeSource
 	// claims are the names of the pod's resource claims.
 	claims sets.Set[string]
+	// root and placed are a persistent volume's: where its specification is, and
+	// whether it says on which nodes it can be had.
+	root   *field.Path
+	placed bool
 }
 
 // hostUsers says that the pod lives in the host's user namespace.
@@ -133,9 +137,9 @@ func validatePodSpec(spec *corev1.PodSpec, meta *metav1.ObjectMeta, at *field.Pa
 // checkLife checks what decides how long a pod lives and what becomes of it.
 func (c *podCheck) checkLife(at *field.Path) {
 	spec := c.spec
-	kinds.RequiredOneOf(&c.Faults, at.Child("restartPolicy"), spec.RestartPolicy,
+	kinds.RequiredListed(&c.Faults, at.Child("restartPolicy"), spec.RestartPolicy,
 		corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)
-	kinds.RequiredOneOf(&c.Faults, at.Child("dnsPolicy"), spec.DNSPolicy,
+	kinds.RequiredListed(&c.Faults, at.Child("dnsPolicy"), spec.DNSPolicy,
 		corev1.DNSClusterFirstWithHostNet, corev1.DNSClusterFirst, corev1.DNSDefault, corev1.DNSNone)
 	if deadline := spec.ActiveDeadlineSeconds; deadline != nil && (*deadline < 1 || *deadline > math.MaxInt32) {
 		c.Invalid(at.Child("activeDeadlineSeconds"), *deadline, validation.InclusiveRangeError(1, math.MaxInt32))
@@ -144,7 +148,7 @@ func (c *podCheck) checkLife(at *field.Path) {
 		c.qualified(at.Child("readinessGates").Index(i).Child("conditionType"), string(gate.ConditionType))
 	}
 	if spec.PreemptionPolicy != nil {
-		kinds.RequiredOneOf(&c.Faults, at.Child("preemptionPolicy"), *spec.PreemptionPolicy,
+		kinds.RequiredListed(&c.Faults, at.Child("preemptionPolicy"), *spec.PreemptionPolicy,
 			corev1.PreemptLowerPriority, corev1.PreemptNever)
 	}
 	if spec.Overhead != nil {

@@ -48,7 +48,7 @@ func (c *podCheck) checkInitContainers(at *field.Path) {
 	for i := range c.spec.InitContainers {
 		container, here := &c.spec.InitContainers[i], at.Index(i)
 		c.checkContainer(container, here)
-		c.checkRestartPolicy(container.RestartPolicy, container.RestartPolicyRules, here)
+		c.checkInitRestarts(container, here)
 		c.uniqueName(names, container.Name, here)
 		c.uniqueHostPorts(sets.New[string](), container.Ports, here.Child("ports"))
 		if Sidecar(container) {
@@ -153,7 +153,7 @@ func (c *podCheck) checkContainer(container *corev1.Container, at *field.Path) {
 		c.label(at.Child("name"), container.Name)
 	}
 	c.NonEmpty(at.Child("image"), container.Image)
-	kinds.RequiredOneOf(&c.Faults, at.Child("terminationMessagePolicy"), container.TerminationMessagePolicy,
+	kinds.RequiredListed(&c.Faults, at.Child("terminationMessagePolicy"), container.TerminationMessagePolicy,
 		corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError)
 	c.checkPorts(container.Ports, at.Child("ports"))
 	c.checkEnv(container.Env, at.Child("env"))
@@ -236,6 +236,16 @@ func (c *podCheck) checkResizePolicy(policies []corev1.ContainerResizePolicy, at
 		if c.spec.RestartPolicy == corev1.RestartPolicyNever && policy.RestartPolicy != corev1.NotRequired {
 			c.Invalid(at, policy.RestartPolicy, "must be 'NotRequired' when pod `restartPolicy` is 'Never'")
 		}
+	}
+}
+
+// checkInitRestarts looks at the rules of init containers only beside a policy.
+func (c *podCheck) checkInitRestarts(container *corev1.Container, at *field.Path) {
+	switch {
+	case container.RestartPolicy != nil:
+		c.checkRestartPolicy(container.RestartPolicy, container.RestartPolicyRules, at)
+	case len(container.RestartPolicyRules) > 0:
+		c.Required(at.Child("restartPolicy"), "must specify restartPolicy when restart rules are used")
 	}
 }
 

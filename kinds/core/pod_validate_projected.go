@@ -157,7 +157,7 @@ func (p *projection) checkCertificate(s *corev1.PodCertificateProjection, at *fi
 		p.TooLong(at.Child("userAnnotations"), apivalidation.TotalAnnotationSizeLimitB)
 	}
 	p.userID(at.Child("user"), s.User)
-	kinds.OneOf(&p.Faults, at.Child("keyType"), s.KeyType, "RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519")
+	kinds.Listed(&p.Faults, at.Child("keyType"), s.KeyType, "RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519")
 	if s.MaxExpirationSeconds != nil {
 		p.certificateLifetime(*s.MaxExpirationSeconds, s.SignerName, at.Child("maxExpirationSeconds"))
 	}

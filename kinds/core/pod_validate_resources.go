@@ -22,9 +22,14 @@ type resourceNameCheck func(corev1.ResourceName, *field.Path) field.ErrorList
 func validateResources(r *corev1.ResourceRequirements, name resourceNameCheck, claims sets.Set[string], at *field.Path) field.ErrorList {
 	var f kinds.Faults
 	limits, requests := at.Child("limits"), at.Child("requests")
-	checkAmounts(&f, r.Limits, name, limits)
-	checkAmounts(&f, r.Requests, name, requests)
+	for resource, amount := range r.Limits {
+		here := limits.Key(string(resource))
+		checkAmount(&f, resource, amount, name, here)
+		checkPages(&f, resource, amount, here)
+	}
 	for resource, request := range r.Requests {
+		here := requests.Key(string(resource))
+		checkAmount(&f, resource, request, name, here)
 		limit, limited := r.Limits[resource]
 		switch {
 		case !limited:
@@ -36,6 +41,7 @@ func validateResources(r *corev1.ResourceRequirements, name resourceNameCheck, c
 		case request.Cmp(limit) > 0:
 			f.Invalid(requests, request.String(), fmt.Sprintf("must be less than or equal to %s limit of %s", resource, limit.String()))
 		}
+		checkPages(&f, resource, request, here)
 	}
 	if (hasHugePages(r.Limits) || hasHugePages(r.Requests)) && !hasCompute(r.Limits) && !hasCompute(r.Requests) {
 		f.Forbidden(at, "HugePages require cpu or memory")
@@ -44,14 +50,14 @@ func validateResources(r *corev1.ResourceRequirements, name resourceNameCheck, c
 	return f.List()
 }
 
-func checkAmounts(f *kinds.Faults, list corev1.ResourceList, name resourceNameCheck, at *field.Path) {
-	for resource, amount := range list {
-		here := at.Key(string(resource))
-		f.Join(name(resource, here))
-		f.Join(validateQuantity(resource, amount, here))
-		if isHugePage(resource) && !divisible(resource, amount) {
-			f.Invalid(here, amount.String(), fmt.Sprintf("%s is not positive integer multiple of %s", amount.String(), resource))
-		}
+func checkAmount(f *kinds.Faults, what corev1.ResourceName, amount resource.Quantity, name resourceNameCheck, at *field.Path) {
+	f.Join(name(what, at))
+	f.Join(validateQuantity(what, amount, at))
+}
+
+func checkPages(f *kinds.Faults, what corev1.ResourceName, amount resource.Quantity, at *field.Path) {
+	if isHugePage(what) && !divisible(what, amount) {
+		f.Invalid(at, amount.String(), fmt.Sprintf("%s is not positive integer multiple of %s", amount.String(), what))
 	}
 }
 

@@ -59,8 +59,11 @@ func validateTolerations(list []corev1.Toleration, at *field.Path) field.ErrorLi
 			if t.Value != "" {
 				f.Invalid(here.Child("operator"), t.Value, "value must be empty when `operator` is 'Exists'")
 			}
+		case corev1.TolerationOpLt, corev1.TolerationOpGt: // known, but not served: the feature is off
+			f.NotSupported(here.Child("operator"), string(t.Operator), string(corev1.TolerationOpEqual),
+				string(corev1.TolerationOpExists), string(corev1.TolerationOpLt), string(corev1.TolerationOpGt))
 		default:
-			kinds.OneOf(&f, here.Child("operator"), t.Operator, corev1.TolerationOpEqual, corev1.TolerationOpExists)
+			kinds.Listed(&f, here.Child("operator"), t.Operator, corev1.TolerationOpEqual, corev1.TolerationOpExists)
 		}
 		if t.Effect != "" {
 			validateTaintEffect(&f, t.Effect, here.Child("effect"))
@@ -70,7 +73,7 @@ func validateTolerations(list []corev1.Toleration, at *field.Path) field.ErrorLi
 }
 
 func validateTaintEffect(f *kinds.Faults, effect corev1.TaintEffect, at *field.Path) {
-	kinds.OneOf(f, at, effect, corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute)
+	kinds.Listed(f, at, effect, corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute)
 }
 
 // positive wants a number above zero.

@@ -91,7 +91,7 @@ func (c *podCheck) checkSecurityContext(sc *corev1.SecurityContext, at *field.Pa
 	c.userID(at.Child("runAsUser"), sc.RunAsUser)
 	c.groupID(at.Child("runAsGroup"), sc.RunAsGroup)
 	if sc.ProcMount != nil {
-		kinds.OneOf(&c.Faults, at.Child("procMount"), *sc.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)
+		kinds.Listed(&c.Faults, at.Child("procMount"), *sc.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)
 		if c.hostUsers() && *sc.ProcMount == corev1.UnmaskedProcMount {
 			c.Invalid(at.Child("procMount"), sc.ProcMount, "`hostUsers` must be false to use `Unmasked`")
 		}
@@ -124,7 +124,7 @@ func (c *podCheck) checkSeccomp(p *corev1.SeccompProfile, at *field.Path) {
 	if p.Type == "" {
 		c.Required(at.Child("type"), "type is required when seccompProfile is set")
 	} else {
-		kinds.OneOf(&c.Faults, at.Child("type"), p.Type, corev1.SeccompProfileTypeLocalhost,
+		kinds.Listed(&c.Faults, at.Child("type"), p.Type, corev1.SeccompProfileTypeLocalhost,
 			corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)
 	}
 	profile := at.Child(localhostProfileField)
@@ -163,7 +163,7 @@ func (c *podCheck) checkAppArmor(p *corev1.AppArmorProfile, at *field.Path) {
 	case "":
 		c.Required(at.Child("type"), "type is required when appArmorProfile is set")
 	default:
-		kinds.OneOf(&c.Faults, at.Child("type"), p.Type, corev1.AppArmorProfileTypeLocalhost,
+		kinds.Listed(&c.Faults, at.Child("type"), p.Type, corev1.AppArmorProfileTypeLocalhost,
 			corev1.AppArmorProfileTypeRuntimeDefault, corev1.AppArmorProfileTypeUnconfined)
 	}
 }

@@ -3,7 +3,6 @@ package core
 import (
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -57,40 +56,13 @@ func (c *podCheck) podName() string {
 	return c.meta.Name
 }
 
-// volumeCheck is one possible source of a volume.
-type volumeCheck struct {
-	field string
-	set   func(s *volumeSource) bool
-	check func(c *podCheck, s *volumeSource, at *field.Path)
-}
-
 type volumeSource = corev1.VolumeSource
-
-// volumeChecks are all sources of volumes; nobody changes them.
-var volumeChecks = slices.Concat(localVolumeChecks, remoteVolumeChecks)
 
 // checkVolumeSource wants exactly one source, and that one to be right.
 func (c *podCheck) checkVolumeSource(v *corev1.Volume, at *field.Path) {
-	found := false
-	for i := range volumeChecks {
-		source := &volumeChecks[i]
-		if !source.set(&v.VolumeSource) {
-			continue
-		}
-		here := at.Child(source.field)
-		if found {
-			c.Forbidden(here, "may not specify more than 1 volume type")
-			continue
-		}
-		found = true
-		source.check(c, &v.VolumeSource, here)
-	}
-	if !found {
-		c.Required(at, "must specify a volume type")
-	}
-	if v.ISCSI != nil && v.ISCSI.InitiatorName != nil && len(v.Name+":"+v.ISCSI.TargetPortal) > 64 {
-		c.Invalid(at.Child("name"), v.Name,
-			"Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.")
+	checkSources(c, volumeChecks, &v.VolumeSource, at)
+	if v.ISCSI != nil && v.ISCSI.InitiatorName != nil && len(v.Name+":"+v.ISCSI.TargetPortal) > maxInitiator {
+		c.Invalid(at.Child("name"), v.Name, initiatorText)
 	}
 	if v.Ephemeral != nil && c.podName() != "" && v.Name != "" {
 		claim := c.podName() + "-" + v.Name
@@ -98,22 +70,6 @@ func (c *podCheck) checkVolumeSource(v *corev1.Volume, at *field.Path) {
 			c.Invalid(at.Child("name"), v.Name, fmt.Sprintf("PVC name %q: %v", claim, message))
 		}
 	}
-}
-
-// localVolumeChecks are the sources that nodes themselves can do something with.
-var localVolumeChecks = []volumeCheck{
-	{"emptyDir", func(s *volumeSource) bool { return s.EmptyDir != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkEmptyDir(s.EmptyDir, at) }},
-	{"hostPath", func(s *volumeSource) bool { return s.HostPath != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkHostPath(s.HostPath, at) }},
-	{"secret", func(s *volumeSource) bool { return s.Secret != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkSecretVolume(s.Secret, at) }},
-	{"persistentVolumeClaim", func(s *volumeSource) bool { return s.PersistentVolumeClaim != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
-		c.NonEmpty(at.Child("claimName"), s.PersistentVolumeClaim.ClaimName)
-	}},
-	{"downwardAPI", func(s *volumeSource) bool { return s.DownwardAPI != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkDownward(s.DownwardAPI, at) }},
-	{"configMap", func(s *volumeSource) bool { return s.ConfigMap != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkConfigMapVolume(s.ConfigMap, at) }},
-	{"projected", func(s *volumeSource) bool { return s.Projected != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkProjected(s.Projected, at) }},
-	{"csi", func(s *volumeSource) bool { return s.CSI != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkCSI(s.CSI, at) }},
-	{"ephemeral", func(s *volumeSource) bool { return s.Ephemeral != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkEphemeral(s.Ephemeral, at) }},
-	{"image", func(s *volumeSource) bool { return s.Image != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkImageVolume(s.Image, at) }},
 }
 
 func (c *podCheck) checkEmptyDir(s *corev1.EmptyDirVolumeSource, at *field.Path) {

@@ -1,9 +1,11 @@
 package core
 
 import (
+	"maps"
 	"net"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,74 +22,17 @@ var (
 	iscsiNAA = regexp.MustCompile(`^naa.[[:alnum:]]{32}$`)
 )
 
-// remoteVolumeChecks are the sources that live outside the node. Most of them
-// no longer have a driver; their form is checked all the same.
-var remoteVolumeChecks = []volumeCheck{
-	{"gitRepo", func(s *volumeSource) bool { return s.GitRepo != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
-		c.NonEmpty(at.Child("repository"), s.GitRepo.Repository)
-		c.descendingPath(at.Child("directory"), s.GitRepo.Directory)
-	}},
-	{"gcePersistentDisk", func(s *volumeSource) bool { return s.GCEPersistentDisk != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
-		c.NonEmpty(at.Child("pdName"), s.GCEPersistentDisk.PDName)
-		c.partition(at.Child("partition"), s.GCEPersistentDisk.Partition)
-	}},
-	{"awsElasticBlockStore", func(s *volumeSource) bool { return s.AWSElasticBlockStore != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
-		c.NonEmpty(at.Child("volumeID"), s.AWSElasticBlockStore.VolumeID)
-		c.partition(at.Child("partition"), s.AWSElasticBlockStore.Partition)
-	}},
-	{"nfs", func(s *volumeSource) bool { return s.NFS != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkNFS(s.NFS, at) }},
-	{"iscsi", func(s *volumeSource) bool { return s.ISCSI != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkISCSI(s.ISCSI, at) }},
-	{"glusterfs", func(s *volumeSource) bool { return s.Glusterfs != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
-		c.NonEmpty(at.Child("endpoints"), s.Glusterfs.EndpointsName)
-		c.NonEmpty(at.Child("path"), s.Glusterfs.Path)
-	}},
-	{"flocker", func(s *volumeSource) bool { return s.Flocker != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkFlocker(s.Flocker, at) }},
-	{"rbd", func(s *volumeSource) bool { return s.RBD != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
-		c.needList(at.Child("monitors"), s.RBD.CephMonitors)
-		c.NonEmpty(at.Child("image"), s.RBD.RBDImage)
-	}},
-	{"cinder", func(s *volumeSource) bool { return s.Cinder != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
-		c.NonEmpty(at.Child("volumeID"), s.Cinder.VolumeID)
-		c.secretRef(at, s.Cinder.SecretRef)
-	}},
-	{"cephfs", func(s *volumeSource) bool { return s.CephFS != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
-		c.needList(at.Child("monitors"), s.CephFS.Monitors)
-	}},
-	{"quobyte", func(s *volumeSource) bool { return s.Quobyte != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkQuobyte(s.Quobyte, at) }},
-	{"fc", func(s *volumeSource) bool { return s.FC != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkFC(s.FC, at) }},
-	{"flexVolume", func(s *volumeSource) bool { return s.FlexVolume != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkFlex(s.FlexVolume, at) }},
-	{"azureFile", func(s *volumeSource) bool { return s.AzureFile != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
-		c.NonEmpty(at.Child("secretName"), s.AzureFile.SecretName)
-		c.NonEmpty(at.Child("shareName"), s.AzureFile.ShareName)
-	}},
-	{"vsphereVolume", func(s *volumeSource) bool { return s.VsphereVolume != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
-		c.NonEmpty(at.Child("volumePath"), s.VsphereVolume.VolumePath)
-	}},
-	{"photonPersistentDisk", func(s *volumeSource) bool { return s.PhotonPersistentDisk != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
-		c.NonEmpty(at.Child("pdID"), s.PhotonPersistentDisk.PdID)
-	}},
-	{"portworxVolume", func(s *volumeSource) bool { return s.PortworxVolume != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
-		c.NonEmpty(at.Child("volumeID"), s.PortworxVolume.VolumeID)
-	}},
-	{"azureDisk", func(s *volumeSource) bool { return s.AzureDisk != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkAzureDisk(s.AzureDisk, at) }},
-	{"storageos", func(s *volumeSource) bool { return s.StorageOS != nil }, func(c *podCheck, s *volumeSource, at *field.Path) { c.checkStorageOS(s.StorageOS, at) }},
-	{"scaleIO", func(s *volumeSource) bool { return s.ScaleIO != nil }, func(c *podCheck, s *volumeSource, at *field.Path) {
-		c.NonEmpty(at.Child("gateway"), s.ScaleIO.Gateway)
-		c.NonEmpty(at.Child("system"), s.ScaleIO.System)
-		c.NonEmpty(at.Child("volumeName"), s.ScaleIO.VolumeName)
-	}},
-}
+// What is said of iSCSI volumes, and how long a volume's name and portal may be.
+const (
+	iscsiText     = "must be valid format"
+	initiatorText = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified."
+	maxInitiator  = 64
+)
 
 // partition may be 0, whatever the message says: that is "the whole disk".
 func (c *podCheck) partition(at *field.Path, number int32) {
 	if number < 0 || number > 255 {
 		c.Invalid(at, number, validation.InclusiveRangeError(1, 255))
-	}
-}
-
-func (c *podCheck) needList(at *field.Path, list []string) {
-	if len(list) == 0 {
-		c.Required(at, "")
 	}
 }
 
@@ -111,31 +56,54 @@ func (c *podCheck) checkNFS(s *corev1.NFSVolumeSource, at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkISCSI(s *corev1.ISCSIVolumeSource, at *field.Path) {
-	c.NonEmpty(at.Child("targetPortal"), s.TargetPortal)
-	if c.NonEmpty(at.Child("iqn"), s.IQN) {
-		c.iscsiName(at.Child("iqn"), s.IQN)
+// iscsiCheck is what is checked of an iSCSI volume, a pod's or a persistent one.
+type iscsiCheck struct {
+	iqn         string
+	initiator   *string
+	lun         int32
+	needsSecret bool
+	// other is what is said of a name that begins with none of the known forms.
+	other string
+}
+
+func (c *podCheck) checkISCSI(s *iscsiCheck, at *field.Path) {
+	if c.NonEmpty(at.Child("iqn"), s.iqn) {
+		c.iscsiName(at.Child("iqn"), s.iqn, s.other)
 	}
-	c.lun(at.Child("lun"), s.Lun)
-	if (s.DiscoveryCHAPAuth || s.SessionCHAPAuth) && s.SecretRef == nil {
+	c.lun(at.Child("lun"), s.lun)
+	if s.needsSecret {
 		c.Required(at.Child("secretRef"), "")
-	}
-	if s.InitiatorName != nil {
-		c.iscsiName(at.Child("initiatorname"), *s.InitiatorName)
 	}
 }
 
-func (c *podCheck) iscsiName(at *field.Path, name string) {
+func (c *podCheck) checkInitiator(s *iscsiCheck, at *field.Path) {
+	if s.initiator != nil {
+		c.iscsiName(at.Child("initiatorname"), *s.initiator, s.other)
+	}
+}
+
+func (c *podCheck) checkPodISCSI(s *corev1.ISCSIVolumeSource, at *field.Path) {
+	check := &iscsiCheck{
+		iqn: s.IQN, initiator: s.InitiatorName, lun: s.Lun,
+		needsSecret: (s.DiscoveryCHAPAuth || s.SessionCHAPAuth) && s.SecretRef == nil,
+		other:       "must be valid format starting with iqn, eui, or naa",
+	}
+	c.NonEmpty(at.Child("targetPortal"), s.TargetPortal)
+	c.checkISCSI(check, at)
+	c.checkInitiator(check, at)
+}
+
+func (c *podCheck) iscsiName(at *field.Path, name, other string) {
 	for prefix, form := range map[string]*regexp.Regexp{"iqn": iscsiIQN, "eui": iscsiEUI, "naa": iscsiNAA} {
 		if !strings.HasPrefix(name, prefix) {
 			continue
 		}
 		if !form.MatchString(name) {
-			c.Invalid(at, name, "must be valid format")
+			c.Invalid(at, name, iscsiText)
 		}
 		return
 	}
-	c.Invalid(at, name, "must be valid format starting with iqn, eui, or naa")
+	c.Invalid(at, name, other)
 }
 
 func (c *podCheck) checkFlocker(s *corev1.FlockerVolumeSource, at *field.Path) {
@@ -184,9 +152,9 @@ func (c *podCheck) checkFC(s *corev1.FCVolumeSource, at *field.Path) {
 	c.lun(at.Child("lun"), *s.Lun)
 }
 
-func (c *podCheck) checkFlex(s *corev1.FlexVolumeSource, at *field.Path) {
-	c.NonEmpty(at.Child("driver"), s.Driver)
-	for key := range s.Options {
+func (c *podCheck) checkFlex(driver string, options map[string]string, at *field.Path) {
+	c.NonEmpty(at.Child("driver"), driver)
+	for _, key := range slices.Sorted(maps.Keys(options)) {
 		namespace, _, _ := strings.Cut(key, "/")
 		normal := "." + strings.ToLower(namespace)
 		if strings.HasSuffix(normal, ".kubernetes.io") || strings.HasSuffix(normal, ".k8s.io") {
@@ -216,12 +184,28 @@ func (c *podCheck) checkAzureDisk(s *corev1.AzureDiskVolumeSource, at *field.Pat
 	}
 }
 
-func (c *podCheck) checkStorageOS(s *corev1.StorageOSVolumeSource, at *field.Path) {
-	if c.NonEmpty(at.Child("volumeName"), s.VolumeName) {
-		c.label(at.Child("volumeName"), s.VolumeName)
+func (c *podCheck) checkStorageOS(name, namespace string, at *field.Path) {
+	if c.NonEmpty(at.Child("volumeName"), name) {
+		c.label(at.Child("volumeName"), name)
 	}
-	if s.VolumeNamespace != "" {
-		c.label(at.Child("volumeNamespace"), s.VolumeNamespace)
+	if namespace != "" {
+		c.label(at.Child("volumeNamespace"), namespace)
 	}
-	c.secretRef(at, s.SecretRef)
+}
+
+func (c *podCheck) checkScaleIO(gateway, system, volume string, at *field.Path) {
+	c.NonEmpty(at.Child("gateway"), gateway)
+	c.NonEmpty(at.Child("system"), system)
+	c.NonEmpty(at.Child("volumeName"), volume)
+}
+
+func (c *podCheck) checkDisk(id string, name string, partition int32, at *field.Path) {
+	c.NonEmpty(at.Child(name), id)
+	c.partition(at.Child("partition"), partition)
+}
+
+func (c *podCheck) checkCeph(monitors []string, at *field.Path) {
+	if len(monitors) == 0 {
+		c.Required(at.Child("monitors"), "")
+	}
 }

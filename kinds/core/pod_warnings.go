@@ -25,12 +25,16 @@ func podWarnings(p, old *corev1.Pod) []string {
 		return nil
 	}
 	var w warnings
-	if messages := validation.IsDNS1123Label(p.Name); len(messages) > 0 {
-		w.add(field.NewPath("metadata", "name"),
-			"this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: %v", messages)
-	}
+	w.podName(p.Name, "this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: %v")
 	w.template(&p.ObjectMeta, &p.Spec, nil)
 	return w
+}
+
+// podName warns of names that are no host names.
+func (w *warnings) podName(name, format string) {
+	if messages := validation.IsDNS1123Label(name); len(messages) > 0 {
+		w.add(field.NewPath("metadata", "name"), format, messages)
+	}
 }
 
 // TemplateWarnings makes the warnings of a kind with a pod template, which lies
@@ -69,6 +73,8 @@ func (w *warnings) template(meta *metav1.ObjectMeta, spec *corev1.PodSpec, at *f
 	w.lists(spec, path("spec"))
 	eachContainer(spec, path("spec"), w.container)
 	w.ports(spec, path("spec"))
+	w.last(spec, path("spec"))
+	w.sources(spec.Volumes)
 }
 
 // renamedLabels are the node labels that have a successor.
@@ -86,13 +92,14 @@ func (w *warnings) labels(spec *corev1.PodSpec, at *field.Path) {
 			w.add(at.Child("nodeSelector").Key(key), "%s", message)
 		}
 	}
+	w.nodeAffinity(spec.Affinity, at)
 	for i, s := range spec.TopologySpreadConstraints {
 		here := at.Child("topologySpreadConstraints").Index(i)
 		if message, ok := renamedLabels[s.TopologyKey]; ok {
 			w.add(here.Child("topologyKey"), "%s is %s", s.TopologyKey, message)
 		}
 		if s.LabelSelector == nil {
-			w.add(here.Child("labelSelector"), "a null labelSelector results in matching no pod")
+			w.add(here.Child("labelSelector"), nullSelectorText)
 		}
 	}
 }

@@ -27,6 +27,7 @@ func ReplicationController() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.ReplicationController{} },
 		NewList:    func() runtime.Object { return &corev1.ReplicationControllerList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:     true,
 			Ratchet:           TemplateRatchet("spec.template"),
 			OrphansDependents: true,
 			Default:           kinds.Each(defaultReplicationController),
@@ -36,6 +37,7 @@ func ReplicationController() *kinds.Kind {
 			ValidateUpdate: kinds.CheckUpdate(func(c, _ *corev1.ReplicationController) field.ErrorList {
 				return validateReplicationController(c)
 			}),
+			Warnings:   replicationControllerWarnings,
 			Generation: true,
 		},
 		Table: kinds.Table{
@@ -98,4 +100,18 @@ func replicationControllerRow(c *corev1.ReplicationController, now time.Time) []
 	names, images := kinds.ContainerCells(containers)
 	return []any{c.Name, int64(kinds.Deref(c.Spec.Replicas)), int64(c.Status.Replicas), int64(c.Status.ReadyReplicas),
 		kinds.Created(c, now), names, images, labels.FormatLabels(c.Spec.Selector)}
+}
+
+// replicationControllerWarnings are those of its pods, and about its name, which is
+// part of theirs.
+func replicationControllerWarnings(obj, old kinds.Object) []string {
+	var w warnings
+	if old == nil {
+		w.podName(obj.GetName(), "this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: %v")
+	}
+	template := func(c *corev1.ReplicationController) *corev1.PodTemplateSpec { return c.Spec.Template }
+	if template(obj.(*corev1.ReplicationController)) == nil {
+		return w
+	}
+	return append(w, TemplateWarnings(template, "spec", "template")(obj, old)...)
 }

@@ -22,6 +22,7 @@ func Secret() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.Secret{} },
 		NewList:    func() runtime.Object { return &corev1.SecretList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			Default:        kinds.Each(defaultSecret),
 			PrepareUpdate:  kinds.Pair(prepareSecretUpdate),
 			Validate:       kinds.Check(validateSecret),

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -28,12 +29,11 @@ func Service() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.Service{} },
 		NewList:    func() runtime.Object { return &corev1.ServiceList{} },
 		Strategy: kinds.Strategy{
-			Ratchet:        []string{"spec.clusterIPs", "spec.externalIPs", "spec.loadBalancerIP", "spec.loadBalancerSourceRanges", "metadata.annotations"},
 			ReturnsDeleted: true,
 			Default:        kinds.Each(defaultService),
 			PrepareCreate:  kinds.Each(prepareService),
 			PrepareUpdate:  kinds.Pair(prepareServiceUpdate),
-			Validate:       kinds.Check(validateService),
+			Validate:       kinds.Check(func(s *corev1.Service) field.ErrorList { return validateService(s, nil) }),
 			ValidateUpdate: kinds.CheckUpdate(validateServiceUpdate),
 			Warnings:       kinds.Warn(serviceWarnings),
 			ValidateName:   apivalidation.NameIsDNSLabel,

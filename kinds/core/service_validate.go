@@ -20,23 +20,33 @@ func headless(s *corev1.Service) bool {
 	return len(s.Spec.ClusterIPs) == 1 && s.Spec.ClusterIPs[0] == corev1.ClusterIPNone
 }
 
-func validateService(s *corev1.Service) field.ErrorList {
+// validateService checks a service in upstream's order. Addresses that old, which may
+// be nil, has already may be written as they once could be.
+func validateService(s, old *corev1.Service) field.ErrorList {
 	var f kinds.Faults
 	spec, at := &s.Spec, field.NewPath("spec")
+	if old == nil {
+		old = &corev1.Service{}
+	}
+	ports := at.Child("ports")
 	checkTopologyAnnotations(&f, s.Annotations)
 	checkServiceType(&f, s, at)
-	checkServicePorts(&f, s, at.Child("ports"))
+	checkServicePorts(&f, spec.Ports, ports)
 	f.Join(metavalidation.ValidateLabels(spec.Selector, at.Child("selector")))
 	checkSessionAffinity(&f, spec, at)
-	checkClusterIPs(&f, s, at)
+	checkClusterIPs(&f, s, old.Spec.ClusterIPs, at)
 	for i, ip := range spec.ExternalIPs {
 		here := at.Child("externalIPs").Index(i)
-		if errs := validateOldIP(ip, here); len(errs) > 0 {
+		if errs := validation.IsValidIPForLegacyField(here, ip, strictIPs, old.Spec.ExternalIPs); len(errs) > 0 {
 			f.Join(errs)
 			continue
 		}
 		f.Join(ValidateEndpointIP(ip, here))
 	}
+	kinds.RequiredOneOf(&f, at.Child("type"), spec.Type, corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort,
+		corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeExternalName)
+	checkDistinctPorts(&f, spec, ports)
+	checkSourceRanges(&f, s, old, at.Child("LoadBalancerSourceRanges"))
 	checkBalancer(&f, s, at)
 	checkTraffic(&f, s, at)
 	return f.List()
@@ -56,8 +66,6 @@ func checkServiceType(f *kinds.Faults, s *corev1.Service, at *field.Path) {
 	if len(spec.Ports) == 0 && !headless(s) && spec.Type != corev1.ServiceTypeExternalName {
 		f.Required(at.Child("ports"), "")
 	}
-	kinds.RequiredOneOf(f, at.Child("type"), spec.Type, corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort,
-		corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeExternalName)
 	switch spec.Type {
 	case corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort:
 		if headless(s) {
@@ -82,38 +90,60 @@ func checkServiceType(f *kinds.Faults, s *corev1.Service, at *field.Path) {
 	}
 }
 
-func checkServicePorts(f *kinds.Faults, s *corev1.Service, at *field.Path) {
+func checkServicePorts(f *kinds.Faults, ports []corev1.ServicePort, at *field.Path) {
 	names := sets.New[string]()
-	nodePorts, ports := sets.New[string](), sets.New[string]()
-	for i := range s.Spec.Ports {
-		port, here := &s.Spec.Ports[i], at.Index(i)
-		checkServicePort(f, port, len(s.Spec.Ports) > 1, here)
-		if port.Name != "" && names.Has(port.Name) {
-			f.Duplicate(here.Child("name"), port.Name)
+	for i := range ports {
+		checkServicePort(f, &ports[i], len(ports) > 1, names, at.Index(i))
+	}
+}
+
+// checkDistinctPorts: a number is there once for each protocol, among the ports and
+// among those of nodes.
+func checkDistinctPorts(f *kinds.Faults, spec *corev1.ServiceSpec, at *field.Path) {
+	type number struct {
+		protocol corev1.Protocol
+		port     int32
+	}
+	nodePorts, ports := sets.New[number](), sets.New[number]()
+	for i, port := range spec.Ports {
+		if port.NodePort != 0 && spec.Type == corev1.ServiceTypeClusterIP {
+			f.Forbidden(at.Index(i).Child("nodePort"), "may not be used when `type` is 'ClusterIP'")
 		}
-		names.Insert(port.Name)
-		if port.NodePort != 0 {
-			if s.Spec.Type == corev1.ServiceTypeClusterIP {
-				f.Forbidden(here.Child("nodePort"), "may not be used when `type` is 'ClusterIP'")
-			}
-			key := fmt.Sprintf("%s/%d", port.Protocol, port.NodePort)
-			if nodePorts.Has(key) {
-				f.Duplicate(here.Child("nodePort"), port.NodePort)
-			}
-			nodePorts.Insert(key)
+	}
+	for i, port := range spec.Ports {
+		key := number{port.Protocol, port.NodePort}
+		if port.NodePort != 0 && nodePorts.Has(key) {
+			f.Duplicate(at.Index(i).Child("nodePort"), port.NodePort)
 		}
-		key := fmt.Sprintf("%s/%d", port.Protocol, port.Port)
+		nodePorts.Insert(key)
+	}
+	for i, port := range spec.Ports {
+		key := number{port.Protocol, port.Port}
 		if ports.Has(key) {
-			f.Duplicate(here, corev1.ServicePort{Protocol: port.Protocol, Port: port.Port})
+			f.Duplicate(at.Index(i), shownPort{Protocol: port.Protocol, Port: port.Port})
 		}
 		ports.Insert(key)
 	}
 }
 
-func checkServicePort(f *kinds.Faults, port *corev1.ServicePort, named bool, at *field.Path) {
+// shownPort is how upstream shows a port of which there are two.
+type shownPort struct {
+	Name        string
+	Protocol    corev1.Protocol
+	AppProtocol *string
+	Port        int32
+	TargetPort  int32
+	NodePort    int32
+}
+
+func checkServicePort(f *kinds.Faults, port *corev1.ServicePort, named bool, names sets.Set[string], at *field.Path) {
 	switch {
 	case port.Name != "":
 		f.Each(at.Child("name"), port.Name, validation.IsDNS1123Label(port.Name))
+		if names.Has(port.Name) {
+			f.Duplicate(at.Child("name"), port.Name)
+		}
+		names.Insert(port.Name)
 	case named:
 		f.Required(at.Child("name"), "")
 	}
@@ -148,30 +178,47 @@ func checkSessionAffinity(f *kinds.Faults, spec *corev1.ServiceSpec, at *field.P
 // maxClientIPSeconds is a day: the longest that a client stays with an endpoint.
 const maxClientIPSeconds = 86400
 
+// checkSourceRanges checks from where a balancer may be reached, as the field or, if
+// that is empty, its older annotation says it.
+func checkSourceRanges(f *kinds.Faults, s, old *corev1.Service, at *field.Path) {
+	balancer := s.Spec.Type == corev1.ServiceTypeLoadBalancer
+	annotation, annotated := s.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey]
+	if ranges := s.Spec.LoadBalancerSourceRanges; len(ranges) > 0 {
+		if !balancer {
+			f.Forbidden(at, onlyBalancerText)
+		}
+		known := trimmed(old.Spec.LoadBalancerSourceRanges)
+		for i, value := range trimmed(ranges) {
+			f.Join(validation.IsValidCIDRForLegacyField(at.Index(i), value, strictIPs, known))
+		}
+		return
+	}
+	if !annotated {
+		return
+	}
+	key := field.NewPath("metadata", "annotations").Key(corev1.AnnotationLoadBalancerSourceRangesKey)
+	if !balancer {
+		f.Forbidden(key, onlyBalancerText)
+	}
+	if before, was := old.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey]; was && before == annotation || strings.TrimSpace(annotation) == "" {
+		return
+	}
+	for _, value := range trimmed(strings.Split(annotation, ",")) {
+		f.Join(validation.IsValidCIDRForLegacyField(key, value, strictIPs, nil))
+	}
+}
+
+func trimmed(list []string) []string {
+	out := make([]string, 0, len(list))
+	for _, s := range list {
+		out = append(out, strings.TrimSpace(s))
+	}
+	return out
+}
+
 func checkBalancer(f *kinds.Faults, s *corev1.Service, at *field.Path) {
 	spec := &s.Spec
 	balancer := spec.Type == corev1.ServiceTypeLoadBalancer
-	annotation, annotated := s.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey]
-	switch {
-	case len(spec.LoadBalancerSourceRanges) > 0:
-		ranges := at.Child("LoadBalancerSourceRanges")
-		if !balancer {
-			f.Forbidden(ranges, onlyBalancerText)
-		}
-		for i, value := range spec.LoadBalancerSourceRanges {
-			f.Join(validation.IsValidCIDRForLegacyField(ranges.Index(i), strings.TrimSpace(value), strictIPs, nil))
-		}
-	case annotated:
-		key := field.NewPath("metadata", "annotations").Key(corev1.AnnotationLoadBalancerSourceRangesKey)
-		if !balancer {
-			f.Forbidden(key, onlyBalancerText)
-		}
-		for _, value := range strings.Split(strings.TrimSpace(annotation), ",") {
-			if annotation = strings.TrimSpace(value); annotation != "" {
-				f.Join(validation.IsValidCIDRForLegacyField(key, annotation, strictIPs, nil))
-			}
-		}
-	}
 	switch {
 	case !balancer && spec.AllocateLoadBalancerNodePorts != nil:
 		f.Forbidden(at.Child("allocateLoadBalancerNodePorts"), onlyBalancerText)
@@ -213,7 +260,7 @@ func checkTraffic(f *kinds.Faults, s *corev1.Service, at *field.Path) {
 		f.Required(internal, "")
 	}
 	if spec.TrafficDistribution != nil {
-		kinds.OneOf(f, at.Child("trafficDistribution"), *spec.TrafficDistribution, corev1.ServiceTrafficDistributionPreferClose,
+		kinds.Listed(f, at.Child("trafficDistribution"), *spec.TrafficDistribution, corev1.ServiceTrafficDistributionPreferClose,
 			corev1.ServiceTrafficDistributionPreferSameZone, corev1.ServiceTrafficDistributionPreferSameNode)
 	}
 }

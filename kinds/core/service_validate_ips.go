@@ -16,7 +16,7 @@ const setOnceText = "may not change once set"
 
 // checkClusterIPs checks addresses and families as far as they are given: what
 // is missing is allocated.
-func checkClusterIPs(f *kinds.Faults, s *corev1.Service, at *field.Path) {
+func checkClusterIPs(f *kinds.Faults, s *corev1.Service, old []string, at *field.Path) {
 	spec := &s.Spec
 	if spec.Type == corev1.ServiceTypeExternalName {
 		return
@@ -42,21 +42,22 @@ func checkClusterIPs(f *kinds.Faults, s *corev1.Service, at *field.Path) {
 		kinds.OneOf(f, at.Child("ipFamilyPolicy"), *spec.IPFamilyPolicy, corev1.IPFamilyPolicySingleStack,
 			corev1.IPFamilyPolicyPreferDualStack, corev1.IPFamilyPolicyRequireDualStack)
 	}
-	if !checkAddresses(f, spec.ClusterIPs, ips) || headless(s) {
+	if !checkAddresses(f, spec.ClusterIPs, old, ips) || headless(s) {
 		return
 	}
 	for i, ip := range spec.ClusterIPs {
 		if i >= len(spec.IPFamilies) {
 			break
 		}
-		if want := spec.IPFamilies[i]; familyOf(ip) != want {
+		want := spec.IPFamilies[i]
+		if (want == corev1.IPv4Protocol || want == corev1.IPv6Protocol) && familyOf(ip) != want {
 			f.Invalid(ips.Index(i), ip, fmt.Sprintf("expected an %s value as indicated by `ipFamilies[%v]`", want, i))
 		}
 	}
 }
 
 // checkAddresses checks the addresses by themselves; false: they make no sense.
-func checkAddresses(f *kinds.Faults, list []string, at *field.Path) bool {
+func checkAddresses(f *kinds.Faults, list, old []string, at *field.Path) bool {
 	bad := false
 	for i, ip := range list {
 		if i == 0 && ip == corev1.ClusterIPNone {
@@ -66,7 +67,7 @@ func checkAddresses(f *kinds.Faults, list []string, at *field.Path) bool {
 			}
 			continue
 		}
-		errs := validateOldIP(ip, at.Index(i))
+		errs := validation.IsValidIPForLegacyField(at.Index(i), ip, strictIPs, old)
 		f.Join(errs)
 		bad = bad || len(errs) > 0
 	}
@@ -104,7 +105,7 @@ func validateServiceUpdate(s, old *corev1.Service) field.ErrorList {
 	if healthChecked(s) && healthChecked(old) && s.Spec.HealthCheckNodePort != old.Spec.HealthCheckNodePort {
 		f.Forbidden(at.Child("healthCheckNodePort"), "field is immutable")
 	}
-	f.Join(validateService(s))
+	f.Join(validateService(s, old))
 	return f.List()
 }
 

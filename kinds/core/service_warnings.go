@@ -23,31 +23,28 @@ func serviceWarnings(s, _ *corev1.Service) []string {
 			w = append(w, validation.GetWarningsForIP(at.Child("clusterIPs").Index(i), ip)...)
 		}
 	}
+	say := func(said bool, text string) {
+		if said {
+			w = append(w, text)
+		}
+	}
+	without := headless(s)
+	say(without && spec.LoadBalancerIP != "", "spec.loadBalancerIP is ignored for headless services")
+	say(without && len(spec.ExternalIPs) > 0, "spec.externalIPs is ignored for headless services")
+	say(without && spec.SessionAffinity != corev1.ServiceAffinityNone, "spec.SessionAffinity is ignored for headless services")
 	for i, ip := range spec.ExternalIPs {
 		w = append(w, validation.GetWarningsForIP(at.Child("externalIPs").Index(i), ip)...)
 	}
+	say(!without && !outside && len(spec.ExternalIPs) > 0, "spec.externalIPs is deprecated and may no longer be implemented in some clusters")
 	if spec.LoadBalancerIP != "" {
 		w = append(w, validation.GetWarningsForIP(at.Child("loadBalancerIP"), spec.LoadBalancerIP)...)
 	}
 	for i, cidr := range spec.LoadBalancerSourceRanges {
 		w = append(w, validation.GetWarningsForCIDR(at.Child("loadBalancerSourceRanges").Index(i), cidr)...)
 	}
-	for _, useless := range []struct {
-		said bool
-		text string
-	}{
-		{headless(s) && spec.LoadBalancerIP != "", "spec.loadBalancerIP is ignored for headless services"},
-		{headless(s) && len(spec.ExternalIPs) > 0, "spec.externalIPs is ignored for headless services"},
-		{headless(s) && spec.SessionAffinity != corev1.ServiceAffinityNone, "spec.SessionAffinity is ignored for headless services"},
-		{!headless(s) && !outside && len(spec.ExternalIPs) > 0, "spec.externalIPs is deprecated and may no longer be implemented in some clusters"},
-		{outside && len(spec.ExternalIPs) > 0, `spec.externalIPs is ignored when spec.type is "ExternalName"`},
-		{!outside && spec.ExternalName != "", `spec.externalName is ignored when spec.type is not "ExternalName"`},
-		{spec.TrafficDistribution != nil && *spec.TrafficDistribution == corev1.ServiceTrafficDistributionPreferClose,
-			`spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"`},
-	} {
-		if useless.said {
-			w = append(w, useless.text)
-		}
-	}
+	say(outside && len(spec.ExternalIPs) > 0, `spec.externalIPs is ignored when spec.type is "ExternalName"`)
+	say(!outside && spec.ExternalName != "", `spec.externalName is ignored when spec.type is not "ExternalName"`)
+	say(spec.TrafficDistribution != nil && *spec.TrafficDistribution == corev1.ServiceTrafficDistributionPreferClose,
+		`spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"`)
 	return w
 }

@@ -23,6 +23,7 @@ func ServiceAccount() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.ServiceAccount{} },
 		NewList:    func() runtime.Object { return &corev1.ServiceAccountList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			ValidateName:   apivalidation.ValidateServiceAccountName,
 			PrepareCreate:  kinds.Each(trimSecrets),
 			PrepareUpdate:  kinds.Pair(func(a, _ *corev1.ServiceAccount) { trimSecrets(a) }),
