@@ -114,8 +114,8 @@ func (d *definitions) v2(name string) (any, error) {
 	return toV2(tree), nil
 }
 
-// toV2 drops defaults beside references, which v2 has no place for, and takes
-// the simpler form of what v2 cannot say.
+// toV2 drops defaults, which upstream does not tell in v2, and takes the simpler form
+// of what v2 cannot say.
 func toV2(node any) any {
 	switch n := node.(type) {
 	case map[string]any:
@@ -128,10 +128,14 @@ func toV2(node any) any {
 			return simple
 		}
 		delete(n, "oneOf")
-		if _, ok := n[refKey].(string); ok {
-			delete(n, "default")
-		}
+		delete(n, "default")
 		for k, v := range n {
+			if fields, ok := v.(map[string]any); ok && k == "properties" { // whose names are no keywords
+				for name, field := range fields {
+					fields[name] = toV2(field)
+				}
+				continue
+			}
 			n[k] = toV2(v)
 		}
 	case []any:

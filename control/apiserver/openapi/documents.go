@@ -15,11 +15,11 @@ import (
 )
 
 // fixedV2 is what built-in kinds have in the v2 document: the insides of its
-// "paths" and "definitions", and the whole as protobuf.
+// "paths", "definitions" and "parameters", and the whole as protobuf.
 type fixedV2 struct {
-	of                 []*kinds.Kind
-	paths, definitions []byte
-	protobuf           []byte // nil until somebody asks
+	of                         []*kinds.Kind
+	paths, definitions, shared []byte
+	protobuf                   []byte // nil until somebody asks
 }
 
 // groupDoc is a group's v3 document as some kinds had it.
@@ -45,7 +45,7 @@ func (h *Handler) v2(protobuf bool) ([]byte, error) {
 	if protobuf {
 		return h.v2Protobuf(paths, definitions)
 	}
-	return document2(join(h.fixed.paths, paths), join(h.fixed.definitions, definitions))
+	return document2(join(h.fixed.paths, paths), join(h.fixed.definitions, definitions), h.fixed.shared)
 }
 
 func split(all []*kinds.Kind) (builtIn, custom []*kinds.Kind) {
@@ -59,8 +59,8 @@ func split(all []*kinds.Kind) (builtIn, custom []*kinds.Kind) {
 	return builtIn, custom
 }
 
-// document2 is a whole v2 document around the insides of its two large objects.
-func document2(paths, definitions []byte) ([]byte, error) {
+// document2 is a whole v2 document around the insides of its large objects.
+func document2(paths, definitions, shared []byte) ([]byte, error) {
 	about, err := json.Marshal(info)
 	if err != nil {
 		return nil, fmt.Errorf("encode openapi v2: %w", err)
@@ -70,7 +70,13 @@ func document2(paths, definitions []byte) ([]byte, error) {
 	b.Write(paths)
 	b.WriteString(`},"definitions":{`)
 	b.Write(definitions)
-	b.WriteString("}}")
+	b.WriteString(`},"parameters":{`)
+	b.Write(shared)
+	secure, err := json.Marshal(security)
+	if err != nil {
+		return nil, fmt.Errorf("encode openapi v2: %w", err)
+	}
+	fmt.Fprintf(&b, `},"securityDefinitions":%s,"security":[{"BearerToken":[]}]}`, secure)
 	return b.Bytes(), nil
 }
 
@@ -92,21 +98,35 @@ func join(a, b []byte) []byte {
 }
 
 func (h *Handler) fixedPart(of []*kinds.Kind) (*fixedV2, error) {
-	schemas, paths := map[string]any{}, map[string]any{}
-	for name := range h.defs.raw {
+	schemas, paths, shared := map[string]any{}, map[string]any{}, map[string]any{}
+	// What custom kinds refer to is there too: metadata, and what deletions take.
+	models := []string{objectMetaModel, metaModels + "ListMeta", optionsModel, statusModel, patchModel}
+	add := func(items map[string]*pathItem) {
+		for path, item := range items {
+			paths[path] = item.v2(shared)
+			models = append(models, item.models()...)
+		}
+	}
+	for _, k := range of {
+		add(h.defs.paths(k))
+	}
+	for _, items := range roots(of) {
+		add(items)
+	}
+	// The paths of custom kinds are made without regard to what is shared.
+	v2Parameters(slices.Concat([]parameter{pretty}, listing, reading, creating, updating, patching, deleting, deletingAll), shared)
+	for _, name := range h.defs.reachable(models) {
 		schema, err := h.defs.v2(name)
 		if err != nil {
 			return nil, err
 		}
 		schemas[name] = schema
 	}
-	for _, k := range of {
-		for path, item := range h.defs.paths(k) {
-			paths[path] = item.v2()
-		}
-	}
 	out := &fixedV2{of: of}
 	var err error
+	if out.shared, err = inside(shared); err != nil {
+		return nil, err
+	}
 	if out.paths, err = inside(paths); err != nil {
 		return nil, err
 	}
@@ -127,7 +147,7 @@ func (h *Handler) customPart(of []*kinds.Kind) (paths, definitions []byte, err e
 		}
 		maps.Copy(schemas, models)
 		for path, item := range h.defs.paths(k) {
-			items[path] = item.v2()
+			items[path] = item.v2(map[string]any{})
 		}
 	}
 	if paths, err = inside(items); err != nil {
@@ -141,7 +161,7 @@ func (h *Handler) customPart(of []*kinds.Kind) (paths, definitions []byte, err e
 // after the other are one message: the built-in part is parsed only once.
 func (h *Handler) v2Protobuf(paths, definitions []byte) ([]byte, error) {
 	if h.fixed.protobuf == nil {
-		raw, err := parseV2(h.fixed.paths, h.fixed.definitions)
+		raw, err := parseV2(h.fixed.paths, h.fixed.definitions, h.fixed.shared)
 		if err != nil {
 			return nil, err
 		}
@@ -153,11 +173,11 @@ func (h *Handler) v2Protobuf(paths, definitions []byte) ([]byte, error) {
 	if len(paths) == 0 && len(definitions) == 0 {
 		return h.fixed.protobuf, nil
 	}
-	own, err := parseV2(paths, definitions)
+	own, err := parseV2(paths, definitions, nil)
 	if err != nil {
 		return nil, err
 	}
-	own.Swagger, own.Info = "", nil
+	own.Swagger, own.Info, own.SecurityDefinitions, own.Security = "", nil, nil, nil
 	raw, err := proto.Marshal(own)
 	if err != nil {
 		return nil, fmt.Errorf("encode openapi v2: %w", err)
@@ -165,8 +185,8 @@ func (h *Handler) v2Protobuf(paths, definitions []byte) ([]byte, error) {
 	return slices.Concat(h.fixed.protobuf, raw), nil
 }
 
-func parseV2(paths, definitions []byte) (*openapi_v2.Document, error) {
-	raw, err := document2(paths, definitions)
+func parseV2(paths, definitions, shared []byte) (*openapi_v2.Document, error) {
+	raw, err := document2(paths, definitions, shared)
 	if err != nil {
 		return nil, err
 	}
@@ -177,10 +197,11 @@ func parseV2(paths, definitions []byte) (*openapi_v2.Document, error) {
 	return doc, nil
 }
 
-// v3Group is the document of one group version; nil when there is none.
+// v3Group is the document of one group version, or of what is above kinds; nil when
+// there is none.
 func (h *Handler) v3Group(path string) ([]byte, error) {
-	served, ok := h.byGroup()[path]
-	if !ok {
+	served, above := h.byGroup()[path], roots(h.of)[path]
+	if served == nil && above == nil {
 		delete(h.groups, path)
 		return nil, nil
 	}
@@ -188,7 +209,14 @@ func (h *Handler) v3Group(path string) ([]byte, error) {
 		return have.raw, nil
 	}
 	paths, schemas := map[string]any{}, map[string]any{}
-	var roots []string
+	var used []string
+	add := func(items map[string]*pathItem) {
+		for at, item := range items {
+			paths[at] = item.v3()
+			used = append(used, item.models()...)
+		}
+	}
+	add(above)
 	for _, k := range served {
 		if k.Custom != nil {
 			models, ok, err := h.custom(k, false)
@@ -200,15 +228,12 @@ func (h *Handler) v3Group(path string) ([]byte, error) {
 			}
 			for name, raw := range models {
 				schemas[name] = raw
-				roots = append(roots, refsIn(raw, refV3)...)
+				used = append(used, refsIn(raw, refV3)...)
 			}
 		}
-		for at, item := range h.defs.paths(k) {
-			paths[at] = item.v3()
-			roots = append(roots, item.models()...)
-		}
+		add(h.defs.paths(k))
 	}
-	for _, name := range h.defs.reachable(roots) {
+	for _, name := range h.defs.reachable(used) {
 		schema, err := h.defs.v3(name)
 		if err != nil {
 			return nil, err
@@ -216,7 +241,7 @@ func (h *Handler) v3Group(path string) ([]byte, error) {
 		schemas[name] = schema
 	}
 	raw, err := json.Marshal(map[string]any{"openapi": "3.0.0", "info": info, "paths": paths,
-		"components": map[string]any{"schemas": schemas}})
+		"components": map[string]any{"schemas": schemas, "securitySchemes": security}})
 	if err != nil {
 		return nil, fmt.Errorf("encode openapi v3 of %q: %w", path, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -237,7 +238,13 @@ func groupPath(k *kinds.Kind) string {
 // may keep it until it changes.
 func (h *Handler) v3Index() ([]byte, error) {
 	paths := map[string]any{}
-	for path := range h.byGroup() {
+	documents := slices.Collect(maps.Keys(h.byGroup()))
+	for path := range roots(h.of) {
+		if !slices.Contains(documents, path) {
+			documents = append(documents, path)
+		}
+	}
+	for _, path := range documents {
 		raw, err := h.v3Group(path)
 		if err != nil {
 			return nil, err

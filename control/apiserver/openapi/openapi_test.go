@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/openapi3"
@@ -145,5 +147,69 @@ func TestForms(t *testing.T) {
 	}
 	if w := get("/openapi/v3/apis/none/v1", jsonType, "", ""); w.Code != http.StatusNotFound {
 		t.Errorf("a group that is not there: %d", w.Code)
+	}
+}
+
+// Generated clients call operations by upstream's names and sort them by its tags.
+func TestOperations(t *testing.T) {
+	connect := []string{"create", "get"}
+	rows := []*kinds.Kind{
+		{GVK: deployment, Resource: "deployments", Namespaced: true, Storage: "deployments", Subresources: []kinds.Subresource{
+			{Name: "scale", GVK: schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}, Verbs: []string{"get", "patch", "update"}}}},
+		{GVK: schema.GroupVersionKind{Version: "v1", Kind: "Pod"}, Resource: "pods", Namespaced: true, Storage: "pods",
+			Strategy: kinds.Strategy{ReturnsDeleted: true}, Subresources: []kinds.Subresource{
+				{Name: "log", GVK: schema.GroupVersionKind{Version: "v1", Kind: "Pod"}, Verbs: []string{"get"}, New: func() runtime.Object { return &corev1.PodLogOptions{} }},
+				{Name: "exec", GVK: schema.GroupVersionKind{Version: "v1", Kind: "PodExecOptions"}, Verbs: connect, New: func() runtime.Object { return &corev1.PodExecOptions{} }},
+				{Name: "proxy", GVK: schema.GroupVersionKind{Version: "v1", Kind: "PodProxyOptions"}, Verbs: connect, New: func() runtime.Object { return &corev1.PodProxyOptions{} }}}},
+		{GVK: schema.GroupVersionKind{Group: "rbac.authorization.k8s.io", Version: "v1", Kind: "ClusterRole"}, Resource: "clusterroles", Storage: "clusterroles"},
+		{GVK: schema.GroupVersionKind{Group: "networking.k8s.io", Version: "v1", Kind: "Ingress"}, Resource: "ingresses", Namespaced: true, Storage: "ingresses"},
+		{GVK: schema.GroupVersionKind{Group: "authentication.k8s.io", Version: "v1", Kind: "TokenReview"}, Resource: "tokenreviews"},
+	}
+	have := map[string]string{}
+	defs, err := loadDefinitions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	note := func(items map[string]*pathItem) {
+		for path, item := range items {
+			for _, op := range item.operations {
+				have[op.method+" "+path] = op.tag + " " + op.id + ": " + op.about + " " + strings.Join(append([]string{"200"}, op.codes...), ",")
+			}
+		}
+	}
+	for _, k := range rows {
+		note(defs.paths(k))
+	}
+	for _, items := range roots(rows) {
+		note(items)
+	}
+	const apps, core = "/apis/apps/v1/namespaces/{namespace}/deployments", "/api/v1/namespaces/{namespace}/pods"
+	const old = ". deprecated: use the 'watch' parameter with a list operation instead"
+	for at, want := range map[string]string{
+		"get " + apps:                                                      "apps_v1 listAppsV1NamespacedDeployment: list or watch objects of kind Deployment 200",
+		"post " + apps:                                                     "apps_v1 createAppsV1NamespacedDeployment: create a Deployment 200,201,202",
+		"delete " + apps:                                                   "apps_v1 deleteAppsV1CollectionNamespacedDeployment: delete collection of Deployment 200",
+		"get " + apps + "/{name}":                                          "apps_v1 readAppsV1NamespacedDeployment: read the specified Deployment 200",
+		"put " + apps + "/{name}":                                          "apps_v1 replaceAppsV1NamespacedDeployment: replace the specified Deployment 200,201",
+		"patch " + apps + "/{name}":                                        "apps_v1 patchAppsV1NamespacedDeployment: partially update the specified Deployment 200,201",
+		"delete " + apps + "/{name}":                                       "apps_v1 deleteAppsV1NamespacedDeployment: delete a Deployment 200,202",
+		"patch " + apps + "/{name}/scale":                                  "apps_v1 patchAppsV1NamespacedDeploymentScale: partially update scale of the specified Deployment 200,201",
+		"get /apis/apps/v1/deployments":                                    "apps_v1 listAppsV1DeploymentForAllNamespaces: list or watch objects of kind Deployment 200",
+		"get /apis/apps/v1/watch/deployments":                              "apps_v1 watchAppsV1DeploymentListForAllNamespaces: watch individual changes to a list of Deployment" + old + ". 200",
+		"get /api/v1/watch/namespaces/{namespace}/pods":                    "core_v1 watchCoreV1NamespacedPodList: watch individual changes to a list of Pod" + old + ". 200",
+		"get " + core + "/{name}/log":                                      "core_v1 readCoreV1NamespacedPodLog: read log of the specified Pod 200",
+		"post " + core + "/{name}/exec":                                    "core_v1 connectCoreV1PostNamespacedPodExec: connect POST requests to exec of Pod 200",
+		"head " + core + "/{name}/proxy/{path}":                            "core_v1 connectCoreV1HeadNamespacedPodProxyWithPath: connect HEAD requests to proxy of Pod 200",
+		"get /apis/rbac.authorization.k8s.io/v1/clusterroles":              "rbacAuthorization_v1 listRbacAuthorizationV1ClusterRole: list or watch objects of kind ClusterRole 200",
+		"post /apis/networking.k8s.io/v1/namespaces/{namespace}/ingresses": "networking_v1 createNetworkingV1NamespacedIngress: create an Ingress 200,201,202",
+		"post /apis/authentication.k8s.io/v1/tokenreviews":                 "authentication_v1 createAuthenticationV1TokenReview: create a TokenReview 200,201,202",
+		"get /apis/apps/":                                                  "apps getAppsAPIGroup: get information of a group 200",
+		"get /apis/apps/v1/":                                               "apps_v1 getAppsV1APIResources: get available resources 200",
+		"get /api/v1/":                                                     "core_v1 getCoreV1APIResources: get available resources 200",
+		"get /version/":                                                    "version getCodeVersion: get the version information for this server 200",
+	} {
+		if have[at] != want {
+			t.Errorf("%s is %q, want %q", at, have[at], want)
+		}
 	}
 }

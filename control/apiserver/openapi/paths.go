@@ -11,10 +11,14 @@ import (
 
 // Schemas that many operations use.
 const (
-	statusModel     = "io.k8s.apimachinery.pkg.apis.meta.v1.Status"
-	objectMetaModel = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
-	optionsModel    = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
-	patchModel      = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"
+	metaModels      = "io.k8s.apimachinery.pkg.apis.meta.v1."
+	statusModel     = metaModels + "Status"
+	objectMetaModel = metaModels + "ObjectMeta"
+	optionsModel    = metaModels + "DeleteOptions"
+	patchModel      = metaModels + "Patch"
+	watchModel      = metaModels + "WatchEvent"
+	// textModel stands for what no schema describes.
+	textModel = "string"
 )
 
 // patchMedia are the formats of a patch.
@@ -23,92 +27,153 @@ var patchMedia = []string{"application/json-patch+json", "application/merge-patc
 
 // pathItem is what may be done at one path.
 type pathItem struct {
-	namespaced, named bool
-	custom            bool // there is no Go type: no protobuf, no strategic merge
-	operations        []operation
+	params     []parameter // of all its operations
+	operations []operation
 }
 
 // operation is one method at a path.
 type operation struct {
-	method, action string
-	gvk            schema.GroupVersionKind
-	id             string
-	body           string // the model of what is sent; "" for none
-	answer         string // the model of what comes back
-	query          []parameter
+	method string
+	id     string // upstream's, by which generated clients call it
+	about  string
+	tag    string
+	action string                  // "" for what is about no kind
+	gvk    schema.GroupVersionKind // of what is sent and answered
+	body   string                  // the model of what is sent; "" for none
+	answer string                  // the model of what comes back
+	codes  []string                // of success, besides 200
+	query  []parameter
+	// takes and gives are media types.
+	takes, gives []string
 }
 
-// parameter is one query parameter.
-type parameter struct{ name, kind, about string }
+// site is a kind with all that the operations at its paths have in common.
+type site struct {
+	*kinds.Kind
+	group       string // as in names of operations
+	tag         string
+	one, list   string // models
+	watched     bool
+	base, watch string // the paths of its group version, and of its old watches
+}
 
-var (
-	pretty  = parameter{"pretty", "string", "If 'true', then the output is pretty printed."}
-	dryRun  = parameter{"dryRun", "string", "When present, indicates that modifications should not be persisted. An invalid or unrecognized dryRun directive will result in an error response and no further processing of the request. Valid values are: - All: all dry run stages will be processed"}
-	manager = parameter{"fieldManager", "string", "fieldManager is a name associated with the actor or entity that is making these changes."}
-	strict  = parameter{"fieldValidation", "string", "fieldValidation instructs the server on how to handle objects in the request containing unknown or duplicate fields. Valid values are: Ignore, Warn, Strict."}
-	force   = parameter{"force", "boolean", "Force is going to \"force\" Apply requests. It means user will re-acquire conflicting fields owned by other people."}
-	listing = []parameter{
-		{"allowWatchBookmarks", "boolean", "allowWatchBookmarks requests watch events with type \"BOOKMARK\"."},
-		{"continue", "string", "The continue option should be set when retrieving more results from the server."},
-		{"fieldSelector", "string", "A selector to restrict the list of returned objects by their fields."},
-		{"labelSelector", "string", "A selector to restrict the list of returned objects by their labels."},
-		{"limit", "integer", "limit is a maximum number of responses to return for a list call."},
-		{"resourceVersion", "string", "resourceVersion sets a constraint on what resource versions a request may be served from."},
-		{"resourceVersionMatch", "string", "resourceVersionMatch determines how resourceVersion is applied to list calls."},
-		{"sendInitialEvents", "boolean", "sendInitialEvents may be set together with watch."},
-		{"timeoutSeconds", "integer", "Timeout for the list/watch call."},
-		{"watch", "boolean", "Watch for changes to the described resources and return them as a stream of add, update, and remove notifications."},
-	}
-	deleting = []parameter{dryRun,
-		{"gracePeriodSeconds", "integer", "The duration in seconds before the object should be deleted."},
-		{"orphanDependents", "boolean", "Deprecated: please use the PropagationPolicy."},
-		{"propagationPolicy", "string", "Whether and how garbage collection will be performed."},
-	}
-)
+func (d *definitions) site(k *kinds.Kind) *site {
+	s := &site{Kind: k, group: groupName(k.GVK.Group) + upperFirst(k.GVK.Version), tag: tagOf(k.GVK.GroupVersion())}
+	s.one, s.list = d.models(k)
+	s.watched = slices.Contains(verbs(k), "watch")
+	s.base = "/" + groupPath(k)
+	s.watch = s.base + "/watch"
+	return s
+}
 
 // paths are all paths of a kind.
 func (d *definitions) paths(k *kinds.Kind) map[string]*pathItem {
-	base := "/" + groupPath(k)
-	if k.Namespaced {
-		base += "/namespaces/{namespace}"
-	}
-	base += "/" + k.Resource
-	model, listModel := d.models(k)
+	s := d.site(k)
 	out := map[string]*pathItem{}
-	all := &pathItem{namespaced: k.Namespaced, custom: k.Custom != nil}
-	one := &pathItem{namespaced: k.Namespaced, named: true, custom: k.Custom != nil}
+	scope := ""
+	if k.Namespaced {
+		scope = "/namespaces/{namespace}"
+	}
+	all := &pathItem{params: s.inPath("", pretty)}
+	one := &pathItem{params: s.inPath(k.GVK.Kind, pretty)}
 	for _, verb := range verbs(k) {
-		op := operation{gvk: k.GVK, answer: model, id: k.GVK.Kind}
-		into := one
 		switch verb {
-		case "list":
-			op.method, op.action, op.answer, op.query, into = "get", "list", listModel, listing, all
-		case "create":
-			op.method, op.action, op.body, op.query, into = "post", "post", model, []parameter{dryRun, manager, strict}, all
-		case "deletecollection":
-			op.method, op.action, op.body, op.answer, into = "delete", "deletecollection", optionsModel, statusModel, all
-			op.query = slices.Concat(deleting, listing)
-		case "get":
-			op.method, op.action = "get", "get"
-		case "update":
-			op.method, op.action, op.body, op.query = "put", "put", model, []parameter{dryRun, manager, strict}
-		case "patch":
-			op.method, op.action, op.body, op.query = "patch", "patch", patchModel, []parameter{dryRun, manager, strict, force}
-		case "delete":
-			op.method, op.action, op.body, op.answer, op.query = "delete", "delete", optionsModel, statusModel, deleting
-		default:
-			continue
+		case "list", "create", "deletecollection":
+			all.operations = append(all.operations, s.operation(verb))
+		case "get", "update", "patch", "delete":
+			one.operations = append(one.operations, s.operation(verb))
 		}
-		into.operations = append(into.operations, op)
 	}
-	out[base] = all
+	listed := slices.Contains(verbs(k), "list")
+	if listed && k.Namespaced {
+		everywhere := s.operation("list")
+		everywhere.id = "list" + s.group + k.GVK.Kind + "ForAllNamespaces"
+		out[s.base+"/"+k.Resource] = &pathItem{params: []parameter{pretty}, operations: []operation{everywhere}}
+	}
+	if s.watched && k.Custom == nil {
+		s.watches(out, scope)
+	}
+	out[s.base+scope+"/"+k.Resource] = all
 	if len(one.operations) > 0 {
-		out[base+"/{name}"] = one
+		out[s.base+scope+"/"+k.Resource+"/{name}"] = one
 	}
-	for _, s := range k.Subresources {
-		out[base+"/{name}/"+s.Name] = d.subresource(k, s)
+	for _, sub := range k.Subresources {
+		d.subresource(s, sub, out, s.base+scope+"/"+k.Resource+"/{name}/"+sub.Name)
 	}
 	return out
+}
+
+// watches are the paths by which old clients watch.
+func (s *site) watches(out map[string]*pathItem, scope string) {
+	list := operation{method: "get", action: "watchlist", id: "watch" + s.group + s.scoped() + s.GVK.Kind + "List",
+		about: "watch individual changes to a list of " + s.GVK.Kind + ". deprecated: use the 'watch' parameter with a list operation instead.",
+		tag:   s.tag, gvk: s.GVK, answer: watchModel, query: listing, takes: s.input(), gives: s.media(true)}
+	one := list
+	one.action, one.id = "watch", "watch"+s.group+s.scoped()+s.GVK.Kind
+	one.about = "watch changes to an object of kind " + s.GVK.Kind + ". deprecated: use the 'watch' parameter with a list operation instead, filtered to a single item with the 'fieldSelector' parameter."
+	out[s.watch+scope+"/"+s.Resource] = &pathItem{params: s.inPath("", pretty), operations: []operation{list}}
+	if slices.Contains(verbs(s.Kind), "get") {
+		out[s.watch+scope+"/"+s.Resource+"/{name}"] = &pathItem{params: s.inPath(s.GVK.Kind, pretty), operations: []operation{one}}
+	}
+	if s.Namespaced {
+		list.id = "watch" + s.group + s.GVK.Kind + "ListForAllNamespaces"
+		out[s.watch+"/"+s.Resource] = &pathItem{params: []parameter{pretty}, operations: []operation{list}}
+	}
+}
+
+// subresource adds the paths of a subresource.
+func (d *definitions) subresource(s *site, sub kinds.Subresource, out map[string]*pathItem, at string) {
+	gvk, model := sub.GVK, d.model[sub.GVK]
+	if gvk.Empty() {
+		gvk, model = s.GVK, s.one
+	}
+	options := optionsOf(sub)
+	if strings.HasSuffix(gvk.Kind, "Options") {
+		s.connections(sub, out, at)
+		return
+	}
+	item := &pathItem{params: s.inPath(gvk.Kind, pretty)}
+	for _, verb := range sub.Verbs {
+		op := s.operation(verb)
+		if op.method == "" {
+			continue
+		}
+		op.id = s.verb(verb) + s.group + s.scoped() + s.GVK.Kind + upperFirst(sub.Name)
+		op.about, op.gvk = aboutPart(verb, sub.Name, s.GVK.Kind), gvk
+		if op.body == s.one {
+			op.body = model
+		}
+		op.answer = model
+		if options != nil { // what is read is no object
+			op.answer, op.query, op.gives = textModel, options, append([]string{"text/plain"}, op.gives...)
+		}
+		item.operations = append(item.operations, op)
+	}
+	out[at] = item
+}
+
+// connections are the methods by which a connection begins; what leads on to somewhere
+// else has the rest of the path in a second path.
+func (s *site) connections(sub kinds.Subresource, out map[string]*pathItem, at string) {
+	methods := []string{"get", "post"}
+	onward := sub.Name == "proxy"
+	if onward {
+		methods = []string{"get", "put", "post", "delete", "options", "head", "patch"}
+	}
+	item := &pathItem{params: append(s.inPath(sub.GVK.Kind), optionsOf(sub)...)}
+	on := &pathItem{params: append(slices.Clone(item.params), restOfPath)}
+	for _, method := range methods {
+		op := operation{method: method, action: "connect", tag: s.tag, gvk: sub.GVK, answer: textModel, gives: []string{"*/*"}, takes: []string{"*/*"},
+			id:    "connect" + s.group + upperFirst(method) + s.scoped() + s.GVK.Kind + upperFirst(sub.Name),
+			about: "connect " + strings.ToUpper(method) + " requests to " + sub.Name + " of " + s.GVK.Kind}
+		item.operations = append(item.operations, op)
+		op.id += "WithPath"
+		on.operations = append(on.operations, op)
+	}
+	out[at] = item
+	if onward {
+		out[at+"/{path}"] = on
+	}
 }
 
 // models name the schemas of a kind and of its list.
@@ -138,34 +203,7 @@ func verbs(k *kinds.Kind) []string {
 	case k.Storage == "":
 		return []string{"create"}
 	}
-	return []string{"list", "create", "deletecollection", "get", "update", "patch", "delete"}
-}
-
-func (d *definitions) subresource(k *kinds.Kind, s kinds.Subresource) *pathItem {
-	gvk := s.GVK
-	model := d.model[gvk]
-	if gvk.Empty() {
-		gvk = k.GVK
-		model, _ = d.models(k)
-	}
-	item := &pathItem{namespaced: k.Namespaced, named: true, custom: k.Custom != nil}
-	for _, verb := range s.Verbs {
-		op := operation{gvk: gvk, answer: model, id: k.GVK.Kind + strings.ToUpper(s.Name[:1]) + s.Name[1:]}
-		switch verb {
-		case "get":
-			op.method, op.action = "get", "get"
-		case "create":
-			op.method, op.action, op.body, op.query = "post", "post", model, []parameter{dryRun, manager, strict}
-		case "update":
-			op.method, op.action, op.body, op.query = "put", "put", model, []parameter{dryRun, manager, strict}
-		case "patch":
-			op.method, op.action, op.body, op.query = "patch", "patch", patchModel, []parameter{dryRun, manager, strict, force}
-		default:
-			continue
-		}
-		item.operations = append(item.operations, op)
-	}
-	return item
+	return []string{"list", "create", "deletecollection", "get", "update", "patch", "delete", "watch"}
 }
 
 // models are the schemas that the operations use.
@@ -174,129 +212,4 @@ func (p *pathItem) models() (names []string) {
 		names = append(names, op.body, op.answer)
 	}
 	return names
-}
-
-func (op *operation) common() map[string]any {
-	return map[string]any{
-		"operationId":         op.action + op.gvk.Group + op.gvk.Version + op.id,
-		"x-kubernetes-action": op.action,
-		gvkExtension:          map[string]string{"group": op.gvk.Group, "version": op.gvk.Version, "kind": op.gvk.Kind},
-	}
-}
-
-// inPath are the path's own parameters.
-func (p *pathItem) inPath() (params []parameter) {
-	if p.named {
-		params = append(params, parameter{"name", "string", "name of the object"})
-	}
-	if p.namespaced {
-		params = append(params, parameter{"namespace", "string", "object name and auth scope, such as for teams and projects"})
-	}
-	return params
-}
-
-func (p *pathItem) v2() map[string]any {
-	out := map[string]any{}
-	var params []any
-	for _, q := range p.inPath() {
-		params = append(params, map[string]any{"name": q.name, "in": "path", "required": true, "type": q.kind, "description": q.about, "uniqueItems": true})
-	}
-	params = append(params, map[string]any{"name": pretty.name, "in": "query", "type": pretty.kind, "description": pretty.about, "uniqueItems": true})
-	out["parameters"] = params
-	for i := range p.operations {
-		op := &p.operations[i]
-		o := op.common()
-		var params []any
-		if op.body != "" {
-			params = append(params, map[string]any{"name": "body", "in": "body", "required": op.action != "delete" && op.action != "deletecollection",
-				"schema": map[string]any{refKey: refV2 + op.body}})
-		}
-		for _, q := range op.query {
-			params = append(params, map[string]any{"name": q.name, "in": "query", "type": q.kind, "description": q.about, "uniqueItems": true})
-		}
-		if params != nil {
-			o["parameters"] = params
-		}
-		o["consumes"] = p.takes(op)
-		o["produces"] = p.gives(op)
-		ok := map[string]any{"description": "OK"}
-		if op.answer != "" {
-			ok["schema"] = map[string]any{refKey: refV2 + op.answer}
-		}
-		o["responses"] = map[string]any{"200": ok, "401": map[string]any{"description": "Unauthorized"}}
-		out[op.method] = o
-	}
-	return out
-}
-
-func (p *pathItem) v3() map[string]any {
-	out := map[string]any{}
-	param := func(q parameter, in string) map[string]any {
-		m := map[string]any{"name": q.name, "in": in, "description": q.about, "schema": map[string]any{"type": q.kind, "uniqueItems": true}}
-		if in == "path" {
-			m["required"] = true
-		}
-		return m
-	}
-	var params []any
-	for _, q := range p.inPath() {
-		params = append(params, param(q, "path"))
-	}
-	out["parameters"] = append(params, param(pretty, "query"))
-	for i := range p.operations {
-		op := &p.operations[i]
-		o := op.common()
-		var params []any
-		for _, q := range op.query {
-			params = append(params, param(q, "query"))
-		}
-		if params != nil {
-			o["parameters"] = params
-		}
-		if op.body != "" {
-			o["requestBody"] = map[string]any{"content": content(op.body, p.takes(op))}
-		}
-		ok := map[string]any{"description": "OK"}
-		if op.answer != "" {
-			ok["content"] = content(op.answer, p.gives(op))
-		}
-		o["responses"] = map[string]any{"200": ok, "401": map[string]any{"description": "Unauthorized"}}
-		out[op.method] = o
-	}
-	return out
-}
-
-// gives are the formats of an operation's answers: of a list also those of a watch.
-// Of custom kinds upstream names two, though it serves CBOR for them too.
-func (p *pathItem) gives(op *operation) []string {
-	if p.custom {
-		return []string{"application/json", "application/yaml"}
-	}
-	media := []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"}
-	if op.action == "list" {
-		media = append(media, "application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", "application/cbor-seq")
-	}
-	return media
-}
-
-// takes are the formats of what is sent; which objects may be in is left open, as
-// upstream does.
-func (p *pathItem) takes(op *operation) []string {
-	switch {
-	case op.method == "patch" && p.custom:
-		return []string{"application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"}
-	case op.method == "patch":
-		return patchMedia
-	case p.custom:
-		return []string{"application/json", "application/yaml"}
-	}
-	return []string{"*/*"}
-}
-
-func content(model string, media []string) map[string]any {
-	out := map[string]any{}
-	for _, m := range media {
-		out[m] = map[string]any{"schema": map[string]any{refKey: refV3 + model}}
-	}
-	return out
 }
