@@ -403,7 +403,7 @@ func TestAdmissionRefuses(t *testing.T) {
 		want         string
 	}{
 		{"POST", "/api/v1/namespaces/none/pods", pod(), 404, `namespaces \"none\" not found`},
-		{"POST", "/api/v1/namespaces/default/pods", strange, 403, `error looking up service account default/nobody: serviceaccounts \"nobody\" not found`},
+		{"POST", "/api/v1/namespaces/default/pods", strange, 403, `error looking up service account default/nobody: serviceaccount \"nobody\" not found`},
 		{"POST", "/api/v1/namespaces/default/pods", classless, 403, `no PriorityClass with name high was found`},
 		{"DELETE", "/api/v1/namespaces/kube-system", nil, 403, `this namespace may not be deleted`},
 		{"POST", "/api/v1/namespaces/default/services", external, 403, `Use of external IPs is denied by admission control`},

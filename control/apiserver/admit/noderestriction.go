@@ -55,7 +55,7 @@ func (r nodeRestriction) Admit(ctx context.Context, a *resource.Attributes) erro
 		if a.Target.Namespace != corev1.NamespaceNodeLease {
 			return fmt.Errorf("can only access leases in the %q system namespace", corev1.NamespaceNodeLease)
 		}
-		return named(node, a, "lease")
+		return named(node, a, "node lease")
 	case is(a, "storage.k8s.io", "csinodes"):
 		return named(node, a, "CSINode")
 	case is(a, "resource.k8s.io", "resourceslices"):
@@ -96,9 +96,9 @@ func (r nodeRestriction) pods(ctx context.Context, node string, a *resource.Attr
 	case sub == "status" && a.Operation == resource.OpUpdate:
 		return podStatus(node, a)
 	case sub == "eviction" && a.Operation == resource.OpCreate:
-		return r.onNode(ctx, node, a, "evict")
+		return r.onNode(ctx, node, a, fmt.Errorf("node %s can only evict pods with spec.nodeName set to itself", node))
 	case sub == "" && a.Operation == resource.OpDelete:
-		return r.onNode(ctx, node, a, "delete")
+		return r.onNode(ctx, node, a, fmt.Errorf("node %q can only delete pods with spec.nodeName set to itself", node))
 	case sub == "" && a.Operation == resource.OpCreate:
 		return r.mirrorPod(ctx, node, a)
 	case sub == "":
@@ -108,14 +108,14 @@ func (r nodeRestriction) pods(ctx context.Context, node string, a *resource.Attr
 	}
 }
 
-// onNode checks where the pod of the request runs.
-func (r nodeRestriction) onNode(ctx context.Context, node string, a *resource.Attributes, verb string) error {
+// onNode checks where the pod of the request runs; otherwise is what a stranger is told.
+func (r nodeRestriction) onNode(ctx context.Context, node string, a *resource.Attributes, otherwise error) error {
 	obj, err := cached(ctx, r.objects, core("pods", a.Target.Namespace, a.Target.Name))
 	if err != nil {
 		return err
 	}
 	if pod, ok := obj.(*corev1.Pod); !ok || pod.Spec.NodeName != node {
-		return fmt.Errorf("node %q can only %s pods with spec.nodeName set to itself", node, verb)
+		return otherwise
 	}
 	return nil
 }
@@ -148,7 +148,10 @@ func (r nodeRestriction) mirrorPod(ctx context.Context, node string, a *resource
 	if pod.Spec.NodeName != node {
 		return fmt.Errorf("node %q can only create pods with spec.nodeName set to itself", node)
 	}
-	if len(pod.OwnerReferences) != 1 {
+	if len(pod.OwnerReferences) == 0 {
+		return fmt.Errorf("node %q can only create pods with an owner reference set to itself", node)
+	}
+	if len(pod.OwnerReferences) > 1 {
 		return fmt.Errorf("node %q can only create pods with a single owner reference set to itself", node)
 	}
 	if err := r.ownedBy(ctx, node, pod.OwnerReferences[0]); err != nil {

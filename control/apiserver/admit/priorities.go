@@ -3,6 +3,7 @@ package admit
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -12,6 +13,9 @@ import (
 
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 )
+
+// lifelines are the classes of what a cluster needs to live.
+var lifelines = []string{"system-node-critical", "system-cluster-critical"}
 
 // priorities turns the name of a priority class into the number that the
 // scheduler compares, once and for all: a class that changes later changes no
@@ -123,8 +127,12 @@ func copyOf(obj runtime.Object) *schedulingv1.PriorityClass {
 	return class.DeepCopy()
 }
 
-// Validate keeps a second default class out.
+// Validate keeps a second default class out, and the two classes that keep a cluster
+// alive in.
 func (r priorities) Validate(ctx context.Context, a *resource.Attributes) error {
+	if a.Operation == resource.OpDelete && is(a, schedulingv1.GroupName, "priorityclasses") && slices.Contains(lifelines, a.Target.Name) {
+		return fmt.Errorf("this is a system priority class and cannot be deleted")
+	}
 	class, ok := a.Object.(*schedulingv1.PriorityClass)
 	if !ok || !class.GlobalDefault || a.Target.Subresource != "" {
 		return nil

@@ -37,8 +37,11 @@ type serviceAccounts struct {
 
 func (r serviceAccounts) Admit(ctx context.Context, a *resource.Attributes) error {
 	pod, ok := newPod(a)
-	if !ok || mirror(pod) {
+	if !ok {
 		return nil
+	}
+	if mirror(pod) {
+		return validMirror(pod) // before the kind's own rules have their say
 	}
 	if pod.Spec.ServiceAccountName == "" {
 		pod.Spec.ServiceAccountName = pod.Spec.DeprecatedServiceAccount
@@ -61,6 +64,9 @@ func (r serviceAccounts) Admit(ctx context.Context, a *resource.Attributes) erro
 }
 
 func (r serviceAccounts) Validate(ctx context.Context, a *resource.Attributes) error {
+	if pod, ok := a.Object.(*corev1.Pod); ok && a.Operation == resource.OpUpdate && a.Target.Subresource == "ephemeralcontainers" {
+		return r.mayDebug(ctx, a.Target.Namespace, pod)
+	}
 	pod, ok := newPod(a)
 	if !ok {
 		return nil
@@ -71,8 +77,11 @@ func (r serviceAccounts) Validate(ctx context.Context, a *resource.Attributes) e
 	if pod.Spec.ServiceAccountName == "" {
 		return fmt.Errorf("no service account specified for pod %s/%s", a.Target.Namespace, pod.Name)
 	}
-	_, err := r.account(ctx, a.Target.Namespace, pod.Spec.ServiceAccountName)
-	return err
+	account, err := r.account(ctx, a.Target.Namespace, pod.Spec.ServiceAccountName)
+	if err != nil {
+		return err
+	}
+	return mayMount(account, pod)
 }
 
 // account finds the account; the default one of a new namespace is made by a
@@ -88,6 +97,9 @@ func (r serviceAccounts) account(ctx context.Context, namespace, name string) (*
 			return account, nil
 		}
 		if !apierrors.IsNotFound(err) || try == tries {
+			if apierrors.IsNotFound(err) { // upstream's lister names the kind, not the resource
+				err = apierrors.NewNotFound(corev1.Resource("serviceaccount"), name)
+			}
 			return nil, refuse("error looking up service account %s/%s: %w", namespace, name, err)
 		}
 		timer := time.NewTimer(defaultAccountWait)
