@@ -138,7 +138,7 @@ func (a *Authenticator) ByToken(ctx context.Context, token string, audiences []s
 
 // verify checks a token that has not been seen before.
 func (a *Authenticator) verify(ctx context.Context, token string, audiences []string) (Verdict, error) {
-	failed := fmt.Errorf("invalid bearer token: %w", ErrRefused)
+	failed := fmt.Errorf(unknownBearer+": %w", ErrRefused)
 	if a.cfg.Tokens != nil && a.cfg.Tokens.issued(token) {
 		verdict, err := a.cfg.Tokens.Check(ctx, token, audiences)
 		if err == nil {

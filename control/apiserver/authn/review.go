@@ -11,6 +11,9 @@ import (
 	"github.com/sampan-dev/sampan/internal/identity"
 )
 
+// unknownBearer is said of a token that nobody here has issued.
+const unknownBearer = "invalid bearer token"
+
 // Review says who the bearer of the token in r is.
 func (a *Authenticator) Review(ctx context.Context, r *authenticationv1.TokenReview) (*authenticationv1.TokenReview, error) {
 	if r.Spec.Token == "" {
@@ -20,7 +23,10 @@ func (a *Authenticator) Review(ctx context.Context, r *authenticationv1.TokenRev
 	verdict, err := a.ByToken(ctx, r.Spec.Token, r.Spec.Audiences)
 	if err != nil {
 		text := strings.TrimSuffix(err.Error(), ": "+ErrRefused.Error())
-		out.Status = authenticationv1.TokenReviewStatus{Error: "[" + text + "]"}
+		if text != unknownBearer { // upstream lists what each authenticator said; all others know no such token
+			text = "[" + unknownBearer + ", " + text + "]"
+		}
+		out.Status = authenticationv1.TokenReviewStatus{Error: text}
 		return out, nil
 	}
 	out.Status = authenticationv1.TokenReviewStatus{Authenticated: true, User: userInfo(verdict.User), Audiences: verdict.Audiences}

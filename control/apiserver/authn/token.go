@@ -284,7 +284,7 @@ func plainly(err error) error {
 	case errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
 		return errors.New("service account token is issued in the future")
 	}
-	return errors.New("invalid bearer token")
+	return errors.New(unknownBearer)
 }
 
 func (t *Tokens) key(token *jwt.Token) (any, error) {

@@ -73,7 +73,10 @@ func (n *Nodes) Allows(ctx context.Context, q Attributes) (allowed bool, reason 
 	case "storage.k8s.io/volumeattachments":
 		return n.readsAttachment(ctx, node, q)
 	case "coordination.k8s.io/leases":
-		own := q.Namespace == corev1.NamespaceNodeLease && (q.Verb == "create" || q.Name == node)
+		if q.Namespace != corev1.NamespaceNodeLease {
+			return false, fmt.Sprintf("can only access leases in the %q system namespace", corev1.NamespaceNodeLease)
+		}
+		own := q.Verb == "create" || q.Name == node
 		return own && slices.Contains([]string{"get", "create", "update", "patch", "delete"}, q.Verb), "can only access node lease with the same name as the requesting node"
 	case "storage.k8s.io/csinodes":
 		own := q.Verb == "create" || q.Name == node

@@ -38,7 +38,7 @@ func (a *Authorizer) Use(order []Source) {
 }
 
 // Decide asks the sources. The reason is that of the decision or, when nobody has
-// an opinion, what all of them said.
+// an opinion, what all of them said, each under its name.
 func (a *Authorizer) Decide(ctx context.Context, q Attributes) (Decision, string) {
 	if q.User.In(identity.Masters) {
 		return Allow, ""
@@ -52,10 +52,10 @@ func (a *Authorizer) Decide(ctx context.Context, q Attributes) (Decision, string
 			return decision, reason
 		}
 		if reason != "" {
-			reasons = append(reasons, reason)
+			reasons = append(reasons, order[i].name+": "+reason)
 		}
 	}
-	return NoOpinion, strings.Join(reasons, ", ")
+	return NoOpinion, strings.Join(reasons, "\n")
 }
 
 // The types of sources, as upstream's configuration has them.
@@ -70,6 +70,7 @@ const (
 // counted is a Source whose decisions are counted.
 type counted struct {
 	Source
+	name            string
 	allowed, denied prometheus.Counter
 }
 
@@ -86,10 +87,10 @@ func (a *Authorizer) counting(s Source) counted {
 			kind = typeAllow
 		}
 	case *webhook:
-		return counted{s, a.decisions.WithLabelValues(typeWebhook, of.name, "allowed"), a.decisions.WithLabelValues(typeWebhook, of.name, "denied")}
+		return counted{s, of.name, a.decisions.WithLabelValues(typeWebhook, of.name, "allowed"), a.decisions.WithLabelValues(typeWebhook, of.name, "denied")}
 	}
 	name := strings.ToLower(kind)
-	return counted{s, a.decisions.WithLabelValues(kind, name, "allowed"), a.decisions.WithLabelValues(kind, name, "denied")}
+	return counted{s, name, a.decisions.WithLabelValues(kind, name, "allowed"), a.decisions.WithLabelValues(kind, name, "denied")}
 }
 
 func (c *counted) count(d Decision) {

@@ -129,7 +129,7 @@ func TestSelectorsOfAReview(t *testing.T) {
 	if s := ask("spec.nodeName=n1"); !s.Allowed {
 		t.Errorf("its own pods: %+v", s)
 	}
-	if s := ask("spec.nodeName=n2"); s.Allowed || s.Reason != "can only list/watch pods with spec.nodeName field selector" {
+	if s := ask("spec.nodeName=n2"); s.Allowed || s.Reason != "node: can only list/watch pods with spec.nodeName field selector" {
 		t.Errorf("another's pods: %+v", s)
 	}
 }
