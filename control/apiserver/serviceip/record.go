@@ -65,8 +65,8 @@ func (a *Allocator) prefixes(ctx context.Context, f corev1.IPFamily) ([]netip.Pr
 			return nil
 		}
 		any = true
-		ready := meta.IsStatusConditionTrue(c.Status.Conditions, networkingv1.ServiceCIDRConditionReady)
-		if !ready || c.DeletionTimestamp != nil {
+		closed := meta.IsStatusConditionFalse(c.Status.Conditions, networkingv1.ServiceCIDRConditionReady)
+		if closed || c.DeletionTimestamp != nil {
 			return nil
 		}
 		for _, text := range c.Spec.CIDRs {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -307,4 +308,36 @@ func TestUpdate(t *testing.T) {
 		s.Type, s.ClusterIP, s.ClusterIPs, s.IPFamilies, s.IPFamilyPolicy = corev1.ServiceTypeExternalName, "", nil, nil, nil
 	}, "[] nil 0, 0 addresses and 0 ports taken")
 	step("an address again", func(s *corev1.ServiceSpec) { s.Type = corev1.ServiceTypeNodePort }, "[IPv4] SingleStack 1, 1 addresses and 1 ports taken")
+}
+
+// A range counts unless it is said not to be ready: nobody may be there to say that it
+// is, for that is a controller's work.
+func TestReadiness(t *testing.T) {
+	book := memory.New(memory.Config{})
+	t.Cleanup(func() { _ = book.Close() })
+	condition := func(status metav1.ConditionStatus) []metav1.Condition {
+		return []metav1.Condition{{Type: networkingv1.ServiceCIDRConditionReady, Status: status}}
+	}
+	for _, c := range []struct {
+		name       string
+		conditions []metav1.Condition
+		want       bool
+	}{
+		{"nothing said", nil, true},
+		{"ready", condition(metav1.ConditionTrue), true},
+		{"not ready", condition(metav1.ConditionFalse), false},
+	} {
+		shelf := newShelf(nil)
+		shelf.cidrs = append(shelf.cidrs, &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "more"},
+			Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.97.0.0/24"}}, Status: networkingv1.ServiceCIDRStatus{Conditions: c.conditions}})
+		a, err := New(Config{Ranges: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/24")},
+			List: func(context.Context) ([]*corev1.Service, error) { return nil, nil }, Objects: shelf, Book: book})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ranges, err := a.prefixes(t.Context(), corev1.IPv4Protocol)
+		if got := slices.Contains(ranges, netip.MustParsePrefix("10.97.0.0/24")); err != nil || got != c.want {
+			t.Errorf("%s: %v, %v", c.name, ranges, err)
+		}
+	}
 }
