@@ -174,6 +174,8 @@ type Strategy struct {
 	// OrphansDependents makes orphaning the default for DELETE without a
 	// propagation policy (jobs, replication controllers).
 	OrphansDependents bool
+	// OrphanWarning is told to whoever deletes without a propagation policy.
+	OrphanWarning string
 	// NoDependents keeps the garbage collector's finalizers away (events).
 	NoDependents bool
 	// Reset are the fields ("status", "metadata.labels") that a write through the
@@ -188,6 +190,8 @@ type Table struct {
 	Columns []metav1.TableColumnDefinition
 	// Row gives the cells of one object; now is for ages.
 	Row func(obj Object, now time.Time) []any
+	// Order is how the rows are sorted; nil leaves them as they are listed.
+	Order func(a, b Object) int
 }
 
 // Subresource is a part of an object with its own path. Those with a Copy are

@@ -109,7 +109,7 @@ func TestDiscoveryOfWhatEnds(t *testing.T) {
 		}
 		return strings.Join(list.APIResources[0].Verbs, " ")
 	}
-	if got := verbs(); got != "create delete deletecollection get list patch update watch" {
+	if got := verbs(); got != "delete deletecollection get list patch create update watch" {
 		t.Errorf("at first: %s", got)
 	}
 	if code, text := w.do(admin, "DELETE", definition+"/boats.sea.example.com", nil, nil); code != 200 {

@@ -39,11 +39,13 @@ func Job() *kinds.Kind {
 		Strategy: kinds.Strategy{
 			Ratchet:           core.TemplateRatchet("spec.template"),
 			OrphansDependents: true,
-			Default:           kinds.Each(defaultJob),
-			PrepareCreate:     kinds.Each(prepareJob),
-			PrepareUpdate:     kinds.Pair(prepareJobUpdate),
-			Validate:          kinds.Check(validateJob),
-			ValidateUpdate:    kinds.CheckUpdate(validateJobUpdate),
+			OrphanWarning: "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them " +
+				"or set propagationPolicy=Orphan to suppress this warning",
+			Default:        kinds.Each(defaultJob),
+			PrepareCreate:  kinds.Each(prepareJob),
+			PrepareUpdate:  kinds.Pair(prepareJobUpdate),
+			Validate:       kinds.Check(validateJob),
+			ValidateUpdate: kinds.CheckUpdate(validateJobUpdate),
 			Warnings: kinds.WarnAll(kinds.WarnOfName, kinds.WarnWhenChanged(kinds.WarnAll(
 				kinds.Warn(func(j, _ *batchv1.Job) []string { return warnOfMany(&j.Spec, "spec") }),
 				core.TemplateWarnings(func(j *batchv1.Job) *corev1.PodTemplateSpec { return &j.Spec.Template }, "spec", "template")))),

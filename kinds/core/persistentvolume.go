@@ -58,6 +58,9 @@ func defaultPersistentVolume(v *corev1.PersistentVolume) {
 		mode := corev1.PersistentVolumeFilesystem
 		v.Spec.VolumeMode = &mode
 	}
+	if h := v.Spec.HostPath; h != nil {
+		orDefault(&h.Type, corev1.HostPathUnset)
+	}
 }
 
 // takeVolumeStatus keeps the time of the last change of phase if the phase has

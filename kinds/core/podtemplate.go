@@ -22,8 +22,9 @@ func PodTemplate() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.PodTemplate{} },
 		NewList:    func() runtime.Object { return &corev1.PodTemplateList{} },
 		Strategy: kinds.Strategy{
-			Ratchet: TemplateRatchet("template"),
-			Default: kinds.Each(func(t *corev1.PodTemplate) { DefaultPodTemplate(&t.Template) }),
+			Ratchet:        TemplateRatchet("template"),
+			ReturnsDeleted: true,
+			Default:        kinds.Each(func(t *corev1.PodTemplate) { DefaultPodTemplate(&t.Template) }),
 			PrepareCreate: kinds.Each(func(t *corev1.PodTemplate) {
 				kinds.FirstGeneration(t)
 				DropUnservedTemplate(&t.Template, nil)

@@ -171,6 +171,9 @@ func dropByType(s, old *corev1.Service) {
 	if reachable(old) && !reachable(s) && now.ExternalTrafficPolicy == was.ExternalTrafficPolicy {
 		now.ExternalTrafficPolicy = ""
 	}
+	if now.Type == corev1.ServiceTypeExternalName {
+		now.InternalTrafficPolicy = nil // there is no traffic; upstream shows none
+	}
 	if now.Type != corev1.ServiceTypeLoadBalancer {
 		s.Status.LoadBalancer = corev1.LoadBalancerStatus{}
 	}

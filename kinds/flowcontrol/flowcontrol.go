@@ -3,7 +3,9 @@
 package flowcontrol
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
 	"time"
 
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
@@ -49,7 +51,8 @@ func FlowSchema() *kinds.Kind {
 				"DistinguisherMethod": flowcontrolv1.FlowSchemaSpec{}.SwaggerDoc()["distinguisherMethod"],
 				"MissingPL":           "references a broken or non-existent PriorityLevelConfiguration",
 			}, "Name", "PriorityLevel", "MatchingPrecedence", "DistinguisherMethod", "Age", "MissingPL"),
-			Row: kinds.Row(schemaRow),
+			Row:   kinds.Row(schemaRow),
+			Order: byPrecedence,
 		},
 		Subresources: []kinds.Subresource{ownStatus(
 			func(next, body *flowcontrolv1.FlowSchema) { next.Status = body.Status }, validateSchemaStatus)},
@@ -145,4 +148,14 @@ func levelRow(l *flowcontrolv1.PriorityLevelConfiguration, now time.Time) []any 
 		row[3], row[4], row[5] = int64(q.Queues), int64(q.HandSize), int64(q.QueueLengthLimit)
 	}
 	return row
+}
+
+// byPrecedence is the order in which schemas are asked, and shown.
+func byPrecedence(a, b kinds.Object) int {
+	x, ok1 := a.(*flowcontrolv1.FlowSchema)
+	y, ok2 := b.(*flowcontrolv1.FlowSchema)
+	if !ok1 || !ok2 {
+		return 0
+	}
+	return cmp.Or(cmp.Compare(x.Spec.MatchingPrecedence, y.Spec.MatchingPrecedence), strings.Compare(x.Name, y.Name))
 }

@@ -138,7 +138,8 @@ func (c *Connector) find(ctx context.Context, name string) (node, error) {
 			}
 		}
 	}
-	return node{}, apierrors.NewInternalError(fmt.Errorf("no preferred addresses found for node %q; known addresses: %v", name, n.Status.Addresses))
+	return node{}, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError,
+		Message: fmt.Sprintf("no preferred addresses found; known addresses: %v", n.Status.Addresses)}}
 }
 
 // transport trusts only the node itself. It is made for one connection: a

@@ -169,7 +169,7 @@ func TestPlainConnections(t *testing.T) {
 		pod + "/log?container=waiting":               `400 container "waiting" in pod "web" is waiting to start: ContainerCreating`,
 		pod + "/log?container=elsewhere":             "302 ",
 		pod + "/log?container=a&tailLines=-1":        "422 ",
-		"/api/v1/namespaces/x/pods/single/log":       "200 ",
+		"/api/v1/namespaces/x/pods/single/log":       "204 ",
 		"/api/v1/namespaces/x/pods/none/log":         `404 pods "none" not found`,
 		pod + "/exec?container=a&command=ls":         "400 Upgrade request required",
 		"/api/v1/namespaces/x/pods/single/exec":      "400 pod single does not have a host assigned",

@@ -162,7 +162,7 @@ func (c *Connector) log(k call) error {
 		return err
 	}
 	if pod.Spec.NodeName == "" {
-		k.w.WriteHeader(http.StatusOK) // not placed yet: nothing has been said
+		k.w.WriteHeader(http.StatusNoContent) // not placed yet: nothing has been said
 		return nil
 	}
 	n, err := c.find(k.r.Context(), pod.Spec.NodeName)

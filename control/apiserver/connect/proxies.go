@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -67,7 +68,7 @@ func location(k call, scheme, host string) *url.URL {
 func split(k call) (scheme, name, port string, err error) {
 	scheme, name, port, ok := utilnet.SplitSchemeNamePort(k.req.Target.Name)
 	if !ok {
-		return "", "", "", apierrors.NewBadRequest(fmt.Sprintf("invalid %s request %q", k.req.Target.Resource.Resource, k.req.Target.Name))
+		return "", "", "", apierrors.NewBadRequest(fmt.Sprintf("invalid %s request %q", strings.TrimSuffix(k.req.Target.Resource.Resource, "s"), k.req.Target.Name))
 	}
 	return scheme, name, port, nil
 }

@@ -15,8 +15,11 @@ import (
 	"strings"
 	"sync/atomic"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/sampan-dev/sampan/control/apiserver/speak"
 	"github.com/sampan-dev/sampan/kinds"
 )
 
@@ -58,7 +61,7 @@ func Serves(path string) bool {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "405: Method Not Allowed", http.StatusMethodNotAllowed)
+		speak.Refuse(w, r, apierrors.NewGenericServerResponse(http.StatusMethodNotAllowed, "", schema.GroupResource{}, "", "", 0, false))
 		return
 	}
 	docs, err := h.current()
@@ -71,6 +74,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	contentType := "application/json"
 	if all, has := docs.aggregated[path]; has && wantsAggregated(r.Header) {
 		doc, contentType = all, aggregatedType
+	}
+	if !ok && docs.knows(path) { // the group is served, in other versions
+		speak.Refuse(w, r, apierrors.NewGenericServerResponse(http.StatusNotFound, "", schema.GroupResource{}, "", "", 0, false))
+		return
 	}
 	if !ok {
 		http.NotFound(w, r)
@@ -85,6 +92,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_, _ = w.Write(doc.body) // the client has gone: nobody to tell
+}
+
+// knows says whether path is a version of something that is served.
+func (d *documents) knows(path string) bool {
+	above := path[:strings.LastIndexByte(path, '/')] // path begins with one
+	_, ok := d.legacy[above]
+	return ok && above != "/apis"
 }
 
 const aggregatedType = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"

@@ -91,8 +91,13 @@ func (g *group) standalone() *metav1.APIGroup {
 // allVerbs are those of a kind that names none, in the order discovery has them.
 var allVerbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
 
+// customVerbs are those of a custom kind, in the order in which upstream has them.
+var customVerbs = []string{"delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"}
+
 func verbsOf(k *kinds.Kind) []string {
 	switch {
+	case k.Custom != nil && k.Verbs == nil:
+		return customVerbs
 	case k.Verbs != nil:
 		return ordered(k.Verbs)
 	case k.Storage == "":
@@ -153,6 +158,9 @@ func subresources(k *kinds.Kind) []kinds.Subresource {
 		}
 	}
 	slices.SortFunc(subs, func(a, b kinds.Subresource) int { return strings.Compare(a.Name, b.Name) })
+	if k.Custom != nil {
+		slices.Reverse(subs) // upstream has the status before the scale
+	}
 	return subs
 }
 
@@ -179,20 +187,25 @@ func aggregate(groups []*group, core bool) *apidiscoveryv2.APIGroupDiscoveryList
 func (v *groupVersion) aggregated() apidiscoveryv2.APIVersionDiscovery {
 	out := apidiscoveryv2.APIVersionDiscovery{Version: v.Version, Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent}
 	for _, k := range v.kinds {
-		r := apidiscoveryv2.APIResourceDiscovery{Resource: k.Resource, ResponseKind: responseKind(k.GVK), Scope: apidiscoveryv2.ScopeCluster,
+		r := apidiscoveryv2.APIResourceDiscovery{Resource: k.Resource, ResponseKind: v.responseKind(k, k.GVK), Scope: apidiscoveryv2.ScopeCluster,
 			SingularResource: k.Singular, Verbs: verbsOf(k), ShortNames: k.Short, Categories: k.Categories}
 		if k.Namespaced {
 			r.Scope = apidiscoveryv2.ScopeNamespace
 		}
 		for _, s := range subresources(k) {
 			r.Subresources = append(r.Subresources, apidiscoveryv2.APISubresourceDiscovery{
-				Subresource: s.Name, ResponseKind: responseKind(s.GVK), Verbs: ordered(s.Verbs)})
+				Subresource: s.Name, ResponseKind: v.responseKind(k, s.GVK), Verbs: ordered(s.Verbs)})
 		}
 		out.Resources = append(out.Resources, r)
 	}
 	return out
 }
 
-func responseKind(gvk schema.GroupVersionKind) *metav1.GroupVersionKind {
+// responseKind is what is answered. As with upstream, a built-in kind of the group
+// version itself does not name that again.
+func (v *groupVersion) responseKind(k *kinds.Kind, gvk schema.GroupVersionKind) *metav1.GroupVersionKind {
+	if k.Custom == nil && gvk.GroupVersion() == v.GroupVersion {
+		return &metav1.GroupVersionKind{Kind: gvk.Kind}
+	}
 	return &metav1.GroupVersionKind{Group: gvk.Group, Version: gvk.Version, Kind: gvk.Kind}
 }

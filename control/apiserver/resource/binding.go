@@ -70,7 +70,11 @@ func (s *Server) bind(ctx context.Context, r *Request) (runtime.Object, error) {
 		if errors.As(err, &status) {
 			return nil, err
 		}
-		return nil, apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, b.Name, err)
+		gr := schema.GroupResource{Resource: "pods/binding"}
+		if errors.Is(err, errOther) {
+			gr.Resource = "pods"
+		}
+		return nil, apierrors.NewConflict(gr, b.Name, err)
 	}
 	return success(), nil
 }
@@ -95,13 +99,16 @@ func bindable(pod *corev1.Pod) *corev1.Pod {
 	return &next
 }
 
+// errOther: the pod is not the one that the binding means.
+var errOther = errors.New("Precondition failed") //nolint:staticcheck // upstream's words
+
 // assign writes the binding's word into a pod, unless the pod may not be bound.
 func assign(pod *corev1.Pod, b *corev1.Binding, now metav1.Time) error {
 	switch {
 	case b.UID != "" && b.UID != pod.UID:
-		return fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", b.UID, pod.UID) //nolint:staticcheck // upstream's words
+		return fmt.Errorf("%w: UID in precondition: %v, UID in object meta: %v", errOther, b.UID, pod.UID)
 	case b.ResourceVersion != "" && b.ResourceVersion != pod.ResourceVersion:
-		return fmt.Errorf("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", b.ResourceVersion, pod.ResourceVersion) //nolint:staticcheck // upstream's words
+		return fmt.Errorf("%w: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", errOther, b.ResourceVersion, pod.ResourceVersion)
 	case pod.DeletionTimestamp != nil:
 		return fmt.Errorf("pod %s is being deleted, cannot be assigned to a host", pod.Name)
 	case pod.Spec.NodeName != "":

@@ -2,6 +2,8 @@ package resource
 
 import (
 	"bytes"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/yaml"
 )
 
 // believed is how long a body may say that it is for room to be made before it comes.
@@ -73,6 +76,12 @@ func (x *exchange) decodeDeleteOptions(data []byte, m mediaType) error {
 	want := schema.GroupVersionKind{Version: "v1", Kind: "DeleteOptions"}
 	opts := &metav1.DeleteOptions{}
 	obj, _, _, err := x.server.codec.decode(data, m, want, opts, false)
+	if runtime.IsNotRegisteredError(err) { // clients name the version of what they delete, or of metadata
+		var own []byte
+		if own, err = unversioned(data); err == nil {
+			obj, _, _, err = x.server.codec.decode(own, mediaJSON, want, opts, false)
+		}
+	}
 	if err != nil {
 		return apierrors.NewBadRequest(err.Error())
 	}
@@ -83,6 +92,16 @@ func (x *exchange) decodeDeleteOptions(data []byte, m mediaType) error {
 	read.TypeMeta = metav1.TypeMeta{}
 	x.req.Delete = *read
 	return nil
+}
+
+// unversioned is an encoded object in JSON without its version.
+func unversioned(data []byte) ([]byte, error) {
+	fields := map[string]any{}
+	if err := yaml.Unmarshal(data, &fields); err != nil { // JSON is YAML
+		return nil, fmt.Errorf("decode an object of an unknown version: %w", err)
+	}
+	delete(fields, "apiVersion")
+	return json.Marshal(fields)
 }
 
 // decodeBody reads the object of a create or update.
@@ -100,8 +119,7 @@ func (x *exchange) decodeBody(data []byte, m mediaType) error {
 			"the API version in the data (%s) does not match the expected API version (%s)", got.GroupVersion(), want.GroupVersion()))
 	}
 	if err == nil && got != nil && got.Kind != want.Kind && c.kind.Custom != nil && !c.foreign() {
-		return apierrors.NewInvalid(want.GroupKind(), obj.(metav1.Object).GetName(), field.ErrorList{
-			field.Invalid(field.NewPath("kind"), got.Kind, fmt.Sprintf("must be %v", want.Kind))})
+		return misnamed(want, *got, obj.(metav1.Object).GetName())
 	}
 	if err == nil && got != nil && got.Kind != want.Kind {
 		err = fmt.Errorf("no kind %q is served here", got.Kind)
@@ -116,7 +134,7 @@ func (x *exchange) decodeBody(data []byte, m mediaType) error {
 		err = runtime.NewStrictDecodingError(strict)
 	}
 	if err != nil {
-		return undecodable(want, got, err)
+		return undecodable(want, got, err, data)
 	}
 	if strictness == metav1.FieldValidationWarn {
 		for _, e := range strict {
@@ -127,12 +145,47 @@ func (x *exchange) decodeBody(data []byte, m mediaType) error {
 	return nil
 }
 
+// misnamed is 422 for an object of a custom kind that says it is of another; nil where
+// it does not.
+func misnamed(want, got schema.GroupVersionKind, name string) error {
+	var errs field.ErrorList
+	if got.Kind != want.Kind {
+		errs = append(errs, field.Invalid(field.NewPath("kind"), got.Kind, fmt.Sprintf("must be %v", want.Kind)))
+	}
+	if got.GroupVersion() != want.GroupVersion() {
+		errs = append(errs, field.Invalid(field.NewPath("apiVersion"), got.GroupVersion().String(), fmt.Sprintf("must be %v", want.GroupVersion())))
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return apierrors.NewInvalid(schema.GroupKind{Group: want.Group, Kind: got.Kind}, name, errs)
+}
+
 // undecodable is 400 in upstream's words.
-func undecodable(want schema.GroupVersionKind, got *schema.GroupVersionKind, err error) error {
+func undecodable(want schema.GroupVersionKind, got *schema.GroupVersionKind, err error, data []byte) error {
 	if got != nil && got.Kind != "" {
 		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v",
 			got.Kind, got.Version, want.Kind, err))
 	}
 	return apierrors.NewBadRequest(fmt.Sprintf(
-		"the object provided is unrecognized (must be of type %s): %v", want.Kind, err))
+		"the object provided is unrecognized (must be of type %s): %v (%s)", want.Kind, err, beginning(data)))
+}
+
+// maxQuoted is how many bytes of a body that cannot be read are told.
+const maxQuoted = 30
+
+// beginning is what a body begins with: as it is where it looks like JSON, else in
+// hexadecimal.
+func beginning(data []byte) string {
+	if len(data) == 0 {
+		return "<empty>"
+	}
+	head, rest := data, ""
+	if len(data) > maxQuoted {
+		head, rest = data[:maxQuoted], " ..."
+	}
+	if data[0] == '{' {
+		return string(head) + rest
+	}
+	return hex.EncodeToString(head) + rest
 }

@@ -136,8 +136,13 @@ func (c *collection) fits(r *Request) error {
 	if !c.kind.Namespaced && t.Namespace != "" {
 		return unknownPath()
 	}
-	if c.kind.Namespaced && t.Namespace == "" && (t.Name != "" || r.Verb == verbCreate) {
-		return apierrors.NewBadRequest("namespace is required on a request for one object")
+	if everywhere := c.kind.Namespaced && t.Namespace == ""; everywhere {
+		switch { // there is only a list of all namespaces: nobody empties them all at once
+		case t.Name != "":
+			return unknownPath()
+		case r.Verb == verbCreate || r.Verb == verbDeleteCollection:
+			return notAllowed()
+		}
 	}
 	if bad := content.IsPathSegmentName(t.Name); len(bad) > 0 {
 		return apierrors.NewBadRequest(fmt.Sprintf("Name parameter invalid: %q: %s", t.Name, bad[0]))

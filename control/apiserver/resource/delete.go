@@ -39,6 +39,7 @@ func (c *call) delete(ctx context.Context) (*answer, error) {
 	if c.req.forces() {
 		return c.force(ctx)
 	}
+	c.warnOfOrphans()
 	obj, gone, err := c.remove(ctx, c.req.Target.Name)
 	if err != nil {
 		return nil, err
@@ -48,6 +49,14 @@ func (c *call) delete(ctx context.Context) (*answer, error) {
 		code = http.StatusAccepted
 	}
 	return c.deleted(code, obj, gone), nil
+}
+
+// warnOfOrphans tells who does not say what becomes of the dependents.
+func (c *call) warnOfOrphans() {
+	o := &c.req.Delete
+	if text := c.kind.Strategy.OrphanWarning; text != "" && o.PropagationPolicy == nil && o.OrphanDependents == nil {
+		c.req.warn(text)
+	}
 }
 
 // deleted answers a DELETE: with the object while it is still there (or always,
@@ -320,6 +329,7 @@ func (c *call) deleteCollection(ctx context.Context) (*answer, error) {
 	if c.req.forces() {
 		return nil, noForce()
 	}
+	c.warnOfOrphans()
 	found, err := c.list(ctx)
 	if err != nil {
 		return nil, err

@@ -90,7 +90,7 @@ func (e *eviction) once(ctx context.Context) (again bool, err error) {
 	pod := r.obj.(*corev1.Pod)
 	if free(pod) {
 		err := e.remove(ctx, c, pod, pod.Status.Phase == corev1.PodPending && pod.DeletionTimestamp == nil)
-		return apierrors.IsConflict(err) && !e.pinned, err
+		return apierrors.IsConflict(err) && !e.pinned && e.same(pod), err
 	}
 	budget, err := e.budget(ctx, pod)
 	if err != nil {
@@ -107,6 +107,13 @@ func (e *eviction) once(ctx context.Context) (again bool, err error) {
 		return false, busy(budget.Name)
 	}
 	return false, err
+}
+
+// same says that the pod is the one that the client wants to go: of another there is
+// no use to try again.
+func (e *eviction) same(pod *corev1.Pod) bool {
+	p := e.opts.Preconditions
+	return p == nil || p.UID == nil || *p.UID == pod.UID
 }
 
 // free says that a pod's eviction disrupts nobody.

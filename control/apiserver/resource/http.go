@@ -270,6 +270,9 @@ func (x *exchange) connect(h http.Handler) {
 		err = col.fits(x.req)
 	}
 	options, gvk := connectOptions(name, x.r.URL.Query(), x.req.Path)
+	if err == nil && options == nil && x.r.Method != http.MethodGet {
+		err = notAllowed() // what is read takes nothing
+	}
 	if err == nil && options != nil {
 		a := c.attributes(OpConnect, nil, nil)
 		a.Object, a.GVK = options, gvk

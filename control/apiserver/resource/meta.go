@@ -39,7 +39,7 @@ func (c *call) matchNamespace(obj metav1.Object) error {
 	if obj.GetNamespace() == want {
 		return nil
 	}
-	if obj.GetNamespace() == "" || !c.kind.Namespaced && want == "" && obj.GetNamespace() == metav1.NamespaceNone {
+	if obj.GetNamespace() == "" || want == "" { // what has no namespace loses the one it was sent with
 		obj.SetNamespace(want)
 		return nil
 	}

@@ -78,6 +78,11 @@ func (c *call) patched(current kinds.Object) (kinds.Object, error) {
 	if !ok {
 		return nil, apierrors.NewInternalError(fmt.Errorf("patch of %s made a %T", c.req.Target, out))
 	}
+	if says := obj.GetObjectKind().GroupVersionKind(); c.kind.Custom != nil && !c.foreign() && !says.Empty() {
+		if err := misnamed(c.gvk(), says, obj.GetName()); err != nil {
+			return nil, err
+		}
+	}
 	obj.GetObjectKind().SetGroupVersionKind(c.gvk())
 	if !c.foreign() {
 		c.setDefaults(obj)

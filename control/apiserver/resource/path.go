@@ -67,7 +67,7 @@ func (r route) verb(method string, watch bool) string {
 	switch method {
 	case http.MethodGet:
 		switch {
-		case watch || r.watch:
+		case r.watch || watch && !one: // of one object only the old form is a watch
 			return verbWatch
 		case one:
 			return verbGet

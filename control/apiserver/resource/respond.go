@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -82,6 +83,10 @@ func (x *exchange) objectBytes(out *answer) ([][]byte, error) {
 		shown := *status
 		shown.Kind, shown.APIVersion = "Status", "v1"
 		data, err := x.encode(form{media: x.form.media, pretty: x.form.pretty}, &shown)
+		return [][]byte{data}, err
+	}
+	if scale, ok := out.object.(*autoscalingv1.Scale); ok && x.form.shape == asTable {
+		data, err := x.encode(x.form, scaleTable(scale, x.form, x.server.cfg.Now()))
 		return [][]byte{data}, err
 	}
 	obj, own := out.object.(kinds.Object)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -66,9 +67,9 @@ func copied(change func(next kinds.Object) error) func(old kinds.Object) (kinds.
 	}
 }
 
-// success is the Status of a subresource that answers with nothing else.
+// success is the Status of a creation that answers with nothing else.
 func success() *metav1.Status {
-	s := &metav1.Status{Status: metav1.StatusSuccess}
+	s := &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated}
 	s.Kind, s.APIVersion = "Status", "v1"
 	return s
 }

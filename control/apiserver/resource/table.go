@@ -1,8 +1,10 @@
 package resource
 
 import (
+	"slices"
 	"time"
 
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -23,11 +25,28 @@ func metaVersion(version string) schema.GroupVersion {
 
 // table shows objects as kubectl get does.
 func (c *collection) table(objects []kinds.Object, f form, now time.Time) *metav1.Table {
-	t := &metav1.Table{ColumnDefinitions: c.columns(), Rows: make([]metav1.TableRow, 0, len(objects))}
+	if order := c.kind.Table.Order; order != nil {
+		objects = slices.SortedStableFunc(slices.Values(objects), order)
+	}
+	return tableOf(c.columns(), objects, f, func(obj kinds.Object) []any { return c.cells(obj, now) })
+}
+
+func tableOf(columns []metav1.TableColumnDefinition, objects []kinds.Object, f form, cells func(kinds.Object) []any) *metav1.Table {
+	t := &metav1.Table{ColumnDefinitions: columns, Rows: make([]metav1.TableRow, 0, len(objects))}
 	t.SetGroupVersionKind(metaVersion(f.version).WithKind("Table"))
 	for _, obj := range objects {
-		t.Rows = append(t.Rows, metav1.TableRow{Cells: c.cells(obj, now), Object: rowObject(obj, f)})
+		t.Rows = append(t.Rows, metav1.TableRow{Cells: cells(obj), Object: rowObject(obj, f)})
 	}
+	return t
+}
+
+// scaleTable shows the scale of an object, which is a kind of its own.
+func scaleTable(scale *autoscalingv1.Scale, f form, now time.Time) *metav1.Table {
+	columns := kinds.Columns("Name", "Desired|integer", "Available|integer", "Age")
+	t := tableOf(columns, []kinds.Object{scale}, f, func(kinds.Object) []any {
+		return []any{scale.Name, int64(scale.Spec.Replicas), int64(scale.Status.Replicas), kinds.Age(scale.CreationTimestamp, now)}
+	})
+	t.ResourceVersion = scale.ResourceVersion
 	return t
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -43,6 +44,9 @@ func (c *call) update(ctx context.Context) (*answer, error) {
 	}
 	if err := c.matchNamespace(body); err != nil {
 		return nil, err
+	}
+	if body.GetName() == "" { // or whoever sends an empty object would wipe the one there is
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s based on URL) was undeterminable: name must be provided", c.req.Target.Name))
 	}
 	if err := c.matchName(body); err != nil {
 		return nil, err
