@@ -216,6 +216,7 @@ func (s *Server) start(ctx context.Context, g *errgroup.Group) error {
 		return fmt.Errorf("api server: make the first objects: %w", err)
 	}
 	g.Go(func() error { return s.keepAddresses(ctx) })
+	g.Go(func() error { return s.keepOwnService(ctx) })
 	g.Go(func() error { return s.trackTokens(ctx) })
 	// Only now: its first list then has the roles that every cluster starts with.
 	g.Go(func() error { return s.policy.run(ctx) })
