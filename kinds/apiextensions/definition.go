@@ -63,7 +63,7 @@ func Definition() *kinds.Kind {
 // setDefaults also forgets a webhook of which nothing is said.
 func setDefaults(d *definition) {
 	apiextensionsv1.SetObjectDefaults_CustomResourceDefinition(d)
-	if c := d.Spec.Conversion; c != nil && c.Webhook != nil && c.Webhook.ClientConfig == nil && len(c.Webhook.ConversionReviewVersions) == 0 {
+	if c := d.Spec.Conversion; c != nil && c.Webhook != nil && c.Webhook.ClientConfig == nil && c.Webhook.ConversionReviewVersions == nil {
 		c.Webhook = nil
 	}
 }

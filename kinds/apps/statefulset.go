@@ -88,9 +88,10 @@ func defaultStatefulSet(s *appsv1.StatefulSet) {
 	strategy := &s.Spec.UpdateStrategy
 	if strategy.Type == "" {
 		strategy.Type = appsv1.RollingUpdateStatefulSetStrategyType
-	}
-	if strategy.Type == appsv1.RollingUpdateStatefulSetStrategyType {
 		orDefault(&strategy.RollingUpdate, appsv1.RollingUpdateStatefulSetStrategy{})
+	}
+	// Whoever names the type alone gets no parameters, as upstream.
+	if strategy.Type == appsv1.RollingUpdateStatefulSetStrategyType && strategy.RollingUpdate != nil {
 		orDefault(&strategy.RollingUpdate.Partition, 0)
 		orDefault(&strategy.RollingUpdate.MaxUnavailable, intstr.FromInt32(1))
 	}
