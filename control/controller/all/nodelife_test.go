@@ -37,9 +37,9 @@ func TestNodeThatSaysItIsNotReady(t *testing.T) {
 		time.Sleep(time.Minute)
 		b.says("b", corev1.ConditionFalse)
 		time.Sleep(time.Minute)
-		b.expectNodes("a=True, b=False not-ready:NoExecute not-ready:NoSchedule | long")
+		b.expectNodes("a=True, b=False not-ready:NoSchedule not-ready:NoExecute | long")
 		time.Sleep(5 * time.Minute)
-		b.expectNodes("a=True, b=False not-ready:NoExecute not-ready:NoSchedule | ")
+		b.expectNodes("a=True, b=False not-ready:NoSchedule not-ready:NoExecute | ")
 	})
 }
 
@@ -55,14 +55,14 @@ func TestTaintsAreSwappedAtOnce(t *testing.T) {
 		time.Sleep(time.Minute)
 		b.says("b", corev1.ConditionFalse)
 		b.says("c", corev1.ConditionFalse) // whose turn is ten seconds later
-		b.expectNodes("a=True, b=False not-ready:NoExecute not-ready:NoSchedule, c=False not-ready:NoSchedule | long")
+		b.expectNodes("a=True, b=False not-ready:NoSchedule not-ready:NoExecute, c=False not-ready:NoSchedule | long")
 		time.Sleep(10 * time.Second)
-		b.expectNodes("a=True, b=False not-ready:NoExecute not-ready:NoSchedule, c=False not-ready:NoSchedule not-ready:NoExecute | long")
+		b.expectNodes("a=True, b=False not-ready:NoSchedule not-ready:NoExecute, c=False not-ready:NoSchedule not-ready:NoExecute | long")
 		silence()
 		time.Sleep(time.Minute)
-		b.expectNodes("a=True, b=Unknown unreachable:NoExecute unreachable:NoSchedule, c=Unknown unreachable:NoExecute unreachable:NoSchedule | long(unready)")
+		b.expectNodes("a=True, b=Unknown unreachable:NoSchedule unreachable:NoExecute, c=Unknown unreachable:NoSchedule unreachable:NoExecute | long(unready)")
 		b.says("b", corev1.ConditionFalse)
-		b.expectNodes("a=True, b=False not-ready:NoExecute not-ready:NoSchedule, c=Unknown unreachable:NoExecute unreachable:NoSchedule | long(unready)")
+		b.expectNodes("a=True, b=False not-ready:NoSchedule not-ready:NoExecute, c=Unknown unreachable:NoSchedule unreachable:NoExecute | long(unready)")
 	})
 }
 
@@ -74,6 +74,6 @@ func TestGoingPodsOfSilentNode(t *testing.T) {
 		b := start(t, readyNode("a"), readyNode("b"), going)
 		go b.beat(t.Context(), "a")
 		time.Sleep(2 * time.Minute)
-		b.expectNodes("a=True, b=Unknown unreachable:NoExecute unreachable:NoSchedule | going(unready)")
+		b.expectNodes("a=True, b=Unknown unreachable:NoSchedule unreachable:NoExecute | going(unready)")
 	})
 }

@@ -108,11 +108,11 @@ func TestSilentNode(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		b.expectNodes("a=True, b=True | brief long")
 		time.Sleep(30 * time.Second)
-		b.expectNodes("a=True, b=Unknown unreachable:NoExecute unreachable:NoSchedule | brief(unready) long(unready)")
+		b.expectNodes("a=True, b=Unknown unreachable:NoSchedule unreachable:NoExecute | brief(unready) long(unready)")
 		time.Sleep(30 * time.Second)
-		b.expectNodes("a=True, b=Unknown unreachable:NoExecute unreachable:NoSchedule | long(unready)")
+		b.expectNodes("a=True, b=Unknown unreachable:NoSchedule unreachable:NoExecute | long(unready)")
 		time.Sleep(300 * time.Second)
-		b.expectNodes("a=True, b=Unknown unreachable:NoExecute unreachable:NoSchedule | ")
+		b.expectNodes("a=True, b=Unknown unreachable:NoSchedule unreachable:NoExecute | ")
 	})
 }
 
@@ -121,7 +121,7 @@ func TestNodeReturnsInTime(t *testing.T) {
 		b := start(t, readyNode("a"), readyNode("b"), tolerant("long", "b", 300))
 		go b.beat(t.Context(), "a")
 		time.Sleep(2 * time.Minute)
-		b.expectNodes("a=True, b=Unknown unreachable:NoExecute unreachable:NoSchedule | long(unready)")
+		b.expectNodes("a=True, b=Unknown unreachable:NoSchedule unreachable:NoExecute | long(unready)")
 		go b.beat(t.Context(), "b")
 		n, err := client.Nodes.Get(t.Context(), b.server, "", "b")
 		if err != nil {
