@@ -186,28 +186,33 @@ func imageFilters(texts []string, find func(string) (image.Image, error)) (func(
 // ageFilter compares when images were made: with that of another, or with a time, or what
 // was so long ago.
 func ageFilter(name, value string, find func(string) (image.Image, error)) (func(image.Image) bool, error) {
-	at := time.Time{}
 	if name == "until" {
-		ago, err := time.ParseDuration(value)
-		if at = time.Now().Add(-ago); err != nil {
-			if at, err = time.Parse(time.RFC3339, value); err != nil {
-				return nil, errors.New("want a duration such as 24h, or a time such as 2006-01-02T15:04:05Z")
-			}
-		}
-	} else {
-		if find == nil {
-			return nil, nil
-		}
-		other, err := find(value)
-		if err != nil {
-			return nil, err
-		}
-		at = other.Created
+		at, err := untilTime(value)
+		return func(img image.Image) bool { return img.Created.Before(at) }, err
+	}
+	if find == nil {
+		return nil, nil
+	}
+	other, err := find(value)
+	if err != nil {
+		return nil, err
 	}
 	if name == "since" {
-		return func(img image.Image) bool { return img.Created.After(at) }, nil
+		return func(img image.Image) bool { return img.Created.After(other.Created) }, nil
 	}
-	return func(img image.Image) bool { return img.Created.Before(at) }, nil
+	return func(img image.Image) bool { return img.Created.Before(other.Created) }, nil
+}
+
+// untilTime is a moment, or how long ago it was.
+func untilTime(value string) (time.Time, error) {
+	if ago, err := time.ParseDuration(value); err == nil {
+		return time.Now().Add(-ago), nil
+	}
+	at, err := time.Parse(time.RFC3339, value)
+	if err != nil {
+		return at, errors.New("want a duration such as 24h, or a time such as 2006-01-02T15:04:05Z")
+	}
+	return at, nil
 }
 
 func imageFilter(name, value string) (func(image.Image) bool, error) {

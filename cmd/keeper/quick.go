@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -183,7 +184,7 @@ func (l little) file(exe int) (*conn, int, *os.File, error) {
 		return nil, 0, nil, err
 	}
 	defer theirs.Close()
-	files := append(l.stdio[:3:3], theirs.Fd(), uintptr(exe))
+	files := slices.Concat(l.stdio[:3], []uintptr{theirs.Fd(), uintptr(exe)})
 	if l.target > 0 {
 		files = append(files, uintptr(l.target))
 	}

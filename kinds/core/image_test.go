@@ -21,7 +21,7 @@ func TestImageTag(t *testing.T) {
 		"Nginx":                         "-",
 		"nginx:":                        "-",
 		"nginx:a/b":                     "-",
-		" nginx":                        "-",
+		" nginx":                        "-", //nolint:gocritic // the space is the fault
 		"a..b":                          "-",
 		"a-":                            "-",
 		"a___b":                         "-",

@@ -57,7 +57,7 @@ func nodeWarnings(n, _ *corev1.Node) []string {
 	if n.Spec.ConfigSource != nil { //nolint:staticcheck // it is what the warning is about
 		w = append(w, "spec.configSource: the feature is removed")
 	}
-	if n.Spec.DoNotUseExternalID != "" { //nolint:staticcheck // it is what the warning is about
+	if n.Spec.DoNotUseExternalID != "" {
 		w = append(w, "spec.externalID: this field is deprecated, and is unused by Kubernetes")
 	}
 	for i, cidr := range n.Spec.PodCIDRs {

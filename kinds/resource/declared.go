@@ -49,7 +49,7 @@ func (r rules) opaque(now *resourcev1.DeviceConfiguration, at *field.Path) {
 	}
 }
 
-var driverRules = []declared.Rule[string]{validate.LongNameCaseless[string], declared.MaxLength[string](63)}
+var driverRules = []declared.Rule[string]{validate.LongNameCaseless[string], declared.MaxLength[string](63)} //nolint:staticcheck // deprecated for new fields: this is what the field has
 
 // claim is what is asked for. It never changes, so what is in a request is new.
 func (r rules) claim(now, old *resourcev1.DeviceClaim, at *field.Path) {

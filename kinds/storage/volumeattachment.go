@@ -60,7 +60,8 @@ func VolumeAttachment() *kinds.Kind {
 func validateAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
 	r := declared.Create()
 	declared.Required(r, a, nil, field.NewPath("spec", "attacher"), func(a *storagev1.VolumeAttachment) string { return a.Spec.Attacher },
-		validate.LongNameCaseless[string], declared.MaxLength[string](maxAttacher))
+		validate.LongNameCaseless[string], //nolint:staticcheck // deprecated for new fields: this is what the field has
+		declared.MaxLength[string](maxAttacher))
 	return r.Behind(attachment(a))
 }
 

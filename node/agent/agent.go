@@ -133,22 +133,11 @@ func New(cfg Config) (*Agent, error) {
 	})
 	a.refs = newReferences(cfg.Transport, cfg.Log, a.wakeNamed)
 	a.bundles, a.certs = a.newBundles(), newCertificates(a)
-	a.volumes = volume.New(volume.Config{
-		Root: cfg.Root, Made: cfg.Made, Source: a.refs, Tokens: a.mintToken, Bundles: a.bundleList, Certificates: a.certs.get, Log: cfg.Log,
-		Claims: claims{a}, Warn: func(pod *corev1.Pod, reason, message string) {
-			a.events.Event(pod, corev1.EventTypeWarning, reason, message)
-		}, Seen: a.tally.Stored, Tell: func(pod *corev1.Pod, reason, message string) {
-			a.events.Event(pod, corev1.EventTypeNormal, reason, message)
-		},
-	})
+	a.newVolumes()
 	if err := a.newPulls(); err != nil {
 		return nil, err
 	}
-	a.doer = &probe.Doer{Engine: cfg.Engine, PodIPs: a.podIPs, Cut: a.tally.SleepCut, FellBack: func(pod *corev1.Pod, host string) {
-		a.tally.HookFellBack()
-		a.events.Event(pod, corev1.EventTypeWarning, "LifecycleHTTPFallback",
-			fmt.Sprintf("request to HTTPS lifecycle hook %s got HTTP response, retry with HTTP succeeded", host))
-	}}
+	a.newDoer()
 	if err := a.newPlaces(); err != nil {
 		return nil, err
 	}
@@ -159,6 +148,28 @@ func New(cfg Config) (*Agent, error) {
 	a.trash = a.newTrash()
 	a.logs = rotate.New(rotate.Config{Engine: cfg.Engine, MaxSize: cfg.LogMaxSize, MaxFiles: cfg.LogMaxFiles, Log: cfg.Log})
 	return a, nil
+}
+
+// newVolumes makes what prepares the volumes of pods.
+func (a *Agent) newVolumes() {
+	cfg := a.cfg
+	a.volumes = volume.New(volume.Config{
+		Root: cfg.Root, Made: cfg.Made, Source: a.refs, Tokens: a.mintToken, Bundles: a.bundleList, Certificates: a.certs.get, Log: cfg.Log,
+		Claims: claims{a}, Warn: func(pod *corev1.Pod, reason, message string) {
+			a.events.Event(pod, corev1.EventTypeWarning, reason, message)
+		}, Seen: a.tally.Stored, Tell: func(pod *corev1.Pod, reason, message string) {
+			a.events.Event(pod, corev1.EventTypeNormal, reason, message)
+		},
+	})
+}
+
+// newDoer makes what runs probes and hooks.
+func (a *Agent) newDoer() {
+	a.doer = &probe.Doer{Engine: a.cfg.Engine, PodIPs: a.podIPs, Cut: a.tally.SleepCut, FellBack: func(pod *corev1.Pod, host string) {
+		a.tally.HookFellBack()
+		a.events.Event(pod, corev1.EventTypeWarning, "LifecycleHTTPFallback",
+			fmt.Sprintf("request to HTTPS lifecycle hook %s got HTTP response, retry with HTTP succeeded", host))
+	}}
 }
 
 // hostResolver reads the host's resolv.conf, past systemd-resolved's stub, which

@@ -136,11 +136,11 @@ func (r *Runtime) Update(ctx context.Context, id string, res *specs.LinuxResourc
 // Usage is what a container has used; see package cgroup.
 type Usage = cgroup.Usage
 
-// Device and Pressure are parts of a Usage.
-type (
-	Device   = cgroup.Device
-	Pressure = cgroup.Pressure
-)
+// Device is what a Usage says of one disk.
+type Device = cgroup.Device
+
+// Pressure is what a Usage says of waits for a resource.
+type Pressure = cgroup.Pressure
 
 // Stats reads what the container's cgroup has counted.
 func (r *Runtime) Stats(id string) (Usage, error) {

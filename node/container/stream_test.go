@@ -330,7 +330,9 @@ func TestClientLeavesExec(t *testing.T) {
 		"terminal":   {Stdout: gone{}, TTY: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg.Process = process("/bin/probe", "flood", "1000000")
+			// More than any pipe holds, and little enough for who is told so early that
+			// nothing signals it: it only hears errors then, and goes on to the end.
+			cfg.Process = process("/bin/probe", "flood", "16")
 			cfg.Process.Terminal = cfg.TTY
 			if _, err := b.Exec(b.context(), "c1", cfg); errors.Is(err, context.DeadlineExceeded) {
 				t.Error("it waits for ever")

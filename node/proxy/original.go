@@ -21,7 +21,7 @@ func (b *builder) addMasquerade(ns int, chain string) error {
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // all has been said and answered by then
 	rule, err := b.masqueradeRule(chain)
 	if err != nil {
 		return err
