@@ -138,3 +138,20 @@ func TestStrangersAreAudited(t *testing.T) {
 		}
 	}
 }
+
+// A review of what has no namespace may be sent with one, which is passed over.
+func TestReviewWithNamespace(t *testing.T) {
+	w := start(t)
+	for _, resource := range []string{"selfsubjectaccessreviews", "subjectaccessreviews"} {
+		body := map[string]any{
+			"metadata": map[string]any{"namespace": "default"},
+			"spec":     map[string]any{"user": "alice", "resourceAttributes": map[string]any{"verb": "get", "resource": "pods"}},
+		}
+		if resource == "selfsubjectaccessreviews" {
+			delete(body["spec"].(map[string]any), "user")
+		}
+		if code, text := w.do(w.as("root", "system:masters"), "POST", "/apis/authorization.k8s.io/v1/"+resource, body, nil); code != http.StatusCreated {
+			t.Errorf("%s: %d %s", resource, code, text)
+		}
+	}
+}

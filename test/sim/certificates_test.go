@@ -144,7 +144,7 @@ func TestCertificates(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.expectCSR("alice", "Approved by alice for alice[crew] lasting 8760h0m0s ca=false")
-		if err := p.decide(p.admin, "alice", certificatesv1.CertificateDenied); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "mutually exclusive") {
+		if err := p.decide(p.admin, "alice", certificatesv1.CertificateDenied); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "must specify at most one of") {
 			t.Errorf("denied after approval: %v", err)
 		}
 		if err := p.csr(alice, "king", clientSigner, requestOf(t, "alice", "system:masters"), nil); !apierrors.IsForbidden(err) ||

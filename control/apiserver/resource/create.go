@@ -257,10 +257,8 @@ func (c *call) virtual(ctx context.Context) (*answer, error) {
 
 // acceptVirtual completes, validates and admits what is answered but not stored.
 func (c *call) acceptVirtual(ctx context.Context, obj kinds.Object) error {
-	if c.kind.Namespaced {
-		if err := c.matchNamespace(obj); err != nil {
-			return err
-		}
+	if err := c.matchNamespace(obj); err != nil {
+		return err
 	}
 	c.setDefaults(obj)
 	if c.kind.Strategy.Validate != nil {
