@@ -207,6 +207,8 @@ func validateURL(f *kinds.Faults, text string, at *field.Path) {
 	}
 }
 
+// validateService says of which field a fault is. Upstream has name and namespace the
+// other way round here: whoever forgets one is told of the other.
 func validateService(f *kinds.Faults, s *admissionv1.ServiceReference, at *field.Path) {
 	f.NonEmpty(at.Child("name"), s.Name)
 	f.NonEmpty(at.Child("namespace"), s.Namespace)
