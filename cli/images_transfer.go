@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -60,17 +61,8 @@ func pullCommand(s *Settings) *cobra.Command {
 			opts.AllPlatforms = whole
 			names := args
 			if f.all {
-				repository, err := repositoryOf(args[0])
-				if err != nil {
+				if names, err = tagsThere(cmd.Context(), store, args[0], opts); err != nil {
 					return err
-				}
-				tags, err := store.Tags(cmd.Context(), repository, opts)
-				if err != nil {
-					return err
-				}
-				names = nil
-				for _, tag := range tags {
-					names = append(names, repository+":"+tag)
 				}
 			}
 			return each(names, func(name string) error {
@@ -116,6 +108,23 @@ func pushCommand(s *Settings) *cobra.Command {
 	}
 	f.flags(cmd, "which image of an index to send, such as linux/arm64 (default: all)", "send all tags of a repository")
 	return cmd
+}
+
+// tagsThere are all names that the registry has of a repository.
+func tagsThere(ctx context.Context, store *image.Store, name string, opts image.TransferOptions) ([]string, error) {
+	repository, err := repositoryOf(name)
+	if err != nil {
+		return nil, err
+	}
+	tags, err := store.Tags(ctx, repository, opts)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, tag := range tags {
+		names = append(names, repository+":"+tag)
+	}
+	return names, nil
 }
 
 // tagsHere are all names that this machine has of a repository.

@@ -79,15 +79,20 @@ func TestOtherImageEndsABackOff(t *testing.T) {
 	})
 }
 
+// startsAllOver is a container with whose exit 1 all of its pod's start over.
+func startsAllOver(name, image string) corev1.Container {
+	c := container(name, image)
+	c.RestartPolicy = new(corev1.ContainerRestartPolicyNever)
+	c.RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers,
+		ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{1}}}}
+	return c
+}
+
 // TestStartsOverOnceASecond: a pod whose containers all start over again and again
 // does so once a second.
 func TestStartsOverOnceASecond(t *testing.T) {
 	tell(t, "start_over", func(s *story) {
-		never := corev1.ContainerRestartPolicyNever
-		c := container("app", "crash")
-		c.RestartPolicy = &never
-		c.RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers,
-			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{1}}}}
+		c := startsAllOver("app", "crash")
 		p := pod("again", c)
 		p.Spec.RestartPolicy = corev1.RestartPolicyNever
 		s.create(p)
@@ -102,11 +107,7 @@ func TestStartsOverOnceASecond(t *testing.T) {
 // It has begun when the other crashes: were it the same moment, that would be chance.
 func TestAllAreCountedThatStartOver(t *testing.T) {
 	tell(t, "", func(s *story) {
-		never := corev1.ContainerRestartPolicyNever
-		c := container("app", "crash")
-		c.RestartPolicy = &never
-		c.RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers,
-			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{1}}}}
+		c := startsAllOver("app", "crash")
 		s.engine.Images["crash"] = agenttest.Exit(20*time.Millisecond, 1)
 		s.engine.Images["stubborn"] = agenttest.Stubborn
 		p := pod("again", c, container("other", "stubborn"))

@@ -23,15 +23,13 @@ func (Limits) For(pod *corev1.Pod, v scheduler.View) scheduler.Fit {
 	if len(wanted) == 0 {
 		return nil
 	}
+	drivers := map[string]string{}
 	born := map[string]string{} // a node that says nothing of drivers counts no others
 	for volume, w := range wanted {
+		drivers[volume] = w.driver
 		if !w.moved {
 			born[volume] = w.driver
 		}
-	}
-	drivers := map[string]string{}
-	for volume, w := range wanted {
-		drivers[volume] = w.driver
 	}
 	return func(n *scheduler.Node) scheduler.Reason {
 		if v.Storage().CSINode(n.Name) == nil {
