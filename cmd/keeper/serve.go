@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
@@ -36,8 +37,12 @@ func (k *keeper) serve(fd int) error {
 	}
 	for {
 		c, err := l.accept()
-		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EINTR) {
+		if errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if short(err) { // whoever connects waits until there is room again
 			note("accept", err.Error())
+			time.Sleep(shortPause)
 			continue
 		}
 		if err != nil {
@@ -45,6 +50,16 @@ func (k *keeper) serve(fd int) error {
 		}
 		go k.answer(c)
 	}
+}
+
+// shortPause is how long the keeper waits when it lacks what a connection takes: the
+// kernel does not tell when there is some again.
+const shortPause = 100 * time.Millisecond
+
+// short says whether the machine or the process has too little of something now. The
+// parent of every container does not end for that.
+func short(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.ENOBUFS)
 }
 
 func (k *keeper) answer(c *conn) {

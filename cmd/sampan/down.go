@@ -11,13 +11,16 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/cli"
 	"github.com/sampan-dev/sampan/node/agent"
 	"github.com/sampan-dev/sampan/node/build"
+	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/engine"
+	"github.com/sampan-dev/sampan/node/network"
 	"github.com/sampan-dev/sampan/node/peers"
 	"github.com/sampan-dev/sampan/node/proxy"
 )
@@ -28,8 +31,14 @@ import (
 func down(ctx context.Context, o cli.DownOptions) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	var errs []error
-	if _, err := os.Stat(filepath.Join(o.DataDir, "engine")); err == nil {
-		errs = append(errs, removePods(ctx, o.Settings, log))
+	var orderly error // why things could not be taken apart one by one
+	if exists(filepath.Join(o.DataDir, "engine")) {
+		orderly = removePods(ctx, o.Settings, log)
+	} else if exists(o.RunDir) {
+		orderly = fmt.Errorf("%q is gone", filepath.Join(o.DataDir, "engine"))
+	}
+	if orderly != nil {
+		errs = append(errs, removeByForce(ctx, o.Settings, log))
 	}
 	errs = append(errs, clearRunners(o.Settings), build.Clear(filepath.Join(o.DataDir, "build", "cache")))
 	errs = append(errs, proxy.Cleanup(""), peers.Cleanup(""), agent.Purge(podDirs(o.Settings)))
@@ -39,9 +48,41 @@ func down(ctx context.Context, o cli.DownOptions) error {
 		errs = append(errs, os.RemoveAll(dir))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("something could not be removed: %w", err)
+		return fmt.Errorf("something could not be removed: %w", errors.Join(err, orderly))
 	}
 	return nil
+}
+
+// forceTime bounds how long the kernel may take to end what was killed.
+const forceTime = 30 * time.Second
+
+// removeByForce kills whatever is in the cluster's cgroup, and takes its network away:
+// for when there are no records to go by, or they or the images can't be read. What is
+// in the directories goes with them.
+func removeByForce(ctx context.Context, s cli.Settings, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, forceTime)
+	defer cancel()
+	group, err := cgroup.Open(s.Cgroup(), nil, log)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(group.Signal(unix.SIGKILL), group.Remove(ctx)); err != nil {
+		return err
+	}
+	state := filepath.Join(s.DataDir, "network")
+	if !exists(state) {
+		state = filepath.Join(s.RunDir, "network")
+	}
+	pods, err := network.Open(network.Config{State: state, Log: log})
+	if err != nil {
+		return fmt.Errorf("pod network: %w", err)
+	}
+	return errors.Join(pods.Cleanup(ctx), pods.Close())
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // removePods opens the engine once more to end every container and free what

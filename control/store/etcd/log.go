@@ -13,10 +13,15 @@ import (
 // bridge is a zap logger that hands warnings and worse to log; what etcd says
 // below that is of no use to anyone but etcd's developers.
 func bridge(log *slog.Logger) *zap.Logger {
+	return zap.New(&core{log: loggerOf(log)}, zap.WithFatalHook(abort{}), zap.WithPanicHook(abort{}))
+}
+
+// loggerOf is the logger that was given, or else the process'.
+func loggerOf(log *slog.Logger) *slog.Logger {
 	if log == nil {
-		log = slog.Default()
+		return slog.Default()
 	}
-	return zap.New(&core{log: log}, zap.WithFatalHook(abort{}), zap.WithPanicHook(abort{}))
+	return log
 }
 
 // harmless are messages that etcd takes more seriously than they are. They go out

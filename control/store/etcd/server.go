@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/types"
@@ -119,7 +121,16 @@ func Start(ctx context.Context, cfg EmbedConfig) (started *Server, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
+	end, err := examineLog(cfg.Dir, loggerOf(cfg.Log))
+	if err = errors.Join(err, examineDB(cfg.Dir)); err != nil {
+		return nil, err
+	}
 	if s.etcd, err = newServer(cfg); err != nil {
+		return nil, err
+	}
+	if err := agree(cfg.Dir, s.etcd, end); err != nil {
+		s.etcd.Cleanup() // it has not been started, and can't be stopped
+		s.etcd = nil
 		return nil, err
 	}
 	s.etcd.Start()
@@ -201,13 +212,15 @@ func newServer(cfg EmbedConfig) (server *etcdserver.EtcdServer, err error) {
 		case nil:
 		case abort:
 			err = reason
-		default:
-			panic(reason)
+		default: // a page of the database is not what it should be
+			loggerOf(cfg.Log).Debug("etcd cannot use the data", "reason", reason, "stack", string(debug.Stack()))
+			err = fmt.Errorf("%q: %v", filepath.Join(cfg.Dir, "member"), reason)
 		}
 		if outside := new(os.PathError); err != nil && !errors.As(err, &outside) {
 			err = fmt.Errorf("etcd cannot use the data (restore a backup, or move the directory away to begin anew): %w", err)
 		}
 	}()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // the database is read as memory
 	urls := types.MustNewURLs([]string{memberURL})
 	log := bridge(cfg.Log)
 	return etcdserver.NewServer(config.ServerConfig{
