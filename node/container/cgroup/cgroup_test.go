@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/cgroups"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -193,5 +195,47 @@ func TestLimit(t *testing.T) {
 	res.Unified["pids.max"] = "some"
 	if err := Limit(g.Path(), res, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a limit of some processes was taken")
+	}
+}
+
+// TestLimitBelowTheDead: a parent can have less processor time than the group of a
+// container that has ended still has, but on cgroup v1 no less than one that runs.
+func TestLimitBelowTheDead(t *testing.T) {
+	quota := func(us int64) *specs.LinuxResources {
+		return &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(us), Period: ptr(uint64(100_000))}}
+	}
+	log := slog.New(slog.DiscardHandler)
+	g := newGroup(t, nil) // what it makes goes with all below it
+	pod := g.Path()
+	if err := Limit(pod, quota(80_000), log); err != nil {
+		t.Fatal(err)
+	}
+	dead, err := Open(pod+"/dead", quota(70_000), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(dead.Create(), dead.Throttle()); err != nil {
+		t.Fatal(err)
+	}
+	if err := Limit(pod, quota(40_000), log); err != nil {
+		t.Errorf("with a dead group below: %v", err)
+	}
+	live, err := Open(pod+"/live", quota(40_000), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := live.Create(); err != nil {
+		t.Fatal(err)
+	}
+	member(t, live)
+	if err := live.Throttle(); err != nil {
+		t.Fatal(err)
+	}
+	err = Limit(pod, quota(20_000), log)
+	if v2 := cgroups.IsCgroup2UnifiedMode(); (err == nil) != v2 {
+		t.Errorf("with a live group below: %v", err)
+	}
+	if got := readAny(t, live, cfsQuota, "cpu.max"); got != "40000\n" && got != "40000 100000\n" {
+		t.Errorf("the live group's quota is now %q", got)
 	}
 }

@@ -1,12 +1,16 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strconv"
 
 	"github.com/opencontainers/cgroups"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // Limit gives the group at path, a parent of containers' groups, the limits that
@@ -21,8 +25,43 @@ func Limit(path string, r *specs.LinuxResources, log *slog.Logger) error {
 	if err := g.m.Apply(-1); err != nil {
 		return fmt.Errorf("create cgroup %q: %w", path, err)
 	}
-	return g.set(g.res)
+	err = g.set(g.res)
+	if errors.Is(err, unix.EINVAL) && g.liftDead() {
+		err = g.set(g.res)
+	}
+	return err
 }
+
+// liftDead takes the CPU quota from the groups below that nobody is in any more, and
+// reports whether there were some. On cgroup v1 no group may have less than one below
+// it, and that of a container that has ended stays until the container is removed.
+func (g *Group) liftDead() bool {
+	dir := g.m.Path("cpu")
+	if dir == "" || cgroups.IsCgroup2UnifiedMode() {
+		return false
+	}
+	below, err := os.ReadDir(dir)
+	if err != nil {
+		return false
+	}
+	lifted := false
+	for _, e := range below {
+		one := filepath.Join(dir, e.Name())
+		if !e.IsDir() || unlimited(one) {
+			continue
+		}
+		if pids, err := cgroups.GetAllPids(one); err == nil && len(pids) == 0 {
+			lifted = writeFile(filepath.Join(one, cfsQuota), "-1") == nil || lifted
+		}
+	}
+	return lifted
+}
+
+// cfsQuota is the file of cgroup v1 with a group's share of processor time, -1 for no
+// limit of its own.
+const cfsQuota = "cpu.cfs_quota_us"
+
+func unlimited(dir string) bool { return readLine(filepath.Join(dir, cfsQuota)) == "-1" }
 
 // pidsMax is the file of the pids controller, whose format both versions share.
 const pidsMax = "pids.max"
