@@ -232,8 +232,7 @@ func (p *planner) overWithoutSandbox() bool {
 	}
 	for i := range p.Pod.Spec.Containers {
 		c := &p.Pod.Spec.Containers[i]
-		last := p.Actual.Latest(c.Name)
-		if last == nil || last.State != actual.Exited || p.restarts(c, last) {
+		if last := p.Actual.Latest(c.Name); last == nil || last.State != actual.Exited || p.anew(c, last) {
 			return false
 		}
 	}
@@ -260,12 +259,22 @@ func (p *planner) first() []*corev1.Container {
 	var list []*corev1.Container
 	for i := range p.Pod.Spec.Containers {
 		c := &p.Pod.Spec.Containers[i]
-		last := p.Actual.Latest(c.Name)
-		if last == nil || last.State != actual.Exited || p.restarts(c, last) {
+		if last := p.Actual.Latest(c.Name); last == nil || last.State != actual.Exited || p.anew(c, last) {
 			list = append(list, c)
 		}
 	}
 	return list
+}
+
+// anew: a container that ended in an older sandbox starts in the new one. As upstream
+// has it, in a pod without init containers only those have ended for good that run once
+// and succeeded: one that never restarts does its work again. In a pod with init
+// containers the same goes by the rules of any restart.
+func (p *planner) anew(c *corev1.Container, ended *actual.Container) bool {
+	if len(p.Pod.Spec.InitContainers) > 0 || p.Killed[ended.ID] {
+		return p.restarts(c, ended)
+	}
+	return ended.ExitCode != 0 || policy(p.Pod, c) != corev1.RestartPolicyOnFailure
 }
 
 func (p *planner) kill(c *actual.Container, f fault, grace time.Duration) {

@@ -91,17 +91,21 @@ func Restarts(pod *corev1.Pod, c *corev1.Container, code int32) bool {
 	case corev1.ContainerRestartRuleActionRestart, corev1.ContainerRestartRuleActionRestartAllContainers:
 		return true
 	}
-	policy := pod.Spec.RestartPolicy
-	if c.RestartPolicy != nil {
-		policy = corev1.RestartPolicy(*c.RestartPolicy)
-	}
-	switch policy {
+	switch policy(pod, c) {
 	case corev1.RestartPolicyNever:
 		return false
 	case corev1.RestartPolicyOnFailure:
 		return code != 0
 	}
 	return true
+}
+
+// policy is a container's own restart policy, else its pod's.
+func policy(pod *corev1.Pod, c *corev1.Container) corev1.RestartPolicy {
+	if c.RestartPolicy != nil {
+		return corev1.RestartPolicy(*c.RestartPolicy)
+	}
+	return pod.Spec.RestartPolicy
 }
 
 // rule is the action of the first of a container's rules that is about that code, ""
