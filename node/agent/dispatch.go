@@ -249,27 +249,6 @@ func orphan(a *Agent, b *rt.PodSandbox) *machine {
 	return m
 }
 
-// follow turns the engine's events into wake-ups. When the stream breaks every
-// pod is looked at once.
-func (a *Agent) follow(ctx context.Context) {
-	const pause = 2 * time.Second
-	for ctx.Err() == nil {
-		events, err := a.cfg.Engine.Events(ctx)
-		a.tally.Followed(err)
-		if err != nil {
-			a.cfg.Log.Warn("can't follow the engine's events", "err", err)
-		}
-		a.wakeAll()
-		for e := range events {
-			a.wakeFor(e)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-	}
-}
-
 func (a *Agent) wakeFor(e *rt.ContainerEventResponse) {
 	if at := e.GetCreatedAt(); at > 0 {
 		a.tally.EventTook(time.Since(time.Unix(0, at)))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -57,7 +58,7 @@ func (r *Remote) Close() error { return r.conn.Close() }
 const subscribeTime = 2 * time.Second
 
 // Events subscribes to the remote engine's events. With an engine that has none
-// (containerd before 1.7) the channel is closed at once.
+// (containerd before 1.7, CRI-O that was not told to) the error IsUnimplemented.
 func (r *Remote) Events(ctx context.Context) (<-chan *rt.ContainerEventResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	stream, err := r.runtime.GetContainerEvents(ctx, &rt.GetEventsRequest{})
@@ -65,15 +66,19 @@ func (r *Remote) Events(ctx context.Context) (<-chan *rt.ContainerEventResponse,
 		cancel()
 		return nil, err
 	}
-	listening := make(chan struct{})
+	listening := make(chan bool, 1)
 	go func() {
-		defer close(listening)
-		_, _ = stream.Header() // what is wrong with it, Recv will say
+		header, err := stream.Header()
+		listening <- err == nil && header != nil
 	}()
 	patience := time.NewTimer(subscribeTime)
 	defer patience.Stop()
 	select {
-	case <-listening:
+	case begun := <-listening:
+		if !begun {
+			defer cancel()
+			return nil, refused(stream)
+		}
 	case <-patience.C:
 	}
 	out := make(chan *rt.ContainerEventResponse, MaxEventBacklog)
@@ -93,4 +98,13 @@ func (r *Remote) Events(ctx context.Context) (<-chan *rt.ContainerEventResponse,
 		}
 	}()
 	return out, nil
+}
+
+// refused is why a stream of events ended before it began.
+func refused(stream grpc.ServerStreamingClient[rt.ContainerEventResponse]) error {
+	_, err := stream.Recv()
+	if err == nil || errors.Is(err, io.EOF) {
+		return Unimplemented("the engine ends its stream of events at once")
+	}
+	return err
 }

@@ -86,6 +86,9 @@ type Engine struct {
 	StreamURL string
 	// FailSandbox, when not nil, is what RunPodSandbox answers.
 	FailSandbox error
+	// Mute: there are no events; Asked is how often somebody wanted them.
+	Mute  bool
+	Asked int
 
 	mu         sync.Mutex
 	next       int
@@ -280,6 +283,11 @@ func (e *Engine) tell(b *sandbox, id string, what rt.ContainerEventType) {
 func (e *Engine) Events(ctx context.Context) (<-chan *rt.ContainerEventResponse, error) {
 	sub := make(chan *rt.ContainerEventResponse, cri.MaxEventBacklog)
 	e.mu.Lock()
+	e.Asked++
+	if e.Mute {
+		e.mu.Unlock()
+		return nil, cri.Unimplemented("events")
+	}
 	e.subs[sub] = true
 	e.mu.Unlock()
 	context.AfterFunc(ctx, func() {
