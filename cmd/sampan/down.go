@@ -40,6 +40,7 @@ func down(ctx context.Context, o cli.DownOptions) error {
 	if orderly != nil {
 		errs = append(errs, removeByForce(ctx, o.Settings, log))
 	}
+	errs = append(errs, network.Unanswer(loopbackRecord(o.Settings)))
 	errs = append(errs, clearRunners(o.Settings), build.Clear(filepath.Join(o.DataDir, "build", "cache")))
 	errs = append(errs, proxy.Cleanup(""), peers.Cleanup(""), agent.Purge(podDirs(o.Settings)))
 	errs = append(errs, unmountBelow(o.DataDir, o.RunDir))

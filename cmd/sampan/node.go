@@ -56,11 +56,14 @@ func (c *cluster) startEngine(ctx context.Context) started {
 		if err != nil {
 			return started{err: err}
 		}
-		remove, err := network.Answer(c.ownAddresses())
+		remove, err := network.Answer(loopbackRecord(c.Settings), c.ownAddresses())
 		if err != nil {
 			return started{err: errors.Join(err, foreign.Close())}
 		}
 		return started{Engine: foreign, closers: []func() error{foreign.Close, remove}}
+	}
+	if err := network.Unanswer(loopbackRecord(c.Settings)); err != nil { // of a node that had another engine
+		return started{err: err}
 	}
 	parts, err := openParts(partsConfig{Settings: c.Settings, log: c.log, local: []netip.Addr{c.dns}, direct: []netip.Prefix{c.everywhere}, forwarding: true})
 	if err != nil {
@@ -74,6 +77,9 @@ func (c *cluster) startEngine(ctx context.Context) started {
 	}
 	return started{Engine: own, closers: append(parts.closers, own.Close), images: parts.cfg.Images, pulls: pulls}
 }
+
+// loopbackRecord is the file that names the node's addresses on its loopback device.
+func loopbackRecord(s cli.Settings) string { return filepath.Join(s.RunDir, "answers") }
 
 // ownAddresses are those that the node has on the bridge of its pods, and that no other
 // engine's network gives it: that of DNS, and on a machine without any network its own.

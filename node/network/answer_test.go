@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -14,9 +15,10 @@ func TestAnswer(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("making network namespaces needs root")
 	}
-	s, dns := newSpace(t), netip.MustParseAddr("10.96.0.10")
-	listen := func() error {
-		l, err := net.Listen("tcp", netip.AddrPortFrom(dns, 53).String())
+	s, dns, other := newSpace(t), netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("10.97.0.10")
+	record := filepath.Join(t.TempDir(), "run", "answers")
+	listen := func(at netip.Addr) error {
+		l, err := net.Listen("tcp", netip.AddrPortFrom(at, 53).String())
 		if err == nil {
 			l.Close()
 		}
@@ -30,23 +32,26 @@ func TestAnswer(t *testing.T) {
 		if err := netlink.LinkSetUp(lo); err != nil {
 			return err
 		}
-		for range 2 { // a second time is as after a kill -9
-			if _, err := Answer([]netip.Addr{dns}); err != nil {
+		for _, ip := range []netip.Addr{dns, dns, other} { // a second time is as after a kill -9
+			if _, err := Answer(record, []netip.Addr{ip}); err != nil {
 				return err
 			}
 		}
-		remove, err := Answer([]netip.Addr{dns})
+		if listen(dns) == nil {
+			t.Errorf("%s is left behind by the one that was killed", dns)
+		}
+		remove, err := Answer(record, []netip.Addr{dns})
 		if err != nil {
 			return err
 		}
-		if err := listen(); err != nil {
+		if err := listen(dns); err != nil {
 			t.Errorf("nobody can listen at %s: %v", dns, err)
 		}
 		if err := remove(); err != nil {
 			return err
 		}
-		if listen() == nil {
-			t.Errorf("%s is left behind", dns)
+		if listen(dns) == nil || listen(other) == nil {
+			t.Errorf("%s or %s is left behind", dns, other)
 		}
 		return remove() // somebody else may have been faster
 	}); err != nil {
