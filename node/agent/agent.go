@@ -21,6 +21,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/garbage"
 	"github.com/sampan-dev/sampan/node/agent/probe"
 	"github.com/sampan-dev/sampan/node/agent/register"
+	"github.com/sampan-dev/sampan/node/agent/roster"
 	"github.com/sampan-dev/sampan/node/agent/rotate"
 	"github.com/sampan-dev/sampan/node/agent/server"
 	"github.com/sampan-dev/sampan/node/agent/spec"
@@ -57,6 +58,8 @@ type Agent struct {
 	falling  downfall
 	tally    *tally.Tally
 	made     made
+	// roster shows the pods to others on the node; nil where nobody can ask.
+	roster *roster.Roster
 	// engine is cfg.Engine as it was given: with all that it can do.
 	engine cri.Engine
 
@@ -69,6 +72,8 @@ type Agent struct {
 	// waited are the pods that came again before their end; dispatch's too.
 	waited    map[types.UID]bool
 	shareless bool
+	// reserveless as well: memory could not be reserved.
+	reserveless bool
 
 	// life is that of Run, for parts that begin when they are first needed.
 	life context.Context
@@ -92,6 +97,9 @@ func New(cfg Config) (*Agent, error) {
 	cfg.Transport = client.Observe(cfg.Transport, func(r client.Request) { counts.Requested(cfg.Server, r.Method, r.Code, r.Took) })
 	a := &Agent{cfg: cfg, tally: counts, engine: engine, machines: map[types.UID]*machine{}, waited: map[types.UID]bool{}, inbox: newInbox(), statics: newStatics(), made: made{look: make(chan struct{}, 1), told: map[string]string{}}, probed: server.NewProbes(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
 	a.setRuntime("sampan")
+	if cfg.plugged() {
+		a.roster = roster.New(counts)
+	}
 	a.classes.Changed = func(took time.Duration) { counts.GroupsChanged("update", took) }
 	counts.Cgroup(a.classes.Version())
 	if a.strain, err = newStrain(cfg); err != nil {
@@ -117,7 +125,7 @@ func New(cfg Config) (*Agent, error) {
 		Resolver: hostResolver(*cfg.Kubelet.ResolverConfig), Allocatable: a.registry.Allocatable(), Memory: capacity.Memory().Value(),
 		CgroupRoot: cfg.CgroupRoot, PidsLimit: cfg.PidsLimit, LogRoot: cfg.LogRoot, SeccompRoot: cfg.SeccompRoot,
 		SeccompUnconfined: !*cfg.Kubelet.SeccompDefault, NoCFSQuota: !*cfg.Kubelet.CPUCFSQuota,
-		Swap: swap, OOMGroup: cfg.killsTogether(), PageSizes: spec.PageSizes(capacity),
+		Swap: swap, OOMGroup: cfg.killsTogether(), MemoryQoS: cfg.memoryQoS(), PageSizes: spec.PageSizes(capacity),
 		CFSPeriod: cfg.Kubelet.CPUCFSQuotaPeriod.Microseconds(),
 	}
 	a.events = client.NewRecorder(cfg.Transport, "kubelet", cfg.NodeName)
@@ -220,7 +228,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.spawn(func() { a.run(ctx, "eviction", a.relieve) })
 		a.spawn(func() { a.run(ctx, "image garbage collection", a.trash.Run) })
 	}
-	if a.cfg.Capacity == nil || a.cfg.plugins {
+	if a.cfg.plugged() {
 		a.runPlugins(ctx)
 	}
 	if a.cfg.Ending != nil {

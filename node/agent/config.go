@@ -199,6 +199,9 @@ func (cfg Config) complete() (Config, error) {
 	return cfg, nil
 }
 
+// plugged: other programs on the machine find this node's sockets, since it is a whole one.
+func (cfg Config) plugged() bool { return cfg.Capacity == nil || cfg.plugins }
+
 // annotations are those of the node when it is registered.
 func (cfg Config) annotations() map[string]string {
 	if cfg.Made == "" {

@@ -102,6 +102,7 @@ func (a *Agent) dispatch(ctx context.Context, serveErr <-chan error) error {
 				a.deliver(ctx, c)
 			}
 			if ready {
+				a.roster.Complete()
 				a.unmirror(ctx)
 			}
 			a.share()
@@ -150,6 +151,7 @@ func (a *Agent) deliver(ctx context.Context, c change) {
 		a.tally.PodRestarted(static.Is(c.pod))
 	}
 	m := newMachine(a, c.pod)
+	a.roster.Begin(c.pod)
 	if !settledBefore(c.pod) {
 		a.mark(m.uid, "see pod", "on node "+a.cfg.NodeName, time.Now())
 		m.verdict, m.fresh = a.admit(c.pod), true
@@ -173,6 +175,7 @@ func (a *Agent) start(ctx context.Context, m *machine) {
 		a.mu.Lock()
 		delete(a.machines, m.uid)
 		a.mu.Unlock()
+		a.roster.Remove(m.uid)
 		// Whoever waited for the name may come in.
 		a.inbox.ring()
 	})

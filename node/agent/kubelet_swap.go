@@ -7,7 +7,10 @@ import (
 	"strconv"
 	"strings"
 
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+
 	"github.com/sampan-dev/sampan/node/agent/settings"
+	"github.com/sampan-dev/sampan/node/agent/spec"
 )
 
 // swapLimit is how much swap pods may use: none unless the configuration allows
@@ -48,6 +51,19 @@ func swapSize() int64 {
 func (cfg *Config) unified() bool {
 	_, err := os.Stat(filepath.Join(cfg.CgroupMount, "cgroup.controllers"))
 	return err == nil
+}
+
+// memoryQoS is what the kernel is told of pods' memory beside limits, where it can be.
+func (cfg *Config) memoryQoS() spec.MemoryQoS {
+	k := cfg.Kubelet
+	if !cfg.unified() {
+		return spec.MemoryQoS{}
+	}
+	q := spec.MemoryQoS{Reserve: k.MemoryReservationPolicy == kubeletv1beta1.TieredReservationMemoryReservationPolicy}
+	if k.MemoryThrottlingFactor != nil {
+		q.Throttle = *k.MemoryThrottlingFactor
+	}
+	return q
 }
 
 // killsTogether says whether a container that is out of memory loses all its processes

@@ -24,6 +24,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/numa"
 	"github.com/sampan-dev/sampan/node/agent/plugin"
 	"github.com/sampan-dev/sampan/node/agent/podresources"
+	"github.com/sampan-dev/sampan/node/agent/roster"
 	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/cri"
@@ -256,6 +257,11 @@ func (a *Agent) runPlugins(ctx context.Context) {
 				Path: filepath.Join(a.cfg.KubeletRoot, podresources.Socket), Pods: func() []*corev1.Pod { return a.placed("") },
 				Devices: a.places.devices, CPUs: a.places.cpus, Memory: a.places.memory, Claims: a.places.claims, Counts: a.tally,
 			})
+		})
+	})
+	a.spawn(func() {
+		a.run(ctx, "pods API", func(ctx context.Context) error {
+			return a.roster.Serve(ctx, filepath.Join(a.cfg.KubeletRoot, roster.Socket))
 		})
 	})
 	a.spawn(func() {

@@ -46,6 +46,7 @@ func (m *machine) report(ctx context.Context, again *alarm, waiting map[string]p
 		before := m.status
 		m.status = m.compute(waiting)
 		m.count(&before)
+		m.a.roster.Update(m.pod, &m.status)
 	}
 	if m.static {
 		m.mu.Lock()

@@ -81,7 +81,9 @@ func (a *Agent) enforce() {
 // each has is worked out once: this is asked with every change of any of them.
 func (a *Agent) share() {
 	requests, total := map[*corev1.Pod]int64{}, int64(0)
-	for _, pod := range a.placed("") {
+	pods := a.placed("")
+	a.reserve(pods)
+	for _, pod := range pods {
 		milli, known := a.requests[pod]
 		if !known {
 			milli = spec.BurstableRequest(pod)
@@ -92,5 +94,24 @@ func (a *Agent) share() {
 	if err := a.classes.Set(spec.Shares(total)); err != nil && !a.shareless {
 		a.shareless = true // not again with every pod
 		a.cfg.Log.Warn("the classes of pods have no CPU shares", "err", err)
+	}
+}
+
+// reserve keeps the memory that pods request, where the configuration wants that; else
+// it takes back, once, what an agent of another configuration has reserved.
+func (a *Agent) reserve(pods []*corev1.Pod) {
+	sums, want := map[corev1.PodQOSClass]int64{}, a.node.MemoryQoS.Reserve
+	for _, pod := range pods {
+		if !want {
+			break
+		}
+		class, bytes := spec.ReservedMemory(pod)
+		sums[class] += bytes
+	}
+	r := class.Reserved{Guaranteed: sums[corev1.PodQOSGuaranteed], Burstable: sums[corev1.PodQOSBurstable]}
+	a.tally.MemoryReserved(r.Guaranteed, r.Burstable)
+	if err := a.classes.Reserve(r); err != nil && want && !a.reserveless {
+		a.reserveless = true // not again with every pod
+		a.cfg.Log.Warn("the memory that pods request is not reserved for them", "err", err)
 	}
 }

@@ -26,7 +26,48 @@ type Shares struct {
 	// Changed is told how long a change of a cgroup took; it may be nil.
 	Changed func(took time.Duration)
 
-	written int64
+	written  int64
+	reserved *Reserved
+}
+
+// Reserved is the memory that the pods of two classes request together.
+type Reserved struct{ Guaranteed, Burstable int64 }
+
+// Reserve keeps what pods request of memory (KEP-2570): all above a pod must keep it for
+// the pod to. It writes only what has changed, and does nothing on cgroup v1, which
+// can't.
+func (s *Shares) Reserve(r Reserved) error {
+	if !s.unified() || (s.reserved != nil && *s.reserved == r) {
+		return nil
+	}
+	s.reserved = nil
+	defer s.changed(time.Now())
+	all := filepath.Join(s.Mount, s.Root, "kubepods")
+	burstable := filepath.Join(all, "burstable")
+	if err := os.MkdirAll(burstable, 0o755); err != nil {
+		return fmt.Errorf("make the cgroup of burstable pods: %w", err)
+	}
+	if err := s.enable("+memory"); err != nil {
+		return err
+	}
+	above := []string{all}
+	if filepath.Clean("/"+s.Root) != "/" { // nothing is kept from the root
+		above = append(above, filepath.Join(s.Mount, s.Root))
+	}
+	var failed []error
+	give := func(dir, file string, bytes int64) {
+		failed = append(failed, write(filepath.Join(dir, file), strconv.FormatInt(bytes, 10)))
+	}
+	for _, dir := range above {
+		give(dir, "memory.min", r.Guaranteed+r.Burstable)
+		give(dir, "memory.low", r.Burstable)
+	}
+	give(burstable, "memory.low", r.Burstable)
+	if err := errors.Join(failed...); err != nil {
+		return fmt.Errorf("reserve memory for pods: %w", err)
+	}
+	s.reserved = &r
+	return nil
 }
 
 // Set gives the burstable pods that many CPU shares, from 2 to 262,144. It writes
@@ -109,7 +150,7 @@ func (s *Shares) give(class string, shares int64) error {
 		return fmt.Errorf("make the cgroup of %s pods: %w", class, err)
 	}
 	if s.unified() {
-		if err := s.enable(); err != nil {
+		if err := s.enable("+cpu"); err != nil {
 			return err
 		}
 	}
@@ -125,11 +166,11 @@ func (s *Shares) unified() bool {
 	return err == nil
 }
 
-// enable has every group above the classes pass the CPU controller on.
-func (s *Shares) enable() error {
+// enable has every group above the classes pass a controller on.
+func (s *Shares) enable(controller string) error {
 	for _, group := range []string{"", s.Root, filepath.Join(s.Root, "kubepods")} {
-		if err := write(filepath.Join(s.Mount, group, "cgroup.subtree_control"), "+cpu"); err != nil {
-			return fmt.Errorf("pass the CPU controller on to pods: %w", err)
+		if err := write(filepath.Join(s.Mount, group, "cgroup.subtree_control"), controller); err != nil {
+			return fmt.Errorf("pass the controller %s on to pods: %w", controller[1:], err)
 		}
 	}
 	return nil

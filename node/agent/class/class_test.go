@@ -126,3 +126,36 @@ func TestLimits(t *testing.T) {
 		}
 	}
 }
+
+// TestReserve: what is kept for a pod is kept by all above it; cgroup v1 keeps nothing.
+func TestReserve(t *testing.T) {
+	s := tree(t, true)
+	files := map[string]string{"sampan/memory.min": "30", "sampan/memory.low": "20", "sampan/kubepods/memory.min": "30",
+		"sampan/kubepods/memory.low": "20", "sampan/kubepods/burstable/memory.low": "20"}
+	for path := range files {
+		if err := os.WriteFile(filepath.Join(s.Mount, path), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := Reserved{Guaranteed: 10, Burstable: 20}
+	if err := s.Reserve(r); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range files {
+		if got := read(t, s, path); got != want {
+			t.Errorf("%s is %q, want %q", path, got, want)
+		}
+	}
+	if err := os.Remove(filepath.Join(s.Mount, "sampan/memory.min")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Reserve(r); err != nil {
+		t.Errorf("the same was written again: %v", err)
+	}
+	if err := s.Reserve(Reserved{}); err == nil {
+		t.Error("a group without the file was given memory")
+	}
+	if err := tree(t, false).Reserve(r); err != nil {
+		t.Errorf("cgroup v1: %v", err)
+	}
+}

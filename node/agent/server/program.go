@@ -28,11 +28,11 @@ var features = []feature{
 	{"ImageVolumeWithDigest", "ALPHA", 0},
 	{"KubeletEnsureSecretPulledImages", "BETA", 1},
 	{"KubeletSeparateDiskGC", "BETA", 1},
-	{"MemoryQoS", "BETA", 0},
+	{"MemoryQoS", "BETA", 1},
 	{"PodAndContainerStatsFromCRI", "BETA", 1},
 	{"PodLevelResourceManagers", "BETA", 0},
 	{"PodLevelResources", "BETA", 1},
-	{"PodsAPI", "BETA", 0},
+	{"PodsAPI", "BETA", 1},
 }
 
 var (

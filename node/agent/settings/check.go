@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -56,6 +57,12 @@ func numbers(c *Kubelet, bad *problems) {
 	bad.unless(most >= 0, "imageMaximumGCAge %v must not be negative", most)
 	bad.unless(most <= 0 || most > least, "imageMaximumGCAge %v must be greater than imageMinimumGCAge %v", most, least)
 	bad.unless(*c.NodeStatusMaxImages >= -1, "nodeStatusMaxImages %d must be -1 or greater", *c.NodeStatusMaxImages)
+	if f := c.MemoryThrottlingFactor; f != nil {
+		bad.unless(*f > 0 && *f <= 1, "memoryThrottlingFactor %v must be greater than 0 and less than or equal to 1.0", *f)
+	}
+	const none, tiered = kubeletv1beta1.NoneMemoryReservationPolicy, kubeletv1beta1.TieredReservationMemoryReservationPolicy
+	policy := cmp.Or(c.MemoryReservationPolicy, none)
+	bad.unless(policy == none || policy == tiered, "option %q specified for memoryReservationPolicy. Valid options are %q or %q", policy, none, tiered)
 	bad.unless(c.MaxPods >= 0, "maxPods %d must not be a negative number", c.MaxPods)
 	bad.unless(c.PodsPerCore >= 0, "podsPerCore %d must not be a negative number", c.PodsPerCore)
 	parallel := c.MaxParallelImagePulls

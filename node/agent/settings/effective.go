@@ -28,7 +28,7 @@ func Effective(k Kubelet) Kubelet {
 	c.EnableDebugFlagsHandler, c.MakeIPTablesUtilChains, c.FailCgroupV1 = ptr.To(false), ptr.To(false), ptr.To(false)
 	c.HairpinMode, c.ContentType = kubeletv1beta1.HairpinVeth, "application/vnd.kubernetes.protobuf"
 	c.ConfigMapAndSecretChangeDetectionStrategy = kubeletv1beta1.WatchChangeDetectionStrategy
-	c.MemoryReservationPolicy = kubeletv1beta1.NoneMemoryReservationPolicy
+	c.MemoryReservationPolicy = cmp.Or(c.MemoryReservationPolicy, kubeletv1beta1.NoneMemoryReservationPolicy)
 	c.MemorySwap.SwapBehavior = cmp.Or(c.MemorySwap.SwapBehavior, "NoSwap")
 	c.EnableSystemLogHandler = pick(c.EnableSystemLogHandler, true)
 	if c.UserNamespaces == nil {

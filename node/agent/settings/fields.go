@@ -49,8 +49,6 @@ var ignored = map[string]string{
 	"featureGates":                              "features are as upstream's defaults of this version have them",
 	"containerRuntimeEndpoint":                  "--container-runtime-endpoint names the engine",
 	"imageServiceEndpoint":                      "--container-runtime-endpoint names the engine, images included",
-	"memoryThrottlingFactor":                    "memory.high is not used",
-	"memoryReservationPolicy":                   "memory.min is not used",
 	"failCgroupV1":                              "both cgroup versions are served",
 	"qosReserved":                               "classes have no reservations of memory",
 	"syncFrequency":                             "pods are looked at when something has happened",

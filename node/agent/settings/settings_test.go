@@ -71,6 +71,9 @@ func TestJudgement(t *testing.T) {
 		{"preloadedImagesVerificationAllowlist: [a.example/*]\n", "", "can't set `preloadedImagesVerificationAllowlist`"},
 		{"imagePullCredentialsVerificationPolicy: NeverVerifyAllowlistedImages\npreloadedImagesVerificationAllowlist: [a.example/*, b.example/c]\n", "", ""},
 		{"imagePullCredentialsVerificationPolicy: NeverVerifyAllowlistedImages\npreloadedImagesVerificationAllowlist: ['b.example/c:1']\n", "", "neither tag nor digest is accepted"},
+		{"memoryThrottlingFactor: 0.8\nmemoryReservationPolicy: TieredReservation\n", "", ""},
+		{"memoryThrottlingFactor: 1.5\n", "", "memoryThrottlingFactor 1.5 must be greater than 0 and less than or equal to 1.0"},
+		{"memoryReservationPolicy: Some\n", "", `option "Some" specified for memoryReservationPolicy. Valid options are "None" or "TieredReservation"`},
 		{"registerWithTaints: [{key: a, effect: Sometimes}]\n", "", "invalid taint"},
 	}
 	for _, c := range cases {
@@ -95,7 +98,7 @@ var acts = strings.Fields(`kind apiVersion enableServer staticPodPath podLogsDir
 	serializeImagePulls maxParallelImagePulls evictionHard evictionSoft evictionSoftGracePeriod evictionPressureTransitionPeriod
 	evictionMaxPodGracePeriod evictionMinimumReclaim mergeDefaultEvictionSettings podsPerCore failSwapOn memorySwap
 	containerLogMaxSize containerLogMaxFiles systemReserved kubeReserved reservedSystemCPUs enforceNodeAllocatable
-	allowedUnsafeSysctls providerID shutdownGracePeriod shutdownGracePeriodCriticalPods shutdownGracePeriodByPodPriority
+	memoryThrottlingFactor memoryReservationPolicy allowedUnsafeSysctls providerID shutdownGracePeriod shutdownGracePeriodCriticalPods shutdownGracePeriodByPodPriority
 	crashLoopBackOff reservedMemory seccompDefault registerWithTaints localStorageCapacityIsolation userNamespaces`)
 
 // TestEveryField: each of upstream's fields acts, has no effect and says so, or may

@@ -111,9 +111,11 @@ func ContainerResources(pod *corev1.Pod, c *corev1.Container, node Node) *rt.Lin
 	if swap := node.swap(pod, c); swap > 0 && r.MemoryLimitInBytes > 0 {
 		r.MemorySwapLimitInBytes += swap
 	}
+	r.Unified = map[string]string{}
 	if node.OOMGroup {
-		r.Unified = map[string]string{"memory.oom.group": "1"}
+		r.Unified["memory.oom.group"] = "1"
 	}
+	node.MemoryQoS.container(r.Unified, pod, c, node.Allocatable.Memory().Value())
 	return r
 }
 
@@ -134,9 +136,11 @@ func PodResources(pod *corev1.Pod, node Node) *rt.LinuxContainerResources {
 	requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
 	limits := resource.PodLimits(pod, resource.PodResourcesOptions{})
 	r := &rt.LinuxContainerResources{CpuPeriod: node.period(), CpuShares: Shares(requests.Cpu().MilliValue())}
+	r.Unified = map[string]string{}
 	if node.PidsLimit > 0 {
-		r.Unified = map[string]string{"pids.max": strconv.FormatInt(node.PidsLimit, 10)}
+		r.Unified["pids.max"] = strconv.FormatInt(node.PidsLimit, 10)
 	}
+	node.MemoryQoS.whole(r.Unified, pod, requests, limits)
 	if AllLimited(pod, corev1.ResourceCPU) {
 		r.CpuQuota = node.quota(limits.Cpu().MilliValue())
 	}

@@ -45,6 +45,8 @@ type Node struct {
 	// kill a part; it needs cgroup v2 too.
 	Swap     int64
 	OOMGroup bool
+	// MemoryQoS is what the kernel is told of memory beside limits; it needs cgroup v2.
+	MemoryQoS MemoryQoS
 	// PageSizes are those of the huge pages that the machine has ("2MB").
 	PageSizes []string
 }

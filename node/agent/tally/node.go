@@ -17,6 +17,7 @@ type node struct {
 	streams, streamFaults       prometheus.Counter
 	streamSeconds               prometheus.Histogram
 	rotations                   prometheus.Histogram
+	reservedMin, reservedLow    prometheus.Gauge
 	requests                    *prometheus.CounterVec
 	requestSeconds              *prometheus.HistogramVec
 	statsAge                    *prometheus.HistogramVec
@@ -45,6 +46,8 @@ func newNode(t *Tally) node {
 		storageSeconds: histograms(t, "storage_operation_duration_seconds", "Storage operation duration", storageBuckets, "volume_plugin", "operation_name", "status", "migrated"),
 		swept:          gauge(t, "orphan_pod_cleaned_volumes", "Pods that nobody knew any more and whose volumes were removed, at the last sweep."),
 		sweepFaults:    gauge(t, "orphan_pod_cleaned_volumes_errors", "Pods that nobody knew any more and whose volumes could not be removed, at the last sweep."),
+		reservedMin:    gauge(t, "memory_qos_node_memory_min_bytes", "Memory that is kept for guaranteed pods from all others (memory.min)."),
+		reservedLow:    gauge(t, "memory_qos_node_memory_low_bytes", "Memory that is kept for burstable pods as long as there is other (memory.low)."),
 		cgroup:         gauge(t, "cgroup_version", "cgroup version on the hosts."),
 		downFrom:       gauge(t, "graceful_shutdown_start_time_seconds", "When the node last began to go down, in seconds since 1970."),
 		downUntil:      gauge(t, "graceful_shutdown_end_time_seconds", "When the node's pods had all ended for its going down, in seconds since 1970; 0 while they are ending."),
@@ -109,6 +112,12 @@ func (t *Tally) Started(s Stage, took time.Duration) {
 		return
 	}
 	t.node.startup[s].Set(took.Seconds())
+}
+
+// MemoryReserved tells how many bytes are kept for guaranteed and for burstable pods.
+func (t *Tally) MemoryReserved(guaranteed, burstable int64) {
+	t.node.reservedMin.Set(float64(guaranteed))
+	t.node.reservedLow.Set(float64(burstable))
 }
 
 // Followed counts an attempt to open the stream of the engine's events.

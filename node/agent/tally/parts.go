@@ -21,6 +21,9 @@ type parts struct {
 	asked                                 map[string]*prometheus.CounterVec
 	askFaults                             map[string]*prometheus.CounterVec
 	askedAll                              *prometheus.CounterVec
+	podsAsked                             map[string]*prometheus.CounterVec
+	podsAskedAll                          *prometheus.CounterVec
+	watchDrops                            prometheus.Counter
 }
 
 // Kinds of alignment, and whose it is: values of labels.
@@ -37,6 +40,13 @@ const (
 	ListResources   = "list"
 	GetResources    = "get"
 	GetAllAllocable = "get_allocatable"
+)
+
+// Methods of the pods API, as names of metrics have them.
+const (
+	ListPods  = "list"
+	GetPod    = "get"
+	WatchPods = "watch"
 )
 
 func newParts(t *Tally) parts {
@@ -57,6 +67,12 @@ func newParts(t *Tally) parts {
 		driverSeconds: histograms(t, "dra_grpc_operations_duration_seconds", "Seconds of calls to DRA drivers.", claims, "driver_name", "method_name", "grpc_status_code"),
 		askedAll:      counters(t, "pod_resources_endpoint_requests_total", "Questions at the pod-resources socket, by version.", "server_api_version"),
 		asked:         map[string]*prometheus.CounterVec{}, askFaults: map[string]*prometheus.CounterVec{},
+		podsAskedAll: counters(t, "pod_requests_total", "Questions at the socket of the pods API, by version and by what came of them.", "server_api_version", "status_code"),
+		podsAsked:    map[string]*prometheus.CounterVec{},
+		watchDrops:   counter(t, "pod_watch_events_dropped_total", "Events that a watcher of the pods API was too slow for."),
+	}
+	for _, method := range []string{ListPods, GetPod, WatchPods} {
+		p.podsAsked[method] = counters(t, "pod_requests_"+method+"_total", "Questions of this kind at the socket of the pods API.", "server_api_version", "status_code")
 	}
 	for _, method := range []string{ListResources, GetResources, GetAllAllocable} {
 		p.asked[method] = counters(t, "pod_resources_endpoint_requests_"+method, "Questions of this kind at the pod-resources socket, by version.", "server_api_version")
@@ -154,5 +170,23 @@ func (t *Tally) ResourcesAsked(method string, err error) {
 	t.parts.asked[method].WithLabelValues(version).Inc()
 	if err != nil {
 		t.parts.askFaults[method].WithLabelValues(version).Inc()
+	}
+}
+
+// PodsAsked counts a question at the socket of the pods API, and what came of it.
+func (t *Tally) PodsAsked(method string, err error) {
+	if t == nil {
+		return
+	}
+	const version = "v1alpha1"
+	code := status.Code(err).String()
+	t.parts.podsAskedAll.WithLabelValues(version, code).Inc()
+	t.parts.podsAsked[method].WithLabelValues(version, code).Inc()
+}
+
+// WatchDropped counts an event that a watcher of the pods API did not get.
+func (t *Tally) WatchDropped() {
+	if t != nil {
+		t.parts.watchDrops.Inc()
 	}
 }
