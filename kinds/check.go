@@ -18,11 +18,15 @@ func NonNegative(value int64, at *field.Path) field.ErrorList {
 
 // Immutable refuses a value that is not what it was.
 func Immutable(value, old any, at *field.Path) field.ErrorList {
-	return apivalidation.ValidateImmutableField(value, old, at)
+	errs := apivalidation.ValidateImmutableField(value, old, at)
+	for _, err := range errs {
+		err.BadValue = shown(err.BadValue)
+	}
+	return errs
 }
 
 // PathName is the laxest rule for names: anything that can be one segment of a
-// URL's path (RBAC kinds).
+// URL's path.
 func PathName(name string, prefix bool) []string {
 	if prefix {
 		return content.IsPathSegmentPrefix(name)

@@ -25,7 +25,7 @@ func (f *Faults) Join(errs field.ErrorList) { f.list = append(f.list, errs...) }
 
 // Invalid says that the value at a path is wrong.
 func (f *Faults) Invalid(at *field.Path, value any, detail string) {
-	f.list = append(f.list, field.Invalid(at, value, detail))
+	f.list = append(f.list, field.Invalid(at, shown(value), detail))
 }
 
 // Required says that a value is missing.
@@ -40,12 +40,12 @@ func (f *Faults) Forbidden(at *field.Path, detail string) {
 
 // Duplicate says that a value is there already.
 func (f *Faults) Duplicate(at *field.Path, value any) {
-	f.list = append(f.list, field.Duplicate(at, value))
+	f.list = append(f.list, field.Duplicate(at, shown(value)))
 }
 
 // NotFound says that a value refers to something that is not there.
 func (f *Faults) NotFound(at *field.Path, value any) {
-	f.list = append(f.list, field.NotFound(at, value))
+	f.list = append(f.list, field.NotFound(at, shown(value)))
 }
 
 // TooLong says that a string has more than limit characters.
@@ -60,7 +60,7 @@ func (f *Faults) TooMany(at *field.Path, count, limit int) {
 
 // NotSupported says that a value is none of those that are, in their order.
 func (f *Faults) NotSupported(at *field.Path, value any, supported ...string) {
-	f.list = append(f.list, field.NotSupported(at, value, supported))
+	f.list = append(f.list, field.NotSupported(at, shown(value), supported))
 }
 
 // Each adds one Invalid per message: what the name and format checks of

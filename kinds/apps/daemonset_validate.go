@@ -24,7 +24,7 @@ func validateDaemonSet(d *appsv1.DaemonSet) field.ErrorList {
 		}
 		validateDaemonRollout(&f, strategy.RollingUpdate, here.Child("rollingUpdate"))
 	default:
-		f.Join(field.ErrorList{field.NotSupported(here, strategy, []string{"RollingUpdate", "OnDelete"})})
+		f.NotSupported(here, strategy, "RollingUpdate", "OnDelete")
 	}
 	f.NonNegative(at.Child("revisionHistoryLimit"), int64(kinds.Deref(spec.RevisionHistoryLimit)))
 	return f.List()

@@ -47,7 +47,7 @@ func validateDeploymentStrategy(f *kinds.Faults, s *appsv1.DeploymentStrategy, a
 		}
 		f.AtMostAll(rolling.Child("maxUnavailable"), unavailable)
 	default:
-		f.Join(field.ErrorList{field.NotSupported(at, s, []string{"Recreate", "RollingUpdate"})})
+		f.NotSupported(at, s, "Recreate", "RollingUpdate")
 	}
 }
 

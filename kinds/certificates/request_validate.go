@@ -8,7 +8,6 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validate"
-	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
@@ -231,6 +230,6 @@ func checkDecision(f *kinds.Faults, at *field.Path, kind conditionType, now, old
 	case len(now) > len(old):
 		f.Forbidden(at, fmt.Sprintf("updates may not add a condition of type %q", kind))
 	case !kinds.Same(now, old):
-		f.Forbidden(at, fmt.Sprintf("updates may not modify a condition of type %q\n%v", kind, diff.Diff(old, now)))
+		f.Forbidden(at, fmt.Sprintf("updates may not modify a condition of type %q\n%v", kind, kinds.Diff(old, now)))
 	}
 }

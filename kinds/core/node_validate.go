@@ -52,7 +52,7 @@ func checkTaints(f *kinds.Faults, taints []corev1.Taint, at *field.Path) {
 		}
 		key := string(taint.Effect) + " " + taint.Key
 		if seen[key] {
-			twice := field.Duplicate(here, taint)
+			twice := field.Duplicate(here, kinds.Shown{Value: taint})
 			twice.Detail = "taints must be unique by key and effect pair"
 			f.Join(field.ErrorList{twice})
 		}

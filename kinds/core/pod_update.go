@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -51,7 +50,7 @@ func validatePodUpdate(p, old *corev1.Pod) field.ErrorList {
 		gatedMayChange(&f, rest, &old.Spec, spec)
 	}
 	if !kinds.Same(*rest, old.Spec) {
-		f.Forbidden(spec, updatableText+"\n"+diff.Diff(old.Spec, *rest))
+		f.Forbidden(spec, updatableText+"\n"+kinds.Diff(old.Spec, *rest))
 	}
 	return f.List()
 }
@@ -244,7 +243,7 @@ func validateEphemeralContainersUpdate(p, old *corev1.Pod) field.ErrorList {
 		case !kept:
 			f.Forbidden(at, fmt.Sprintf("existing ephemeral containers %q may not be removed\n", was.Name))
 		case !kinds.Same(*is, *was):
-			f.Forbidden(at, fmt.Sprintf("existing ephemeral containers %q may not be changed\n%v", was.Name, diff.Diff(*was, *is)))
+			f.Forbidden(at, fmt.Sprintf("existing ephemeral containers %q may not be changed\n%v", was.Name, kinds.Diff(*was, *is)))
 		}
 	}
 	return f.List()

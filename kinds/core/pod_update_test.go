@@ -134,7 +134,7 @@ func TestPodStatusUpdate(t *testing.T) {
 		p := old.DeepCopy()
 		p.Status.QOSClass = corev1.PodQOSGuaranteed
 		p.Status.PodIP, p.Status.PodIPs = "10.0.0.1", []corev1.PodIP{{IP: "10.0.0.2"}, {IP: "10.0.0.3"}}
-		want := `status.podIPs: Invalid value: [{"ip":"10.0.0.2"},{"ip":"10.0.0.3"}]: may specify no more than one IP for each IP family
+		want := `status.podIPs: Invalid value: [{"IP":"10.0.0.2"},{"IP":"10.0.0.3"}]: may specify no more than one IP for each IP family
 status.podIPs[0].ip: Invalid value: "10.0.0.2": must be equal to ` + "`podIP`" + `
 status.qosClass: Invalid value: "Guaranteed": field is immutable`
 		if got := lines(validatePodStatusUpdate(p, old)); got != want {

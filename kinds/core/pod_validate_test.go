@@ -162,7 +162,7 @@ spec.containers[0].resources: Forbidden: HugePages require cpu or memory`},
 		{"claims", `spec: {resourceClaims: [{name: c, resourceClaimName: x}, {name: d}], containers: [{name: a, image: i, resources: {claims: [{name: c}, {name: c}, {name: z}]}}]}`, `
 spec.containers[0].resources.claims[1]: Duplicate value: "c"
 spec.containers[0].resources.claims[2]: Not found: "z": must be one of the names in pod.spec.resourceClaims: c, d
-spec.resourceClaims[1]: Invalid value: {"name":"d"}: must specify one of: ` + "`resourceClaimName`, `resourceClaimTemplateName`"},
+spec.resourceClaims[1]: Invalid value: {"Name":"d","ResourceClaimName":null,"ResourceClaimTemplateName":null}: must specify one of: ` + "`resourceClaimName`, `resourceClaimTemplateName`"},
 		{"pod level", `spec: {resources: {requests: {cpu: "1"}}, containers: [{name: a, image: i, resources: {requests: {cpu: "2"}}}]}`,
 			`spec.resources.requests[cpu]: Invalid value: "1": must be greater than or equal to aggregate container requests of 2`},
 	})

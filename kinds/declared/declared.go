@@ -146,6 +146,16 @@ func (e Each[V]) items(r *Rules, list, was []V, at *field.Path) {
 // Equal says that two items of a set are one.
 func Equal[V comparable](a, b *V) bool { return *a == *b }
 
+// AnyName is the Strategy.ValidateName of kinds whose name is one of the declared
+// rules: LongName, behind those by hand, and of new objects alone. The prefix of a
+// generated name is not looked at.
+func AnyName(string, bool) []string { return nil }
+
+// LongName checks an object's name, which is a subdomain.
+func LongName(name string) field.ErrorList {
+	return validate.LongName(context.Background(), operation.Operation{Type: operation.Create}, field.NewPath("metadata", "name"), &name, nil)
+}
+
 // MaxBytes is a rule for the length of strings, in bytes.
 func MaxBytes[S ~string](most int) Rule[S] {
 	return func(ctx context.Context, op operation.Operation, at *field.Path, value, old *S) field.ErrorList {
@@ -166,6 +176,11 @@ func OneOf[S ~string](allowed ...S) Rule[S] {
 	return func(ctx context.Context, op operation.Operation, at *field.Path, value, old *S) field.ErrorList {
 		return validate.Enum(ctx, op, at, value, old, all, nil)
 	}
+}
+
+// Invalid says that the value at a path is wrong, and shows it as it is served.
+func (r *Rules) Invalid(at *field.Path, value any, detail string) {
+	r.Join(field.ErrorList{field.Invalid(at, value, detail)})
 }
 
 // Immutable refuses a change.

@@ -20,8 +20,7 @@ func validateSchema(s *flowcontrolv1.FlowSchema) field.ErrorList {
 	spec := field.NewPath("spec")
 	checkPrecedence(&f, s, spec.Child("matchingPrecedence"))
 	if m := s.Spec.DistinguisherMethod; m != nil && m.Type != byUser && m.Type != byNamespace {
-		f.Join(field.ErrorList{field.NotSupported(spec.Child("distinguisherMethod", "type"), m,
-			[]string{string(byNamespace), string(byUser)})})
+		f.NotSupported(spec.Child("distinguisherMethod", "type"), m, string(byNamespace), string(byUser))
 	}
 	at := spec.Child("priorityLevelConfiguration", "name")
 	if name := s.Spec.PriorityLevelConfiguration.Name; name == "" {
