@@ -38,8 +38,9 @@ func AmountValue(v *intstr.IntOrString) int {
 	if v.Type == intstr.Int {
 		return v.IntValue()
 	}
-	n, err := strconv.Atoi(strings.TrimSuffix(v.StrVal, "%"))
-	if err != nil {
+	text, percent := strings.CutSuffix(v.StrVal, "%")
+	n, err := strconv.Atoi(text)
+	if err != nil || percent && strings.ContainsAny(text, "+-") {
 		return 0
 	}
 	return n

@@ -24,6 +24,7 @@ func ValidatingAdmissionPolicy(compiler Compiler) *kinds.Kind {
 		New:        func() kinds.Object { return &policy{} },
 		NewList:    func() runtime.Object { return &admissionv1.ValidatingAdmissionPolicyList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:             true,
 			AnyFinalizer:              true,
 			Generation:                true,
 			ForbidUnconditionalUpdate: true,
@@ -69,6 +70,7 @@ func ValidatingAdmissionPolicyBinding() *kinds.Kind {
 		New:        func() kinds.Object { return &binding{} },
 		NewList:    func() runtime.Object { return &admissionv1.ValidatingAdmissionPolicyBindingList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:             true,
 			AnyFinalizer:              true,
 			Generation:                true,
 			ForbidUnconditionalUpdate: true,
@@ -105,6 +107,7 @@ func MutatingAdmissionPolicy(compiler Compiler) *kinds.Kind {
 		New:        func() kinds.Object { return &policy{} },
 		NewList:    func() runtime.Object { return &admissionv1.MutatingAdmissionPolicyList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:             true,
 			AnyFinalizer:              true,
 			Generation:                true,
 			ForbidUnconditionalUpdate: true,
@@ -143,6 +146,7 @@ func MutatingAdmissionPolicyBinding() *kinds.Kind {
 		New:        func() kinds.Object { return &binding{} },
 		NewList:    func() runtime.Object { return &admissionv1.MutatingAdmissionPolicyBindingList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:             true,
 			AnyFinalizer:              true,
 			Generation:                true,
 			ForbidUnconditionalUpdate: true,

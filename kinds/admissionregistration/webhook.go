@@ -29,6 +29,7 @@ func ValidatingWebhookConfiguration(compiler Compiler) *kinds.Kind {
 		New:        func() kinds.Object { return &config{} },
 		NewList:    func() runtime.Object { return &admissionv1.ValidatingWebhookConfigurationList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:             true,
 			AnyFinalizer:              true,
 			Generation:                true,
 			ForbidUnconditionalUpdate: true,
@@ -75,6 +76,7 @@ func MutatingWebhookConfiguration(compiler Compiler) *kinds.Kind {
 		New:        func() kinds.Object { return &config{} },
 		NewList:    func() runtime.Object { return &admissionv1.MutatingWebhookConfigurationList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:             true,
 			AnyFinalizer:              true,
 			Generation:                true,
 			ForbidUnconditionalUpdate: true,

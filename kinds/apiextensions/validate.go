@@ -81,14 +81,14 @@ func unseenFields(d *apiextensions.CustomResourceDefinition) (errs field.ErrorLi
 }
 
 // own leaves out what the generic handler says of metadata already: all but the
-// rules for the name and for the approval of protected groups.
+// rules for the name, its prefix and for the approval of protected groups.
 func own(errs field.ErrorList) field.ErrorList {
 	return slices.DeleteFunc(errs, func(e *field.Error) bool {
 		if e.Field == "metadata.name" {
 			return e.Type == field.ErrorTypeRequired || strings.HasPrefix(e.Detail, "field is immutable")
 		}
 		approval := strings.Contains(e.Field, apiextensionsv1.KubeAPIApprovedAnnotation)
-		return strings.HasPrefix(e.Field, "metadata.") && !approval
+		return strings.HasPrefix(e.Field, "metadata.") && !approval && e.Field != "metadata.generateName"
 	})
 }
 

@@ -38,6 +38,7 @@ func APIService() *kinds.Kind {
 		New:        func() kinds.Object { return &apiregistrationv1.APIService{} },
 		NewList:    func() runtime.Object { return &apiregistrationv1.APIServiceList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:             true,
 			AnyFinalizer:              true,
 			Default:                   kinds.Each(setDefaults),
 			PrepareCreate:             kinds.Each(prepare),

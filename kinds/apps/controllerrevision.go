@@ -24,6 +24,7 @@ func ControllerRevision() *kinds.Kind {
 		New:        func() kinds.Object { return &appsv1.ControllerRevision{} },
 		NewList:    func() runtime.Object { return &appsv1.ControllerRevisionList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			Validate:       kinds.Check(validateControllerRevision),
 			ValidateUpdate: kinds.CheckUpdate(validateControllerRevisionUpdate),
 		},

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 // ReplicationController is the kind that ReplicaSet superseded.
@@ -27,13 +28,15 @@ func ReplicationController() *kinds.Kind {
 		New:        func() kinds.Object { return &corev1.ReplicationController{} },
 		NewList:    func() runtime.Object { return &corev1.ReplicationControllerList{} },
 		Strategy: kinds.Strategy{
-			NamesOnUpdate:     true,
+			ValidateName:      declared.AnyName,
 			Ratchet:           TemplateRatchet("spec.template"),
 			OrphansDependents: true,
 			Default:           kinds.Each(defaultReplicationController),
 			PrepareCreate:     kinds.Each(prepareReplicationController),
 			PrepareUpdate:     kinds.Pair(prepareReplicationControllerUpdate),
-			Validate:          kinds.Check(validateReplicationController),
+			Validate: kinds.Check(func(c *corev1.ReplicationController) field.ErrorList {
+				return append(validateReplicationController(c), declared.LongName(c.Name)...)
+			}),
 			ValidateUpdate: kinds.CheckUpdate(func(c, _ *corev1.ReplicationController) field.ErrorList {
 				return validateReplicationController(c)
 			}),

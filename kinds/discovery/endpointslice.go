@@ -33,6 +33,7 @@ func EndpointSlice() *kinds.Kind {
 		New:        func() kinds.Object { return &discoveryv1.EndpointSlice{} },
 		NewList:    func() runtime.Object { return &discoveryv1.EndpointSliceList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			Default:        kinds.Each(defaultSlice),
 			PrepareCreate:  kinds.Each(prepare),
 			PrepareUpdate:  kinds.Pair(prepareUpdate),

@@ -31,7 +31,8 @@ func FlowSchema() *kinds.Kind {
 		New:      func() kinds.Object { return &flowcontrolv1.FlowSchema{} },
 		NewList:  func() runtime.Object { return &flowcontrolv1.FlowSchemaList{} },
 		Strategy: kinds.Strategy{
-			Default: kinds.Each(defaultSchema),
+			NamesOnUpdate: true,
+			Default:       kinds.Each(defaultSchema),
 			PrepareCreate: kinds.Each(func(s *flowcontrolv1.FlowSchema) {
 				s.Status = flowcontrolv1.FlowSchemaStatus{}
 				kinds.FirstGeneration(s)
@@ -70,7 +71,8 @@ func PriorityLevelConfiguration() *kinds.Kind {
 		New:      func() kinds.Object { return &flowcontrolv1.PriorityLevelConfiguration{} },
 		NewList:  func() runtime.Object { return &flowcontrolv1.PriorityLevelConfigurationList{} },
 		Strategy: kinds.Strategy{
-			Default: kinds.Each(defaultLevel),
+			NamesOnUpdate: true,
+			Default:       kinds.Each(defaultLevel),
 			PrepareCreate: kinds.Each(func(l *flowcontrolv1.PriorityLevelConfiguration) {
 				l.Status = flowcontrolv1.PriorityLevelConfigurationStatus{}
 				kinds.FirstGeneration(l)

@@ -24,6 +24,7 @@ func Ingress() *kinds.Kind {
 		New:        func() kinds.Object { return &networkingv1.Ingress{} },
 		NewList:    func() runtime.Object { return &networkingv1.IngressList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			PrepareCreate:  kinds.Each(prepareIngress),
 			PrepareUpdate:  kinds.Pair(prepareIngressUpdate),
 			Validate:       kinds.Check(validateIngress),

@@ -19,6 +19,7 @@ func IngressClass() *kinds.Kind {
 		New:      func() kinds.Object { return &networkingv1.IngressClass{} },
 		NewList:  func() runtime.Object { return &networkingv1.IngressClassList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate: true,
 			Default:       kinds.Each(defaultIngressClass),
 			PrepareCreate: kinds.Each(func(c *networkingv1.IngressClass) { kinds.FirstGeneration(c) }),
 			PrepareUpdate: kinds.Pair(func(c, old *networkingv1.IngressClass) {

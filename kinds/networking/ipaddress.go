@@ -26,6 +26,7 @@ func IPAddress() *kinds.Kind {
 		New:      func() kinds.Object { return &networkingv1.IPAddress{} },
 		NewList:  func() runtime.Object { return &networkingv1.IPAddressList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			ValidateName:   addressName,
 			Validate:       kinds.Check(validateIPAddress),
 			ValidateUpdate: kinds.CheckUpdate(validateIPAddressUpdate),

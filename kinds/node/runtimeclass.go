@@ -23,6 +23,7 @@ func RuntimeClass() *kinds.Kind {
 		New:      func() kinds.Object { return &nodev1.RuntimeClass{} },
 		NewList:  func() runtime.Object { return &nodev1.RuntimeClassList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:             true,
 			AnyFinalizer:              true,
 			Validate:                  kinds.Check(validate),
 			ValidateUpdate:            kinds.CheckUpdate(validateUpdate),

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -17,6 +18,10 @@ import (
 func Kinds() []*kinds.Kind {
 	return []*kinds.Kind{ClusterRole(), ClusterRoleBinding(), Role(), RoleBinding()}
 }
+
+// segment is the rule for names: anything that can be one segment of a URL's path. For
+// the prefix of a generated name it is no other.
+func segment(name string, _ bool) []string { return content.IsPathSegmentName(name) }
 
 func gvk(kind string) schema.GroupVersionKind { return rbacv1.SchemeGroupVersion.WithKind(kind) }
 
@@ -33,7 +38,8 @@ func Role() *kinds.Kind {
 		Strategy: kinds.Strategy{
 			Validate:       kinds.Check(validateRole),
 			ValidateUpdate: kinds.CheckUpdate(validateRoleUpdate),
-			ValidateName:   kinds.PathName,
+			ValidateName:   segment,
+			NamesOnUpdate:  true,
 			CreateOnUpdate: true,
 		},
 		Table: createdAt(),
@@ -52,7 +58,8 @@ func ClusterRole() *kinds.Kind {
 		Strategy: kinds.Strategy{
 			Validate:       kinds.Check(validateClusterRole),
 			ValidateUpdate: kinds.CheckUpdate(validateClusterRoleUpdate),
-			ValidateName:   kinds.PathName,
+			ValidateName:   segment,
+			NamesOnUpdate:  true,
 			CreateOnUpdate: true,
 		},
 		Table: createdAt(),
@@ -83,7 +90,8 @@ func RoleBinding() *kinds.Kind {
 			Default:        kinds.Each(func(b *rbacv1.RoleBinding) { defaultBinding(&b.RoleRef, b.Subjects) }),
 			Validate:       kinds.Check(validateRoleBinding),
 			ValidateUpdate: kinds.CheckUpdate(validateRoleBindingUpdate),
-			ValidateName:   kinds.PathName,
+			ValidateName:   segment,
+			NamesOnUpdate:  true,
 			CreateOnUpdate: true,
 		},
 		Table: kinds.Table{
@@ -108,7 +116,8 @@ func ClusterRoleBinding() *kinds.Kind {
 			Default:        kinds.Each(func(b *rbacv1.ClusterRoleBinding) { defaultBinding(&b.RoleRef, b.Subjects) }),
 			Validate:       kinds.Check(validateClusterRoleBinding),
 			ValidateUpdate: kinds.CheckUpdate(validateClusterRoleBindingUpdate),
-			ValidateName:   kinds.PathName,
+			ValidateName:   segment,
+			NamesOnUpdate:  true,
 			CreateOnUpdate: true,
 		},
 		Table: kinds.Table{

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/sampan-dev/sampan/kinds"
+	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
 // Kinds lists the group's kinds.
@@ -29,8 +30,7 @@ func DeviceClass() *kinds.Kind {
 		NewList: func() runtime.Object { return &resourcev1.DeviceClassList{} },
 		Strategy: kinds.Strategy{
 			Generation: true, ReturnsDeleted: true,
-			// The name is one of the declared rules: it comes last.
-			ValidateName:  func(string, bool) []string { return nil },
+			ValidateName:  declared.AnyName,
 			PrepareCreate: kinds.Each(func(c *resourcev1.DeviceClass) { kinds.FirstGeneration(c) }),
 			PrepareUpdate: kinds.Pair(func(c, old *resourcev1.DeviceClass) {
 				kinds.NextGeneration(c, old, !kinds.Same(c.Spec, old.Spec))
@@ -87,6 +87,7 @@ func ResourceClaim() *kinds.Kind {
 		New:     func() kinds.Object { return &resourcev1.ResourceClaim{} },
 		NewList: func() runtime.Object { return &resourcev1.ResourceClaimList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			ReturnsDeleted: true,
 			Default: kinds.Each(func(c *resourcev1.ResourceClaim) {
 				defaultClaim(&c.Spec)
@@ -145,6 +146,7 @@ func ResourceClaimTemplate() *kinds.Kind {
 		New:     func() kinds.Object { return &resourcev1.ResourceClaimTemplate{} },
 		NewList: func() runtime.Object { return &resourcev1.ResourceClaimTemplateList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			ReturnsDeleted: true,
 			Default:        kinds.Each(func(t *resourcev1.ResourceClaimTemplate) { defaultClaim(&t.Spec.Spec) }),
 			PrepareCreate:  kinds.Each(func(t *resourcev1.ResourceClaimTemplate) { dropFromRequests(&t.Spec.Spec, nil) }),

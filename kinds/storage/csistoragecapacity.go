@@ -25,6 +25,7 @@ func CSIStorageCapacity() *kinds.Kind {
 		New:        func() kinds.Object { return &storagev1.CSIStorageCapacity{} },
 		NewList:    func() runtime.Object { return &storagev1.CSIStorageCapacityList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:             true,
 			ForbidUnconditionalUpdate: true,
 			Validate: kinds.Check(func(c *storagev1.CSIStorageCapacity) field.ErrorList {
 				return validateCapacity(c, false)

@@ -29,6 +29,7 @@ func StorageClass() *kinds.Kind {
 		New:      func() kinds.Object { return &storagev1.StorageClass{} },
 		NewList:  func() runtime.Object { return &storagev1.StorageClassList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:  true,
 			ReturnsDeleted: true,
 			Default:        kinds.Each(defaultStorageClass),
 			Validate:       kinds.Check(validateStorageClass),

@@ -35,6 +35,7 @@ func StorageVersionMigration() *kinds.Kind {
 		New:      func() kinds.Object { return &migration{} },
 		NewList:  func() runtime.Object { return &storagemigrationv1.StorageVersionMigrationList{} },
 		Strategy: kinds.Strategy{
+			NamesOnUpdate:             true,
 			PrepareCreate:             kinds.Each(func(m *migration) { m.Status = storagemigrationv1.StorageVersionMigrationStatus{} }),
 			PrepareUpdate:             kinds.Pair(func(m, old *migration) { m.Status = old.Status }),
 			Validate:                  kinds.Check(validate),
