@@ -13,17 +13,23 @@ import (
 // it, without indexes and keys ("spec.rules.host"); one that ends in "[]" names the
 // elements of a list alone, and "..." stands for any fields between. Faults are the
 // same when they say the same of the same value; where in a list it stands does not
-// count.
+// count. With words behind it ("spec.resources: multiple of") a path speaks only of
+// faults that say them.
 func Ratchet(now, before field.ErrorList, paths []string) field.ErrorList {
 	return slices.DeleteFunc(now, func(fault *field.Error) bool {
 		at := plainPath(fault.Field)
-		if !slices.ContainsFunc(paths, func(p string) bool { return covers(p, at, strings.HasSuffix(fault.Field, "]")) }) {
+		if !slices.ContainsFunc(paths, func(path string) bool { return speaksOf(path, fault, at) }) {
 			return false
 		}
 		return slices.ContainsFunc(before, func(old *field.Error) bool {
 			return old.Type == fault.Type && old.Detail == fault.Detail && plainPath(old.Field) == at && Same(old.BadValue, fault.BadValue)
 		})
 	})
+}
+
+func speaksOf(path string, fault *field.Error, at string) bool {
+	path, words, _ := strings.Cut(path, ": ")
+	return covers(path, at, strings.HasSuffix(fault.Field, "]")) && strings.Contains(fault.Detail, words)
 }
 
 // covers says whether a path of Ratchet speaks of a field, which may be an element.

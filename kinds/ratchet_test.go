@@ -12,6 +12,7 @@ func TestRatchet(t *testing.T) {
 	old := field.ErrorList{
 		field.Invalid(at.Index(0).Child("host"), "*x", "bad"), field.Required(field.NewPath("spec", "name"), ""),
 		field.Invalid(values.Index(0), "!", "bad"), field.Required(values, ""),
+		field.Invalid(at.Child("size"), 3, "not even: 3"), field.Invalid(at.Child("size"), 3, "too much"),
 	}
 	for _, c := range []struct {
 		about string
@@ -24,9 +25,11 @@ func TestRatchet(t *testing.T) {
 		{"a new value", field.Invalid(at.Index(0).Child("host"), "*y", "bad"), true},
 		{"another fault of the value", field.Invalid(at.Index(0).Child("host"), "*x", "too long"), true},
 		{"an old fault where none may stay", field.Required(field.NewPath("spec", "name"), ""), true},
+		{"a fault with the words", field.Invalid(at.Child("size"), 3, "not even: 3"), false},
+		{"a fault with other words", field.Invalid(at.Child("size"), 3, "too much"), true},
 		{"a field that only begins alike", field.Invalid(at.Index(0).Child("hosts"), "*x", "bad"), true},
 	} {
-		got := Ratchet(field.ErrorList{c.fault}, old, []string{"spec.rules.host", "spec...labels.values[]"})
+		got := Ratchet(field.ErrorList{c.fault}, old, []string{"spec.rules.host", "spec...labels.values[]", "spec.rules.size: not even"})
 		if (len(got) == 1) != c.stays {
 			t.Errorf("%s: left %v", c.about, got)
 		}

@@ -28,7 +28,7 @@ func DaemonSet() *kinds.Kind {
 		New:        func() kinds.Object { return &appsv1.DaemonSet{} },
 		NewList:    func() runtime.Object { return &appsv1.DaemonSetList{} },
 		Strategy: kinds.Strategy{
-			Ratchet:        core.TemplateRatchet("spec.template"),
+			Ratchet:        append(core.TemplateRatchet("spec.template"), core.OldSelector),
 			Default:        kinds.Each(defaultDaemonSet),
 			PrepareCreate:  kinds.Each(prepareDaemonSet),
 			PrepareUpdate:  kinds.Pair(prepareDaemonSetUpdate),

@@ -37,7 +37,7 @@ func Job() *kinds.Kind {
 		New:        func() kinds.Object { return &batchv1.Job{} },
 		NewList:    func() runtime.Object { return &batchv1.JobList{} },
 		Strategy: kinds.Strategy{
-			Ratchet:           core.TemplateRatchet("spec.template"),
+			Ratchet:           append(core.TemplateRatchet("spec.template"), core.OldSelector),
 			OrphansDependents: true,
 			OrphanWarning: "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them " +
 				"or set propagationPolicy=Orphan to suppress this warning",

@@ -24,7 +24,6 @@ func DefaultPod(p *corev1.Pod) {
 			}
 		}
 	}
-	defaultPodResources(p)
 	orDefault(&spec.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
 	eachHTTPGet(spec, func(a *corev1.HTTPGetAction) { orDefault(&a.Protocol, corev1.HTTPProtocolHTTP1) })
 	defaultPodStatus(&p.Status)

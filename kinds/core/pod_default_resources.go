@@ -6,7 +6,8 @@ import (
 )
 
 // defaultPodResources completes resources given to the pod as a whole from what
-// its containers have. A pod that gives none is left alone.
+// its containers have. A pod that gives none is left alone. It is for new pods and for
+// those that are resized: a change by way of the pod itself is taken as it is.
 func defaultPodResources(p *corev1.Pod) {
 	r := p.Spec.Resources
 	if r == nil || len(r.Requests)+len(r.Limits) == 0 {

@@ -60,7 +60,7 @@ func nodeResizes(p *corev1.Pod) bool {
 // they were except for what may not change.
 func resizePod(f *kinds.Faults, rest, old *corev1.PodSpec, spec *field.Path) {
 	at := spec.Child("resources")
-	if rest.Resources == nil && old.Resources == nil {
+	if !givesResources(rest) && !givesResources(old) {
 		return
 	}
 	if rest.Resources == nil {
@@ -84,6 +84,11 @@ func resizePod(f *kinds.Faults, rest, old *corev1.PodSpec, spec *field.Path) {
 	if !kinds.Same(rest.Resources, old.Resources) {
 		f.Forbidden(spec, "only cpu and memory resources are mutable at pod-level")
 	}
+}
+
+// givesResources says that there are amounts for the pod as a whole.
+func givesResources(spec *corev1.PodSpec) bool {
+	return spec.Resources != nil && len(spec.Resources.Requests)+len(spec.Resources.Limits) > 0
 }
 
 // sameOrder: a resize neither adds nor moves containers.

@@ -14,7 +14,7 @@ import (
 // the service class that its resources earn it, now that admission has had its
 // say about them.
 func preparePod(p *corev1.Pod) {
-	p.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: ComputeQOSClass(p)}
+	p.Status = corev1.PodStatus{Phase: corev1.PodPending}
 	kinds.FirstGeneration(p)
 	DropUnserved(&p.Spec, nil)
 	if len(p.Spec.SchedulingGates) > 0 {
@@ -28,6 +28,8 @@ func preparePod(p *corev1.Pod) {
 	}
 	mergeLabelKeys(p)
 	takeAppArmorAnnotations(p)
+	defaultPodResources(p)
+	p.Status.QOSClass = ComputeQOSClass(p)
 }
 
 func preparePodUpdate(p, old *corev1.Pod) {
@@ -199,40 +201,30 @@ func podResize() kinds.Subresource {
 	}
 }
 
-// takeResize takes over resources and resize policies. A body that adds, drops
-// or renames containers is taken whole, for validation to refuse.
+// takeResize takes over resources and resize policies. A body that adds or drops
+// containers is taken whole, and a list with other names too, for validation to
+// refuse.
 func takeResize(p, from *corev1.Pod) {
-	if !sameNames(p.Spec.Containers, from.Spec.Containers) {
-		p.Spec.Containers = from.Spec.Containers
+	if len(p.Spec.Containers) != len(from.Spec.Containers) || len(p.Spec.InitContainers) != len(from.Spec.InitContainers) {
+		p.Spec, p.Status = from.Spec, from.Status
 		return
 	}
-	if !sameNames(p.Spec.InitContainers, from.Spec.InitContainers) {
-		p.Spec.InitContainers = from.Spec.InitContainers
-		return
-	}
-	takeResources(p.Spec.Containers, from.Spec.Containers)
-	takeResources(p.Spec.InitContainers, from.Spec.InitContainers)
+	p.Spec.Containers = takeResources(p.Spec.Containers, from.Spec.Containers)
+	p.Spec.InitContainers = takeResources(p.Spec.InitContainers, from.Spec.InitContainers)
 	if from.Spec.Resources != nil {
 		p.Spec.Resources = from.Spec.Resources
 		defaultPodResources(p)
 	}
 }
 
-func sameNames(a, b []corev1.Container) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i].Name != b[i].Name {
-			return false
+func takeResources(into, from []corev1.Container) []corev1.Container {
+	for i := range into {
+		if into[i].Name != from[i].Name {
+			return from
 		}
 	}
-	return true
-}
-
-func takeResources(into, from []corev1.Container) {
 	for i := range into {
-		into[i].Resources = from[i].Resources
-		into[i].ResizePolicy = from[i].ResizePolicy
+		into[i].Resources, into[i].ResizePolicy = from[i].Resources, from[i].ResizePolicy
 	}
+	return into
 }

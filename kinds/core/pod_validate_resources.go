@@ -55,9 +55,12 @@ func checkAmount(f *kinds.Faults, what corev1.ResourceName, amount resource.Quan
 	f.Join(validateQuantity(what, amount, at))
 }
 
+// indivisible is what is wrong with an amount of huge pages.
+const indivisible = "is not positive integer multiple of"
+
 func checkPages(f *kinds.Faults, what corev1.ResourceName, amount resource.Quantity, at *field.Path) {
 	if isHugePage(what) && !divisible(what, amount) {
-		f.Invalid(at, amount.String(), fmt.Sprintf("%s is not positive integer multiple of %s", amount.String(), what))
+		f.Invalid(at, amount.String(), fmt.Sprintf("%s "+indivisible+" %s", amount.String(), what))
 	}
 }
 

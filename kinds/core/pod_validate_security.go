@@ -168,6 +168,9 @@ func (c *podCheck) checkAppArmor(p *corev1.AppArmorProfile, at *field.Path) {
 	}
 }
 
+// ownUsers is why a pod with users of its own may not have what is the host's.
+const ownUsers = "when `hostUsers` is false"
+
 // checkNamespaces checks which of the host's namespaces a pod may share at once.
 func (c *podCheck) checkNamespaces(at *field.Path) {
 	spec := c.spec
@@ -178,19 +181,18 @@ func (c *podCheck) checkNamespaces(at *field.Path) {
 	if c.hostUsers() {
 		return
 	}
-	const why = "when `hostUsers` is false"
 	if spec.HostNetwork {
-		c.Forbidden(at.Child("hostNetwork"), why)
+		c.Forbidden(at.Child("hostNetwork"), ownUsers)
 	}
 	if spec.HostPID {
-		c.Forbidden(at.Child("HostPID"), why)
+		c.Forbidden(at.Child("HostPID"), ownUsers)
 	}
 	if spec.HostIPC {
-		c.Forbidden(at.Child("HostIPC"), why)
+		c.Forbidden(at.Child("HostIPC"), ownUsers)
 	}
 	eachContainer(spec, at, func(container *corev1.Container, at *field.Path) {
 		if len(container.VolumeDevices) > 0 {
-			c.Forbidden(at.Child("volumeDevices"), why)
+			c.Forbidden(at.Child("volumeDevices"), ownUsers)
 		}
 	})
 }
