@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -89,7 +90,18 @@ func (t *Tokens) complete(r *authenticationv1.TokenRequest, account *corev1.Serv
 	if seconds > 1<<32 {
 		return apierrors.NewInvalid(gk, "", field.ErrorList{field.Invalid(path, seconds, "may not specify a duration larger than 2^32 seconds")})
 	}
+	if a := r.Spec.Attestations; len(a) > 0 && !boundToWebhook(r.Spec.BoundObjectRef) {
+		return apierrors.NewInvalid(gk, "", field.ErrorList{field.Invalid(field.NewPath("spec", "attestations"), a,
+			"attestations may only be specified with a webhook bound object reference")})
+	}
 	return nil
+}
+
+// boundToWebhook says that the token is for calling a webhook: something that upstream
+// has behind a gate which is off, and nobody here makes.
+func boundToWebhook(to *authenticationv1.BoundObjectReference) bool {
+	return to != nil && to.APIVersion == admissionregistrationv1.SchemeGroupVersion.String() &&
+		(to.Kind == "ValidatingWebhookConfiguration" || to.Kind == "MutatingWebhookConfiguration")
 }
 
 // bind ties the token to the object that the request refers to.
@@ -97,6 +109,9 @@ func (t *Tokens) bind(ctx context.Context, b *bound, to *authenticationv1.BoundO
 	gvk := schema.FromAPIVersionAndKind(to.APIVersion, to.Kind)
 	resources := map[string]string{"Pod": "pods", "Node": "nodes", "Secret": "secrets"}
 	resource, ok := resources[gvk.Kind]
+	if boundToWebhook(to) {
+		return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token to object of type %s (feature gate APIServerWebhookAuthenticationToken is disabled)", gvk.String()))
+	}
 	if !ok || gvk.Group != "" {
 		return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token to object of type %s", gvk.String()))
 	}
