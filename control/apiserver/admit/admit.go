@@ -119,6 +119,15 @@ func cached(ctx context.Context, r Reader, t target.Target) (runtime.Object, err
 	return obj, err
 }
 
+// asListed names what is not found as upstream's listers do: by its kind, not by its
+// resource.
+func asListed(err error, kind, name string) error {
+	if apierrors.IsNotFound(err) {
+		return apierrors.NewNotFound(corev1.Resource(kind), name)
+	}
+	return err
+}
+
 // listed gives a list's items from the cache.
 func listed[T runtime.Object](ctx context.Context, r Reader, t target.Target) ([]T, error) {
 	if p, can := r.(peeker); can {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -88,7 +87,7 @@ func (r namespaces) remove(a *resource.Attributes) error {
 		return nil
 	}
 	if slices.Contains(immortal, a.Target.Name) {
-		return apierrors.NewForbidden(a.Target.Resource.GroupResource(), a.Target.Name, fmt.Errorf("this namespace may not be deleted"))
+		return a.Forbidden(fmt.Errorf("this namespace may not be deleted"))
 	}
 	r.going.add(a.Target.Name)
 	return nil
@@ -101,8 +100,7 @@ func active(obj runtime.Object) bool {
 
 // terminating is a 403 whose cause clients look for.
 func terminating(a *resource.Attributes, namespace string) error {
-	err := apierrors.NewForbidden(a.Target.Resource.GroupResource(), a.Target.Name,
-		fmt.Errorf("unable to create new content in namespace %s because it is being terminated", namespace))
+	err := a.Forbidden(fmt.Errorf("unable to create new content in namespace %s because it is being terminated", namespace))
 	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
 		Type:    corev1.NamespaceTerminatingCause,
 		Message: fmt.Sprintf("namespace %s is being terminated", namespace),

@@ -16,6 +16,8 @@ import (
 
 	"github.com/sampan-dev/sampan/control/apiserver/authz"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
+	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/kinds"
 )
 
 // nodeLabels are the labels below kubernetes.io and k8s.io that a node may set
@@ -39,6 +41,9 @@ type nodeRestriction struct {
 
 func (r nodeRestriction) Admit(ctx context.Context, a *resource.Attributes) error {
 	node, ok := a.User.Node()
+	if !ok && a.User.Name == identity.NodePrefix && a.User.In(identity.Nodes) {
+		return fmt.Errorf("could not determine node from user %q", a.User.Name)
+	}
 	if !ok {
 		return nil
 	}
@@ -112,7 +117,7 @@ func (r nodeRestriction) pods(ctx context.Context, node string, a *resource.Attr
 func (r nodeRestriction) onNode(ctx context.Context, node string, a *resource.Attributes, otherwise error) error {
 	obj, err := cached(ctx, r.objects, core("pods", a.Target.Namespace, a.Target.Name))
 	if err != nil {
-		return err
+		return asListed(err, "pod", a.Target.Name)
 	}
 	if pod, ok := obj.(*corev1.Pod); !ok || pod.Spec.NodeName != node {
 		return otherwise
@@ -134,6 +139,8 @@ func podStatus(node string, a *resource.Attributes) error {
 		return fmt.Errorf("node %q cannot update resource claim statues", node)
 	case !equality.Semantic.DeepEqual(old.Status.ExtendedResourceClaimStatus, pod.Status.ExtendedResourceClaimStatus):
 		return fmt.Errorf("node %q cannot update extended resource claim status", node)
+	case !equality.Semantic.DeepEqual(old.Status.NodeAllocatableResourceClaimStatuses, pod.Status.NodeAllocatableResourceClaimStatuses):
+		return fmt.Errorf("node %q cannot update node allocatable resource claim statuses", node)
 	}
 	return nil
 }
@@ -157,14 +164,8 @@ func (r nodeRestriction) mirrorPod(ctx context.Context, node string, a *resource
 	if err := r.ownedBy(ctx, node, pod.OwnerReferences[0]); err != nil {
 		return err
 	}
-	refs := refersTo(pod)
-	for what, has := range map[string]bool{
-		"serviceaccounts": pod.Spec.ServiceAccountName != "", "secrets": refs.secrets, "configmaps": refs.configMaps,
-		"persistentvolumeclaims": refs.claims, "resourceclaims": len(pod.Spec.ResourceClaims) > 0,
-	} {
-		if has {
-			return fmt.Errorf("node %q can not create pods that reference %s", node, what)
-		}
+	if what := reaches(pod); what != "" {
+		return fmt.Errorf("node %q can not create pods that reference %s", node, what)
 	}
 	return nil
 }
@@ -181,10 +182,14 @@ func (r nodeRestriction) ownedBy(ctx context.Context, node string, owner metav1.
 	}
 	obj, err := cached(ctx, r.objects, core("nodes", "", node))
 	if err != nil {
-		return err
+		return asListed(err, "node", node)
 	}
-	if have, ok := obj.(*corev1.Node); !ok || have.UID != owner.UID {
-		return fmt.Errorf("node %s UID mismatch: got %s", node, owner.UID)
+	have, ok := obj.(*corev1.Node)
+	if !ok {
+		return errors.New("not a node")
+	}
+	if owner.UID != have.UID {
+		return fmt.Errorf("node %s UID mismatch: expected %s got %s", node, owner.UID, have.UID)
 	}
 	return nil
 }
@@ -197,10 +202,16 @@ func ownNode(node string, a *resource.Attributes) error {
 	if !ok {
 		return nil // a delete of itself
 	}
-	old := &corev1.Node{}
+	old, source := &corev1.Node{}, now.Spec.ConfigSource //nolint:staticcheck // nobody serves it, and nobody may try
+	if a.Operation == resource.OpCreate && source != nil {
+		return fmt.Errorf("node %q is not allowed to create pods with a non-nil configSource", node)
+	}
 	if a.Operation == resource.OpUpdate {
 		if was, ok := a.Old.(*corev1.Node); ok {
 			old = was
+		}
+		if source != nil && !equality.Semantic.DeepEqual(source, old.Spec.ConfigSource) { //nolint:staticcheck // as above
+			return fmt.Errorf("node %q is not allowed to update configSource to a new non-nil configSource", node)
 		}
 		if !equality.Semantic.DeepEqual(now.Spec.Taints, old.Spec.Taints) {
 			return fmt.Errorf("node %q is not allowed to modify taints", node)
@@ -208,8 +219,6 @@ func ownNode(node string, a *resource.Attributes) error {
 		if !equality.Semantic.DeepEqual(now.OwnerReferences, old.OwnerReferences) {
 			return fmt.Errorf("node %q is not allowed to modify ownerReferences", node)
 		}
-	} else if len(now.OwnerReferences) > 0 {
-		return fmt.Errorf("node %q is not allowed to modify ownerReferences", node)
 	}
 	if forbidden := forbiddenLabels(now.Labels, old.Labels); len(forbidden) > 0 {
 		if a.Operation == resource.OpUpdate {
@@ -266,8 +275,8 @@ func claimStatus(node string, a *resource.Attributes) error {
 		c.Status.AllocatedResourceStatuses, c.Status.AllocatedResources = nil, nil
 		return c
 	}
-	if !equality.Semantic.DeepEqual(strip(old), strip(now)) {
-		return fmt.Errorf("node %q is not allowed to update fields other than status.quantity and status.conditions", node)
+	if was, is := strip(old), strip(now); !equality.Semantic.DeepEqual(was, is) {
+		return fmt.Errorf("node %q is not allowed to update fields other than status.quantity and status.conditions: %v", node, kinds.Diff(was, is))
 	}
 	return nil
 }
@@ -290,7 +299,7 @@ func (r nodeRestriction) token(ctx context.Context, node string, a *resource.Att
 	}
 	obj, err := cached(ctx, r.objects, core("pods", a.Target.Namespace, ref.Name))
 	if err != nil {
-		return err
+		return asListed(err, "pod", ref.Name)
 	}
 	pod, ok := obj.(*corev1.Pod)
 	if !ok || pod.UID != ref.UID {

@@ -161,7 +161,7 @@ func (r podResize) Validate(ctx context.Context, a *resource.Attributes) error {
 		return err
 	}
 	because := func(cause metav1.CauseType, err error) error {
-		status := apierrors.NewForbidden(a.Target.Resource.GroupResource(), a.Target.Name, err)
+		status := a.Forbidden(err)
 		status.ErrStatus.Details.Causes = append(status.ErrStatus.Details.Causes, metav1.StatusCause{Type: cause})
 		return status
 	}

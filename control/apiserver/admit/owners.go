@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -52,7 +53,7 @@ func (r ownerReferences) Validate(ctx context.Context, a *resource.Attributes) e
 func (r ownerReferences) mayBlock(ctx context.Context, a *resource.Attributes, ref metav1.OwnerReference) error {
 	gvr, namespaced, ok := r.resourceOf(schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind))
 	if !ok {
-		return fmt.Errorf("cannot set blockOwnerDeletion in this case because cannot find RESTMapping for APIVersion %v Kind %v", ref.APIVersion, ref.Kind)
+		return fmt.Errorf("cannot set blockOwnerDeletion in this case because cannot find RESTMapping for APIVersion %v Kind %v: %w", ref.APIVersion, ref.Kind, unknownKind(ref))
 	}
 	q := authz.Attributes{User: a.User, Verb: "update", Group: gvr.Group, Version: gvr.Version,
 		Resource: gvr.Resource, Subresource: "finalizers", Name: ref.Name}
@@ -63,6 +64,15 @@ func (r ownerReferences) mayBlock(ctx context.Context, a *resource.Attributes, r
 		return fmt.Errorf("cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: %v, <nil>", reason)
 	}
 	return nil
+}
+
+// unknownKind is upstream's sentence for a kind that is not served.
+func unknownKind(ref metav1.OwnerReference) error {
+	gv, err := schema.ParseGroupVersion(ref.APIVersion)
+	if err != nil {
+		return err
+	}
+	return &meta.NoKindMatchError{GroupKind: gv.WithKind(ref.Kind).GroupKind(), SearchedVersions: []string{gv.Version}}
 }
 
 func ownersOf(obj runtime.Object) []metav1.OwnerReference {

@@ -207,8 +207,7 @@ func (r podSecurity) judge(ctx context.Context, a *resource.Attributes, meta *me
 	if enforce {
 		note(api.EnforcedPolicyAnnotationKey, wanted.Enforce.String())
 		if result := check(wanted.Enforce); !result.Allowed {
-			refused = apierrors.NewForbidden(a.Target.Resource.GroupResource(), a.Target.Name,
-				fmt.Errorf("violates PodSecurity %q: %s", wanted.Enforce.String(), result.ForbiddenDetail()))
+			refused = a.Forbidden(fmt.Errorf("violates PodSecurity %q: %s", wanted.Enforce.String(), result.ForbiddenDetail()))
 		}
 	}
 	if result := check(wanted.Audit); !result.Allowed {

@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/kinds/quota"
@@ -115,10 +114,7 @@ func (b *bill) fits(q *corev1.ResourceQuota, more corev1.ResourceList) error {
 		quota.Show(quota.Only(more, over)), quota.Show(quota.Only(q.Status.Used, over)), quota.Show(quota.Only(q.Status.Hard, over))))
 }
 
-func (b *bill) refuse(err error) error {
-	t := b.a.Target
-	return apierrors.NewForbidden(t.Resource.GroupResource(), t.Name, err)
-}
+func (b *bill) refuse(err error) error { return b.a.Forbidden(err) }
 
 // coverage is what the quotas that cover an object cap, and their scopes that it
 // falls into.

@@ -60,7 +60,7 @@ func (r serviceAccounts) Admit(ctx context.Context, a *resource.Attributes) erro
 	if len(pod.Spec.ImagePullSecrets) == 0 {
 		pod.Spec.ImagePullSecrets = slices.Clone(account.ImagePullSecrets)
 	}
-	return nil
+	return mayMount(account, pod)
 }
 
 func (r serviceAccounts) Validate(ctx context.Context, a *resource.Attributes) error {
@@ -97,10 +97,7 @@ func (r serviceAccounts) account(ctx context.Context, namespace, name string) (*
 			return account, nil
 		}
 		if !apierrors.IsNotFound(err) || try == tries {
-			if apierrors.IsNotFound(err) { // upstream's lister names the kind, not the resource
-				err = apierrors.NewNotFound(corev1.Resource("serviceaccount"), name)
-			}
-			return nil, refuse("error looking up service account %s/%s: %w", namespace, name, err)
+			return nil, refuse("error looking up service account %s/%s: %w", namespace, name, asListed(err, "serviceaccount", name))
 		}
 		timer := time.NewTimer(defaultAccountWait)
 		select {
@@ -195,52 +192,4 @@ func validMirror(pod *corev1.Pod) error {
 		}
 	}
 	return nil
-}
-
-// references say what kinds of object a pod names.
-type references struct{ secrets, configMaps, claims bool }
-
-func refersTo(pod *corev1.Pod) (r references) {
-	r.secrets = len(pod.Spec.ImagePullSecrets) > 0
-	for _, v := range pod.Spec.Volumes {
-		r.add(&v)
-	}
-	see := func(env []corev1.EnvVar, from []corev1.EnvFromSource) {
-		for _, e := range env {
-			if e.ValueFrom != nil {
-				r.secrets = r.secrets || e.ValueFrom.SecretKeyRef != nil
-				r.configMaps = r.configMaps || e.ValueFrom.ConfigMapKeyRef != nil
-			}
-		}
-		for _, e := range from {
-			r.secrets = r.secrets || e.SecretRef != nil
-			r.configMaps = r.configMaps || e.ConfigMapRef != nil
-		}
-	}
-	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-		see(c.Env, c.EnvFrom)
-	}
-	for _, c := range pod.Spec.EphemeralContainers {
-		see(c.Env, c.EnvFrom)
-	}
-	return r
-}
-
-func (r *references) add(v *corev1.Volume) {
-	s := &v.VolumeSource
-	r.claims = r.claims || s.PersistentVolumeClaim != nil || s.Ephemeral != nil
-	r.configMaps = r.configMaps || s.ConfigMap != nil
-	r.secrets = r.secrets || s.Secret != nil ||
-		s.AzureFile != nil || s.CephFS != nil && s.CephFS.SecretRef != nil ||
-		s.Cinder != nil && s.Cinder.SecretRef != nil || s.FlexVolume != nil && s.FlexVolume.SecretRef != nil ||
-		s.RBD != nil && s.RBD.SecretRef != nil || s.ScaleIO != nil && s.ScaleIO.SecretRef != nil ||
-		s.ISCSI != nil && s.ISCSI.SecretRef != nil || s.StorageOS != nil && s.StorageOS.SecretRef != nil ||
-		s.CSI != nil && s.CSI.NodePublishSecretRef != nil
-	if s.Projected == nil {
-		return
-	}
-	for _, p := range s.Projected.Sources {
-		r.secrets = r.secrets || p.Secret != nil
-		r.configMaps = r.configMaps || p.ConfigMap != nil
-	}
 }

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,6 +68,16 @@ type Attributes struct {
 	Options runtime.Object
 	// Warn shows the user a warning; never nil.
 	Warn func(text string)
+}
+
+// Forbidden is the 403 that refuses the write. What has no name yet goes by the prefix
+// of the one that it would get.
+func (a *Attributes) Forbidden(err error) *apierrors.StatusError {
+	name := a.Target.Name
+	if obj, ok := a.Object.(metav1.Object); ok && name == "" {
+		name = cmp.Or(obj.GetName(), obj.GetGenerateName())
+	}
+	return apierrors.NewForbidden(a.Target.Resource.GroupResource(), cmp.Or(name, "Unknown"), err)
 }
 
 type admitAll struct{}
@@ -146,11 +157,11 @@ func (c *call) admit(ctx context.Context, a *Attributes) error {
 	}
 	obj, ok := a.Object.(metav1.Object)
 	if !ok {
-		return asForbidden(a.Target, c.server.cfg.Admission.Admit(ctx, a))
+		return asForbidden(a, c.server.cfg.Admission.Admit(ctx, a))
 	}
 	owners := slices.Clone(obj.GetManagedFields())
 	if err := c.server.cfg.Admission.Admit(ctx, a); err != nil {
-		return asForbidden(a.Target, err)
+		return asForbidden(a, err)
 	}
 	if sameOwners(obj.GetManagedFields(), owners) {
 		return nil // they could be read before
@@ -171,10 +182,10 @@ func (c *call) validate(ctx context.Context, a *Attributes) error {
 	if c.trusted {
 		return nil
 	}
-	return asForbidden(a.Target, c.server.cfg.Admission.Validate(ctx, a))
+	return asForbidden(a, c.server.cfg.Admission.Validate(ctx, a))
 }
 
-func asForbidden(t target.Target, err error) error {
+func asForbidden(a *Attributes, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -182,5 +193,5 @@ func asForbidden(t target.Target, err error) error {
 	if errors.As(err, &status) {
 		return err
 	}
-	return apierrors.NewForbidden(t.Resource.GroupResource(), t.Name, err)
+	return a.Forbidden(err)
 }

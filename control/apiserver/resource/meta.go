@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/uuid"
@@ -144,10 +145,19 @@ func (c *call) checkNew(obj kinds.Object) error {
 		errs = append(errs, c.kind.Strategy.Validate(obj)...)
 	}
 	if len(errs) > 0 {
-		return invalid(c.kind.GVK.GroupKind(), obj.GetName(), errs)
+		return invalid(c.blamed(c.kind.GVK), obj.GetName(), errs)
 	}
 	c.warnings(obj, nil)
 	return nil
+}
+
+// blamed is the kind that faults are told of: of a kind that is a view of another one
+// that other, as upstream, whose rules know no more.
+func (c *call) blamed(gvk schema.GroupVersionKind) schema.GroupKind {
+	if c.kind.View != nil && gvk == c.kind.GVK {
+		return c.kind.View.Stored.GroupKind()
+	}
+	return gvk.GroupKind()
 }
 
 // nameRule is the kind's rule for names.
@@ -203,7 +213,7 @@ func (c *call) checkChange(next, old kinds.Object) error {
 		if c.kind.Custom != nil {
 			gvk = c.kind.GVK // the paths are those of the object, also through its scale
 		}
-		return invalid(gvk.GroupKind(), next.GetName(), errs)
+		return invalid(c.blamed(gvk), next.GetName(), errs)
 	}
 	if c.sub == nil {
 		c.warnings(next, old)

@@ -218,14 +218,5 @@ func codeOf(reason metav1.StatusReason) int32 {
 
 // forbidden is a refusal of the request in text's words.
 func forbidden(r *match.Request, text string) *apierrors.StatusError {
-	name := r.Target.Name
-	if obj, ok := r.Object.(metav1.Object); ok && name == "" {
-		if name = obj.GetName(); name == "" {
-			name = obj.GetGenerateName()
-		}
-	}
-	if name == "" {
-		name = "Unknown"
-	}
-	return apierrors.NewForbidden(r.Target.Resource.GroupResource(), name, errors.New(text))
+	return r.Forbidden(errors.New(text))
 }

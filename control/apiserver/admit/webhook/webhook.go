@@ -134,7 +134,7 @@ func (w *Webhooks) wants(ctx context.Context, r *match.Request, h *hook) (match.
 	}
 	met, err := h.conditions.Met(ctx, in)
 	if err != nil {
-		err = apierrors.NewForbidden(r.Target.Resource.GroupResource(), r.Target.Name, err)
+		err = r.Forbidden(err)
 	}
 	return found, met, err
 }
