@@ -31,6 +31,9 @@ type ExecConfig struct {
 	Resize  <-chan Size
 	// Timeout kills the process; zero means none. ErrTimeout is returned then.
 	Timeout time.Duration
+	// Started is called once the process runs, and never for one that can't be executed;
+	// nil for nobody who waits for that.
+	Started func()
 }
 
 // ErrTimeout says that a process was killed because its time was over.
@@ -79,7 +82,7 @@ func (r *Runtime) exec(ctx context.Context, c *container, cfg ExecConfig) (int, 
 	x := execution{c: c, cfg: cfg, target: target}
 	x.child = &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", c.status().PID), Cgroup: c.cgroupDir()}
 	// Nobody waits for the beginning of what has no input.
-	x.brief = !cfg.TTY && cfg.Stdin == nil
+	x.brief = !cfg.TTY && cfg.Stdin == nil && cfg.Started == nil
 	if x.brief && r.keeper.level.Load() >= plan.LevelLists {
 		if list, err := x.list(p); err == nil {
 			code, err := r.execute(ctx, &x, list, true)
@@ -274,6 +277,9 @@ func (r *Runtime) converse(conn *net.UnixConn, cfg ExecConfig, streams *stdio) (
 	}
 	if a.Error != "" {
 		return a.Code, errors.New(a.Error)
+	}
+	if cfg.Started != nil {
+		cfg.Started()
 	}
 	finish := func() {}
 	if streams != nil {

@@ -43,6 +43,9 @@ func (r *Runtime) Signal(ctx context.Context, id string, sig syscall.Signal, all
 	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("signal container %q: %w", id, err)
 	}
+	if sig == syscall.SIGKILL {
+		_ = c.group.Freeze(false) // of processes that somebody has made stand still, v1 takes no life until they go on
+	}
 	return nil
 }
 

@@ -15,10 +15,13 @@ type As struct {
 	Cwd string `json:",omitempty"`
 	// Env are NAME=VALUE that go before the container's.
 	Env []string `json:",omitempty"`
+	// Detach: the command goes on without streams when it has been started. It ends
+	// with its container, or with the engine.
+	Detach bool `json:",omitempty"`
 }
 
 // Zero says that nothing is asked for.
-func (a As) Zero() bool { return a.User == "" && a.Cwd == "" && len(a.Env) == 0 }
+func (a As) Zero() bool { return a.User == "" && a.Cwd == "" && len(a.Env) == 0 && !a.Detach }
 
 // execer is an engine that can do more than the CRI's Exec.
 type execer interface {
@@ -35,7 +38,7 @@ func ExecAs(ctx context.Context, e Engine, r *rt.ExecRequest, as As) (*rt.ExecRe
 	if x, ok := e.(execer); ok {
 		return x.ExecAs(ctx, r, as)
 	}
-	return nil, Unimplemented("the container engine of this node can't run a command as another user, in another directory or with variables of its own")
+	return nil, Unimplemented("the container engine of this node can't run a command as another user, in another directory, with variables of its own or without streams")
 }
 
 // ExecAs implements execer as far as the engine does.

@@ -111,6 +111,8 @@ type Engine struct {
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
+	// life ends with Close.
+	life context.Context //nolint:containedctx // what a detached command lives as long as
 }
 
 var _ cri.Engine = (*Engine)(nil)
@@ -139,7 +141,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	e.stop = cancel
+	e.stop, e.life = cancel, ctx
 	exits := e.runtime.Exits(ctx) // before the recovery, so that none falls between
 	if err := e.recover(ctx); err != nil {
 		cancel()

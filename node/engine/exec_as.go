@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/sampan-dev/sampan/node/container"
 	"github.com/sampan-dev/sampan/node/cri"
 	"github.com/sampan-dev/sampan/node/engine/spec"
 )
@@ -46,6 +47,27 @@ func ownOf(marked string) (id string, as cri.As, err error) {
 		err = json.Unmarshal([]byte(own), &as)
 	}
 	return id, as, err
+}
+
+// execDetached starts a command, and leaves it alone. Of its end nobody is told.
+func (e *Engine) execDetached(ctx context.Context, id string, cmd []string, as cri.As, _ container.ExecConfig) (int, error) {
+	type end struct {
+		code int
+		err  error
+	}
+	begun, ended := make(chan struct{}), make(chan end, 1)
+	e.running.Go(func() {
+		code, err := e.exec(e.life, id, cmd, as, container.ExecConfig{Started: func() { close(begun) }})
+		ended <- end{code, err}
+	})
+	select {
+	case <-begun:
+		return 0, nil
+	case x := <-ended:
+		return x.code, x.err
+	case <-ctx.Done():
+		return -1, context.Cause(ctx)
+	}
 }
 
 // own gives a command of a container what it has of its own.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sampan-dev/sampan/node/container"
 	"github.com/sampan-dev/sampan/node/cri"
+	"github.com/sampan-dev/sampan/node/engine/spec"
 )
 
 // maxExecOutput is what ExecSync keeps of each stream, in bytes; the CRI names
@@ -57,6 +58,11 @@ func (e *Engine) exec(ctx context.Context, id string, cmd []string, as cri.As, c
 		Terminal: cfg.TTY, Args: cmd, Env: env, Cwd: c.Cwd,
 		User:            specs.User{UID: c.User.UID, GID: c.User.GID, AdditionalGids: c.User.Groups},
 		NoNewPrivileges: c.Config.GetLinux().GetSecurityContext().GetNoNewPrivs(),
+	}
+	if s := e.records.sandbox(c.SandboxID); s != nil {
+		if cfg.Process.Rlimits, err = spec.Rlimits(s.Config); err != nil {
+			return exitCannot, err
+		}
 	}
 	if !as.Zero() {
 		if err := e.own(c, cfg.Process, as); err != nil {

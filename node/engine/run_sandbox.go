@@ -62,7 +62,7 @@ func (e *Engine) makeSandbox(ctx context.Context, s *sandbox) (*sandbox, error) 
 			return err
 		}
 		ready.NetNS = made.NetNS()
-		if hostNetwork(s.Config) {
+		if hostNetwork(s.Config) || spec.NoNetwork(s.Config) {
 			return nil
 		}
 		res, err := e.network.Attach(ctx, attachment(s, ready.NetNS))
@@ -160,6 +160,9 @@ func checkSandbox(r *rt.RunPodSandboxRequest) error {
 	}
 	if sc := c.GetLinux().GetSecurityContext(); sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil {
 		return invalid("sandbox %q has a group to run as but no user", podName(c))
+	}
+	if spec.NoNetwork(c) && hostNetwork(c) {
+		return invalid("sandbox %q wants the network of the host, and none", podName(c))
 	}
 	for _, p := range c.GetPortMappings() {
 		if p.GetHostPort() == 0 {

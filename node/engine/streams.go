@@ -119,7 +119,11 @@ func (s streamed) Exec(ctx context.Context, id string, cmd []string, in io.Reade
 	if err != nil {
 		return err
 	}
-	code, err := s.engine.exec(ctx, id, cmd, as, cfg)
+	run := s.engine.exec
+	if as.Detach {
+		run = s.engine.execDetached
+	}
+	code, err := run(ctx, id, cmd, as, cfg)
 	if err != nil && code <= 0 {
 		return err
 	}

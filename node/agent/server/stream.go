@@ -70,12 +70,13 @@ const (
 	userWord    = "user"
 	workdirWord = "workdir"
 	envWord     = "env"
+	detachWord  = "detach"
 	envHeader   = "Sampan-Exec-Env"
 )
 
 func parseAs(r *http.Request) (cri.As, error) {
 	q := r.URL.Query()
-	as := cri.As{User: q.Get(userWord), Cwd: q.Get(workdirWord)}
+	as := cri.As{User: q.Get(userWord), Cwd: q.Get(workdirWord), Detach: yes(q, detachWord)}
 	if !yes(q, envWord) {
 		return as, nil
 	}

@@ -123,6 +123,10 @@ func restartingAll(in Input, s *corev1.PodStatus) finding {
 	return finding{}
 }
 
+// networkAnnotation with the value "none" is how a pod asks our own engine for no
+// network: such a sandbox never has an address.
+const networkAnnotation = "sampan.dev/network"
+
 // sandboxReady is about the newest sandbox: with others that are ready beside it, or
 // without an address, it has to be made anew.
 func sandboxReady(in Input) finding {
@@ -141,7 +145,7 @@ func sandboxReady(in Input) finding {
 		why = "multiple pod sandboxes are ready and need to be reconciled"
 	case box == nil:
 		why = "pod sandbox is not ready"
-	case !box.HostNet && len(box.IPs) == 0:
+	case !box.HostNet && len(box.IPs) == 0 && in.Pod.Annotations[networkAnnotation] != "none":
 		why = "pod sandbox has no IP address"
 	default:
 		return finding{status: true}

@@ -67,8 +67,12 @@ func Build(in Input) (*specs.Spec, error) {
 			Resources:   Resources(in.Container.GetLinux().GetResources()),
 		},
 	}
-	if in.PidsLimit > 0 && s.Linux.Resources.Pids == nil {
-		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &in.PidsLimit}
+	pids, err := pidsLimit(in.Sandbox, in.PidsLimit)
+	if err != nil {
+		return nil, err
+	}
+	if pids > 0 && s.Linux.Resources.Pids == nil {
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &pids}
 	}
 	if err := mounts(in, s); err != nil {
 		return nil, err
@@ -113,7 +117,8 @@ func process(in Input) (*specs.Process, error) {
 		adj := int(r.GetOomScoreAdj())
 		p.OOMScoreAdj = &adj
 	}
-	return p, nil
+	p.Rlimits, err = Rlimits(in.Sandbox)
+	return p, err
 }
 
 // arguments follow Docker: a command of the pod's own replaces both entry point
