@@ -27,6 +27,7 @@ import (
 	"github.com/sampan-dev/sampan/control/controller/ephemeralvolume"
 	"github.com/sampan-dev/sampan/control/controller/expand"
 	"github.com/sampan-dev/sampan/control/controller/gc"
+	"github.com/sampan-dev/sampan/control/controller/giveup"
 	"github.com/sampan-dev/sampan/control/controller/horizontalpodautoscaler"
 	"github.com/sampan-dev/sampan/control/controller/job"
 	"github.com/sampan-dev/sampan/control/controller/legacytoken"
@@ -138,6 +139,7 @@ func (s *Set) build(shared controller.Config, cfg Config) error {
 	add(as(cronjob.New(shared)))
 	add(as(ttlafterfinished.New(shared)))
 	add(as(discard.New(shared)))
+	add(as(giveup.New(shared)))
 	add(as(horizontalpodautoscaler.New(shared, cfg.Kinds)))
 	add(as(disruption.New(shared, cfg.Kinds)))
 	add(as(disruption.NewCleaner(shared)))
