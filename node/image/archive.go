@@ -35,12 +35,18 @@ type dockerEntry struct {
 // once, as docker 25 and later write it: docker, podman, skopeo, containerd and
 // Load read it. An index goes whole into the layout.
 func (s *Store) Save(w io.Writer, refs ...string) error {
-	return s.write(w, true, refs)
+	return s.write(w, archive{docker: true}, refs)
 }
 
 // SaveLayout writes images as a tar of an OCI layout and nothing else.
 func (s *Store) SaveLayout(w io.Writer, refs ...string) error {
-	return s.write(w, false, refs)
+	return s.write(w, archive{}, refs)
+}
+
+// SavePlatform is Save, or with layout SaveLayout, of the images for one platform alone,
+// such as arm64; "" is for all that there are.
+func (s *Store) SavePlatform(w io.Writer, platform string, layout bool, refs ...string) error {
+	return s.write(w, archive{docker: !layout, platform: platform}, refs)
 }
 
 // archive is one being written.
@@ -49,24 +55,27 @@ type archive struct {
 	tar   *tar.Writer
 	made  map[string]bool
 	index ocispec.Index
-	// docker are the entries of manifest.json by config, in order.
-	docker []*dockerEntry
+	// docker: it is a docker-archive too, whose manifest.json has these entries.
+	docker  bool
+	entries []*dockerEntry
+	// platform is the one of which an index's image is written; "" for the index.
+	platform string
 }
 
-func (s *Store) write(w io.Writer, docker bool, refs []string) error {
+func (s *Store) write(w io.Writer, a archive, refs []string) error {
 	end, err := s.begin()
 	if err != nil {
 		return fmt.Errorf("save images: %w", err)
 	}
 	defer end()
-	a := &archive{store: s, tar: tar.NewWriter(w), made: map[string]bool{}}
+	a.store, a.tar, a.made = s, tar.NewWriter(w), map[string]bool{}
 	a.index = ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	for _, ref := range refs {
 		if err := a.add(ref); err != nil {
 			return fmt.Errorf("save %q: %w", ref, err)
 		}
 	}
-	if err := a.finish(docker); err != nil {
+	if err := a.finish(a.docker); err != nil {
 		return fmt.Errorf("save images: %w", err)
 	}
 	return nil
@@ -85,6 +94,13 @@ func (a *archive) add(ref string) error {
 	if err != nil {
 		return err
 	}
+	full, err := Normalise(ref)
+	named := err == nil && slices.Contains(img.Tags, full)
+	if a.platform != "" {
+		if root, img, err = a.part(root); err != nil {
+			return err
+		}
+	}
 	if err := a.tree(root); err != nil {
 		return err
 	}
@@ -93,14 +109,25 @@ func (a *archive) add(ref string) error {
 		return err
 	}
 	desc := ocispec.Descriptor{MediaType: remote.MediaTypeOf(raw), Digest: root, Size: int64(len(raw))}
-	full, err := Normalise(ref)
-	named := err == nil && slices.Contains(img.Tags, full)
 	if named {
 		desc.Annotations = map[string]string{"io.containerd.image.name": full, refAnnotation: full[len(repository(full))+1:]}
 	}
 	a.index.Manifests = append(a.index.Manifests, desc)
 	a.entry(img, full, named)
 	return nil
+}
+
+// part is the image for the archive's platform, of an index or alone.
+func (a *archive) part(root digest.Digest) (digest.Digest, Image, error) {
+	only, err := a.store.only(root, a.platform)
+	if err != nil {
+		return "", Image{}, err
+	}
+	img, err := a.store.describe(only)
+	if err == nil {
+		err = arrival{platform: a.platform}.fits(img.Config)
+	}
+	return only, img, err
 }
 
 // standsFor is the image that a manifest is, or that an index has for this machine.
@@ -115,7 +142,7 @@ func (s *Store) standsFor(d digest.Digest) (Image, error) {
 // entry notes an image for manifest.json.
 func (a *archive) entry(img Image, full string, named bool) {
 	config := blobName(digest.Digest(img.ID))
-	for _, e := range a.docker {
+	for _, e := range a.entries {
 		if e.Config == config {
 			if named {
 				e.RepoTags = append(e.RepoTags, familiar(full))
@@ -130,7 +157,7 @@ func (a *archive) entry(img Image, full string, named bool) {
 	for _, l := range img.Layers {
 		e.Layers = append(e.Layers, blobName(l.Digest))
 	}
-	a.docker = append(a.docker, e)
+	a.entries = append(a.entries, e)
 }
 
 func blobName(d digest.Digest) string { return path.Join("blobs", d.Algorithm().String(), d.Encoded()) }
@@ -196,7 +223,7 @@ func (a *archive) finish(docker bool) error {
 	files := map[string]any{"oci-layout": ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}, "index.json": a.index}
 	names := []string{"oci-layout", "index.json"}
 	if docker {
-		files["manifest.json"] = a.docker
+		files["manifest.json"] = a.entries
 		names = append(names, "manifest.json")
 	}
 	for _, name := range names {

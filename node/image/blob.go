@@ -28,7 +28,11 @@ func (s *Store) readBlob(d digest.Digest) ([]byte, error) {
 		return nil, fmt.Errorf("blob %q: more than %d bytes: %w", d, MaxManifest, ErrTooLarge)
 	}
 	if digest.FromBytes(raw) != d {
-		return nil, fmt.Errorf("blob %q: content does not match its digest: %w", d, ErrInvalid)
+		err := fmt.Errorf("blob %q: content does not match its digest: %w", d, ErrInvalid)
+		if failed := s.putAside(d); failed != nil {
+			s.log.Error("a damaged blob can't be put aside", "blob", d, "error", failed)
+		}
+		return nil, err
 	}
 	return raw, nil
 }

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -34,12 +33,10 @@ type Change struct {
 // mount something on it is left out: mounted says which paths are such. The snapshot
 // may be in use; what changes meanwhile is told of or not.
 func (s *Store) Changes(key string, mounted func(path string) bool) ([]Change, error) {
-	dir := filepath.Join(s.root, "snapshots", filepath.Base(key))
-	snap, err := readSnapshot(dir)
+	places, err := s.Snapshot(key)
 	if err != nil {
-		return nil, fmt.Errorf("snapshot %q: %w", key, err)
+		return nil, err
 	}
-	places := s.rootfs(dir, snap)
 	d := differ{mounted: mounted}
 	defer d.close()
 	for _, place := range append([]string{places.Upper}, places.Lower...) {

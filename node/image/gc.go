@@ -23,6 +23,9 @@ import (
 func (s *Store) Remove(ref string) error {
 	err := s.change(func(index *ocispec.Index) error {
 		img, err := s.find(*index, ref)
+		if err != nil && s.forget(index, ref) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -131,8 +134,12 @@ func (s *Store) reachable() (blobs, layers map[string]bool, err error) {
 		if top := digest.Digest(entry.Annotations[topAnnotation]); top.Validate() == nil {
 			blobs[top.Encoded()] = true
 		}
-		if err := s.markTree(entry.Digest, blobs, layers); err != nil {
+		err := s.markTree(entry.Digest, blobs, layers)
+		if err != nil && !isDamage(err) {
 			return nil, nil, err
+		}
+		if err != nil { // of what it was all that is known is kept: a pull begins there
+			s.tell(entry, err)
 		}
 	}
 	if err := s.markPinned(blobs); err != nil {
@@ -173,18 +180,22 @@ func (s *Store) markTree(d digest.Digest, blobs, layers map[string]bool) error {
 		if err := json.Unmarshal(raw, &list); err != nil {
 			return fmt.Errorf("index %q: %w: %w", d, ErrInvalid, err)
 		}
+		var hurt error
 		for _, m := range list.Manifests {
 			if !s.hasBlob(m.Digest) || blobs[m.Digest.Encoded()] {
 				continue
 			}
-			if err := s.markTree(m.Digest, blobs, layers); err != nil {
+			err := s.markTree(m.Digest, blobs, layers)
+			if err != nil && !isDamage(err) {
 				return err
 			}
+			hurt = errors.Join(hurt, err) // the others are kept
 		}
-		return nil
+		return hurt
 	}
 	img, err := s.describe(d)
 	if err != nil {
+		s.markManifest(raw, blobs)
 		return err
 	}
 	blobs[digest.Digest(img.ID).Encoded()] = true
@@ -200,6 +211,20 @@ func (s *Store) markTree(d digest.Digest, blobs, layers map[string]bool) error {
 		}
 	}
 	return nil
+}
+
+// markManifest marks the blobs that a manifest names, of an image of which no more is
+// known.
+func (s *Store) markManifest(raw []byte, blobs map[string]bool) {
+	var m ocispec.Manifest
+	if json.Unmarshal(raw, &m) != nil {
+		return
+	}
+	for _, l := range append(m.Layers, m.Config) {
+		if isDigest(l.Digest) {
+			blobs[l.Digest.Encoded()] = true
+		}
+	}
 }
 
 // removeOthers removes from dir every entry that is not to be kept. A layer

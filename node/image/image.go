@@ -81,6 +81,9 @@ func (s *Store) find(index ocispec.Index, ref string) (Image, error) {
 			return s.exactly(index, img, full)
 		}
 	}
+	if err := s.damagedAt(index, ref, full); err != nil {
+		return Image{}, err
+	}
 	return Image{}, fmt.Errorf("image %q: %w", ref, ErrNotFound)
 }
 
@@ -135,16 +138,17 @@ func (s *Store) List() ([]Image, error) {
 }
 
 // images groups the index's entries by image. Manifests that differ in how layers
-// are compressed, as when another tool has pushed them, are one image.
+// are compressed, as when another tool has pushed them, are one image. What is damaged
+// is told, and left out.
 func (s *Store) images(index ocispec.Index) ([]Image, error) {
 	byID := map[string]int{}
 	var images []Image
 	for _, entry := range index.Manifests {
-		manifest, err := s.choose(entry)
-		if err != nil {
-			return nil, err
+		img, err := s.whole(entry)
+		if err != nil && isDamage(err) {
+			s.tell(entry, err)
+			continue
 		}
-		img, err := s.describe(manifest)
 		if err != nil {
 			return nil, err
 		}

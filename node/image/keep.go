@@ -24,11 +24,10 @@ func (s *Store) Keep(ref string, pinned bool) error {
 		full, _ := Normalise(ref) // an abbreviated ID is no reference, and names nothing
 		for i := range index.Manifests {
 			entry := &index.Manifests[i]
-			chosen, err := s.choose(*entry)
-			if err != nil {
-				return err
+			other, err := s.whole(*entry)
+			if err != nil && isDamage(err) {
+				continue
 			}
-			other, err := s.describe(chosen)
 			if err != nil {
 				return err
 			}

@@ -281,7 +281,7 @@ func (a arrival) fits(config ocispec.Image) error {
 	if a.platform == "" || config.Architecture == "" || config.Architecture == arch {
 		return nil
 	}
-	return fmt.Errorf("the image is for %s/%s, and not for linux/%s as asked for: %w", config.OS, config.Architecture, architecture(a.platform), ErrNotFound)
+	return fmt.Errorf("the image is for %s/%s, and not for linux/%s as asked for: %w", config.OS, config.Architecture, architecture(a.platform), ErrPlatform)
 }
 
 // fetchOthers brings blobs that are not layers of a file system.

@@ -101,6 +101,17 @@ func (s *Store) Prepare(key, imageRef string) (Rootfs, error) {
 	return s.rootfs(dir, made), nil
 }
 
+// Snapshot finds the snapshot key that Prepare has made. Without one the error is
+// fs.ErrNotExist.
+func (s *Store) Snapshot(key string) (Rootfs, error) {
+	dir := filepath.Join(s.root, "snapshots", filepath.Base(key))
+	snap, err := readSnapshot(dir)
+	if err != nil {
+		return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
+	}
+	return s.rootfs(dir, snap), nil
+}
+
 // unpackMissing unpacks what has been pushed to this store and never been used.
 func (s *Store) unpackMissing(img Image) error {
 	if err := checkLayers(img); err != nil {

@@ -30,6 +30,8 @@ import (
 var (
 	// ErrNotFound: no such image, blob or snapshot here, or in the registry.
 	ErrNotFound = errors.New("not found")
+	// ErrPlatform: what is there is for another platform alone. It is ErrNotFound too.
+	ErrPlatform = fmt.Errorf("for another platform: %w", ErrNotFound)
 	// ErrInvalid: a reference, manifest or archive that makes no sense.
 	ErrInvalid = errors.New("invalid")
 	// ErrInUse: a container's snapshot still needs it.
@@ -87,6 +89,8 @@ type Store struct {
 	described sync.Map
 	// chosen is the manifest that an index stands for, by the index' digest.
 	chosen sync.Map
+	// told are the digests of entries that have been told to be damaged.
+	told sync.Map
 	// unpacking makes two pulls of one layer share the work.
 	unpacking keyed
 	// fetching makes two pulls of one blob share it.
