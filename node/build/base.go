@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
+
 	"github.com/sampan-dev/sampan/node/image"
 )
 
@@ -29,6 +31,10 @@ func (b *builder) base(ctx context.Context, ref string, p platform) (image.Image
 		opts := b.opts.Pulls
 		opts.Architecture = p.pull()
 		_, pullErr := b.opts.Images.Pull(ctx, ref, opts)
+		if errors.Is(pullErr, image.ErrPlatform) { // it is in no index: what is copied from it may do
+			opts.Architecture = ""
+			_, pullErr = b.opts.Images.Pull(ctx, ref, opts)
+		}
 		if pullErr != nil {
 			pullErr = fmt.Errorf("base image %q %s: %w", ref, why(err == nil, fits, p), pullErr)
 		}
@@ -40,7 +46,8 @@ func (b *builder) base(ctx context.Context, ref string, p platform) (image.Image
 			return image.Image{}, nil, err
 		}
 		if img.Config.Architecture != p.arch {
-			return image.Image{}, nil, fmt.Errorf("base image %q is for linux/%s, not for %s: %w", ref, img.Config.Architecture, p, image.ErrNotFound)
+			rule := linter.RuleInvalidBaseImagePlatform
+			b.opts.Warn(Warning{Rule: rule.Name, Text: rule.Format(ref, p.String(), "linux/"+img.Config.Architecture)})
 		}
 	}
 	b.noteBase(ref, img)

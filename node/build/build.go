@@ -216,6 +216,9 @@ func Build(ctx context.Context, opts Options) (image.Image, error) {
 	if err != nil {
 		return image.Image{}, err
 	}
+	if err := opts.fileEpoch(file); err != nil {
+		return image.Image{}, err
+	}
 	if err := Clear(opts.Cache); err != nil {
 		opts.Warn(Warning{Text: err.Error()})
 	}

@@ -65,6 +65,13 @@ func TestReproducible(t *testing.T) {
 	if err != nil || first.Manifest != second.Manifest {
 		t.Errorf("%s, then %s, %v", first.Manifest, second.Manifest, err)
 	}
+	asks := strings.Replace(archive, "FROM", "ARG SOURCE_DATE_EPOCH=1000000000\nFROM", 1)
+	if third, _, err := build(t, open(t), asks, nil); err != nil || first.Manifest != third.Manifest {
+		t.Errorf("%s, and by the Dockerfile itself %s, %v", first.Manifest, third.Manifest, err)
+	}
+	if never, _, err := build(t, open(t), asks, func(o *Options) { o.Args = map[string]string{"SOURCE_DATE_EPOCH": ""} }); err != nil || first.Manifest == never.Manifest {
+		t.Errorf("an empty argument leaves the Dockerfile's: %v", err)
+	}
 	store := open(t)
 	img, _, err := build(t, store, archive, func(o *Options) {
 		o.Platforms, o.Provenance = []string{"linux/amd64", "linux/arm64/v8"}, true
@@ -75,6 +82,17 @@ func TestReproducible(t *testing.T) {
 	_, raw, err := store.Manifest("docker.io/library/test", "1")
 	if err != nil || strings.Count(string(raw), "attestation-manifest") != 2 || !strings.Contains(string(raw), "arm64") {
 		t.Errorf("the index: %v\n%s", err, raw)
+	}
+	var alone bytes.Buffer
+	if err := store.SavePlatform(&alone, "arm64", false, "test:1"); err != nil {
+		t.Fatal(err)
+	}
+	other := open(t)
+	if got, err := other.Load(t.Context(), &alone); err != nil || len(got) != 1 || got[0].Config.Architecture != "arm64" || len(got[0].Tags) != 1 {
+		t.Errorf("one platform of it: %+v, %v", got, err)
+	}
+	if err := other.SavePlatform(io.Discard, "s390x", true, "test:1"); !errors.Is(err, image.ErrPlatform) {
+		t.Errorf("a platform that it is not for: %v", err)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 
 	"github.com/sampan-dev/sampan/node/image"
@@ -83,4 +85,47 @@ func (v variables) Keys() []string {
 		names = append(names, name)
 	}
 	return names
+}
+
+// argument is the value of one ARG: what the caller gave, else its default.
+func (b *builder) argument(a instructions.KeyValuePairOptional, scope map[string]string) (*string, error) {
+	if given, ok := b.opts.Args[a.Key]; ok {
+		b.mu.Lock()
+		b.consumed[a.Key] = true
+		b.mu.Unlock()
+		return &given, nil
+	}
+	if a.Value == nil {
+		return nil, nil
+	}
+	value, err := b.expand(*a.Value, scope)
+	return &value, err
+}
+
+// expand replaces variables in a word.
+func (b *builder) expand(word string, vars map[string]string) (string, error) {
+	got, _, err := b.process(word, vars, false)
+	return got, err
+}
+
+// expandKnown is expand for an instruction's word, which warns of variables that
+// nothing has set.
+func (b *builder) expandKnown(word string, vars map[string]string, cmd instructions.Command) (string, error) {
+	got, unknown, err := b.process(word, vars, false)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range reference.FindAllStringSubmatch(word, -1) {
+		name := m[1] + m[3]
+		if _, ok := unknown[name]; !ok || m[2] != "" { // it says what it is when nothing sets it
+			continue
+		}
+		b.file.lint.Run(&linter.RuleUndefinedVar, cmd.Location(), linter.RuleUndefinedVar.Format(name, ""))
+	}
+	return got, err
+}
+
+// expandRaw is expand for text in which quotes stay as they are: heredocs.
+func (b *builder) expandRaw(text string, vars map[string]string) (string, error) {
+	got, _, err := b.process(text, vars, true)
+	return got, err
 }

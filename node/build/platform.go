@@ -129,13 +129,33 @@ func yes(text string) bool {
 
 // epochArg takes SOURCE_DATE_EPOCH from the build arguments.
 func (o *Options) epochArg() error {
-	text, ok := o.Args["SOURCE_DATE_EPOCH"]
+	text, ok := o.Args[argEpoch]
 	if !ok || text == "" || o.Epoch != nil {
 		return nil
 	}
+	return o.setEpoch(text)
+}
+
+// fileEpoch takes it from an ARG before the first FROM, unless somebody has said another,
+// or with an empty argument that there is none.
+func (o *Options) fileEpoch(file dockerfile) error {
+	if _, said := o.Args[argEpoch]; said || o.Epoch != nil {
+		return nil
+	}
+	text := file.defaults()[argEpoch]
+	if text == "" {
+		return nil
+	}
+	return o.setEpoch(text)
+}
+
+// argEpoch is the argument by which builds are made reproducible (reproducible-builds.org).
+const argEpoch = "SOURCE_DATE_EPOCH"
+
+func (o *Options) setEpoch(text string) error {
 	seconds, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return fmt.Errorf("SOURCE_DATE_EPOCH=%q: want seconds since 1970: %w", text, image.ErrInvalid)
+		return fmt.Errorf("%s=%q: want seconds since 1970: %w", argEpoch, text, image.ErrInvalid)
 	}
 	at := time.Unix(seconds, 0).UTC()
 	o.Epoch = &at

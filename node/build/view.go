@@ -74,6 +74,23 @@ func (v *view) mount(lower []string) error {
 	return nil
 }
 
+// OpenSnapshot opens the root directory of what a container that does not run has left:
+// read-only, and gone from the machine when the file is closed. Where the store has no
+// such snapshot the error is fs.ErrNotExist.
+func OpenSnapshot(images *image.Store, key string) (f *os.File, err error) {
+	places, err := images.Snapshot(key)
+	if err != nil {
+		return nil, err
+	}
+	v := &view{}
+	if err := v.mount(append([]string{places.Upper}, places.Lower...)); err != nil {
+		return nil, err
+	}
+	f, err = os.OpenFile(v.dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	// The mount stays as long as somebody has it open.
+	return f, errors.Join(err, v.Close())
+}
+
 // stageView opens a view of what COPY --from names.
 func (b *builder) stageView(ctx context.Context, st *stage, from string) (*view, error) {
 	layers, _, err := b.sourceLayers(ctx, st, from)
