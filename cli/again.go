@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,16 +19,58 @@ import (
 // startWait is how long start waits until a container runs.
 const startWait = time.Minute
 
-func startCommand(s *Settings) *cobra.Command {
-	return ownVerb{
+func startCommand(p Program, s *Settings) *cobra.Command {
+	join, f := false, runFlags{}
+	var cmd *cobra.Command
+	cmd = ownVerb{
 		use: "start", short: "Begin containers that sampan create has made, or anew those that have ended",
 		long: `Begin containers that sampan create has made, and anew those that have ended, as they
 were asked for: the same image, command, ports and volumes. What those wrote beside
 their volumes is not kept, nor what they printed.`,
+		check: func() error {
+			if join || f.interactive {
+				return cobra.ExactArgs(1)(cmd, cmd.Flags().Args())
+			}
+			return nil
+		},
 		do: func(cmd *cobra.Command, server *server, pod *corev1.Pod) error {
-			return server.again(cmd.Context(), pod, cmd.OutOrStdout())
+			if !join && !f.interactive {
+				return server.again(cmd.Context(), pod, cmd.OutOrStdout())
+			}
+			f.stopTimeout, f.tty, f.sigProxy = stopTime(pod), pod.Spec.Containers[0].TTY, true
+			r := &running{server: server, program: p, settings: s, pod: pod, in: cmd.InOrStdin(), out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr()}
+			return r.again(cmd.Context(), f)
 		},
 	}.command(s)
+	cmd.Flags().BoolVarP(&join, "attach", "a", false, "join its streams; its exit code is sampan's")
+	cmd.Flags().BoolVarP(&f.interactive, "interactive", "i", false, "join them, and connect standard input")
+	cmd.Flags().StringVar(&f.detachKeys, "detach-keys", usualKeys, "keys that leave a terminal and let the container run on")
+	return cmd
+}
+
+// again begins a container and stays with it.
+func (r *running) again(ctx context.Context, f runFlags) error {
+	if err := r.choose(&f); err != nil {
+		return err
+	}
+	f.interactive = f.interactive && r.pod.Spec.Containers[0].Stdin
+	r.flags = f
+	if !isGated(r.pod) && !look(r.pod).ended {
+		r.joined, r.attached, r.told = true, look(r.pod).restarts, look(r.pod).restarts+1
+	}
+	ctx, stop := r.listen(ctx)
+	defer stop()
+	if !r.joined {
+		made, err := r.begin(ctx, r.pod)
+		if err != nil {
+			return err
+		}
+		r.pod, r.joined = made, false
+	}
+	if err := r.stay(ctx); !errors.Is(err, errDetached) {
+		return err
+	}
+	return nil
 }
 
 func restartCommand(p Program, s *Settings) *cobra.Command {
@@ -41,7 +85,11 @@ func restartCommand(p Program, s *Settings) *cobra.Command {
 			}
 			now, err := server.own(cmd.Context(), pod.Namespace, pod.Name)
 			if apierrors.IsNotFound(err) { // one of run --rm goes when it ends
-				return server.renew(cmd.Context(), pod, cmd.OutOrStdout())
+				made, err := server.renew(cmd.Context(), pod)
+				if err != nil {
+					return err
+				}
+				return server.started(cmd.Context(), made, cmd.OutOrStdout())
 			}
 			if err != nil {
 				return err
@@ -53,28 +101,38 @@ func restartCommand(p Program, s *Settings) *cobra.Command {
 	return cmd
 }
 
-// again puts a new pod in the place of one that has ended.
+// again has a container begin, unless it runs.
 func (s *server) again(ctx context.Context, old *corev1.Pod, out io.Writer) error {
-	if isGated(old) {
-		return s.ungate(ctx, old, out)
-	}
-	if !look(old).ended {
+	if !isGated(old) && !look(old).ended {
 		_, err := fmt.Fprintln(out, old.Name) // it runs: that is what was wanted
 		return err
 	}
-	if err := s.rm(ctx, old, false); err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("start %s: %w", old.Name, err)
-	}
-	return s.renew(ctx, old, out)
-}
-
-// renew makes the pod that another was, and waits until it runs.
-func (s *server) renew(ctx context.Context, old *corev1.Pod, out io.Writer) error {
-	made, err := client.Pods.Create(ctx, s, afresh(old))
+	made, err := s.begin(ctx, old)
 	if err != nil {
-		return fmt.Errorf("start %s: %w", old.Name, err)
+		return err
 	}
 	return s.started(ctx, made, out)
+}
+
+// begin lets one begin that sampan create has made, or puts a new pod in the place of
+// one that has ended.
+func (s *server) begin(ctx context.Context, old *corev1.Pod) (*corev1.Pod, error) {
+	if isGated(old) {
+		return s.ungate(ctx, old)
+	}
+	if err := s.rm(ctx, old, false); err != nil && !apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("start %s: %w", old.Name, err)
+	}
+	return s.renew(ctx, old)
+}
+
+// renew makes the pod that another was.
+func (s *server) renew(ctx context.Context, old *corev1.Pod) (*corev1.Pod, error) {
+	made, err := client.Pods.Create(ctx, s, afresh(old))
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", old.Name, err)
+	}
+	return made, s.callIt(ctx, made)
 }
 
 // started waits until a pod runs, and prints its name.
@@ -107,10 +165,11 @@ func (s *server) started(ctx context.Context, made *corev1.Pod, out io.Writer) e
 func afresh(old *corev1.Pod) *corev1.Pod {
 	p := &corev1.Pod{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
-		ObjectMeta: metav1.ObjectMeta{Name: old.Name, Namespace: old.Namespace, Labels: old.Labels, Annotations: old.Annotations},
+		ObjectMeta: metav1.ObjectMeta{Name: old.Name, Namespace: old.Namespace, Labels: old.Labels, Annotations: maps.Clone(old.Annotations)},
 		Spec:       *old.Spec.DeepCopy(),
 	}
 	p.Spec.NodeName, p.Spec.ActiveDeadlineSeconds = "", nil // the second is how sampan stop ends a pod
 	p.Spec.EphemeralContainers = nil
+	delete(p.Annotations, pausedAnnotation)
 	return p
 }

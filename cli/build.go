@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -62,7 +63,7 @@ of a Dockerfile alone; or - for either on standard input.`,
 // buildReachFlags are those about what a build reaches beside its context.
 func buildReachFlags(cmd *cobra.Command, f *buildFlags) {
 	flags := cmd.Flags()
-	flags.StringArrayVar(&f.contexts, "build-context", nil, "NAME=DIRECTORY, a git repository or docker-image://IMAGE, for FROM and COPY --from")
+	flags.StringArrayVar(&f.contexts, "build-context", nil, "NAME=DIRECTORY, a git repository, docker-image://IMAGE or oci-layout://DIRECTORY:TAG, for FROM and COPY --from")
 	flags.StringArrayVar(&f.cacheFrom, "cache-from", nil, "IMAGE, type=registry,ref=IMAGE or type=local,src=DIRECTORY: layers of other machines' builds")
 	flags.StringArrayVar(&f.cacheTo, "cache-to", nil, "type=inline, type=registry,ref=IMAGE or type=local,dest=DIRECTORY; mode=max for all stages")
 	flags.StringArrayVar(&f.annotations, "annotation", nil, "NAME=VALUE to put on the image's manifest")
@@ -122,18 +123,7 @@ func runBuild(cmd *cobra.Command, p Program, s *Settings, f buildFlags, from str
 		defer func() { failed = errors.Join(failed, end()) }()
 		opts.Runner = runner
 	}
-	f.quiet = f.quiet || f.progress == "quiet"
-	w := cmd.OutOrStdout()
-	if slices.ContainsFunc(outs, buildOutput.streams) {
-		w = cmd.ErrOrStderr()
-	}
-	if f.progress == "rawjson" {
-		raw := newRawProgress(cmd.ErrOrStderr())
-		opts.Progress, opts.Warn = raw.event, raw.warning
-	} else if !f.quiet {
-		show := &buildProgress{out: w, redraw: f.progress == "tty" || f.progress == "auto" && terminal(w)}
-		opts.Progress, opts.Warn = show.event, show.warning
-	}
+	w := buildOut(cmd, &opts, &f, outs)
 	var records []build.Provenance
 	opts.OnResult = func(r build.Provenance) { records = append(records, r) }
 	var parts []build.Part
@@ -154,6 +144,23 @@ func runBuild(cmd *cobra.Command, p Program, s *Settings, f buildFlags, from str
 		return err
 	}
 	return built(w, img, f, time.Since(start))
+}
+
+// buildOut is where a build says what it does, and what has come of it.
+func buildOut(cmd *cobra.Command, opts *build.Options, f *buildFlags, outs []buildOutput) io.Writer {
+	f.quiet = f.quiet || f.progress == "quiet"
+	w := cmd.OutOrStdout()
+	if slices.ContainsFunc(outs, buildOutput.streams) {
+		w = cmd.ErrOrStderr()
+	}
+	if f.progress == "rawjson" {
+		raw := newRawProgress(cmd.ErrOrStderr())
+		opts.Progress, opts.Warn = raw.event, raw.warning
+	} else if !f.quiet {
+		show := &buildProgress{out: w, redraw: f.progress == "tty" || f.progress == "auto" && terminal(w)}
+		opts.Progress, opts.Warn = show.event, show.warning
+	}
+	return w
 }
 
 // buildOptions reads what the flags say.

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-dev/sampan/node/build"
+	"github.com/sampan-dev/sampan/node/image"
 )
 
 // buildInput finds context and Dockerfile: directories and files, or one of them
@@ -104,8 +105,24 @@ func gitInput(cmd *cobra.Command, opts *build.Options, f buildFlags, g build.Git
 	return undo, nil
 }
 
-// imageContext is how a named context says that it is an image.
-const imageContext = "docker-image://"
+// imageContext and layoutContext are how a named context says that it is an image, of a
+// registry or of this machine, or one in the directory of an OCI layout.
+const (
+	imageContext  = "docker-image://"
+	layoutContext = "oci-layout://"
+)
+
+// layoutImage takes in the image that PATH[:TAG] or PATH@DIGEST names, and gives its ID.
+func layoutImage(ctx context.Context, images *image.Store, text string) (string, error) {
+	dir, which, _ := strings.Cut(text, "@")
+	if slash := strings.LastIndexByte(dir, '/'); which == "" {
+		if colon := strings.LastIndexByte(dir, ':'); colon > slash {
+			dir, which = dir[:colon], dir[colon+1:]
+		}
+	}
+	img, err := images.Adopt(ctx, dir, which)
+	return img.ID, err
+}
 
 // namedContexts reads --build-context; repositories are fetched for the time of the
 // build.
@@ -122,11 +139,17 @@ func namedContexts(ctx context.Context, opts *build.Options, args []string) (und
 	for _, a := range args {
 		name, value, ok := strings.Cut(a, "=")
 		if !ok || name == "" || value == "" {
-			return undo, fmt.Errorf("--build-context %q: want NAME=DIRECTORY, NAME=REPOSITORY.git, NAME=URL of a tar, or NAME=docker-image://IMAGE", a)
+			return undo, fmt.Errorf("--build-context %q: want NAME=DIRECTORY, NAME=REPOSITORY.git, NAME=URL of a tar, NAME=docker-image://IMAGE, or NAME=oci-layout://DIRECTORY:TAG", a)
 		}
 		c := build.NamedContext{Dir: value}
 		if ref, ok := strings.CutPrefix(value, imageContext); ok {
 			c = build.NamedContext{Image: ref}
+		} else if at, ok := strings.CutPrefix(value, layoutContext); ok {
+			id, err := layoutImage(ctx, opts.Images, at)
+			if err != nil {
+				return undo, fmt.Errorf("--build-context %q: %w", a, err)
+			}
+			c = build.NamedContext{Image: id}
 		} else if g, ok := build.ParseGit(value); ok || fetchable(value) {
 			dir, err := os.MkdirTemp("", "sampan-context-*")
 			if err != nil {

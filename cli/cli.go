@@ -117,9 +117,9 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	flags.StringVar(&s.Kubeconfig, "kubeconfig", "", "how to reach the API server (default: $KUBECONFIG, else that of --data-dir)")
 	root.AddCommand(simulateCommand(p, s), graphCommand(p), hollowCommand(p, s), engineCommand(p, s))
 	root.AddCommand(
-		runCommand(p, s), createCommand(p, s), psCommand(s), logsCommand(s), execCommand(s), attachCommand(s), stopCommand(p, s), rmCommand(s),
-		startCommand(s), restartCommand(p, s), killCommand(p, s), waitCommand(s), portCommand(s),
-		cpCommand(p, s), topCommand(p, s), statsCommand(s), diffCommand(s),
+		runCommand(p, s), createCommand(p, s), psCommand(s), logsCommand(s), execCommand(s), attachCommand(p, s), stopCommand(p, s), rmCommand(s),
+		startCommand(p, s), restartCommand(p, s), killCommand(p, s), pauseCommand(p, s), unpauseCommand(p, s), waitCommand(s), portCommand(s),
+		cpCommand(p, s), topCommand(p, s), statsCommand(s), diffCommand(s), updateCommand(s), infoCommand(p, s),
 	)
 	root.AddCommand(dockerGroups(p, s)...)
 	root.AddCommand(absentVerbs()...)
@@ -127,7 +127,7 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	root.AddCommand(
 		upCommand(p, s), joinCommand(p, s), tokenCommand(s), downCommand(p, s), kubectlCommand(p, s), whyCommand(s), traceCommand(s),
 		buildCommand(p, s), imagesCommand(s), pullCommand(s), pushCommand(s), tagCommand(s), rmiCommand(s),
-		saveCommand(s), loadCommand(s), inspectCommand(s), historyCommand(s), pinCommand(s), pruneCommand(s), loginCommand(), logoutCommand(), ociCommand(p), ociInstallCommand(p), secretsCommand(s), versionCommand(p),
+		saveCommand(s), loadCommand(s), inspectCommand(p, s), historyCommand(s), pinCommand(s), pruneCommand(s), loginCommand(), logoutCommand(), ociCommand(p), ociInstallCommand(p), secretsCommand(s), versionCommand(p),
 	)
 	return root
 }

@@ -37,14 +37,16 @@ func dockerGroups(p Program, s *Settings) []*cobra.Command {
 	_ = all.Flags().Set("build-cache", "true")
 	all.Short, all.Long = "Remove containers that have ended, images without a name, and what builds remember", ""
 	return []*cobra.Command{
-		group("container", "Verbs for containers", list(psCommand(s), "list", "ps"), runCommand(p, s), createCommand(p, s), logsCommand(s), execCommand(s), attachCommand(s),
-			stopCommand(p, s), rmCommand(s), startCommand(s), restartCommand(p, s), killCommand(p, s), waitCommand(s), portCommand(s), cpCommand(p, s),
-			topCommand(p, s), statsCommand(s), diffCommand(s), inspectCommand(s), ended),
+		group("container", "Verbs for containers", list(psCommand(s), "list", "ps"), runCommand(p, s), createCommand(p, s), logsCommand(s), execCommand(s), attachCommand(p, s),
+			stopCommand(p, s), rmCommand(s), startCommand(p, s), restartCommand(p, s), killCommand(p, s), pauseCommand(p, s), unpauseCommand(p, s), waitCommand(s), portCommand(s), cpCommand(p, s),
+			topCommand(p, s), statsCommand(s), diffCommand(s), updateCommand(s), inspectCommand(p, s), ended),
 		group("image", "Verbs for images", list(imagesCommand(s), "list"), rm, buildCommand(p, s), pullCommand(s), pushCommand(s), tagCommand(s), saveCommand(s),
-			loadCommand(s), inspectCommand(s), historyCommand(s), pruneCommand(s)),
+			loadCommand(s), inspectCommand(p, s), historyCommand(s), pruneCommand(s)),
 		group("builder", "Verbs for builds", buildCommand(p, s), cache),
 		group("buildx", "Verbs for builds", buildCommand(p, s)),
-		group("system", "Verbs for all of it", all),
+		group("system", "Verbs for all of it", all, roomCommand(s), infoCommand(p, s)),
+		group("network", "Verbs for networks", networkCommands(s)...),
+		group("volume", "Verbs for volumes that have a name", volumeCommands(s)...),
 	}
 }
 
@@ -57,29 +59,30 @@ var absent = map[string]string{
 	"events":   "sampan kubectl get events --watch, or sampan trace of a pod",
 	"export":   "sampan cp NAME:/. - writes a container's files as a tar archive",
 	"import":   "a Dockerfile of FROM scratch and ADD files.tar / makes an image of an archive: sampan build",
-	"info":     "sampan kubectl describe node, and sampan version",
 	"manifest": "sampan build --platform A,B makes an index of several platforms, and sampan push pushes it",
-	"network":  "every pod has an address on the cluster's one network; sampan kubectl get services, networkpolicies",
-	"pause":    "Kubernetes has no pods that stand still; sampan kill -s STOP NAME stops a container's first process, and -s CONT lets it go on",
-	"unpause":  "sampan kill -s CONT NAME lets the first process go on that sampan kill -s STOP has stopped",
 	"rename":   "a pod keeps its name: sampan stop and rm, and sampan run --name",
 	"search":   "registries have pages of their own to search them; sampan pull fetches an image by its name",
 	"secret":   "sampan kubectl create secret",
 	"service":  "sampan kubectl create deployment and expose",
 	"stack":    "sampan kubectl apply -f",
 	"swarm":    "sampan token create here, and sampan join on the other machine",
-	"update":   "sampan kubectl patch pod NAME --subresource resize changes cpu and memory while it runs",
-	"volume":   "named volumes are made by sampan run -v NAME:PATH, below volumes in the data directory; others are claims: sampan kubectl get pvc",
 }
 
 // absentVerbs answer who types them.
 func absentVerbs() []*cobra.Command {
 	var list []*cobra.Command
 	for name, instead := range absent {
-		list = append(list, &cobra.Command{
-			Use: name, Hidden: true, DisableFlagParsing: true,
-			RunE: func(*cobra.Command, []string) error { return errors.New("there is no sampan " + name + ": " + instead) },
-		})
+		list = append(list, absentVerb(name, name, instead))
 	}
 	return list
+}
+
+// absentVerb says what to do instead of a verb.
+func absentVerb(use, whole, instead string) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Hidden: true, DisableFlagParsing: true,
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("there is no sampan " + whole + ": " + instead)
+		},
+	}
 }

@@ -12,14 +12,15 @@ func TestDockerWords(t *testing.T) {
 	for words, want := range map[string]string{
 		"image ls": "ls", "image rm x": "rm", "container ls": "ls", "container list": "ls", "container run x": "run", "container diff x": "diff",
 		"builder prune": "prune", "buildx build .": "build", "system prune": "prune",
+		"system df": "df", "system info": "info", "volume ls": "ls", "volume remove x": "rm", "container pause x": "pause", "network ls": "ls", "container update x": "update",
 	} {
 		if cmd, _, err := root.Find(strings.Fields(words)); err != nil || cmd.Name() != want {
 			t.Errorf("%s is %v, %v", words, cmd.CommandPath(), err)
 		}
 	}
 	for words, want := range map[string]string{
-		"volume ls": "there is no sampan volume: named volumes", "update --memory 64m web": "--subresource resize", "image sign x": "there is no sampan image sign",
-		"exec -d web sleep 5": "sh -c 'sleep 5 >/dev/null 2>&1 &'",
+		"volume sign x": "there is no sampan volume sign", "update --restart always web": "a pod keeps its restart policy", "image sign x": "there is no sampan image sign",
+		"update web": "say what to change", "network connect a b": "there is no sampan network connect: a container is on the networks", "rename a b": "a pod keeps its name", "start -a a b": "accepts 1 arg(s), received 2", "exec --privileged a sh": "sampan run --privileged",
 	} {
 		root := New(Program{})
 		root.SetArgs(strings.Fields(words))
@@ -33,6 +34,33 @@ func TestDockerWords(t *testing.T) {
 	for _, cmd := range New(Program{}).Commands() {
 		if absent[cmd.Name()] != "" && !cmd.DisableFlagParsing {
 			t.Errorf("%s is both", cmd.Name())
+		}
+	}
+}
+
+// Every flag of docker run's is known here: it acts, or it says what to do instead. Those
+// of Windows alone are left out.
+func TestEveryFlagOfRun(t *testing.T) {
+	run, _, err := New(Program{}).Find([]string{"run"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range strings.FieldsSeq(`add-host annotation attach blkio-weight blkio-weight-device cap-add cap-drop cgroup-parent cgroupns
+		cidfile cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpus cpuset-cpus cpuset-mems detach detach-keys device
+		device-cgroup-rule device-read-bps device-read-iops device-write-bps device-write-iops disable-content-trust dns dns-option dns-search
+		domainname entrypoint env env-file expose gpus group-add health-cmd health-interval health-retries health-start-interval
+		health-start-period health-timeout help hostname init interactive ip ip6 ipc isolation kernel-memory label label-file link
+		link-local-ip log-driver log-opt mac-address memory memory-reservation memory-swap memory-swappiness mount name network
+		network-alias no-healthcheck oom-kill-disable oom-score-adj pid pids-limit platform privileged publish publish-all pull quiet
+		read-only restart rm runtime security-opt shm-size sig-proxy stop-signal stop-timeout storage-opt sysctl tmpfs tty ulimit user
+		userns uts volume volume-driver volumes-from workdir`) {
+		if run.Flags().Lookup(name) == nil {
+			t.Errorf("run has no --%s", name)
+		}
+	}
+	for _, letter := range "acdehilmpPqtuvw" {
+		if run.Flags().ShorthandLookup(string(letter)) == nil {
+			t.Errorf("run has no -%c", letter)
 		}
 	}
 }

@@ -18,6 +18,8 @@ import (
 type ownProcess struct {
 	user, workdir string
 	env, envFiles []string
+	// detach: it goes on without us.
+	detach bool
 }
 
 // check looks at what was said before anybody is asked.
@@ -41,7 +43,7 @@ func (o ownProcess) read() (*ownWords, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.user == "" && o.workdir == "" && len(vars) == 0 {
+	if o.user == "" && o.workdir == "" && len(vars) == 0 && !o.detach {
 		return nil, nil
 	}
 	w := &ownWords{query: url.Values{}}
@@ -49,6 +51,9 @@ func (o ownProcess) read() (*ownWords, error) {
 		if value != "" {
 			w.query.Set(name, value)
 		}
+	}
+	if o.detach {
+		w.query.Set("detach", "true")
 	}
 	for _, v := range vars {
 		w.env = append(w.env, v.Name+"="+v.Value)

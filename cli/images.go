@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -49,7 +47,7 @@ image; an ID pins every name of the image. sampan images -f pinned=true lists th
 }
 
 func saveCommand(s *Settings) *cobra.Command {
-	output, format := "", ""
+	output, format, platform := "", "", ""
 	cmd := &cobra.Command{
 		Use: "save -o FILE IMAGE...", Short: "Write images to an archive", Args: cobra.MinimumNArgs(1),
 		Long: `Write images to an archive that docker, podman, skopeo and sampan load: a
@@ -59,12 +57,7 @@ docker-archive that is an OCI layout as well, or with --format=oci that alone.`,
 			if err != nil {
 				return err
 			}
-			write := store.Save
-			switch format {
-			case "docker":
-			case "oci":
-				write = store.SaveLayout
-			default:
+			if format != "docker" && format != "oci" {
 				return fmt.Errorf("--format=%s: want docker or oci", format)
 			}
 			if output == "" {
@@ -73,11 +66,14 @@ docker-archive that is an OCI layout as well, or with --format=oci that alone.`,
 			if output == "-" && terminal(cmd.OutOrStdout()) {
 				return fmt.Errorf("an archive would fill your terminal: say where it goes with -o FILE")
 			}
-			return writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error { return write(w, args...) })
+			return writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error {
+				return store.SavePlatform(w, strings.TrimPrefix(platform, "linux/"), format == "oci", args...)
+			})
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write")
 	cmd.Flags().StringVar(&format, "format", "docker", "docker or oci")
+	cmd.Flags().StringVar(&platform, "platform", "", "of images for several platforms that one alone, such as linux/arm64")
 	return cmd
 }
 
@@ -127,63 +123,6 @@ func printLoaded(out io.Writer, loaded []image.Image, failed error) error {
 		fmt.Fprintf(out, "loaded %s  %s\n", name, shortID(img.ID))
 	}
 	return failed
-}
-
-func inspectCommand(s *Settings) *cobra.Command {
-	format := ""
-	cmd := &cobra.Command{
-		Use: "inspect IMAGE|NAME...", Short: "Show all that is known of images or containers, as JSON", Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return each(args, func(name string) error {
-				found, err := s.known(cmd.Context(), name)
-				if err != nil {
-					return err
-				}
-				if format == "" || format == "json" {
-					return printJSON(cmd.OutOrStdout(), found)
-				}
-				return inspectWith(cmd.OutOrStdout(), format, found)
-			})
-		},
-	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", "json, or a template over what is shown, such as {{.status.podIP}} or {{json .Config}}")
-	return cmd
-}
-
-// known is an image, or a container of sampan run.
-func (s *Settings) known(ctx context.Context, name string) (any, error) {
-	var img image.Image
-	store, err := s.images()
-	if err == nil {
-		img, err = store.Get(name)
-	}
-	if err == nil {
-		return img, nil
-	}
-	// Images are root's alone; a container may be looked at by whoever may see it.
-	if server, e := s.connect(); e == nil {
-		if pod, e := server.own(ctx, "", name); e == nil {
-			pod = pod.DeepCopy()
-			pod.ManagedFields = nil
-			return pod, nil
-		}
-	}
-	return nil, err
-}
-
-// inspectWith fills a template with what is shown, by the names that are shown.
-func inspectWith(out io.Writer, format string, found any) error {
-	raw, err := json.Marshal(found)
-	if err != nil {
-		return err
-	}
-	var shown any
-	numbers := json.NewDecoder(bytes.NewReader(raw))
-	numbers.UseNumber() // sizes are whole
-	if err := numbers.Decode(&shown); err != nil {
-		return err
-	}
-	return templated(out, format, []any{shown})
 }
 
 func printJSON(out io.Writer, v any) error {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -101,5 +102,24 @@ func TestInspectFormat(t *testing.T) {
 	}
 	if err := inspectWith(&out, "{{.Nothing}}", img); err == nil {
 		t.Error("a field that there isn't was shown")
+	}
+}
+
+// An image's instructions, by the names that docker's templates have.
+func TestHistory(t *testing.T) {
+	img := image.Image{ID: "sha256:0123456789abcdef", Layers: []ocispec.Descriptor{{Size: 1000}}}
+	img.Config.History = []ocispec.History{{CreatedBy: "COPY a /"}, {CreatedBy: "CMD   " + strings.Repeat("x", 100), EmptyLayer: true, Comment: "c"}}
+	for format, want := range map[string]string{
+		"{{.ID}} {{.Size}} {{len .CreatedBy}}|{{.Comment}}": "0123456789ab 0 B 80|c\n<missing> 1.0 kB 8|\n",
+		"table {{.ID}} {{.CreatedBy}}":                      "IMAGE CREATED BY\n0123456789ab CMD " + strings.Repeat("x", 73) + "...\n<missing> COPY a /\n",
+	} {
+		var out strings.Builder
+		if err := (historyFormat{format: format}).print(&out, img); err != nil || out.String() != want {
+			t.Errorf("%s: %q, %v; want %q", format, out.String(), err, want)
+		}
+	}
+	var out strings.Builder
+	if err := (historyFormat{}).print(&out, img); err != nil || !strings.HasPrefix(out.String(), "AGE") || strings.Count(out.String(), "\n") != 3 {
+		t.Errorf("%q, %v", out.String(), err)
 	}
 }

@@ -17,6 +17,9 @@ func logsCommand(s *Settings) *cobra.Command {
 		Long: `Show what a container has printed: its standard output and error each to its own,
 or with --tail both to standard output.`,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if _, numeric := strconv.Atoi(namespace); numeric == nil { // -n is docker's word for --tail, and kubectl's for a namespace
+				tail, namespace = namespace, ""
+			}
 			if l.tail, err = parseTail(tail); err != nil {
 				return err
 			}
@@ -25,9 +28,6 @@ or with --tail both to standard output.`,
 			}
 			if l.until, err = parseSince("until", until, time.Now()); err != nil {
 				return err
-			}
-			if !l.until.IsZero() && l.tail >= 0 {
-				return errors.New("--until and --tail exclude each other: which lines are the last is counted on the node, where nobody knows of --until")
 			}
 			server, pod, err := s.podOf(cmd.Context(), namespace, args[0])
 			if err != nil {
@@ -52,7 +52,9 @@ or with --tail both to standard output.`,
 	flags.StringVar(&since, "since", "", "only what is newer than 10m, or than a time")
 	flags.StringVar(&until, "until", "", "only what is older than 10m, or than a time")
 	flags.BoolVarP(&l.timestamps, "timestamps", "t", false, "begin each line with its time")
-	flags.StringVarP(&namespace, "namespace", "n", "", "namespace of the pod (default: that of the kubeconfig)")
+	flags.StringVarP(&namespace, "namespace", "n", "", "namespace of the pod (default: that of the kubeconfig); a number is --tail")
+	flags.Bool("details", false, "nothing: there are none")
+	_ = flags.MarkHidden("details") // it is there
 	return cmd
 }
 

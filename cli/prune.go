@@ -3,8 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,6 +62,11 @@ containers of sampan run that have ended. What runs stays.`,
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also images that have a name, if no container is made of them")
 	cmd.Flags().BoolVar(&ended, "containers", false, "also containers that have ended, with what they have printed")
 	cmd.Flags().BoolVar(&cache, "build-cache", false, "also the layers that builds remember")
+	cmd.Flags().BoolP("force", "f", false, "nothing: nobody is asked")
+	cmd.Flags().Bool("volumes", false, "nothing: volumes without a name go with their containers, and sampan volume prune --all removes others")
+	for _, name := range []string{"force", "volumes"} {
+		_ = cmd.Flags().MarkHidden(name) // they are there
+	}
 	cmd.Flags().Int64Var(&keep, "keep-mb", 0, "megabytes of build layers to keep")
 	cmd.Flags().DurationVar(&unused, "unused-for", 0, "only build layers that no build has wanted for so long")
 	return cmd
@@ -91,53 +94,4 @@ func (s *Settings) pruneContainers(cmd *cobra.Command) error {
 		fmt.Fprintln(cmd.OutOrStdout(), pod.Name)
 	}
 	return errors.Join(errs...)
-}
-
-func historyCommand(s *Settings) *cobra.Command {
-	output, whole := "", false
-	cmd := &cobra.Command{
-		Use: "history IMAGE", Short: "Show of which instructions an image is made", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			store, err := s.images()
-			if err != nil {
-				return err
-			}
-			img, err := store.Get(args[0])
-			if err != nil {
-				return err
-			}
-			if output == "json" {
-				return printJSON(cmd.OutOrStdout(), img.Config.History)
-			}
-			return printHistory(cmd, img, whole)
-		},
-	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json, for machines")
-	cmd.Flags().BoolVar(&whole, "no-trunc", false, "show instructions whole")
-	return cmd
-}
-
-// printHistory shows the newest first.
-func printHistory(cmd *cobra.Command, img image.Image, whole bool) error {
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 3, ' ', 0)
-	fmt.Fprintln(w, "AGE\tSIZE\tINSTRUCTION")
-	layer := len(img.Layers)
-	for i := len(img.Config.History) - 1; i >= 0; i-- {
-		h := img.Config.History[i]
-		bytes := int64(0)
-		if !h.EmptyLayer && layer > 0 {
-			layer--
-			bytes = img.Layers[layer].Size
-		}
-		text := strings.Join(strings.Fields(h.CreatedBy), " ")
-		if !whole && len(text) > 80 {
-			text = text[:77] + "..."
-		}
-		at := time.Time{}
-		if h.Created != nil {
-			at = *h.Created
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", age(at), size(bytes), text)
-	}
-	return w.Flush()
 }

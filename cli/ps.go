@@ -18,7 +18,7 @@ import (
 
 func psCommand(s *Settings) *cobra.Command {
 	var show psFormat
-	all, everywhere, namespace := false, false, ""
+	all, everywhere, latest, namespace := false, false, false, ""
 	cmd := &cobra.Command{
 		Use: "ps", Short: "List the containers of sampan run", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -38,10 +38,19 @@ func psCommand(s *Settings) *cobra.Command {
 				return unanswered(err)
 			}
 			pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return !keep(p) })
-			if !all && !show.byStatus() {
+			if latest {
+				show.last = 1
+			}
+			if !all && show.last == 0 && !show.byStatus() {
 				pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return look(p).ended || isGated(p) })
 			}
 			slices.SortStableFunc(pods, func(a, b *corev1.Pod) int { return b.CreationTimestamp.Compare(a.CreationTimestamp.Time) })
+			if show.last > 0 {
+				pods = pods[:min(show.last, len(pods))]
+			}
+			if show.sizes {
+				show.written = s.written()
+			}
 			return show.print(cmd.OutOrStdout(), pods)
 		},
 	}
@@ -49,10 +58,29 @@ func psCommand(s *Settings) *cobra.Command {
 	cmd.Flags().BoolVarP(&show.quiet, "quiet", "q", false, "names only")
 	cmd.Flags().BoolVar(&show.whole, "no-trunc", false, "commands in full")
 	cmd.Flags().StringVar(&show.format, "format", "table", "table, json, or a template such as {{.Name}} {{.Status}}")
-	cmd.Flags().StringArrayVarP(&show.filters, "filter", "f", nil, "name=TEXT, status=running|exited|created|restarting, label=NAME[=VALUE], ancestor=IMAGE, exited=CODE or health=healthy|unhealthy|starting|none")
+	cmd.Flags().StringArrayVarP(&show.filters, "filter", "f", nil, "name=TEXT, status=running|exited|created|restarting|paused, label=NAME[=VALUE], ancestor=IMAGE, exited=CODE, health=healthy|unhealthy|starting|none, id=ID, network=host|bridge|none, volume=NAME|PATH or publish=PORT")
+	cmd.Flags().BoolVarP(&latest, "latest", "l", false, "the newest alone, however it is")
+	cmd.Flags().IntVar(&show.last, "last", 0, "so many of the newest, however they are")
+	cmd.Flags().BoolVarP(&show.sizes, "size", "s", false, "what they have written beside their volumes, too")
 	cmd.Flags().BoolVarP(&everywhere, "all-namespaces", "A", false, "of all namespaces")
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pods (default: that of the kubeconfig)")
 	return cmd
+}
+
+// written says what a container on this machine has written to its own layer.
+func (s *Settings) written() func(*corev1.Pod) string {
+	store, failed := s.images()
+	return func(p *corev1.Pod) string {
+		id, ok := ownContainer(p)
+		if failed != nil || !ok {
+			return "-"
+		}
+		u, err := store.SnapshotUsage(id)
+		if err != nil {
+			return "-"
+		}
+		return size(u.Bytes)
+	}
 }
 
 // containerStatus is how a container is, for a person.
@@ -65,12 +93,14 @@ func containerStatus(p *corev1.Pod) string {
 	switch {
 	case p.DeletionTimestamp != nil && !s.ended:
 		return "Stopping"
+	case s.running && isPaused(p):
+		return "Up " + age(c.State.Running.StartedAt.Time) + " (Paused)"
 	case s.running:
 		return "Up " + age(c.State.Running.StartedAt.Time) + healthWords(p)
 	case isGated(p):
 		return "Created"
-	case s.ended && c.State.Terminated != nil:
-		return fmt.Sprintf("Exited (%d) %s ago", s.code, age(c.State.Terminated.FinishedAt.Time))
+	case s.ended && lastEnd(c) != nil:
+		return fmt.Sprintf("Exited (%d) %s ago", s.code, age(lastEnd(c).FinishedAt.Time))
 	case s.doomed != "":
 		reason, _, _ := strings.Cut(s.doomed, ":")
 		return reason
@@ -80,6 +110,14 @@ func containerStatus(p *corev1.Pod) string {
 		return fmt.Sprintf("Restarting (%d)", c.State.Terminated.ExitCode)
 	}
 	return "Starting"
+}
+
+// lastEnd is how a container has ended most lately, nil for one that never has.
+func lastEnd(c corev1.ContainerStatus) *corev1.ContainerStateTerminated {
+	if c.State.Terminated != nil {
+		return c.State.Terminated
+	}
+	return c.LastTerminationState.Terminated
 }
 
 // published are the ports of the node that lead to the container.
@@ -105,9 +143,34 @@ func (s *server) named(ctx context.Context, namespace, name string) (*corev1.Pod
 	}
 	pod, err := client.Pods.Get(ctx, s, namespace, strings.TrimPrefix(name, "pod/"))
 	if apierrors.IsNotFound(err) {
-		return nil, &missing{name, err}
+		pod, err = s.otherwise(ctx, namespace, name, err)
 	}
 	return pod, unanswered(err)
+}
+
+// leastID is how many digits of an ID are enough to be meant as one.
+const leastID = 4
+
+// otherwise finds a container of sampan run by a name that no pod can have, or by its ID
+// or how that begins.
+func (s *server) otherwise(ctx context.Context, namespace, name string, cause error) (*corev1.Pod, error) {
+	pods, _, err := client.Pods.List(ctx, s, namespace, metav1.ListOptions{LabelSelector: runLabel})
+	if err != nil {
+		return nil, err
+	}
+	var found []*corev1.Pod
+	for _, p := range pods {
+		if p.Name == podsName(name) || len(name) >= leastID && strings.HasPrefix(string(p.UID), name) {
+			found = append(found, p)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, &missing{name, cause}
+	case 1:
+		return found[0], nil
+	}
+	return nil, fmt.Errorf("%d containers have an ID that begins with %q", len(found), name)
 }
 
 // missing says of a container what the API server says of its pod, in words for

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,8 +19,14 @@ import (
 // psFormat is how ps shows containers, and which.
 type psFormat struct {
 	quiet, whole bool
-	format       string
-	filters      []string
+	// sizes has a column of what containers have written; last is how many of the newest,
+	// 0 for all.
+	sizes   bool
+	last    int
+	format  string
+	filters []string
+	// written says what a container has written, for sizes.
+	written func(*corev1.Pod) string
 }
 
 // psRow is one container, with the names that docker's templates have.
@@ -27,6 +34,7 @@ type psRow struct {
 	ID, Name, Names, Namespace, Image, Command string
 	CreatedAt, RunningFor, Ports, State        string
 	Status, Labels                             string
+	Size, Mounts, LocalVolumes, Networks       string
 }
 
 // maxCommand is how much of a command ps shows.
@@ -42,11 +50,24 @@ func (f psFormat) row(p *corev1.Pod) psRow {
 		labels = append(labels, k+"="+v)
 	}
 	slices.Sort(labels)
-	return psRow{
+	r := psRow{
 		ID: string(p.UID), Name: p.Name, Names: p.Name, Namespace: p.Namespace, Image: p.Spec.Containers[0].Image, Command: string(command),
 		CreatedAt: p.CreationTimestamp.Format(time.RFC3339), RunningFor: age(p.CreationTimestamp.Time) + " ago",
 		Ports: published(p), State: stateOf(p), Status: containerStatus(p), Labels: strings.Join(labels, ","),
+		Networks: hostOf(p, nil).NetworkMode,
 	}
+	var mounts []string
+	local := 0
+	for _, m := range mountsOf(p) {
+		if mounts = append(mounts, cmp.Or(m.Name, m.Source, m.Destination)); m.Type == "volume" {
+			local++
+		}
+	}
+	r.Mounts, r.LocalVolumes = strings.Join(mounts, ","), strconv.Itoa(local)
+	if f.sizes {
+		r.Size = f.written(p)
+	}
+	return r
 }
 
 // print writes a table, a line of JSON each, or what a template makes of each.
@@ -71,10 +92,16 @@ func (f psFormat) print(out io.Writer, pods []*corev1.Pod) error {
 		return nil
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
-	fmt.Fprintln(w, "NAME\tIMAGE\tCOMMAND\tCREATED\tSTATUS\tPORTS")
+	more := func(text string) string {
+		if f.sizes {
+			return "\t" + text
+		}
+		return ""
+	}
+	fmt.Fprintln(w, "NAME\tIMAGE\tCOMMAND\tCREATED\tSTATUS\tPORTS"+more("SIZE"))
 	for _, p := range pods {
 		r := f.row(p)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, r.Image, r.Command, r.RunningFor, r.Status, r.Ports)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s%s\n", r.Name, r.Image, r.Command, r.RunningFor, r.Status, r.Ports, more(r.Size))
 	}
 	return w.Flush()
 }
@@ -86,7 +113,7 @@ func (f psFormat) template(out io.Writer, pods []*corev1.Pod, text string, table
 	if table {
 		rows = append(rows, psRow{
 			ID: "ID", Name: "NAME", Names: "NAMES", Namespace: "NAMESPACE", Image: "IMAGE", Command: "COMMAND", CreatedAt: "CREATED AT",
-			RunningFor: "CREATED", Ports: "PORTS", State: "STATE", Status: "STATUS", Labels: "LABELS",
+			RunningFor: "CREATED", Ports: "PORTS", State: "STATE", Status: "STATUS", Labels: "LABELS", Size: "SIZE", Mounts: "MOUNTS", LocalVolumes: "LOCAL VOLUMES", Networks: "NETWORKS",
 		})
 	}
 	for _, p := range pods {
@@ -140,6 +167,8 @@ func stateOf(p *corev1.Pod) string {
 	switch {
 	case s.ended:
 		return "exited"
+	case isPaused(p):
+		return "paused"
 	case s.running:
 		return "running"
 	case s.restarts > 0 || s.started:
@@ -183,8 +212,8 @@ func psFilter(name, value string) (func(*corev1.Pod) bool, error) {
 	case "name":
 		return func(p *corev1.Pod) bool { return strings.Contains(p.Name, value) }, nil
 	case "status":
-		if !slices.Contains([]string{"created", "running", "restarting", "exited"}, value) {
-			return nil, errors.New("want created, running, restarting or exited")
+		if !slices.Contains([]string{"created", "running", "paused", "restarting", "exited"}, value) {
+			return nil, errors.New("want created, running, paused, restarting or exited")
 		}
 		return func(p *corev1.Pod) bool { return stateOf(p) == value }, nil
 	case "label":
@@ -203,6 +232,25 @@ func psFilter(name, value string) (func(*corev1.Pod) bool, error) {
 		return func(p *corev1.Pod) bool { return healthOf(p, time.Now()) == value }, nil
 	case "ancestor":
 		return func(p *corev1.Pod) bool { return p.Spec.Containers[0].Image == value }, nil
+	case "id":
+		return func(p *corev1.Pod) bool { return strings.HasPrefix(string(p.UID), value) }, nil
+	case "network":
+		return func(p *corev1.Pod) bool { return hostOf(p, nil).NetworkMode == value }, nil
+	case "volume":
+		return func(p *corev1.Pod) bool {
+			return slices.ContainsFunc(mountsOf(p), func(m mountView) bool { return value == m.Destination || value == m.Name || value == m.Source })
+		}, nil
+	case "publish":
+		port, protocol, _ := strings.Cut(value, "/")
+		first, n, err := portRange(port)
+		if err != nil {
+			return nil, err
+		}
+		return func(p *corev1.Pod) bool {
+			return slices.ContainsFunc(p.Spec.Containers[0].Ports, func(c corev1.ContainerPort) bool {
+				return c.HostPort >= first && c.HostPort < first+n && (protocol == "" || strings.EqualFold(protocol, string(c.Protocol)))
+			})
+		}, nil
 	case "exited":
 		code, err := strconv.Atoi(value)
 		if err != nil {
@@ -210,5 +258,5 @@ func psFilter(name, value string) (func(*corev1.Pod) bool, error) {
 		}
 		return func(p *corev1.Pod) bool { s := look(p); return s.ended && s.code == code }, nil
 	}
-	return nil, errors.New("want name, status, label, ancestor, exited or health")
+	return nil, errors.New("want name, id, status, label, ancestor, exited, health, network, volume or publish")
 }

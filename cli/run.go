@@ -13,20 +13,27 @@ type runFlags struct {
 	interactive, tty, detach, remove               bool
 	name, namespace, workdir, user                 string
 	entrypoint                                     *string
-	restart, memory, cpus, network, pull           string
+	restart, network, pull                         string
 	hostname, pid, ipc, stopSignal                 string
+	limits                                         limitFlags
 	stopTimeout                                    int64
 	privileged, readOnly, quiet, init              bool
 	ports, volumes, env, envFiles, labels, tmpfs   []string
 	capAdd, capDrop, addHosts, dns, groups, sysctl []string
-	mounts, securityOpts                           []string
+	mounts, securityOpts, volumesFrom              []string
+	annotations, labelFiles, attach, aliases       []string
+	runtime, userns, detachKeys                    string
+	sigProxy                                       bool
 	shmSize                                        string
 	platform, cidFile                              string
 	publishAll                                     bool
 	expose, dnsSearch, dnsOptions                  []string
 	health                                         healthFlags
-	// refused are flags that pods have no word for, and what was said with each.
-	refused map[string]*string
+	// refused are flags that pods have no word for, idle those that do nothing, and what
+	// was said with each.
+	refused   map[string]*string
+	idle      map[string]*[]string
+	neverKill bool
 	// gated: the container is made, and begins when sampan start says so.
 	gated bool
 }
@@ -78,13 +85,15 @@ func runFlagsOf(cmd *cobra.Command, f *runFlags, entrypoint *string) {
 	flags.StringVarP(&f.workdir, "workdir", "w", "", "directory to start in (default: the image's)")
 	flags.StringVarP(&f.user, "user", "u", "", "USER[:GROUP], names of the image or numbers (default: the image's)")
 	flags.StringVar(entrypoint, "entrypoint", "", "program to start instead of the image's; empty for none")
-	flags.StringVar(&f.restart, "restart", "no", "no, on-failure, always or unless-stopped")
-	flags.StringVarP(&f.memory, "memory", "m", "", "most memory that it may use, such as 512m")
-	flags.StringVar(&f.cpus, "cpus", "", "most processors that it may use, such as 1.5")
-	flags.StringVar(&f.network, "network", "", "bridge, or host for the network of this machine")
+	flags.StringVar(&f.restart, "restart", "no", "no, on-failure[:MOST], always or unless-stopped")
+	flags.StringVar(&f.network, "network", "", "bridge, one that sampan network create has made, none for no other than its own loopback, or host for that of this machine")
+	flags.StringVar(&f.network, "net", "", "--network, in fewer letters")
+	_ = flags.MarkHidden("net") // it is there
 	flags.StringVar(&f.pull, "pull", "missing", "when to fetch the image: missing, always or never")
+	limitFlagsOf(cmd, &f.limits)
 	runIsolationFlags(cmd, f)
 	runMoreFlags(cmd, f)
+	runRefusedFlags(cmd, f)
 }
 
 // runIsolationFlags are those that give the container more or less of the machine.
@@ -93,7 +102,7 @@ func runIsolationFlags(cmd *cobra.Command, f *runFlags) {
 	flags.BoolVar(&f.privileged, "privileged", false, "give it everything that this machine's root has")
 	flags.BoolVar(&f.init, "init", false, "let another process be the first, which takes care of orphans")
 	flags.StringVar(&f.shmSize, "shm-size", "", "size of /dev/shm, such as 256m (default 64m)")
-	flags.StringArrayVar(&f.securityOpts, "security-opt", nil, "no-new-privileges, or seccomp=unconfined")
+	flags.StringArrayVar(&f.securityOpts, "security-opt", nil, "no-new-privileges, seccomp=unconfined, apparmor=PROFILE or label=KIND:VALUE")
 	flags.BoolVar(&f.readOnly, "read-only", false, "do not let it write to its image")
 	flags.StringArrayVar(&f.capAdd, "cap-add", nil, "capability to add, or ALL")
 	flags.StringArrayVar(&f.capDrop, "cap-drop", nil, "capability to take away, or ALL")
@@ -135,9 +144,13 @@ func newRunning(cmd *cobra.Command, p Program, s *Settings, f runFlags, args []s
 		server: server, program: p, settings: s, flags: f, image: args[0], command: args[1:],
 		in: cmd.InOrStdin(), out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr(),
 	}
+	if err := r.choose(&f); err != nil {
+		return nil, err
+	}
+	r.flags = f
 	place := podPlace{volumes: s.volumeDir(), note: func(text string) { fmt.Fprintln(r.errOut, "sampan: "+text) }}
 	if r.pod, err = podOf(f, args[0], args[1:], place); err != nil {
 		return nil, fmt.Errorf("run %s: %w", args[0], err)
 	}
-	return r, nil
+	return r, errors.Join(r.borrow(cmd.Context()), r.onNetwork(cmd.Context()))
 }

@@ -34,6 +34,9 @@ func (b *podBuilder) ports() error {
 	if b.flags.network == "host" && len(b.c.Ports) > 0 {
 		return errors.New("--publish and --network=host exclude each other: the container has the ports of this machine")
 	}
+	if b.flags.network == noNetwork && len(b.c.Ports) > 0 {
+		return errors.New("--publish and --network=none exclude each other: nobody can reach the container")
+	}
 	return nil
 }
 

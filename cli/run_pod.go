@@ -2,12 +2,11 @@ package cli
 
 import (
 	"fmt"
-	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 )
@@ -19,6 +18,13 @@ const (
 	runCommandAnnotation = "sampan.dev/run-command"
 	// removeAnnotation has the cluster remove the pod when it has ended.
 	removeAnnotation = "sampan.dev/remove-when-ended"
+	// restartsAnnotation has the cluster end the pod when its container has failed
+	// after so many restarts: see control/controller/giveup.
+	restartsAnnotation = "sampan.dev/most-restarts"
+	// networkAnnotation with noNetwork has sampan's own engine give the pod no network
+	// but its loopback.
+	networkAnnotation = "sampan.dev/network"
+	noNetwork         = "none"
 )
 
 // podPlace is what podOf must know of the machine.
@@ -31,12 +37,15 @@ type podPlace struct {
 
 // podOf is the pod that run's words mean. It asks nobody.
 func podOf(f runFlags, image string, command []string, place podPlace) (*corev1.Pod, error) {
-	name := f.name
-	if name == "" {
+	name := podsName(f.name)
+	if f.name == "" {
 		name = madeUpName()
 	}
 	if wrong := validation.IsDNS1123Label(name); len(wrong) > 0 {
-		return nil, fmt.Errorf("--name %q: want lower-case letters, digits and -, at most 63", name)
+		return nil, fmt.Errorf("--name %q: want letters, digits and -, at most 63", f.name)
+	}
+	if f.name != "" && name != f.name && place.note != nil {
+		place.note(fmt.Sprintf("it is called %s: the names of pods have lower-case letters, digits and - alone", name))
 	}
 	b := &podBuilder{flags: f, place: place, pod: &corev1.Pod{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
@@ -60,7 +69,7 @@ func podOf(f runFlags, image string, command []string, place podPlace) (*corev1.
 	b.c = &corev1.Container{
 		Name: name, Image: image, WorkingDir: f.workdir, TTY: f.tty, Stdin: f.interactive,
 		// Who runs it is the one client, and gets what it prints from its start.
-		StdinOnce:       !f.detach,
+		StdinOnce:       !f.detach || f.gated && f.interactive, // sampan start -a is
 		SecurityContext: &corev1.SecurityContext{},
 	}
 	for _, step := range []func() error{
@@ -80,6 +89,12 @@ func podOf(f runFlags, image string, command []string, place podPlace) (*corev1.
 	return b.pod, nil
 }
 
+// podsName is the name of the pod of a container that a person calls so: docker has
+// names with more in them.
+func podsName(text string) string {
+	return strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(text))
+}
+
 // podBuilder fills in one group of flags after the other.
 type podBuilder struct {
 	flags runFlags
@@ -91,29 +106,94 @@ type podBuilder struct {
 // choices are flags of which only some values can be had.
 func (b *podBuilder) choices() error {
 	f := b.flags
-	restarts := map[string]corev1.RestartPolicy{
-		"": corev1.RestartPolicyNever, "no": corev1.RestartPolicyNever, "on-failure": corev1.RestartPolicyOnFailure,
-		"always": corev1.RestartPolicyAlways, "unless-stopped": corev1.RestartPolicyAlways,
+	if err := b.restarts(); err != nil {
+		return err
 	}
-	policy, ok := restarts[f.restart]
-	if !ok {
-		return fmt.Errorf("--restart=%s: want no, on-failure, always or unless-stopped; restarts are not counted", f.restart)
-	}
-	b.pod.Spec.RestartPolicy = policy
 	pulls := map[string]corev1.PullPolicy{
 		"": corev1.PullIfNotPresent, "missing": corev1.PullIfNotPresent, "always": corev1.PullAlways, "never": corev1.PullNever,
 	}
+	var ok bool
 	if b.c.ImagePullPolicy, ok = pulls[f.pull]; !ok {
 		return fmt.Errorf("--pull=%s: want missing, always or never", f.pull)
 	}
-	for flag, value := range map[string]string{"network": f.network, "pid": f.pid, "ipc": f.ipc} {
-		if value != "" && value != "host" && (flag != "network" || value != "bridge" && value != "default") {
-			return fmt.Errorf("--%s=%s: want host, or leave it out", flag, value)
+	for flag, known := range map[string]struct {
+		value string
+		want  []string
+	}{
+		"pid":    {f.pid, []string{"", "private", "host"}},
+		"ipc":    {f.ipc, []string{"", "private", "shareable", "host"}},
+		"userns": {f.userns, []string{"", "private", "host"}},
+	} {
+		if !slices.Contains(known.want, known.value) {
+			return fmt.Errorf("--%s=%s: want %s, or leave it out", flag, known.value, strings.Join(known.want[1:], " or "))
 		}
+	}
+	if err := b.network(); err != nil {
+		return err
+	}
+	if f.userns == "private" {
+		b.pod.Spec.HostUsers = new(bool)
+	}
+	if f.runtime != "" {
+		b.pod.Spec.RuntimeClassName = &f.runtime
 	}
 	if f.stopTimeout < 0 {
 		return fmt.Errorf("--stop-timeout=%d: want seconds", f.stopTimeout)
 	}
+	return nil
+}
+
+// network reads --network and --network-alias.
+func (b *podBuilder) network() error {
+	named := false
+	switch name := b.flags.network; {
+	case name == "" || name == "bridge" || name == "default" || name == "host":
+	case name == noNetwork:
+		b.pod.Annotations[networkAnnotation] = noNetwork
+	case len(validation.IsDNS1123Label(name)) > 0:
+		return fmt.Errorf("--network=%s: want bridge, host, none, or one that sampan network create has made", name)
+	default:
+		b.pod.Labels[networkLabel], named = name, true
+	}
+	for _, alias := range b.flags.aliases {
+		if len(validation.IsDNS1035Label(alias)) > 0 {
+			return fmt.Errorf("--network-alias %q: want lower-case letters, digits and -, a letter first", alias)
+		}
+		if !named {
+			return fmt.Errorf("--network-alias %s is for a --network that sampan network create has made", alias)
+		}
+	}
+	if len(b.flags.aliases) > 0 {
+		b.pod.Annotations[aliasAnnotation] = strings.Join(b.flags.aliases, ",")
+	}
+	return nil
+}
+
+// restarts reads --restart.
+func (b *podBuilder) restarts() error {
+	known := map[string]corev1.RestartPolicy{
+		"": corev1.RestartPolicyNever, "no": corev1.RestartPolicyNever, "on-failure": corev1.RestartPolicyOnFailure,
+		"always": corev1.RestartPolicyAlways, "unless-stopped": corev1.RestartPolicyAlways,
+	}
+	said := b.flags.restart
+	most, counted := strings.CutPrefix(said, "on-failure:")
+	if counted {
+		n, err := strconv.ParseInt(most, 10, 31)
+		if err != nil || n < 0 {
+			return fmt.Errorf("--restart=%s: %q is no number of restarts", said, most)
+		}
+		if said = "on-failure"; n > 0 { // docker's 0 is no limit
+			b.pod.Annotations[restartsAnnotation] = strconv.FormatInt(n, 10)
+		}
+	}
+	policy, ok := known[said]
+	if !ok {
+		return fmt.Errorf("--restart=%s: want no, on-failure[:MOST], always or unless-stopped", said)
+	}
+	if b.flags.remove && policy != corev1.RestartPolicyNever {
+		return fmt.Errorf("--restart=%s and --rm exclude each other", b.flags.restart)
+	}
+	b.pod.Spec.RestartPolicy = policy
 	return nil
 }
 
@@ -158,81 +238,24 @@ func literal(text string) string {
 	return strings.ReplaceAll(text, "$", "$$")
 }
 
-// environment reads --env-file and --env. Unlike a pod's variables, a person's are
-// what they are.
-func (b *podBuilder) environment() error {
-	vars, err := variables(b.flags.env, b.flags.envFiles)
-	for _, v := range vars {
-		v.Value = literal(v.Value)
-		b.c.Env = append(b.c.Env, v)
-	}
-	return err
-}
-
-// variables are those of files, and then those of --env, which count more.
-func variables(env, files []string) ([]corev1.EnvVar, error) {
-	var lines []string
-	for _, file := range files {
-		read, err := envLines(file)
-		if err != nil {
-			return nil, err
-		}
-		lines = append(lines, read...)
-	}
-	var vars []corev1.EnvVar
-	at := map[string]int{}
-	for _, line := range append(lines, env...) {
-		name, value, ok := strings.Cut(line, "=")
-		if name == "" {
-			return nil, fmt.Errorf("--env %q: want NAME=VALUE", line)
-		}
-		if !ok {
-			if value, ok = os.LookupEnv(name); !ok {
-				continue
-			}
-		}
-		v := corev1.EnvVar{Name: name, Value: value}
-		if i, known := at[name]; known {
-			vars[i] = v
-			continue
-		}
-		at[name] = len(vars)
-		vars = append(vars, v)
-	}
-	return vars, nil
-}
-
-// maxEnvFile bounds an --env-file in bytes.
-const maxEnvFile = 1 << 20
-
-// envLines reads a file of NAME=VALUE lines as docker does: # begins a comment
-// line, a bare NAME takes its value from here, and nothing is unquoted.
-func envLines(file string) ([]string, error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("--env-file: %w", err)
-	}
-	if len(raw) > maxEnvFile {
-		return nil, fmt.Errorf("--env-file %q: more than %d bytes", file, maxEnvFile)
-	}
-	var lines []string
-	for n, line := range strings.Split(strings.TrimPrefix(string(raw), "\ufeff"), "\n") {
-		line = strings.TrimLeft(strings.TrimSuffix(line, "\r"), " \t")
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		name, _, _ := strings.Cut(line, "=")
-		if name == "" || strings.ContainsAny(name, " \t") {
-			return nil, fmt.Errorf("--env-file %s:%d: %q is no name of a variable", file, n+1, name)
-		}
-		lines = append(lines, line)
-	}
-	return lines, nil
-}
-
 // labels puts what cannot be a label of Kubernetes among the annotations.
 func (b *podBuilder) labels() error {
-	for _, text := range b.flags.labels {
+	for _, text := range b.flags.annotations {
+		name, value, ok := strings.Cut(text, "=")
+		if wrong := validation.IsQualifiedName(strings.ToLower(name)); !ok || len(wrong) > 0 {
+			return fmt.Errorf("--annotation %q: want NAME=VALUE", text)
+		}
+		b.pod.Annotations[name] = value
+	}
+	all := slices.Clone(b.flags.labels)
+	for i := len(b.flags.labelFiles) - 1; i >= 0; i-- { // what was typed counts more
+		lines, err := namedLines("--label-file", b.flags.labelFiles[i])
+		if err != nil {
+			return err
+		}
+		all = append(lines, all...)
+	}
+	for _, text := range all {
 		name, value, _ := strings.Cut(text, "=")
 		if wrong := validation.IsQualifiedName(name); len(wrong) > 0 {
 			return fmt.Errorf("--label %q: %s", text, strings.Join(wrong, "; "))
@@ -244,111 +267,6 @@ func (b *podBuilder) labels() error {
 		to[name] = value
 	}
 	return nil
-}
-
-// limits are --memory and --cpus. Nothing is reserved, as docker reserves nothing.
-func (b *podBuilder) limits() error {
-	limits, requests := corev1.ResourceList{}, corev1.ResourceList{}
-	if b.flags.memory != "" {
-		n, err := bytesOf(b.flags.memory)
-		if err != nil {
-			return fmt.Errorf("--memory %q: %w", b.flags.memory, err)
-		}
-		limits[corev1.ResourceMemory], requests[corev1.ResourceMemory] = n, resource.Quantity{}
-	}
-	if b.flags.cpus != "" {
-		n, err := strconv.ParseFloat(b.flags.cpus, 64)
-		if err != nil || n <= 0 || n > 100_000 {
-			return fmt.Errorf("--cpus %q: want a number such as 1.5", b.flags.cpus)
-		}
-		limits[corev1.ResourceCPU], requests[corev1.ResourceCPU] = *resource.NewMilliQuantity(int64(n*1000+0.5), resource.DecimalSI), resource.Quantity{}
-	}
-	if len(limits) > 0 {
-		b.c.Resources = corev1.ResourceRequirements{Limits: limits, Requests: requests}
-	}
-	return nil
-}
-
-// bytesOf reads docker's 512m, where m is a MiB, or Kubernetes' 512Mi.
-func bytesOf(text string) (resource.Quantity, error) {
-	units := map[string]int{"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-	digits := strings.TrimRight(text, "bkmgtBKMGT")
-	unit := strings.ToLower(text[len(digits):])
-	if len(unit) == 2 {
-		unit = strings.TrimSuffix(unit, "b")
-	}
-	shift, ok := units[unit]
-	n, err := strconv.ParseFloat(digits, 64)
-	if ok && err == nil && n > 0 && n < 1<<40 {
-		return *resource.NewQuantity(int64(n*float64(int64(1)<<shift)), resource.BinarySI), nil
-	}
-	q, err := resource.ParseQuantity(text)
-	if err != nil || q.Sign() <= 0 {
-		return q, fmt.Errorf("want a size such as 512m or 1Gi")
-	}
-	return q, nil
-}
-
-// security are privileges, capabilities, sysctls and groups. The user is not here:
-// its name may be one of the image.
-func (b *podBuilder) security() error {
-	sc := b.c.SecurityContext
-	if b.flags.privileged {
-		sc.Privileged = &b.flags.privileged
-	}
-	if b.flags.readOnly {
-		sc.ReadOnlyRootFilesystem = &b.flags.readOnly
-	}
-	if err := b.options(); err != nil {
-		return err
-	}
-	if len(b.flags.capAdd)+len(b.flags.capDrop) > 0 {
-		sc.Capabilities = &corev1.Capabilities{Add: capabilities(b.flags.capAdd), Drop: capabilities(b.flags.capDrop)}
-	}
-	for _, text := range b.flags.sysctl {
-		name, value, ok := strings.Cut(text, "=")
-		if !ok {
-			return fmt.Errorf("--sysctl %q: want NAME=VALUE", text)
-		}
-		b.pod.Spec.SecurityContext.Sysctls = append(b.pod.Spec.SecurityContext.Sysctls, corev1.Sysctl{Name: name, Value: value})
-	}
-	for _, text := range b.flags.groups {
-		id, err := strconv.ParseUint(text, 10, 31)
-		if err != nil {
-			return fmt.Errorf("--group-add %q: want a number", text)
-		}
-		b.pod.Spec.SecurityContext.SupplementalGroups = append(b.pod.Spec.SecurityContext.SupplementalGroups, int64(id)) //nolint:gosec // 31 bits
-	}
-	return nil
-}
-
-// options reads --security-opt, and --init: the process that a pod's containers share
-// when they share process IDs does what docker's does.
-func (b *podBuilder) options() error {
-	if b.flags.init {
-		b.pod.Spec.ShareProcessNamespace = &b.flags.init
-	}
-	for _, text := range b.flags.securityOpts {
-		name, value, _ := strings.Cut(strings.Replace(text, ":", "=", 1), "=")
-		switch {
-		case name == "no-new-privileges" && (value == "" || value == "true"):
-			b.c.SecurityContext.AllowPrivilegeEscalation = new(bool)
-		case name == "no-new-privileges" && value == "false":
-		case name == "seccomp" && value == "unconfined":
-			b.c.SecurityContext.SeccompProfile = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined}
-		default:
-			return fmt.Errorf("--security-opt %q: want no-new-privileges or seccomp=unconfined", text)
-		}
-	}
-	return nil
-}
-
-func capabilities(names []string) []corev1.Capability {
-	var all []corev1.Capability
-	for _, n := range names {
-		all = append(all, corev1.Capability(strings.TrimPrefix(strings.ToUpper(n), "CAP_")))
-	}
-	return all
 }
 
 // names are --add-host and --dns.

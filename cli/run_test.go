@@ -65,6 +65,16 @@ func TestRunWords(t *testing.T) {
 			`{"name":"v3","hostPath":{"path":"` + dir + `/new","type":"DirectoryOrCreate"}}`, `{"name":"v4","emptyDir":{"medium":"Memory","sizeLimit":"1Mi"}}`,
 		}},
 		"limits":  {[]string{"-m", "512m", "--cpus", "1.5", "app"}, []string{`"resources":{"limits":{"cpu":"1500m","memory":"512Mi"},"requests":{"cpu":"0","memory":"0"}}`}},
+		"shares":  {[]string{"-m", "1g", "--memory-reservation", "512m", "-c", "512", "--cpu-quota", "150000", "app"}, []string{`"resources":{"limits":{"cpu":"1500m","memory":"1Gi"},"requests":{"cpu":"500m","memory":"512Mi"}}`}},
+		"storage": {[]string{"--storage-opt", "size=1g", "--memory-swap", "-1", "app"}, []string{`"limits":{"ephemeral-storage":"1Gi"}`}},
+		"ulimits": {[]string{"--ulimit", "nofile=1024:2048", "--ulimit", "memlock=-1", "--pids-limit", "50", "app"}, []string{`"sampan.dev/ulimits":"nofile=1024:2048,memlock=-1:-1"`, `"sampan.dev/pids-limit":"50"`}},
+		"no net":  {[]string{"--network", "none", "app"}, []string{`"sampan.dev/network":"none"`}},
+		"called":  {[]string{"--name", "My_web.1", "app"}, []string{`"name":"my-web-1"`}},
+		"named":   {[]string{"--net", "mine", "--network-alias", "db", "app"}, []string{`"sampan.dev/network-name":"mine"`}},
+		"counted": {[]string{"--restart", "on-failure:3", "app"}, []string{`"restartPolicy":"OnFailure"`, `"sampan.dev/most-restarts":"3"`}},
+		"alone":   {[]string{"--userns", "private", "--runtime", "gvisor", "--ipc", "private", "--cgroupns", "private", "--log-driver", "none", "app"}, []string{`"hostUsers":false`, `"runtimeClassName":"gvisor"`}},
+		"options": {[]string{"--security-opt", "apparmor=unconfined", "--security-opt", "label:type:spc_t", "--security-opt", "label=disable", "app"}, []string{`"appArmorProfile":{"type":"Unconfined"}`, `"seLinuxOptions":{"type":"spc_t"}`}},
+		"notes":   {[]string{"--annotation", "a.example/b=c d", "--label-file", vars, "-l", "A=3", "app"}, []string{`"a.example/b":"c d"`, `"A":"3"`}},
 		"network": {[]string{"--network", "host", "--pid", "host", "app"}, []string{`"hostNetwork":true`, `"hostPID":true`}},
 		"power":   {[]string{"--privileged", "--cap-add", "net_admin", "--cap-drop", "CAP_CHOWN", "--read-only", "app"}, []string{`"privileged":true`, `"capabilities":{"add":["NET_ADMIN"],"drop":["CHOWN"]}`, `"readOnlyRootFilesystem":true`}},
 		"restart": {[]string{"-d", "--restart", "unless-stopped", "app"}, []string{`"restartPolicy":"Always"`}},
@@ -100,18 +110,36 @@ func TestRunWords(t *testing.T) {
 func TestRunRefuses(t *testing.T) {
 	for line, want := range map[string]string{
 		"--device /dev/fuse app":                       "--device /dev/fuse is not possible: a pod has devices from a device plugin",
-		"--ulimit nofile=10 app":                       "sh -c 'ulimit -n",
-		"--pids-limit 5 app":                           "podPidsLimit",
+		"--ulimit nofiles=10 app":                      "want NAME=SOFT[:HARD]",
+		"--ulimit nofile=10:5 app":                     "the soft limit 10 is above the hard one 5",
+		"--ulimit nice=10 app":                         "does not choose its own priority",
+		"--pids-limit -2 app":                          "want a number of processes",
+		"--gpus all app":                               "nvidia.com/gpu",
+		"--cpuset-cpus 0 app":                          "cpuManagerPolicy",
+		"--oom-kill-disable app":                       "--memory",
+		"--cpus 1 --cpu-quota 5 app":                   "exclude each other",
+		"-c 2048 --cpus 1 app":                         "more than --cpus",
+		"-m 5m --memory-reservation 6m app":            "more than --memory",
+		"--storage-opt 5m app":                         "want size=BYTES",
+		"--rm --restart always app":                    "exclude each other",
+		"-p 1:1 --network none app":                    "nobody can reach",
+		"--security-opt systempaths=unconfined app":    "only with --privileged",
+		"--security-opt seccomp=a.json app":            "a pod names profiles that its node has",
+		"--security-opt label=a app":                   "label=disable",
+		"--userns mine app":                            "want private or host",
+		"--annotation a app":                           "want NAME=VALUE",
 		"--platform windows/arm app":                   "want linux/ARCHITECTURE",
 		"-P --network host app":                        "exclude each other",
 		"--expose x app":                               `--expose "x"`,
 		"--health-interval 1.5s app":                   "want whole seconds",
 		"--health-retries -1 app":                      "want a number of failures",
 		"--no-healthcheck --health-cmd x app":          "exclude each other",
-		"--name Web app":                               `--name "Web"`,
-		"--restart on-failure:3 app":                   "restarts are not counted",
+		"--name Web! app":                              `--name "Web!"`,
+		"--restart on-failure:x app":                   `"x" is no number of restarts`,
 		"--pull sometimes app":                         "want missing, always or never",
-		"--network mine app":                           "--network=mine: want host",
+		"--network container:x app":                    "want bridge, host, none, or one",
+		"--network-alias db app":                       "is for a --network",
+		"--network mine --network-alias 1db app":       "a letter first",
 		"-p 80:99999 app":                              `"99999" is no port`,
 		"-p 80-81:90 app":                              "2 ports here, 1 in the container",
 		"-p x:80:80 app":                               `"x" is no address`,
@@ -128,7 +156,7 @@ func TestRunRefuses(t *testing.T) {
 		"--mount type=volume,src=/a,target=/a app":     "is not the name of a volume",
 		"--mount type=odd,target=/a app":               "want bind, volume or tmpfs",
 		"--mount what=1 app":                           `"what" is unknown`,
-		"--security-opt label=disable app":             "want no-new-privileges",
+		"--security-opt labels=disable app":            "want no-new-privileges",
 		"--add-host db app":                            "want HOST:IP",
 		"--sysctl kernel.x app":                        "want NAME=VALUE",
 		"--group-add wheel app":                        "want a number",
@@ -174,7 +202,11 @@ func TestSince(t *testing.T) {
 // Ctrl-P Ctrl-Q leaves; a lone Ctrl-P is a key like any other.
 func TestDetachKeys(t *testing.T) {
 	left := false
-	keys := &detachKeys{r: bytes.NewReader([]byte("a\x10b\x10\x10\x11never")), leave: func() { left = true }}
+	usual, err := parseKeys("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := &detachKeys{r: bytes.NewReader([]byte("a\x10b\x10\x10\x11never")), keys: usual, leave: func() { left = true }}
 	buf := make([]byte, 8)
 	var got []byte
 	for {
@@ -186,6 +218,16 @@ func TestDetachKeys(t *testing.T) {
 	}
 	if !left || string(got) != "a\x10b\x10" {
 		t.Errorf("left %v, passed on %q", left, got)
+	}
+	for text, want := range map[string]string{"x": "x", "ctrl-a,d": "\x01d", "CTRL-\\": "\x1c", "ctrl-@,DEL": "\x00\x7f"} {
+		if keys, err := parseKeys(text); err != nil || string(keys) != want {
+			t.Errorf("%s is %q, %v", text, keys, err)
+		}
+	}
+	for _, text := range []string{"ctrl-", "ctrl-1", "ab", "a,,b"} {
+		if keys, err := parseKeys(text); err == nil {
+			t.Errorf("%s is %q", text, keys)
+		}
 	}
 }
 
@@ -203,6 +245,8 @@ func TestLook(t *testing.T) {
 	unschedulable := &corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{
 		{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "full"},
 	}}}
+	held := status(corev1.PodFailed, waiting("CrashLoopBackOff"), 2)
+	held.Status.ContainerStatuses[0].LastTerminationState = ended(9, "Error", "")
 	for name, test := range map[string]struct {
 		pod  *corev1.Pod
 		want podState
@@ -214,6 +258,7 @@ func TestLook(t *testing.T) {
 		"running":   {status(corev1.PodRunning, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, 0), podState{running: true, started: true}},
 		"crashed":   {status(corev1.PodRunning, waiting("CrashLoopBackOff"), 2), podState{started: true, restarts: 2}},
 		"ended":     {status(corev1.PodFailed, ended(3, "Error", ""), 0), podState{ended: true, started: true, code: 3}},
+		"given up":  {held, podState{ended: true, started: true, restarts: 2, code: 9}},
 		"no file":   {status(corev1.PodFailed, ended(128, "StartError", "exec: x: not found"), 0), podState{ended: true, started: true, code: 127, why: "exec: x: not found"}},
 		"no right":  {status(corev1.PodFailed, ended(128, "StartError", "permission denied"), 0), podState{ended: true, started: true, code: 126, why: "permission denied"}},
 		"no place":  {unschedulable, podState{doomed: "no node takes it: full", mayPass: true}},

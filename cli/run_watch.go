@@ -56,7 +56,11 @@ func (s *podState) container(c *corev1.ContainerStatus) {
 	s.restarts = int(c.RestartCount)
 	s.running = c.State.Running != nil
 	s.started = s.running || c.State.Terminated != nil || c.RestartCount > 0
-	if t := c.State.Terminated; t != nil {
+	t := c.State.Terminated
+	if s.ended { // it may have been held back when the pod ended
+		t = lastEnd(*c)
+	}
+	if t != nil {
 		s.code = int(t.ExitCode)
 		if t.Reason == "StartError" || t.Reason == "ContainerCannotRun" {
 			s.code, s.why = startCode(t.Message), strings.TrimSpace(t.Message)

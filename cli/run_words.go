@@ -27,17 +27,7 @@ const createdGate = "sampan.dev/created"
 // ungatePatch lets it begin.
 const ungatePatch = `{"spec":{"schedulingGates":null}}`
 
-// noWord is what to do instead of flags of docker's that pods have no word for.
-//
-//nolint:gochecknoglobals // a constant table
-var noWord = map[string]string{
-	"device":     "a pod has devices from a device plugin or by a resource claim; one of your own has those of -v /dev/NAME:/dev/NAME with --privileged",
-	"ulimit":     "a pod has no limits but those of its resources; a command sets its own with sh -c 'ulimit -n 1024; exec COMMAND'",
-	"pids-limit": "how many processes a pod may have is said for the node, by podPidsLimit of its configuration",
-}
-
-// runMoreFlags are those of docker's that need the image or the machine, and those
-// that are known to be refused.
+// runMoreFlags are those of docker's that need the image or the machine, and rarer ones.
 func runMoreFlags(cmd *cobra.Command, f *runFlags) {
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.publishAll, "publish-all", "P", false, "a free port of this machine for each that the image says it has, and each of --expose")
@@ -46,20 +36,22 @@ func runMoreFlags(cmd *cobra.Command, f *runFlags) {
 	flags.StringVar(&f.cidFile, "cidfile", "", "file to write the container's name to; it must not be there yet")
 	flags.StringArrayVar(&f.dnsSearch, "dns-search", nil, "domain to look names up in")
 	flags.StringArrayVar(&f.dnsOptions, "dns-option", nil, "NAME[:VALUE]: an option for resolv.conf")
+	flags.StringArrayVar(&f.annotations, "annotation", nil, "NAME=VALUE: an annotation of the pod")
+	flags.StringArrayVar(&f.labelFiles, "label-file", nil, "file of NAME=VALUE lines: labels of the pod")
+	flags.StringArrayVar(&f.volumesFrom, "volumes-from", nil, "NAME[:ro]: the directories and named volumes that another container has")
+	flags.StringArrayVar(&f.aliases, "network-alias", nil, "one more name on its network")
+	flags.StringVar(&f.runtime, "runtime", "", "RuntimeClass of the pod (default: sampan's own)")
+	flags.StringVar(&f.userns, "userns", "", "private for users of its own, that are nobody on this machine; or host (default)")
+	flags.StringArrayVarP(&f.attach, "attach", "a", nil, "stdin, stdout or stderr: which streams to join (default: both outputs)")
+	flags.BoolVar(&f.sigProxy, "sig-proxy", true, "bring the signals that sampan gets to the command")
+	flags.StringVar(&f.detachKeys, "detach-keys", usualKeys, "keys that leave a terminal and let the container run on")
 	healthFlagsOf(cmd, &f.health)
-	f.refused = map[string]*string{}
-	for name, instead := range noWord {
-		f.refused[name] = flags.String(name, "", "refused: "+instead)
-		_ = flags.MarkHidden(name) // it is there
-	}
 }
 
-// refusals says of a flag that nothing would come of it, instead of leaving it out.
+// refusals says of words that nothing would come of them, instead of leaving them out.
 func (b *podBuilder) refusals() error {
-	for name, said := range b.flags.refused {
-		if *said != "" {
-			return fmt.Errorf("--%s %s is not possible: %s", name, *said, noWord[name])
-		}
+	if err := b.beyondPods(); err != nil {
+		return err
 	}
 	if p := b.flags.platform; p != "" && !strings.HasPrefix(p, "linux/") {
 		return fmt.Errorf("--platform %q: want linux/ARCHITECTURE", p)
@@ -271,11 +263,11 @@ func isGated(p *corev1.Pod) bool {
 }
 
 // ungate lets a container begin that sampan create has made.
-func (s *server) ungate(ctx context.Context, pod *corev1.Pod, out io.Writer) error {
+func (s *server) ungate(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
 	at := target.Of(client.Pods.GroupVersionResource, pod.Namespace).Object(pod.Name)
 	now, err := client.Pods.Patch(ctx, s, at, client.Patch{Type: types.MergePatchType, Data: []byte(ungatePatch)})
 	if err != nil {
-		return fmt.Errorf("start %s: %w", pod.Name, err)
+		return nil, fmt.Errorf("start %s: %w", pod.Name, err)
 	}
-	return s.started(ctx, now, out)
+	return now, nil
 }

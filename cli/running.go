@@ -15,8 +15,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/internal/target"
 )
 
 // Limits of a run.
@@ -43,15 +45,20 @@ type running struct {
 
 	in          io.Reader
 	out, errOut io.Writer
+	// shown and shownErr are where the container's outputs go, leave the keys that leave
+	// its terminal.
+	shown, shownErr io.Writer
+	leave           []byte
+	// joined: it ran before we came, and what it printed until then is no matter of ours.
+	joined bool
 
 	signals chan os.Signal
 	// asked is how many signals have asked for the end.
 	asked int
-	// attached is how many starts of the container we have joined, done tells that
-	// the stream under way has ended, and streamed that it has shown something.
-	attached int
-	done     <-chan streamed
-	streamed bool
+	// attached is how many starts of the container we have joined, told of how many all
+	// that was printed has been shown; done tells that the stream under way has ended.
+	attached, told int
+	done           <-chan streamed
 	// broken is why streams ended early; lost fires when the container runs on.
 	broken error
 	lost   <-chan time.Time
@@ -72,11 +79,8 @@ func (r *running) run(ctx context.Context) error {
 		}
 		return failedToRun(err)
 	}
-	// From here on, signals are for the container.
-	r.signals = make(chan os.Signal, patience)
-	signal.Notify(r.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
-	defer signal.Stop(r.signals)
-	ctx = context.WithoutCancel(ctx)
+	ctx, stop := r.listen(ctx)
+	defer stop()
 	if err := r.written(func() error { return r.create(ctx) }); err != nil {
 		return failedToRun(err)
 	}
@@ -85,10 +89,30 @@ func (r *running) run(ctx context.Context) error {
 		return err
 	}
 	err = r.stay(ctx)
-	if r.flags.remove && !r.flags.detach && !errors.Is(err, errDetached) {
+	switch {
+	case errors.Is(err, errDetached) && r.flags.remove:
+		return r.removeLater(ctx)
+	case errors.Is(err, errDetached):
+		return nil
+	case r.flags.remove && !r.flags.detach:
 		r.clean(ctx)
 	}
-	if errors.Is(err, errDetached) {
+	return err
+}
+
+// listen takes signals for the container: from here on they do not end ctx.
+func (r *running) listen(ctx context.Context) (context.Context, func()) {
+	r.signals = make(chan os.Signal, patience)
+	signal.Notify(r.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	return context.WithoutCancel(ctx), func() { signal.Stop(r.signals) }
+}
+
+// removeLater has the cluster remove a container that we leave alone, once it has ended.
+func (r *running) removeLater(ctx context.Context) error {
+	at := target.Of(client.Pods.GroupVersionResource, r.pod.Namespace).Object(r.pod.Name)
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:"true"}}}`, removeAnnotation)
+	_, err := client.Pods.Patch(ctx, r, at, client.Patch{Type: types.MergePatchType, Data: []byte(patch)})
+	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	return err
@@ -102,6 +126,10 @@ func (r *running) create(ctx context.Context) error {
 		switch {
 		case err == nil:
 			r.pod = made
+			if err := r.callIt(ctx, made); err != nil {
+				r.clean(ctx)
+				return err
+			}
 			return nil
 		case apierrors.IsAlreadyExists(err) && r.flags.name == "":
 			r.rename(madeUpName())
@@ -135,7 +163,9 @@ func (r *running) stay(ctx context.Context) error {
 				r.doubt = time.After(doubtWait)
 			}
 		case state.doomed != "":
-			r.clean(ctx)
+			if !r.joined {
+				r.clean(ctx)
+			}
 			return &ExitError{Code: exitFailed, Err: errors.New(state.doomed)}
 		case r.flags.detach && (state.running || state.ended):
 			_, err := fmt.Fprintln(r.out, r.pod.Name)
@@ -143,7 +173,10 @@ func (r *running) stay(ctx context.Context) error {
 		case state.ended && r.done == nil:
 			return r.end(ctx, state)
 		case state.running && !r.flags.detach && state.restarts >= r.attached:
-			r.attached, r.streamed = state.restarts+1, false
+			if err := r.catchUp(ctx, state, state.restarts); err != nil {
+				return err
+			}
+			r.attached = state.restarts + 1
 			r.attach(ctx)
 		}
 		var err error
@@ -165,7 +198,9 @@ func (r *running) next(ctx context.Context, pods *podFollower, state podState) (
 		state.ended = state.ended || change.gone
 		return state, nil
 	case s := <-r.done:
-		r.done, r.streamed = nil, s.printed
+		if r.done = nil; s.printed {
+			r.told = r.attached
+		}
 		if s.err != nil && !state.ended {
 			if errors.Is(s.err, errDetached) || apierrors.IsForbidden(s.err) {
 				return state, s.err
@@ -195,7 +230,7 @@ func (r *running) attach(ctx context.Context) {
 	r.done = done
 	q := url.Values{"container": {r.pod.Spec.Containers[0].Name}}
 	at := podName{namespace: r.pod.Namespace, name: r.pod.Name}
-	ends := stdio{out: r.out, errOut: r.errOut, tty: r.flags.tty, detach: true}
+	ends := stdio{out: r.shown, errOut: r.shownErr, tty: r.flags.tty, leave: r.leave}
 	if r.flags.interactive {
 		ends.in = r.in
 	}
@@ -205,14 +240,27 @@ func (r *running) attach(ctx context.Context) {
 	}()
 }
 
-// end gives the exit code, after what the container printed if no stream has
-// shown that: it may have ended before one could be joined.
-func (r *running) end(ctx context.Context, state podState) error {
-	if !r.streamed || state.restarts >= r.attached {
+// catchUp shows what the container printed in so many of its runs, as far as no stream
+// has shown that: one may have ended before it could be joined. A node keeps the last two.
+func (r *running) catchUp(ctx context.Context, state podState, runs int) error {
+	for ; r.told < runs; r.told++ {
+		behind := state.restarts - r.told
+		if behind > 1 {
+			continue
+		}
 		at := podName{namespace: r.pod.Namespace, name: r.pod.Name, container: r.pod.Spec.Containers[0].Name}
-		if err := r.logs(ctx, at, logQuery{tail: -1}, r.out, r.errOut); err != nil && state.started {
+		err := r.logs(ctx, at, logQuery{tail: -1, previous: behind == 1}, r.shown, r.shownErr)
+		if err != nil && state.started && behind == 0 {
 			return fmt.Errorf("what %s printed: %w", r.pod.Name, err)
 		}
+	}
+	return nil
+}
+
+// end gives the exit code, after all that the container printed.
+func (r *running) end(ctx context.Context, state podState) error {
+	if err := r.catchUp(ctx, state, state.restarts+1); err != nil {
+		return err
 	}
 	if state.code == 0 {
 		return nil
@@ -229,6 +277,12 @@ func (r *running) end(ctx context.Context, state podState) error {
 func (r *running) signal(ctx context.Context, s os.Signal, state podState) error {
 	number, _ := s.(syscall.Signal)
 	ends := number != syscall.SIGUSR1 && number != syscall.SIGUSR2
+	if !r.flags.sigProxy && state.started {
+		if ends {
+			return errDetached // it runs on
+		}
+		return nil
+	}
 	if !state.started {
 		if !ends {
 			return nil
@@ -238,6 +292,9 @@ func (r *running) signal(ctx context.Context, s os.Signal, state podState) error
 	}
 	if ends {
 		r.asked++
+	}
+	if r.asked >= patience && r.joined {
+		return errDetached // it is not ours to remove
 	}
 	if r.asked >= patience {
 		if err := r.delete(ctx, 1); err != nil {
@@ -251,6 +308,9 @@ func (r *running) signal(ctx context.Context, s os.Signal, state podState) error
 	}
 	if err == nil || !ends || errors.Is(err, os.ErrProcessDone) {
 		return nil
+	}
+	if r.joined {
+		return fmt.Errorf("%s: %w", r.pod.Name, errOutOfReach)
 	}
 	return r.delete(ctx, r.flags.stopTimeout)
 }

@@ -8,7 +8,7 @@ import (
 	"io"
 	"net/url"
 	"slices"
-	"text/tabwriter"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,7 +25,7 @@ import (
 const statsEvery = time.Second
 
 func statsCommand(s *Settings) *cobra.Command {
-	once, all, namespace := false, false, ""
+	once, all, namespace, format := false, false, "", "table"
 	cmd := &cobra.Command{
 		Use: "stats [NAME...]", Short: "Show what containers use of processors, memory and network",
 		Long: `Show what containers use of processors, memory and network, again and again until
@@ -38,7 +38,7 @@ Ctrl-C, or once with --no-stream. Without names, of all of sampan run that run.`
 			if namespace == "" {
 				namespace = server.namespace
 			}
-			w := &statsWatch{server: server, namespace: namespace, names: args, all: all, out: cmd.OutOrStdout()}
+			w := &statsWatch{server: server, namespace: namespace, names: args, all: all, format: format, out: cmd.OutOrStdout()}
 			w.clear = !once && terminal(w.out)
 			err = w.run(cmd.Context(), once)
 			if errors.Is(err, context.Canceled) {
@@ -48,6 +48,9 @@ Ctrl-C, or once with --no-stream. Without names, of all of sampan run that run.`
 		},
 	}
 	cmd.Flags().BoolVar(&once, "no-stream", false, "only once")
+	cmd.Flags().StringVar(&format, "format", format, "table, json, or a template such as {{.Name}} {{.CPUPerc}} {{.MemUsage}}")
+	cmd.Flags().Bool("no-trunc", false, "nothing: names are whole")
+	_ = cmd.Flags().MarkHidden("no-trunc") // it is there
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that do not run")
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pods (default: that of the kubeconfig)")
 	return cmd
@@ -80,6 +83,7 @@ type statsWatch struct {
 	namespace  string
 	names      []string
 	all, clear bool
+	format     string
 	out        io.Writer
 	// before are the figures of the look before this one, memory what nodes have.
 	before map[types.UID]podFigures
@@ -184,32 +188,61 @@ func (w *statsWatch) node(ctx context.Context, name string, figures map[types.UI
 	return nil
 }
 
-// show prints a line a container; what is not known, as of one that does not run,
-// is two dashes, as in docker.
+// show prints a line a container.
 func (w *statsWatch) show(pods []*corev1.Pod, now map[types.UID]podFigures) error {
 	if w.clear {
 		fmt.Fprint(w.out, "\x1b[2J\x1b[H")
 	}
-	t := tabwriter.NewWriter(w.out, 0, 8, 3, ' ', 0)
-	fmt.Fprintln(t, "NAME\tCPU %\tMEM USAGE / LIMIT\tMEM %\tNET I/O\tPIDS")
+	rows := []any{}
 	for _, pod := range pods {
-		f, ok := now[pod.UID]
-		if !ok || !look(pod).running {
-			fmt.Fprintf(t, "%s\t--\t-- / --\t--\t--\t--\n", pod.Name)
-			continue
-		}
-		limit := pod.Spec.Containers[0].Resources.Limits.Memory().Value()
-		if limit == 0 {
-			limit = w.memory[pod.Spec.NodeName]
-		}
-		share := 0.0
-		if limit > 0 {
-			share = 100 * float64(f.Memory.WorkingSet) / float64(limit)
-		}
-		fmt.Fprintf(t, "%s\t%.2f%%\t%s / %s\t%.2f%%\t%s / %s\t%d\n", pod.Name, busy(w.before[pod.UID], f), binary(f.Memory.WorkingSet), binary(limit),
-			share, size(f.Network.Received), size(f.Network.Sent), f.Processes.Count)
+		rows = append(rows, w.row(pod, now))
 	}
-	return t.Flush()
+	text, table := strings.CutPrefix(w.format, "table")
+	switch text = strings.TrimSpace(text); {
+	case text == "json":
+		lines := json.NewEncoder(w.out)
+		for _, r := range rows {
+			if err := lines.Encode(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	case text != "":
+		if table {
+			rows = append([]any{statsHead}, rows...)
+		}
+		return templated(w.out, text, rows)
+	}
+	return templated(w.out, "{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.PIDs}}", append([]any{statsHead}, rows...))
+}
+
+// statsRow is what a container uses, with the names that docker's templates have.
+type statsRow struct{ ID, Container, Name, CPUPerc, MemUsage, MemPerc, NetIO, PIDs string }
+
+// statsHead are the columns' names.
+//
+//nolint:gochecknoglobals // a constant
+var statsHead = statsRow{"ID", "CONTAINER", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "PIDS"}
+
+// row is a container's; what is not known, as of one that does not run, is two dashes, as
+// in docker.
+func (w *statsWatch) row(pod *corev1.Pod, now map[types.UID]podFigures) statsRow {
+	r := statsRow{ID: string(pod.UID), Container: pod.Name, Name: pod.Name, CPUPerc: "--", MemUsage: "-- / --", MemPerc: "--", NetIO: "--", PIDs: "--"}
+	f, ok := now[pod.UID]
+	if !ok || !look(pod).running {
+		return r
+	}
+	limit := pod.Spec.Containers[0].Resources.Limits.Memory().Value()
+	if limit == 0 {
+		limit = w.memory[pod.Spec.NodeName]
+	}
+	share := 0.0
+	if limit > 0 {
+		share = 100 * float64(f.Memory.WorkingSet) / float64(limit)
+	}
+	r.CPUPerc, r.MemUsage = fmt.Sprintf("%.2f%%", busy(w.before[pod.UID], f)), binary(f.Memory.WorkingSet)+" / "+binary(limit)
+	r.MemPerc, r.NetIO, r.PIDs = fmt.Sprintf("%.2f%%", share), size(f.Network.Received)+" / "+size(f.Network.Sent), fmt.Sprint(f.Processes.Count)
+	return r
 }
 
 // busy is the share of one processor that was used between two looks, in percent.

@@ -26,21 +26,30 @@ const endSlack = 30 * time.Second
 const deadlinePatch = `{"spec":{"activeDeadlineSeconds":1}}`
 
 func stopCommand(p Program, s *Settings) *cobra.Command {
-	grace := int64(-1)
+	grace, name, signal := int64(-1), "", syscall.Signal(0)
 	cmd := ownVerb{
 		use: "stop", short: "End containers, and keep what they have printed",
 		long: `Ask containers to end, and kill them when they have not after --time, or else their
 --stop-timeout. What they printed and their exit codes stay until sampan rm.`,
+		check: func() (err error) {
+			if name != "" {
+				signal, err = signalNumber(name)
+			}
+			return err
+		},
 		do: func(cmd *cobra.Command, server *server, pod *corev1.Pod) error {
-			e := &ending{server: server, program: p, settings: s, grace: grace, out: cmd.OutOrStdout()}
+			e := &ending{server: server, program: p, settings: s, grace: grace, signal: signal, out: cmd.OutOrStdout()}
 			return e.stop(cmd.Context(), pod)
 		},
 	}.command(s)
 	graceFlag(cmd, &grace)
+	cmd.Flags().StringVarP(&name, "signal", "s", "", "signal to ask with, before its own (default: its --stop-signal alone)")
 	return cmd
 }
 
 func graceFlag(cmd *cobra.Command, grace *int64) {
+	cmd.Flags().Int64Var(grace, "timeout", -1, "--time, by docker's newer name")
+	_ = cmd.Flags().MarkHidden("timeout") // it is there
 	cmd.Flags().Int64VarP(grace, "time", "t", -1, "seconds until it is killed, at most its --stop-timeout (default: that)")
 }
 
@@ -50,13 +59,15 @@ type ending struct {
 	program  Program
 	settings *Settings
 	grace    int64
-	out      io.Writer
+	// signal is sent first, where it can be; 0 for none.
+	signal syscall.Signal
+	out    io.Writer
 }
 
 // stop ends one, and waits until it has.
 func (e *ending) stop(ctx context.Context, pod *corev1.Pod) error {
 	if !look(pod).ended && !isGated(pod) {
-		if err := e.end(ctx, pod); err != nil {
+		if err := errors.Join(e.program.goOn(ctx, e.settings, e.server, pod), e.end(ctx, pod)); err != nil {
 			return fmt.Errorf("stop %s: %w", pod.Name, err)
 		}
 	}
@@ -68,6 +79,11 @@ func (e *ending) end(ctx context.Context, pod *corev1.Pod) error {
 	limit := time.Duration(*pod.Spec.TerminationGracePeriodSeconds) * time.Second
 	pods := followPod(ctx, e, pod)
 	defer pods.stop()
+	if e.signal != 0 && e.program.Signal != nil && look(pod).running {
+		if err := e.program.Signal(ctx, *e.settings, string(pod.UID), e.signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
+	}
 	at := target.Of(client.Pods.GroupVersionResource, pod.Namespace).Object(pod.Name)
 	if _, err := client.Pods.Patch(ctx, e, at, client.Patch{Type: types.MergePatchType, Data: []byte(deadlinePatch)}); err != nil {
 		return err
@@ -146,6 +162,7 @@ func rmCommand(s *Settings) *cobra.Command {
 		},
 	}.command(s)
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill those that run; it is no error when there is none")
+	cmd.Flags().BoolP("volumes", "v", false, "nothing: volumes without a name go anyway, and those with one stay")
 	return cmd
 }
 

@@ -30,11 +30,11 @@ type stdio struct {
 	in          io.Reader
 	out, errOut io.Writer
 	tty         bool
-	// detach: Ctrl-P Ctrl-Q leaves the container alone, as in docker.
-	detach bool
+	// leave are the keys that leave the container alone, as in docker; none for never.
+	leave []byte
 }
 
-// errDetached: the person has left a terminal with Ctrl-P Ctrl-Q.
+// errDetached: the person has left a terminal by the keys for that.
 var errDetached = errors.New("detached")
 
 // stream runs attach or exec of a pod until it ends. A command's exit code other
@@ -78,8 +78,8 @@ func (io stdio) join(ctx context.Context, executor remotecommand.Executor) (prin
 			return false, err
 		}
 		defer restore()
-		if io.detach {
-			o.Stdin = &detachKeys{r: io.in, leave: func() { cancel(errDetached) }}
+		if len(io.leave) > 0 {
+			o.Stdin = &detachKeys{r: io.in, keys: io.leave, leave: func() { cancel(errDetached) }}
 		}
 	}
 	if io.tty {
@@ -128,43 +128,6 @@ func (n *noticed) Write(p []byte) (int, error) {
 		}
 	}
 	return n.w.Write(p)
-}
-
-// detachKeys watches what is typed for Ctrl-P Ctrl-Q.
-type detachKeys struct {
-	r     io.Reader
-	first bool
-	leave func()
-}
-
-// The two keys, as terminals send them.
-const (
-	ctrlP = 0x10
-	ctrlQ = 0x11
-)
-
-// Read passes everything on, but holds a Ctrl-P back until the next key.
-func (d *detachKeys) Read(p []byte) (int, error) {
-	if len(p) < 2 {
-		return d.r.Read(p)
-	}
-	n, err := d.r.Read(p[:len(p)-1])
-	kept := make([]byte, 0, n+1)
-	for _, key := range p[:n] {
-		switch {
-		case d.first && key == ctrlQ:
-			d.leave()
-			return copy(p, kept), io.EOF
-		case d.first:
-			kept, d.first = append(kept, ctrlP), false
-		}
-		if key == ctrlP {
-			d.first = true
-			continue
-		}
-		kept = append(kept, key)
-	}
-	return copy(p, kept), err
 }
 
 // rawTerminal gives every key to the container.
@@ -228,6 +191,8 @@ func (p podName) path() string {
 // logQuery says what of a log is wanted.
 type logQuery struct {
 	follow, timestamps bool
+	// previous: of the run before this one.
+	previous bool
 	// tail is how many lines; below zero, all.
 	tail         int64
 	since, until time.Time
@@ -242,10 +207,13 @@ func (l logQuery) values(container string) url.Values {
 	if l.follow {
 		q.Set("follow", "true")
 	}
+	if l.previous {
+		q.Set("previous", "true")
+	}
 	if l.timestamps || !l.until.IsZero() {
 		q.Set("timestamps", "true")
 	}
-	if l.tail >= 0 {
+	if l.tail >= 0 && l.until.IsZero() { // else the last ones are counted here
 		q.Set("tailLines", fmt.Sprint(l.tail))
 	}
 	if !l.since.IsZero() {
@@ -257,6 +225,11 @@ func (l logQuery) values(container string) url.Values {
 // logs copies a container's log: each stream to its own end, or both in their
 // order when the ends are one. Last lines are counted over both.
 func (s *server) logs(ctx context.Context, pod podName, l logQuery, out, errOut io.Writer) error {
+	if l.tail >= 0 && !l.until.IsZero() {
+		last := &lastLines{most: l.tail}
+		err := s.log(ctx, pod, l.values(pod.container), l.ending(last))
+		return errors.Join(err, last.writeTo(out))
+	}
 	if sameFile(out, errOut) || l.tail >= 0 {
 		return s.log(ctx, pod, l.values(pod.container), l.ending(out))
 	}

@@ -21,7 +21,7 @@ import (
 func topCommand(p Program, s *Settings) *cobra.Command {
 	namespace := ""
 	cmd := &cobra.Command{
-		Use: "top NAME", Short: "Show the processes of a container", Args: cobra.ExactArgs(1),
+		Use: "top NAME", Short: "Show the processes of a container", Args: cobra.MinimumNArgs(1),
 		Long: `Show the processes of a container on this machine, in the columns of ps -ef. Their
 numbers are those that this machine knows them by.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -33,9 +33,13 @@ numbers are those that this machine knows them by.`,
 			if err != nil {
 				return err
 			}
+			if len(args) > 1 && args[1] != "-ef" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "sampan: %s does nothing: the columns are those of ps -ef\n", strings.Join(args[1:], " "))
+			}
 			return processesOf("/proc", first, cmd.OutOrStdout())
 		},
 	}
+	cmd.Flags().SetInterspersed(false) // what follows the name are words of ps, in docker
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pod (default: that of the kubeconfig)")
 	return cmd
 }

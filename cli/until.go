@@ -72,3 +72,44 @@ func (u *untilWriter) Write(p []byte) (int, error) {
 	}
 	return all, nil
 }
+
+// maxLast bounds what lastLines keeps, in bytes.
+const maxLast = 64 << 20
+
+// lastLines keeps the last lines of what is written to it.
+type lastLines struct {
+	most  int64
+	lines [][]byte
+	bytes int
+	// open: the last of them has not ended yet.
+	open bool
+}
+
+// Write implements io.Writer.
+func (l *lastLines) Write(p []byte) (int, error) {
+	for line := range bytes.Lines(p) {
+		if l.bytes += len(line); l.bytes > maxLast {
+			return 0, errors.New("so many lines are more than 64 MiB: ask for fewer")
+		}
+		if l.open {
+			l.lines[len(l.lines)-1] = append(l.lines[len(l.lines)-1], line...)
+		} else {
+			l.lines = append(l.lines, bytes.Clone(line))
+		}
+		l.open = line[len(line)-1] != '\n'
+		for int64(len(l.lines)) > l.most && (!l.open || l.most > 0) {
+			l.bytes -= len(l.lines[0])
+			l.lines = l.lines[1:]
+		}
+	}
+	return len(p), nil
+}
+
+func (l *lastLines) writeTo(to io.Writer) error {
+	for _, line := range l.lines[max(0, len(l.lines)-int(min(l.most, int64(len(l.lines))))):] {
+		if _, err := to.Write(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}

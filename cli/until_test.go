@@ -35,3 +35,20 @@ func TestUntil(t *testing.T) {
 		t.Error("what has no times was passed on: ", err)
 	}
 }
+
+// The last lines are the same however their bytes arrive; one that has not ended is a
+// line.
+func TestLastLines(t *testing.T) {
+	for most, want := range map[int64]string{0: "", 1: "three", 2: "two\nthree", 9: "one\ntwo\nthree"} {
+		for name, from := range map[string]io.Reader{"at once": strings.NewReader("one\ntwo\nthree"), "by bytes": iotest.OneByteReader(strings.NewReader("one\ntwo\nthree"))} {
+			var out strings.Builder
+			last := &lastLines{most: most}
+			if _, err := io.Copy(last, from); err != nil {
+				t.Fatal(err)
+			}
+			if err := last.writeTo(&out); err != nil || out.String() != want {
+				t.Errorf("%s, %d lines: %q, %v", name, most, out.String(), err)
+			}
+		}
+	}
+}

@@ -22,7 +22,7 @@ func killCommand(p Program, s *Settings) *cobra.Command {
 		long: `Send a signal to the first process of containers, on this machine. One that is to be
 restarted is.`,
 		check: func() (err error) { number, err = signalNumber(name); return err },
-		do: func(cmd *cobra.Command, _ *server, pod *corev1.Pod) error {
+		do: func(cmd *cobra.Command, server *server, pod *corev1.Pod) error {
 			if !look(pod).running {
 				return fmt.Errorf("%s does not run", pod.Name)
 			}
@@ -35,6 +35,9 @@ restarted is.`,
 			}
 			if errors.Is(err, errors.ErrUnsupported) {
 				return fmt.Errorf("%s: its process is not on this machine, or not ours: sampan stop ends it everywhere", pod.Name)
+			}
+			if err == nil {
+				err = p.goOn(cmd.Context(), s, server, pod)
 			}
 			if err == nil {
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), pod.Name)

@@ -1,0 +1,299 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/sampan-dev/sampan/client"
+)
+
+// volumeView is a named volume in docker's words: a directory of this machine.
+type volumeView struct {
+	CreatedAt                       time.Time
+	Driver, Mountpoint, Name, Scope string
+}
+
+// volumeCommands are the verbs for volumes that have a name.
+func volumeCommands(s *Settings) []*cobra.Command {
+	return []*cobra.Command{volumeCreateCommand(s), volumeListCommand(s), volumeInspectCommand(s), volumeRemoveCommand(s), volumePruneCommand(s)}
+}
+
+func volumeCreateCommand(s *Settings) *cobra.Command {
+	driver := ""
+	cmd := &cobra.Command{
+		Use: "create NAME...", Short: "Make volumes, which run -v NAME:PATH makes too", Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if driver != "local" {
+				return fmt.Errorf("--driver=%s: %s", driver, noWord["volume-driver"])
+			}
+			return each(args, func(name string) error {
+				dir, err := s.volume(name)
+				if err != nil {
+					return err
+				}
+				if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // whoever is in the container
+					return err
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), name)
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&driver, "driver", "d", "local", "local: a directory of this machine")
+	return cmd
+}
+
+// volume is the directory of a named volume, whether or not it is there.
+func (s Settings) volume(name string) (string, error) {
+	if os.Geteuid() != 0 {
+		return "", errors.New("volumes belong to root: run this with sudo")
+	}
+	if !volumeName(name) {
+		return "", fmt.Errorf("%q is not the name of a volume", name)
+	}
+	return filepath.Join(s.volumeDir(), name), nil
+}
+
+// volumeName says whether a name may be that of a volume.
+func volumeName(name string) bool {
+	return len(validation.IsDNS1123Subdomain(strings.ToLower(strings.ReplaceAll(name, "_", "-")))) == 0
+}
+
+// there is a volume that there is.
+func (s Settings) there(name string) (volumeView, error) {
+	dir, err := s.volume(name)
+	if err != nil {
+		return volumeView{}, err
+	}
+	info, err := os.Lstat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return volumeView{}, fmt.Errorf("volume %q is not found: sampan volume ls lists those that there are", name)
+	}
+	if err != nil {
+		return volumeView{}, err
+	}
+	return volumeView{CreatedAt: info.ModTime().UTC(), Driver: "local", Mountpoint: dir, Name: name, Scope: "local"}, nil
+}
+
+// volumes are all that there are.
+func (s Settings) volumes() ([]volumeView, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("volumes belong to root: run this with sudo")
+	}
+	entries, err := os.ReadDir(s.volumeDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []volumeView
+	for _, e := range entries {
+		if !e.IsDir() || !volumeName(e.Name()) {
+			continue
+		}
+		if v, err := s.there(e.Name()); err == nil { // else it has just gone
+			all = append(all, v)
+		}
+	}
+	return all, nil
+}
+
+// usersOf says which containers mount a directory below that of volumes, by the volume's name.
+func (s *Settings) usersOf(ctx context.Context) (map[string][]string, error) {
+	server, err := s.connect()
+	if err != nil {
+		return nil, err
+	}
+	pods, _, err := client.Pods.List(ctx, server, "", metav1.ListOptions{})
+	if err != nil {
+		return nil, unanswered(err)
+	}
+	return volumeUsers(pods, s.volumeDir()), nil
+}
+
+func volumeUsers(pods []*corev1.Pod, dir string) map[string][]string {
+	users := map[string][]string{}
+	for _, p := range pods {
+		for _, v := range p.Spec.Volumes {
+			if v.HostPath == nil {
+				continue
+			}
+			rest, below := strings.CutPrefix(path.Clean(v.HostPath.Path), path.Clean(dir)+"/")
+			if name, _, _ := strings.Cut(rest, "/"); below && !slices.Contains(users[name], p.Name) {
+				users[name] = append(users[name], p.Name)
+			}
+		}
+	}
+	return users
+}
+
+func volumeListCommand(s *Settings) *cobra.Command {
+	quiet, format, filters := false, "", []string{}
+	cmd := &cobra.Command{
+		Use: "ls", Aliases: []string{"list"}, Short: "List the volumes that have a name", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, err := s.volumes()
+			if err != nil {
+				return err
+			}
+			if all, err = s.filterVolumes(cmd.Context(), all, filters); err != nil {
+				return err
+			}
+			rows := []any{}
+			for _, v := range all {
+				rows = append(rows, v)
+			}
+			out := cmd.OutOrStdout()
+			switch {
+			case quiet:
+				return templated(out, "{{.Name}}", rows)
+			case format == "json":
+				lines := json.NewEncoder(out)
+				for _, r := range rows {
+					if err := lines.Encode(r); err != nil {
+						return err
+					}
+				}
+				return nil
+			case format != "":
+				return templated(out, format, rows)
+			}
+			w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
+			fmt.Fprintln(w, "DRIVER\tVOLUME NAME")
+			for _, v := range all {
+				fmt.Fprintf(w, "%s\t%s\n", v.Driver, v.Name)
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "names only")
+	cmd.Flags().StringVar(&format, "format", "", "json, or a template such as {{.Name}} {{.Mountpoint}}")
+	cmd.Flags().StringArrayVarP(&filters, "filter", "f", nil, "name=TEXT or dangling=true|false")
+	return cmd
+}
+
+// filterVolumes reads --filter.
+func (s *Settings) filterVolumes(ctx context.Context, all []volumeView, filters []string) ([]volumeView, error) {
+	for _, text := range filters {
+		switch name, value, _ := strings.Cut(text, "="); {
+		case name == "name":
+			all = slices.DeleteFunc(all, func(v volumeView) bool { return !strings.Contains(v.Name, value) })
+		case name == "dangling" && (value == "true" || value == "false"):
+			users, err := s.usersOf(ctx)
+			if err != nil {
+				return nil, err
+			}
+			all = slices.DeleteFunc(all, func(v volumeView) bool { return (len(users[v.Name]) == 0) != (value == "true") })
+		default:
+			return nil, fmt.Errorf("--filter %q: want name=TEXT or dangling=true|false", text)
+		}
+	}
+	return all, nil
+}
+
+func volumeInspectCommand(s *Settings) *cobra.Command {
+	format := ""
+	cmd := &cobra.Command{
+		Use: "inspect NAME...", Short: "Show where volumes are, as JSON", Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			all := []any{}
+			failed := each(args, func(name string) error {
+				v, err := s.there(name)
+				if err == nil {
+					all = append(all, v)
+				}
+				return err
+			})
+			if format == "" || format == "json" {
+				return errors.Join(printJSON(cmd.OutOrStdout(), all), failed)
+			}
+			return errors.Join(templated(cmd.OutOrStdout(), format, all), failed)
+		},
+	}
+	cmd.Flags().StringVarP(&format, "format", "f", "", "json, or a template such as {{.Mountpoint}}")
+	return cmd
+}
+
+func volumeRemoveCommand(s *Settings) *cobra.Command {
+	force := false
+	cmd := &cobra.Command{
+		Use: "rm NAME...", Aliases: []string{"remove"}, Short: "Remove volumes, and what is in them", Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			users, err := s.usersOf(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return each(args, func(name string) error {
+				v, err := s.there(name)
+				if err != nil {
+					if dir, e := s.volume(name); force && e == nil && os.RemoveAll(dir) == nil {
+						return nil
+					}
+					return err
+				}
+				if by := users[name]; len(by) > 0 {
+					return fmt.Errorf("volume %q is of %s: sampan rm first", name, strings.Join(by, ", "))
+				}
+				if err := os.RemoveAll(v.Mountpoint); err != nil {
+					return err
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), name)
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "it is no error when there is none")
+	return cmd
+}
+
+func volumePruneCommand(s *Settings) *cobra.Command {
+	all, force := false, false
+	cmd := &cobra.Command{
+		Use: "prune", Short: "Remove volumes that no container has", Args: cobra.NoArgs,
+		Long: `Remove, with --all, the volumes that no container has, not even one that has ended.
+Without it nothing is removed: volumes without a name go with their containers.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !all {
+				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "sampan: nothing is removed: volumes without a name go with their containers; --all removes those with one that no container has")
+				return err
+			}
+			users, err := s.usersOf(cmd.Context())
+			if err != nil {
+				return err
+			}
+			volumes, err := s.volumes()
+			if err != nil {
+				return err
+			}
+			for _, v := range volumes {
+				if len(users[v.Name]) > 0 {
+					continue
+				}
+				if err := os.RemoveAll(v.Mountpoint); err != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), v.Name)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "those that have a name, too")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "nothing: nobody is asked")
+	return cmd
+}
