@@ -16,7 +16,7 @@ import (
 	"github.com/sampan-dev/sampan/node/volume/downward"
 )
 
-// emptyDir is a directory of the pod's own: on disk, or a tmpfs. Once it is there its
+// emptyDir is a directory of the pod's own: on disk, a tmpfs, or huge pages. Once it is there its
 // owner and mode are the pod's to change.
 func (v *Volumes) emptyDir(pod *corev1.Pod, vol *corev1.Volume, facts downward.Facts) (string, error) {
 	dir := v.volumeDir(pod, "empty-dir", vol.Name)
@@ -26,7 +26,10 @@ func (v *Volumes) emptyDir(pod *corev1.Pod, vol *corev1.Volume, facts downward.F
 	case corev1.StorageMediumMemory:
 		return dir, v.mountTmpfs(pod, dir, memorySize(vol, facts))
 	}
-	return "", fmt.Errorf("unsupported medium %q", vol.EmptyDir.Medium)
+	if isHuge(vol.EmptyDir.Medium) {
+		return dir, mountHuge(pod, dir, vol.EmptyDir.Medium)
+	}
+	return "", fmt.Errorf("unknown storage medium %q", vol.EmptyDir.Medium)
 }
 
 // makeDir makes a volume's root on disk, unless it is there: open to every user, and
