@@ -71,24 +71,52 @@ func (m *machine) preStop(ctx context.Context, pod *corev1.Pod, s plan.Step) {
 	if c == nil || c.Lifecycle == nil || c.Lifecycle.PreStop == nil || s.Grace <= 0 {
 		return
 	}
-	hookCtx, cancel := context.WithTimeout(ctx, s.Grace)
-	defer cancel()
-	err := m.a.doer.Hook(hookCtx, pod, s.Container, s.ID, c.Lifecycle.PreStop)
-	if s.Kind == plan.StartContainer && ctx.Err() != nil {
-		return // the pod is deleted meanwhile: whoever stops it runs the hook again
+	run := func(hookCtx context.Context) {
+		err := m.a.doer.Hook(hookCtx, pod, s.Container, s.ID, c.Lifecycle.PreStop)
+		if s.Kind == plan.StartContainer && ctx.Err() != nil {
+			return // the pod is deleted meanwhile: whoever stops it runs the hook again
+		}
+		if err != nil {
+			m.log.Info("a preStop hook failed", "container", s.Container, "err", err)
+			m.a.containerEvent(pod, s.Container, corev1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed")
+		}
 	}
-	if err != nil {
-		m.log.Info("a preStop hook failed", "container", s.Container, "err", err)
-		m.a.containerEvent(pod, s.Container, corev1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed")
+	if c.Lifecycle.PreStop.Exec == nil || s.Kind == plan.StartContainer {
+		hookCtx, cancel := context.WithTimeout(ctx, s.Grace)
+		defer cancel()
+		run(hookCtx)
+		return
+	}
+	m.besides(s.Grace, run)
+}
+
+// besides waits for a hook for so long and no longer. What it has started in the
+// container isn't ended then: it goes with the container, as upstream has it, which has
+// a moment more.
+func (m *machine) besides(patience time.Duration, run func(context.Context)) {
+	ctx, cancel := context.WithTimeout(m.life, patience+minKill+killSlack)
+	done := make(chan struct{})
+	m.a.spawn(func() {
+		defer close(done)
+		defer cancel()
+		run(ctx)
+	})
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
 	}
 }
 
-func (m *machine) removeContainer(ctx context.Context, _ *corev1.Pod, s plan.Step) func(*machine) {
+func (m *machine) removeContainer(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if _, err := m.a.cfg.Engine.RemoveContainer(ctx, &rt.RemoveContainerRequest{ContainerId: s.ID}); err != nil {
 		m.log.Warn("can't remove an old container", "container", s.ID, "err", err)
 		pause(ctx, boxRetry.Max)
+		return nil
 	}
+	m.a.unlink(pod.Name, pod.Namespace, s.Container, s.ID)
 	return nil
 }

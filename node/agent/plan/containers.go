@@ -105,6 +105,7 @@ func (p *planner) regular() {
 			p.due = append(p.due, c)
 		default:
 			p.keep(c, now)
+			p.hooked = p.hooked || p.Busy[Step{Kind: StartContainer, Container: c.Name}.Key()]
 		}
 		alive++
 	}
@@ -126,7 +127,8 @@ func (p *planner) ephemeral() {
 
 // start pulls images for the due containers side by side and starts the
 // containers one after the other, in order: a postStart hook of the first holds
-// back the second, but a container that can't start now doesn't.
+// back the second, also when the first is seen to run, but a container that can't start
+// now doesn't.
 func (p *planner) start() {
 	blocked := false
 	for _, c := range p.due {
@@ -155,7 +157,7 @@ func (p *planner) startOne(c *corev1.Container, blocked bool) bool {
 		p.add(pull)
 		return false
 	}
-	if p.box == nil || !p.Mounted || blocked || p.held {
+	if p.box == nil || !p.Mounted || blocked || p.held || (p.hooked && p.isRegular(c.Name)) {
 		return false
 	}
 	p.add(start)
@@ -184,7 +186,13 @@ func (p *planner) crashed(c *corev1.Container) bool {
 func (p *planner) stop() {
 	grace := max(p.Stop.Deadline.Sub(p.Now), minGrace)
 	p.warnSidecars(grace)
-	if p.stopMain(grace) || p.stopSidecars(grace) {
+	late := !p.Now.Before(p.Stop.Deadline)
+	left := p.stopMain(grace)
+	if left && !late {
+		p.atDeadline()
+		return
+	}
+	if p.stopSidecars(grace, late) || left {
 		return
 	}
 	if len(p.Busy) > 0 {
@@ -221,9 +229,19 @@ func (p *planner) warnSidecars(grace time.Duration) {
 	}
 }
 
-// stopSidecars stops the last sidecar that runs, once it has been warned.
-func (p *planner) stopSidecars(grace time.Duration) bool {
-	inits := p.Pod.Spec.InitContainers
+// atDeadline asks to be called when sidecars need not wait for their turn any more.
+func (p *planner) atDeadline() {
+	for i := range p.Actual.Containers {
+		if c := &p.Actual.Containers[i]; running(c) && p.isSidecar(c.Name) {
+			p.at(p.Stop.Deadline)
+		}
+	}
+}
+
+// stopSidecars stops the last sidecar that runs, once it has been warned; when it is late
+// all of them, since nobody waits for its turn any more.
+func (p *planner) stopSidecars(grace time.Duration, late bool) bool {
+	inits, left := p.Pod.Spec.InitContainers, false
 	for i := range slices.Backward(inits) {
 		for j := range p.Actual.Containers {
 			c := &p.Actual.Containers[j]
@@ -233,16 +251,24 @@ func (p *planner) stopSidecars(grace time.Duration) bool {
 			if p.Killed.Has(c.ID) && !p.Busy[Step{Kind: WarnContainer, ID: c.ID}.Key()] {
 				p.kill(c, fault{why: p.Stop.Message}, grace)
 			}
-			return true
+			if !late {
+				p.atDeadline()
+				return true
+			}
+			left = true
 		}
 	}
-	return false
+	return left
 }
 
 func running(c *actual.Container) bool { return c.State == actual.Running || c.State == actual.Unknown }
 
 func (p *planner) isInit(name string) bool {
 	return slices.ContainsFunc(p.Pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
+}
+
+func (p *planner) isRegular(name string) bool {
+	return slices.ContainsFunc(p.Pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == name })
 }
 
 func (p *planner) isSidecar(name string) bool {

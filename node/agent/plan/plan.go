@@ -139,6 +139,8 @@ type planner struct {
 	out Decision
 	// due are the containers to start, in order.
 	due []*corev1.Container
+	// hooked: a regular container runs whose postStart hook has not ended; others wait.
+	hooked bool
 	// held: they must wait until the pod as a whole has been resized.
 	held bool
 }
