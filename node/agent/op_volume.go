@@ -25,6 +25,13 @@ const mountTimeout = 2 * time.Minute
 // what others do, which a node may not watch.
 const claimRetry = 10 * time.Second
 
+// A claim that a provisioner has just bound says so in its status a moment later, which a
+// pod that is already here shall not be warned of: it is looked at again soon, some times.
+const (
+	soonRetry = 200 * time.Millisecond
+	soonTries = 5
+)
+
 // facts may be called from operations.
 func (m *machine) facts(pod *corev1.Pod) downward.Facts {
 	return downward.Facts{NodeName: m.a.cfg.NodeName, HostIPs: m.a.cfg.NodeIPs, PodIPs: m.podIPs(pod), Allocatable: m.a.node.Allocatable,
@@ -62,7 +69,7 @@ func (m *machine) mountVolumes(ctx context.Context, pod *corev1.Pod, _ plan.Step
 		if !m.stale {
 			m.holdMount = time.Now().Add(mountPause(err, m.mountFail))
 		}
-		if errors.Is(err, context.Canceled) {
+		if errors.Is(err, context.Canceled) || m.soon(err) {
 			return
 		}
 		for _, one := range unjoin(err) {
@@ -82,6 +89,16 @@ func mountPause(err error, failures int) time.Duration {
 		return min(pause, claimRetry)
 	}
 	return pause
+}
+
+// soon: what fails will work in a moment; it is tried again then.
+func (m *machine) soon(err error) bool {
+	var claims *volume.ClaimError
+	if m.mountFail > soonTries || len(unjoin(err)) > 1 || !errors.As(err, &claims) || !claims.Soon {
+		return false
+	}
+	m.holdMount = time.Now().Add(soonRetry)
+	return true
 }
 
 // unjoin takes a joined error apart.

@@ -28,13 +28,23 @@ type Claims interface {
 type ClaimError struct {
 	// Volumes are the names in the pod.
 	Volumes []string
-	causes  []string
+	// Soon: each of the claims has its volume, and its status will say so any moment.
+	Soon   bool
+	causes []string
 }
 
 // claimFault is why one claim can't be used.
 type claimFault struct{ error }
 
+// errUnbound is upstream's text; errSoon says it of a claim that has a volume already,
+// which is how a scheduler finds it, but whose status doesn't say so yet.
+var (
+	errUnbound = errors.New("PVC is not bound")
+	errSoon    = fmt.Errorf("%w", errUnbound)
+)
+
 func (e *ClaimError) add(volume string, cause claimFault) {
+	e.Soon = (e.Soon || len(e.Volumes) == 0) && errors.Is(cause.error, errSoon)
 	e.Volumes = append(e.Volumes, volume)
 	slices.Sort(e.Volumes)
 	e.causes = append(e.causes, cause.Error())
@@ -117,8 +127,10 @@ func (v *Volumes) claim(ctx context.Context, namespace, name string) (*corev1.Pe
 		return nil, fmt.Errorf("failed to fetch PVC from API server: %w", err)
 	case claim.DeletionTimestamp != nil && !slices.Contains(claim.Finalizers, protection):
 		return nil, errors.New("PVC is being deleted")
+	case claim.Status.Phase != corev1.ClaimBound && claim.Spec.VolumeName != "":
+		return nil, errSoon
 	case claim.Status.Phase != corev1.ClaimBound:
-		return nil, errors.New("PVC is not bound")
+		return nil, errUnbound
 	case claim.Spec.VolumeName == "":
 		return nil, errors.New("PVC has empty pvc.Spec.VolumeName")
 	}

@@ -152,6 +152,26 @@ func TestReadOnlyClaims(t *testing.T) {
 	}
 }
 
+// TestClaimsThatAreAboutToBeBound: one that names its volume is told from one that has
+// none, and it takes all of a pod's to be so.
+func TestClaimsThatAreAboutToBeBound(t *testing.T) {
+	b, s, _ := claimBench(t)
+	for _, name := range []string{"one", "two", "none"} {
+		c, _ := s.bind(name, localSource(t.TempDir()))
+		c.Status.Phase = corev1.ClaimPending
+		if name == "none" {
+			c.Spec.VolumeName = ""
+		}
+	}
+	for want, names := range map[bool][]string{true: {"one", "two"}, false: {"one", "none"}} {
+		err := b.failure(t, podWith(claimVolume("a", names[0], false), claimVolume("b", names[1], false)))
+		var claims *ClaimError
+		if !errors.As(err, &claims) || claims.Soon != want {
+			t.Errorf("%v: %+v", names, err)
+		}
+	}
+}
+
 func TestClaimsThatCantBeUsed(t *testing.T) {
 	b, s, _ := claimBench(t)
 	disk := t.TempDir()
