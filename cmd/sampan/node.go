@@ -218,7 +218,7 @@ func (c *cluster) nodeUser() identity.Identity {
 // podDirs says where the agent keeps what belongs to pods.
 func podDirs(s cli.Settings) agent.Config {
 	return agent.Config{
-		Root: filepath.Join(s.DataDir, "pods"), LogRoot: filepath.Join(s.DataDir, "logs", "pods"),
+		Root:        filepath.Join(s.DataDir, "pods"), // and logs beside it, unless podLogsDir says otherwise
 		SeccompRoot: filepath.Join(s.DataDir, "seccomp"), CgroupRoot: strings.TrimPrefix(s.Cgroup(), "/"),
 	}
 }

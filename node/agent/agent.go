@@ -209,6 +209,9 @@ func (a *Agent) Run(ctx context.Context) error {
 			return fmt.Errorf("agent: create state directory: %w", err)
 		}
 	}
+	if err := pointTo(logRoot(a.cfg.Root), a.cfg.LogRoot); err != nil {
+		return fmt.Errorf("agent: say where the logs are: %w", err)
+	}
 	if err := os.Chmod(a.cfg.Root, 0o711); err != nil {
 		return fmt.Errorf("agent: close state directory: %w", err)
 	}

@@ -184,7 +184,7 @@ func (cfg Config) complete() (Config, error) {
 		or(&cfg.Made, filepath.Join(filepath.Dir(cfg.Root), "claims"))
 	}
 	or(&cfg.KubeletRoot, kubeletRoot(cfg.Root))
-	or(&cfg.LogRoot, filepath.Join(filepath.Dir(cfg.Root), "logs", "pods"))
+	or(&cfg.LogRoot, logRoot(cfg.Root))
 	or(&cfg.SeccompRoot, filepath.Join(filepath.Dir(cfg.Root), "seccomp"))
 	or(&cfg.Sys, "/sys")
 	or(&cfg.CgroupRoot, defaultCgroup)
@@ -198,6 +198,10 @@ func (cfg Config) complete() (Config, error) {
 	}
 	return cfg, nil
 }
+
+// logRoot is where logs are unless the configuration says otherwise. Where it does, a
+// symbolic link there leads to them: Purge knows no configuration.
+func logRoot(root string) string { return filepath.Join(filepath.Dir(root), "logs", "pods") }
 
 // plugged: other programs on the machine find this node's sockets, since it is a whole one.
 func (cfg Config) plugged() bool { return cfg.Capacity == nil || cfg.plugins }

@@ -233,7 +233,7 @@ func (a *Agent) sweep(known map[string]bool) {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(a.cfg.LogRoot, dir.Name())))
 		}
 	}
-	if err != nil {
+	if err = errors.Join(err, sweepLinks(a.cfg.LogRoot, false)); err != nil {
 		a.cfg.Log.Error("can't remove everything that forgotten pods left", "err", err)
 	}
 }

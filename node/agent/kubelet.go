@@ -39,7 +39,6 @@ func (cfg *Config) heed() (*settings.Kubelet, error) {
 	or(&cfg.ClusterDomain, defaultDomain)
 	k.ClusterDNS, k.ClusterDomain = cfg.ClusterDNS, cfg.ClusterDomain
 	or(&cfg.LogRoot, k.PodLogsDir)
-	or(&cfg.CgroupRoot, k.CgroupRoot)
 	cfg.Taints = append(cfg.Taints, k.RegisterWithTaints...)
 	if !*k.EnableServer {
 		cfg.TLS = nil

@@ -59,6 +59,7 @@ func (a *Agent) remove(ctx context.Context, uid string) error {
 	for _, c := range list.GetContainers() {
 		_, err := a.cfg.Engine.RemoveContainer(ctx, &rt.RemoveContainerRequest{ContainerId: c.GetId()})
 		failed = append(failed, err)
+		a.unlinkListed(c)
 	}
 	boxes, err := a.cfg.Engine.ListPodSandbox(ctx, &rt.ListPodSandboxRequest{Filter: &rt.PodSandboxFilter{LabelSelector: selector}})
 	if err != nil {

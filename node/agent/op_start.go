@@ -99,6 +99,7 @@ func (st *starter) start(ctx context.Context) func(*machine) {
 	}
 	st.m.a.mark(st.m.uid, "start container", st.c.Name, begin)
 	st.event(corev1.EventTypeNormal, "Started", "Container started")
+	st.m.a.link(st.pod, st.c.Name, made.GetContainerId(), st.attempt)
 	st.m.a.tally.ContainerStarted(tally.KindOf(st.pod, st.c.Name), "")
 	st.m.a.places.settled(string(st.pod.UID), st.c.Name, cfg.GetLinux().GetResources())
 	return st.started(made.GetContainerId(), st.postStart(ctx, made.GetContainerId()))

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/sampan-dev/sampan/node/agent/device"
+	"github.com/sampan-dev/sampan/node/agent/roster"
 	"github.com/sampan-dev/sampan/node/volume"
 )
 
@@ -22,7 +23,6 @@ const cgroupMount = "/sys/fs/cgroup"
 // use stays, and is told of. No agent may be running.
 func Purge(cfg Config) error {
 	or(&cfg.Root, filepath.Join(defaultData, "pods"))
-	or(&cfg.LogRoot, filepath.Join(filepath.Dir(cfg.Root), "logs", "pods"))
 	or(&cfg.CgroupRoot, defaultCgroup)
 	volumes := volume.New(volume.Config{Root: cfg.Root})
 	uids, err := volumes.Orphans(func(string) bool { return false })
@@ -34,7 +34,7 @@ func Purge(cfg Config) error {
 		return fmt.Errorf("purge the agent's state: %w", err)
 	}
 	or(&cfg.KubeletRoot, kubeletRoot(cfg.Root))
-	return errors.Join(removeDir(cfg.Root), os.RemoveAll(cfg.LogRoot), purgePlugins(cfg.KubeletRoot))
+	return errors.Join(removeDir(cfg.Root), purgeLogs(logRoot(cfg.Root), uids), purgePlugins(cfg.KubeletRoot))
 }
 
 // purgePlugins removes our files from where plugins look for a kubelet, and the
@@ -43,13 +43,14 @@ func purgePlugins(root string) error {
 	var failed error
 	for _, name := range []string{
 		"device-plugins/" + device.Socket, "device-plugins/" + device.StateFile, claimState, "pod-resources/kubelet.sock",
+		roster.Socket,
 		cpuState, memoryState,
 	} {
 		if err := os.Remove(filepath.Join(root, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failed = errors.Join(failed, err)
 		}
 	}
-	for _, dir := range []string{"device-plugins", "plugins_registry", "plugins", "pod-resources", ""} {
+	for _, dir := range []string{"device-plugins", "plugins_registry", "plugins", "pod-resources", "pods-api", ""} {
 		_ = os.Remove(filepath.Join(root, dir)) // it may not be empty, or not be there
 	}
 	return failed

@@ -182,6 +182,7 @@ func (a *Agent) removeDead(ctx context.Context) error {
 		if _, err := a.cfg.Engine.RemoveContainer(ctx, &rt.RemoveContainerRequest{ContainerId: c.GetId()}); err != nil {
 			return fmt.Errorf("remove container %q: %w", c.GetId(), err)
 		}
+		a.unlinkListed(c)
 	}
 	return nil
 }

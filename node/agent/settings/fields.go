@@ -22,6 +22,7 @@ var ignored = map[string]string{
 	"enableDebugFlagsHandler":                   "the node has no handler for log flags",
 	"streamingConnectionIdleTimeout":            "streams end with their connections",
 	"volumeStatsAggPeriod":                      "volumes are measured when somebody asks",
+	"cgroupRoot":                                "the data directory says which cgroup is the cluster's",
 	"kubeletCgroups":                            "the agent stays where it was started",
 	"systemCgroups":                             "processes of the system stay where they were started",
 	"cpuManagerReconcilePeriod":                 "assignments are applied when they change",
