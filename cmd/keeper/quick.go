@@ -37,16 +37,17 @@ func (ch *child) quickLaunch(planFD int, stdio []*os.File) error {
 	if err != nil {
 		return err
 	}
-	build := steps.Init
-	if p.Kind == plan.Pause {
-		build = steps.Pause
+	c := ch.c
+	l := little{child: &c, argv: []string{"sampan-init", ch.id}, stdio: []uintptr{stdio[0].Fd(), stdio[1].Fd(), stdio[2].Fd()}}
+	if fd := bare(); fd >= 0 && steps.Bare(p) {
+		l.mounts = fd
+		c.Flags &^= syscall.CLONE_NEWNS
 	}
-	list, err := build(p)
+	list, err := firstList(p, l.mounts > 0)
 	if err != nil {
 		return err
 	}
-	files := []uintptr{stdio[0].Fd(), stdio[1].Fd(), stdio[2].Fd()}
-	control, pid, pidfd, err := little{child: &ch.c, argv: []string{"sampan-init", ch.id}, stdio: files}.list(list)
+	control, pid, pidfd, err := l.list(list)
 	if err != nil {
 		return err
 	}
@@ -65,6 +66,13 @@ func (ch *child) quickLaunch(planFD int, stdio []*os.File) error {
 	}
 	ch.control, ch.pid, ch.pidfd = control, pid, pidfd
 	return nil
+}
+
+func firstList(p *plan.Plan, bare bool) ([]byte, error) {
+	if p.Kind == plan.Pause {
+		return steps.Pause(p)
+	}
+	return steps.Init(p, bare)
 }
 
 // noteSlow says once why something that a list should do took a stage: that may be
@@ -159,6 +167,8 @@ type little struct {
 	// target is the pidfd of a process in whose pid namespace it is born, and whose
 	// others it enters by itself; 0 is for none.
 	target int
+	// mounts is a mount namespace that it enters by itself; 0 is for none.
+	mounts int
 	// brief says that control is read when it has ended, and not before.
 	brief bool
 }
@@ -185,8 +195,8 @@ func (l little) file(exe int) (*conn, int, *os.File, error) {
 	}
 	defer theirs.Close()
 	files := slices.Concat(l.stdio[:3], []uintptr{theirs.Fd(), uintptr(exe)})
-	if l.target > 0 {
-		files = append(files, uintptr(l.target))
+	if other := max(l.target, l.mounts); other > 0 { // never both
+		files = append(files, uintptr(other))
 	}
 	pid, pidfd, err := fork(l.child, program{selfPath, l.argv, l.target}, files)
 	if err != nil {

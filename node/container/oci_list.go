@@ -65,7 +65,7 @@ func (o *OCI) launchList(p *plan.Plan, child *plan.Child, s *stage) (pid int, st
 
 func listFor(p *plan.Plan, child *plan.Child) ([]byte, error) {
 	if p.Kind == plan.Init {
-		return steps.Init(p)
+		return steps.Init(p, false)
 	}
 	proc, ok := strings.CutSuffix(child.PIDNS, "ns/pid")
 	if !ok || p.Kind != plan.Exec {

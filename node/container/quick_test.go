@@ -70,6 +70,10 @@ func TestQuick(t *testing.T) {
 			}
 		})
 	}
+	log, err := os.ReadFile(filepath.Join(x.cfg.Run, "keeper.log"))
+	if err != nil || strings.Contains(string(log), "all mounts of the host") {
+		t.Errorf("containers begin with copies of the host's mounts: %v: %s", err, log)
+	}
 }
 
 // An exec that nobody gives input is forked as a list that is made here, if the keeper

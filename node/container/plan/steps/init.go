@@ -14,12 +14,14 @@ import (
 // Init is the first process of a container. It builds the container's world, says
 // Ready on Control, waits there for a message of Go, then at the plan's StartFIFO
 // if there is one, and becomes the program. Its descriptors are stdio, Control and
-// Self.
-func Init(p *plan.Plan) ([]byte, error) {
+// Self; with bare, for which Bare must hold, also Target: a mount namespace with nothing
+// in it that its own is to be made of. Without, it is born in its own.
+func Init(p *plan.Plan, bare bool) ([]byte, error) {
 	if err := fits(p); err != nil {
 		return nil, err
 	}
 	w := newWorld(p)
+	w.bare = bare
 	w.begin("sampan-init")
 	gate := w.gate()
 	w.namespaces()
@@ -124,6 +126,8 @@ type world struct {
 	*list
 	p    *plan.Plan
 	root value
+	// bare says that it comes from the host's mount namespace and goes into an empty one.
+	bare bool
 	// null is the null device, made by us; cover the first empty directory that
 	// hides another, or nil.
 	null  value

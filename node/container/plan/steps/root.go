@@ -14,29 +14,77 @@ import (
 // and then moved onto the descriptor of its target.
 func (w *world) buildRoot() {
 	r := &w.p.Root
-	propagation := r.Propagation
-	if propagation == 0 {
-		propagation = syscall.MS_SLAVE | syscall.MS_REC
+	if !w.bare {
+		w.propagate("/", propagation(r))
+		w.privateParent(r.Mountpoint)
 	}
-	w.propagate("/", propagation)
-	w.privateParent(r.Mountpoint)
-	if r.Path != "" {
-		w.root = w.sys(sysOpenTree, u(atFdcwd), w.str(r.Path), n(openTreeClone|openTreeCloexec|atRecursive)).keep()
-	} else {
-		w.root = w.overlay(r)
+	w.root = w.layers(r)
+	at := r.Mountpoint
+	sources := make([]*value, len(w.p.Mounts))
+	if w.bare {
+		for i := range w.p.Mounts {
+			sources[i] = w.source(&w.p.Mounts[i])
+		}
+		w.leaveHost()
+		at = "/"
 	}
-	at := w.sys(syscall.SYS_OPENAT, u(atFdcwd), w.str(r.Mountpoint), n(oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC), n(0)).keep()
-	w.attach(w.root, at)
+	onto := w.sys(syscall.SYS_OPENAT, u(atFdcwd), w.str(at), n(oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC), n(0)).keep()
+	w.attach(w.root, onto)
 	for i := range w.p.Mounts {
-		if m := &w.p.Mounts[i]; strings.HasPrefix(m.Type, "cgroup") {
+		m := &w.p.Mounts[i]
+		if strings.HasPrefix(m.Type, "cgroup") {
 			w.joinLate()
 		}
-		w.mount(&w.p.Mounts[i])
+		if sources[i] == nil {
+			sources[i] = w.source(m)
+		}
+		w.mount(m, sources[i])
 	}
 	w.joinLate()
 	if cwd := path.Clean("/" + w.p.Process.Cwd); cwd != "/" { // while the root can still be written
 		w.directory(cwd)
 	}
+}
+
+// propagation is what the mounts of the host have for the container.
+func propagation(r *plan.Root) uintptr {
+	if r.Propagation == 0 {
+		return syscall.MS_SLAVE | syscall.MS_REC
+	}
+	return r.Propagation
+}
+
+// layers are the root, detached.
+func (w *world) layers(r *plan.Root) value {
+	if r.Path == "" {
+		return w.overlay(r)
+	}
+	root := w.sys(sysOpenTree, u(atFdcwd), w.str(r.Path), n(openTreeClone|openTreeCloexec|atRecursive)).keep()
+	w.ofHost(root)
+	return root
+}
+
+// Bare says whether a container can begin in a mount namespace with nothing in it: then
+// it need not copy all mounts of the host, and end them again. Layers that have to be
+// mounted under a name have it in the host's.
+func Bare(p *plan.Plan) bool {
+	how := propagation(&p.Root)
+	return p.Kind == plan.Init && !p.Root.Named && !p.CgroupsLate && how&syscall.MS_REC != 0 && how&syscall.MS_UNBINDABLE == 0
+}
+
+// ofHost gives a tree of the host's mounts, not attached yet, the propagation that a copy
+// of all of them would have got.
+func (w *world) ofHost(tree value) {
+	if w.bare {
+		w.setattr(tree, atRecursive, 0, 0, uint64(propagation(&w.p.Root)&^syscall.MS_REC))
+	}
+}
+
+// leaveHost takes the process from the host's mount namespace into one of its own with
+// nothing in it. Before, it attaches nothing.
+func (w *world) leaveHost() {
+	w.sys(sysSetns, n(Target), n(syscall.CLONE_NEWNS))
+	w.sys(syscall.SYS_UNSHARE, n(syscall.CLONE_NEWNS))
 }
 
 // privateParent keeps the root mount from spreading to the host: it finds the
@@ -59,7 +107,7 @@ func (w *world) privateParent(name string) {
 // a moment: fits has seen to it that theirs are not too long.
 func (w *world) overlay(r *plan.Root) value {
 	if !r.Named {
-		return w.filesystem("overlay", "overlay", layers(r), 0)
+		return w.filesystem("overlay", "overlay", options(r), 0)
 	}
 	data, _ := overlay.Data(r.Lower, r.Upper, r.Work)
 	w.sys(syscall.SYS_MOUNT, w.str("overlay"), w.str(r.Mountpoint), w.str("overlay"), n(0), w.str(data))
@@ -68,8 +116,8 @@ func (w *world) overlay(r *plan.Root) value {
 	return root
 }
 
-// layers are the options of an overlay, one a layer.
-func layers(r *plan.Root) []string {
+// options are those of an overlay, one a layer.
+func options(r *plan.Root) []string {
 	var out []string
 	for _, l := range r.Lower {
 		out = append(out, overlay.Layer+l)
@@ -102,14 +150,14 @@ func (w *world) filesystem(kind, source string, options []string, attrs uint64) 
 	return w.sys(sysFsmount, ctx, n(fsmountCloexec), u(attrs)).keep()
 }
 
-// mount makes one mount of the list.
-func (w *world) mount(m *plan.Mount) {
-	if m.Remount {
+// mount makes one mount of the list; without a source it changes one.
+func (w *world) mount(m *plan.Mount, source *value) {
+	if source == nil {
 		fd := w.openat2(w.root, m.Target, w.how(oPath, 0, inRoot)).keep()
 		w.setattr(fd, 0, attrsOf(m.Flags), 0, 0)
 		return
 	}
-	from := w.source(m)
+	from := *source
 	w.attach(from, w.target(m.Target, !m.Bind || m.Dir))
 	for _, p := range m.Propagation {
 		flags := 0
@@ -123,19 +171,25 @@ func (w *world) mount(m *plan.Mount) {
 	}
 }
 
-func (w *world) source(m *plan.Mount) value {
+// source makes what is to be mounted, detached; nil is nothing.
+func (w *world) source(m *plan.Mount) *value {
+	if m.Remount {
+		return nil
+	}
 	if !m.Bind {
 		var options []string
 		if m.Data != "" {
 			options = strings.Split(m.Data, ",")
 		}
-		return w.filesystem(m.Type, m.Source, options, attrsOf(m.Flags))
+		fresh := w.filesystem(m.Type, m.Source, options, attrsOf(m.Flags))
+		return &fresh
 	}
 	flags := openTreeClone | openTreeCloexec
 	if m.Recursive {
 		flags |= atRecursive
 	}
 	fd := w.sys(sysOpenTree, u(atFdcwd), w.str(m.Source), n(flags)).keep()
+	w.ofHost(fd)
 	set, unset := attrsOf(m.Flags), attrsOf(m.Clear)
 	if set&attrAtime != 0 {
 		unset |= attrAtime
@@ -146,7 +200,7 @@ func (w *world) source(m *plan.Mount) value {
 	if m.SetAll != 0 {
 		w.setattr(fd, atRecursive, m.SetAll, 0, 0)
 	}
-	return fd
+	return &fd
 }
 
 // target opens, or makes, what a mount goes onto. It cannot leave the root.

@@ -33,7 +33,7 @@ var ErrStage = errors.New("this takes a stage")
 const (
 	Control = 3
 	// Self is the program's own file, and Target the pidfd of the container that an
-	// Exec goes into.
+	// Exec goes into, or the mount namespace that a bare Init begins with.
 	Self   = 4
 	Target = 5
 )
