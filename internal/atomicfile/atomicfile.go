@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Suffix marks a file that was being written when its writer died. Readers of
@@ -23,49 +24,26 @@ const Suffix = ".tmp~"
 // synced. The directory must exist. Concurrent writers of one path are safe:
 // the last rename wins.
 func Write(path string, data []byte, perm fs.FileMode) error {
-	if err := replace(path, data, perm, true); err != nil {
+	if err := replace(path, data, perm, (*os.File).Sync); err != nil {
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
 }
 
-// Create writes a file that is not there yet and returns when its bytes and its name
-// are on the disk. It waits for the disk once, where Write waits twice: a file of Linux's
-// own filesystems that is synced under its last name has that name. The price is that a
-// machine which loses its power before Create returns may have the name with less than
-// the bytes, so that whoever reads such files must be able to tell.
-func Create(path string, data []byte, perm fs.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*"+Suffix)
-	if err != nil {
-		return err
-	}
-	name := f.Name()
-	defer func() {
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-		if err != nil {
-			os.Remove(name)
-		}
-	}()
-	if err := f.Chmod(perm); err != nil {
-		return err
-	}
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if err := os.Rename(name, path); err != nil {
-		return err
-	}
-	name = path
-	return f.Sync()
+// WriteSoon replaces path like Write, but waits for nothing: the bytes are sent on their
+// way to the disk before the file has its name. A filesystem that keeps order, as Linux's
+// ext4 does, has them there when anything is durable that was written after them. Until
+// then a power cut may take the file back, or leave it with less than the bytes, so that
+// whoever reads such files must be able to tell.
+func WriteSoon(path string, data []byte, perm fs.FileMode) error {
+	return replace(path, data, perm, send)
 }
 
 // WriteVolatile replaces path like Write, but leaves it to the kernel when the
 // bytes reach the disk. It is for state that a reboot voids anyway: a reader
 // still never sees a part, yet after a power cut the file may be empty.
 func WriteVolatile(path string, data []byte, perm fs.FileMode) error {
-	return replace(path, data, perm, false)
+	return replace(path, data, perm, func(*os.File) error { return nil })
 }
 
 // WriteJSON writes v as JSON with mode 0600, durably.
@@ -119,7 +97,11 @@ func Clean(dir string) error {
 	return nil
 }
 
-func replace(path string, data []byte, perm fs.FileMode, sync bool) (err error) {
+// temporary is the mode that os.CreateTemp gives.
+const temporary fs.FileMode = 0o600
+
+// replace writes beside path and renames; what is to be done for the disk comes between.
+func replace(path string, data []byte, perm fs.FileMode, disk func(*os.File) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*"+Suffix)
 	if err != nil {
 		return err
@@ -130,21 +112,32 @@ func replace(path string, data []byte, perm fs.FileMode, sync bool) (err error) 
 			os.Remove(f.Name())
 		}
 	}()
-	if err := f.Chmod(perm); err != nil {
-		return err
+	if perm != temporary {
+		if err := f.Chmod(perm); err != nil {
+			return err
+		}
 	}
 	if _, err := f.Write(data); err != nil {
 		return err
 	}
-	if sync {
-		if err := f.Sync(); err != nil {
-			return err
-		}
+	if err := disk(f); err != nil {
+		return err
 	}
 	if err := f.Close(); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// send has the kernel begin to write a file to its disk: so the file has its place there,
+// and is not one that is empty until the kernel thinks of it half a minute later.
+func send(f *os.File) error {
+	const begin = 2 // SYNC_FILE_RANGE_WRITE
+	err := syscall.SyncFileRange(int(f.Fd()), 0, 0, begin)
+	if errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ESPIPE) {
+		return nil // then it takes its time
+	}
+	return err
 }
 
 // SyncDir makes the names in a directory durable: what was created, renamed or

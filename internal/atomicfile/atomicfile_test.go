@@ -72,20 +72,22 @@ func TestJSONAndRemove(t *testing.T) {
 	}
 }
 
-func TestCreate(t *testing.T) {
+func TestWriteSoon(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, "new")
-	if err := Create(path, []byte("whole"), 0o640); err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile(path)
-	if err != nil || string(got) != "whole" {
-		t.Errorf("%q, %v", got, err)
+	path := filepath.Join(dir, "record")
+	for _, content := range []string{"first", "second and longer"} {
+		if err := WriteSoon(path, []byte(content), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || string(got) != content {
+			t.Errorf("%q, %v; want %q", got, err, content)
+		}
 	}
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o640 {
 		t.Errorf("mode %v, error %v; want 0640", st.Mode(), err)
 	}
-	if err := Create(filepath.Join(dir, "missing/new"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
+	if err := WriteSoon(filepath.Join(dir, "missing/new"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("in a directory that is not there: %v", err)
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 1 {

@@ -4,7 +4,9 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -148,6 +150,15 @@ func save(dir, id string, record any, config proto.Message, write keep) error {
 	return nil
 }
 
+// forget removes a record; one that was never written is no error.
+func forget(dir, id string) error {
+	err := os.Remove(filepath.Join(dir, id+".json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // reserveSandbox makes s known under its name, in memory only.
 func (r *records) reserveSandbox(s *sandbox) error {
 	r.mu.Lock()
@@ -160,16 +171,11 @@ func (r *records) reserveSandbox(s *sandbox) error {
 	return nil
 }
 
-// createSandbox writes a reserved sandbox so that it is found after a crash. One of
-// which only a part has survived a power cut was never made: load clears it away.
-func (r *records) createSandbox(s *sandbox) error {
-	return save(r.sandboxDir, s.ID, s, s.Config, atomicfile.Create)
-}
-
-// putSandbox replaces a sandbox's record. It does not wait for the disk: after
-// a power cut no sandbox is ready, whatever its record says.
+// putSandbox writes a sandbox that is whole, or replaces its record. It does not wait for
+// the disk: after a power cut no sandbox is ready, whatever its record says. One that has
+// no record is cleared away at the next start.
 func (r *records) putSandbox(s *sandbox) error {
-	if err := save(r.sandboxDir, s.ID, s, s.Config, atomicfile.WriteVolatile); err != nil {
+	if err := save(r.sandboxDir, s.ID, s, s.Config, atomicfile.WriteSoon); err != nil {
 		return err
 	}
 	r.mu.Lock()
@@ -178,8 +184,10 @@ func (r *records) putSandbox(s *sandbox) error {
 	return nil
 }
 
+// dropSandbox forgets a sandbox. One that a power cut brings back is not ready, and is
+// removed again by whoever has had it removed.
 func (r *records) dropSandbox(s *sandbox) error {
-	if err := atomicfile.Remove(filepath.Join(r.sandboxDir, s.ID+".json")); err != nil {
+	if err := forget(r.sandboxDir, s.ID); err != nil {
 		return fmt.Errorf("forget sandbox %q: %w", s.ID, err)
 	}
 	r.mu.Lock()
@@ -206,8 +214,10 @@ func (r *records) reserveContainer(c *ctr) error {
 	return nil
 }
 
-// createContainer writes a reserved container, as createSandbox does.
-func (r *records) createContainer(c *ctr) error { return r.writeContainer(c, atomicfile.Create) }
+// createContainer writes a reserved container. It does not wait for the disk: what runs
+// has not survived a power cut, and what has ended is remembered by an exit that is durable,
+// and was written later. Without a record it was never made, and its agent makes it again.
+func (r *records) createContainer(c *ctr) error { return r.writeContainer(c, atomicfile.WriteSoon) }
 
 // putContainer replaces a container's record durably.
 func (r *records) putContainer(c *ctr) error { return r.writeContainer(c, atomicfile.Write) }
@@ -222,8 +232,9 @@ func (r *records) writeContainer(c *ctr, write keep) error {
 	return nil
 }
 
+// dropContainer forgets a container, as dropSandbox does.
 func (r *records) dropContainer(c *ctr) error {
-	if err := atomicfile.Remove(filepath.Join(r.ctrDir, c.ID+".json")); err != nil {
+	if err := forget(r.ctrDir, c.ID); err != nil {
 		return fmt.Errorf("forget container %q: %w", c.ID, err)
 	}
 	r.mu.Lock()

@@ -106,7 +106,7 @@ func TestHalfMadeThingsGo(t *testing.T) {
 	n := newNode(t)
 	sandboxID, _ := n.start("living", "wait")
 	ghost := &sandbox{ID: newID(), Config: podConfig("ghost"), CreatedAt: 1}
-	n.must(n.engine.records.createSandbox(ghost))
+	n.must(n.engine.records.putSandbox(ghost))
 	unborn := &ctr{ID: newID(), SandboxID: sandboxID, Config: containerConfig("wait"), CreatedAt: 1}
 	unborn.Config.Metadata.Name = "unborn"
 	n.must(n.engine.records.putContainer(unborn))

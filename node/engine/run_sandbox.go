@@ -49,12 +49,12 @@ func (e *Engine) RunPodSandbox(ctx context.Context, r *rt.RunPodSandboxRequest) 
 	return &rt.RunPodSandboxResponse{PodSandboxId: ready.ID}, nil
 }
 
-// makeSandbox does at once what does not wait for each other: the record's way
-// to the disk, the files, and the namespaces with the network after them.
+// makeSandbox does at once what does not wait for each other: the files, and the
+// namespaces with the network after them. The record comes last: what has none when the
+// engine starts again is cleared away.
 func (e *Engine) makeSandbox(ctx context.Context, s *sandbox) (*sandbox, error) {
 	ready := *s
 	var g errgroup.Group
-	g.Go(func() error { return e.records.createSandbox(s) })
 	g.Go(func() error { return e.files(s.ID).make(s.Config) })
 	g.Go(func() error {
 		made, err := e.runtime.CreateSandbox(ctx, e.sandboxConfig(s))
