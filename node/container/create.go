@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -105,9 +106,11 @@ func (r *Runtime) create(ctx context.Context, cfg *CreateConfig) (_ *container, 
 		return nil, err
 	}
 	c.rec.Child = *child
-	if err := c.save(); err != nil { // before the cgroup, which nobody would find otherwise
+	c.rec.Child.Cgroup, _ = c.group.Join() // as it will be, most likely
+	if err := c.save(); err != nil {       // before the cgroup, which nobody would find otherwise
 		return nil, err
 	}
+	saved := c.rec
 	if err := c.group.Create(); err != nil {
 		return nil, err
 	}
@@ -123,10 +126,16 @@ func (r *Runtime) create(ctx context.Context, cfg *CreateConfig) (_ *container, 
 	if err := r.bundle(c, cfg, sb, p); err != nil {
 		return nil, err
 	}
+	if !reflect.DeepEqual(c.rec, saved) { // hooks, another runtime, a hierarchy without the group
+		if err := c.save(); err != nil {
+			return nil, err
+		}
+	}
 	return c, r.launch(ctx, c, p)
 }
 
-// launch writes the plan and the record and has the keeper fork.
+// launch writes the plan and has the keeper fork. The process's number is written down
+// once it is started: until then the keeper knows it, and it ends with the keeper.
 func (r *Runtime) launch(ctx context.Context, c *container, p *plan.Plan) error {
 	b, err := json.Marshal(p)
 	if err != nil {
@@ -145,7 +154,7 @@ func (r *Runtime) launch(ctx context.Context, c *container, p *plan.Plan) error 
 		return err
 	}
 	c.rec.PID, c.rec.Ticks = a.PID, a.Started
-	return c.save()
+	return nil
 }
 
 // cgroupPath is where the container's cgroup goes.

@@ -82,7 +82,8 @@ func (r *Runtime) endUnknown(id string, a plan.Answer) {
 	}
 }
 
-// unborn removes a container whose maker died before the keeper had made it.
+// unborn removes a container whose maker died before the keeper had made it, or that has
+// ended with its keeper before it was started.
 func (r *Runtime) unborn(c *container) error {
 	r.log.Info("removing a container that was never made", "id", c.rec.ID)
 	killed := c.group.Signal(syscall.SIGKILL)

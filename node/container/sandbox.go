@@ -161,10 +161,11 @@ func (r *Runtime) makeSandbox(ctx context.Context, s *Sandbox) error {
 			return fmt.Errorf("mount shared memory: %w", err)
 		}
 	}
-	if s.Config.SharePID && !s.Config.HostPID {
-		if err := r.startPause(ctx, s); err != nil {
-			return err
-		}
+	if !s.Config.SharePID || s.Config.HostPID {
+		return nil
+	}
+	if err := r.startPause(ctx, s); err != nil {
+		return err
 	}
 	return r.saveSandbox(s)
 }
