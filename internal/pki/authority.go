@@ -57,19 +57,26 @@ func Open(dir string, now func() time.Time) (*Authority, error) {
 	key, err := ReadKey(keyPath)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(certPath); err == nil {
-			return nil, fmt.Errorf("authority %q has a certificate but no key", dir)
+			return nil, fmt.Errorf("authority %q has a certificate but no key: %s", dir, lostAuthority)
 		}
 		return create(dir, now)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open authority: %w", err)
+		return nil, fmt.Errorf("open authority: %w: %s", err, lostAuthority)
 	}
 	raw, err := os.ReadFile(certPath)
 	if err != nil {
-		return nil, fmt.Errorf("open authority: %w", err)
+		return nil, fmt.Errorf("open authority: %w: %s", err, lostAuthority)
 	}
-	return load(raw, key, now)
+	a, err := load(raw, key, now)
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w: %s", certPath, err, lostAuthority)
+	}
+	return a, nil
 }
+
+// lostAuthority is what a person can do about it.
+const lostAuthority = "bring it back from a backup, or remove both ca.crt and ca.key for a new one, which no node and no client knows"
 
 // create makes a new authority and writes it: the key first, so that a crash in
 // between leaves a key for which Open complains rather than a false authority.

@@ -184,3 +184,48 @@ func TestRing(t *testing.T) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 }
+
+// A key that a disk has spoilt is as good as any other, and opens nothing: it is refused
+// before it seals something.
+func TestRingSpoilt(t *testing.T) {
+	for name, c := range map[string]struct {
+		rotated bool
+		spoil   func(file, old string) error
+		want    string
+	}{
+		"flipped":             {false, func(_, old string) error { return flip(old, 24) }, "is not the key"},
+		"cut":                 {false, func(_, old string) error { return os.Truncate(old, 16) }, "has 16 bytes, not 32"},
+		"gone":                {false, func(_, old string) error { return os.Remove(old) }, "is gone"},
+		"rotated and gone":    {true, func(file, _ string) error { return os.Remove(file) }, "is gone"},
+		"rotated and flipped": {true, func(file, _ string) error { return flip(file, 50) }, "secret"},
+	} {
+		dir := t.TempDir()
+		file, old := filepath.Join(dir, "keys"), filepath.Join(dir, "key")
+		r, err := OpenRing(file, old)
+		if err == nil && c.rotated {
+			_, err = r.Advance()
+		}
+		if err == nil {
+			_, err = OpenRing(file, old) // as it is, it can be opened
+		}
+		if err = errors.Join(err, os.Chmod(dir, 0o700)); err != nil {
+			t.Fatal(name, err)
+		}
+		if err := c.spoil(file, old); err != nil {
+			t.Fatal(name, err)
+		}
+		if _, err := OpenRing(file, old); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// flip changes a bit of a file.
+func flip(path string, at int) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	raw[at] ^= 1
+	return errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, raw, 0o600))
+}

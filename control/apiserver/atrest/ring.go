@@ -10,10 +10,14 @@ package atrest
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -58,7 +62,7 @@ func OpenRing(path, old string) (*Ring, error) {
 	err := atomicfile.ReadJSON(path, &file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		key, err := openKey(old)
+		key, err := r.openKey()
 		if err != nil {
 			return nil, fmt.Errorf("key of the secrets: %w", err)
 		}
@@ -73,17 +77,59 @@ func OpenRing(path, old string) (*Ring, error) {
 			return nil, err
 		}
 	}
+	if err := r.compare(); err != nil {
+		return nil, err
+	}
 	return r, r.use()
 }
 
 // openKey reads the one key of a cluster, or makes it.
-func openKey(path string) ([]byte, error) {
-	key, err := os.ReadFile(path)
+func (r *Ring) openKey() ([]byte, error) {
+	key, err := os.ReadFile(r.old)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(r.printsPath()); err == nil {
+			return nil, fmt.Errorf("%q is gone, with which Secrets are sealed: bring it back from a backup (or remove %q to give those Secrets up)", r.old, r.printsPath())
+		}
 		key = newKey()
-		err = atomicfile.Write(path, key, 0o400)
+		err = atomicfile.Write(r.old, key, 0o400)
+	}
+	if err == nil && len(key) != keySize {
+		return nil, fmt.Errorf("%q has %d bytes, not %d: it is damaged, bring it back from a backup", r.old, len(key), keySize)
 	}
 	return key, err
+}
+
+// printsPath is where the fingerprints of the keys are. A key is any number of that
+// length: without them one that a disk has spoilt would open nothing, and seal what
+// nobody could open once the true one is back.
+func (r *Ring) printsPath() string { return filepath.Join(filepath.Dir(r.path), "secrets.prints") }
+
+// compare refuses keys that are not those whose fingerprints were kept, and keeps them.
+// A file of fingerprints that cannot be read proves nothing, and is written anew.
+func (r *Ring) compare() error {
+	var kept map[string]string
+	_ = atomicfile.ReadJSON(r.printsPath(), &kept) // none: they have never been kept
+	now := map[string]string{}
+	for _, k := range r.keys {
+		now[k.Name] = fingerprint(k.Secret)
+		if was, ok := kept[k.Name]; ok && was != now[k.Name] {
+			return fmt.Errorf("keys of the secrets: %q in %q is not the key with which Secrets are sealed: it is damaged, bring the file back from a backup (or remove %q to give those Secrets up)",
+				k.Name, filepath.Dir(r.path), r.printsPath())
+		}
+	}
+	if maps.Equal(kept, now) {
+		return nil
+	}
+	if err := atomicfile.WriteJSON(r.printsPath(), now); err != nil {
+		return fmt.Errorf("keep the fingerprints of the keys of the secrets: %w", err)
+	}
+	return nil
+}
+
+// fingerprint tells keys apart and says nothing of them.
+func fingerprint(secret []byte) string {
+	sum := sha256.Sum256(append([]byte("sampan: a key of the secrets: "), secret...))
+	return hex.EncodeToString(sum[:8])
 }
 
 func newKey() []byte {
@@ -192,5 +238,5 @@ func (r *Ring) save() error {
 	if err := atomicfile.WriteJSON(r.path, file); err != nil {
 		return fmt.Errorf("keep the keys of the secrets: %w", err)
 	}
-	return nil
+	return r.compare()
 }
