@@ -63,6 +63,24 @@ func (f *Faults) NotSupported(at *field.Path, value any, supported ...string) {
 	f.list = append(f.list, field.NotSupported(at, shown(value), supported))
 }
 
+// errorTypeAside is the type of what Aside makes.
+const errorTypeAside field.ErrorType = "Aside"
+
+// Aside is what a rule has to say of a fault that it lets pass, for it was there
+// before. Whoever asks the rules takes it out with Asides, and warns.
+func Aside(text string) *field.Error { return &field.Error{Type: errorTypeAside, Detail: text} }
+
+// Asides parts what rules found from what they only say.
+func Asides(found field.ErrorList) (faults field.ErrorList, said []string) {
+	faults = slices.DeleteFunc(found, func(e *field.Error) bool {
+		if e.Type == errorTypeAside {
+			said = append(said, e.Detail)
+		}
+		return e.Type == errorTypeAside
+	})
+	return faults, said
+}
+
 // Each adds one Invalid per message: what the name and format checks of
 // apimachinery return.
 func (f *Faults) Each(at *field.Path, value any, messages []string) {

@@ -35,3 +35,14 @@ func TestRatchet(t *testing.T) {
 		}
 	}
 }
+
+func TestAsides(t *testing.T) {
+	at := field.NewPath("spec")
+	faults, said := Asides(field.ErrorList{field.Required(at, ""), Aside("old, and let pass"), field.Forbidden(at, "no")})
+	if len(faults) != 2 || faults[0].Type != field.ErrorTypeRequired || faults[1].Type != field.ErrorTypeForbidden {
+		t.Errorf("faults %v", faults)
+	}
+	if len(said) != 1 || said[0] != "old, and let pass" {
+		t.Errorf("said %q", said)
+	}
+}

@@ -23,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"k8s.io/apiserver/pkg/cel/common"
+	"k8s.io/apiserver/pkg/warning"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -140,9 +141,20 @@ func (v *version) checkRules(c *checks, errs field.ErrorList, tree, before map[s
 	if before != nil {
 		old = before
 	}
-	found, _ := c.rules.Validate(context.Background(), nil, v.schema, tree, old, celconfig.RuntimeCELCostBudget, options...)
-	return append(errs, found...)
+	var let ratcheted
+	found, _ := c.rules.Validate(warning.WithWarningRecorder(context.Background(), &let), nil, v.schema, tree, old, celconfig.RuntimeCELCostBudget, options...)
+	errs = append(errs, found...)
+	for _, text := range let {
+		errs = append(errs, kinds.Aside(text))
+	}
+	return errs
 }
+
+// ratcheted is what the rules say of what they let pass because it was there before.
+type ratcheted []string
+
+// AddWarning takes down a warning.
+func (r *ratcheted) AddWarning(_, text string) { *r = append(*r, text) }
 
 func misshapen(e *field.Error) bool {
 	switch e.Type {

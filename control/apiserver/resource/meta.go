@@ -203,7 +203,11 @@ func (c *call) checkChange(next, old kinds.Object) error {
 		rules = c.sub.ValidateUpdate
 	}
 	if rules != nil {
-		errs = append(errs, rules(next, old)...)
+		faults, said := kinds.Asides(rules(next, old))
+		errs = append(errs, faults...)
+		for _, text := range said {
+			c.req.warn(text)
+		}
 	}
 	if s := c.kind.Strategy; len(errs) > 0 && len(s.Ratchet) > 0 && s.Validate != nil {
 		errs = kinds.Ratchet(errs, s.Validate(old), s.Ratchet)
