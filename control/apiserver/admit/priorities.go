@@ -105,18 +105,31 @@ func (r priorities) class(ctx context.Context, name string) (*schedulingv1.Prior
 		}
 		return copyOf(obj), nil
 	}
-	classes, err := listed[*schedulingv1.PriorityClass](ctx, r.objects, all)
+	chosen, err := r.byDefault(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if chosen == nil {
+		policy := corev1.PreemptLowerPriority
+		return &schedulingv1.PriorityClass{PreemptionPolicy: &policy}, nil
+	}
+	return copyOf(chosen), nil
+}
+
+// byDefault is the default class, shared; nil if there is none. Several can only be
+// there by a race: the least wins.
+func (r priorities) byDefault(ctx context.Context) (*schedulingv1.PriorityClass, error) {
+	classes, err := listed[*schedulingv1.PriorityClass](ctx, r.objects, group(schedulingv1.SchemeGroupVersion, "priorityclasses", ""))
 	if err != nil {
 		return nil, refuse("failed to get default priority class: %w", err)
 	}
-	policy := corev1.PreemptLowerPriority
-	chosen := &schedulingv1.PriorityClass{PreemptionPolicy: &policy}
-	for _, c := range classes { // several defaults can only be there by a race: the least wins
-		if c.GlobalDefault && (chosen.Name == "" || c.Value < chosen.Value) {
+	var chosen *schedulingv1.PriorityClass
+	for _, c := range classes {
+		if c.GlobalDefault && (chosen == nil || c.Value < chosen.Value) {
 			chosen = c
 		}
 	}
-	return copyOf(chosen), nil
+	return chosen, nil
 }
 
 func copyOf(obj runtime.Object) *schedulingv1.PriorityClass {
@@ -137,14 +150,9 @@ func (r priorities) Validate(ctx context.Context, a *resource.Attributes) error 
 	if !ok || !class.GlobalDefault || a.Target.Subresource != "" {
 		return nil
 	}
-	classes, err := listed[*schedulingv1.PriorityClass](ctx, r.objects, group(schedulingv1.SchemeGroupVersion, "priorityclasses", ""))
-	if err != nil {
-		return refuse("failed to get default priority class: %w", err)
+	have, err := r.byDefault(ctx)
+	if err == nil && have != nil && have.Name != class.Name {
+		err = fmt.Errorf("PriorityClass %v is already marked as default. Only one default can exist", have.Name)
 	}
-	for _, c := range classes {
-		if c.GlobalDefault && c.Name != class.Name {
-			return fmt.Errorf("PriorityClass %v is already marked as default. Only one default can exist", c.Name)
-		}
-	}
-	return nil
+	return err
 }
