@@ -73,10 +73,10 @@ func validateStatusAddresses(f *kinds.Faults, s *corev1.PodStatus, status *field
 	for _, ip := range s.HostIPs {
 		hostIPs = append(hostIPs, ip.IP)
 	}
-	validateAddresses(f, hostIPs, s.HostIPs, status.Child("hostIPs"))
 	if len(hostIPs) > 0 && hostIPs[0] != s.HostIP {
 		f.Invalid(status.Child("hostIPs").Index(0).Child("ip"), hostIPs[0], "must be equal to `hostIP`")
 	}
+	validateAddresses(f, hostIPs, s.HostIPs, status.Child("hostIPs"))
 }
 
 func validatePodConditions(f *kinds.Faults, conditions []corev1.PodCondition, at *field.Path) {

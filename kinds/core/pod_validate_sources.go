@@ -17,28 +17,30 @@ type sourceCheck[S any] struct {
 }
 
 // checkSources wants exactly one source, and that one to be right: further ones are
-// refused unseen.
-func checkSources[S any](c *podCheck, checks []sourceCheck[S], s *S, at *field.Path) {
-	found := false
+// refused unseen. first is the field of the one that it looked at.
+func checkSources[S any](c *podCheck, checks []sourceCheck[S], s *S, at *field.Path) (first string) {
 	for i := range checks {
 		source := &checks[i]
 		switch {
 		case !source.set(s):
 			continue
-		case found && !source.beside:
+		case first != "" && !source.beside:
 			c.Forbidden(at.Child(source.field), "may not specify more than 1 volume type")
 			continue
 		}
-		found = true
+		if first == "" {
+			first = source.field
+		}
 		name := source.at
 		if name == "" {
 			name = source.field
 		}
 		source.check(c, s, at.Child(name))
 	}
-	if !found {
+	if first == "" {
 		c.Required(at, "must specify a volume type")
 	}
+	return first
 }
 
 // volumeChecks are all sources of a pod's volumes, in the order and under the names,

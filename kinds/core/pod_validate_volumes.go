@@ -60,11 +60,11 @@ type volumeSource = corev1.VolumeSource
 
 // checkVolumeSource wants exactly one source, and that one to be right.
 func (c *podCheck) checkVolumeSource(v *corev1.Volume, at *field.Path) {
-	checkSources(c, volumeChecks, &v.VolumeSource, at)
+	first := checkSources(c, volumeChecks, &v.VolumeSource, at)
 	if v.ISCSI != nil && v.ISCSI.InitiatorName != nil && len(v.Name+":"+v.ISCSI.TargetPortal) > maxInitiator {
 		c.Invalid(at.Child("name"), v.Name, initiatorText)
 	}
-	if v.Ephemeral != nil && c.podName() != "" && v.Name != "" {
+	if first == "ephemeral" && c.podName() != "" && v.Name != "" {
 		claim := c.podName() + "-" + v.Name
 		for _, message := range apivalidation.NameIsDNSSubdomain(claim, false) {
 			c.Invalid(at.Child("name"), v.Name, fmt.Sprintf("PVC name %q: %v", claim, message))
