@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/control/scheduler"
@@ -31,6 +32,7 @@ func BenchmarkDecide(b *testing.B) {
 		{"preferred-anti-affinity", func(p *corev1.Pod) { affine(p, "yellow", corev1.LabelHostname, true, true) }},
 		{"spreading", func(p *corev1.Pod) { spreadOver(p, corev1.DoNotSchedule) }},
 		{"preferred-spreading", func(p *corev1.Pod) { spreadOver(p, corev1.ScheduleAnyway) }},
+		{"small-deployments", deployed()},
 		{"huge", func(p *corev1.Pod) {
 			p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("9")
 		}},
@@ -61,6 +63,12 @@ func decisions(b *testing.B, nodes int, shape func(*corev1.Pod)) {
 	fill := func() {
 		w = scheduler.NewWorld(profile.Default()[0])
 		w.SetNamespace("default", map[string]string{"team": "devops"})
+		w.SetSelector(func(p *corev1.Pod) labels.Selector {
+			if app := p.Labels["app"]; app != "" {
+				return labels.SelectorFromSet(labels.Set{"app": app})
+			}
+			return nil
+		})
 		for i := range nodes {
 			w.SetNode(benchNode(i))
 		}
@@ -133,6 +141,16 @@ func nodeAffinity(p *corev1.Pod) {
 			{Key: corev1.LabelTopologyZone, Operator: corev1.NodeSelectorOpIn, Values: []string{"zone1", "zone2"}},
 		}}},
 	}}}
+}
+
+// deployed makes pods of deployments of thirty: they are spread by the defaults, and each
+// thirtieth is of a class of its own.
+func deployed() func(*corev1.Pod) {
+	made := 0
+	return func(p *corev1.Pod) {
+		p.Labels = map[string]string{"app": fmt.Sprint(made / 30)}
+		made++
+	}
 }
 
 func affine(p *corev1.Pod, color, key string, anti, soft bool) {

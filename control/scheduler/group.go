@@ -86,7 +86,7 @@ func (g *group) meant(t *Tally) bool {
 
 // Tally implements View. The tally lives as long as the class being prepared.
 func (c *cluster) Tally(count Count) *Tally {
-	t := newTally(count)
+	t := c.newTally(count)
 	for _, g := range c.groups {
 		if g.meant(t) {
 			g.tallies = append(g.tallies, t)

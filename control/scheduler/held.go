@@ -84,7 +84,7 @@ func (c *cluster) hold(pod *corev1.Pod) *holding {
 
 func (h *holding) take(c *cluster, terms []Term, kind TermKind) {
 	for _, t := range terms {
-		held := &HeldTerm{Term: t, Kind: kind, Tally: newTally(Count{Key: t.Key})}
+		held := &HeldTerm{Term: t, Kind: kind, Tally: c.newTally(Count{Key: t.Key})}
 		for _, n := range c.Nodes() {
 			held.join(n)
 		}

@@ -15,18 +15,15 @@ type Count struct {
 	Eligible func(n *Node) bool
 }
 
-// none is the domain of a node without the label.
-const none = -1
-
 // Tally counts pods by topology domain. It is kept current as pods come and go,
 // at a cost that does not depend on the number of nodes.
 type Tally struct {
 	Count
-	ids    map[string]int32 // label value → domain
-	of     []int32          // slot → domain, none for a node that does not count
-	pods   []int32          // slot → pods
-	counts []int32          // domain → pods
-	nodes  []int32          // domain → nodes that count
+	by     *domains
+	of     []int32 // slot → domain, none for a node that does not count
+	pods   []int32 // slot → pods
+	counts []int32 // domain → pods
+	nodes  []int32 // domain → nodes that count
 	// level counts the domains that have nodes by their number of pods; least is
 	// the lowest number that any has.
 	level   []int32
@@ -35,7 +32,7 @@ type Tally struct {
 	total   int
 }
 
-func newTally(c Count) *Tally { return &Tally{Count: c, ids: map[string]int32{}} }
+func (c *cluster) newTally(count Count) *Tally { return &Tally{Count: count, by: c.domains(count.Key)} }
 
 // On is how many pods count in the node's domain; ok is false when the node has
 // no such label.
@@ -43,11 +40,11 @@ func (t *Tally) On(n *Node) (count int, ok bool) {
 	if id := t.domain(n.slot); id != none {
 		return int(t.counts[id]), true
 	}
-	value, ok := n.Labels[t.Key]
-	if !ok {
+	id := t.by.at(n)
+	if id == none {
 		return 0, false
 	}
-	if id, known := t.ids[value]; known { // the node itself does not count, but others of its domain do
+	if int(id) < len(t.counts) { // the node itself does not count, but others of its domain may
 		return int(t.counts[id]), true
 	}
 	return 0, true
@@ -98,14 +95,11 @@ func (t *Tally) add(slot int, pods int32) {
 
 // join lets a node count, with the pods that are on it.
 func (t *Tally) join(n *Node) {
-	value, ok := n.Labels[t.Key]
-	if !ok || t.Eligible != nil && !t.Eligible(n) {
+	id := t.by.at(n)
+	if id == none || t.Eligible != nil && !t.Eligible(n) {
 		return
 	}
-	id, known := t.ids[value]
-	if !known {
-		id = int32(len(t.counts))
-		t.ids[value] = id
+	for len(t.counts) <= int(id) {
 		t.counts, t.nodes = append(t.counts, 0), append(t.nodes, 0)
 	}
 	for len(t.of) <= n.slot {
@@ -126,6 +120,7 @@ func (t *Tally) join(n *Node) {
 
 // leave lets the node of a slot count no longer.
 func (t *Tally) leave(slot int) {
+	t.by.forget(slot)
 	id := t.domain(slot)
 	if id == none {
 		return

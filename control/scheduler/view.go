@@ -36,8 +36,10 @@ type cluster struct {
 	namespaces map[string]map[string]string
 	groups     map[string]*group
 	tallies    []*Tally
-	held       Held
-	holdings   map[string]*holding
+	// labels are the domains that tallies count by, by the label's key.
+	labels   map[string]*domains
+	held     Held
+	holdings map[string]*holding
 	// images counts the nodes that have an image; imagery changes with it.
 	images  map[string]int
 	imagery uint64
@@ -56,7 +58,7 @@ type cluster struct {
 func newCluster() *cluster {
 	return &cluster{
 		nodes: map[string]*Node{}, pods: map[types.UID]*Pod{}, namespaces: map[string]map[string]string{},
-		groups: map[string]*group{}, holdings: map[string]*holding{}, images: map[string]int{}, claims: map[string]int{},
+		groups: map[string]*group{}, labels: map[string]*domains{}, holdings: map[string]*holding{}, images: map[string]int{}, claims: map[string]int{},
 		nominated: map[string][]*corev1.Pod{}, nominee: map[types.UID]string{},
 		storage: NoStorage{}, devices: device.NewLedger(), selector: func(*corev1.Pod) labels.Selector { return nil },
 	}
@@ -206,6 +208,9 @@ func differs(old, now *corev1.Node) bool {
 
 // unmap takes a node out of all topology.
 func (c *cluster) unmap(n *Node) {
+	for _, d := range c.labels {
+		d.forget(n.slot)
+	}
 	for _, t := range c.tallies {
 		t.leave(n.slot)
 	}

@@ -96,19 +96,29 @@ func alike(s labels.Selector, pod *corev1.Pod, keys []string) labels.Selector {
 // count begins to count a constraint's pods. With strict, nodes must have the
 // labels of all constraints to be counted.
 func (c *constraint) count(pod *corev1.Pod, all []*constraint, strict bool, v scheduler.View) {
-	affinity := nodeaffinity.GetRequiredNodeAffinity(pod)
-	c.Tally = v.Tally(scheduler.Count{
+	counted := scheduler.Count{
 		Key: c.TopologyKey, Living: true,
 		Means: func(namespace string, set map[string]string) bool {
 			return namespace == pod.Namespace && !c.selector.Empty() && c.selector.Matches(labels.Set(set))
 		},
-		Eligible: func(n *scheduler.Node) bool {
+	}
+	if strict || c.selective(pod) {
+		affinity := nodeaffinity.GetRequiredNodeAffinity(pod)
+		counted.Eligible = func(n *scheduler.Node) bool {
 			return (!strict || hasLabels(n, all)) && c.eligible(pod, affinity, n)
-		},
-	})
+		}
+	}
+	c.Tally = v.Tally(counted)
 	if c.selector.Matches(labels.Set(pod.Labels)) {
 		c.self = 1
 	}
+}
+
+// selective says whether there can be nodes that are not eligible.
+func (c *constraint) selective(pod *corev1.Pod) bool {
+	a := pod.Spec.Affinity
+	picky := len(pod.Spec.NodeSelector) > 0 || a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil
+	return picky || c.NodeTaintsPolicy != nil && *c.NodeTaintsPolicy != corev1.NodeInclusionPolicyIgnore
 }
 
 // eligible says whether a node's pods are counted at all (KEP-3094: by default
