@@ -26,7 +26,7 @@ type EngineOptions struct {
 
 func engineCommand(p Program, s *Settings) *cobra.Command {
 	o := EngineOptions{}
-	detach := false
+	background := detached{}
 	cmd := &cobra.Command{
 		Use: "engine", Short: "Serve the container engine alone, to a kubelet or crictl", Args: cobra.NoArgs,
 		Long: `Serve the container engine on a socket, without a cluster, until Ctrl-C or with
@@ -47,15 +47,15 @@ A cluster and an engine alone want data directories of their own.`,
 			if o.Socket, err = filepath.Abs(strings.TrimPrefix(o.Socket, "unix://")); err != nil {
 				return err
 			}
-			if detach {
-				return inBackground(cmd, o.Settings)
+			if background.on {
+				return background.start(cmd, o.Settings)
 			}
 			hint := "Use it: kubelet --container-runtime-endpoint=unix://" + o.Socket
 			return inForeground(cmd, o.Settings, hint, func(r Report) error { return p.Engine(cmd.Context(), o, r) })
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVarP(&detach, "detach", "d", false, "return once the engine answers and leave it running")
+	background.flags(cmd, "return once the engine answers and leave it running")
 	flags.StringVar(&o.Socket, "socket", "", "where to serve (default: cri.sock in --run-dir)")
 	flags.StringVar(&o.ClusterCIDR, "cluster-cidr", "10.42.0.0/16", "addresses of all nodes' pods")
 	flags.StringVar(&o.PodCIDR, "pod-cidr", "", "addresses of the pods here, until a kubelet tells (default: none)")

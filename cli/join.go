@@ -29,7 +29,7 @@ type JoinOptions struct {
 
 func joinCommand(p Program, s *Settings) *cobra.Command {
 	o := JoinOptions{}
-	detach := false
+	background := detached{}
 	cmd := &cobra.Command{
 		Use: "join [HOST:PORT]", Short: "Make this machine a node of another's cluster", Args: cobra.MaximumNArgs(1),
 		Long: `Make this machine a node of the cluster whose API server is at HOST:PORT, until
@@ -47,14 +47,14 @@ kubectl delete node lets the cluster forget the machine.`,
 			if len(args) == 1 {
 				o.Server = args[0]
 			}
-			if detach {
-				return inBackground(cmd, o.Settings)
+			if background.on {
+				return background.start(cmd, o.Settings)
 			}
 			return inForeground(cmd, o.Settings, "kubectl get nodes shows this node.", func(r Report) error { return p.Join(cmd.Context(), o, r) })
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVarP(&detach, "detach", "d", false, "return once the node is ready and leave it running")
+	background.flags(cmd, "return once the node is ready and leave it running")
 	flags.StringVar(&o.Token, "token", "", "token of sampan token create; wanted the first time only")
 	flags.StringVar(&o.CAHash, "ca-hash", "", "hash of the cluster's authority, sha256:...; wanted the first time only")
 	flags.StringVar(&o.NodeName, "node-name", "", "name of this node (default: the host's)")

@@ -85,12 +85,9 @@ type Report func(step string)
 // Ready is the last step that Up reports.
 const Ready = "ready"
 
-// readyTimeout bounds how long --detach waits.
-const readyTimeout = time.Minute
-
 func upCommand(p Program, s *Settings) *cobra.Command {
 	o := UpOptions{}
-	detach := false
+	background := detached{}
 	cmd := &cobra.Command{
 		Use: "up", Short: "Start a cluster on this machine", Args: cobra.NoArgs,
 		Long: `Start a cluster on this machine and keep it running until Ctrl-C, or with --detach
@@ -101,15 +98,15 @@ stops everything and leaves nothing behind.`,
 				return errors.New("a cluster needs namespaces, mounts and cgroups, which only root may make: run sudo sampan up")
 			}
 			o.Settings = *s
-			if detach {
-				return inBackground(cmd, o.Settings)
+			if background.on {
+				return background.start(cmd, o.Settings)
 			}
 			hint := fmt.Sprintf("Use it: sampan kubectl get nodes\n    or: export KUBECONFIG=%s", o.AdminKubeconfig())
 			return inForeground(cmd, o.Settings, hint, func(r Report) error { return p.Up(cmd.Context(), o, r) })
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVarP(&detach, "detach", "d", false, "return once the cluster is ready and leave it running")
+	background.flags(cmd, "return once the cluster is ready and leave it running")
 	flags.StringVar(&o.NodeName, "node-name", "", "name of this node (default: the host's)")
 	flags.IntVar(&o.Port, "port", 6443, "port of the API server")
 	flags.StringVar(&o.ClusterCIDR, "cluster-cidr", "10.42.0.0/16", "addresses of all nodes' pods; each node that joins gets a /24 of it")
@@ -158,9 +155,20 @@ func inForeground(cmd *cobra.Command, s Settings, hint string, run func(Report) 
 // detachedEnv marks the background process, whose output is a log.
 const detachedEnv = "SAMPAN_DETACHED"
 
-// inBackground starts this program again in a session of its own and repeats its
+// detached is --detach, and how long it waits.
+type detached struct {
+	on      bool
+	timeout time.Duration
+}
+
+func (d *detached) flags(cmd *cobra.Command, about string) {
+	cmd.Flags().BoolVarP(&d.on, "detach", "d", false, about)
+	cmd.Flags().DurationVar(&d.timeout, "timeout", time.Minute, "how long --detach waits for that, before it gives up and stops what it has started")
+}
+
+// start starts this program again in a session of its own and repeats its
 // progress until the cluster is ready.
-func inBackground(cmd *cobra.Command, s Settings) error {
+func (d *detached) start(cmd *cobra.Command, s Settings) error {
 	if err := os.MkdirAll(s.DataDir, 0o700); err != nil {
 		return err
 	}
@@ -187,33 +195,45 @@ func inBackground(cmd *cobra.Command, s Settings) error {
 	if err != nil {
 		return fmt.Errorf("start in the background: %w", err)
 	}
-	if awaitReady(progress, cmd.OutOrStdout()) {
+	switch err := awaitReady(progress, cmd.OutOrStdout(), d.timeout); {
+	case err == nil:
 		return child.Process.Release()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		terminate(child)
+		return fmt.Errorf("not ready after %s, and stopped: a slow machine may take longer (--timeout); %s is its log", d.timeout, s.logFile())
 	}
 	return failure(child, s.logFile(), at)
 }
 
-// awaitReady copies progress lines until the last one; false means that there is
-// none to come.
-func awaitReady(progress *os.File, out io.Writer) bool {
-	_ = progress.SetReadDeadline(time.Now().Add(readyTimeout)) // a pipe; without a deadline we wait longer
+// awaitReady copies progress lines until the last one. An error says that there is none
+// to come, or that time is up (os.ErrDeadlineExceeded).
+func awaitReady(progress *os.File, out io.Writer, timeout time.Duration) error {
+	_ = progress.SetReadDeadline(time.Now().Add(timeout)) // a pipe; without a deadline we wait longer
 	lines := bufio.NewScanner(progress)
 	for lines.Scan() {
 		fmt.Fprintln(out, lines.Text())
 		if strings.HasSuffix(lines.Text(), "  "+Ready) {
-			return true
+			return nil
 		}
 	}
-	return false
+	if err := lines.Err(); err != nil {
+		return err
+	}
+	return io.ErrUnexpectedEOF
+}
+
+// terminate stops a background process, which has ended already, usually.
+func terminate(child *exec.Cmd) {
+	if child.ProcessState == nil {
+		_ = child.Process.Signal(syscall.SIGTERM)
+		_ = child.Wait()
+	}
 }
 
 // failure says why the background process did not get ready: the end of what it
 // wrote to its log.
 func failure(child *exec.Cmd, path string, from int64) error {
-	if child.ProcessState == nil {
-		_ = child.Process.Signal(syscall.SIGTERM) // gone already, usually
-		_ = child.Wait()
-	}
+	terminate(child)
 	raw, err := os.ReadFile(path)
 	if err != nil || int64(len(raw)) <= from {
 		return fmt.Errorf("the cluster did not get ready; its log is %s", path)

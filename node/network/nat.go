@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/internal/netfilter"
 )
 
 // The sets and maps of a table. Everything that changes with a pod is an
@@ -46,6 +48,9 @@ func openNAT(table, bridge string, ns int) (*nat, error) {
 }
 
 func (n *nat) dial() (err error) {
+	if err := netfilter.Check(); err != nil {
+		return err
+	}
 	n.conn, err = nftables.New(nftables.WithNetNSFd(n.ns), nftables.AsLasting())
 	return err
 }

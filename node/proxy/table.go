@@ -13,6 +13,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/internal/netfilter"
 )
 
 // tableName is that of the nftables tables, one an address family.
@@ -56,6 +58,9 @@ func (t *tables) dial() (err error) {
 }
 
 func connect(ns int) (*nftables.Conn, error) {
+	if err := netfilter.Check(); err != nil {
+		return nil, err
+	}
 	return nftables.New(nftables.WithNetNSFd(ns), nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 		return errors.Join(c.SetWriteBuffer(socketBuffer), c.SetReadBuffer(socketBuffer))
 	}))
