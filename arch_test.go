@@ -68,6 +68,7 @@ var fences = []fence{
 	{"github.com/google/nftables", []string{"node/network", "node/proxy", "test"}, "who changes the packet filter is easy to find", false},
 	{"google.golang.org/grpc", []string{"node/cri", "node/engine", "node/agent", "node/volume", "node/device", "control/store/etcd", "control/apiserver/atrest", "test"}, "gRPC is the CRI's and etcd's; the agent has its status codes and gRPC probes, and KMS plugins speak it", false},
 	{"github.com/opencontainers/cgroups", []string{"node/container"}, "one back end for each cgroup version, behind one interface", false},
+	{"github.com/moby/profiles/apparmor", []string{"node/engine"}, "it has a program of the host's started, to load the default profile", false},
 	{"github.com/moby/buildkit", []string{"node/build"}, "the Dockerfile's syntax, nothing else of it", false},
 	{"golang.org/x/crypto/ssh", []string{"node/build"}, "an agent over keys that a build is given; nobody logs in anywhere", false},
 	{"github.com/ulikunitz/xz", []string{"node/build"}, "layers are never compressed so, only archives that people add", false},

@@ -137,6 +137,14 @@ func (s *stager) becomeMapped() error {
 	if code == nil {
 		return fmt.Errorf("user namespaces: %w", syscall.ENOSYS)
 	}
+	keep := []int{control, s.user}
+	if s.labelsLater() {
+		proc, err := s.procfs()
+		if err != nil {
+			return err
+		}
+		keep = append(keep, proc)
+	}
 	c, err := s.lastCalls()
 	if err != nil {
 		return err
@@ -145,9 +153,9 @@ func (s *stager) becomeMapped() error {
 	if err != nil {
 		return err
 	}
-	for _, keep := range []int{control, s.user} {
-		if _, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(keep), syscall.F_SETFD, 0); e != 0 {
-			return fmt.Errorf("keep descriptor %d: %w", keep, e)
+	for _, kept := range keep {
+		if _, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(kept), syscall.F_SETFD, 0); e != 0 {
+			return fmt.Errorf("keep descriptor %d: %w", kept, e)
 		}
 	}
 	argv := []uintptr{cstr("sampan-enter"), 0}
@@ -160,8 +168,8 @@ func (s *stager) becomeMapped() error {
 // adder appends a call to a list.
 type adder = func(what string, nr uintptr, args ...uint64)
 
-// lastCalls is what become does, as a list; first come other calls.
-func (s *stager) lastCalls(first ...func(*calls, adder)) (*calls, error) {
+// lastCalls is what become does, as a list.
+func (s *stager) lastCalls() (*calls, error) {
 	p := &s.p.Process
 	c := newCalls()
 	var failed error
@@ -172,9 +180,7 @@ func (s *stager) lastCalls(first ...func(*calls, adder)) (*calls, error) {
 	}
 	add("stay opaque", syscall.SYS_PRCTL, prSetDumpable, 0)
 	add("close the control socket on exec", syscall.SYS_FCNTL, uint64(control), syscall.F_SETFD, syscall.FD_CLOEXEC)
-	for _, f := range first {
-		f(c, add)
-	}
+	s.addLabels(c, add)
 	own := getOwn()
 	if s.user >= 0 {
 		add("enter user namespace", sysSetns, uint64(s.user), syscall.CLONE_NEWUSER)

@@ -97,16 +97,15 @@ func (s *stager) preserve() error {
 	if n == 0 {
 		return nil
 	}
-	fd, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(control), syscall.F_DUPFD_CLOEXEC, uintptr(preservedFD+n))
-	if e != 0 {
-		return fmt.Errorf("preserve descriptors: %w", e)
-	}
-	control = int(fd)
-	if s.user >= 0 {
-		if fd, _, e = syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(s.user), syscall.F_DUPFD_CLOEXEC, uintptr(preservedFD+n)); e != 0 {
+	for _, at := range []*int{&control, &s.user, &s.proc} {
+		if *at < 0 {
+			continue
+		}
+		fd, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(*at), syscall.F_DUPFD_CLOEXEC, uintptr(preservedFD+n))
+		if e != 0 {
 			return fmt.Errorf("preserve descriptors: %w", e)
 		}
-		s.user = int(fd)
+		*at = int(fd)
 	}
 	for i := range n {
 		if err := syscall.Dup3(preservedFD+i, 3+i, 0); err != nil {

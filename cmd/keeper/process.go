@@ -35,7 +35,14 @@ func (s *stager) become() error {
 	} else {
 		syscall.Umask(0o022)
 	}
-	closeAll([]int{s.root, s.proc}) // no directory of ours may become the working directory
+	closeAll([]int{s.root}) // no directory of ours may become the working directory
+	if !s.labelsLater() {
+		if err := s.label(); err != nil {
+			return err
+		}
+		closeAll([]int{s.proc})
+		s.proc = -1
+	}
 	denied, err := s.chdir()
 	if err != nil {
 		return err

@@ -153,6 +153,11 @@ func (s *stager) exec() error {
 	if err := check(rawUnshare(cloneFs)); err != nil {
 		return fmt.Errorf("unshare fs: %w", err)
 	}
+	if len(s.p.Process.Labels) > 0 { // in there the kernel may refuse one that shows more than the container's own
+		if _, err := s.procfs(); err != nil {
+			return err
+		}
+	}
 	const all = syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWNS | cloneNewcgroup
 	if err := setns(targetFD, all); err != nil {
 		return fmt.Errorf("join the container's namespaces: %w", err)

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/sampan-dev/sampan/internal/apparmor"
 	"github.com/sampan-dev/sampan/node/agent/admit"
 	"github.com/sampan-dev/sampan/node/agent/class"
 	"github.com/sampan-dev/sampan/node/agent/pressure"
@@ -23,7 +24,7 @@ func (a *Agent) admit(pod *corev1.Pod) *admit.Refusal {
 	if !ok {
 		node = a.registry.Initial() // a static pod that comes before the API server
 	}
-	place := admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: a.placed(pod.UID), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls, Pressures: a.pressures(), Counted: a.places.devices.Knows}
+	place := admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: a.placed(pod.UID), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls, Pressures: a.pressures(), AppArmor: apparmor.Enabled(), Counted: a.places.devices.Knows}
 	refusal := admit.Pod(pod, place)
 	if refusal == nil {
 		return nil

@@ -226,6 +226,9 @@ func (c *container) execPlan(cfg ExecConfig) (*plan.Plan, error) {
 	if proc.OOMScoreAdj == nil {
 		proc.OOMScoreAdj = base.Process.OOMScoreAdj
 	}
+	if proc.Labels == nil {
+		proc.Labels = base.Process.Labels
+	}
 	return &plan.Plan{Version: plan.Version, Kind: plan.Exec, CgroupProcs: base.CgroupProcs, Process: *proc}, nil
 }
 
@@ -258,13 +261,14 @@ type execProcess struct {
 	Seccomp          []byte
 	SeccompFlags     uintptr
 	OOMScoreAdj      *int
+	Labels           []plan.Label
 }
 
 func execBaseOf(p *plan.Plan) execBase {
 	x := &p.Process
 	return execBase{p.CgroupProcs, execProcess{
 		Caps: x.Caps, UserNS: x.UserNS, RootUID: x.RootUID, RootGID: x.RootGID,
-		Seccomp: x.Seccomp, SeccompFlags: x.SeccompFlags, OOMScoreAdj: x.OOMScoreAdj,
+		Seccomp: x.Seccomp, SeccompFlags: x.SeccompFlags, OOMScoreAdj: x.OOMScoreAdj, Labels: x.Labels,
 	}}
 }
 

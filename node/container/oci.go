@@ -88,7 +88,7 @@ func (o *OCI) runtime() *Runtime {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Runtime{cfg: Config{Root: o.Root, Run: o.Root, Keeper: o.Keeper, Cgroup: o.Cgroup, Log: log}, log: log, named: !overlay.Appends()}
+	return &Runtime{cfg: Config{Root: o.Root, Run: o.Root, Keeper: o.Keeper, Cgroup: o.Cgroup, Log: log}, log: log, named: !overlay.Appends(), labels: labels}
 }
 
 // Create is `create`: the container is ready, and its program has not begun.

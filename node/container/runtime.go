@@ -22,6 +22,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/internal/keylock"
 	"github.com/sampan-dev/sampan/node/container/cgroup"
@@ -62,6 +64,8 @@ type Runtime struct {
 	cfg     Config
 	log     *slog.Logger
 	filters seccomp.Cache
+	// labels are those of a process; tests have others where there is no AppArmor.
+	labels func(*specs.Process) []plan.Label
 	// named is plan.Root.Named of every container.
 	named  bool
 	keeper *keeperLink
@@ -97,7 +101,7 @@ func Open(cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("container runtime: run %q is too long for a socket's path of %d bytes", cfg.Run, maxSocketPath)
 	}
 	r := &Runtime{
-		cfg: cfg, log: cfg.Log, named: !overlay.Appends(),
+		cfg: cfg, log: cfg.Log, named: !overlay.Appends(), labels: labels,
 		containers: map[string]*container{}, sandboxes: map[string]*Sandbox{}, creating: map[string]bool{}, parents: map[string]int{},
 	}
 	for _, dir := range []string{cfg.Root, cfg.Run, r.sandboxRoot()} {

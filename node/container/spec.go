@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-dev/sampan/internal/apparmor"
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
@@ -72,7 +73,7 @@ func leftOut(spec *specs.Spec) []string {
 		has  bool
 		what string
 	}{
-		{spec.Process.ApparmorProfile != "", "AppArmor profile " + spec.Process.ApparmorProfile},
+		{spec.Process.ApparmorProfile != "" && !apparmor.Enabled(), "AppArmor profile " + spec.Process.ApparmorProfile},
 		{spec.Process.SelinuxLabel != "" || spec.Linux.MountLabel != "", "SELinux label"},
 		{spec.Process.Scheduler != nil, "scheduler"},
 		{spec.Process.IOPriority != nil, "I/O priority"},
@@ -297,6 +298,7 @@ func (r *Runtime) planProcess(in *specs.Process, filter *specs.LinuxSeccomp) (*p
 	if s := in.ConsoleSize; s != nil {
 		out.Rows, out.Cols = uint16(s.Height), uint16(s.Width)
 	}
+	out.Labels = r.labels(in)
 	if filter != nil {
 		prog, err := r.filters.Compile(filter)
 		if err != nil {
@@ -305,6 +307,15 @@ func (r *Runtime) planProcess(in *specs.Process, filter *specs.LinuxSeccomp) (*p
 		out.Seccomp, out.SeccompFlags = prog.Code, uintptr(prog.Flags)
 	}
 	return out, nil
+}
+
+// labels are what the security modules of this kernel shall know a process by.
+func labels(p *specs.Process) []plan.Label {
+	if p.ApparmorProfile == "" || !apparmor.Enabled() {
+		return nil
+	}
+	attr, text := apparmor.OnExec(p.ApparmorProfile)
+	return []plan.Label{{Attr: attr, Text: text}}
 }
 
 // bindSourcesExist says early, and by name, what a bind mount has not got, and

@@ -73,7 +73,8 @@ func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img imag
 	if c.User, err = users.Resolve(c.Config.GetLinux().GetSecurityContext(), img.Config.Config.User); err != nil {
 		return err
 	}
-	if err := spec.CheckAppArmor(c.Config.GetLinux().GetSecurityContext()); err != nil {
+	profile, err := spec.AppArmor(c.Config.GetLinux().GetSecurityContext(), e.appArmor)
+	if err != nil {
 		return err
 	}
 	ns, err := e.namespaces(s.ID, c.Config)
@@ -82,7 +83,7 @@ func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img imag
 	}
 	in := spec.Input{Container: c.Config, Sandbox: s.Config, Image: img.Config.Config, User: c.User, Files: e.files(s.ID).visible(shared.Shm()),
 		ImageMounts: volumes, Namespaces: ns, CgroupsPath: path.Join(e.cgroupParent(s.Config), c.ID), Hostname: hostname(s.Config), UserNamespace: userNamespace(s.Config),
-		HostCaps: e.hostCaps, PidsLimit: max(0, e.cfg.PidsLimit)}
+		HostCaps: e.hostCaps, AppArmor: profile, PidsLimit: max(0, e.cfg.PidsLimit)}
 	oci, err := spec.Build(in)
 	if err != nil {
 		return err

@@ -105,6 +105,7 @@ type Engine struct {
 	accounts accounts
 	foreign  foreignFeatures
 	hostCaps []string
+	appArmor appArmor
 	// busy serialises the calls about one sandbox or one container. Order: a
 	// sandbox before its containers.
 	busy keylock.Locks
@@ -132,7 +133,7 @@ func New(cfg Config) (*Engine, error) {
 			return nil, fmt.Errorf("make engine state: %w", err)
 		}
 	}
-	e := &Engine{cfg: cfg, log: cfg.Log, runtime: cfg.Runtime, images: cfg.Images, network: cfg.Network}
+	e := &Engine{cfg: cfg, log: cfg.Log, runtime: cfg.Runtime, images: cfg.Images, network: cfg.Network, appArmor: newAppArmor(cfg.Log)}
 	var err error
 	if e.hostCaps, err = spec.HostCapabilities(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
@@ -193,7 +194,7 @@ func (e *Engine) Purge(ctx context.Context) error {
 	for _, s := range e.records.allSandboxes() {
 		g.Go(func() error { return e.removeSandbox(ctx, s.ID) })
 	}
-	errs := []error{g.Wait(), e.network.Cleanup(ctx)}
+	errs := []error{g.Wait(), e.network.Cleanup(ctx), forgetAppArmor()}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("purge: %w", err)
 	}

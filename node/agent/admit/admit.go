@@ -31,6 +31,8 @@ type Node struct {
 	UnsafeSysctls []string
 	// Pressures are the conditions by which the node says what it is short of.
 	Pressures []corev1.NodeConditionType
+	// AppArmor says that the node's kernel confines processes by AppArmor.
+	AppArmor bool
 	// Counted says that somebody else counts a resource, when the pod is given
 	// its share of it; nil for nobody.
 	Counted func(corev1.ResourceName) bool
@@ -48,7 +50,7 @@ func (n Node) allows(sysctl string) bool {
 
 // Pod returns nil when the node takes the pod.
 func Pod(pod *corev1.Pod, node Node) *Refusal {
-	for _, check := range []func(*corev1.Pod, Node) *Refusal{operatingSystem, sysctls, pressure, resources, affinity, hostPorts, taints} {
+	for _, check := range []func(*corev1.Pod, Node) *Refusal{operatingSystem, sysctls, pressure, resources, affinity, hostPorts, taints, appArmor} {
 		if r := check(pod, node); r != nil {
 			r.Message = rejected + r.Message
 			return r
@@ -67,7 +69,7 @@ func Refuse(reason, message string) *Refusal { return &Refusal{reason, rejected 
 func (r *Refusal) Said() string { return strings.TrimPrefix(r.Message, rejected) }
 
 // checks are those that more room doesn't change.
-var checks = []func(*corev1.Pod, Node) *Refusal{operatingSystem, sysctls, pressure, affinity, hostPorts, taints}
+var checks = []func(*corev1.Pod, Node) *Refusal{operatingSystem, sysctls, pressure, affinity, hostPorts, taints, appArmor}
 
 // pressure keeps pods off a node that is short of something: all but critical
 // ones, and when it is only memory all but those that have requested some, or
@@ -134,6 +136,28 @@ func sysctls(pod *corev1.Pod, node Node) *Refusal {
 		}
 	}
 	return nil
+}
+
+// appArmor keeps pods away that want to be confined where nothing confines, as the
+// kubelet's AppArmorAdmitHandler does.
+func appArmor(pod *corev1.Pod, node Node) *Refusal {
+	if node.AppArmor || !wantsAppArmor(pod) {
+		return nil
+	}
+	return &Refusal{"AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"}
+}
+
+func wantsAppArmor(pod *corev1.Pod) bool {
+	confined := func(p *corev1.AppArmorProfile) bool {
+		return p != nil && p.Type != corev1.AppArmorProfileTypeUnconfined
+	}
+	if sc := pod.Spec.SecurityContext; sc != nil && confined(sc.AppArmorProfile) {
+		return true
+	}
+	asks := func(c corev1.Container) bool {
+		return c.SecurityContext != nil && confined(c.SecurityContext.AppArmorProfile)
+	}
+	return slices.ContainsFunc(pod.Spec.InitContainers, asks) || slices.ContainsFunc(pod.Spec.Containers, asks)
 }
 
 func resources(pod *corev1.Pod, node Node) *Refusal {

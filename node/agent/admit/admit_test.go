@@ -25,6 +25,12 @@ func hostPort(p corev1.ContainerPort) func(*corev1.PodSpec) {
 	return func(s *corev1.PodSpec) { s.Containers[0].Ports = []corev1.ContainerPort{p} }
 }
 
+func confine(how corev1.AppArmorProfileType) func(*corev1.PodSpec) {
+	return func(s *corev1.PodSpec) {
+		s.InitContainers = []corev1.Container{{SecurityContext: &corev1.SecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: how}}}}
+	}
+}
+
 func TestPod(t *testing.T) {
 	node := Node{
 		Node: &corev1.Node{
@@ -42,6 +48,11 @@ func TestPod(t *testing.T) {
 			more(s)
 		})
 	}
+	where := node
+	where.AppArmor = true
+	if r := Pod(tolerate(confine(corev1.AppArmorProfileTypeLocalhost)), where); r != nil {
+		t.Errorf("a pod to confine where AppArmor is: %v", r)
+	}
 	no := false
 	for name, c := range map[string]struct {
 		pod             *corev1.Pod
@@ -57,6 +68,8 @@ func TestPod(t *testing.T) {
 		"port taken": {tolerate(hostPort(corev1.ContainerPort{HostPort: 80})), "NodePorts", "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"},
 		"other addr": {tolerate(hostPort(corev1.ContainerPort{HostPort: 80, HostIP: "10.0.0.2"})), "", ""},
 		"udp":        {tolerate(hostPort(corev1.ContainerPort{HostPort: 80, Protocol: corev1.ProtocolUDP})), "", ""},
+		"confined":   {tolerate(confine(corev1.AppArmorProfileTypeRuntimeDefault)), "AppArmor", "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host"},
+		"unconfined": {tolerate(confine(corev1.AppArmorProfileTypeUnconfined)), "", ""},
 		"tainted":    {podWith(func(*corev1.PodSpec) {}), "TaintToleration", "Pod was rejected: Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate"},
 		"bad sysctl": {tolerate(func(s *corev1.PodSpec) {
 			s.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: "kernel.panic", Value: "1"}}}

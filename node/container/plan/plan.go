@@ -9,7 +9,7 @@ package plan
 // Version of the protocol and of the Plan. A runtime replaces a keeper with
 // another version; the successor adopts its containers. Shutdown keeps its form
 // across versions.
-const Version = 1
+const Version = 2
 
 // Plan is everything that the first process of a container, or an exec into a
 // running one, needs to know. Kind chooses which of the two.
@@ -170,6 +170,8 @@ type Process struct {
 	RootUID, RootGID int
 	// NoNewPrivs keeps setuid programs from gaining anything.
 	NoNewPrivs bool
+	// Labels are what the kernel's security modules shall know the program by.
+	Labels []Label `json:",omitempty"`
 	// Seccomp is a ready classic BPF program, 8 bytes an instruction.
 	Seccomp []byte
 	// SeccompFlags are SECCOMP_FILTER_FLAG_*.
@@ -182,6 +184,10 @@ type Process struct {
 	// stage gets them after those of its own.
 	Preserved int
 }
+
+// Label is what a thread says to a security module (AppArmor) about the program that
+// it executes next: Text, written to Attr below its own directory in /proc.
+type Label struct{ Attr, Text string }
 
 // Caps are capability sets, one bit a capability.
 type Caps struct {

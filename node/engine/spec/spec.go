@@ -45,6 +45,8 @@ type Input struct {
 	Hostname string
 	// HostCaps are the capabilities that there are to give, CAP_ names.
 	HostCaps []string
+	// AppArmor is the profile that the container runs under, "" for none.
+	AppArmor string
 	// PidsLimit bounds the container's processes; 0 is no limit.
 	PidsLimit int64
 }
@@ -112,6 +114,7 @@ func process(in Input) (*specs.Process, error) {
 		Cwd:             cwd,
 		Capabilities:    caps,
 		NoNewPrivileges: sc.GetNoNewPrivs(),
+		ApparmorProfile: in.AppArmor,
 	}
 	if r := c.GetLinux().GetResources(); r != nil {
 		adj := int(r.GetOomScoreAdj())

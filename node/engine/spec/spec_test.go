@@ -208,3 +208,53 @@ func TestStopSignals(t *testing.T) {
 		t.Errorf("the pod's own signal: got %d, want 37", got)
 	}
 }
+
+// profiles is a node with AppArmor, where one profile is loaded.
+type profiles struct{ enabled, parser bool }
+
+func (p profiles) Enabled() bool { return p.enabled }
+
+func (p profiles) Default() (string, error) {
+	if !p.parser {
+		return "", errors.New("no parser")
+	}
+	return "default", nil
+}
+
+func (profiles) Loaded(name string) (bool, error) { return name == "mine", nil }
+
+func TestAppArmor(t *testing.T) {
+	ask := func(kind rt.SecurityProfile_ProfileType, name string) *rt.LinuxContainerSecurityContext {
+		return &rt.LinuxContainerSecurityContext{Apparmor: &rt.SecurityProfile{ProfileType: kind, LocalhostRef: name}}
+	}
+	const standard, unconfined, local = rt.SecurityProfile_RuntimeDefault, rt.SecurityProfile_Unconfined, rt.SecurityProfile_Localhost
+	full, bare, none := profiles{true, true}, profiles{true, false}, profiles{}
+	for _, c := range []struct {
+		name string
+		sc   *rt.LinuxContainerSecurityContext
+		node profiles
+		want string
+	}{
+		{"nothing asked", nil, full, "default"},
+		{"the default", ask(standard, ""), full, "default"},
+		{"unconfined", ask(unconfined, ""), full, ""},
+		{"by name", ask(local, "mine"), full, "mine"},
+		{"by an unknown name", ask(local, "theirs"), full, `AppArmor profile "theirs" is not loaded on this node: invalid container configuration`},
+		{"by no name", ask(local, ""), full, `AppArmor profile "" is not loaded on this node: invalid container configuration`},
+		{"as it was said once", &rt.LinuxContainerSecurityContext{ApparmorProfile: "localhost/mine"}, full, "mine"},
+		{"unconfined, as it was said once", &rt.LinuxContainerSecurityContext{ApparmorProfile: "unconfined"}, full, ""},
+		{"privileged", &rt.LinuxContainerSecurityContext{Privileged: true, Apparmor: ask(local, "theirs").Apparmor}, full, ""},
+		{"nothing asked, nothing to load it with", nil, bare, ""},
+		{"the default, nothing to load it with", ask(standard, ""), bare, "default AppArmor profile: no parser"},
+		{"nothing asked, no AppArmor", nil, none, ""},
+		{"by name, no AppArmor", ask(local, "mine"), none, `AppArmor profile "mine" cannot be applied on this node: AppArmor is not enabled: invalid container configuration`},
+	} {
+		got, err := AppArmor(c.sc, c.node)
+		if err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
+	}
+}

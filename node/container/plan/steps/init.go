@@ -158,6 +158,9 @@ func (w *world) begin(name string) {
 		// A refusal of the kernel is tolerated, and noted: by a stage.
 		w.write("/proc/self/oom_score_adj", fmt.Sprint(*adj))
 	}
+	for _, label := range w.p.Process.Labels { // while /proc is the host's: an image's could lead anywhere
+		w.write("/proc/thread-self/"+label.Attr, label.Text)
+	}
 	if !w.p.CgroupsLate {
 		w.join()
 	}
