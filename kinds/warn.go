@@ -2,14 +2,12 @@ package kinds
 
 import (
 	"fmt"
-
-	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // WarnOfName warns, on create, of a name that is no label: pods get names and host
 // names from it.
 func WarnOfName(obj, old Object) []string {
-	messages := validation.IsDNS1123Label(obj.GetName())
+	messages := DNSLabel(obj.GetName())
 	if old != nil || len(messages) == 0 {
 		return nil
 	}

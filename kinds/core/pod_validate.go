@@ -186,12 +186,12 @@ func (c *podCheck) checkNames(at *field.Path) {
 // subdomain checks an optional name.
 func (c *podCheck) subdomain(at *field.Path, name string) {
 	if name != "" {
-		c.Each(at, name, apivalidation.NameIsDNSSubdomain(name, false))
+		c.Each(at, name, kinds.DNSSubdomain(name))
 	}
 }
 
 func (c *podCheck) label(at *field.Path, name string) {
-	c.Each(at, name, validation.IsDNS1123Label(name))
+	c.Each(at, name, kinds.DNSLabel(name))
 }
 
 func (c *podCheck) qualified(at *field.Path, name string) {

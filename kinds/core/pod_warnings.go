@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
@@ -32,7 +31,7 @@ func podWarnings(p, old *corev1.Pod) []string {
 
 // podName warns of names that are no host names.
 func (w *warnings) podName(name, format string) {
-	if messages := validation.IsDNS1123Label(name); len(messages) > 0 {
+	if messages := kinds.DNSLabel(name); len(messages) > 0 {
 		w.add(field.NewPath("metadata", "name"), format, messages)
 	}
 }

@@ -55,9 +55,12 @@ func mayOvercommit(name corev1.ResourceName) bool { return isNative(name) && !is
 
 // standardResourceName checks a resource's name in general.
 func standardResourceName(name corev1.ResourceName, at *field.Path) field.ErrorList {
+	if standardResources.Has(name) {
+		return nil
+	}
 	var f kinds.Faults
 	f.Each(at, name, validation.IsQualifiedName(string(name)))
-	if f.None() && !strings.Contains(string(name), "/") && !standardResources.Has(name) && !isQuotaHugePage(name) {
+	if f.None() && !strings.Contains(string(name), "/") && !isQuotaHugePage(name) {
 		f.Invalid(at, name, "must be a standard resource type or fully qualified")
 	}
 	return f.List()

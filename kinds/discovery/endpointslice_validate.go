@@ -91,7 +91,7 @@ func checkPorts(f *kinds.Faults, ports []discoveryv1.EndpointPort, at *field.Pat
 	for i, port := range ports {
 		here, name := at.Index(i), kinds.Deref(port.Name)
 		if name != "" {
-			f.Each(here.Child("name"), name, validation.IsDNS1123Label(name))
+			f.Each(here.Child("name"), name, kinds.DNSLabel(name))
 		}
 		if names.Has(name) {
 			f.Duplicate(here.Child("name"), name)
@@ -116,7 +116,7 @@ func checkEndpoint(f *kinds.Faults, e *discoveryv1.Endpoint, kind discoveryv1.Ad
 		checkAddress(f, address, kind, addresses, i)
 	}
 	if e.NodeName != nil {
-		f.Each(at.Child("nodeName"), *e.NodeName, apivalidation.NameIsDNSSubdomain(*e.NodeName, false))
+		f.Each(at.Child("nodeName"), *e.NodeName, kinds.DNSSubdomain(*e.NodeName))
 	}
 	topology := at.Child("deprecatedTopology")
 	if len(e.DeprecatedTopology) > maxTopologyLabels {
@@ -124,7 +124,7 @@ func checkEndpoint(f *kinds.Faults, e *discoveryv1.Endpoint, kind discoveryv1.Ad
 	}
 	f.Join(metavalidation.ValidateLabels(e.DeprecatedTopology, topology))
 	if e.Hostname != nil {
-		f.Each(at.Child("hostname"), *e.Hostname, validation.IsDNS1123Label(*e.Hostname))
+		f.Each(at.Child("hostname"), *e.Hostname, kinds.DNSLabel(*e.Hostname))
 	}
 	if e.Hints != nil {
 		checkHints(f, e.Hints, at.Child("hints"))

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -187,6 +188,11 @@ func (w *writer) moment(name string, t metav1.MicroTime) {
 		w.b = append(w.b, "null"...)
 		return
 	}
-	w.b = append(w.b, '"')
-	w.b = append(t.UTC().AppendFormat(w.b, metav1.RFC3339Micro), '"')
+	// As metav1.RFC3339Micro has it; for its first half Go has a short way.
+	at := t.UTC()
+	w.b = at.AppendFormat(append(w.b, '"'), time.RFC3339)
+	dot := len(w.b) - len("Z")
+	w.b = strconv.AppendInt(w.b[:dot], 1e6+int64(at.Nanosecond()/1e3), 10)
+	w.b[dot] = '.' // in the place of the million, which is there for leading zeros
+	w.b = append(w.b, 'Z', '"')
 }

@@ -34,7 +34,8 @@ func TestEncode(t *testing.T) {
 		}
 	}
 	plain := Event{Kind: "Event", APIVersion: apiVersion, Level: Metadata, Verb: "list", ResponseStatus: &metav1.Status{Code: 200}, Object: &Object{}}
-	for name, e := range map[string]Event{"full": full, "plain": plain, "empty": {}, "no code": {ResponseStatus: &metav1.Status{}}} {
+	early := Event{Received: metav1.NewMicroTime(time.Date(7, 1, 2, 0, 0, 0, 1999, time.UTC)), Reached: metav1.NewMicroTime(time.Date(12345, 12, 31, 23, 59, 59, 999999999, time.UTC))}
+	for name, e := range map[string]Event{"full": full, "plain": plain, "empty": {}, "no code": {ResponseStatus: &metav1.Status{}}, "early and late": early} {
 		want, err := json.Marshal(e)
 		if err != nil {
 			t.Fatal(err)

@@ -139,7 +139,7 @@ var atMetadata = field.NewPath("metadata")
 // checkNew validates an object that is to be created: its metadata, then all
 // that its kind says.
 func (c *call) checkNew(obj kinds.Object) error {
-	errs := validation.ValidateObjectMetaAccessor(obj, c.kind.Namespaced, c.nameRule(), atMetadata)
+	errs := c.metadata(obj, c.nameRule())
 	errs = append(errs, c.finalizers(obj)...)
 	if c.kind.Strategy.Validate != nil {
 		errs = append(errs, c.kind.Strategy.Validate(obj)...)
@@ -192,7 +192,7 @@ var atFinalizers = atMetadata.Child("finalizers")
 
 // checkChange validates an update.
 func (c *call) checkChange(next, old kinds.Object) error {
-	errs := validation.ValidateObjectMetaAccessor(next, c.kind.Namespaced, anyName, atMetadata)
+	errs := c.metadata(next, anyName)
 	errs = append(errs, validation.ValidateObjectMetaAccessorUpdate(next, old, atMetadata)...)
 	if c.sub == nil && c.kind.Strategy.NamesOnUpdate {
 		errs = append(errs, c.names(next)...)

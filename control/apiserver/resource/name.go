@@ -1,34 +1,32 @@
 package resource
 
 import (
-	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
 )
 
-// subdomain is the rule for names of most kinds. Nearly all names keep it, which is
-// seen sooner than what is wrong with one.
-func subdomain(name string, prefix bool) []string {
-	if !prefix && plainSubdomain(name) {
-		return nil
+// metadata checks an object's metadata, by a rule for its name. A namespace whose name is
+// good is not looked at by upstream's expression.
+func (c *call) metadata(obj metav1.Object, rule validation.ValidateNameFunc) field.ErrorList {
+	if c.kind.Namespaced && len(kinds.DNSLabel(obj.GetNamespace())) == 0 {
+		return validation.ValidateObjectMetaAccessor(homed{obj}, false, rule, atMetadata)
 	}
-	return validation.NameIsDNSSubdomain(name, prefix)
+	return validation.ValidateObjectMetaAccessor(obj, c.kind.Namespaced, rule, atMetadata)
 }
 
-// plainSubdomain says that name is a DNS subdomain of lower case: labels of letters,
-// digits and hyphens, not at their ends, with dots between them.
-func plainSubdomain(name string) bool {
-	if name == "" || len(name) > content.DNS1123SubdomainMaxLength {
-		return false
+// homed is an object whose namespace need not be looked at any more.
+type homed struct{ metav1.Object }
+
+// GetNamespace says that there is nothing to look at.
+func (homed) GetNamespace() string { return "" }
+
+// subdomain is the rule for names of most kinds.
+func subdomain(name string, prefix bool) []string {
+	if prefix {
+		return validation.NameIsDNSSubdomain(name, prefix)
 	}
-	before := byte('.') // what a label begins after
-	for i := range len(name) {
-		switch c := name[i]; {
-		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9':
-		case c == '-' && before != '.', c == '.' && before != '.' && before != '-':
-		default:
-			return false
-		}
-		before = name[i]
-	}
-	return before != '.' && before != '-'
+	return kinds.DNSSubdomain(name)
 }
