@@ -70,8 +70,11 @@ func requests(ctx context.Context) (rows []row, err error) {
 	return append(rows, more...), err
 }
 
+// smallValue is made once, as what raw puts write is.
+var smallValue = strings.Repeat("x", small)
+
 func object(name string) *corev1.ConfigMap {
-	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Data: map[string]string{"value": strings.Repeat("x", small)}}
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Data: map[string]string{"value": smallValue}}
 }
 
 // cost is what one kind of request came to.
