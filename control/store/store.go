@@ -26,6 +26,8 @@ var (
 	ErrFuture = errors.New("revision in the future")
 	// ErrTooLarge: the value is larger than MaxValue.
 	ErrTooLarge = errors.New("value too large")
+	// ErrFull: there is no room on the disk. Reading and deleting work.
+	ErrFull = errors.New("disk full")
 	// ErrClosed: the store has been closed.
 	ErrClosed = errors.New("store closed")
 )

@@ -41,7 +41,7 @@ func withOutcome(ctx context.Context) (_ context.Context, done func(err error)) 
 // doubtful says whether a write that failed may have happened all the same: the
 // answer to it was not awaited, or got lost.
 func doubtful(err error) bool {
-	for _, sure := range []error{store.ErrExists, store.ErrConflict, store.ErrNotFound, store.ErrTooLarge, errAgain} {
+	for _, sure := range []error{store.ErrExists, store.ErrConflict, store.ErrNotFound, store.ErrTooLarge, store.ErrFull, errAgain} {
 		if errors.Is(err, sure) {
 			return false
 		}

@@ -17,3 +17,6 @@ func (s *Store) LeaseCount(ctx context.Context) (int, error) {
 
 // Client is the client below the store, for comparison.
 func (s *Store) Client() *clientv3.Client { return s.client }
+
+// Commit brings all that has been acknowledged into the database.
+func (s *Server) Commit() { s.etcd.Backend().ForceCommit() }

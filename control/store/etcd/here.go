@@ -30,6 +30,7 @@ type here struct {
 	member member
 	quota  storage.Quota
 	guard  member
+	room   *room
 
 	ending sync.RWMutex // held by readers: the database must not end under them
 	ended  bool
@@ -48,6 +49,9 @@ type member interface {
 // writes have in common would be a lock that all of them take twice.
 func (h *here) swap(r *pb.TxnRequest) (*pb.TxnResponse, error) {
 	ctx := context.Background()
+	if err := h.room.check(len(r.GetFailure()) == 0); err != nil { // nothing is asked for when a new key is taken
+		return nil, err
+	}
 	if !h.quota.Available(r) {
 		resp, err := h.guard.Txn(ctx, r)
 		return resp, rpctypes.Error(err)

@@ -22,6 +22,7 @@ import (
 	"go.etcd.io/etcd/server/v3/storage"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 )
 
@@ -96,6 +97,7 @@ type Server struct {
 	store *Store
 	etcd  *etcdserver.EtcdServer
 	lock  *dirLock
+	room  *room
 	grpc  *grpc.Server
 }
 
@@ -137,8 +139,11 @@ func Start(ctx context.Context, cfg EmbedConfig) (started *Server, err error) {
 	if err := lead(ctx, s.etcd); err != nil {
 		return nil, err
 	}
+	if s.room, err = openRoom(cfg.Dir); err != nil {
+		return nil, err
+	}
 	s.store = newStore(v3client.New(s.etcd), cfg.Prefix)
-	s.store.beHere(&here{kv: s.etcd.KV(), member: s.etcd, guard: v3rpc.NewQuotaKVServer(s.etcd),
+	s.store.beHere(&here{kv: s.etcd.KV(), member: s.etcd, room: s.room, guard: v3rpc.NewQuotaKVServer(s.etcd),
 		quota: storage.NewBackendQuota(s.etcd.Logger(), quota, s.etcd.Backend(), "kv")})
 	if cfg.Socket == "" {
 		return s, nil
@@ -165,6 +170,10 @@ func (s *Server) Close() error {
 	if s.etcd != nil {
 		s.etcd.HardStop() // there is nobody to hand leadership to
 		s.etcd = nil
+	}
+	if s.room != nil {
+		errs = append(errs, s.room.close())
+		s.room = nil
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.release())
@@ -216,7 +225,11 @@ func newServer(cfg EmbedConfig) (server *etcdserver.EtcdServer, err error) {
 			loggerOf(cfg.Log).Debug("etcd cannot use the data", "reason", reason, "stack", string(debug.Stack()))
 			err = fmt.Errorf("%q: %v", filepath.Join(cfg.Dir, "member"), reason)
 		}
-		if outside := new(os.PathError); err != nil && !errors.As(err, &outside) {
+		outside := new(os.PathError)
+		switch {
+		case errors.Is(err, unix.ENOSPC):
+			err = fmt.Errorf("the disk is full, and etcd lays out files of 64 MB for its log: make room: %w", err)
+		case err != nil && !errors.As(err, &outside):
 			err = fmt.Errorf("etcd cannot use the data (restore a backup, or move the directory away to begin anew): %w", err)
 		}
 	}()
