@@ -157,14 +157,27 @@ func (s *Store) reachable() (blobs, layers map[string]bool, err error) {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errCut) {
 			continue
 		}
-		if err != nil {
-			return nil, nil, err
+		if err != nil { // what it stands on is not known, so every layer stays
+			s.log.Warn("a container's directory has a record that cannot be read; no layer is collected until it is removed", "error", err)
+			if err := markAll(filepath.Join(s.root, "layers"), layers); err != nil {
+				return nil, nil, err
+			}
+			continue
 		}
 		for _, chain := range snap.Chains {
 			layers[chain.Encoded()] = true
 		}
 	}
 	return blobs, layers, nil
+}
+
+// markAll marks all that is in a directory.
+func markAll(dir string, marked map[string]bool) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		marked[e.Name()] = true
+	}
+	return err
 }
 
 // markTree marks a manifest with all that it needs, or an index with those of its

@@ -38,8 +38,8 @@ func TestSnapshotCutShort(t *testing.T) {
 	}
 }
 
-// A record that is damaged in another way may be that of a living container:
-// nothing is swept.
+// A record that is damaged in another way may be that of a living container: every layer
+// stays, and the store opens.
 func TestSnapshotDamaged(t *testing.T) {
 	needRoot(t)
 	s := open(t)
@@ -51,10 +51,20 @@ func TestSnapshotDamaged(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.root, "snapshots", "c1", snapshotFile), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Remove("hello:v1"); err == nil {
-		t.Error("the damage is not told")
+	again, err := Open(Config{Root: s.root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Remove("hello:v1"); err != nil {
+		t.Error(err)
 	}
 	if _, err := os.Stat(root.Lower[0]); err != nil {
 		t.Errorf("layer under a damaged snapshot was swept: %v", err)
+	}
+	if err := again.Release("c1"); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(root.Lower[0]); err == nil {
+		t.Error("the layer stays for ever")
 	}
 }

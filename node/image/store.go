@@ -142,8 +142,15 @@ func (s *Store) create() error {
 		return err
 	}
 	defer unlock()
-	if _, err := os.Stat(s.indexPath()); err == nil {
+	switch raw, err := os.ReadFile(s.indexPath()); {
+	case err == nil && json.Valid(raw):
 		return nil
+	case err == nil || errors.Is(err, os.ErrNotExist):
+		if found, err := s.recoverIndex(); found || err != nil {
+			return err
+		}
+	default:
+		return err
 	}
 	layout := []byte(`{"imageLayoutVersion":"1.0.0"}`)
 	if err := atomicfile.Write(filepath.Join(s.root, "oci-layout"), layout, 0o600); err != nil {
@@ -153,6 +160,26 @@ func (s *Store) create() error {
 	empty.SchemaVersion = 2
 	return s.save(empty)
 }
+
+// recoverIndex puts the copy of the index in the place of one that is damaged or gone:
+// without an index all images would be garbage, and those that were built here could not
+// be had again. It finds nothing in a directory that holds no images.
+func (s *Store) recoverIndex() (found bool, err error) {
+	raw, err := os.ReadFile(s.copyPath())
+	if err == nil && json.Valid(raw) {
+		s.log.Warn("the index of images is damaged or gone; its copy takes its place", "file", s.indexPath(), "copy", s.copyPath())
+		return true, atomicfile.Write(s.indexPath(), raw, 0o600)
+	}
+	blobs, err := os.ReadDir(filepath.Join(s.root, "blobs", "sha256"))
+	if err != nil || len(blobs) == 0 {
+		return false, err
+	}
+	return false, fmt.Errorf("%q, which names the images, is damaged or gone, and so is its copy %q: bring one back, or move the directory away to begin without images: %w",
+		s.indexPath(), s.copyPath(), ErrInvalid)
+}
+
+// copyPath is where the index is a second time.
+func (s *Store) copyPath() string { return filepath.Join(s.root, "index.copy.json") }
 
 func (s *Store) indexPath() string { return filepath.Join(s.root, "index.json") }
 
@@ -204,7 +231,10 @@ func (s *Store) save(index ocispec.Index) error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(s.indexPath(), raw, 0o600)
+	if err := atomicfile.Write(s.indexPath(), raw, 0o600); err != nil {
+		return err
+	}
+	return atomicfile.WriteVolatile(s.copyPath(), raw, 0o600)
 }
 
 func (s *Store) blobPath(d digest.Digest) string {
