@@ -28,6 +28,8 @@ type Program struct {
 	Up func(ctx context.Context, o UpOptions, report Report) error
 	// Join runs a node of another machine's cluster until ctx ends.
 	Join func(ctx context.Context, o JoinOptions, report Report) error
+	// Restore puts a backup in the place of the state of a cluster that does not run.
+	Restore func(ctx context.Context, o RestoreOptions) error
 	// Down removes what a cluster has left on the machine: processes, mounts,
 	// namespaces, cgroups, interfaces, tables. It is idempotent.
 	Down func(ctx context.Context, o DownOptions) error
@@ -127,7 +129,7 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	root.AddCommand(
 		upCommand(p, s), joinCommand(p, s), tokenCommand(s), downCommand(p, s), kubectlCommand(p, s), whyCommand(s), traceCommand(s),
 		buildCommand(p, s), imagesCommand(s), pullCommand(s), pushCommand(s), tagCommand(s), rmiCommand(s),
-		saveCommand(s), loadCommand(s), inspectCommand(p, s), historyCommand(s), pinCommand(s), pruneCommand(s), loginCommand(), logoutCommand(), ociCommand(p), ociInstallCommand(p), secretsCommand(s), versionCommand(p),
+		saveCommand(s), loadCommand(s), inspectCommand(p, s), historyCommand(s), pinCommand(s), pruneCommand(s), loginCommand(), logoutCommand(), ociCommand(p), ociInstallCommand(p), secretsCommand(s), backupCommand(s), restoreCommand(p, s), versionCommand(p),
 	)
 	return root
 }

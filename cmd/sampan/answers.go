@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"sync/atomic"
 
+	"github.com/sampan-dev/sampan/cli"
 	"github.com/sampan-dev/sampan/client/explain"
 	"github.com/sampan-dev/sampan/control/scheduler"
 	"github.com/sampan-dev/sampan/internal/timeline"
@@ -32,6 +33,7 @@ func (a *answers) handlers() map[string]http.Handler {
 func (c *cluster) extra(records *answers) map[string]http.Handler {
 	all := records.handlers()
 	all[exchange.OriginPath] = &c.origin
+	all[cli.BackupPath] = http.HandlerFunc(c.serveBackup)
 	return all
 }
 

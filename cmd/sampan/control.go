@@ -225,6 +225,7 @@ func (c *cluster) openStore(ctx context.Context) (store.Store, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	c.embedded = s
 	return s.Store(), func() { _ = s.Close() }, nil
 }
 

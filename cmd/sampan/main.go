@@ -35,6 +35,7 @@ func run() int {
 		Up:      up,
 		Join:    join,
 		Down:    down,
+		Restore: restore,
 		Runner:  runner,
 		Graph:   graph, Simulate: simulate, Hollow: hollowNodes, Engine: engineAlone,
 		Kubectl: kubectl, Signal: signalPod, Process: podProcess,

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sampan-dev/sampan/cli"
+	"github.com/sampan-dev/sampan/control/store/etcd"
 	"github.com/sampan-dev/sampan/internal/pace"
 	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/internal/timeline"
@@ -40,6 +41,8 @@ type cluster struct {
 	address netip.Addr
 	lone    lone
 	origin  lateOrigin
+	// embedded is the store in this process; nil with an etcd elsewhere.
+	embedded *etcd.Server
 }
 
 // up runs a whole cluster until ctx ends: the control plane and, beside it as
