@@ -29,7 +29,7 @@ func TestClaimBoundAMomentLater(t *testing.T) {
 			s.say("> the claim's status says that it is bound")
 			next := claim.DeepCopy()
 			next.Status.Phase = corev1.ClaimBound
-			if _, err := client.PersistentVolumeClaims.Update(s.ctx, s.api, next); err != nil {
+			if _, err := client.PersistentVolumeClaims.UpdateStatus(s.ctx, s.api, next); err != nil {
 				t.Fatal(err)
 			}
 			s.pass(10 * time.Second)
