@@ -19,6 +19,7 @@ import (
 func (st *starter) config(ctx context.Context) (*rt.ContainerConfig, error) {
 	env := spec.Environment{
 		Pod: st.pod, Container: st.c, Source: st.m.a.refs, Facts: st.m.facts(st.pod), Services: st.m.a.services.List(),
+		Paths: st.set.Paths,
 	}
 	vars, err := env.Resolve(ctx)
 	if err != nil {

@@ -27,6 +27,8 @@ type Environment struct {
 	Facts     downward.Facts
 	// Services are those of the pod's namespace and default/kubernetes.
 	Services []*corev1.Service
+	// Paths are where the pod's volumes are on the host, by name.
+	Paths map[string]string
 
 	vars  []Var
 	index map[string]int
@@ -140,6 +142,8 @@ func (e *Environment) valueFrom(ctx context.Context, from *corev1.EnvVarSource) 
 		return e.configMapKey(ctx, from.ConfigMapKeyRef)
 	case from.SecretKeyRef != nil:
 		return e.secretKey(ctx, from.SecretKeyRef)
+	case from.FileKeyRef != nil:
+		return e.fileKey(from.FileKeyRef)
 	}
 	return "", false, fmt.Errorf("environment variable has no known source")
 }
