@@ -183,7 +183,7 @@ func summary(in Input, s *corev1.PodStatus) corev1.PodPhase {
 	sidecars := runningSidecars(in.Pod, s)
 	total := len(in.Pod.Spec.Containers)
 	switch {
-	case in.Ended && !in.Actual.Live() && t.ended == 0 && t.running == 0 && in.Pod.DeletionTimestamp == nil:
+	case in.Ended && !in.Actual.Live() && t.ended == 0 && t.running == 0:
 		return corev1.PodFailed
 	case pending || t.waiting > 0:
 		if in.Ended && !in.Actual.Live() && t.ended > 0 {
