@@ -246,7 +246,7 @@ func (w *Watcher) followLane() {
 		}
 	}
 	w.lane, n.from = n, w.next
-	tick, halt := w.ticks()
+	tick, last, halt := w.ticks()
 	defer halt()
 	for {
 		changes, revision := w.take()
@@ -256,6 +256,9 @@ func (w *Watcher) followLane() {
 		select {
 		case <-n.bell:
 		case <-tick:
+			w.askBookmark()
+			n.ring()
+		case <-last:
 			w.askBookmark()
 			n.ring()
 		case <-n.lost:

@@ -200,3 +200,25 @@ func TestExactBookmark(t *testing.T) {
 		w.Stop()
 	})
 }
+
+// Shortly before a watch is over, a bookmark says from where its reader can go on.
+func TestLastBookmark(t *testing.T) {
+	for _, exact := range []cache.Exact{{}, {Field: nodeField, Value: "1"}} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newStore(t)
+			c := running(t, cache.Config{Store: s, Fields: labelled})
+			began := time.Now()
+			w := watching(t, c, cache.WatchOptions{Initial: true, Bookmarks: true, Lasts: 40 * time.Second, Exact: exact, Match: onNode("1")})
+			collect(t, w, 0)
+			rev := create(t, s, "a/x", "node=2")
+			batch := <-w.C()
+			if len(batch) != 1 || batch[0].Type != cache.Bookmark || batch[0].Revision < rev {
+				t.Errorf("%v: got %+v, want a bookmark of revision %d", exact, batch, rev)
+			}
+			if took := time.Since(began); took < 38*time.Second || took > 39*time.Second {
+				t.Errorf("%v: the bookmark came after %v", exact, took)
+			}
+			w.Stop()
+		})
+	}
+}

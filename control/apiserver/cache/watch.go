@@ -16,6 +16,8 @@ const (
 	// bookmarkEvery is how long a watcher that wants bookmarks waits for the
 	// next one when nothing else has moved its revision; upstream's is 1 minute.
 	bookmarkEvery = time.Minute
+	// bookmarkBefore is how long before the end of a watch its last bookmark comes.
+	bookmarkBefore = 2 * time.Second
 )
 
 // EventType says what an event means to its watcher.
@@ -77,6 +79,9 @@ type WatchOptions struct {
 	// Bookmarks: a Bookmark tells every minute how far the watch has come,
 	// unless other events did.
 	Bookmarks bool
+	// Lasts is after which time the watch will be stopped: one that wants bookmarks
+	// gets one shortly before, from which its reader can go on. 0: nobody knows.
+	Lasts time.Duration
 	// Paced brings events of a busy watch together: batches come some two hundred
 	// times a second at most, but for a few at once. For readers to whom the batch
 	// costs more than what is in it.
@@ -161,7 +166,7 @@ func (w *Watcher) run() {
 		w.followLane()
 		return
 	}
-	tick, halt := w.ticks()
+	tick, last, halt := w.ticks()
 	defer halt()
 	for {
 		seen, err := w.cache.since(w.next)
@@ -182,6 +187,8 @@ func (w *Watcher) run() {
 		case <-seen.changed:
 		case <-tick:
 			w.askBookmark()
+		case <-last:
+			w.askBookmark()
 		case <-w.cache.done:
 			w.err = fmt.Errorf("watch %q: %w", w.cache.cfg.Prefix, store.ErrClosed)
 			return
@@ -191,13 +198,17 @@ func (w *Watcher) run() {
 	}
 }
 
-// ticks tell when a bookmark is due, until halt is called.
-func (w *Watcher) ticks() (tick <-chan time.Time, halt func()) {
+// ticks tell when a bookmark is due, and the last one, until halt is called.
+func (w *Watcher) ticks() (tick, last <-chan time.Time, halt func()) {
 	if !w.opts.Bookmarks {
-		return nil, func() {}
+		return nil, nil, func() {}
 	}
 	ticker := time.NewTicker(bookmarkEvery)
-	return ticker.C, ticker.Stop
+	if w.opts.Lasts == 0 {
+		return ticker.C, nil, ticker.Stop
+	}
+	timer := time.NewTimer(max(0, w.opts.Lasts-bookmarkBefore))
+	return ticker.C, timer.C, func() { ticker.Stop(); timer.Stop() }
 }
 
 // askBookmark has the next bookmark delivered as soon as it has something to say.
