@@ -44,7 +44,7 @@ func describe(column string) string {
 	switch column {
 	case "Name":
 		return metav1.ObjectMeta{}.SwaggerDoc()["name"]
-	case "Age":
+	case "Age", "Created At":
 		return metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"]
 	}
 	return ""

@@ -32,9 +32,9 @@ func IPAddress() *kinds.Kind {
 			ValidateUpdate: kinds.CheckUpdate(validateIPAddressUpdate),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "ParentRef", "Age"),
-			Row: kinds.Row(func(a *networkingv1.IPAddress, now time.Time) []any {
-				return []any{a.Name, parentCell(a.Spec.ParentRef), kinds.Created(a, now)}
+			Columns: kinds.Columns("Name", "ParentRef"),
+			Row: kinds.Row(func(a *networkingv1.IPAddress, _ time.Time) []any {
+				return []any{a.Name, parentCell(a.Spec.ParentRef)}
 			}),
 		},
 	}

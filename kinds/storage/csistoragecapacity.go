@@ -35,14 +35,10 @@ func CSIStorageCapacity() *kinds.Kind {
 				return core.SelectorWarnings(c.NodeTopology, field.NewPath("nodeTopology"))
 			}),
 		},
-		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "StorageClassName", "Capacity"),
+		Table: kinds.Table{ // which upstream leaves at every kind's
+			Columns: kinds.Columns("Name", "Created At|date"),
 			Row: kinds.Row(func(c *storagev1.CSIStorageCapacity, _ time.Time) []any {
-				room := kinds.Unset
-				if c.Capacity != nil {
-					room = c.Capacity.String()
-				}
-				return []any{c.Name, c.StorageClassName, room}
+				return []any{c.Name, c.CreationTimestamp.UTC().Format(time.RFC3339)}
 			}),
 		},
 	}
