@@ -92,6 +92,7 @@ var fences = []fence{
 	{"k8s.io/metrics", []string{"control/apiserver/metricsapi"}, "the form of what nodes and pods use; its clients are never linked", false},
 	{"k8s.io/kubernetes", []string{"test/conformance"}, "never: upstream's tests alone", false},
 	{"github.com/spf13/cobra", []string{"cli", "cmd"}, "flags are read in one place", false},
+	{"github.com/spf13/pflag", []string{"cli"}, "cobra's flags", false},
 }
 
 func TestImports(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // UpOptions shape a cluster.
@@ -59,6 +60,8 @@ type UpOptions struct {
 	Registry string
 	// Access says who may come in besides the cluster's own.
 	Access AccessOptions
+	// Flags are the flags' names and values as text, for people to look up.
+	Flags map[string]string
 	// Verbose logs everything.
 	Verbose bool
 }
@@ -101,6 +104,8 @@ stops everything and leaves nothing behind.`,
 			if background.on {
 				return background.start(cmd, o.Settings)
 			}
+			o.Flags = map[string]string{}
+			cmd.Flags().VisitAll(func(f *pflag.Flag) { o.Flags[f.Name] = f.Value.String() })
 			hint := fmt.Sprintf("Use it: sampan kubectl get nodes\n    or: export KUBECONFIG=%s", o.AdminKubeconfig())
 			return inForeground(cmd, o.Settings, hint, func(r Report) error { return p.Up(cmd.Context(), o, r) })
 		},

@@ -165,6 +165,10 @@ type Strategy struct {
 	// Deleting changes an object whose deletion begins, in the same write that
 	// sets its deletionTimestamp (a namespace's phase becomes Terminating).
 	Deleting func(obj Object)
+	// DatedOnly says that a deletion sets the deletionTimestamp alone: neither a
+	// grace period nor a new generation tells of it, where upstream deletes the kind
+	// by code of its own (namespaces, definitions).
+	DatedOnly bool
 	// Holds says that a deleted object must stay although its
 	// metadata.finalizers are empty (a namespace with spec.finalizers).
 	Holds func(obj Object) bool
@@ -204,8 +208,13 @@ type Subresource struct {
 	// GVK is the kind in the request and the answer; zero: the parent's.
 	GVK   schema.GroupVersionKind
 	Verbs []string
+	// Alike are other versions of GVK that a body may be of, with the same fields.
+	Alike []schema.GroupVersionKind
 	// New makes the object of a body; nil: the parent's.
 	New func() runtime.Object
+	// Default fills what was left out of a body of another kind than the parent's
+	// that is posted; nil fills nothing.
+	Default func(obj Object)
 	// Show gives what GET answers: nil means the stored object itself.
 	Show func(obj Object) runtime.Object
 	// Copy takes over into next, a deep copy of what is stored, the part of the

@@ -181,7 +181,7 @@ func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.List
 		Ring: ring, Encryption: encryption,
 		Authentication: c.authentication(), AuthorizationPath: c.Access.Authorization,
 		Admission: admit.Switches{Enable: c.Access.Enable, Disable: c.Access.Disable}, AdmissionPath: c.Access.Admission,
-		Timeline: c.timeline, Log: c.log,
+		Timeline: c.timeline, Log: c.log, Flags: c.Flags,
 	})
 }
 

@@ -155,7 +155,7 @@ func TestJourney(t *testing.T) {
 	admin, alice, nobody := w.as("admin", "system:masters"), w.as("alice"), w.as("")
 
 	w.live(nobody)
-	for path, want := range map[string]int{"/livez": 200, "/readyz?verbose": 200, "/healthz/etcd": 200, "/version": 401, "/api/v1/namespaces": 401, "/apis": 401} {
+	for path, want := range map[string]int{"/livez": 200, "/readyz?verbose": 200, "/healthz/etcd": 401, "/version": 401, "/api/v1/namespaces": 401, "/apis": 401} {
 		if code, text := w.do(nobody, "GET", path, nil, nil); code != want {
 			t.Errorf("nobody gets %s: %d %s", path, code, text)
 		}
@@ -219,7 +219,7 @@ func TestJourney(t *testing.T) {
 func (w *world) live(c *http.Client) {
 	w.t.Helper()
 	eventually(w.t, "the server lives", func() bool {
-		code, _ := w.do(c, "GET", "/livez/autoregister-completion", nil, nil)
+		code, _ := w.do(c, "GET", "/readyz", nil, nil)
 		return code == 200
 	})
 }

@@ -81,6 +81,9 @@ type Config struct {
 	// AuditPolicy and AuditWebhook are the files of an audit policy and of a
 	// kubeconfig of who else gets the events; "" means level Metadata, and nobody.
 	AuditPolicy, AuditWebhook string
+	// Flags are those that the process was started with, by name, for people to look
+	// up; nothing secret.
+	Flags map[string]string
 	// Extra serves further paths, authenticated, and authorised as
 	// non-resource URLs. A path ending in "/" serves all below it.
 	Extra map[string]http.Handler

@@ -6,12 +6,17 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
+
+	"github.com/sampan-dev/sampan/control/apiserver/speak"
 )
 
 // The version that this server speaks.
@@ -37,18 +42,22 @@ var startSteps = []string{
 	"poststarthook/start-apiextensions-controllers",
 	"poststarthook/crd-informer-synced",
 	"poststarthook/start-system-namespaces-controller",
+	"poststarthook/start-cluster-authentication-info-controller",
+	"poststarthook/start-kube-apiserver-identity-lease-controller",
+	"poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
+	"poststarthook/storage-readiness",
+	"poststarthook/start-legacy-token-tracking-controller",
 	"poststarthook/start-service-ip-repair-controllers",
 	"poststarthook/rbac/bootstrap-roles",
 	"poststarthook/scheduling/bootstrap-system-priority-classes",
 	"poststarthook/priority-and-fairness-config-producer",
 	"poststarthook/bootstrap-controller",
-	"poststarthook/storage-readiness",
-	"poststarthook/start-cluster-authentication-info-controller",
-	"poststarthook/start-legacy-token-tracking-controller",
+	"poststarthook/start-kubernetes-service-cidr-controller",
+	"poststarthook/aggregator-reload-proxy-client-cert",
 	"poststarthook/start-kube-aggregator-informers",
-	"poststarthook/apiservice-registration-controller",
 	"poststarthook/apiservice-status-local-available-controller",
 	"poststarthook/apiservice-status-remote-available-controller",
+	"poststarthook/apiservice-registration-controller",
 	"poststarthook/apiservice-discovery-controller",
 	"poststarthook/kube-apiserver-autoregistration",
 	registration,
@@ -67,23 +76,23 @@ type check struct {
 
 // healthRoutes serves /livez, /readyz and /healthz, each check below its path,
 // and all of them at once.
-func (s *Server) healthRoutes(mux *http.ServeMux) {
+func (s *Server) healthRoutes(mux *listing) {
 	fine := func(context.Context) error { return nil }
 	etcd := check{"etcd", func(ctx context.Context) error {
 		_, err := s.cfg.Store.Revision(ctx)
 		return err
 	}}
 	started := finished(s.ready)
-	alive := []check{{"ping", fine}, {"log", fine}, etcd}
+	var steps []check
 	for _, step := range startSteps {
 		done := started
 		if step == registration {
 			done = finished(s.remotes.Registered())
 		}
-		alive = append(alive, check{step, done})
+		steps = append(steps, check{step, done})
 	}
 	if s.cfg.Encryption != nil {
-		alive = append(alive, check{"kms-providers", s.cfg.Encryption.Check})
+		steps = append(steps, check{"kms-providers", s.cfg.Encryption.Check})
 	}
 	stopping := check{"shutdown", func(context.Context) error {
 		select {
@@ -93,9 +102,11 @@ func (s *Server) healthRoutes(mux *http.ServeMux) {
 			return nil
 		}
 	}}
-	ready := append(slices.Clone(alive), check{"etcd-readiness", etcd.run}, check{"informer-sync", started}, stopping)
+	first := []check{{"ping", fine}, {"log", fine}, etcd}
+	alive := slices.Concat(first, steps)
+	ready := slices.Concat(first, []check{{"etcd-readiness", etcd.run}, {"informer-sync", started}}, steps, []check{stopping})
 	pages := map[string][]check{"/livez": alive, "/healthz": alive, "/readyz": ready}
-	mux.HandleFunc("/metrics/slis", func(w http.ResponseWriter, r *http.Request) {
+	mux.Handle("/metrics/slis", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), healthWait)
 		defer cancel()
 		found := map[string]error{} // the pages share most of their checks
@@ -108,7 +119,7 @@ func (s *Server) healthRoutes(mux *http.ServeMux) {
 			}
 		}
 		s.metrics.slis.ServeHTTP(w, r)
-	})
+	}))
 	for path, checks := range pages {
 		page := strings.Trim(path, "/")
 		mux.Handle(path, healthHandler(page, checks, func(check string, err error) { s.metrics.healthy(page, check, err) }))
@@ -159,7 +170,9 @@ func healthHandler(name string, checks []check, found func(check string, err err
 			fmt.Fprintf(&report, "warn: some health checks cannot be excluded: no matches for %s\n", quoted(excluded))
 		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if found != nil { // upstream's single checks leave it out
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+		}
 		_, verbose := r.URL.Query()["verbose"]
 		switch {
 		case failed:
@@ -183,11 +196,44 @@ func quoted(names []string) string {
 	return strings.Join(all, ",")
 }
 
-func (s *Server) serveVersion(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) serveVersion(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		refuse(w, r, apierrors.NewGenericServerResponse(http.StatusMethodNotAllowed, "", schema.GroupResource{}, "", "", 0, false))
+		return
+	}
+	if accept := r.Header.Get("Accept"); accept != "" && !speak.Named(accept, speak.JSON) {
+		refuse(w, r, speak.NotProduced(speak.JSON))
+		return
+	}
+	commit, state, date := built()
 	writeJSON(w, http.StatusOK, version.Info{
 		Major: major, Minor: minor, EmulationMajor: major, EmulationMinor: minor,
 		MinCompatibilityMajor: major, MinCompatibilityMinor: "36",
-		GitVersion: gitVersion, GitTreeState: "clean", GoVersion: runtime.Version(), Compiler: runtime.Compiler,
-		Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		GitVersion: gitVersion, GitCommit: commit, GitTreeState: state, BuildDate: date,
+		GoVersion: runtime.Version(), Compiler: runtime.Compiler, Platform: runtime.GOOS + "/" + runtime.GOARCH,
 	})
+}
+
+// built is what the program was built of, as far as the compiler wrote it down: the
+// commit, whether there was more than that, and when. A time that nobody knows is
+// upstream's, which programs can read.
+func built() (commit, state, date string) {
+	state, date = "clean", "1970-01-01T00:00:00Z"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "", state, date
+	}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			commit = s.Value
+		case "vcs.time":
+			date = s.Value
+		case "vcs.modified":
+			if s.Value == "true" {
+				state = "dirty"
+			}
+		}
+	}
+	return commit, state, date
 }

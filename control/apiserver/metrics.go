@@ -75,7 +75,7 @@ func newMetrics() *metrics {
 	m.requestVectors()
 	m.otherVectors()
 	m.who = newWhoMetrics(m)
-	m.registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m, collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsAll)), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.Handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 	slis := prometheus.NewRegistry()
 	slis.MustRegister(m.health, m.healthChecks)

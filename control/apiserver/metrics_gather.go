@@ -55,7 +55,8 @@ func (c gathering) counter(d *prometheus.Desc, v float64, labels ...string) {
 // gather looks up what is true now.
 func (m *metrics) gather(to chan<- prometheus.Metric) {
 	c := gathering(to)
-	c.gauge(buildDesc, 1, major, minor, gitVersion, "", "clean", "", runtime.Version(), runtime.Compiler, runtime.GOOS+"/"+runtime.GOARCH)
+	commit, state, date := built()
+	c.gauge(buildDesc, 1, major, minor, gitVersion, commit, state, date, runtime.Version(), runtime.Compiler, runtime.GOOS+"/"+runtime.GOARCH)
 	for _, f := range features {
 		c.gauge(featureDesc, f.on, f.name, f.stage)
 	}
@@ -136,7 +137,7 @@ type feature struct {
 // that are not settled yet: what this server does where they are on, and off.
 var features = []feature{
 	{"APIResponseCompression", "BETA", 1},
-	{"APIServerIdentity", "BETA", 0},
+	{"APIServerIdentity", "BETA", 1},
 	{"AllowParsingUserUIDFromCertAuth", "BETA", 1},
 	{"CBORServingAndStorage", "ALPHA", 1},
 	{"ConstrainedImpersonation", "BETA", 1},

@@ -82,7 +82,7 @@ func TestHealthPages(t *testing.T) {
 		"/readyz/shutdown":               "ok",
 		"/healthz/poststarthook/rbac/bootstrap-roles": "ok",
 	} {
-		if code, text := w.do(nobody, "GET", path, nil, nil); code != 200 || text != want {
+		if code, text := w.do(w.as("admin", "system:masters"), "GET", path, nil, nil); code != 200 || text != want {
 			t.Errorf("%s: %d %q", path, code, text)
 		}
 	}

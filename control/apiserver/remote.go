@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -74,9 +76,22 @@ func (s *Server) aggregateOthers(ctx context.Context) error {
 // it. What no other server answers for does not exist.
 func (s *Server) serveRemote(w http.ResponseWriter, r *http.Request) {
 	s.remotes.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.builtIn(r.URL.Path) {
+			http.NotFound(w, r) // as of any path that means nothing
+			return
+		}
 		refuse(w, r, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotFound,
 			Reason: metav1.StatusReasonNotFound, Message: "the server could not find the requested resource", Details: &metav1.StatusDetails{}}})
 	})).ServeHTTP(w, r)
+}
+
+// builtIn says that a path is of a group that the server itself has.
+func (s *Server) builtIn(path string) bool {
+	parts := strings.SplitN(strings.TrimPrefix(path, "/"), "/", 3)
+	if parts[0] == "api" {
+		return true
+	}
+	return len(parts) > 1 && slices.ContainsFunc(s.resources.Kinds(), func(k *kinds.Kind) bool { return k.Custom == nil && k.GVK.Group == parts[1] })
 }
 
 // trust is the config map by which extension servers know this one and its clients.

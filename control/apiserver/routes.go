@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,16 +30,17 @@ import (
 // routes builds the journey of an HTTP request: contained, named, authenticated,
 // then either a resource (which authorises itself) or another path.
 func (s *Server) routes() (http.Handler, error) {
-	others := http.NewServeMux()
+	others := &listing{ServeMux: http.NewServeMux()}
 	found := discovery.Encoded(s.remotes.Discovery(discovery.New(func() []*kinds.Kind { return s.crds.Shown(s.resources.Kinds()) }, s.cfg.Advertise.String())))
 	others.Handle("/api", found)
 	others.Handle("/apis", found)
 	others.Handle("/api/", found)
 	others.Handle("/apis/", found)
-	others.HandleFunc("/version", s.serveVersion)
-	others.HandleFunc("/version/", s.serveVersion)
+	others.Handle("/version", http.HandlerFunc(s.serveVersion))
+	others.HandleFunc("/version/{$}", s.serveVersion)
 	others.Handle("/metrics", s.metrics)
 	s.healthRoutes(others)
+	s.zRoutes(others.Handle)
 	schemas := s.remotes.OpenAPI(s.schemas)
 	others.Handle("/openapi/v2", schemas)
 	others.Handle("/openapi/v3", schemas)
@@ -53,14 +55,14 @@ func (s *Server) routes() (http.Handler, error) {
 	if s.rotation != nil {
 		others.HandleFunc(atrest.RotationPath, s.serveRotation)
 	}
-	others.Handle(profiles.Path, profiles.Handler())
+	others.ServeMux.Handle(profiles.Path, profiles.Handler()) // what is for finding faults is not listed
 	for path, h := range s.order.Debug() {
-		others.Handle(path, h)
+		others.ServeMux.Handle(path, h)
 	}
 	for path, h := range s.cfg.Extra {
 		others.Handle(path, h)
 	}
-	others.HandleFunc("/", s.servePaths)
+	others.HandleFunc("/", s.servePaths(others.paths))
 	return deep(s.contain(s.measured(s.authenticate(s.audited(s.order.Handler(s.split(others))))))), nil
 }
 
@@ -76,6 +78,7 @@ func (s *Server) split(others http.Handler) http.Handler {
 		}
 		who, _ := identity.From(r.Context())
 		if err := s.mayVisit(r, who); err != nil {
+			w.Header().Set("X-Content-Type-Options", "nosniff")
 			refuse(w, r, err)
 			return
 		}
@@ -182,6 +185,7 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 		}
 		if wanted != nil {
 			if who, err = s.become(r, who, wanted); err != nil {
+				w.Header().Set("X-Content-Type-Options", "nosniff")
 				refuse(w, r, err)
 				return
 			}
@@ -205,15 +209,37 @@ func (s *Server) become(r *http.Request, caller identity.Identity, wanted *ident
 	return verdict.User, nil
 }
 
+// listing is a mux that knows which paths it was given to list.
+type listing struct {
+	*http.ServeMux
+	paths []string
+}
+
+// Handle lists a path and serves it. HandleFunc, which is the mux's own, does not list.
+func (l *listing) Handle(path string, h http.Handler) {
+	l.paths = append(l.paths, path)
+	l.ServeMux.Handle(path, h)
+}
+
 // servePaths lists what there is, for people who open the root; all else is 404.
-func (s *Server) servePaths(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/" && r.URL.Path != "/index.html" {
-		http.NotFound(w, r)
-		return
+func (s *Server) servePaths(fixed []string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/" && r.URL.Path != "/index.html" {
+			http.NotFound(w, r)
+			return
+		}
+		paths := slices.Clone(fixed)
+		for _, k := range s.crds.Shown(s.resources.Kinds()) {
+			if k.GVK.Group == "" {
+				paths = append(paths, "/api/"+k.GVK.Version)
+				continue
+			}
+			paths = append(paths, "/apis/"+k.GVK.Group, "/apis/"+k.GVK.Group+"/"+k.GVK.Version)
+		}
+		slices.Sort(paths)
+		paths = slices.DeleteFunc(slices.Compact(paths), func(p string) bool { return p == "/api/" })
+		writeJSON(w, http.StatusOK, map[string][]string{"paths": paths})
 	}
-	paths := []string{"/api", "/apis", "/debug/pprof", "/healthz", "/livez", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/readyz", "/version",
-		authn.ConfigurationPath, authn.KeysPath}
-	writeJSON(w, http.StatusOK, map[string][]string{"paths": paths})
 }
 
 // refuse answers with an API status, in the media type that r asks for.

@@ -217,6 +217,7 @@ func (s *Server) start(ctx context.Context, g *errgroup.Group) error {
 	}
 	g.Go(func() error { return s.keepAddresses(ctx) })
 	g.Go(func() error { return s.keepOwnService(ctx) })
+	g.Go(func() error { return s.keepLease(ctx) })
 	g.Go(func() error { return s.trackTokens(ctx) })
 	// Only now: its first list then has the roles that every cluster starts with.
 	g.Go(func() error { return s.policy.run(ctx) })

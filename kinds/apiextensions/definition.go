@@ -49,6 +49,7 @@ func Definition() *kinds.Kind {
 			ForbidUnconditionalUpdate: true,
 			Generation:                true,
 			Deleting:                  kinds.Each(deleting),
+			DatedOnly:                 true,
 			// Whoever is deleted for the first time gets a finalizer: its objects
 			// go before it.
 			Holds: func(obj kinds.Object) bool { return obj.GetDeletionTimestamp() == nil },

@@ -26,6 +26,7 @@ func Namespace() *kinds.Kind {
 		Strategy: kinds.Strategy{
 			NamesOnUpdate:  true,
 			ReturnsDeleted: true,
+			DatedOnly:      true,
 			Default:        kinds.Each(defaultNamespace),
 			PrepareCreate:  kinds.Each(prepareNamespace),
 			PrepareUpdate:  kinds.Pair(prepareNamespaceUpdate),
@@ -59,7 +60,7 @@ func Namespace() *kinds.Kind {
 // off spec.finalizers.
 func namespaceFinalize() kinds.Subresource {
 	sub := kinds.StatusRules(func(next, body *corev1.Namespace) { next.Spec.Finalizers = body.Spec.Finalizers }, validateNamespaceFinalize)
-	sub.Name, sub.Verbs, sub.Reset = "finalize", []string{"update"}, []string{}
+	sub.Name, sub.Verbs, sub.Reset = "finalize", []string{"update"}, []string{"status"}
 	return sub
 }
 
@@ -68,6 +69,11 @@ func defaultNamespace(n *corev1.Namespace) {
 	if n.Status.Phase == "" {
 		n.Status.Phase = corev1.NamespaceActive
 	}
+	nameLabel(n)
+}
+
+// nameLabel writes the label, once there is a name.
+func nameLabel(n *corev1.Namespace) {
 	if n.Name == "" {
 		return
 	}
@@ -79,6 +85,7 @@ func defaultNamespace(n *corev1.Namespace) {
 
 // prepareNamespace makes sure that the namespace's contents go before it does.
 func prepareNamespace(n *corev1.Namespace) {
+	nameLabel(n) // the name may be one that was just made of a prefix
 	n.Status = corev1.NamespaceStatus{Phase: corev1.NamespaceActive}
 	for _, finalizer := range n.Spec.Finalizers {
 		if finalizer == corev1.FinalizerKubernetes {

@@ -7,6 +7,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -89,7 +90,8 @@ func podSubresources() []kinds.Subresource {
 		},
 		{
 			Name: "eviction", GVK: policyv1.SchemeGroupVersion.WithKind("Eviction"), Verbs: []string{"create"},
-			New: func() runtime.Object { return &policyv1.Eviction{} },
+			Alike: []schema.GroupVersionKind{{Group: policyv1.GroupName, Version: "v1beta1", Kind: "Eviction"}}, // which older programs send
+			New:   func() runtime.Object { return &policyv1.Eviction{} },
 		},
 		{Name: "log", GVK: gvk("Pod"), Verbs: []string{"get"}, New: func() runtime.Object { return &corev1.PodLogOptions{} }},
 		{

@@ -11,6 +11,9 @@ import (
 	"github.com/sampan-dev/sampan/kinds"
 )
 
+// tokenSeconds is for how long a token is good that is asked for without saying so.
+const tokenSeconds = 60 * 60
+
 // ServiceAccount is the kind for the identity of programs that run in pods.
 func ServiceAccount() *kinds.Kind {
 	return &kinds.Kind{
@@ -41,6 +44,11 @@ func ServiceAccount() *kinds.Kind {
 			GVK:   authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"),
 			Verbs: []string{"create"},
 			New:   func() runtime.Object { return &authenticationv1.TokenRequest{} },
+			Default: kinds.Each(func(r *authenticationv1.TokenRequest) {
+				if r.Spec.ExpirationSeconds == nil {
+					r.Spec.ExpirationSeconds = new(int64(tokenSeconds))
+				}
+			}),
 		}},
 	}
 }

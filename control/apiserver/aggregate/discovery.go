@@ -94,11 +94,11 @@ func (a *Aggregator) groups(w http.ResponseWriter, r *http.Request, local http.H
 		return
 	}
 	whole := strings.Contains(kind, "as=APIGroupDiscoveryList")
-	key := kind
+	key, mine := kind, etagOf(seen.body.Bytes())
 	a.mu.Lock()
 	have, ok := a.merged[key]
 	a.mu.Unlock()
-	if !ok || have.version != v.version || have.localEtag != seen.header.Get("Etag") {
+	if !ok || have.version != v.version || have.localEtag != mine {
 		mix := mixLegacy
 		if whole {
 			mix = mixWhole
@@ -108,7 +108,7 @@ func (a *Aggregator) groups(w http.ResponseWriter, r *http.Request, local http.H
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		have = merged{version: v.version, localEtag: seen.header.Get("Etag"), body: append(body, '\n'), etag: etagOf(body), kind: kind}
+		have = merged{version: v.version, localEtag: mine, body: append(body, '\n'), etag: etagOf(body), kind: kind}
 		a.mu.Lock()
 		a.merged[key] = have
 		a.mu.Unlock()
@@ -118,8 +118,12 @@ func (a *Aggregator) groups(w http.ResponseWriter, r *http.Request, local http.H
 
 func serve(w http.ResponseWriter, r *http.Request, doc merged) {
 	h := w.Header()
-	h.Set("Vary", "Accept")
 	h.Set("Content-Type", doc.kind)
+	if !strings.Contains(doc.kind, ";") { // the older form, of which nobody keeps a copy
+		_, _ = w.Write(doc.body) // the client has gone: nobody to tell
+		return
+	}
+	h.Set("Vary", "Accept")
 	h.Set("Etag", doc.etag)
 	h.Set("Cache-Control", "public")
 	if r.Header.Get("If-None-Match") == doc.etag {

@@ -205,13 +205,13 @@ func limit(token string) error {
 	return nil
 }
 
-// IsHealth says whether path is one of the health checks: only these are for
-// everybody.
+// IsHealth says whether path is one of the three pages that say how the server is:
+// only these are for everybody. A single check has a path below them, and needs a right
+// to it, as upstream's.
 func IsHealth(path string) bool {
-	for _, p := range []string{"/livez", "/readyz", "/healthz"} {
-		if path == p || strings.HasPrefix(path, p+"/") {
-			return true
-		}
+	switch path {
+	case "/livez", "/readyz", "/healthz":
+		return true
 	}
 	return false
 }

@@ -222,7 +222,8 @@ func TestAuthenticate(t *testing.T) {
 		want       string
 	}{
 		{"nobody", "/api", func(*http.Request) {}, ""},
-		{"nobody asks for health", "/readyz/ping", func(*http.Request) {}, identity.Anonymous},
+		{"nobody asks for health", "/readyz", func(*http.Request) {}, identity.Anonymous},
+		{"nobody asks for one check", "/readyz/ping", func(*http.Request) {}, ""},
 		{"nobody asks for something like health", "/livezz", func(*http.Request) {}, ""},
 		{"a certificate", "/api", with(ca, alice), "alice"},
 		{"the same again", "/api", with(ca, alice), "alice"},

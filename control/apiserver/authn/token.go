@@ -163,6 +163,7 @@ func (t *Tokens) issue(b bound, audiences []string, life time.Duration) (token s
 	}}
 	made := jwt.NewWithClaims(jwt.SigningMethodES256, c)
 	made.Header["kid"] = t.sign.ID
+	delete(made.Header, "typ") // the library's; upstream's tokens say nothing of it
 	token, err = made.SignedString(t.sign.Key)
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("sign token for %q: %w", c.Subject, err)

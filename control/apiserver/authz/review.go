@@ -34,7 +34,7 @@ func (a *Authorizer) Review(ctx context.Context, caller identity.Identity, names
 func (a *Authorizer) subjectReview(ctx context.Context, r *authorizationv1.SubjectAccessReview) (runtime.Object, error) {
 	errs := wrongSubject(r.Spec)
 	if len(errs) > 0 {
-		return nil, invalid("SubjectAccessReview", errs)
+		return nil, invalid(errs)
 	}
 	r.Status = a.answer(ctx, r.Spec)
 	return r, nil
@@ -50,7 +50,7 @@ func (a *Authorizer) localReview(ctx context.Context, r *authorizationv1.LocalSu
 		errs = append(errs, field.Invalid(field.NewPath("spec.resourceAttributes.namespace"), attrs.Namespace, "must match metadata.namespace"))
 	}
 	if len(errs) > 0 {
-		return nil, invalid("LocalSubjectAccessReview", errs)
+		return nil, invalid(errs)
 	}
 	r.Status = a.answer(ctx, r.Spec)
 	return r, nil
@@ -59,7 +59,7 @@ func (a *Authorizer) localReview(ctx context.Context, r *authorizationv1.LocalSu
 func (a *Authorizer) selfReview(ctx context.Context, caller identity.Identity, r *authorizationv1.SelfSubjectAccessReview) (runtime.Object, error) {
 	errs := wrongQuestion(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
 	if len(errs) > 0 {
-		return nil, invalid("SelfSubjectAccessReview", errs)
+		return nil, invalid(errs)
 	}
 	r.Status = status(a.Decide(ctx, question(caller, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)))
 	return r, nil
@@ -105,8 +105,8 @@ func wrongQuestion(r *authorizationv1.ResourceAttributes, path *authorizationv1.
 	return nil
 }
 
-func invalid(kind string, errs field.ErrorList) error {
-	return apierrors.NewInvalid(schema.GroupKind{Group: authorizationv1.GroupName, Kind: kind}, "", errs)
+func invalid(errs field.ErrorList) error {
+	return apierrors.NewInvalid(schema.GroupKind{Group: authorizationv1.GroupName}, "", errs) // which upstream gives no kind
 }
 
 // rulesReview lists what the caller may do in a namespace. It is for showing:
@@ -136,7 +136,7 @@ func (a *Authorizer) rulesReview(caller identity.Identity, r *authorizationv1.Se
 	for _, rule := range rules {
 		r.Status.ResourceRules, r.Status.NonResourceRules = show(r.Status.ResourceRules, r.Status.NonResourceRules, rule)
 	}
-	return r, nil
+	return &authorizationv1.SelfSubjectRulesReview{Status: r.Status}, nil // the question is not repeated
 }
 
 func show(res []authorizationv1.ResourceRule, urls []authorizationv1.NonResourceRule, r rbacv1.PolicyRule) ([]authorizationv1.ResourceRule, []authorizationv1.NonResourceRule) {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -154,8 +155,8 @@ func (c *Connector) log(k call) error {
 		return err
 	}
 	q := k.r.URL.Query()
-	if errs := wrongLogOptions(q); len(errs) > 0 {
-		return apierrors.NewInvalid(schema.GroupKind{Kind: "PodLogOptions"}, pod.Name, errs)
+	if err := wrongLogOptions(pod.Name, q); err != nil {
+		return err
 	}
 	container, err := containerOf(pod, q.Get("container"))
 	if err != nil {
@@ -241,29 +242,39 @@ func logOptions(q url.Values) url.Values {
 	return out
 }
 
-func wrongLogOptions(q url.Values) (errs field.ErrorList) {
-	number := func(name string, least int64, text string) {
-		if !q.Has(name) {
-			return
+// wrongLogOptions says what is wrong with the options of a log: of which one is not
+// even a number, in the words of whoever read it; else all that is out of bounds.
+func wrongLogOptions(pod string, q url.Values) error {
+	var errs field.ErrorList
+	for _, o := range []struct {
+		name  string
+		least int64
+		text  string
+	}{{"tailLines", 0, "must be greater than or equal to 0"}, {"limitBytes", 1, "must be greater than 0"}, {"sinceSeconds", 1, "must be greater than 0"}} {
+		if !q.Has(o.name) || o.name == "sinceSeconds" && q.Has("sinceTime") {
+			continue
 		}
-		var n int64
-		if _, err := fmt.Sscan(q.Get(name), &n); err != nil || n < least {
-			errs = append(errs, field.Invalid(field.NewPath(name), q.Get(name), text))
+		n, err := strconv.ParseInt(q.Get(o.name), 10, 64)
+		if err != nil {
+			return apierrors.NewBadRequest(err.Error())
+		}
+		if n < o.least {
+			errs = append(errs, field.Invalid(field.NewPath(o.name), n, o.text))
 		}
 	}
-	number("tailLines", 0, "must be greater than or equal to 0")
-	number("limitBytes", 1, "must be greater than 0")
-	number("sinceSeconds", 1, "must be greater than 0")
 	if q.Has("sinceSeconds") && q.Has("sinceTime") {
 		errs = append(errs, field.Forbidden(field.NewPath(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"))
 	}
-	if q.Has("sinceTime") {
-		if _, err := time.Parse(time.RFC3339, q.Get("sinceTime")); err != nil {
-			errs = append(errs, field.Invalid(field.NewPath("sinceTime"), q.Get("sinceTime"), "must be an RFC 3339 time"))
+	if at := q.Get("sinceTime"); at != "" {
+		if _, err := time.Parse(time.RFC3339, at); err != nil {
+			return apierrors.NewBadRequest(err.Error())
 		}
 	}
 	if s := q.Get("stream"); s != "" && s != corev1.LogStreamAll && s != corev1.LogStreamStdout && s != corev1.LogStreamStderr {
 		errs = append(errs, field.NotSupported(field.NewPath("stream"), s, []string{corev1.LogStreamAll, corev1.LogStreamStdout, corev1.LogStreamStderr}))
 	}
-	return errs
+	if len(errs) == 0 {
+		return nil
+	}
+	return apierrors.NewInvalid(schema.GroupKind{Kind: "PodLogOptions"}, pod, errs)
 }

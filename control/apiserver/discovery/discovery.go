@@ -43,6 +43,8 @@ type documents struct {
 	of []*kinds.Kind
 	// legacy and aggregated are by path.
 	legacy, aggregated map[string]document
+	// built has the paths of the groups that have kinds of the server's own.
+	built map[string]bool
 }
 
 type document struct {
@@ -60,7 +62,6 @@ func Serves(path string) bool {
 // already.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
 		speak.Refuse(w, r, apierrors.NewGenericServerResponse(http.StatusMethodNotAllowed, "", schema.GroupResource{}, "", "", 0, false))
 		return
 	}
@@ -83,8 +84,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Content-Type", contentType)
+	if doc.etag == "" { // of what is only a part, upstream lets nobody keep a copy
+		_, _ = w.Write(doc.body) // the client has gone: nobody to tell
+		return
+	}
+	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Etag", doc.etag)
 	w.Header().Set("Cache-Control", "public")
 	if r.Header.Get("If-None-Match") == doc.etag {
@@ -94,11 +99,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(doc.body) // the client has gone: nobody to tell
 }
 
-// knows says whether path is a version of something that is served.
+// knows says whether path is a version of a group that the server itself has. To
+// upstream, a custom group is nothing but its versions.
 func (d *documents) knows(path string) bool {
 	above := path[:strings.LastIndexByte(path, '/')] // path begins with one
-	_, ok := d.legacy[above]
-	return ok && above != "/apis"
+	return above == "/api" || d.built[above]
 }
 
 const aggregatedType = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
@@ -139,14 +144,20 @@ func (h *Handler) current() (*documents, error) {
 
 func (h *Handler) build(table []*kinds.Kind) (*documents, error) {
 	groups := arrange(table)
-	d := &documents{of: table, legacy: map[string]document{}, aggregated: map[string]document{}}
+	d := &documents{of: table, legacy: map[string]document{}, aggregated: map[string]document{}, built: map[string]bool{}}
 	add := func(into map[string]document, path string, obj any) error {
 		body, err := json.Marshal(obj)
 		if err != nil {
 			return fmt.Errorf("encode discovery of %q: %w", path, err)
 		}
-		into[path] = document{body: append(body, '\n'), etag: fmt.Sprintf("%q", fmt.Sprintf("%X", sha256.Sum256(body)))}
+		into[path] = document{body: append(body, '\n')}
 		return nil
+	}
+	tagged := func(path string, obj any) error {
+		err := add(d.aggregated, path, obj)
+		body := d.aggregated[path].body
+		d.aggregated[path] = document{body: body, etag: fmt.Sprintf("%q", fmt.Sprintf("%X", sha256.Sum256(body)))}
+		return err
 	}
 	core := &metav1.APIVersions{TypeMeta: metav1.TypeMeta{Kind: "APIVersions"},
 		ServerAddressByClientCIDRs: []metav1.ServerAddressByClientCIDR{{ClientCIDR: "0.0.0.0/0", ServerAddress: h.server}}}
@@ -159,14 +170,17 @@ func (h *Handler) build(table []*kinds.Kind) (*documents, error) {
 			all.Groups = append(all.Groups, g.legacy())
 			err = firstOf(err, add(d.legacy, "/apis/"+g.name, g.standalone()))
 		}
+		if !g.custom() {
+			d.built["/apis/"+g.name] = true
+		}
 		for _, v := range g.versions {
 			err = firstOf(err, add(d.legacy, v.path(), v.resourceList()))
 		}
 	}
 	err = firstOf(err, add(d.legacy, "/api", core))
 	err = firstOf(err, add(d.legacy, "/apis", all))
-	err = firstOf(err, add(d.aggregated, "/api", aggregate(groups, true)))
-	err = firstOf(err, add(d.aggregated, "/apis", aggregate(groups, false)))
+	err = firstOf(err, tagged("/api", aggregate(groups, true)))
+	err = firstOf(err, tagged("/apis", aggregate(groups, false)))
 	return d, err
 }
 

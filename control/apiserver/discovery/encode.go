@@ -50,6 +50,11 @@ type encoded struct {
 // ServeHTTP implements http.Handler.
 func (e *encoder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := "/" + strings.Trim(r.URL.Path, "/")
+	// Upstream's list of groups is served by code of another kind than the rest.
+	if accept := r.Header.Get("Accept"); path != "/apis" && accept != "" && !speak.Named(accept, speak.All()) {
+		speak.Refuse(w, r, speak.NotProduced(speak.All()))
+		return
+	}
 	choice, aggregated, ok := chosen(r.Header, path == "/api" || path == "/apis")
 	if !ok {
 		speak.Refuse(w, r, speak.NotAcceptable())
@@ -61,7 +66,8 @@ func (e *encoder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ask := r.Clone(r.Context())
 	ask.Header.Set("Accept", accept)
-	if choice == speak.JSON || r.Method != http.MethodGet && r.Method != http.MethodHead {
+	pretty := choice == speak.JSON && !aggregated && speak.Pretty(r)
+	if choice == speak.JSON && !pretty || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		e.next.ServeHTTP(w, ask)
 		return
 	}
@@ -75,6 +81,12 @@ func (e *encoder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if seen.code != http.StatusOK {
 		w.WriteHeader(seen.code)
 		_, _ = w.Write(seen.body.Bytes()) // the client has gone: nobody to tell
+		return
+	}
+	if pretty {
+		var body bytes.Buffer
+		_ = json.Indent(&body, bytes.TrimSpace(seen.body.Bytes()), "", "  ") // it is our own JSON
+		_, _ = w.Write(body.Bytes())                                         // the client has gone: nobody to tell
 		return
 	}
 	media := choice
@@ -100,7 +112,7 @@ func chosen(h http.Header, whole bool) (media string, aggregated, ok bool) {
 	for _, c := range speak.Choices(h) {
 		as := c.Params["as"]
 		switch {
-		case as == "":
+		case as == "" && c.Params["g"] == "" && c.Params["v"] == "":
 			return c.Media, false, true
 		case whole && as == "APIGroupDiscoveryList" && c.Params["g"] == "apidiscovery.k8s.io" && c.Params["v"] == "v2":
 			return c.Media, true, true

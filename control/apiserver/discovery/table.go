@@ -57,6 +57,16 @@ func arrange(table []*kinds.Kind) []*group {
 	return groups
 }
 
+// custom says that all of the group are users' own kinds.
+func (g *group) custom() bool {
+	for _, v := range g.versions {
+		if slices.ContainsFunc(v.kinds, func(k *kinds.Kind) bool { return k.Custom == nil }) {
+			return false
+		}
+	}
+	return true
+}
+
 func (v *groupVersion) path() string {
 	if v.Group == "" {
 		return "/api/" + v.Version
@@ -116,6 +126,9 @@ func ordered(verbs []string) []string {
 func (v *groupVersion) resourceList() *metav1.APIResourceList {
 	list := &metav1.APIResourceList{TypeMeta: metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"},
 		GroupVersion: v.String(), APIResources: []metav1.APIResource{}}
+	if v.Group == "" {
+		list.APIVersion = "" // which upstream leaves out, as its first clients knew it
+	}
 	for _, k := range v.kinds {
 		list.APIResources = append(list.APIResources, metav1.APIResource{Name: k.Resource, SingularName: k.Singular,
 			Namespaced: k.Namespaced, Kind: k.GVK.Kind, Verbs: verbsOf(k), ShortNames: k.Short, Categories: k.Categories,

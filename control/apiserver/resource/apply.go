@@ -61,7 +61,7 @@ func (c *call) configuration() (*unstructured.Unstructured, error) {
 	}
 	err = kjson.UnmarshalCaseSensitivePreserveInts(data, &wanted.Object) // whole numbers stay whole
 	if err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: error unmarshaling JSON: while decoding JSON: %v", err))
 	}
 	if wanted.Object == nil {
 		wanted.Object = map[string]any{}
@@ -73,7 +73,7 @@ func (c *call) configuration() (*unstructured.Unstructured, error) {
 		if c.strictness() == metav1.FieldValidationStrict {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding patch: %v", err))
 		}
-		c.req.warn(err.Error())
+		warnStrict(c.req, err)
 	}
 	return wanted, nil
 }

@@ -72,7 +72,7 @@ func (s *Server) bind(ctx context.Context, r *Request) (runtime.Object, error) {
 		}
 		gr := schema.GroupResource{Resource: "pods/binding"}
 		if errors.Is(err, errOther) {
-			gr.Resource = "pods"
+			gr.Resource, err = "pods", c.unstorable(b.Name, err.Error())
 		}
 		return nil, apierrors.NewConflict(gr, b.Name, err)
 	}

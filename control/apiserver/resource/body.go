@@ -87,7 +87,8 @@ func (x *exchange) decodeDeleteOptions(data []byte, m mediaType) error {
 	}
 	read, ok := obj.(*metav1.DeleteOptions)
 	if !ok {
-		return apierrors.NewBadRequest("decoded object cannot be converted to DeleteOptions")
+		is := obj.GetObjectKind().GroupVersionKind()
+		return apierrors.NewBadRequest(fmt.Sprintf("no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"", is.Kind, is.GroupVersion()))
 	}
 	read.TypeMeta = metav1.TypeMeta{}
 	x.req.Delete = *read
@@ -114,7 +115,12 @@ func (x *exchange) decodeBody(data []byte, m mediaType) error {
 	}
 	strictness := c.strictness()
 	obj, got, strict, err := x.server.codec.decode(data, m, want, into, strictness != metav1.FieldValidationIgnore)
-	if err == nil && got != nil && got.GroupVersion() != want.GroupVersion() {
+	if runtime.IsNotRegisteredError(err) && got != nil && c.alike(*got) {
+		if data, err = unversioned(data); err == nil {
+			obj, got, strict, err = x.server.codec.decode(data, mediaJSON, want, into, strictness != metav1.FieldValidationIgnore)
+		}
+	}
+	if err == nil && got != nil && got.GroupVersion() != want.GroupVersion() && (got.Kind == want.Kind || c.kind.Custom != nil) {
 		return apierrors.NewBadRequest(fmt.Sprintf(
 			"the API version in the data (%s) does not match the expected API version (%s)", got.GroupVersion(), want.GroupVersion()))
 	}
@@ -122,7 +128,7 @@ func (x *exchange) decodeBody(data []byte, m mediaType) error {
 		return misnamed(want, *got, obj.(metav1.Object).GetName())
 	}
 	if err == nil && got != nil && got.Kind != want.Kind {
-		err = fmt.Errorf("no kind %q is served here", got.Kind)
+		err = fmt.Errorf("converting (%s.%s) to (%s.%s): unknown conversion", got.Version, got.Kind, internalPackage(want.Group), want.Kind)
 	}
 	if err == nil {
 		strict, err = coerce(c.kind, obj, strict)
@@ -138,11 +144,43 @@ func (x *exchange) decodeBody(data []byte, m mediaType) error {
 	}
 	if strictness == metav1.FieldValidationWarn {
 		for _, e := range strict {
-			x.warn(e.Error())
+			warnStrict(x.req, e)
 		}
 	}
 	x.req.Body = obj
 	return nil
+}
+
+// alike says that a body may be of the kind and version, although it is not the one
+// that is served: it has the same fields.
+func (c *call) alike(got schema.GroupVersionKind) bool {
+	return c.sub != nil && slices.Contains(c.sub.Alike, got)
+}
+
+// internalPackage is what upstream calls the package of a group's kinds.
+func internalPackage(group string) string {
+	if group == "" || group == "events.k8s.io" {
+		return "core"
+	}
+	name, _, _ := strings.Cut(group, ".")
+	return name
+}
+
+// yamlMistakes precedes the list of what is wrong in the library's error.
+const yamlMistakes = "yaml: unmarshal errors:\n"
+
+// warnStrict warns of an unknown or duplicate field; of duplicates in YAML, which come
+// together, one by one.
+func warnStrict(r *Request, mistake error) {
+	text := mistake.Error()
+	_, list, several := strings.Cut(text, yamlMistakes)
+	if !several {
+		r.warn(text)
+		return
+	}
+	for line := range strings.SplitSeq(list, "\n") {
+		r.warn(strings.TrimSpace(line))
+	}
 }
 
 // misnamed is 422 for an object of a custom kind that says it is of another; nil where

@@ -107,11 +107,8 @@ func (s *Server) begin(ctx context.Context, r *Request) (*call, error) {
 	if err := c.authorize(ctx, r.Verb); err != nil {
 		return nil, err
 	}
-	if err := col.fits(r); err != nil {
+	if err := col.placed(r); err != nil {
 		return nil, err
-	}
-	if col.kind.Warning != "" {
-		r.warn(col.kind.Warning)
 	}
 	verbs := col.kind.Verbs
 	if name := r.Target.Subresource; name != "" {
@@ -122,16 +119,29 @@ func (s *Server) begin(ctx context.Context, r *Request) (*call, error) {
 		c.sub = &col.kind.Subresources[i]
 		verbs = c.sub.Verbs
 	} else if col.storage == nil {
-		verbs = []string{verbCreate}
+		if verbs = []string{verbCreate}; r.Target.Name != "" {
+			return nil, unknownPath()
+		}
 	}
 	if verbs != nil && !slices.Contains(verbs, r.Verb) {
 		return nil, notAllowed()
 	}
-	return c, nil
+	if col.kind.Warning != "" {
+		r.warn(col.kind.Warning)
+	}
+	return c, wellNamed(r)
 }
 
 // fits checks the target's namespace and name against the collection.
 func (c *collection) fits(r *Request) error {
+	if err := c.placed(r); err != nil {
+		return err
+	}
+	return wellNamed(r)
+}
+
+// placed says whether there is such a path and such a method for the collection.
+func (c *collection) placed(r *Request) error {
 	t := r.Target
 	if !c.kind.Namespaced && t.Namespace != "" {
 		return unknownPath()
@@ -144,6 +154,12 @@ func (c *collection) fits(r *Request) error {
 			return notAllowed()
 		}
 	}
+	return nil
+}
+
+// wellNamed checks the names in a path.
+func wellNamed(r *Request) error {
+	t := r.Target
 	if bad := content.IsPathSegmentName(t.Name); len(bad) > 0 {
 		return apierrors.NewBadRequest(fmt.Sprintf("Name parameter invalid: %q: %s", t.Name, bad[0]))
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -207,6 +208,12 @@ func (c *call) subcreate(ctx context.Context) (*answer, error) {
 		if err := c.matchNamespace(obj); err != nil {
 			return nil, err
 		}
+		if c.sub.Default != nil {
+			c.sub.Default(obj)
+		}
+		if c.req.wire && c.server.cfg.Subcreate[c.kind.Resource+"/"+c.sub.Name] != nil {
+			c.track(obj, nil) // for whom it goes back to; those built in answer with a Status
+		}
 		if err := c.admitSub(ctx, obj); err != nil {
 			return nil, err
 		}
@@ -261,9 +268,16 @@ func (c *call) acceptVirtual(ctx context.Context, obj kinds.Object) error {
 		return err
 	}
 	c.setDefaults(obj)
+	if c.req.wire { // nobody in this process looks whose the fields are
+		c.track(obj, nil)
+	}
 	if c.kind.Strategy.Validate != nil {
 		if errs := c.kind.Strategy.Validate(obj); len(errs) > 0 {
-			return invalid(c.kind.GVK.GroupKind(), obj.GetName(), errs)
+			gk := c.kind.GVK.GroupKind()
+			if gk.Group == authorizationv1.GroupName {
+				gk.Kind = "" // upstream's reviews of access do not say which they are
+			}
+			return invalid(gk, obj.GetName(), errs)
 		}
 	}
 	return c.admitSub(ctx, obj)

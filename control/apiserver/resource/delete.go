@@ -191,7 +191,7 @@ func planDeletion(k *kinds.Kind, old kinds.Object, opts *metav1.DeleteOptions, n
 	held := len(next.GetFinalizers()) > 0 || k.Strategy.Holds != nil && k.Strategy.Holds(next)
 	if old.GetDeletionTimestamp() == nil && k.Strategy.Deleting != nil && (held || graceful) {
 		if !graceful {
-			markDeleting(next, now) // so that the kind knows when
+			markDeleting(k, next, now) // so that the kind knows when
 		}
 		k.Strategy.Deleting(next)
 	}
@@ -199,7 +199,7 @@ func planDeletion(k *kinds.Kind, old kinds.Object, opts *metav1.DeleteOptions, n
 	case graceful && (held || *opts.GracePeriodSeconds > 0):
 		return deletion{next: next, write: true}, nil
 	case held:
-		markDeleting(next, now)
+		markDeleting(k, next, now)
 		return deletion{next: next, write: true}, nil
 	}
 	return deletion{next: next, gone: true}, nil
@@ -265,13 +265,16 @@ func hurry(next kinds.Object, opts *metav1.DeleteOptions, now metav1.Time) (grac
 }
 
 // markDeleting starts the wait for finalizers.
-func markDeleting(obj kinds.Object, now metav1.Time) {
+func markDeleting(k *kinds.Kind, obj kinds.Object, now metav1.Time) {
 	at := obj.GetDeletionTimestamp()
-	if at == nil && obj.GetGeneration() > 0 {
-		obj.SetGeneration(obj.GetGeneration() + 1)
-	}
 	if at == nil || at.After(now.Time) {
 		obj.SetDeletionTimestamp(&now)
+	}
+	if k.Strategy.DatedOnly {
+		return
+	}
+	if at == nil && obj.GetGeneration() > 0 {
+		obj.SetGeneration(obj.GetGeneration() + 1)
 	}
 	obj.SetDeletionGracePeriodSeconds(new(int64(0)))
 }

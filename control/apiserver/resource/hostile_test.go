@@ -65,7 +65,7 @@ func attacks() []hostile {
 		{"a field that is none", "GET", allMaps + "?fieldSelector=" + url.QueryEscape("spec.x=="), "", "", 400},
 		{"a revision that is none", "GET", allMaps + "?resourceVersion=x", "", "", 400},
 		{"up and out", "GET", "/api/v1/namespaces/../configmaps/one", "", "", 400},
-		{"an escaped slash", "GET", "/api/v1/namespaces/a/configmaps/..%2fone", "", "", 400},
+		{"an escaped slash", "GET", "/api/v1/namespaces/a/configmaps/..%2fone", "", "", 404},
 		{"a name of dots", "GET", "/api/v1/namespaces/a/configmaps/..", "", "", 400},
 		{"a NUL", "GET", "/api/v1/namespaces/a/configmaps/one%00", "", "", 404},
 		{"a percent", "GET", "/api/v1/namespaces/a/configmaps/o%25ne", "", "", 400},

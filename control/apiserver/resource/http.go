@@ -8,11 +8,14 @@ import (
 	"net/url"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/sampan-dev/sampan/control/apiserver/speak"
 	"github.com/sampan-dev/sampan/control/apiserver/watchdog"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/kinds"
@@ -46,7 +49,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// Whether something is served is told only to those who might use it.
 		if err := s.mayTry(r.Context(), x.req); err != nil {
 			s.audit(r.Context(), x.req, nil, err)
-			x.fail(err)
+			x.fail(x.barred(err))
 			return
 		}
 	}
@@ -154,7 +157,7 @@ func (x *exchange) noRoute(at route) error {
 		x.req.Verb = verbCreate
 	}
 	if err := x.server.mayTry(x.r.Context(), x.req); err != nil {
-		return err
+		return x.barred(err)
 	}
 	if at.rest != "" {
 		return unknownPath()
@@ -176,9 +179,12 @@ func (x *exchange) run(ctx context.Context) {
 func (x *exchange) answer(ctx context.Context) (*answer, error) {
 	c, err := x.server.begin(ctx, x.req)
 	if err != nil {
-		return nil, err
+		return nil, x.barred(err)
 	}
 	x.call = c
+	if err := c.unrouted(x.r); err != nil {
+		return nil, err
+	}
 	if x.form, err = c.negotiate(x.r, x.req.Verb == verbWatch); err != nil {
 		return nil, err
 	}
@@ -193,7 +199,13 @@ func (x *exchange) answer(ctx context.Context) (*answer, error) {
 
 func wantsWatch(q url.Values) bool {
 	v, ok := q["watch"]
-	return ok && len(v) > 0 && v[0] != "false" && v[0] != "0"
+	return ok && len(v) > 0 && !strings.EqualFold(v[0], "false") && v[0] != "0"
+}
+
+// wanted reads a parameter that is said or not.
+func wanted(values []string) (yes bool) {
+	_ = runtime.Convert_Slice_string_To_bool(&values, &yes, nil) // never fails
+	return yes
 }
 
 // options reads the query into the options of the request's verb.
@@ -201,6 +213,9 @@ func (x *exchange) options(q url.Values) error {
 	var err error
 	switch x.req.Verb {
 	case verbGet:
+		if values := q["export"]; wanted(values) {
+			return apierrors.NewBadRequest("the export parameter, deprecated since v1.14, is no longer supported")
+		}
 		err = metav1.Convert_url_Values_To_v1_GetOptions(&q, &x.req.Get, nil)
 	case verbList, verbWatch:
 		err = metav1.Convert_url_Values_To_v1_ListOptions(&q, &x.req.List, nil)
@@ -265,9 +280,12 @@ func (x *exchange) connect(h http.Handler) {
 	ctx := x.r.Context()
 	col := x.server.table.Load().byResource[x.req.Target.Resource]
 	c := &call{collection: col, req: x.req}
-	err := c.authorize(ctx, x.req.Verb)
+	err := x.barred(c.authorize(ctx, x.req.Verb))
 	if err == nil {
 		err = col.fits(x.req)
+	}
+	if accept := x.r.Header.Get("Accept"); err == nil && name == "pods/log" && accept != "" && !speak.Named(accept, logMedia) {
+		err = speak.NotProduced(logMedia)
 	}
 	options, gvk := connectOptions(name, x.r.URL.Query(), x.req.Path)
 	if err == nil && options == nil && x.r.Method != http.MethodGet {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	listvalidation "k8s.io/apimachinery/pkg/apis/meta/internalversion/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/control/apiserver/cache"
 	"github.com/sampan-dev/sampan/control/store"
@@ -72,10 +73,14 @@ func (c *call) list(ctx context.Context) (*answer, error) {
 	if err != nil {
 		return nil, c.failed(err)
 	}
-	if err := c.together(ctx, snap, sel, at.from, opts.Limit); err != nil {
+	limit := opts.Limit
+	if opts.ResourceVersion == "0" {
+		limit = 0 // as upstream's cache: whoever takes any state gets all of it at once
+	}
+	if err := c.together(ctx, snap, sel, at.from, limit); err != nil {
 		return nil, c.failed(err)
 	}
-	p, err := c.collect(snap, sel, at.from, opts.Limit)
+	p, err := c.collect(snap, sel, at.from, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -83,13 +88,15 @@ func (c *call) list(ctx context.Context) (*answer, error) {
 }
 
 func checkListOptions(o *metav1.ListOptions, watch bool) error {
-	errs := listvalidation.ValidateListOptions(&internalversion.ListOptions{
+	checked := internalversion.ListOptions{
 		Watch:                watch,
 		ResourceVersion:      o.ResourceVersion,
 		ResourceVersionMatch: o.ResourceVersionMatch,
 		Continue:             o.Continue,
 		SendInitialEvents:    o.SendInitialEvents,
-	}, true)
+	}
+	internalversion.SetListOptionsDefaults(&checked, true)
+	errs := listvalidation.ValidateListOptions(&checked, true)
 	if len(errs) > 0 {
 		return badOptions("ListOptions", errs)
 	}
@@ -117,8 +124,8 @@ func (c *call) position(o *metav1.ListOptions) (position, error) {
 	switch {
 	case o.ResourceVersionMatch == metav1.ResourceVersionMatchExact:
 		at.exact = true
-	case o.ResourceVersionMatch == "" && o.Limit > 0 && revision > 0:
-		at.exact = true // the older API, from before resourceVersionMatch
+	case o.ResourceVersionMatch == "" && (o.Limit > 0 || c.req.Verb == verbDeleteCollection) && revision > 0:
+		at.exact = true // the older API, from before resourceVersionMatch; what is deleted is listed in pages
 	}
 	return at, nil
 }
@@ -129,7 +136,8 @@ func parseRevision(text string) (int64, error) {
 	}
 	revision, err := strconv.ParseUint(text, 10, 63)
 	if err != nil {
-		return 0, apierrors.NewBadRequest(fmt.Sprintf("invalid resource version %q: %v", text, err))
+		// Upstream's words; for a get or a watch its code is 500, but the fault is the client's.
+		return 0, apierrors.NewBadRequest(field.Invalid(field.NewPath("resourceVersion"), text, err.Error()).Error())
 	}
 	return int64(revision), nil
 }

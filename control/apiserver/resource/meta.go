@@ -242,12 +242,20 @@ func (c *call) warnings(obj, old kinds.Object) {
 	}
 }
 
+// unstorable says of which key in the store something cannot be, in upstream's words:
+// its keys are ours.
+func (c *call) unstorable(name, why string) error {
+	return fmt.Errorf("StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: %s", //nolint:staticcheck // upstream's words
+		c.storage.key(c.req.Target.Namespace, name), why)
+}
+
 // checkRevision is the optimistic lock: next must name the revision it is made
 // from, or none where the kind allows that. Its UID, if any, must be old's.
 func (c *call) checkRevision(next, old kinds.Object) error {
-	if uid := next.GetUID(); uid != "" && uid != old.GetUID() {
-		return apierrors.NewConflict(c.gr(), old.GetName(), fmt.Errorf( //nolint:staticcheck // upstream's words
-			"Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID()))
+	// Of a patch, validation says that it cannot change the UID.
+	if uid := next.GetUID(); uid != "" && uid != old.GetUID() && (c.req.Verb != verbPatch || c.sub != nil) {
+		return apierrors.NewConflict(c.gr(), old.GetName(), c.unstorable(old.GetName(),
+			fmt.Sprintf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID())))
 	}
 	switch next.GetResourceVersion() {
 	case old.GetResourceVersion():

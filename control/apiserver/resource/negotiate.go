@@ -13,6 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sampan-dev/sampan/control/apiserver/speak"
 )
 
 // mediaType is how objects are written.
@@ -123,7 +126,9 @@ func clauses(header string) []clause {
 		}
 		out = append(out, c)
 	}
-	slices.SortStableFunc(out, func(a, b clause) int { return -cmp.Compare(a.q, b.q) })
+	slices.SortStableFunc(out, func(a, b clause) int {
+		return cmp.Or(-cmp.Compare(a.q, b.q), cmp.Compare(speak.Vagueness(a.name), speak.Vagueness(b.name)))
+	})
 	return out
 }
 
@@ -142,7 +147,7 @@ func (c *call) negotiate(r *http.Request, watch bool) (form, error) {
 		if watch && f.media == mediaYAML {
 			return form{}, notAcceptable(acceptedStreams)
 		}
-		f.pretty = f.media != mediaCBOR && (cl.params["pretty"] == "1" || prettyWanted(r))
+		f.pretty = f.media != mediaCBOR && (cl.params["pretty"] == "1" || speak.Pretty(r))
 		return c.fitted(f, r)
 	}
 	return form{}, notAcceptable(acceptedMedia)
@@ -168,10 +173,18 @@ func (c *call) fitted(f form, r *http.Request) (form, error) {
 func (c *call) wrongPartial(f form) error {
 	if f.list {
 		return plainStatus(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, fmt.Sprintf(
-			"you requested PartialObjectMetadataList, but the requested object is not a list (%T)", c.newBody()))
+			"you requested PartialObjectMetadataList, but the requested object is not a list (%s)", c.goType(c.gvk())))
 	}
 	return plainStatus(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, fmt.Sprintf(
-		"you requested PartialObjectMetadata, but the requested object is a list (%T)", c.kind.NewList()))
+		"you requested PartialObjectMetadata, but the requested object is a list (%s)", c.goType(c.listGVK())))
+}
+
+// goType is what upstream calls the Go type of a kind.
+func (c *call) goType(gvk schema.GroupVersionKind) string {
+	if obj, untyped := c.newBody().(runtime.Unstructured); untyped {
+		return fmt.Sprintf("%T", obj)
+	}
+	return "*" + internalPackage(gvk.Group) + "." + gvk.Kind
 }
 
 // form is what one clause asks for, if the server has it.
@@ -188,8 +201,8 @@ func (cl clause) form() (form, bool) {
 		f.media = m
 	}
 	as := cl.params["as"]
-	if as == "" {
-		return f, true
+	if as == "" { // a group or a version alone is that of nothing
+		return f, cl.params["g"] == "" && cl.params["v"] == ""
 	}
 	f.version = cl.params["v"]
 	if cl.params["g"] != metav1.GroupName || f.version != "v1" && f.version != "v1beta1" {
@@ -204,13 +217,4 @@ func (cl clause) form() (form, bool) {
 		return f, true
 	}
 	return f, false
-}
-
-func prettyWanted(r *http.Request) bool {
-	if p := r.URL.Query().Get("pretty"); p != "" {
-		pretty, err := strconv.ParseBool(p)
-		return err == nil && pretty
-	}
-	agent := r.UserAgent()
-	return strings.HasPrefix(agent, "curl") || strings.HasPrefix(agent, "Wget") || strings.HasPrefix(agent, "Mozilla/5.0")
 }

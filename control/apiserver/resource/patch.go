@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
@@ -50,6 +51,9 @@ func (c *call) patch(ctx context.Context) (*answer, error) {
 			}
 			if err := c.matchNamespace(patched); err != nil {
 				return nil, err
+			}
+			if patched.GetName() == "" {
+				return nil, c.nameless()
 			}
 			return patched, c.matchName(patched)
 		},
@@ -137,7 +141,7 @@ func (c *call) runOperations(before []byte) (after []byte, wrong []error, err er
 	if c.strictness() != metav1.FieldValidationIgnore {
 		var ops []operation
 		if wrong, err = kjson.UnmarshalStrict(c.req.PatchData, &ops); err != nil {
-			return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+			return nil, nil, apierrors.NewBadRequest(strings.Replace(fmt.Sprintf("error decoding patch: %v", err), "resource.operation", "handlers.jsonPatchOp", 1))
 		}
 		for i, e := range wrong {
 			wrong[i] = fmt.Errorf("json patch %w", e)

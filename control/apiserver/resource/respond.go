@@ -38,14 +38,21 @@ var zippers = sync.Pool{New: func() any {
 // the writing would bound nothing, and cost HTTP/2 two messages.
 const unhurried = 4 << 10
 
-// fail writes an error as a Status.
+// fail writes an error as a Status, in the best media type of which the client says
+// nothing else than its name.
 func (x *exchange) fail(err error) {
 	status := statusOf(err)
-	f := form{media: x.form.media, pretty: x.form.pretty}
+	f := form{}
+	how, acceptable := speak.OfErrors(x.r)
+	f.media, _ = mediaNamed(how.Media) // of those that are spoken, each is one of ours
+	f.pretty = how.Pretty && f.media != mediaCBOR
 	data, encErr := x.encode(f, &status)
 	if encErr != nil {
 		http.Error(x.w, status.Message, int(status.Code))
 		return
+	}
+	if !acceptable {
+		data = speak.Indented(&status)
 	}
 	if d := status.Details; d != nil && d.RetryAfterSeconds > 0 {
 		x.w.Header().Set("Retry-After", strconv.Itoa(int(d.RetryAfterSeconds)))
@@ -203,7 +210,6 @@ func (x *exchange) write(code int, contentType string, pieces [][]byte) {
 	h := x.w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-cache, private")
-	h.Add("Vary", "Accept-Encoding")
 	if size > unhurried {
 		defer x.hurry()()
 	}
@@ -214,6 +220,7 @@ func (x *exchange) write(code int, contentType string, pieces [][]byte) {
 		return
 	}
 	h.Set("Content-Encoding", "gzip")
+	h.Add("Vary", "Accept-Encoding")
 	x.w.WriteHeader(code)
 	z := zippers.Get().(*gzip.Writer)
 	defer zippers.Put(z)

@@ -47,6 +47,9 @@ func scaleTable(scale *autoscalingv1.Scale, f form, now time.Time) *metav1.Table
 		return []any{scale.Name, int64(scale.Spec.Replicas), int64(scale.Status.Replicas), kinds.Age(scale.CreationTimestamp, now)}
 	})
 	t.ResourceVersion = scale.ResourceVersion
+	for i := range t.ColumnDefinitions {
+		t.ColumnDefinitions[i].Format = "" // as of upstream's custom tables, of which this is one
+	}
 	return t
 }
 

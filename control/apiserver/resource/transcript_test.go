@@ -214,7 +214,7 @@ func outline(b *strings.Builder, at string, v any) {
 			fmt.Fprintf(b, "%s: []\n", at)
 		}
 	default:
-		fmt.Fprintf(b, "%s: %v\n", at, v)
+		fmt.Fprintf(b, "%s: %s\n", at, strings.ReplaceAll(fmt.Sprint(v), "\n", `\n`)) // a blank line would be the end of the answer
 	}
 }
 

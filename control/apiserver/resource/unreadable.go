@@ -43,7 +43,7 @@ func (c *call) force(ctx context.Context) (*answer, error) {
 			return nil, c.failed(err)
 		}
 		if _, err := c.storage.recordOf(ctx, e); err == nil {
-			return nil, apierrors.NewConflict(c.gr(), name, errors.New("unsafe deletion is not allowed because the object is decodable from storage"))
+			return nil, apierrors.NewConflict(c.gr(), name, c.unstorable(name, "unsafe deletion is not allowed because the object is decodable from storage"))
 		}
 		if ctx.Err() != nil {
 			return nil, c.failed(context.Cause(ctx)) // out of time is not unreadable

@@ -46,7 +46,7 @@ func (c *call) update(ctx context.Context) (*answer, error) {
 		return nil, err
 	}
 	if body.GetName() == "" { // or whoever sends an empty object would wipe the one there is
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s based on URL) was undeterminable: name must be provided", c.req.Target.Name))
+		return nil, c.nameless()
 	}
 	if err := c.matchName(body); err != nil {
 		return nil, err
@@ -64,6 +64,11 @@ func (c *call) update(ctx context.Context) (*answer, error) {
 			return next, nil
 		},
 	})
+}
+
+// nameless is 400 for an object that does not say which one it is.
+func (c *call) nameless() error {
+	return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s based on URL) was undeterminable: name must be provided", c.req.Target.Name))
 }
 
 // edit changes an object by compare-and-swap. The cached copy is tried first; a
@@ -253,10 +258,15 @@ func (c *call) tryCreate(ctx context.Context, e edit) (*answer, error) {
 		return nil, err
 	}
 	if uid := next.GetUID(); uid != "" {
+		if c.req.Verb == verbUpdate {
+			return nil, apierrors.NewConflict(c.gr(), next.GetName(), c.unstorable(next.GetName(),
+				fmt.Sprintf("Precondition failed: UID in precondition: %v, UID in object meta: ", uid)))
+		}
 		return nil, apierrors.NewConflict(c.gr(), next.GetName(), errors.New(
 			"uid mismatch: the provided object specified uid "+string(uid)+", and no existing object was found"))
 	}
-	if rv := next.GetResourceVersion(); rv != "" && rv != "0" {
+	// A PUT makes the object whatever revision it names, as upstream.
+	if rv := next.GetResourceVersion(); rv != "" && rv != "0" && c.req.Verb != verbUpdate {
 		return nil, apierrors.NewConflict(c.gr(), next.GetName(), errors.New(modified))
 	}
 	next.SetResourceVersion("")

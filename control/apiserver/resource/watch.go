@@ -33,6 +33,7 @@ type stream struct {
 	bookmarks bool
 	// initial says that the client wants to know when the initial state is over.
 	initial bool
+	lasts   time.Duration
 	ctx     context.Context // ends when the time is up
 	cancel  context.CancelFunc
 	once    sync.Once
@@ -41,7 +42,8 @@ type stream struct {
 // watch follows a collection, or one object, from a revision on.
 func (c *call) watch(ctx context.Context) (*answer, error) {
 	opts := &c.req.List
-	if err := checkListOptions(opts, true); err != nil {
+	// The old form of a watch has it in its path, and its options are held to be a list's.
+	if err := checkListOptions(opts, opts.Watch || !c.req.wire); err != nil {
 		return nil, err
 	}
 	sel, err := c.selector()
@@ -61,11 +63,12 @@ func (c *call) watch(ctx context.Context) (*answer, error) {
 		bookmarks: opts.AllowWatchBookmarks,
 		initial:   opts.SendInitialEvents != nil && *opts.SendInitialEvents && opts.AllowWatchBookmarks,
 	}
+	s.lasts = watchTime(opts.TimeoutSeconds)
 	if err := s.start(ctx, sel, revision); err != nil {
 		c.server.watches.Add(-1)
 		return nil, c.failed(err)
 	}
-	s.ctx, s.cancel = context.WithTimeout(ctx, watchTime(opts.TimeoutSeconds))
+	s.ctx, s.cancel = context.WithTimeout(ctx, s.lasts)
 	return &answer{code: http.StatusOK, stream: s}, nil
 }
 
@@ -108,6 +111,7 @@ func (s *stream) start(ctx context.Context, sel selector, revision int64) error 
 		Match:     s.match(sel),
 		Exact:     s.exact(sel),
 		Bookmarks: s.bookmarks,
+		Lasts:     s.lasts,
 		Paced:     s.call.req.wire,
 	})
 	s.watcher, s.after = w, revision

@@ -19,6 +19,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"sigs.k8s.io/yaml"
@@ -40,22 +41,24 @@ const maxChoices = 32
 
 // Choice is one of the things that a client accepts.
 type Choice struct {
-	// Media is one of the media types above.
+	// Media is one of the media types above; of a Clause, whatever the client says.
 	Media string
 	// Params are the parameters, such as "as".
 	Params map[string]string
 }
 
-// Choices are what an Accept header allows of what is spoken, the best first. None
-// means that nothing is acceptable; no header, that anything is.
-func Choices(h http.Header) []Choice {
-	header := cmp.Or(strings.Join(h.Values("Accept"), ","), "*/*")
+// Vagueness is how much a client leaves open: among equals, what is named comes before
+// what may be anything.
+func Vagueness(media string) int { return strings.Count(media, "*") }
+
+// Clauses are what an Accept header says, the best first.
+func Clauses(accept string) []Choice {
 	type weighed struct {
 		Choice
 		q float64
 	}
 	var found []weighed
-	for i, text := range strings.Split(header, ",") {
+	for i, text := range strings.Split(accept, ",") {
 		if i == maxChoices {
 			break
 		}
@@ -63,18 +66,15 @@ func Choices(h http.Header) []Choice {
 		if err != nil {
 			continue
 		}
-		if name == "*/*" || name == "application/*" {
-			name = JSON
-		}
 		w := weighed{Choice{name, params}, 1}
 		if q, err := strconv.ParseFloat(params["q"], 64); err == nil {
 			w.q = q
 		}
-		if slices.Contains(all, name) {
-			found = append(found, w)
-		}
+		found = append(found, w)
 	}
-	slices.SortStableFunc(found, func(a, b weighed) int { return -cmp.Compare(a.q, b.q) })
+	slices.SortStableFunc(found, func(a, b weighed) int {
+		return cmp.Or(-cmp.Compare(a.q, b.q), cmp.Compare(Vagueness(a.Media), Vagueness(b.Media)))
+	})
 	choices := make([]Choice, len(found))
 	for i := range found {
 		choices[i] = found[i].Choice
@@ -82,10 +82,45 @@ func Choices(h http.Header) []Choice {
 	return choices
 }
 
+// Choices are what an Accept header allows of what is spoken, the best first. None
+// means that nothing is acceptable; no header, that anything is.
+func Choices(h http.Header) []Choice {
+	found := Clauses(cmp.Or(strings.Join(h.Values("Accept"), ","), "*/*"))
+	for i := range found {
+		if found[i].Media == "*/*" || found[i].Media == "application/*" {
+			found[i].Media = JSON
+		}
+	}
+	return slices.DeleteFunc(found, func(c Choice) bool { return !slices.Contains(all, c.Media) })
+}
+
+// All are the media types that are spoken, as upstream lists them.
+func All() string { return strings.Join(all, ", ") }
+
+// Named says that one of the names in a header, parameters aside, is in a list as that
+// of All. It is how upstream chooses the code that serves a request, before that code
+// looks closer.
+func Named(header, list string) bool {
+	known := strings.Split(list, ", ")
+	for text := range strings.SplitSeq(header, ",") {
+		name, _, _ := strings.Cut(text, ";")
+		if name = strings.TrimSpace(name); name == "*/*" || slices.Contains(known, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// NotProduced is upstream's 406 for who names none of the media types in a list.
+func NotProduced(list string) *apierrors.StatusError {
+	return apierrors.NewGenericServerResponse(http.StatusNotAcceptable, "", schema.GroupResource{}, "",
+		"406: Not Acceptable\n\nAvailable representations: "+list, 0, false)
+}
+
 // NotAcceptable is upstream's 406 for who accepts nothing that is spoken.
 func NotAcceptable() *apierrors.StatusError {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
-		Message: "only the following media types are accepted: " + strings.Join(all, ", ")}}
+		Message: "only the following media types are accepted: " + All()}}
 }
 
 // Encode writes an object that names its kind and version.
@@ -136,30 +171,57 @@ func unprintable(r rune) bool {
 	return r >= 0x7f && r < 0xa0 || r == 0xfffe || r == 0xffff
 }
 
+// Manner is how something is written.
+type Manner struct {
+	// Media is one of the media types above.
+	Media string
+	// Pretty asks for line breaks, for people.
+	Pretty bool
+}
+
+// OfErrors is how errors are told to who sent r: in the first media type of which the
+// client wants nothing but that. ok is false when that is none of those that are spoken;
+// then it is JSON.
+func OfErrors(r *http.Request) (m Manner, ok bool) {
+	for _, c := range Choices(r.Header) {
+		if c.Params["as"] == "" && c.Params["g"] == "" && c.Params["v"] == "" {
+			return Manner{c.Media, c.Params["pretty"] == "1" || Pretty(r)}, true
+		}
+	}
+	return Manner{Media: JSON}, false
+}
+
+// Pretty says that a person reads the answer: the URL says so, or the program that asks
+// is one that shows what it gets.
+func Pretty(r *http.Request) bool {
+	if p := r.URL.Query().Get("pretty"); p != "" {
+		want, err := strconv.ParseBool(p)
+		return err == nil && want
+	}
+	agent := r.UserAgent()
+	return strings.HasPrefix(agent, "curl") || strings.HasPrefix(agent, "Wget") || strings.HasPrefix(agent, "Mozilla/5.0")
+}
+
+// Indented is an object in JSON for who accepts nothing that is spoken.
+func Indented(obj any) []byte {
+	data, _ := json.MarshalIndent(obj, "", "  ") //nolint:errchkjson // a Status always encodes
+	return data
+}
+
 // Refuse answers with the status of an error, in the media type that r asks for, or in
-// JSON if that is none. JSON is indented, for people.
+// indented JSON if that is none.
 func Refuse(w http.ResponseWriter, r *http.Request, err *apierrors.StatusError) {
 	status := err.ErrStatus
 	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
-	media := JSON
-	for _, c := range Choices(r.Header) {
-		if c.Params["as"] == "" {
-			media = c.Media
-			break
-		}
+	how, ok := OfErrors(r)
+	body, failed := Encode(how.Media, &status)
+	if !ok || failed != nil || how.Media == JSON && how.Pretty {
+		how.Media, body = JSON, Indented(&status)
 	}
-	var body []byte
-	var failed error
-	if media != JSON {
-		body, failed = Encode(media, &status)
+	if d := status.Details; d != nil && d.RetryAfterSeconds > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(d.RetryAfterSeconds)))
 	}
-	if media == JSON || failed != nil {
-		media = JSON
-		body, _ = json.MarshalIndent(status, "", "  ") //nolint:errchkjson // a Status always encodes
-		body = append(body, '\n')
-	}
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Content-Type", media)
+	w.Header().Set("Content-Type", how.Media)
 	w.WriteHeader(int(status.Code))
 	_, _ = w.Write(body) // the client has gone: nobody to tell
 }
