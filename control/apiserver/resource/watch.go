@@ -61,7 +61,7 @@ func (c *call) watch(ctx context.Context) (*answer, error) {
 	s := &stream{
 		call:      c,
 		bookmarks: opts.AllowWatchBookmarks,
-		initial:   opts.SendInitialEvents != nil && *opts.SendInitialEvents && opts.AllowWatchBookmarks,
+		initial:   opts.AllowWatchBookmarks && wantsEnd(opts),
 	}
 	s.lasts = watchTime(opts.TimeoutSeconds)
 	if err := s.start(ctx, sel, revision); err != nil {
@@ -70,6 +70,15 @@ func (c *call) watch(ctx context.Context) (*answer, error) {
 	}
 	s.ctx, s.cancel = context.WithTimeout(ctx, s.lasts)
 	return &answer{code: http.StatusOK, stream: s}, nil
+}
+
+// wantsEnd says that the client may want to know when it has seen what there is: it says
+// so, or says nothing and begins anywhere, which since WatchList means the same.
+func wantsEnd(o *metav1.ListOptions) bool {
+	if o.SendInitialEvents != nil {
+		return *o.SendInitialEvents
+	}
+	return o.Watch && o.ResourceVersionMatch == "" && (o.ResourceVersion == "" || o.ResourceVersion == "0")
 }
 
 func watchTime(seconds *int64) time.Duration {
