@@ -110,6 +110,7 @@ func validateNodeUpdate(n, old *corev1.Node) field.ErrorList {
 	default:
 		f.Invalid(provider, nil, "field cannot be modified once set")
 	}
+	checkNodeConfig(&f, n)
 	if n.Spec.DoNotUseExternalID != old.Spec.DoNotUseExternalID {
 		f.Forbidden(field.NewPath("spec", "externalID"), "may not be updated")
 	}

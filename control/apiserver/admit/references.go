@@ -80,7 +80,7 @@ func volumeReaches(v *corev1.Volume) string {
 	switch {
 	case v.CSI != nil:
 		return "csidrivers (via CSI volumes)"
-	case v.Glusterfs != nil: //nolint:staticcheck // it may be there all the same
+	case v.Glusterfs != nil:
 		return "endpoints (via glusterFS volumes)"
 	case v.PersistentVolumeClaim != nil:
 		return "persistentvolumeclaims"
