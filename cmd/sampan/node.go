@@ -147,7 +147,7 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 	if !c.given {
 		cfg.PodCIDR = c.PodCIDR
 	}
-	cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.certificate, ClientAuth: tls.RequestClientCert}
+	cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.certificate, ClientAuth: tls.RequestClientCert, ClientCAs: p.roots}
 	cfg.Sharing = c.share(p)
 	cfg.ClientCAs, cfg.Ending = p.roots, powerless(ctx, g)
 	if cfg.Kubelet, err = c.kubelet(); err != nil {

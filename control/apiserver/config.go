@@ -6,6 +6,7 @@ package apiserver
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -171,13 +172,15 @@ func (c *Config) admission() error {
 // issuer is the name under which tokens are issued.
 func (c *Config) issuer() string { return "https://kubernetes.default.svc." + c.Domain }
 
-// tls is the listener's: everybody may say who they are, and authentication
-// judges it, so that a bad certificate is a readable 401.
-func serverTLS(h *pki.Holder) *tls.Config {
+// serverTLS is the listener's: everybody may say who they are, and authentication
+// judges it, so that a bad certificate is a readable 401. The subjects of known are
+// told to clients, so that one that has several certificates knows which to show.
+func serverTLS(h *pki.Holder, known *x509.CertPool) *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: h.GetCertificate,
 		ClientAuth:     tls.RequestClientCert,
+		ClientCAs:      known,
 		NextProtos:     []string{"h2", "http/1.1"},
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -66,6 +67,7 @@ type Server struct {
 	addresses *serviceip.Allocator
 	dynamic   *dynamic
 	serving   *pki.Holder
+	handshake atomic.Pointer[tls.Config] // another one when the Trust has changed
 	kubelet   *pki.Holder
 	audit     *auditLog
 	metrics   *metrics
@@ -241,7 +243,7 @@ func (s *Server) listen(ctx context.Context) error {
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		TLSConfig:         serverTLS(s.serving),
+		TLSConfig:         s.listenerTLS(),
 		ErrorLog:          log.New(quiet{s.cfg.Log, s.metrics.handshakes}, "", 0),
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250},
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },

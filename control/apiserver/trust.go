@@ -213,6 +213,22 @@ func (s *Server) frontProxies() *authn.FrontProxy {
 	return &authn.FrontProxy{CAs: pool(t.proxies(s.cfg.FrontProxy.PEM())), Names: names}
 }
 
+// authorities are those of clients and of front proxies.
+func (s *Server) authorities() *x509.CertPool {
+	t := s.cfg.Trust
+	return pool(slices.Concat(t.clients(s.cfg.Authority.PEM()), t.proxies(s.cfg.FrontProxy.PEM())))
+}
+
+// listenerTLS follows the Trust: each handshake has what its files say by then.
+func (s *Server) listenerTLS() *tls.Config {
+	if s.cfg.Trust == nil {
+		return s.handshake.Load()
+	}
+	c := s.handshake.Load().Clone()
+	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.handshake.Load(), nil }
+	return c
+}
+
 func pool(pem []byte) *x509.CertPool {
 	p := x509.NewCertPool()
 	p.AppendCertsFromPEM(pem) // read has seen that there are some
@@ -238,6 +254,7 @@ func (s *Server) followTrust(ctx context.Context) error {
 
 func (s *Server) trustAnew(ctx context.Context) {
 	s.authn.Trust(s.clientCAs(), s.frontProxies())
+	s.handshake.Store(serverTLS(s.serving, s.authorities()))
 	if err := s.ensure(ctx, s.trust()); err != nil && !errors.Is(err, context.Canceled) {
 		s.cfg.Log.Error("tell of other authorities", "error", err)
 	}

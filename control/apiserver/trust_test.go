@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"log/slog"
 	"net/http"
@@ -34,12 +36,14 @@ func write(t *testing.T, path string, data []byte) string {
 	return path
 }
 
-// clientOf is a client whose certificate another authority has made.
+// clientOf is a client whose certificate another authority has made. It shows that
+// whether or not the server has named the authority.
 func (w *world) clientOf(a *pki.Authority, name string) *http.Client {
 	w.t.Helper()
 	leaf, err := a.Issue(pki.Leaf{CommonName: name, Client: true})
 	must(w.t, err)
-	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.ca.Pool(), Certificates: []tls.Certificate{*leaf}}, ForceAttemptHTTP2: true}
+	show := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return leaf, nil }
+	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.ca.Pool(), GetClientCertificate: show}, ForceAttemptHTTP2: true}
 	w.t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr}
 }
@@ -54,6 +58,48 @@ func (w *world) who(c *http.Client, headers ...string) (int, string) {
 		return code, text
 	}
 	return code, got.Status.UserInfo.Username
+}
+
+// asked are the authorities whose certificates the server asks a new client for.
+func (w *world) asked() (names []string) {
+	w.t.Helper()
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(w.url, "https://"), &tls.Config{RootCAs: w.ca.Pool(),
+		GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			for _, raw := range r.AcceptableCAs {
+				var name pkix.RDNSequence
+				if _, err := asn1.Unmarshal(raw, &name); err != nil {
+					return nil, err
+				}
+				names = append(names, name.String())
+			}
+			return &tls.Certificate{}, nil
+		}})
+	must(w.t, err)
+	must(w.t, conn.Close())
+	return names
+}
+
+// Clients are told whose certificates count, of clients and of front proxies, also
+// when the files have changed: those that have several choose by it.
+func TestAuthoritiesAreNamed(t *testing.T) {
+	dir := t.TempDir()
+	first, second := authority(t), authority(t)
+	clients := write(t, filepath.Join(dir, "clients.crt"), first.PEM())
+	trust, err := OpenTrust(TrustFiles{ClientCA: clients}, slog.New(slog.DiscardHandler))
+	must(t, err)
+	w := startWith(t, func(c *Config) { c.Trust = trust })
+	own := len(startWith(t, func(*Config) {}).asked())
+	if got := w.asked(); own != 2 || len(got) != own+1 {
+		t.Errorf("asked for certificates of %q, want one more than %d", got, own)
+	}
+	write(t, clients, slices.Concat(first.PEM(), second.PEM()))
+	if !trust.Reload() {
+		t.Fatal("nothing has changed")
+	}
+	w.trustAnew(t.Context())
+	if got := w.asked(); len(got) != own+2 {
+		t.Errorf("asked for certificates of %q, want two more than %d", got, own)
+	}
 }
 
 // Files of authorities are followed: who is certified by a new one comes in, who is

@@ -22,6 +22,7 @@ func (s *Server) authenticator(reader *ownReader) (err error) {
 		ClientCAs: s.clientCAs(), Now: s.cfg.Now, FrontProxy: s.frontProxies(),
 		Tokens: s.tokens, Objects: reader, Others: []authn.TokenSource{s.sources}, Anonymous: s.sources.Anonymous,
 	})
+	s.handshake.Store(serverTLS(s.serving, s.authorities()))
 	if s.cfg.Trust != nil {
 		s.serving.ShowByName(s.cfg.Trust.named)
 	}

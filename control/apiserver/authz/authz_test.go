@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -242,6 +243,35 @@ func TestReviews(t *testing.T) {
 	rules, err := a.Review(t.Context(), who("alice"), "", &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: "x"}})
 	if err != nil || len(rules.(*authorizationv1.SelfSubjectRulesReview).Status.ResourceRules) != 1 {
 		t.Errorf("rules review: %v %v", rules, err)
+	}
+}
+
+// Masters are shown their authority once, and whatever else is bound to them.
+func TestRulesOfMasters(t *testing.T) {
+	a := New(policy(t, "clusterrole admin\n\t* * *\n\t* urls *\nclusterbinding a admin group:system:masters\n"+
+		"clusterrole pods\n\tget core pods\nclusterbinding b pods group:system:authenticated"))
+	rules := func() (all []string) {
+		r, err := a.Review(t.Context(), who("m,system:masters,system:authenticated"), "", &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: "x"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		status := r.(*authorizationv1.SelfSubjectRulesReview).Status
+		for _, r := range status.ResourceRules {
+			all = append(all, fmt.Sprint(r.Verbs, r.APIGroups, r.Resources))
+		}
+		for _, r := range status.NonResourceRules {
+			all = append(all, fmt.Sprint(r.Verbs, r.NonResourceURLs))
+		}
+		return all
+	}
+	want := []string{"[*] [*] [*]", "[get] [] [pods]", "[*] [*]"}
+	if got := rules(); !slices.Equal(got, want) {
+		t.Errorf("rules of masters: %q, want %q", got, want)
+	}
+	a.Use([]Source{constant{decision: Allow}})
+	want = []string{"[*] [*] [*]", "[get] [] [pods]", "[*] [*] [*]", "[*] [*]", "[*] [*]"}
+	if got := rules(); !slices.Equal(got, want) {
+		t.Errorf("where everybody may do everything: %q, want %q", got, want)
 	}
 }
 

@@ -124,9 +124,14 @@ func (a *Authorizer) rulesReview(caller identity.Identity, r *authorizationv1.Se
 		r.Status.EvaluationError = "node authorizer does not support user rule resolution"
 	}
 	for _, source := range *a.order.Load() {
-		if _, asks := source.Source.(*webhook); asks {
+		switch source := source.Source.(type) {
+		case *webhook:
 			r.Status.Incomplete = true
 			r.Status.EvaluationError = "webhook authorizer does not support user rule resolution"
+		case constant:
+			if source.decision == Allow {
+				rules = append(rules, fullAuthority()...)
+			}
 		}
 	}
 	if unresolved != nil {
