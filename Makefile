@@ -29,9 +29,11 @@ $(OCI): $(ASSETS)/keeper FORCE
 	cp $(ASSETS)/keeper cmd/oci/assets/keeper
 	$(GO) build -trimpath -ldflags "-s -w $(OCIENTRY)" -o $@ ./cmd/oci
 
-# kubectl changes only with its version: it is built when go.mod changes.
+# kubectl changes only with its version: it is built when go.mod changes. client-go has
+# a version of its own, which is what kubectl calls itself in its requests.
 $(ASSETS)/kubectl.zst: go.mod cmd/kubectl/main.go
-	$(GO) build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$(VERSION)" -o bin/kubectl ./cmd/kubectl
+	$(GO) build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$(VERSION) \
+		-X k8s.io/client-go/pkg/version.gitVersion=$(VERSION) -X k8s.io/client-go/pkg/version.gitCommit=" -o bin/kubectl ./cmd/kubectl
 	$(GO) run ./cmd/kubectl/pack bin/kubectl $@
 
 examples/hello/bin/hello: examples/hello/main.go go.mod
