@@ -1,7 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"slices"
 	"time"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
 // maxEarly bounds what is kept of a container's output for its first client.
@@ -49,6 +53,30 @@ func (o *output) hold(frame []byte) bool {
 		o.mu.Unlock()
 	}
 	return false
+}
+
+// shown drops what the log has by now: who reads it before attaching, as kubectl run
+// does, has seen that. A line without an end is not in the log yet, and stays.
+func (o *output) shown() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	e := &o.early
+	frames, logged := e.frames, map[plan.Stream]bool{}
+	e.frames, e.size = nil, 0
+	for _, frame := range slices.Backward(frames) {
+		stream := plan.Stream(frame[0])
+		if logged[stream] {
+			continue
+		}
+		if end := bytes.LastIndexByte(frame[1:], '\n'); end >= 0 {
+			logged[stream] = true
+			frame = slices.Concat(frame[:1], frame[end+2:])
+		}
+		if len(frame) > 1 {
+			e.frames, e.size = append(e.frames, frame), e.size+len(frame)
+		}
+	}
+	slices.Reverse(e.frames)
 }
 
 // join gives a client what was kept, and then adds it to those who get everything;

@@ -160,6 +160,7 @@ func (k *keeper) do(r *plan.Request, fds []int) (plan.Answer, error) {
 		if ch.out == nil {
 			return plan.Answer{}, fmt.Errorf("container %q is still being created", r.ID)
 		}
+		ch.out.shown()
 		return plan.Answer{}, ch.out.reopen()
 	}
 	return plan.Answer{}, fmt.Errorf("operation %q is not known to the keeper", r.Op)

@@ -244,7 +244,8 @@ func (v view) found(pod *corev1.Pod, c *actual.Container) server.Container {
 	if path == "" {
 		path = filepath.Join(v.a.node.LogDirectory(pod), spec.LogPath(c.Name, c.Attempt))
 	}
-	return server.Container{ID: c.ID, LogPath: path, Running: c.State == actual.Running}
+	declared := spec.Container(pod, c.Name)
+	return server.Container{ID: c.ID, LogPath: path, Running: c.State == actual.Running, StdinOnce: declared != nil && declared.StdinOnce}
 }
 
 // remembered finds the log of a container that the engine has given up already.

@@ -298,7 +298,9 @@ func (r *Runtime) Wait(ctx context.Context, id string) (Status, error) {
 // Exits from before are in Status: subscribe first, then list.
 func (r *Runtime) Exits(ctx context.Context) <-chan Exit { return r.exits.subscribe(ctx) }
 
-// ReopenLog opens the log file anew, after a rotation has moved it away.
+// ReopenLog opens the log file anew, after a rotation has moved it away, or for who
+// reads it: the lines that it has are then not given to the one client again that a
+// container with StdinOnce is made for.
 func (r *Runtime) ReopenLog(ctx context.Context, id string) error {
 	if _, err := r.find(id); err != nil {
 		return err

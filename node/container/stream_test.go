@@ -154,6 +154,30 @@ func TestStdinOnceKeepsWhatCameFirst(t *testing.T) {
 	}
 }
 
+// Who has read the log attaches to see what is new: the line that has no end yet, which
+// is in no log, and what comes then.
+func TestStdinOnceGivesNothingTwice(t *testing.T) {
+	b := newBox(t)
+	cfg := b.config("c1", probeSpec("print", "one\n$ ", ";", "lines"))
+	cfg.Stdin, cfg.StdinOnce = true, true
+	b.start(cfg)
+	for b.log(cfg.LogPath) != "stdout F one\n" {
+		runtime.Gosched()
+	}
+	for range 2 { // what has just been logged is in the keeper's hands for a moment more
+		if err := b.ReopenLog(b.context(), "c1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	if err := b.Attach(b.context(), "c1", strings.NewReader("quit\n"), &out, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.String(), "$ got quit\n"; got != want {
+		t.Errorf("the client got %q, want %q", got, want)
+	}
+}
+
 func process(args ...string) *specs.Process {
 	return &specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin"}, NoNewPrivileges: true}
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/sampan-dev/sampan/node/container"
 )
 
-// ReopenContainerLog opens the log file anew after a rotation. Only for a
+// ReopenContainerLog opens the log file anew after a rotation, or for who reads it
+// before attaching (see [container.Runtime.ReopenLog]). Only for a
 // running container: no log is made for one that writes no more.
 func (e *Engine) ReopenContainerLog(ctx context.Context, r *rt.ReopenContainerLogRequest) (*rt.ReopenContainerLogResponse, error) {
 	c, err := e.runningContainer(r.GetContainerId())

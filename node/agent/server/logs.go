@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
 	"github.com/sampan-dev/sampan/node/agent/logfile"
 )
 
@@ -39,6 +41,11 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
+	}
+	if c.Running && c.StdinOnce {
+		// Whoever attaches next has read the log, as kubectl run has since v1.37, and need
+		// not be given the same again. An engine that does without keeps nothing.
+		_, _ = s.cfg.Engine.ReopenContainerLog(r.Context(), &rt.ReopenContainerLogRequest{ContainerId: c.ID})
 	}
 	w.Header().Set("Content-Type", "text/plain")
 	out := &flushed{w: w, now: opts.Follow}

@@ -30,6 +30,9 @@ type Container struct {
 	LogPath string
 	// Running tells whether more may come.
 	Running bool
+	// StdinOnce tells that it is made for one client, who is given what the container
+	// printed before it came.
+	StdinOnce bool
 }
 
 // Node is what the server knows about the node's pods; the agent implements it.

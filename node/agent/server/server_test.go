@@ -38,7 +38,7 @@ func (p pods) Container(_ context.Context, _, pod, container string, previous bo
 	if pod != "p" || container != "c" || previous {
 		return Container{}, errors.New("no such container")
 	}
-	return Container{ID: "c1", LogPath: p.log, Running: true}, nil
+	return Container{ID: "c1", LogPath: p.log, Running: true, StdinOnce: true}, nil
 }
 
 func (p pods) Sandbox(context.Context, string, string) (string, error) { return "box", nil }
@@ -248,6 +248,30 @@ func TestAnswers(t *testing.T) {
 	}
 	if code, _ := get(t, srv.URL+"/containerLogs/ns/p/c?tailLines=-1", "ok"); code != http.StatusBadRequest {
 		t.Errorf("a negative tail: %d", code)
+	}
+}
+
+// told is an engine that counts who is told that a log is read.
+type told struct {
+	*agenttest.Engine
+	ids []string
+}
+
+func (e *told) ReopenContainerLog(_ context.Context, r *rt.ReopenContainerLogRequest) (*rt.ReopenContainerLogResponse, error) {
+	e.ids = append(e.ids, r.GetContainerId())
+	return &rt.ReopenContainerLogResponse{}, nil
+}
+
+// The engine of a container for one client is told that its log is read, so that
+// kubectl run, which reads and then attaches, does not show the same twice.
+func TestReadLogsAreTold(t *testing.T) {
+	engine := &told{Engine: agenttest.New()}
+	srv, _ := start(t, engine, "get/log", "get/proxy")
+	if _, body := get(t, srv.URL+"/containerLogs/ns/p/c", "ok"); body != "one\ntwo\n" {
+		t.Error(body)
+	}
+	if got := fmt.Sprint(engine.ids); got != "[c1]" {
+		t.Errorf("told of %s", got)
 	}
 }
 

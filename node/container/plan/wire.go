@@ -40,7 +40,8 @@ const (
 	// has the pid and with a tty its master; the second has the exit code. A Brief one
 	// has only the second.
 	ExecIn Op = "exec"
-	// Reopen opens the log file anew, after a rotation.
+	// Reopen opens the log file anew, after a rotation or for somebody who reads it:
+	// what it has by then is no longer kept for the first client of a StdinOnce one.
 	Reopen Op = "reopen"
 	// Attach answers once and then carries frames.
 	Attach Op = "attach"
