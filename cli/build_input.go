@@ -141,33 +141,41 @@ func namedContexts(ctx context.Context, opts *build.Options, args []string) (und
 		if !ok || name == "" || value == "" {
 			return undo, fmt.Errorf("--build-context %q: want NAME=DIRECTORY, NAME=REPOSITORY.git, NAME=URL of a tar, NAME=docker-image://IMAGE, or NAME=oci-layout://DIRECTORY:TAG", a)
 		}
-		c := build.NamedContext{Dir: value}
-		if ref, ok := strings.CutPrefix(value, imageContext); ok {
-			c = build.NamedContext{Image: ref}
-		} else if at, ok := strings.CutPrefix(value, layoutContext); ok {
-			id, err := layoutImage(ctx, opts.Images, at)
-			if err != nil {
-				return undo, fmt.Errorf("--build-context %q: %w", a, err)
-			}
-			c = build.NamedContext{Image: id}
-		} else if g, ok := build.ParseGit(value); ok || fetchable(value) {
-			dir, err := os.MkdirTemp("", "sampan-context-*")
-			if err != nil {
-				return undo, err
-			}
+		c, dir, err := contextAt(ctx, opts.Images, value)
+		if dir != "" {
 			dirs = append(dirs, dir)
-			if c.Dir = dir; ok {
-				c.Dir, err = g.Checkout(ctx, dir)
-			} else {
-				err = fetchNamed(ctx, value, dir)
-			}
-			if err != nil {
-				return undo, fmt.Errorf("--build-context %q: %w", a, err)
-			}
+		}
+		if err != nil {
+			return undo, fmt.Errorf("--build-context %q: %w", a, err)
 		}
 		opts.Contexts[name] = c
 	}
 	return undo, nil
+}
+
+// contextAt is what one of them means. What is fetched for it is in dir, also after an
+// error.
+func contextAt(ctx context.Context, images *image.Store, value string) (c build.NamedContext, dir string, err error) {
+	if ref, ok := strings.CutPrefix(value, imageContext); ok {
+		return build.NamedContext{Image: ref}, "", nil
+	}
+	if at, ok := strings.CutPrefix(value, layoutContext); ok {
+		c.Image, err = layoutImage(ctx, images, at)
+		return c, "", err
+	}
+	g, ok := build.ParseGit(value)
+	if !ok && !fetchable(value) {
+		return build.NamedContext{Dir: value}, "", nil
+	}
+	if dir, err = os.MkdirTemp("", "sampan-context-*"); err != nil {
+		return c, "", err
+	}
+	if c.Dir = dir; ok {
+		c.Dir, err = g.Checkout(ctx, dir)
+	} else {
+		err = fetchNamed(ctx, value, dir)
+	}
+	return c, dir, err
 }
 
 // fetchNamed brings an archive's files.

@@ -9,6 +9,9 @@ import (
 // The keys that leave a terminal, unless somebody has chosen others: Ctrl-P Ctrl-Q.
 const usualKeys = "ctrl-p,ctrl-q"
 
+// controlled are the keys that Ctrl makes others of.
+const controlled = `@abcdefghijklmnopqrstuvwxyz[\]^_`
+
 // parseKeys reads docker's words for keys, with commas between them: a letter or other
 // character, or ctrl- and one of a-z @ [ \ ] ^ _.
 func parseKeys(text string) ([]byte, error) {
@@ -23,7 +26,7 @@ func parseKeys(text string) ([]byte, error) {
 			keys = append(keys, word[0])
 		case !with && word == "DEL":
 			keys = append(keys, 0x7f)
-		case with && len(key) == 1 && strings.Contains(`@abcdefghijklmnopqrstuvwxyz[\]^_`, key):
+		case with && len(key) == 1 && strings.IndexByte(controlled, key[0]) >= 0:
 			keys = append(keys, strings.ToUpper(key)[0]&0x1f) // as terminals send them
 		default:
 			return nil, fmt.Errorf("--detach-keys %q: %q is no key: want characters, or ctrl- and a letter, such as %s", text, word, usualKeys)

@@ -108,3 +108,11 @@ func TestNetworks(t *testing.T) {
 		t.Errorf("%+v", svc)
 	}
 }
+
+// Names that were made up are told from those that somebody has given.
+func TestAnonymous(t *testing.T) {
+	name := anonymousName()
+	if !anonymous(name) || name == anonymousName() || !volumeName(name) || anonymous("data") || anonymous(name[1:]) || anonymous("x"+name[1:]) {
+		t.Errorf("%q", name)
+	}
+}

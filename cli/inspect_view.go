@@ -67,7 +67,7 @@ type hostView struct {
 	}
 	AutoRemove, Privileged, ReadonlyRootfs bool
 	CapAdd, CapDrop                        []corev1.Capability
-	ExtraHosts, Dns                        []string //nolint:revive // docker's word
+	ExtraHosts, Dns                        []string
 	PidMode, IpcMode                       string
 	Memory, MemoryReservation, NanoCpus    int64
 	Init                                   bool
@@ -237,6 +237,8 @@ func (v *mountView) of(source *corev1.VolumeSource) {
 		v.Type, v.Source = "bind", source.HostPath.Path
 	case source.EmptyDir != nil && source.EmptyDir.Medium == corev1.StorageMediumMemory:
 		v.Type = "tmpfs"
+	case source.Image != nil:
+		v.Type, v.Source = "image", source.Image.Reference
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -139,7 +138,9 @@ func (b *podBuilder) volume(text string) error {
 	m := corev1.VolumeMount{MountPath: filepath.Clean(at)}
 	for _, o := range strings.Split(options, ",") {
 		switch o {
-		case "", "rw", "private", "rprivate", "nocopy", "delegated", "cached", "consistent": // what is so anyway
+		case "", "rw", "private", "rprivate", "delegated", "cached", "consistent": // what is so anyway
+		case "nocopy":
+			b.pod.Annotations[noCopyAnnotation] += m.MountPath + ","
 		case "z", "Z":
 			if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
 				b.note("--volume %s: %s is left out: files here keep their SELinux labels", text, o)
@@ -187,10 +188,60 @@ func (b *podBuilder) hostPath(from string) (*corev1.HostPathVolumeSource, error)
 	return &corev1.HostPathVolumeSource{Path: path, Type: &kind}, nil
 }
 
-// mountWords reads docker's other words for what --volume and --tmpfs say.
+// mountWords reads docker's other words for what --volume and --tmpfs say, and an image
+// as a directory.
 func (b *podBuilder) mountWords(text string) error {
+	said, err := b.saidOf(text)
+	if err != nil {
+		return err
+	}
+	options := said["bind-propagation"]
+	if said["readonly"] == "true" || said["readonly"] == "1" {
+		options += ",ro"
+	}
+	switch said["type"] {
+	case "tmpfs":
+		return b.memory(said["target"] + ":size=" + cmp.Or(said["tmpfs-size"], "64m"))
+	case "image":
+		if said["source"] == "" || !filepath.IsAbs(said["target"]) {
+			return errors.New("want source=IMAGE,target=PATH")
+		}
+		from := &corev1.ImageVolumeSource{Reference: said["source"], PullPolicy: b.c.ImagePullPolicy}
+		b.mount(corev1.VolumeMount{MountPath: filepath.Clean(said["target"]), SubPath: said["image-subpath"], ReadOnly: true}, corev1.VolumeSource{Image: from})
+		return nil
+	case "bind":
+		if _, err := os.Stat(said["source"]); err != nil || !filepath.IsAbs(said["source"]) {
+			return fmt.Errorf("source %q is not a path that there is", said["source"]) // docker makes none here, unlike for --volume
+		}
+	case "volume":
+		if strings.ContainsRune(said["source"], '/') {
+			return fmt.Errorf("source %q is not the name of a volume", said["source"])
+		}
+		if said["volume-nocopy"] == "true" || said["volume-nocopy"] == "1" {
+			options += ",nocopy"
+		}
+	default:
+		return fmt.Errorf("type %q: want bind, volume, tmpfs or image", said["type"])
+	}
+	fields := []string{said["target"]}
+	if said["source"] != "" {
+		fields = []string{said["source"], said["target"], options}
+	}
+	if err := b.volume(strings.Join(fields, ":")); err != nil {
+		return err
+	}
+	b.c.VolumeMounts[len(b.c.VolumeMounts)-1].SubPath = said["volume-subpath"]
+	return nil
+}
+
+// saidOf takes the words of --mount apart.
+func (b *podBuilder) saidOf(text string) (map[string]string, error) {
 	said := map[string]string{"type": "volume"}
-	for _, word := range strings.Split(text, ",") {
+	words, err := commas(text)
+	if err != nil {
+		return nil, err
+	}
+	for _, word := range words {
 		name, value, ok := strings.Cut(word, "=")
 		switch name {
 		case "src":
@@ -200,37 +251,19 @@ func (b *podBuilder) mountWords(text string) error {
 		case "ro":
 			name = "readonly"
 		}
-		if name == "readonly" && !ok {
+		if (name == "readonly" || name == "volume-nocopy") && !ok {
 			value = "true"
 		}
-		if !slices.Contains([]string{"type", "source", "target", "readonly", "tmpfs-size", "bind-propagation"}, name) {
-			return fmt.Errorf("%q is unknown", name)
+		switch name {
+		case "type", "source", "target", "readonly", "tmpfs-size", "bind-propagation", "volume-nocopy", "volume-subpath", "image-subpath":
+			said[name] = value
+		case "tmpfs-mode", "bind-recursive", "volume-label", "consistency":
+			b.note("--mount %s: %s is left out", text, word)
+		default:
+			return nil, fmt.Errorf("%q is unknown", name)
 		}
-		said[name] = value
 	}
-	options := said["bind-propagation"]
-	if said["readonly"] == "true" || said["readonly"] == "1" {
-		options += ",ro"
-	}
-	switch said["type"] {
-	case "tmpfs":
-		return b.memory(said["target"] + ":size=" + cmp.Or(said["tmpfs-size"], "64m"))
-	case "bind":
-		if _, err := os.Stat(said["source"]); err != nil || !filepath.IsAbs(said["source"]) {
-			return fmt.Errorf("source %q is not a path that there is", said["source"]) // docker makes none here, unlike for --volume
-		}
-	case "volume":
-		if strings.ContainsRune(said["source"], '/') {
-			return fmt.Errorf("source %q is not the name of a volume", said["source"])
-		}
-	default:
-		return fmt.Errorf("type %q: want bind, volume or tmpfs", said["type"])
-	}
-	fields := []string{said["target"]}
-	if said["source"] != "" {
-		fields = []string{said["source"], said["target"], options}
-	}
-	return b.volume(strings.Join(fields, ":"))
+	return said, nil
 }
 
 // memory reads PATH[:size=BYTES,...].

@@ -86,14 +86,18 @@ func (r *running) unseen(ctx context.Context) error {
 	return r.number(ctx, nil, image.Image{})
 }
 
-// fromImage adds what the image's config says: its health check, and the ports of
-// --publish-all.
+// fromImage adds what the image says: its health check, the ports of --publish-all, and
+// what volumes begin with.
 func (r *running) fromImage(ctx context.Context, store *image.Store, img image.Image, node *corev1.Node) error {
 	if here := "linux/" + runtime.GOARCH; r.flags.platform != "" && !samePlatform(here, img) {
 		fmt.Fprintf(r.errOut, "sampan: the image is for %s, and this machine is %s\n", platformOf(img), here)
 	}
-	if err := r.imageHealth(store, img); err != nil {
+	if err := errors.Join(r.imageHealth(store, img), r.seed(ctx, store, img)); err != nil {
 		return err
+	}
+	if c := r.pod.Spec.Containers[0]; len(c.Command)+len(c.Args) == 0 { // what ps shows
+		is := img.Config.Config
+		r.pod.Annotations[runCommandAnnotation] = strings.Join(append(slices.Clone(is.Entrypoint), is.Cmd...), " ")
 	}
 	if !r.flags.publishAll {
 		return nil

@@ -329,7 +329,7 @@ func (r *running) delete(ctx context.Context, grace int64) error {
 
 // clean removes the pod; what goes wrong with it does not hide the exit code.
 func (r *running) clean(ctx context.Context) {
-	if err := r.remove(ctx); err != nil {
+	if err := errors.Join(r.remove(ctx), r.settings.dropAnonymous(ctx, r.pod)); err != nil {
 		fmt.Fprintf(r.errOut, "sampan: remove %s: %v\n", r.pod.Name, err)
 	}
 }

@@ -144,7 +144,7 @@ func (e *ending) kill(ctx context.Context, pod *corev1.Pod) error {
 }
 
 func rmCommand(s *Settings) *cobra.Command {
-	force := false
+	force, volumes := false, false
 	gone := func(err error) error {
 		if force && apierrors.IsNotFound(err) {
 			return nil
@@ -155,6 +155,9 @@ func rmCommand(s *Settings) *cobra.Command {
 		use: "rm", short: "Remove containers that have ended", absent: gone,
 		do: func(cmd *cobra.Command, server *server, pod *corev1.Pod) error {
 			err := server.rm(cmd.Context(), pod, force)
+			if err == nil && volumes {
+				err = s.dropAnonymous(cmd.Context(), pod)
+			}
 			if err == nil {
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), pod.Name)
 			}
@@ -162,7 +165,7 @@ func rmCommand(s *Settings) *cobra.Command {
 		},
 	}.command(s)
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill those that run; it is no error when there is none")
-	cmd.Flags().BoolP("volumes", "v", false, "nothing: volumes without a name go anyway, and those with one stay")
+	cmd.Flags().BoolVarP(&volumes, "volumes", "v", false, "with their volumes that nobody has given a name")
 	return cmd
 }
 

@@ -266,13 +266,9 @@ func volumePruneCommand(s *Settings) *cobra.Command {
 	all, force := false, false
 	cmd := &cobra.Command{
 		Use: "prune", Short: "Remove volumes that no container has", Args: cobra.NoArgs,
-		Long: `Remove, with --all, the volumes that no container has, not even one that has ended.
-Without it nothing is removed: volumes without a name go with their containers.`,
+		Long: `Remove the volumes that no container has, not even one that has ended: those that nobody
+has given a name, or with --all every one.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !all {
-				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "sampan: nothing is removed: volumes without a name go with their containers; --all removes those with one that no container has")
-				return err
-			}
 			users, err := s.usersOf(cmd.Context())
 			if err != nil {
 				return err
@@ -282,7 +278,7 @@ Without it nothing is removed: volumes without a name go with their containers.`
 				return err
 			}
 			for _, v := range volumes {
-				if len(users[v.Name]) > 0 {
+				if len(users[v.Name]) > 0 || !all && !anonymous(v.Name) {
 					continue
 				}
 				if err := os.RemoveAll(v.Mountpoint); err != nil {

@@ -21,11 +21,7 @@ func AccountOf(ctx context.Context, images *image.Store, img image.Image, who st
 		return Account{}, err
 	}
 	defer content.Close()
-	var layers []image.Layer
-	for i, blob := range img.Layers {
-		layers = append(layers, image.Layer{Blob: blob, DiffID: img.Config.RootFS.DiffIDs[i]})
-	}
-	v, err := (&builder{content: content}).view(ctx, layers)
+	v, err := (&builder{content: content}).view(ctx, layersOf(img))
 	if err != nil {
 		return Account{}, err
 	}

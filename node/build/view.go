@@ -74,6 +74,34 @@ func (v *view) mount(lower []string) error {
 	return nil
 }
 
+// OpenImage opens the root directory of an image's files, to be read alone; an image
+// without layers is ErrNotFound. What was mounted for it goes when the file is closed.
+func OpenImage(ctx context.Context, images *image.Store, img image.Image) (f *os.File, err error) {
+	content, err := images.NewBuild()
+	if err != nil {
+		return nil, err
+	}
+	defer content.Close()
+	v, err := (&builder{content: content}).view(ctx, layersOf(img))
+	if err != nil {
+		return nil, err
+	}
+	if v.dir == "" {
+		return nil, fmt.Errorf("image %s has no files: %w", img.ID, image.ErrNotFound)
+	}
+	f, err = os.OpenFile(v.dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	return f, errors.Join(err, v.Close())
+}
+
+// layersOf are an image's layers as a build knows them.
+func layersOf(img image.Image) []image.Layer {
+	var layers []image.Layer
+	for i, blob := range img.Layers {
+		layers = append(layers, image.Layer{Blob: blob, DiffID: img.Config.RootFS.DiffIDs[i]})
+	}
+	return layers
+}
+
 // OpenSnapshot opens the root directory of what a container that does not run has left:
 // read-only, and gone from the machine when the file is closed. Where the store has no
 // such snapshot the error is fs.ErrNotExist.
