@@ -101,22 +101,24 @@ func (r *Request) options(op Operation) runtime.Object {
 	case verbCreate:
 		dryRun, manager, strict = r.Create.DryRun, r.Create.FieldManager, r.Create.FieldValidation
 	}
-	gv := metav1.SchemeGroupVersion
 	switch op {
 	case OpCreate:
-		o := &metav1.CreateOptions{DryRun: dryRun, FieldManager: manager, FieldValidation: strict}
-		o.SetGroupVersionKind(gv.WithKind("CreateOptions"))
-		return o
+		return &metav1.CreateOptions{TypeMeta: optionsMeta("CreateOptions"), DryRun: dryRun, FieldManager: manager, FieldValidation: strict}
 	case OpUpdate:
-		o := &metav1.UpdateOptions{DryRun: dryRun, FieldManager: manager, FieldValidation: strict}
-		o.SetGroupVersionKind(gv.WithKind("UpdateOptions"))
-		return o
+		return &metav1.UpdateOptions{TypeMeta: optionsMeta("UpdateOptions"), DryRun: dryRun, FieldManager: manager, FieldValidation: strict}
 	case OpDelete:
 		o := r.Delete.DeepCopy()
-		o.SetGroupVersionKind(gv.WithKind("DeleteOptions"))
+		o.TypeMeta = optionsMeta("DeleteOptions")
 		return o
 	}
 	return nil
+}
+
+// optionsVersion is put together once.
+var optionsVersion = metav1.SchemeGroupVersion.String()
+
+func optionsMeta(kind string) metav1.TypeMeta {
+	return metav1.TypeMeta{APIVersion: optionsVersion, Kind: kind}
 }
 
 // manager is who owns the fields that the request sets: the manager it names, or
