@@ -183,7 +183,13 @@ func (st *starter) fail(ctx context.Context, reason string, err error) func(*mac
 	}
 	st.event(corev1.EventTypeWarning, "Failed", "Error: "+cri.Message(err))
 	st.m.a.tally.ContainerStarted(tally.KindOf(st.pod, st.c.Name), reason)
-	return st.hold(reason, cri.Message(err))
+	name, hold := st.c.Name, st.hold(reason, cri.Message(err))
+	return func(m *machine) {
+		if _, again := m.failures[name]; !again && spec.OwnUsers(m.pod) {
+			m.a.tally.UsersFailed() // whatever the reason, as upstream
+		}
+		hold(m)
+	}
 }
 
 func (st *starter) hold(reason, message string) func(*machine) {

@@ -2,13 +2,20 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/sampan-dev/sampan/client/clienttest"
+	"github.com/sampan-dev/sampan/node/agent/actual"
+	"github.com/sampan-dev/sampan/node/agent/agenttest"
+	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/agent/users"
 	"github.com/sampan-dev/sampan/node/cri"
@@ -116,4 +123,48 @@ func TestMountsReadOnlyThroughout(t *testing.T) {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}
+}
+
+// TestFailuresOfPodsWithUsers: a container of such a pod that can't be started counts,
+// once however often it is tried.
+func TestFailuresOfPodsWithUsers(t *testing.T) {
+	engine, dir, no := agenttest.New(), t.TempDir(), false
+	defer engine.Close()
+	a, err := New(Config{
+		Kubelet: &settings.Kubelet{}, NodeName: "n1", NodeIPs: []string{"192.0.2.1"}, Transport: clienttest.NewMemory(), Engine: engine,
+		Root: dir, CgroupMount: dir, Sys: dir, LogMaxSize: -1, PodCIDR: "10.0.0.0/24", Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, own := range []*bool{nil, &no} {
+		p := pod("own", container("app", "app"))
+		p.Spec.HostUsers = own
+		m := newMachine(a, p)
+		st := &starter{m: m, pod: p, c: &p.Spec.Containers[0], now: &actual.Pod{}}
+		for range 2 {
+			st.fail(t.Context(), errConfig, errors.New("no such thing"))(m)
+		}
+	}
+	if got := counted(t, a.tally, "kubelet_started_user_namespaced_pods_errors_total"); got != 1 {
+		t.Errorf("%v errors of pods with users of their own, want 1", got)
+	}
+}
+
+// counted is the value of a counter without labels.
+func counted(t *testing.T, c prometheus.Collector, name string) float64 {
+	t.Helper()
+	all := prometheus.NewRegistry()
+	all.MustRegister(c)
+	families, err := all.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("no counter %s", name)
+	return 0
 }

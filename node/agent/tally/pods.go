@@ -206,3 +206,7 @@ func (t *Tally) PodStarted(b Box) {
 		t.pods.inUsersFault.Inc()
 	}
 }
+
+// UsersFailed counts a pod with users of its own of which a container could not be
+// started.
+func (t *Tally) UsersFailed() { t.pods.inUsersFault.Inc() }
