@@ -43,6 +43,9 @@ func down(ctx context.Context, o cli.DownOptions) error {
 	errs = append(errs, network.Unanswer(loopbackRecord(o.Settings)))
 	errs = append(errs, clearRunners(o.Settings), build.Clear(filepath.Join(o.DataDir, "build", "cache")))
 	errs = append(errs, proxy.Cleanup(""), peers.Cleanup(""), agent.Purge(podDirs(o.Settings)))
+	if o.Purge {
+		errs = append(errs, agent.PurgeImages(podDirs(o.Settings)))
+	}
 	errs = append(errs, unmountBelow(o.DataDir, o.RunDir))
 	errs = append(errs, removeCgroups(o.Cgroup()))
 	for _, dir := range []string{o.RunDir, filepath.Join(o.DataDir, "pods"), filepath.Join(o.DataDir, "engine")} {

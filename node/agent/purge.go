@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/sampan-dev/sampan/node/agent/device"
+	"github.com/sampan-dev/sampan/node/agent/pulled"
 	"github.com/sampan-dev/sampan/node/agent/roster"
 	"github.com/sampan-dev/sampan/node/volume"
 )
@@ -35,6 +36,16 @@ func Purge(cfg Config) error {
 	}
 	or(&cfg.KubeletRoot, kubeletRoot(cfg.Root))
 	return errors.Join(removeDir(cfg.Root), purgeLogs(logRoot(cfg.Root), uids), purgePlugins(cfg.KubeletRoot))
+}
+
+// PurgeImages removes what is remembered of who has pulled which image: for when the
+// images go as well.
+func PurgeImages(cfg Config) error {
+	or(&cfg.Root, filepath.Join(defaultData, "pods"))
+	or(&cfg.KubeletRoot, kubeletRoot(cfg.Root))
+	err := os.RemoveAll(filepath.Join(cfg.KubeletRoot, pulled.Directory))
+	_ = os.Remove(cfg.KubeletRoot) // others may have something there
+	return err
 }
 
 // purgePlugins removes our files from where plugins look for a kubelet, and the

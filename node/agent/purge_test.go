@@ -63,3 +63,19 @@ func isDir(path string) bool {
 	st, err := os.Stat(path)
 	return err == nil && st.IsDir()
 }
+
+// TestPurgeImages: what others keep where plugins look for a kubelet stays.
+func TestPurgeImages(t *testing.T) {
+	dir := t.TempDir()
+	cfg := Config{Root: filepath.Join(dir, "pods")}
+	touch(t, filepath.Join(dir, "kubelet", "image_manager", "pulled", "x"))
+	touch(t, filepath.Join(dir, "kubelet", "config.yaml"))
+	for range 2 {
+		if err := PurgeImages(cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := names(t, filepath.Join(dir, "kubelet")); len(left) != 1 || left[0] != "config.yaml" {
+		t.Errorf("left: %v", left)
+	}
+}

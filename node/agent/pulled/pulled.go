@@ -45,6 +45,9 @@ type (
 	account     = kubeletv1beta1.ImagePullServiceAccount
 )
 
+// Directory is where the records are below a kubelet's.
+const Directory = "image_manager"
+
 // Config is what New needs.
 type Config struct {
 	// Dir is the kubelet's directory; the records are in image_manager below it.
@@ -86,7 +89,7 @@ func New(cfg Config) (*Records, error) {
 	if cfg.Checked == nil {
 		cfg.Checked = func(string) {}
 	}
-	dir := filepath.Join(cfg.Dir, "image_manager")
+	dir := filepath.Join(cfg.Dir, Directory)
 	return &Records{cfg: cfg, verify: verify, pulls: folder(filepath.Join(dir, "pulling")), images: folder(filepath.Join(dir, "pulled"))}, nil
 }
 
