@@ -40,7 +40,12 @@ func restore(ctx context.Context, o cli.RestoreOptions) error {
 	if _, err := os.Stat(membershipFile(o.Settings)); err == nil {
 		return errors.New("this machine is a node of another's cluster, and has no objects of its own")
 	}
-	if _, err := pki.Open(filepath.Join(o.From, cli.BackupKeys), time.Now); err != nil {
+	keys := filepath.Join(o.From, cli.BackupKeys)
+	_, err := pki.ReadKey(filepath.Join(keys, "ca.key")) // Open would make what is not there
+	if err == nil {
+		_, err = pki.Open(keys, time.Now)
+	}
+	if err != nil {
 		return fmt.Errorf("%q is no backup: %w", o.From, err)
 	}
 	stamp := time.Now().UTC().Format("20060102-150405")
@@ -51,7 +56,7 @@ func restore(ctx context.Context, o cli.RestoreOptions) error {
 	discard := func(err error) error {
 		return errors.Join(err, os.RemoveAll(made["pki"]), os.RemoveAll(made["etcd"]))
 	}
-	if err := cli.CopyKeys(filepath.Join(o.From, cli.BackupKeys), made["pki"]); err != nil {
+	if err := cli.CopyKeys(keys, made["pki"]); err != nil {
 		return discard(fmt.Errorf("restore the keys: %w", err))
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
