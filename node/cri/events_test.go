@@ -74,7 +74,7 @@ func dialOther(t *testing.T, o *others) *Remote {
 	}
 	s := grpc.NewServer()
 	rt.RegisterRuntimeServiceServer(s, o)
-	go s.Serve(l)
+	go func() { _ = s.Serve(l) }() // it ends when it is stopped
 	t.Cleanup(s.Stop)
 	r, err := Dial(t.Context(), "unix://"+socket)
 	if err != nil {

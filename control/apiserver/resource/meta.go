@@ -245,7 +245,7 @@ func (c *call) warnings(obj, old kinds.Object) {
 // unstorable says of which key in the store something cannot be, in upstream's words:
 // its keys are ours.
 func (c *call) unstorable(name, why string) error {
-	return fmt.Errorf("StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: %s", //nolint:staticcheck // upstream's words
+	return fmt.Errorf("StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: %s",
 		c.storage.key(c.req.Target.Namespace, name), why)
 }
 

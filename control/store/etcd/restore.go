@@ -87,7 +87,7 @@ func transplant(ctx context.Context, backup, target string) error {
 	if err != nil {
 		return err
 	}
-	defer from.Close()
+	defer func() { _ = from.Close() }() // it was only read
 	to, err := bbolt.Open(target, 0o600, &bbolt.Options{Timeout: restoreLock, NoFreelistSync: true})
 	if err != nil {
 		return err

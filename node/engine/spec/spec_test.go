@@ -241,8 +241,8 @@ func TestAppArmor(t *testing.T) {
 		{"by name", ask(local, "mine"), full, "mine"},
 		{"by an unknown name", ask(local, "theirs"), full, `AppArmor profile "theirs" is not loaded on this node: invalid container configuration`},
 		{"by no name", ask(local, ""), full, `AppArmor profile "" is not loaded on this node: invalid container configuration`},
-		{"as it was said once", &rt.LinuxContainerSecurityContext{ApparmorProfile: "localhost/mine"}, full, "mine"},
-		{"unconfined, as it was said once", &rt.LinuxContainerSecurityContext{ApparmorProfile: "unconfined"}, full, ""},
+		{"as it was said once", &rt.LinuxContainerSecurityContext{ApparmorProfile: "localhost/mine"}, full, "mine"},     //nolint:staticcheck // old agents still send it
+		{"unconfined, as it was said once", &rt.LinuxContainerSecurityContext{ApparmorProfile: "unconfined"}, full, ""}, //nolint:staticcheck // old agents still send it
 		{"privileged", &rt.LinuxContainerSecurityContext{Privileged: true, Apparmor: ask(local, "theirs").Apparmor}, full, ""},
 		{"nothing asked, nothing to load it with", nil, bare, ""},
 		{"the default, nothing to load it with", ask(standard, ""), bare, "default AppArmor profile: no parser"},
