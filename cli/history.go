@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -58,14 +57,6 @@ func (f historyFormat) print(out io.Writer, img image.Image) error {
 	switch {
 	case f.quiet:
 		return templated(out, "{{.ID}}", rows)
-	case f.format == "json":
-		lines := json.NewEncoder(out)
-		for _, r := range rows {
-			if err := lines.Encode(r); err != nil {
-				return err
-			}
-		}
-		return nil
 	case f.format != "":
 		text, table := strings.CutPrefix(f.format, "table ")
 		if table {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -115,17 +114,8 @@ func (f imagesFormat) print(out io.Writer, list []image.Image) error {
 			rows = append(rows, r)
 		}
 	}
-	switch text {
-	case "":
+	if text == "" {
 		return f.table(out, rows)
-	case "json":
-		lines := json.NewEncoder(out)
-		for _, r := range rows {
-			if err := lines.Encode(r); err != nil {
-				return err
-			}
-		}
-		return nil
 	}
 	if table {
 		rows = append([]any{imageRow{"REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "CREATED AT", "SIZE"}}, rows...)

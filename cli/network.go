@@ -171,14 +171,6 @@ func printNetworks(out io.Writer, all []namedNetwork, quiet bool, format string)
 	switch {
 	case quiet:
 		return templated(out, "{{.Name}}", rows)
-	case format == "json":
-		lines := json.NewEncoder(out)
-		for _, r := range rows {
-			if err := lines.Encode(r); err != nil {
-				return err
-			}
-		}
-		return nil
 	case format != "":
 		return templated(out, format, rows)
 	}

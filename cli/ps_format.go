@@ -79,17 +79,8 @@ func (f psFormat) print(out io.Writer, pods []*corev1.Pod) error {
 		return nil
 	}
 	text, table := strings.CutPrefix(f.format, "table")
-	if text = strings.TrimSpace(text); text != "" && text != "json" {
+	if text = strings.TrimSpace(text); text != "" {
 		return f.template(out, pods, text, table)
-	}
-	if text == "json" {
-		lines := json.NewEncoder(out)
-		for _, p := range pods {
-			if err := lines.Encode(f.row(p)); err != nil {
-				return err
-			}
-		}
-		return nil
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
 	more := func(text string) string {
@@ -122,8 +113,12 @@ func (f psFormat) template(out io.Writer, pods []*corev1.Pod, text string, table
 	return templated(out, text, rows)
 }
 
-// templated writes what a template makes of each, a line each, with tabs aligned.
+// templated writes what a template makes of each, a line each, with tabs aligned; "json"
+// is a template too.
 func templated(out io.Writer, text string, rows []any) error {
+	if text == "json" {
+		text = "{{json .}}"
+	}
 	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text)
 	each, err := template.New("--format").Option("missingkey=error").Funcs(template.FuncMap{
 		"json":  func(v any) (string, error) { raw, err := json.Marshal(v); return string(raw), err },

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -163,14 +162,6 @@ func volumeListCommand(s *Settings) *cobra.Command {
 			switch {
 			case quiet:
 				return templated(out, "{{.Name}}", rows)
-			case format == "json":
-				lines := json.NewEncoder(out)
-				for _, r := range rows {
-					if err := lines.Encode(r); err != nil {
-						return err
-					}
-				}
-				return nil
 			case format != "":
 				return templated(out, format, rows)
 			}
