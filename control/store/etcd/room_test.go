@@ -18,7 +18,12 @@ import (
 // refused, what is there can be read and deleted, what was acknowledged reaches the
 // database, and with room again all works, with nobody's help.
 func TestDiskFull(t *testing.T) {
-	disk := smallDisk(t)
+	for _, size := range []string{"64M", "400M"} {
+		t.Run(size, func(t *testing.T) { diskFull(t, smallDisk(t, size)) })
+	}
+}
+
+func diskFull(t *testing.T, disk string) {
 	server := start(t, etcd.EmbedConfig{Dir: filepath.Join(disk, "etcd")})
 	s := server.Store()
 	revision, err := s.Create(t.Context(), "/before", []byte("before"), 0)
@@ -74,8 +79,8 @@ func fill(t *testing.T, path string) {
 	}
 }
 
-// smallDisk is a file system of 400 MiB, which goes with the test.
-func smallDisk(t *testing.T) string {
+// smallDisk is a file system of its own, which goes with the test.
+func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root may mount")
@@ -85,7 +90,7 @@ func smallDisk(t *testing.T) string {
 		t.Skip("there is no mkfs.ext4")
 	}
 	image, dir := filepath.Join(t.TempDir(), "image"), t.TempDir()
-	for _, c := range [][]string{{"truncate", "-s", "400M", image}, {mkfs, "-q", "-F", image}, {"mount", "-o", "loop", image, dir}} {
+	for _, c := range [][]string{{"truncate", "-s", size, image}, {mkfs, "-q", "-F", image}, {"mount", "-o", "loop", image, dir}} {
 		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
 			t.Skipf("%s: %v: %s", c[0], err, out)
 		}

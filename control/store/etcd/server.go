@@ -20,6 +20,7 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"go.etcd.io/etcd/server/v3/features"
 	"go.etcd.io/etcd/server/v3/storage"
+	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"golang.org/x/sys/unix"
@@ -123,6 +124,13 @@ func Start(ctx context.Context, cfg EmbedConfig) (started *Server, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
+	sizes, err := sizesAt(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if wal.SegmentSizeBytes != sizes.segment { // of the process, which has one etcd outside of tests
+		wal.SegmentSizeBytes = sizes.segment
+	}
 	end, err := examineLog(cfg.Dir, loggerOf(cfg.Log))
 	if err = errors.Join(err, examineDB(cfg.Dir)); err != nil {
 		return nil, err
@@ -139,7 +147,7 @@ func Start(ctx context.Context, cfg EmbedConfig) (started *Server, err error) {
 	if err := lead(ctx, s.etcd); err != nil {
 		return nil, err
 	}
-	if s.room, err = openRoom(cfg.Dir); err != nil {
+	if s.room, err = openRoom(cfg.Dir, sizes); err != nil {
 		return nil, err
 	}
 	s.store = newStore(v3client.New(s.etcd), cfg.Prefix)
@@ -228,7 +236,7 @@ func newServer(cfg EmbedConfig) (server *etcdserver.EtcdServer, err error) {
 		outside := new(os.PathError)
 		switch {
 		case errors.Is(err, unix.ENOSPC):
-			err = fmt.Errorf("the disk is full, and etcd lays out files of 64 MB for its log: make room: %w", err)
+			err = fmt.Errorf("the disk is full, and etcd lays out files of %d MB for its log: make room: %w", wal.SegmentSizeBytes/1_000_000, err)
 		case err != nil && !errors.As(err, &outside):
 			err = fmt.Errorf("etcd cannot use the data (restore a backup, or move the directory away to begin anew): %w", err)
 		}
