@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/managedfields"
 
 	"github.com/sampan-dev/sampan/control/apiserver/crd"
+	"github.com/sampan-dev/sampan/control/apiserver/metricsapi"
 	"github.com/sampan-dev/sampan/control/apiserver/openapi"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/control/apiserver/webhook"
@@ -25,7 +27,17 @@ func (s *Server) custom(reader *ownReader) {
 		Metadata: func() (map[string]*crd.Schema, error) { return s.schemas.Metadata() },
 	})
 	s.metrics.registry.MustRegister(s.crds)
-	s.schemas = openapi.New(func() []*kinds.Kind { return s.resources.Kinds() }, s.crds.Models)
+	s.schemas = openapi.New(s.published, s.crds.Models)
+}
+
+// published are the kinds whose schemas this server publishes: those of its table, and
+// those of metrics until another server has them.
+func (s *Server) published() []*kinds.Kind {
+	all := s.resources.Kinds()
+	if s.remotes.AnswersInside(metricsapi.GroupVersion) {
+		all = slices.Concat(all, metricsapi.Kinds)
+	}
+	return all
 }
 
 // types is the typed schema of a kind that client-go does not know: a custom one,

@@ -186,3 +186,55 @@ func TestAPIServiceBeforeDefinition(t *testing.T) {
 		return code == 200 && json.Unmarshal([]byte(text), &s) == nil && s.Labels["kube-aggregator.kubernetes.io/automanaged"] == "true"
 	})
 }
+
+// The metrics that this process answers for have schemas as every other group has,
+// until another server is named for them.
+func TestSchemasOfMetrics(t *testing.T) {
+	w := start(t)
+	admin := w.as("admin", "system:masters")
+	const group, model = "apis/metrics.k8s.io/v1beta1", "io.k8s.metrics.pkg.apis.metrics.v1beta1."
+	listed := func() bool {
+		var index struct{ Paths map[string]json.RawMessage }
+		w.do(admin, "GET", "/openapi/v3", nil, &index)
+		if len(index.Paths) < 10 {
+			t.Fatalf("%d documents in the index", len(index.Paths))
+		}
+		return index.Paths[group] != nil
+	}
+	if !listed() {
+		t.Error("the index does not name metrics")
+	}
+	var doc struct {
+		Paths      map[string]map[string]json.RawMessage
+		Components struct{ Schemas map[string]json.RawMessage }
+	}
+	if code, text := w.do(admin, "GET", "/openapi/v3/"+group, nil, &doc); code != 200 {
+		t.Fatalf("%d %s", code, text)
+	}
+	for _, kind := range []string{"PodMetrics", "PodMetricsList", "NodeMetrics", "NodeMetricsList", "ContainerMetrics"} {
+		if doc.Components.Schemas[model+kind] == nil {
+			t.Errorf("no schema of %s", kind)
+		}
+	}
+	for path, item := range doc.Paths {
+		for _, verb := range []string{"post", "put", "patch", "delete"} {
+			if item[verb] != nil {
+				t.Errorf("%s %s, but metrics are read only", verb, path)
+			}
+		}
+	}
+	for _, path := range []string{"/pods", "/namespaces/{namespace}/pods", "/namespaces/{namespace}/pods/{name}", "/nodes", "/nodes/{name}"} {
+		if doc.Paths["/"+group+path]["get"] == nil {
+			t.Errorf("no way to read %s", path)
+		}
+	}
+	var old struct{ Paths, Definitions map[string]json.RawMessage }
+	w.do(admin, "GET", "/openapi/v2", nil, &old)
+	if old.Paths["/"+group+"/pods"] == nil || old.Definitions[model+"PodMetrics"] == nil {
+		t.Error("OpenAPI v2 has no metrics")
+	}
+	w.made(admin, "/apis/apiregistration.k8s.io/v1/apiservices", &apiregistrationv1.APIService{TypeMeta: typed("apiregistration.k8s.io/v1", "APIService"),
+		ObjectMeta: metav1.ObjectMeta{Name: "v1beta1.metrics.k8s.io"}, Spec: apiregistrationv1.APIServiceSpec{Group: "metrics.k8s.io", Version: "v1beta1",
+			GroupPriorityMinimum: 100, VersionPriority: 100, InsecureSkipTLSVerify: true, Service: &apiregistrationv1.ServiceReference{Namespace: "shop", Name: "none", Port: new(int32(443))}}})
+	eventually(t, "the other server is down, and so its schemas are not there", func() bool { return !listed() })
+}

@@ -10,6 +10,7 @@ go run k8s.io/kube-openapi/cmd/openapi-gen \
 	--output-file openapi.go --go-header-file /dev/null --report-filename /dev/null \
 	$packages \
 	k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1 k8s.io/kube-aggregator/pkg/apis/apiregistration/v1 \
+	k8s.io/metrics/pkg/apis/metrics/v1beta1 \
 	k8s.io/apimachinery/pkg/apis/meta/v1 k8s.io/apimachinery/pkg/runtime k8s.io/apimachinery/pkg/version \
 	k8s.io/apimachinery/pkg/api/resource k8s.io/apimachinery/pkg/util/intstr
 rm -f generated/stub.go

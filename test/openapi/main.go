@@ -24,6 +24,7 @@ import (
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	"k8s.io/kube-openapi/pkg/util"
 	"k8s.io/kube-openapi/pkg/validation/spec"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"github.com/sampan-dev/sampan/test/openapi/generated"
 )
@@ -78,16 +79,16 @@ func write(path string) error {
 // kindsByModel maps a schema's name to the kinds that the type stands for.
 func kindsByModel() map[string][]any {
 	byModel := map[string][]schema.GroupVersionKind{}
-	for _, add := range []func(*runtime.Scheme) error{apiextensionsv1.AddToScheme, apiregistrationv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{apiextensionsv1.AddToScheme, apiregistrationv1.AddToScheme, metricsv1beta1.AddToScheme} {
 		if err := add(scheme.Scheme); err != nil {
 			log.Fatal(err)
 		}
 	}
 	for gvk, t := range scheme.Scheme.AllKnownTypes() {
-		if gvk.Version == "__internal" {
-			continue
-		}
 		model := modelOf(t)
+		if gvk.Version == "__internal" || gvk.Group == metricsv1beta1.GroupName && !strings.HasPrefix(model, "io.k8s.metrics.") {
+			continue // options are listed for the groups alone that kube-apiserver itself has
+		}
 		byModel[model] = append(byModel[model], gvk)
 	}
 	out := map[string][]any{}

@@ -40,6 +40,15 @@ func (a *Aggregator) answering(name string) *remote {
 	return a.inside[name]
 }
 
+// AnswersInside says whether a part of this process answers for a group version now,
+// as Config.Inside has it.
+func (a *Aggregator) AnswersInside(gv schema.GroupVersion) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	name := gv.Version + "." + gv.Group
+	return a.inside[name] != nil && a.answering(name) == a.inside[name]
+}
+
 // ask takes a request to the handler inside.
 func (r *remote) ask(req *http.Request) *http.Response {
 	seen := &recorder{header: http.Header{}, code: http.StatusOK}

@@ -32,7 +32,7 @@ func (r *remote) dropSchema() {
 func (a *Aggregator) OpenAPI(local http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, remotes, _ := a.snapshot()
-		maps.DeleteFunc(remotes, func(_ string, r *remote) bool { return r.inside != nil }) // they publish none
+		maps.DeleteFunc(remotes, func(_ string, r *remote) bool { return r.inside != nil }) // local has what they publish
 		path := strings.TrimSuffix(r.URL.Path, "/")
 		if len(remotes) == 0 || r.Method != http.MethodGet {
 			local.ServeHTTP(w, r)

@@ -7,22 +7,31 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/kinds"
 )
 
 func kind(name string) metav1.TypeMeta {
 	return metav1.TypeMeta{APIVersion: GroupVersion.String(), Kind: name}
 }
 
+// reading is all that may be done with metrics.
+var reading = []string{"get", "list"}
+
+// Kinds are what is served, for those who publish schemas. No table has them: they
+// are answered here.
+var Kinds = []*kinds.Kind{
+	{GVK: GroupVersion.WithKind("NodeMetrics"), Resource: "nodes", Verbs: reading},
+	{GVK: GroupVersion.WithKind("PodMetrics"), Resource: "pods", Namespaced: true, Verbs: reading},
+}
+
 // resources is the group version's discovery document.
 func resources() *metav1.APIResourceList {
-	return &metav1.APIResourceList{
-		TypeMeta:     metav1.TypeMeta{APIVersion: "v1", Kind: "APIResourceList"},
-		GroupVersion: GroupVersion.String(),
-		APIResources: []metav1.APIResource{
-			{Name: "nodes", Kind: "NodeMetrics", Verbs: metav1.Verbs{"get", "list"}},
-			{Name: "pods", Kind: "PodMetrics", Namespaced: true, Verbs: metav1.Verbs{"get", "list"}},
-		},
+	list := &metav1.APIResourceList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "APIResourceList"}, GroupVersion: GroupVersion.String()}
+	for _, k := range Kinds {
+		list.APIResources = append(list.APIResources, metav1.APIResource{Name: k.Resource, Kind: k.GVK.Kind, Namespaced: k.Namespaced, Verbs: k.Verbs})
 	}
+	return list
 }
 
 // used is how much was used, over which time.
