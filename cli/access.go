@@ -1,6 +1,10 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+)
 
 // AccessOptions say who may come in besides the cluster's own: upstream's flags of
 // the same names. All are optional.
@@ -12,6 +16,8 @@ type AccessOptions struct {
 	TokenWebhook string
 	// OIDC is one issuer of identity tokens; more of them are for Authentication.
 	OIDC OIDCOptions
+	// LongestToken bounds the lives of service accounts' tokens; 0 is no bound.
+	LongestToken time.Duration
 	// Enable and Disable name admission plugins, Admission is the file of an
 	// AdmissionConfiguration.
 	Enable, Disable []string
@@ -36,6 +42,7 @@ func (a *AccessOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&a.Authentication, "authentication-config", "", "file of an AuthenticationConfiguration: who else issues tokens")
 	f.StringVar(&a.Authorization, "authorization-config", "", "file of an AuthorizationConfiguration: who else is asked (default: Node, RBAC)")
 	f.StringVar(&a.TokenWebhook, "authentication-token-webhook-config-file", "", "kubeconfig of a server that reviews tokens")
+	f.DurationVar(&a.LongestToken, "service-account-max-token-expiration", 24*time.Hour, "how long a token of a service account lives at most, whatever is asked for (0: no bound)")
 	f.StringSliceVar(&a.Enable, "enable-admission-plugins", nil, "admission plugins to switch on besides the default ones")
 	f.StringSliceVar(&a.Disable, "disable-admission-plugins", nil, "admission plugins to switch off")
 	f.StringVar(&a.Admission, "admission-control-config-file", "", "file of an AdmissionConfiguration: Pod Security defaults, limited resources")

@@ -179,7 +179,7 @@ func (c *cluster) newServer(ctx context.Context, objects store.Store, l net.List
 		ServiceRanges: []netip.Prefix{c.services}, Domain: c.Domain,
 		AuditPath: filepath.Join(c.DataDir, "audit.log"), AuditPolicy: c.AuditPolicy, AuditWebhook: c.AuditWebhook, Extra: extra, Collectors: more,
 		Ring: ring, Encryption: encryption,
-		Authentication: c.authentication(), AuthorizationPath: c.Access.Authorization,
+		LongestToken: c.Access.LongestToken, Authentication: c.authentication(), AuthorizationPath: c.Access.Authorization,
 		Admission: admit.Switches{Enable: c.Access.Enable, Disable: c.Access.Disable}, AdmissionPath: c.Access.Admission,
 		Timeline: c.timeline, Log: c.log, Flags: c.Flags,
 	})

@@ -44,6 +44,8 @@ type Config struct {
 	Kinds []*kinds.Kind
 	// Authority issues the server's own certificates and those of its clients.
 	Authority *pki.Authority
+	// LongestToken bounds the lives of the server's own tokens; 0 is no bound.
+	LongestToken time.Duration
 	// Authentication says whose tokens count beside the server's own.
 	Authentication authn.Settings
 	// AuthorizationPath is the file of an AuthorizationConfiguration

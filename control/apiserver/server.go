@@ -118,7 +118,7 @@ func New(cfg Config) (*Server, error) {
 	if err := s.authorizer(reader); err != nil {
 		return nil, err
 	}
-	s.tokens = authn.NewTokens(authn.TokensConfig{Issuer: cfg.issuer(), Sign: cfg.TokenKey, Objects: reader, Writer: reader, Notes: tokenNotes, Now: cfg.Now, Log: cfg.Log})
+	s.tokens = authn.NewTokens(authn.TokensConfig{Issuer: cfg.issuer(), Longest: cfg.LongestToken, Sign: cfg.TokenKey, Objects: reader, Writer: reader, Notes: tokenNotes, Now: cfg.Now, Log: cfg.Log})
 	if err := s.authenticator(reader); err != nil {
 		return nil, err
 	}

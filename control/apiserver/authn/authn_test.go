@@ -70,6 +70,24 @@ func request(t *testing.T, tokens *Tokens, spec authenticationv1.TokenRequestSpe
 	return got.(*authenticationv1.TokenRequest), nil
 }
 
+// TestLongestToken: what is asked for beyond the longest life is cut, and told.
+func TestLongestToken(t *testing.T) {
+	for longest, want := range map[time.Duration]int64{0: 8760 * 3600, 24 * time.Hour: 24 * 3600, 10000 * time.Hour: 8760 * 3600} {
+		tokens := newTokens(t, world())
+		tokens.longest = longest
+		year, said := int64(8760*3600), ""
+		got, err := tokens.Request(t.Context(), object("serviceaccounts", "x", "robot").Sub("token"),
+			&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &year}}, func(s string) { said = s })
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := time.Until(got.(*authenticationv1.TokenRequest).Status.ExpirationTimestamp.Time)
+		if wanted := time.Duration(want) * time.Second; left > wanted || left < wanted-time.Minute || (said != "") != (want < year) {
+			t.Errorf("longest %v: lives %v, told %q", longest, left, said)
+		}
+	}
+}
+
 func TestTokenOfAPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := world()

@@ -17,11 +17,10 @@ import (
 	"github.com/sampan-dev/sampan/internal/target"
 )
 
-// Lives of tokens in seconds. A token may not live longer than a day, however
-// long was asked for; the asker is warned.
+// Lives of tokens in seconds. What is asked for beyond TokensConfig.Longest is cut, and the
+// asker is warned.
 const (
 	minTokenSeconds     = 10 * 60
-	maxTokenSeconds     = 24 * 60 * 60
 	defaultTokenSeconds = 60 * 60
 )
 
@@ -46,9 +45,9 @@ func (t *Tokens) Request(ctx context.Context, at target.Target, body *authentica
 			return nil, err
 		}
 	}
-	if *r.Spec.ExpirationSeconds > maxTokenSeconds {
-		warn(fmt.Sprintf("requested expiration of %d seconds shortened to %d seconds", *r.Spec.ExpirationSeconds, maxTokenSeconds))
-		*r.Spec.ExpirationSeconds = maxTokenSeconds
+	if longest := int64(t.longest.Seconds()); longest > 0 && *r.Spec.ExpirationSeconds > longest {
+		warn(fmt.Sprintf("requested expiration of %d seconds shortened to %d seconds", *r.Spec.ExpirationSeconds, longest))
+		*r.Spec.ExpirationSeconds = longest
 	}
 	token, expires, err := t.issue(b, r.Spec.Audiences, time.Duration(*r.Spec.ExpirationSeconds)*time.Second)
 	if err != nil {

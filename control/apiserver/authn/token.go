@@ -36,6 +36,7 @@ const (
 // Tokens issues and checks service-account tokens. Safe for concurrent use.
 type Tokens struct {
 	issuer    string
+	longest   time.Duration
 	audiences []string
 	sign      *pki.TokenKey
 	check     map[string]*ecdsa.PublicKey
@@ -93,6 +94,8 @@ type TokensConfig struct {
 	// Sign signs new tokens; Old keys are still accepted.
 	Sign *pki.TokenKey
 	Old  []*pki.TokenKey
+	// Longest is how long a token may live, whatever its asker wants; 0 is no bound.
+	Longest time.Duration
 	// Objects is where accounts, pods, nodes and secrets are looked up.
 	Objects Reader
 	// Writer marks secrets whose tokens are used; nil marks none.
@@ -117,7 +120,7 @@ func NewTokens(cfg TokensConfig) *Tokens {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	t := &Tokens{issuer: cfg.Issuer, audiences: []string{cfg.Issuer}, sign: cfg.Sign, objects: cfg.Objects, now: cfg.Now,
+	t := &Tokens{issuer: cfg.Issuer, longest: cfg.Longest, audiences: []string{cfg.Issuer}, sign: cfg.Sign, objects: cfg.Objects, now: cfg.Now,
 		check: map[string]*ecdsa.PublicKey{}, writer: cfg.Writer, notes: cfg.Notes, log: cfg.Log, counts: newTokenCounts(),
 		known: newMemory[[sha256.Size]byte, *verified](maxVerified)}
 	for _, k := range append(slices.Clone(cfg.Old), cfg.Sign) {
