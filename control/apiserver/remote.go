@@ -80,9 +80,14 @@ func (s *Server) serveRemote(w http.ResponseWriter, r *http.Request) {
 			http.NotFound(w, r) // as of any path that means nothing
 			return
 		}
-		refuse(w, r, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotFound,
-			Reason: metav1.StatusReasonNotFound, Message: "the server could not find the requested resource", Details: &metav1.StatusDetails{}}})
+		nowhere(w, r)
 	})).ServeHTTP(w, r)
+}
+
+// nowhere says that there is nothing at a path, where others nearby mean something.
+func nowhere(w http.ResponseWriter, r *http.Request) {
+	refuse(w, r, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotFound,
+		Reason: metav1.StatusReasonNotFound, Message: "the server could not find the requested resource", Details: &metav1.StatusDetails{}}})
 }
 
 // builtIn says that a path is of a group that the server itself has.

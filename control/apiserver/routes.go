@@ -38,6 +38,7 @@ func (s *Server) routes() (http.Handler, error) {
 	others.Handle("/apis/", found)
 	others.Handle("/version", http.HandlerFunc(s.serveVersion))
 	others.HandleFunc("/version/{$}", s.serveVersion)
+	others.HandleFunc("/version/", nowhere)
 	others.Handle("/metrics", s.metrics)
 	s.healthRoutes(others)
 	s.zRoutes(others.Handle)

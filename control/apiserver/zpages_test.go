@@ -77,7 +77,7 @@ func TestHeaders(t *testing.T) {
 		t.Errorf("%v %s", res.Header, body)
 	}
 	for path, want := range map[string]string{
-		"/version/x": "404 page not found", "/apis/nothing.example.com/v1/x": "404 page not found", "/apis/apps/v1/x": `"reason":"NotFound"`, "/apis/apps/v9": `"reason":"NotFound"`,
+		"/version/x": `"reason":"NotFound"`, "/apis/nothing.example.com/v1/x": "404 page not found", "/apis/apps/v1/x": `"reason":"NotFound"`, "/apis/apps/v9": `"reason":"NotFound"`,
 	} {
 		if res, body := w.raw(admin, path, "application/json"); res.StatusCode != http.StatusNotFound || !strings.Contains(string(body), want) {
 			t.Errorf("%s: %d %s", path, res.StatusCode, body)

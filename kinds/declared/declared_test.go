@@ -77,3 +77,12 @@ func same(t *testing.T, got field.ErrorList, want []string) {
 		}
 	}
 }
+
+// A name that is missing is missed by rules by hand, once.
+func TestLongName(t *testing.T) {
+	for name, want := range map[string]int{"": 0, "a.b": 0, "Bad_Name": 1} {
+		if faults := declared.LongName(name); len(faults) != want {
+			t.Errorf("%q has %d faults, want %d: %v", name, len(faults), want, faults)
+		}
+	}
+}
