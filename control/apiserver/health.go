@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/singleflight"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
@@ -78,10 +79,10 @@ type check struct {
 // and all of them at once.
 func (s *Server) healthRoutes(mux *listing) {
 	fine := func(context.Context) error { return nil }
-	etcd := check{"etcd", func(ctx context.Context) error {
+	etcd := check{"etcd", bounded(func(ctx context.Context) error {
 		_, err := s.cfg.Store.Revision(ctx)
 		return err
-	}}
+	})}
 	started := finished(s.ready)
 	var steps []check
 	for _, step := range startSteps {
@@ -92,7 +93,7 @@ func (s *Server) healthRoutes(mux *listing) {
 		steps = append(steps, check{step, done})
 	}
 	if s.cfg.Encryption != nil {
-		steps = append(steps, check{"kms-providers", s.cfg.Encryption.Check})
+		steps = append(steps, check{"kms-providers", bounded(s.cfg.Encryption.Check)})
 	}
 	stopping := check{"shutdown", func(context.Context) error {
 		select {
@@ -125,6 +126,26 @@ func (s *Server) healthRoutes(mux *listing) {
 		mux.Handle(path, healthHandler(page, checks, func(check string, err error) { s.metrics.healthy(page, check, err) }))
 		for _, c := range checks {
 			mux.Handle(path+"/"+c.name, healthHandler(c.name, []check{c}, nil))
+		}
+	}
+}
+
+// bounded asks run for whoever wants to know, and waits no longer than the context says,
+// also when run does: what stands still with its disk hears of no deadline. Until it comes
+// back it is not asked again, so that one goroutine waits for it, however many ask.
+func bounded(run func(context.Context) error) func(context.Context) error {
+	var asking singleflight.Group
+	return func(ctx context.Context) error {
+		answer := asking.DoChan("", func() (any, error) {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healthWait)
+			defer cancel()
+			return nil, run(ctx)
+		})
+		select {
+		case found := <-answer:
+			return found.Err
+		case <-ctx.Done():
+			return fmt.Errorf("no answer: %w", context.Cause(ctx))
 		}
 	}
 }

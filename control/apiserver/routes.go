@@ -150,7 +150,7 @@ func boundBody(w http.ResponseWriter, r *http.Request) (done func()) {
 	if r.Body == http.NoBody || r.Header.Get("Upgrade") != "" || strings.Contains(r.URL.Path, "/proxy") {
 		return func() {}
 	}
-	dog := watchdog.New(http.NewResponseController(w).SetReadDeadline)
+	dog := watchdog.New(http.NewResponseController(w).SetReadDeadline, nil)
 	dog.Arm(bodyWait)
 	return dog.Disarm
 }

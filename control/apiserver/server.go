@@ -29,6 +29,7 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/openapi"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/control/apiserver/serviceip"
+	"github.com/sampan-dev/sampan/control/apiserver/watchdog"
 	"github.com/sampan-dev/sampan/control/apiserver/webhook"
 	"github.com/sampan-dev/sampan/internal/gather"
 	"github.com/sampan-dev/sampan/internal/identity"
@@ -247,6 +248,7 @@ func (s *Server) listen(ctx context.Context) error {
 		ErrorLog:          log.New(quiet{s.cfg.Log, s.metrics.handshakes}, "", 0),
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250},
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+		ConnContext:       watchdog.Over,
 	}
 	stopped := make(chan struct{})
 	go func() {

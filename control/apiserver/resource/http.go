@@ -331,11 +331,12 @@ func (x *exchange) warn(text string) {
 // writeWait is how long a client may take to accept one piece of an answer.
 const writeWait = time.Minute
 
-// hurry ends the connection of a client that does not accept what is written
-// before done is called. Not every writer has deadlines.
+// hurry ends the answer to a client that does not accept what is written before done is
+// called, and the connection of one that accepts nothing at all. Not every writer has
+// deadlines.
 func (x *exchange) hurry() (done func()) {
 	if x.dog == nil {
-		x.dog = watchdog.New(http.NewResponseController(x.w).SetWriteDeadline)
+		x.dog = watchdog.New(http.NewResponseController(x.w).SetWriteDeadline, watchdog.HangUp(x.r.Context()))
 	}
 	x.dog.Arm(writeWait)
 	return x.dog.Disarm

@@ -6,14 +6,23 @@
 package watchdog
 
 import (
+	"context"
+	"crypto/tls"
+	"net"
 	"sync"
 	"time"
 )
+
+// parting is how long whoever missed the deadline may take to notice. Over HTTP/2 a
+// stream ends with a message, which goes the way of all others: to a client that takes
+// nothing from the connection at all it is never sent, and nobody is told.
+const parting = 10 * time.Second
 
 // Dog barks once when it has been armed for too long. Its methods may be called
 // concurrently, Arm and Disarm in turn by one goroutine.
 type Dog struct {
 	set func(time.Time) error
+	end func()
 
 	mu    sync.Mutex // held while barking: after Disarm there is no bark
 	timer *time.Timer
@@ -24,8 +33,9 @@ type Dog struct {
 
 // New returns a Dog that is not armed. set is what sets a deadline; it may be one
 // that fails. It is called with a time long past when the dog barks, and with none
-// when it is disarmed after that.
-func New(set func(time.Time) error) *Dog { return &Dog{set: set} }
+// when it is disarmed after that. end, which may be nil, is called when the dog is
+// still armed ten seconds after it barked: the deadline alone did not help.
+func New(set func(time.Time) error, end func()) *Dog { return &Dog{set: set, end: end} }
 
 // longAgo is a deadline that has passed.
 var longAgo = time.Unix(1, 0)
@@ -60,6 +70,35 @@ func (d *Dog) bark() {
 	if !d.armed || time.Now().Before(d.until) {
 		return // disarmed meanwhile, and perhaps armed again
 	}
+	if d.bit {
+		d.end()
+		return
+	}
 	d.bit = true
 	_ = d.set(longAgo) // not every connection has deadlines
+	if d.end != nil {
+		d.until = time.Now().Add(parting)
+		d.timer.Reset(parting)
+	}
+}
+
+// connection is the key of a request's connection in its context.
+type connection struct{}
+
+// Over is for the ConnContext of an http.Server: it is how HangUp finds connections.
+func Over(ctx context.Context, c net.Conn) context.Context {
+	if t, is := c.(*tls.Conn); is {
+		c = t.NetConn() // TLS would say goodbye first
+	}
+	return context.WithValue(ctx, connection{}, c)
+}
+
+// HangUp is what closes the connection over which a request came, with all that is on
+// it; nil where nobody knows the connection. ctx is the request's.
+func HangUp(ctx context.Context) func() {
+	c, is := ctx.Value(connection{}).(net.Conn)
+	if !is {
+		return nil
+	}
+	return func() { _ = c.Close() } // there is nobody to tell
 }

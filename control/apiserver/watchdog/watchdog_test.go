@@ -13,7 +13,7 @@ import (
 func TestBark(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []time.Time
-		dog := New(func(when time.Time) error { told = append(told, when); return nil })
+		dog := New(func(when time.Time) error { told = append(told, when); return nil }, nil)
 		for range 3 { // armed and disarmed in time
 			dog.Arm(time.Second)
 			time.Sleep(999 * time.Millisecond)
@@ -48,7 +48,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	for _, version := range []int{1, 2} {
 		ended := make(chan error, 1)
 		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			dog := New(http.NewResponseController(w).SetWriteDeadline)
+			dog := New(http.NewResponseController(w).SetWriteDeadline, nil)
 			_ = http.NewResponseController(w).Flush() // the answer has begun, however busy the machine is
 			piece := make([]byte, 1<<20)
 			for range 1000 { // more than all buffers take
