@@ -228,6 +228,11 @@ func (s *Store) kind(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", store.ErrTooLarge, err)
 	case errors.Is(err, rpctypes.ErrStopped):
 		return fmt.Errorf("%w: %w", store.ErrClosed, err)
+	case errors.Is(err, rpctypes.ErrTimeout), errors.Is(err, rpctypes.ErrTimeoutDueToLeaderFail),
+		errors.Is(err, rpctypes.ErrTimeoutDueToConnectionLost), errors.Is(err, rpctypes.ErrTimeoutWaitAppliedIndex):
+		// Etcd has given up before the caller, as where the disk stands still: it may
+		// have happened all the same, which is what a deadline means.
+		return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
 	}
 	return err
 }
