@@ -43,6 +43,8 @@ func Plugin(vol *corev1.Volume) string {
 		return prefix + "csi:" + vol.CSI.Driver
 	case vol.Image != nil:
 		return prefix + "image"
+	case vol.GitRepo != nil:
+		return prefix + "git-repo"
 	}
 	return ""
 }

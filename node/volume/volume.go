@@ -243,9 +243,16 @@ func (v *Volumes) prepare(ctx context.Context, pod *corev1.Pod, vol *corev1.Volu
 		return ready{readOnly: true}, nil
 	case vol.CSI != nil:
 		return ready{}, fmt.Errorf("driver name %s not found in the list of registered CSI drivers", vol.CSI.Driver)
+	case vol.GitRepo != nil:
+		return ready{}, errGitRepo
 	}
 	return ready{}, errors.New("no volume plugin matched")
 }
+
+// errGitRepo begins as upstream's error does where the feature GitRepoVolumeDriver is off
+// (KEP-5040), as it is by default; here it cannot be switched on.
+var errGitRepo = errors.New("git-repo volume plugin has been disabled: it runs git on the node with the rights of root (CVE-2024-10220); " +
+	"let an init container clone the repository into an emptyDir")
 
 // Dir is where a pod keeps everything on this node.
 func (v *Volumes) Dir(uid string) string { return filepath.Join(v.cfg.Root, filepath.Base(uid)) }

@@ -473,3 +473,16 @@ func TestHostPathWithoutAType(t *testing.T) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 }
+
+// A volume that upstream has, and has switched off, fails with upstream's words and with
+// what to do instead.
+func TestGitRepo(t *testing.T) {
+	b := newBench(t)
+	err := b.failure(t, podWith(corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{
+		GitRepo: &corev1.GitRepoVolumeSource{Repository: "https://git.example/x"},
+	}}))
+	if want := `MountVolume.SetUp failed for volume "v" : git-repo volume plugin has been disabled`; !strings.HasPrefix(err.Error(), want) ||
+		!strings.Contains(err.Error(), "emptyDir") || Reason(err) != "FailedMount" {
+		t.Errorf("%s: %v", Reason(err), err)
+	}
+}
