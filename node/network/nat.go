@@ -51,8 +51,16 @@ func (n *nat) dial() (err error) {
 	if err := netfilter.Check(); err != nil {
 		return err
 	}
-	n.conn, err = nftables.New(nftables.WithNetNSFd(n.ns), nftables.AsLasting())
-	return err
+	if n.conn, err = nftables.New(nftables.WithNetNSFd(n.ns), nftables.AsLasting()); err != nil {
+		return err
+	}
+	// The kernel answers nothing about the packet filter to whom it lets change nothing.
+	// Without asking, that would be found out with the first pod, and again with each.
+	if _, err = n.conn.ListTablesOfFamily(nftables.TableFamilyIPv4); errors.Is(err, unix.EPERM) {
+		n.conn.CloseLasting()
+		return fmt.Errorf("this process may not change the network, which takes the capability CAP_NET_ADMIN: %w", err)
+	}
+	return nil
 }
 
 func (n *nat) close() error {
