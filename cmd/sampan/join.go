@@ -179,6 +179,9 @@ func (m *member) askClient(ctx context.Context, token string) (*tls.Certificate,
 		ask.transport = bearer
 	}
 	leaf, err := ask.issue(ctx)
+	if apierrors.IsUnauthorized(err) && m.self != nil {
+		return nil, fmt.Errorf("the cluster does not take this node's certificate any more: stop the node, and type what sampan token create prints on the server: %w", err)
+	}
 	if apierrors.IsUnauthorized(err) {
 		return nil, fmt.Errorf("the cluster does not know the token, or not any more: sampan token create on the server prints another: %w", err)
 	}
