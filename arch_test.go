@@ -65,7 +65,7 @@ type fence struct {
 var fences = []fence{
 	{"go.etcd.io/", []string{"control/store/etcd"}, "the store's contract is ours; another engine must be able to take its place", false},
 	{"github.com/vishvananda/", []string{"node/network", "node/proxy", "node/peers", "node/container", "test"}, "who changes the host's network is easy to find", false},
-	{"github.com/google/nftables", []string{"node/network", "node/proxy", "test"}, "who changes the packet filter is easy to find", false},
+	{"github.com/google/nftables", []string{"node/network", "node/proxy", "internal/netfilter", "test"}, "who changes the packet filter is easy to find", false},
 	{"google.golang.org/grpc", []string{"node/cri", "node/engine", "node/agent", "node/volume", "node/device", "control/store/etcd", "control/apiserver/atrest", "test"}, "gRPC is the CRI's and etcd's; the agent has its status codes and gRPC probes, and KMS plugins speak it", false},
 	{"github.com/opencontainers/cgroups", []string{"node/container"}, "one back end for each cgroup version, behind one interface", false},
 	{"github.com/moby/profiles/apparmor", []string{"node/engine"}, "it has a program of the host's started, to load the default profile", false},

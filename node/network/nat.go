@@ -76,6 +76,7 @@ func (n *nat) commit(what string) error {
 	if err == nil {
 		return nil
 	}
+	err = netfilter.Why(err, n.ns, n.families...)
 	n.conn.CloseLasting()
 	if again := n.dial(); again != nil {
 		return errors.Join(fmt.Errorf("%s: %w", what, err), again)

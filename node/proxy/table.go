@@ -158,10 +158,10 @@ func (t *tables) write(del, add []element) error {
 		}
 	}
 	if err := t.conn.Flush(); err != nil {
-		return t.failed(fmt.Errorf("write table %q: %w", tableName, err))
+		return t.failed(fmt.Errorf("write table %q: %w", tableName, t.why(err)))
 	}
 	if err := t.finish(); err != nil {
-		return t.failed(fmt.Errorf("finish table %q: %w", tableName, err))
+		return t.failed(fmt.Errorf("finish table %q: %w", tableName, t.why(err)))
 	}
 	for _, e := range del {
 		delete(t.have, e.slot)
@@ -170,6 +170,15 @@ func (t *tables) write(del, add []element) error {
 		t.have[e.slot] = e.value
 	}
 	return nil
+}
+
+// why adds to a refusal what the kernel lacks, if that is why.
+func (t *tables) why(err error) error {
+	var families []nftables.TableFamily
+	for _, f := range t.families {
+		families = append(families, layoutOf(f).family)
+	}
+	return netfilter.Why(err, t.ns, families...)
 }
 
 // finish adds to new tables what the library has no words for, and their mark: a table
