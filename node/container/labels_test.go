@@ -27,12 +27,12 @@ func TestLabels(t *testing.T) {
 		"a terminal and a namespace": {tty: true, mapped: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBox(t)
-			b.labels = score
-			pod := SandboxConfig{ID: "pod"}
+			box, pod := newBox, SandboxConfig{ID: "pod"}
 			if c.mapped {
-				pod.UserNS = mappings()
+				box, pod.UserNS = mappedBox, mappings()
 			}
+			b := box(t)
+			b.labels = score
 			cfg := b.in(b.sandbox(pod), "c1", strings.Fields(verbs+" ; lines")...)
 			cfg.Spec.Process.ApparmorProfile = "321"
 			cfg.Spec.Process.Terminal, cfg.TTY, cfg.Stdin = c.tty, c.tty, true

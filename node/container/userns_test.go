@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/node/container/plan/overlay"
 )
@@ -18,9 +20,36 @@ func mappings() *IDMappings {
 	return &IDMappings{UID: m, GID: m}
 }
 
+// mappedBox is a box whose files can be shown under other ids. Not every filesystem can
+// do that: tmpfs, which a directory for temporary files may be, since Linux 6.3.
+func mappedBox(t testing.TB) *box {
+	t.Helper()
+	b := newBox(t)
+	err := b.holdNamespaces(unix.CLONE_NEWUSER, mappings(), nil, func(ns string) error {
+		users, err := os.Open(ns + "/" + userPin)
+		if err != nil {
+			return err
+		}
+		defer users.Close()
+		tree, err := unix.OpenTree(unix.AT_FDCWD, b.dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(tree)
+		return unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(users.Fd())})
+	})
+	if errors.Is(err, unix.EINVAL) {
+		t.Skipf("the kernel can't show what is in %q under other ids, as user namespaces need it (tmpfs: Linux 6.3 or newer): %v", b.dir, err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // Root in the container is nobody outside, yet its files are root's on disk.
 func TestUserNamespace(t *testing.T) {
-	b := newBox(t)
+	b := mappedBox(t)
 	sb := b.sandbox(SandboxConfig{ID: "pod", Hostname: "pod-name", UserNS: mappings(), Sysctls: map[string]string{"net.ipv4.ip_forward": "1"}})
 	volume := t.TempDir()
 	cfg := b.in(sb, "c1", strings.Split("id ; read /proc/self/uid_map ; write /made ; write /tmp/made ; write /volume/made ; "+
@@ -88,7 +117,7 @@ func owner(t testing.TB, path string) int {
 
 // A container may have a user namespace without a sandbox, and another user in it.
 func TestOwnUserNamespace(t *testing.T) {
-	b := newBox(t)
+	b := mappedBox(t)
 	spec := probeSpec(strings.Split("id ; write /tmp/x ; append /dev/stdout hello ; status CapEff", " ")...)
 	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 	spec.Linux.UIDMappings, spec.Linux.GIDMappings = mappings().UID, mappings().GID
@@ -132,7 +161,7 @@ func TestOwnUserNamespace(t *testing.T) {
 // Root with every capability and no filter, in a user namespace: its mounts are its
 // own to change, and nothing of the host is.
 func TestAttacksFromUserNamespace(t *testing.T) {
-	b := newBox(t)
+	b := mappedBox(t)
 	sb := b.sandbox(SandboxConfig{ID: "pod", Hostname: "pod", UserNS: mappings()})
 	outside := t.TempDir()
 	canary := filepath.Join(outside, "canary")
@@ -201,7 +230,7 @@ func TestMappedImageVolume(t *testing.T) {
 }
 
 func mappedImageVolume(t *testing.T, named bool) {
-	b := newBox(t)
+	b := mappedBox(t)
 	b.named = named
 	sb := b.sandbox(SandboxConfig{ID: "pod", Hostname: "pod", UserNS: mappings(), Sysctls: map[string]string{"user.max_uts_namespaces": "7"}})
 	lower := []string{t.TempDir(), t.TempDir()}
