@@ -10,11 +10,15 @@ import (
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
-// exec runs a process in a container for as long as the connection stands: it
-// answers once when the program runs, unless that is not asked for, and again when
-// it has ended. A terse one may be followed by another order.
+// exec runs a process in a container for as long as the connection stands, or, one that
+// is kept, until it ends: it answers once when the program runs, unless that is not
+// asked for, and again when it has ended. A terse one may be followed by another order.
 func (k *keeper) exec(c *conn, o *order) *order {
 	r, l := &o.r, &leash{}
+	if r.Kept {
+		followExec(c, l, o) // nobody watches, and so nobody pulls the leash
+		return nil
+	}
 	next := make(chan *order, 1)
 	go func() { next <- l.watch(c) }()
 	if r.Brief && len(o.fds) == maxFDs && r.Child != nil {

@@ -31,6 +31,8 @@ type ExecConfig struct {
 	Resize  <-chan Size
 	// Timeout kills the process; zero means none. ErrTimeout is returned then.
 	Timeout time.Duration
+	// Kept leaves a process that has begun alone when the context ends, or this program.
+	Kept bool
 	// Started is called once the process runs, and never for one that can't be executed;
 	// nil for nobody who waits for that.
 	Started func()
@@ -82,7 +84,7 @@ func (r *Runtime) exec(ctx context.Context, c *container, cfg ExecConfig) (int, 
 	x := execution{c: c, cfg: cfg, target: target}
 	x.child = &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", c.status().PID), Cgroup: c.cgroupDir()}
 	// Nobody waits for the beginning of what has no input.
-	x.brief = !cfg.TTY && cfg.Stdin == nil && cfg.Started == nil
+	x.brief = !cfg.TTY && cfg.Stdin == nil && cfg.Started == nil && !cfg.Kept
 	if x.brief && r.keeper.level.Load() >= plan.LevelLists {
 		if list, err := x.list(p); err == nil {
 			code, err := r.execute(ctx, &x, list, true)
@@ -169,7 +171,7 @@ func (r *Runtime) execute(ctx context.Context, x *execution, what int, list bool
 		defer streams.close()
 		fds = append(fds, streams.theirs...)
 	}
-	req := plan.Request{Op: plan.ExecIn, ID: x.c.rec.ID, Child: x.child, Brief: x.brief, List: list}
+	req := plan.Request{Op: plan.ExecIn, ID: x.c.rec.ID, Child: x.child, Brief: x.brief, List: list, Kept: x.cfg.Kept}
 	send := r.keeper.request
 	if req.Terse = list && r.keeper.level.Load() >= plan.LevelTerse; req.Terse {
 		send = r.keeper.terse
@@ -178,7 +180,7 @@ func (r *Runtime) execute(ctx context.Context, x *execution, what int, list bool
 	if err != nil {
 		return -1, err
 	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() }) // the keeper kills it then
+	stop := context.AfterFunc(ctx, func() { conn.Close() }) // the keeper kills it then, unless it is kept
 	var code int
 	answered := false
 	if x.brief {

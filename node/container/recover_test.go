@@ -1,10 +1,12 @@
 package container
 
 import (
+	"context"
 	"net"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -78,6 +80,56 @@ func TestSuccessor(t *testing.T) {
 	}
 	if again, err := b.Sandbox("pod"); err != nil || again.NetNS() != sb.NetNS() {
 		t.Errorf("sandbox: %+v, %v", again, err)
+	}
+}
+
+// A command that is kept outlives the Runtime that has started it; any other does not.
+func TestKeptCommand(t *testing.T) {
+	h := newHome(t)
+	b := &box{h.open(), t, strings.TrimSuffix(h.cfg.Run, "/run")}
+	b.start(b.config("c1", probeSpec("sleep")))
+	first, ctx := b, b.context()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var asked sync.WaitGroup
+	for _, kept := range []bool{true, false} {
+		begun := make(chan struct{})
+		asked.Go(func() {
+			cfg := ExecConfig{Process: process("/bin/probe", "sleep"), Kept: kept, Started: func() { close(begun) }}
+			if code, err := first.Exec(ctx, "c1", cfg); ctx.Err() == nil {
+				t.Errorf("kept %v: it ended: %d %v", kept, code, err)
+			}
+		})
+		select {
+		case <-begun:
+		case <-ctx.Done():
+			t.Fatal("it never began")
+		}
+	}
+	cancel()
+	asked.Wait()
+	b.Close()
+	b = &box{h.open(), t, b.dir}
+	defer b.Close()
+	for limit := b.context(); ; {
+		out := newOutput(t)
+		if code, err := b.Exec(limit, "c1", ExecConfig{Process: process("/bin/probe", "ls", "/proc"), Stdout: out}); code != 0 || err != nil {
+			t.Fatalf("%d %v", code, err)
+		}
+		left := 0
+		for name := range strings.SplitSeq(out.b.String(), ",") {
+			if _, err := strconv.Atoi(name); err == nil {
+				left++
+			}
+		}
+		// The first number of the list is behind other words. The container's, the one that
+		// is kept, and who counts; the other may take a moment.
+		if left++; left == 3 {
+			return
+		}
+		if left < 3 {
+			t.Fatalf("%d processes: %s", left, out.b.String())
+		}
 	}
 }
 

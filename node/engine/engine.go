@@ -113,7 +113,7 @@ type Engine struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 	// life ends with Close.
-	life context.Context //nolint:containedctx // what a detached command lives as long as
+	life context.Context //nolint:containedctx // how long a detached command is waited for
 }
 
 var _ cri.Engine = (*Engine)(nil)

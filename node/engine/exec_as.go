@@ -57,7 +57,7 @@ func (e *Engine) execDetached(ctx context.Context, id string, cmd []string, as c
 	}
 	begun, ended := make(chan struct{}), make(chan end, 1)
 	e.running.Go(func() {
-		code, err := e.exec(e.life, id, cmd, as, container.ExecConfig{Started: func() { close(begun) }})
+		code, err := e.exec(e.life, id, cmd, as, container.ExecConfig{Kept: true, Started: func() { close(begun) }})
 		ended <- end{code, err}
 	})
 	select {

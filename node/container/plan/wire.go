@@ -65,6 +65,9 @@ type Request struct {
 	// the executable of a list of calls (see steps). Only who has heard of a Level of
 	// LevelLists may ask.
 	List bool `json:",omitempty"`
+	// Kept has an ExecIn outlive the connection, with nobody to tell of its end. A keeper
+	// that does not know the word ends it with the connection.
+	Kept bool `json:",omitempty"`
 	// Terse writes a Brief ExecIn of a List in a few bytes instead of as JSON, and asks
 	// for the same of its answer; another may follow it on the connection. Only who has
 	// heard of a Level of LevelTerse may ask.
