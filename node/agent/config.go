@@ -160,6 +160,8 @@ type Config struct {
 	// poll keeps to timers where the kernel would tell of changes: for tests, in
 	// whose time nothing outside happens.
 	poll bool
+	// callers are ClientCAs, and those of the configuration's clientCAFile.
+	callers *authorities
 	// plugins are listened to though Capacity is given.
 	plugins bool
 }
@@ -173,6 +175,9 @@ func (cfg Config) complete() (Config, error) {
 		return cfg, errors.New("agent: config has no node address")
 	case cfg.Transport == nil || cfg.Engine == nil:
 		return cfg, errors.New("agent: config has no transport or no engine")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	kubelet, err := cfg.heed()
 	if err != nil {
@@ -193,9 +198,6 @@ func (cfg Config) complete() (Config, error) {
 	or(&cfg.Resync, defaultResync)
 	or(&cfg.Version, defaultVersion)
 	or(&cfg.HostsFile, defaultHostsFile)
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
 	return cfg, nil
 }
 

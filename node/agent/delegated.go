@@ -14,7 +14,7 @@ import (
 func (a *Agent) delegate() {
 	k := a.cfg.Kubelet
 	d := delegate.New(delegate.Config{
-		Transport: a.cfg.Transport, NodeName: a.cfg.NodeName, ClientCAs: a.cfg.ClientCAs,
+		Transport: a.cfg.Transport, NodeName: a.cfg.NodeName, ClientCAs: a.cfg.callers.now,
 		Tokens: *k.Authentication.Webhook.Enabled, Anonymous: *k.Authentication.Anonymous.Enabled,
 		TokenFor: k.Authentication.Webhook.CacheTTL.Duration, AllowedFor: k.Authorization.Webhook.CacheAuthorizedTTL.Duration,
 		DeniedFor: k.Authorization.Webhook.CacheUnauthorizedTTL.Duration,

@@ -1,11 +1,9 @@
 package agent
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"runtime"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,26 +45,6 @@ func (cfg *Config) heed() (*settings.Kubelet, error) {
 		return nil, err
 	}
 	return &k, cfg.reserve(&k)
-}
-
-// admit adds the authorities of a file to those of who may show a certificate.
-func (cfg *Config) admit(file string) error {
-	if file == "" {
-		return nil
-	}
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return fmt.Errorf("agent: authentication.x509.clientCAFile: %w", err)
-	}
-	all := x509.NewCertPool()
-	if cfg.ClientCAs != nil {
-		all = cfg.ClientCAs.Clone()
-	}
-	if !all.AppendCertsFromPEM(raw) {
-		return fmt.Errorf("agent: authentication.x509.clientCAFile: %q has no certificates", file)
-	}
-	cfg.ClientCAs = all
-	return nil
 }
 
 // heedLimits takes the numbers over.

@@ -1,12 +1,16 @@
 package agent
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
+	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -36,7 +40,7 @@ func TestClientAuthorities(t *testing.T) {
 	}
 	ours, _ := authority("ours")
 	theirs, text := authority("theirs")
-	stranger, _ := authority("stranger")
+	stranger, other := authority("stranger")
 	dir := t.TempDir()
 	good, bad := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "bad.crt")
 	for path, content := range map[string][]byte{good: text, bad: []byte("nothing")} {
@@ -46,15 +50,44 @@ func TestClientAuthorities(t *testing.T) {
 	}
 	given := x509.NewCertPool()
 	given.AddCert(ours)
-	cfg := Config{ClientCAs: given}
+	var said bytes.Buffer
+	cfg := Config{ClientCAs: given, Log: slog.New(slog.NewTextHandler(&said, nil))}
 	if err := cfg.admit(good); err != nil {
 		t.Fatal(err)
 	}
-	for cert, known := range map[*x509.Certificate]bool{ours: true, theirs: true, stranger: false} {
-		_, err := cert.Verify(x509.VerifyOptions{Roots: cfg.ClientCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-		if (err == nil) != known {
-			t.Errorf("%s: %v", cert.Subject.CommonName, err)
+	known := func(when string, want map[*x509.Certificate]bool) {
+		t.Helper()
+		for cert, known := range want {
+			_, err := cert.Verify(x509.VerifyOptions{Roots: cfg.callers.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+			if (err == nil) != known {
+				t.Errorf("%s: %s: %v", when, cert.Subject.CommonName, err)
+			}
 		}
+	}
+	known("at first", map[*x509.Certificate]bool{ours: true, theirs: true, stranger: false})
+	put := func(content []byte) {
+		t.Helper()
+		next := filepath.Join(dir, "next")
+		if err := errors.Join(os.WriteFile(next, content, 0o600), os.Rename(next, good)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(other)
+	changed := map[*x509.Certificate]bool{ours: true, theirs: false, stranger: true}
+	known("after a change", changed)
+	put([]byte("nothing"))
+	known("with nothing in it", changed)
+	known("and again", changed)
+	if n := strings.Count(said.String(), "has no certificates"); n != 1 {
+		t.Errorf("told %d times of a file with nothing in it", n)
+	}
+	if err := os.Remove(good); err != nil {
+		t.Fatal(err)
+	}
+	known("without the file", changed)
+	c, err := cfg.callers.ask(&tls.Config{ClientCAs: given}).GetConfigForClient(nil)
+	if err != nil || !c.ClientCAs.Equal(cfg.callers.now()) || c.ClientCAs.Equal(given) {
+		t.Errorf("clients are not asked for what counts: %v", err)
 	}
 	if _, err := theirs.Verify(x509.VerifyOptions{Roots: given}); err == nil {
 		t.Error("the pool that was given is changed")

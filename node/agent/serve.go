@@ -88,7 +88,7 @@ func (a *Agent) serve(ctx context.Context) <-chan error {
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	a.spawn(func() {
 		defer stop()
-		err := srv.Serve(tls.NewListener(listener, a.shows(a.cfg.TLS)))
+		err := srv.Serve(tls.NewListener(listener, a.cfg.callers.ask(a.shows(a.cfg.TLS))))
 		if ctx.Err() == nil {
 			failed <- fmt.Errorf("serve the kubelet API: %w", err)
 		}

@@ -37,8 +37,9 @@ const (
 type Config struct {
 	Transport client.Transport
 	NodeName  string
-	// ClientCAs are the authorities of clients' certificates; nil takes none.
-	ClientCAs *x509.CertPool
+	// ClientCAs are the authorities of clients' certificates as of now; nil, or none,
+	// takes no certificates.
+	ClientCAs func() *x509.CertPool
 	// Tokens has bearer tokens reviewed; Anonymous lets those in who show nothing.
 	Tokens, Anonymous bool
 	// TokenFor, AllowedFor and DeniedFor are how long answers are kept.
@@ -63,7 +64,7 @@ func New(cfg Config) *Delegate { return &Delegate{cfg: cfg} }
 // Authenticate says who makes a request; false means that nobody knows. A
 // certificate or token that is wrong is not anonymous.
 func (d *Delegate) Authenticate(r *http.Request) (identity.Identity, bool) {
-	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && d.cfg.ClientCAs != nil {
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		if who, ok := d.certificate(r.TLS); ok {
 			return who, true
 		}
@@ -90,11 +91,18 @@ func bearer(r *http.Request) string {
 
 // certificate names a caller after the certificate that the connection showed.
 func (d *Delegate) certificate(state *tls.ConnectionState) (identity.Identity, bool) {
+	if d.cfg.ClientCAs == nil {
+		return identity.Identity{}, false
+	}
+	roots := d.cfg.ClientCAs()
+	if roots == nil {
+		return identity.Identity{}, false // or the system's would do
+	}
 	leaf, between := state.PeerCertificates[0], x509.NewCertPool()
 	for _, c := range state.PeerCertificates[1:] {
 		between.AddCert(c)
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: d.cfg.ClientCAs, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	if err != nil || leaf.Subject.CommonName == "" {
 		return identity.Identity{}, false
 	}

@@ -133,7 +133,7 @@ func TestCertificates(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AddCert(ours)
 	pool.AddCert(server)
-	d := New(Config{Transport: &reviewer{Memory: clienttest.NewMemory()}, ClientCAs: pool})
+	d := New(Config{Transport: &reviewer{Memory: clienttest.NewMemory()}, ClientCAs: func() *x509.CertPool { return pool }})
 	for _, c := range []struct {
 		cert *x509.Certificate
 		ok   bool
