@@ -52,12 +52,10 @@ func (r *Registrar) status(ctx context.Context, old corev1.NodeStatus) corev1.No
 }
 
 // declared are those of the features that nodes declare (KEP-5328) which are on by
-// default in this version, and which this agent has; sorted. What is not here is not
-// done: a change of a pod's own resources (InPlacePodLevelResourcesVerticalScaling)
-// takes effect only with one of its containers'.
+// default in this version, and which this agent has; sorted. ExtendWebSocketsToKubelet
+// isn't one: streams are handed to engines, which speak SPDY.
 func declared() []string {
 	return []string{
-		"ExtendWebSocketsToKubelet",
 		"InPlacePodLevelResourcesVerticalScaling",
 		"InPlacePodVerticalScalingInitContainers",
 		"RestartAllContainersOnContainerExits",

@@ -23,16 +23,32 @@ type feature struct {
 // features are those of upstream's gates of v1.37 that are not settled yet and whose
 // effect on a node can be told from outside.
 var features = []feature{
+	{"CPUManagerPolicyBetaOptions", "BETA", 1},
+	{"ContainerCheckpoint", "BETA", 1}, // of an engine that can
+	{"ContainerRestartRules", "BETA", 1},
+	{"DRAConsumableCapacity", "BETA", 1},
 	{"EventedPLEG", "ALPHA", 1},
+	{"ExtendWebSocketsToKubelet", "BETA", 0}, // the API server translates for all nodes
+	{"GracefulNodeShutdown", "BETA", 1},
 	{"GracefulNodeShutdownBasedOnPodPriority", "BETA", 1},
 	{"ImageVolumeWithDigest", "ALPHA", 0},
+	{"InPlacePodLevelResourcesVerticalScaling", "BETA", 1},
+	{"KubeletCrashLoopBackOffMax", "BETA", 1},
 	{"KubeletEnsureSecretPulledImages", "BETA", 1},
 	{"KubeletSeparateDiskGC", "BETA", 1},
+	{"KubeletServiceAccountTokenForCredentialProviders", "BETA", 1},
 	{"MemoryQoS", "BETA", 1},
 	{"PodAndContainerStatsFromCRI", "BETA", 1},
 	{"PodLevelResourceManagers", "BETA", 0},
 	{"PodLevelResources", "BETA", 1},
 	{"PodsAPI", "BETA", 1},
+	{"ReloadKubeletClientCAFile", "BETA", 1},
+	{"ReloadKubeletServerCertificateFile", "BETA", 0}, // certificates are the cluster's, not a file's
+	{"ResourceHealthStatus", "BETA", 1},
+	{"ResourceHealthStatusMessage", "BETA", 1},
+	{"RestartAllContainersOnContainerExits", "BETA", 1},
+	{"RotateKubeletServerCertificate", "BETA", 1},
+	{"TopologyManagerPolicyBetaOptions", "BETA", 1},
 }
 
 var (
