@@ -69,8 +69,8 @@ type Agent struct {
 	// burstable pods have requested, in thousandths.
 	requests map[*corev1.Pod]int64
 	classes  class.Shares
-	// waited are the pods that came again before their end; dispatch's too.
-	waited    map[types.UID]bool
+	// waited are the owners of pods that came again before their end; dispatch's too.
+	waited    map[types.UID]*machine
 	shareless bool
 	// reserveless as well: memory could not be reserved.
 	reserveless bool
@@ -95,7 +95,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	cfg.Engine = cri.Observe(engine, counts.Operation)
 	cfg.Transport = client.Observe(cfg.Transport, func(r client.Request) { counts.Requested(cfg.Server, r.Method, r.Code, r.Took) })
-	a := &Agent{cfg: cfg, tally: counts, engine: engine, machines: map[types.UID]*machine{}, waited: map[types.UID]bool{}, inbox: newInbox(), statics: newStatics(), made: made{look: make(chan struct{}, 1), told: map[string]string{}}, probed: server.NewProbes(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
+	a := &Agent{cfg: cfg, tally: counts, engine: engine, machines: map[types.UID]*machine{}, waited: map[types.UID]*machine{}, inbox: newInbox(), statics: newStatics(), made: made{look: make(chan struct{}, 1), told: map[string]string{}}, probed: server.NewProbes(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
 	a.setRuntime("sampan")
 	if cfg.plugged() {
 		a.roster = roster.New(counts)

@@ -29,10 +29,12 @@ type inbox struct {
 	bell    chan struct{}
 }
 
-// change is a pod's newest state; gone when the API has it no more.
+// change is a pod's newest state; gone when the API has it no more. A static pod may
+// come again, the very same: it was gone in between.
 type change struct {
-	pod  *corev1.Pod
-	gone bool
+	pod   *corev1.Pod
+	gone  bool
+	again bool
 }
 
 func newInbox() inbox {
@@ -47,7 +49,8 @@ func (b *inbox) put(old, pod *corev1.Pod) {
 		b.changed[old.UID] = change{pod: old, gone: true}
 	}
 	if pod != nil {
-		b.changed[pod.UID] = change{pod: pod}
+		before := b.changed[pod.UID]
+		b.changed[pod.UID] = change{pod: pod, again: static.Is(pod) && (before.gone || before.again)}
 	}
 	b.ring()
 }
@@ -122,7 +125,12 @@ func (a *Agent) deliver(ctx context.Context, c change) {
 	if c.gone {
 		delete(a.waited, c.pod.UID)
 	}
-	if m := a.machine(c.pod.UID); m != nil && (c.gone || !m.leaving()) {
+	m := a.machine(c.pod.UID)
+	if m != nil && c.again {
+		m.want(c.pod, true)
+		c.again = false // from here on it is the one that comes
+	}
+	if m != nil && (c.gone || !m.leaving()) {
 		m.want(c.pod, c.gone)
 		return
 	}
@@ -138,19 +146,20 @@ func (a *Agent) deliver(ctx context.Context, c change) {
 			a.inbox.changed[c.pod.UID] = c
 		}
 		a.inbox.mu.Unlock()
-		if a.machine(c.pod.UID) != nil {
-			a.waited[c.pod.UID] = true
+		if m != nil {
+			a.waited[c.pod.UID] = m
 		}
 		if a.named(c.pod.Namespace, c.pod.Name) == nil {
 			a.inbox.ring() // it ended before it could see that somebody waits
 		}
 		return
 	}
-	if a.waited[c.pod.UID] {
+	m = newMachine(a, c.pod)
+	if before := a.waited[c.pod.UID]; before != nil {
 		delete(a.waited, c.pod.UID)
-		a.tally.PodRestarted(static.Is(c.pod))
+		a.tally.PodRestarted(m.static)
+		m.goOn(before)
 	}
-	m := newMachine(a, c.pod)
 	a.roster.Begin(c.pod)
 	if !settledBefore(c.pod) {
 		a.mark(m.uid, "see pod", "on node "+a.cfg.NodeName, time.Now())

@@ -15,6 +15,7 @@ import (
 	"github.com/sampan-dev/sampan/client/informer"
 	"github.com/sampan-dev/sampan/node/agent/plan"
 	"github.com/sampan-dev/sampan/node/agent/static"
+	"github.com/sampan-dev/sampan/node/agent/status"
 )
 
 // statics are the pods that the manifests of this node ask for, and the API's
@@ -208,6 +209,23 @@ func (m *machine) inherit() {
 	if start := m.mirror.Status.StartTime; start != nil && (m.status.StartTime == nil || start.Before(m.status.StartTime)) {
 		m.status.StartTime = start
 	}
+}
+
+// goOn counts on where the pod's owner before ended: a static pod that comes back is the
+// same by its UID, and what runs then has been restarted.
+func (m *machine) goOn(before *machine) {
+	last := before.withStatus().Status
+	for _, lists := range []struct{ from, to *[]corev1.ContainerStatus }{
+		{&last.InitContainerStatuses, &m.status.InitContainerStatuses}, {&last.ContainerStatuses, &m.status.ContainerStatuses},
+	} {
+		for i := range *lists.from {
+			st := &(*lists.from)[i]
+			*lists.to = append(*lists.to, corev1.ContainerStatus{
+				Name: st.Name, RestartCount: status.NextAttempt(st), State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}},
+			})
+		}
+	}
+	m.seenStatus = m.status
 }
 
 // remirror replaces old, which may be nil.

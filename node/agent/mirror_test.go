@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -154,5 +156,23 @@ func TestStaticPodComesBack(t *testing.T) {
 		s.manifest("")
 		s.pass(2 * time.Minute)
 		s.clean()
+	})
+}
+
+// TestStaticPodIsAwayForAMoment: the manifest went and is back before anybody has looked.
+// The pod has ended all the same, and what runs then has been restarted.
+func TestStaticPodIsAwayForAMoment(t *testing.T) {
+	tell(t, "static_away", func(s *story) {
+		s.static()
+		s.manifest("app")
+		s.pass(30 * time.Second)
+		for range 2 {
+			s.say("> the manifest is away for a moment; running: %s", s.running())
+			now := slices.Collect(maps.Values(s.agent.statics.pods))
+			s.agent.heedStatic(nil)
+			s.agent.heedStatic(now)
+			s.pass(30 * time.Second)
+		}
+		s.say("running: %s, restarted: %d", s.running(), s.get("etcd-n1").Status.ContainerStatuses[0].RestartCount)
 	})
 }

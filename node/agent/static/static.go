@@ -84,12 +84,22 @@ type source struct {
 	// by file, so that they are told once.
 	seen   map[types.UID]string
 	faults map[string]string
+	// from are the files of the pods that were read last; left are the pods of those
+	// whose file has gone since, though it may be back.
+	from map[types.UID]string
+	left map[types.UID]bool
+}
+
+func newSource(cfg Config) *source {
+	return &source{Config: cfg, seen: map[types.UID]string{}, faults: map[string]string{}, left: map[types.UID]bool{}}
 }
 
 // Run reads the pods and tells changed of all of them, at once and after each
-// change, until ctx ends. The slice and its pods are the receiver's.
+// change, until ctx ends. A pod whose file went and came back in between is left out
+// once, first: it has ended, and begins anew. The slice is the receiver's, and so are
+// the pods, which may be in the slice before.
 func Run(ctx context.Context, cfg Config, changed func([]*corev1.Pod)) error {
-	s := &source{Config: cfg, seen: map[types.UID]string{}, faults: map[string]string{}}
+	s := newSource(cfg)
 	watcher, events := s.watch()
 	defer func() {
 		if watcher != nil {
@@ -104,8 +114,12 @@ func Run(ctx context.Context, cfg Config, changed func([]*corev1.Pod)) error {
 			return nil
 		case e, open := <-events:
 			if !open || e.Mask&inotify.Ignored != 0 {
-				events = nil // the directory went away; it may come back
+				s.leave(s.Path)
+				events = nil // the directory, or the one file, went away; it may come back
 				continue
+			}
+			if e.Mask&(inotify.Delete|inotify.MovedFrom) != 0 {
+				s.leave(filepath.Join(s.Path, e.Name))
 			}
 			if !strings.HasPrefix(e.Name, ".") {
 				timer.Reset(settle)
@@ -113,6 +127,9 @@ func Run(ctx context.Context, cfg Config, changed func([]*corev1.Pod)) error {
 		case <-timer.C:
 			timer.Reset(s.Every)
 			if pods, ok := s.read(); ok {
+				if stayed := s.stayed(pods); len(stayed) < len(pods) {
+					changed(stayed)
+				}
 				changed(pods)
 			}
 			if events == nil && !s.Poll {
@@ -145,12 +162,29 @@ func (s *source) watch() (*inotify.Watcher, <-chan inotify.Event) {
 	return w, w.Events()
 }
 
+// leave notes that the file of a pod is there no more, if it was.
+func (s *source) leave(path string) {
+	for uid, from := range s.from {
+		if from == path {
+			s.left[uid] = true
+		}
+	}
+}
+
+// stayed are those whose file was there all the time.
+func (s *source) stayed(pods []*corev1.Pod) []*corev1.Pod {
+	left := s.left
+	s.left = map[types.UID]bool{}
+	return slices.DeleteFunc(slices.Clone(pods), func(p *corev1.Pod) bool { return left[p.UID] })
+}
+
 // read is the pods of now; false means that it can't be told, and the old ones
 // stand.
 func (s *source) read() ([]*corev1.Pod, bool) {
 	files, err := s.files()
 	if errors.Is(err, fs.ErrNotExist) {
 		s.tell(s.Path, err)
+		s.from = nil
 		return nil, true
 	}
 	if err != nil {
@@ -160,6 +194,7 @@ func (s *source) read() ([]*corev1.Pod, bool) {
 	s.tell(s.Path, nil)
 	var pods []*corev1.Pod
 	names := map[types.NamespacedName]string{}
+	s.from = map[types.UID]string{}
 	for _, path := range files {
 		pod, err := s.pod(path)
 		if err == nil && pod != nil {
@@ -167,7 +202,7 @@ func (s *source) read() ([]*corev1.Pod, bool) {
 			if other, taken := names[key]; taken {
 				err = fmt.Errorf("pod %q is in %q already", key, other)
 			} else {
-				names[key] = path
+				names[key], s.from[pod.UID] = path, path
 				pods = append(pods, pod)
 			}
 		}

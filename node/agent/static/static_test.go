@@ -11,7 +11,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 const manifest = `apiVersion: v1
@@ -66,6 +65,11 @@ func TestFollowsDirectory(t *testing.T) {
 	write("two")
 	for again := await(1)[0]; again.UID == p.UID; again = await(1)[0] {
 	}
+	// What goes and comes back as it was has been away.
+	os.Remove(file)
+	write("two")
+	await(0)
+	await(1)
 	os.Remove(file)
 	await(0)
 }
@@ -88,7 +92,7 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	var log bytes.Buffer
-	s := &source{Config: Config{Path: dir, NodeName: "n", Log: slog.New(slog.NewTextHandler(&log, nil))}, seen: map[types.UID]string{}, faults: map[string]string{}}
+	s := newSource(Config{Path: dir, NodeName: "n", Log: slog.New(slog.NewTextHandler(&log, nil))})
 	for range 2 {
 		if pods, ok := s.read(); !ok || len(pods) != 1 || pods[0].Spec.Containers[0].Image != "x" {
 			t.Fatalf("read %v %v", pods, ok)
