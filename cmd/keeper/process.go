@@ -106,8 +106,25 @@ func (s *stager) promising() error {
 	return syscall.Chdir("/")
 }
 
-// limits sets the resource limits. A hard limit above ours without
-// CAP_SYS_RESOURCE is tolerated and cut to what we have.
+// limitNames are those of resource limits, by their numbers.
+var limitNames = strings.Fields("cpu fsize data stack core rss nproc nofile memlock as locks sigpending msgqueue nice rtprio rttime") //nolint:gochecknoglobals // a constant
+
+// foresee notes, while somebody listens, which limits will be cut: a hard limit above
+// ours takes CAP_SYS_RESOURCE, and there is a most that nobody goes beyond.
+func (s *stager) foresee() {
+	for _, l := range s.p.Process.Rlimits {
+		var have [2]uint64
+		if err := prlimit(l.Type, nil, &have); err != nil || l.Hard <= have[1] || l.Type >= len(limitNames) {
+			continue
+		}
+		raised := [2]uint64{have[0], l.Hard}
+		if err := prlimit(l.Type, &raised, nil); err != nil {
+			s.tolerate("limit %s of %d refused, %d kept: %v", limitNames[l.Type], l.Hard, have[1], err)
+		}
+	}
+}
+
+// limits sets the resource limits. A hard limit that is refused is cut to what we have.
 func (s *stager) limits() error {
 	for _, l := range s.p.Process.Rlimits {
 		want := [2]uint64{l.Soft, l.Hard}
@@ -115,7 +132,6 @@ func (s *stager) limits() error {
 		if errors.Is(err, syscall.EPERM) {
 			var have [2]uint64
 			if err = prlimit(l.Type, nil, &have); err == nil {
-				s.tolerate("rlimit %d: hard limit %d refused, %d kept", l.Type, l.Hard, have[1])
 				cut := [2]uint64{min(l.Soft, have[1]), have[1]}
 				err = prlimit(l.Type, &cut, nil)
 			}

@@ -135,6 +135,7 @@ func (s *stager) init() error {
 			return err
 		}
 	}
+	s.foresee()
 	if err := tell(plan.Report{Ready: true, Notes: s.notes}, master...); err != nil {
 		return err
 	}

@@ -1,10 +1,15 @@
 package container
 
 import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func TestOutOfMemory(t *testing.T) {
@@ -78,5 +83,34 @@ func TestSeccompInside(t *testing.T) {
 	p := process("probe", "unshare")
 	if code, err := b.Exec(b.context(), "c3", ExecConfig{Process: p, Stdout: out}); code != 0 || err != nil || out.b.String() != "unshare operation not permitted\n" {
 		t.Errorf("exec: %d %v %q", code, err, out.b.String())
+	}
+}
+
+// A limit of processes above what there can be is cut, and somebody hears of it.
+func TestLimitIsCut(t *testing.T) {
+	h := newHome(t)
+	var said bytes.Buffer
+	h.cfg.Log = slog.New(slog.NewTextHandler(&said, nil))
+	r := h.open()
+	defer r.Close()
+	b := &box{r, t, filepath.Dir(h.cfg.Run)}
+	spec := probeSpec("read", "/proc/self/limits")
+	spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1 << 40, Hard: 1 << 40}, {Type: "RLIMIT_CORE", Soft: 1, Hard: 2}}
+	s, out := b.run(b.config("c1", spec))
+	var own unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(strings.Fields(strings.ReplaceAll(out, "stdout F ", "")), " ")
+	for _, want := range []string{fmt.Sprintf("Max open files %d %d files", own.Max, own.Max), "Max core file size 1 2 bytes"} {
+		if s.ExitCode != 0 || !strings.Contains(got, want) {
+			t.Errorf("%+v want %q in\n%s", s, want, out)
+		}
+	}
+	if n := strings.Count(said.String(), fmt.Sprintf("limit nofile of %d refused, %d kept", 1<<40, own.Max)); n != 1 {
+		t.Errorf("told %d times:\n%s", n, said.String())
+	}
+	if strings.Contains(said.String(), "limit core") {
+		t.Errorf("told of what was granted:\n%s", said.String())
 	}
 }
