@@ -112,8 +112,26 @@ func unpacked(compressed []byte) (int, error) {
 		return -1, err
 	}
 	seals := unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+	err = unheld(func() error {
+		_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)
+		return err
+	})
+	if err != nil {
 		return -1, err
 	}
 	return fd, nil
+}
+
+// sealTries is how often a file is sealed that the kernel itself has in its hands.
+const sealTries = 10
+
+// unheld tries again what fails because the kernel is moving pages of the file, as it
+// does when memory is short: it waits for itself, for a seventh of a second, and gives up.
+func unheld(seal func() error) (err error) {
+	for range sealTries {
+		if err = seal(); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+	}
+	return err
 }
