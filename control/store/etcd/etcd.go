@@ -112,6 +112,9 @@ func (s *Store) Get(ctx context.Context, key string) (store.Entry, int64, error)
 }
 
 func (s *Store) getHere(ctx context.Context, key string) (store.Entry, int64, error) {
+	if err := s.here.awake(ctx); err != nil {
+		return store.Entry{}, 0, fmt.Errorf("get %q: %w", key, err)
+	}
 	kv, revision, err := s.here.get(ctx, s.prefix+key, 0)
 	switch {
 	case err != nil:
@@ -156,6 +159,9 @@ func (s *Store) Revision(ctx context.Context) (int64, error) {
 		return 0, fmt.Errorf("read revision: %w", err)
 	}
 	if s.here != nil {
+		if err := s.here.awake(ctx); err != nil {
+			return 0, fmt.Errorf("read revision: %w", err)
+		}
 		return s.here.kv.Rev(), nil
 	}
 	// Any linearizable read tells the revision; this one finds nothing.
@@ -168,7 +174,7 @@ func (s *Store) Revision(ctx context.Context) (int64, error) {
 
 // RevisionNow implements store.Prompt, where the only member is in this process.
 func (s *Store) RevisionNow() (int64, bool) {
-	if s.here == nil || s.closed.Load() {
+	if s.here == nil || s.closed.Load() || s.here.still.Load() {
 		return 0, false
 	}
 	return s.here.kv.Rev(), true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -14,6 +15,7 @@ import (
 	"go.etcd.io/etcd/server/v3/lease"
 	"go.etcd.io/etcd/server/v3/storage"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/sampan-dev/sampan/control/store"
 )
@@ -31,6 +33,11 @@ type here struct {
 	quota  storage.Quota
 	guard  member
 	room   *room
+
+	// still says that a write was given up, and that no read has come back since: where the
+	// disk stands still, those that follow wait for a lock that knows of no deadline.
+	still  atomic.Bool
+	waking singleflight.Group
 
 	ending sync.RWMutex // held by readers: the database must not end under them
 	ended  bool
@@ -64,8 +71,29 @@ func (h *here) swap(r *pb.TxnRequest) (*pb.TxnResponse, error) {
 		return nil, rpctypes.ErrLeaseNotFound
 	case errors.Is(err, etcderrors.ErrNoSpace):
 		return nil, rpctypes.ErrNoSpace
+	case errors.Is(err, etcderrors.ErrTimeout):
+		h.still.Store(true)
 	}
 	return nil, rpctypes.Error(err) // the others have the words that they have over the wire
+}
+
+// awake returns at once, but where the store stands still: there it waits until reads come
+// back, or ctx ends. One goroutine tries for all that wait.
+func (h *here) awake(ctx context.Context) error {
+	if !h.still.Load() {
+		return nil
+	}
+	back := h.waking.DoChan("", func() (any, error) {
+		rev := h.kv.Rev()
+		h.still.Store(false)
+		return rev, nil
+	})
+	select {
+	case <-back:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // get is the key as revision left it (0: as it is), nil when there was none, and
