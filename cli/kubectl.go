@@ -13,6 +13,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/internal/sealed"
 )
 
 func kubectlCommand(p Program, s *Settings) *cobra.Command {
@@ -46,11 +48,11 @@ func kubectl(p Program, s *Settings, args []string) error {
 	if asksServer(args) && !anyExists(filepath.SplitList(config)) {
 		return fmt.Errorf("no cluster is known here: %s does not exist; start one with sampan up", config)
 	}
-	fd, err := unpacked(program)
+	f, err := unpacked(program)
 	if err != nil {
 		return fmt.Errorf("unpack kubectl: %w", err)
 	}
-	return unix.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), append([]string{"kubectl"}, args...), env)
+	return unix.Exec(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), append([]string{"kubectl"}, args...), env)
 }
 
 // take reads those of sampan's own flags that stand before kubectl's words: cobra
@@ -96,42 +98,15 @@ func anyExists(files []string) bool {
 	})
 }
 
-// unpacked decompresses a program into memory and returns its descriptor.
-func unpacked(compressed []byte) (int, error) {
-	fd, err := unix.MemfdCreate("kubectl", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return -1, err
-	}
-	f := os.NewFile(uintptr(fd), "kubectl")
+// unpacked decompresses a program into memory.
+func unpacked(compressed []byte) (*os.File, error) {
 	z, err := zstd.NewReader(bytes.NewReader(compressed))
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
 	defer z.Close()
-	if _, err := io.Copy(f, z); err != nil {
-		return -1, err
-	}
-	seals := unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	err = unheld(func() error {
-		_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)
+	return sealed.Program("kubectl", func(w io.Writer) error {
+		_, err := io.Copy(w, z)
 		return err
 	})
-	if err != nil {
-		return -1, err
-	}
-	return fd, nil
-}
-
-// sealTries is how often a file is sealed that the kernel itself has in its hands.
-const sealTries = 10
-
-// unheld tries again what fails because the kernel is moving pages of the file, as it
-// does when memory is short: it waits for itself, for a seventh of a second, and gives up.
-func unheld(seal func() error) (err error) {
-	for range sealTries {
-		if err = seal(); !errors.Is(err, unix.EBUSY) {
-			return err
-		}
-	}
-	return err
 }

@@ -146,7 +146,7 @@ func (x *execution) list(p *plan.Plan) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	f, err := sealed("sampan-exec", b)
+	f, err := inMemory("sampan-exec", b)
 	if err != nil {
 		return -1, err
 	}

@@ -14,7 +14,7 @@ func TestOutOfTheWay(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("the program is built for root's tests only")
 	}
-	exe, err := sealed("probe", built.keeper)
+	exe, err := inMemory("probe", built.keeper)
 	if err != nil {
 		t.Fatal(err)
 	}

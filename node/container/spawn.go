@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-dev/sampan/internal/sealed"
 	"github.com/sampan-dev/sampan/node/container/cgroup"
 )
 
@@ -103,30 +105,17 @@ func Sealed(read func() ([]byte, error)) func() (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		return sealed("sampan-keeper", program)
+		return inMemory("sampan-keeper", program)
 	}
 }
 
-func sealed(name string, program []byte) (*os.File, error) {
+// inMemory is a program in a sealed file.
+func inMemory(name string, program []byte) (*os.File, error) {
 	if len(program) == 0 {
 		return nil, errors.New("is empty")
 	}
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
-		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("memfd: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	if _, err := f.Write(program); err != nil {
-		f.Close()
-		return nil, err
-	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("seal: %w", err)
-	}
-	return f, nil
+	return sealed.Program(name, func(w io.Writer) error {
+		_, err := w.Write(program)
+		return err
+	})
 }

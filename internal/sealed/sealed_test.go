@@ -1,4 +1,4 @@
-package cli
+package sealed
 
 import (
 	"errors"
@@ -16,17 +16,17 @@ func TestUnheld(t *testing.T) {
 		{0, 1, nil, nil},
 		{3, 4, nil, nil},
 		{1, 2, unix.EPERM, unix.EPERM},
-		{sealTries + 5, sealTries, nil, unix.EBUSY},
+		{tries + 5, tries, nil, unix.EBUSY},
 	} {
-		tries := 0
+		did := 0
 		err := unheld(func() error {
-			if tries++; tries <= c.busy {
+			if did++; did <= c.busy {
 				return unix.EBUSY
 			}
 			return c.then
 		})
-		if !errors.Is(err, c.want) || tries != c.tries {
-			t.Errorf("busy %d times, then %v: %v after %d tries", c.busy, c.then, err, tries)
+		if !errors.Is(err, c.want) || did != c.tries {
+			t.Errorf("busy %d times, then %v: %v after %d tries", c.busy, c.then, err, did)
 		}
 	}
 }
