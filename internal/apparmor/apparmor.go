@@ -29,9 +29,6 @@ var Enabled = sync.OnceValue(func() bool { //nolint:gochecknoglobals // the kern
 	return err == nil
 })
 
-// Unconfined is the profile of a process that no profile confines.
-const Unconfined = "unconfined"
-
 // OnExec is how a thread asks for a profile for the program that it will execute next:
 // Text written to Attr below its own /proc directory.
 func OnExec(profile string) (attr, text string) { return "attr/apparmor/exec", "exec " + profile }

@@ -15,8 +15,8 @@ type As struct {
 	Cwd string `json:",omitempty"`
 	// Env are NAME=VALUE that go before the container's.
 	Env []string `json:",omitempty"`
-	// Detach: the command goes on without streams when it has been started. It ends
-	// with its container, or with the engine.
+	// Detach: the command goes on without streams when it has been started, until it ends
+	// by itself or with its container.
 	Detach bool `json:",omitempty"`
 }
 

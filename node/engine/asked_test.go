@@ -15,7 +15,7 @@ import (
 func TestAskedByAnnotation(t *testing.T) {
 	n := newNode(t)
 	pod := podConfig("alone")
-	pod.Annotations = map[string]string{spec.NetworkAnnotation: "none", spec.UlimitsAnnotation: "nofile=123:124", spec.PidsAnnotation: "33"}
+	pod.Annotations = map[string]string{cri.NetworkAnnotation: cri.NoNetwork, spec.UlimitsAnnotation: "nofile=123:124", spec.PidsAnnotation: "33"}
 	s := n.run(pod)
 	st, err := n.engine.PodSandboxStatus(t.Context(), &rt.PodSandboxStatusRequest{PodSandboxId: s})
 	n.must(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 
+	"github.com/sampan-dev/sampan/node/agent/socket"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 
 	corev1 "k8s.io/api/core/v1"
@@ -44,20 +44,12 @@ func (d *Devices) Run(ctx context.Context) error {
 	if err := d.clean(); err != nil {
 		return fmt.Errorf("device plugins: %w", err)
 	}
-	path := filepath.Join(d.cfg.Dir, Socket)
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
-	if err != nil {
-		return fmt.Errorf("device plugins: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return errors.Join(fmt.Errorf("device plugins: %w", err), listener.Close())
-	}
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage))
 	pluginapi.RegisterRegistrationServer(server, &registration{d: d, ctx: ctx})
-	stop := context.AfterFunc(ctx, server.Stop)
+	forgetting, stop := context.WithCancel(ctx)
 	defer stop()
-	go d.forget(ctx)
-	if err := server.Serve(listener); err != nil && ctx.Err() == nil {
+	go d.forget(forgetting)
+	if err := socket.Serve(ctx, filepath.Join(d.cfg.Dir, Socket), server); err != nil {
 		return fmt.Errorf("device plugins: %w", err)
 	}
 	return nil

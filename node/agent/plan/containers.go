@@ -92,7 +92,7 @@ func (p *planner) regular() {
 		now := p.Actual.LatestIn(c.Name, p.box.ID)
 		switch {
 		case now == nil:
-			if last := p.Actual.Latest(c.Name); last != nil && last.State == actual.Exited && !p.anew(c, last) {
+			if !p.begins(c) {
 				continue
 			}
 			p.due = append(p.due, c)

@@ -233,8 +233,7 @@ func (p *planner) overWithoutSandbox() bool {
 		}
 	}
 	for i := range p.Pod.Spec.Containers {
-		c := &p.Pod.Spec.Containers[i]
-		if last := p.Actual.Latest(c.Name); last == nil || last.State != actual.Exited || p.anew(c, last) {
+		if p.begins(&p.Pod.Spec.Containers[i]) {
 			return false
 		}
 	}
@@ -260,12 +259,17 @@ func (p *planner) first() []*corev1.Container {
 	}
 	var list []*corev1.Container
 	for i := range p.Pod.Spec.Containers {
-		c := &p.Pod.Spec.Containers[i]
-		if last := p.Actual.Latest(c.Name); last == nil || last.State != actual.Exited || p.anew(c, last) {
+		if c := &p.Pod.Spec.Containers[i]; p.begins(c) {
 			list = append(list, c)
 		}
 	}
 	return list
+}
+
+// begins: a regular container runs in a new sandbox, unless it has ended for good.
+func (p *planner) begins(c *corev1.Container) bool {
+	last := p.Actual.Latest(c.Name)
+	return last == nil || last.State != actual.Exited || p.anew(c, last)
 }
 
 // anew: a container that ended in an older sandbox starts in the new one. As upstream

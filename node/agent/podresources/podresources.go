@@ -6,13 +6,8 @@ package podresources
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"net"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"google.golang.org/grpc"
@@ -27,6 +22,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/device"
 	"github.com/sampan-dev/sampan/node/agent/memory"
 	"github.com/sampan-dev/sampan/node/agent/numa"
+	"github.com/sampan-dev/sampan/node/agent/socket"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/agent/tally"
 )
@@ -57,24 +53,9 @@ type Config struct {
 
 // Run answers until ctx ends. It fails when it can't begin.
 func Run(ctx context.Context, cfg Config) error {
-	if err := os.MkdirAll(filepath.Dir(cfg.Path), 0o750); err != nil {
-		return fmt.Errorf("pod resources: %w", err)
-	}
-	if err := os.Remove(cfg.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("pod resources: remove the socket of before: %w", err)
-	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", cfg.Path)
-	if err != nil {
-		return fmt.Errorf("pod resources: %w", err)
-	}
-	if err := os.Chmod(cfg.Path, 0o600); err != nil {
-		return errors.Join(fmt.Errorf("pod resources: %w", err), listener.Close())
-	}
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams), grpc.UnaryInterceptor(cfg.counting))
 	podresourcesv1.RegisterPodResourcesListerServer(server, &lister{cfg: cfg})
-	stop := context.AfterFunc(ctx, server.Stop)
-	defer stop()
-	if err := server.Serve(listener); err != nil && ctx.Err() == nil {
+	if err := socket.Serve(ctx, cfg.Path, server); err != nil {
 		return fmt.Errorf("pod resources: %w", err)
 	}
 	return nil

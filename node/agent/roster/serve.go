@@ -2,12 +2,7 @@ package roster
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"net"
-	"os"
-	"path/filepath"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -16,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	podsv1alpha1 "k8s.io/kubelet/pkg/apis/pods/v1alpha1"
 
+	"github.com/sampan-dev/sampan/node/agent/socket"
 	"github.com/sampan-dev/sampan/node/agent/tally"
 )
 
@@ -30,24 +26,9 @@ const (
 
 // Serve answers at the socket at path until ctx ends. It fails when it can't begin.
 func (r *Roster) Serve(ctx context.Context, path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return fmt.Errorf("pods API: %w", err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("pods API: remove the socket of before: %w", err)
-	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
-	if err != nil {
-		return fmt.Errorf("pods API: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return errors.Join(fmt.Errorf("pods API: %w", err), listener.Close())
-	}
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams))
 	podsv1alpha1.RegisterPodsServer(server, &service{roster: r})
-	stop := context.AfterFunc(ctx, server.Stop)
-	defer stop()
-	if err := server.Serve(listener); err != nil && ctx.Err() == nil {
+	if err := socket.Serve(ctx, path, server); err != nil {
 		return fmt.Errorf("pods API: %w", err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sampan-dev/sampan/node/agent/plan"
 	"github.com/sampan-dev/sampan/node/agent/spec"
+	"github.com/sampan-dev/sampan/node/cri"
 )
 
 // The conditions that the node's agent owns; all others are kept as they are.
@@ -123,10 +124,6 @@ func restartingAll(in Input, s *corev1.PodStatus) finding {
 	return finding{}
 }
 
-// networkAnnotation with the value "none" is how a pod asks our own engine for no
-// network: such a sandbox never has an address.
-const networkAnnotation = "sampan.dev/network"
-
 // sandboxReady is about the newest sandbox: with others that are ready beside it, or
 // without an address, it has to be made anew.
 func sandboxReady(in Input) finding {
@@ -145,7 +142,7 @@ func sandboxReady(in Input) finding {
 		why = "multiple pod sandboxes are ready and need to be reconciled"
 	case box == nil:
 		why = "pod sandbox is not ready"
-	case !box.HostNet && len(box.IPs) == 0 && in.Pod.Annotations[networkAnnotation] != "none":
+	case !box.HostNet && len(box.IPs) == 0 && in.Pod.Annotations[cri.NetworkAnnotation] != cri.NoNetwork:
 		why = "pod sandbox has no IP address"
 	default:
 		return finding{status: true}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sampan-dev/sampan/node/cri"
 )
 
 // Annotations of a pod that ask for what the CRI has no words for. Whoever may make a
@@ -19,8 +21,6 @@ const (
 	// PidsAnnotation is the most processes that each container may have, beside what
 	// the node says.
 	PidsAnnotation = "sampan.dev/pids-limit"
-	// NetworkAnnotation with the value "none" gives the pod no network but its loopback.
-	NetworkAnnotation = "sampan.dev/network"
 )
 
 // limitsOf are the limits that a pod may ask for. What is not here are those that
@@ -30,7 +30,9 @@ var limitsOf = []string{ //nolint:gochecknoglobals // a constant list
 }
 
 // NoNetwork says whether a pod has asked for none.
-func NoNetwork(s *rt.PodSandboxConfig) bool { return s.GetAnnotations()[NetworkAnnotation] == "none" }
+func NoNetwork(s *rt.PodSandboxConfig) bool {
+	return s.GetAnnotations()[cri.NetworkAnnotation] == cri.NoNetwork
+}
 
 // Rlimits are the limits of processes that a pod asks for.
 func Rlimits(s *rt.PodSandboxConfig) ([]specs.POSIXRlimit, error) {
