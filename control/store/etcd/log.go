@@ -2,10 +2,13 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
+	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
@@ -39,6 +42,11 @@ var harmless = map[string]bool{
 	"Failed to detect storage schema version. Please wait till wal snapshot before upgrading cluster.": true,
 }
 
+// unpublished is what a starting member says when nobody heard it say that it is there.
+// While more than 5,000 writes wait to be read again it is refused without a wait, says
+// so, and tries again at once: for as long as that lasts, some two thousand times a second.
+const unpublished = "failed to publish local member to cluster through raft"
+
 // tooEarly ends raft's complaint about a campaign that lead starts too early.
 const tooEarly = "pending configuration changes to apply"
 
@@ -68,6 +76,9 @@ func (c *core) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcor
 func (c *core) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 	level := slog.LevelWarn
 	switch {
+	case entry.Message == unpublished && busy(fields):
+		time.Sleep(campaignEvery) // whoever says this is who tries again
+		return nil
 	case harmless[entry.Message], strings.HasSuffix(entry.Message, tooEarly):
 		level = slog.LevelDebug
 	case entry.Level >= zapcore.ErrorLevel:
@@ -78,6 +89,14 @@ func (c *core) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 	}
 	c.log.LogAttrs(context.Background(), level, "etcd: "+entry.Message, attrs(slices.Concat(c.fields, fields))...)
 	return nil
+}
+
+// busy says whether one of the fields is etcd's refusal of a write for which it has no time.
+func busy(fields []zapcore.Field) bool {
+	return slices.ContainsFunc(fields, func(f zapcore.Field) bool {
+		err, ok := f.Interface.(error)
+		return ok && errors.Is(err, etcderrors.ErrTooManyRequests)
+	})
 }
 
 // Sync implements zapcore.Core.
