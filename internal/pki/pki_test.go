@@ -66,6 +66,39 @@ func TestOpenRefusesWhatIsNotSafe(t *testing.T) {
 	}
 }
 
+// A key of tokens that is gone, or is another, is not replaced in silence; who removes the
+// print of it too gets a new one.
+func TestLostTokenKey(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "service-account.key")
+	first, err := OpenTokenKey(path)
+	must(t, err)
+	again, err := OpenTokenKey(path)
+	must(t, err)
+	if again.ID != first.ID {
+		t.Errorf("the key is %q, and was %q", again.ID, first.ID)
+	}
+	for name, spoil := range map[string]func() error{
+		"gone":    func() error { return os.Remove(path) },
+		"damaged": func() error { return os.WriteFile(path, []byte("-----BEGIN"), 0o600) },
+		"another": func() error {
+			_, err := createTokenKey(path)
+			return err
+		},
+	} {
+		must(t, spoil())
+		if _, err := OpenTokenKey(path); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "backup, or remove") {
+			t.Errorf("%s: %v", name, err)
+		}
+		_ = os.Remove(path)
+	}
+	must(t, os.Remove(strings.TrimSuffix(path, ".key")+".print"))
+	fresh, err := OpenTokenKey(path)
+	must(t, err)
+	if fresh.ID == first.ID {
+		t.Error("the new key is the old one")
+	}
+}
+
 // A client and a server that trust only the authority shake hands, and each sees
 // the other's name; a server leaf does not pass as a client's.
 func TestHandshake(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // TokenKey signs service-account tokens.
@@ -23,11 +24,23 @@ type TokenKey struct {
 	Key *ecdsa.PrivateKey
 }
 
-// OpenTokenKey loads the key at path or makes it there.
+// OpenTokenKey loads the key at path or makes it there. Its ID is kept beside it, as
+// ".print": a key that is gone, or is another, ends every token that was signed before,
+// which nobody would be told, so it is an error.
 func OpenTokenKey(path string) (*TokenKey, error) {
+	printed := strings.TrimSuffix(path, ".key") + ".print"
+	kept, err := os.ReadFile(printed)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open token key: %w", err)
+	}
 	key, err := ReadKey(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && len(kept) > 0:
+		return nil, fmt.Errorf("the key that signs service accounts' tokens, %q, is gone: %s", path, lostTokenKey(printed))
+	case errors.Is(err, fs.ErrNotExist):
 		key, err = createTokenKey(path)
+	case err != nil:
+		err = fmt.Errorf("%w: %s", err, lostTokenKey(printed))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open token key: %w", err)
@@ -36,7 +49,20 @@ func OpenTokenKey(path string) (*TokenKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open token key: %w", err)
 	}
+	if len(kept) > 0 && string(kept) != id {
+		return nil, fmt.Errorf("%q is not the key that has signed service accounts' tokens: %s", path, lostTokenKey(printed))
+	}
+	if len(kept) == 0 {
+		if err := writeFile(printed, []byte(id)); err != nil {
+			return nil, fmt.Errorf("open token key: %w", err)
+		}
+	}
 	return &TokenKey{ID: id, Key: key}, nil
+}
+
+// lostTokenKey is what a person can do about it.
+func lostTokenKey(printed string) string {
+	return fmt.Sprintf("bring it back from a backup, or remove %q and the key for a new one, which ends every token there is", printed)
 }
 
 func createTokenKey(path string) (*ecdsa.PrivateKey, error) {
