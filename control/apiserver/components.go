@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sampan-dev/sampan/control/store"
 	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -25,10 +26,7 @@ var leaders = map[string]string{"scheduler": "kube-scheduler", "controller-manag
 
 // components asks the parts of the control plane how they are, all at once.
 func (s *Server) components(ctx context.Context) ([]kinds.Object, error) {
-	checks := map[string]func(context.Context) error{"etcd-0": func(ctx context.Context) error {
-		_, err := s.cfg.Store.Revision(ctx)
-		return err
-	}}
+	checks := map[string]func(context.Context) error{"etcd-0": func(ctx context.Context) error { return store.Check(ctx, s.cfg.Store) }}
 	for name, lease := range leaders {
 		checks[name] = func(ctx context.Context) error { return s.led(ctx, lease) }
 	}

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/sampan-dev/sampan/control/apiserver/speak"
+	"github.com/sampan-dev/sampan/control/store"
 )
 
 // The version that this server speaks.
@@ -79,10 +80,7 @@ type check struct {
 // and all of them at once.
 func (s *Server) healthRoutes(mux *listing) {
 	fine := func(context.Context) error { return nil }
-	etcd := check{"etcd", bounded(func(ctx context.Context) error {
-		_, err := s.cfg.Store.Revision(ctx)
-		return err
-	})}
+	etcd := check{"etcd", bounded(func(ctx context.Context) error { return store.Check(ctx, s.cfg.Store) })}
 	started := finished(s.ready)
 	var steps []check
 	for _, step := range startSteps {

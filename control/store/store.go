@@ -163,6 +163,30 @@ func RevisionNow(s Store) (revision int64, known bool) {
 	}
 }
 
+// Checked is what a store may be, too, that can tell more truly than by its revision
+// whether it is well.
+type Checked interface {
+	// Check says whether what is written now would be durable, before ctx ends. It may be
+	// asked as often as one likes: what it costs is bounded.
+	Check(ctx context.Context) error
+}
+
+// Check says whether s is well: as it or a store that it wraps says itself when one of
+// them is Checked, or else by a read.
+func Check(ctx context.Context, s Store) error {
+	for at := s; ; {
+		if c, ok := at.(Checked); ok {
+			return c.Check(ctx)
+		}
+		w, ok := at.(interface{ Unwrap() Store })
+		if !ok {
+			_, err := s.Revision(ctx)
+			return err
+		}
+		at = w.Unwrap()
+	}
+}
+
 type withoutPrevious struct{}
 
 // WithoutPrevious returns a context for Watch under which events need not tell what

@@ -60,7 +60,10 @@ type Store struct {
 	here    *here
 }
 
-var _ store.Sized = (*Store)(nil)
+var (
+	_ store.Sized   = (*Store)(nil)
+	_ store.Checked = (*Store)(nil)
+)
 
 // Open connects to external servers. It returns at once; a server that cannot be
 // reached shows in the calls.
@@ -178,6 +181,16 @@ func (s *Store) RevisionNow() (int64, bool) {
 		return 0, false
 	}
 	return s.here.kv.Rev(), true
+}
+
+// Check implements store.Checked. Where the only member is in this process, the disk that
+// it writes to is tried: what etcd itself says is its memory's word until a write is given up.
+func (s *Store) Check(ctx context.Context) error {
+	_, err := s.Revision(ctx)
+	if err == nil && s.here != nil {
+		err = s.here.pulse.feel(ctx)
+	}
+	return err
 }
 
 // Compact implements store.Store.

@@ -38,6 +38,7 @@ type here struct {
 	// disk stands still, those that follow wait for a lock that knows of no deadline.
 	still  atomic.Bool
 	waking singleflight.Group
+	pulse  *pulse
 
 	ending sync.RWMutex // held by readers: the database must not end under them
 	ended  bool

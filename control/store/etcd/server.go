@@ -99,6 +99,7 @@ type Server struct {
 	etcd  *etcdserver.EtcdServer
 	lock  *dirLock
 	room  *room
+	pulse *pulse
 	grpc  *grpc.Server
 }
 
@@ -150,8 +151,11 @@ func Start(ctx context.Context, cfg EmbedConfig) (started *Server, err error) {
 	if s.room, err = openRoom(cfg.Dir, sizes); err != nil {
 		return nil, err
 	}
+	if s.pulse, err = openPulse(cfg.Dir); err != nil {
+		return nil, err
+	}
 	s.store = newStore(v3client.New(s.etcd), cfg.Prefix)
-	s.store.beHere(&here{kv: s.etcd.KV(), member: s.etcd, room: s.room, guard: v3rpc.NewQuotaKVServer(s.etcd),
+	s.store.beHere(&here{kv: s.etcd.KV(), member: s.etcd, room: s.room, pulse: s.pulse, guard: v3rpc.NewQuotaKVServer(s.etcd),
 		quota: storage.NewBackendQuota(s.etcd.Logger(), quota, s.etcd.Backend(), "kv")})
 	if cfg.Socket == "" {
 		return s, nil
@@ -182,6 +186,10 @@ func (s *Server) Close() error {
 	if s.room != nil {
 		errs = append(errs, s.room.close())
 		s.room = nil
+	}
+	if s.pulse != nil {
+		errs = append(errs, s.pulse.close())
+		s.pulse = nil
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.release())
