@@ -93,6 +93,11 @@ func (r *ownReader) PeekAll(t target.Target) ([]runtime.Object, bool) {
 	return r.server.resources.PeekAll(t)
 }
 
+// PeekEach is PeekAll one by one.
+func (r *ownReader) PeekEach(t target.Target, see func(runtime.Object) (more bool)) bool {
+	return r.server.resources.PeekEach(t, see)
+}
+
 func (r *ownReader) List(ctx context.Context, t target.Target, opts metav1.ListOptions) (runtime.Object, error) {
 	return r.server.own.List(context.WithValue(ctx, ownKey{}, true), t, opts)
 }

@@ -65,10 +65,10 @@ type Agent struct {
 
 	inbox   inbox
 	statics *statics
-	// classes, requests and shareless belong to dispatch; requests are the CPU that
-	// burstable pods have requested, in thousandths.
-	requests map[*corev1.Pod]int64
-	classes  class.Shares
+	// classes, asked and shareless belong to dispatch; asked is what the pods that were
+	// placed here when it last looked have requested.
+	asked   map[types.UID]asked
+	classes class.Shares
 	// waited are the owners of pods that came again before their end; dispatch's too.
 	waited    map[types.UID]*machine
 	shareless bool
@@ -95,7 +95,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	cfg.Engine = cri.Observe(engine, counts.Operation)
 	cfg.Transport = client.Observe(cfg.Transport, func(r client.Request) { counts.Requested(cfg.Server, r.Method, r.Code, r.Took) })
-	a := &Agent{cfg: cfg, tally: counts, engine: engine, machines: map[types.UID]*machine{}, waited: map[types.UID]*machine{}, inbox: newInbox(), statics: newStatics(), made: made{look: make(chan struct{}, 1), told: map[string]string{}}, probed: server.NewProbes(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
+	a := &Agent{cfg: cfg, tally: counts, engine: engine, machines: map[types.UID]*machine{}, waited: map[types.UID]*machine{}, asked: map[types.UID]asked{}, inbox: newInbox(), statics: newStatics(), made: made{look: make(chan struct{}, 1), told: map[string]string{}}, probed: server.NewProbes(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
 	a.setRuntime("sampan")
 	if cfg.plugged() {
 		a.roster = roster.New(counts)

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/component-helpers/resource"
 
 	"github.com/sampan-dev/sampan/internal/apparmor"
 	"github.com/sampan-dev/sampan/node/agent/admit"
@@ -24,7 +25,8 @@ func (a *Agent) admit(pod *corev1.Pod) *admit.Refusal {
 	if !ok {
 		node = a.registry.Initial() // a static pod that comes before the API server
 	}
-	place := admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: a.placed(pod.UID), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls, Pressures: a.pressures(), AppArmor: apparmor.Enabled(), Counted: a.places.devices.Knows}
+	place := admit.Node{Node: node, Allocatable: a.node.Allocatable, Pods: a.placed(pod.UID), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls, Pressures: a.pressures(), AppArmor: apparmor.Enabled(), Counted: a.places.devices.Knows,
+		Requests: func(p *corev1.Pod) corev1.ResourceList { return a.asks(p).requests }}
 	refusal := admit.Pod(pod, place)
 	if refusal == nil {
 		return nil
@@ -51,7 +53,7 @@ func (a *Agent) resizable(m *machine) *admit.Refusal {
 func (a *Agent) placed(but types.UID) []*corev1.Pod {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var list []*corev1.Pod
+	list := make([]*corev1.Pod, 0, len(a.machines))
 	for _, m := range a.machines {
 		if p := m.admitted(); p != nil && m.uid != but {
 			list = append(list, p)
@@ -78,24 +80,49 @@ func (a *Agent) enforce() {
 	a.events.EventRef(a.registry.Reference(), corev1.EventTypeNormal, "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods")
 }
 
-// share gives the burstable pods the CPU that those placed here have requested. What
-// each has is worked out once: this is asked with every change of any of them.
+// asked is what a pod, as it was then, has requested, and how much CPU of that, in
+// thousandths, as a burstable one.
+type asked struct {
+	pod       *corev1.Pod
+	requests  corev1.ResourceList
+	burstable int64
+}
+
+// asks works out what a pod has requested once: it is wanted with every pod that comes,
+// and with every change of any of them.
+func (a *Agent) asks(pod *corev1.Pod) asked {
+	known := a.asked[pod.UID]
+	if known.pod != pod {
+		known = asked{pod, resource.PodRequests(pod, resource.PodResourcesOptions{}), spec.BurstableRequest(pod)}
+		a.asked[pod.UID] = known
+	}
+	return known
+}
+
+// share gives the burstable pods the CPU that those placed here have requested.
 func (a *Agent) share() {
-	requests, total := map[*corev1.Pod]int64{}, int64(0)
+	total := int64(0)
 	pods := a.placed("")
 	a.reserve(pods)
 	for _, pod := range pods {
-		milli, known := a.requests[pod]
-		if !known {
-			milli = spec.BurstableRequest(pod)
-		}
-		requests[pod], total = milli, total+milli
+		total += a.asks(pod).burstable
 	}
-	a.requests = requests
+	if len(a.asked) > len(pods) { // some are gone
+		a.forget(pods)
+	}
 	if err := a.classes.Set(spec.Shares(total)); err != nil && !a.shareless {
 		a.shareless = true // not again with every pod
 		a.cfg.Log.Warn("the classes of pods have no CPU shares", "err", err)
 	}
+}
+
+// forget drops what others than these pods have requested.
+func (a *Agent) forget(but []*corev1.Pod) {
+	here := make(map[types.UID]asked, len(but))
+	for _, pod := range but {
+		here[pod.UID] = a.asks(pod)
+	}
+	a.asked = here
 }
 
 // reserve keeps the memory that pods request, where the configuration wants that; else

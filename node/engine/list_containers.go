@@ -15,7 +15,7 @@ func (e *Engine) ListContainers(_ context.Context, r *rt.ListContainersRequest) 
 		return strings.HasPrefix(c.ID, f.GetId()) && strings.HasPrefix(c.SandboxID, f.GetPodSandboxId()) &&
 			selected(f.GetLabelSelector(), c.Config.GetLabels())
 	}
-	for _, c := range e.records.containersThat(want) {
+	for _, c := range e.records.containersThat(podOf(f.GetLabelSelector()), want) {
 		state := e.stateOf(c).state
 		if f.GetState() != nil && f.GetState().GetState() != state {
 			continue

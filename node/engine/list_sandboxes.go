@@ -15,7 +15,7 @@ func (e *Engine) ListPodSandbox(_ context.Context, r *rt.ListPodSandboxRequest) 
 		return strings.HasPrefix(s.ID, f.GetId()) && selected(f.GetLabelSelector(), s.Config.GetLabels()) &&
 			(f.GetState() == nil || f.GetState().GetState() == s.state())
 	}
-	for _, s := range e.records.sandboxesThat(want) {
+	for _, s := range e.records.sandboxesThat(podOf(f.GetLabelSelector()), want) {
 		out.Items = append(out.Items, &rt.PodSandbox{Id: s.ID, Metadata: s.Config.GetMetadata(), State: s.state(), CreatedAt: s.CreatedAt,
 			Labels: s.Config.GetLabels(), Annotations: s.Config.GetAnnotations(), RuntimeHandler: s.Handler})
 	}

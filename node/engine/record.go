@@ -66,8 +66,8 @@ type records struct {
 	log                   *slog.Logger
 	sandboxDir, ctrDir    string
 	mu                    sync.RWMutex
-	sandboxes             map[string]*sandbox
-	ctrs                  map[string]*ctr
+	sandboxes             *kept[sandbox]
+	ctrs                  *kept[ctr]
 	sandboxName, ctrNames map[string]string // name to ID
 	// making are the IDs of what is being made: it has its name, and is in no list
 	// yet.
@@ -76,13 +76,16 @@ type records struct {
 
 func openRecords(root string, log *slog.Logger) (*records, error) {
 	r := &records{log: log, sandboxDir: filepath.Join(root, "sandboxes"), ctrDir: filepath.Join(root, "containers"),
-		sandboxes: map[string]*sandbox{}, ctrs: map[string]*ctr{}, sandboxName: map[string]string{}, ctrNames: map[string]string{}, making: map[string]bool{}}
+		sandboxes:   newKept(func(s *sandbox) []string { return []string{podOf(s.Config.GetLabels())} }),
+		ctrs:        newKept(func(c *ctr) []string { return []string{podOf(c.Config.GetLabels()), inSandbox(c.SandboxID)} }),
+		sandboxName: map[string]string{}, ctrNames: map[string]string{}, making: map[string]bool{}}
 	err := load(r.sandboxDir, func(id string, s *sandbox, config []byte) error {
 		s.ID, s.Config = id, &rt.PodSandboxConfig{}
 		if err := protojson.Unmarshal(config, s.Config); err != nil {
 			return err
 		}
-		r.sandboxes[id], r.sandboxName[sandboxName(s.Config)] = s, id
+		r.sandboxes.put(id, s)
+		r.sandboxName[sandboxName(s.Config)] = id
 		return nil
 	}, log)
 	if err != nil {
@@ -93,7 +96,8 @@ func openRecords(root string, log *slog.Logger) (*records, error) {
 		if err := protojson.Unmarshal(config, c.Config); err != nil {
 			return err
 		}
-		r.ctrs[id], r.ctrNames[containerName(c.SandboxID, c.Config)] = c, id
+		r.ctrs.put(id, c)
+		r.ctrNames[containerName(c.SandboxID, c.Config)] = id
 		return nil
 	}, log)
 }
@@ -167,7 +171,8 @@ func (r *records) reserveSandbox(s *sandbox) error {
 	if id, taken := r.sandboxName[name]; taken {
 		return exists("sandbox name %q is taken by %q", name, id)
 	}
-	r.sandboxName[name], r.sandboxes[s.ID], r.making[s.ID] = s.ID, s, true
+	r.sandboxes.put(s.ID, s)
+	r.sandboxName[name], r.making[s.ID] = s.ID, true
 	return nil
 }
 
@@ -180,7 +185,7 @@ func (r *records) putSandbox(s *sandbox) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.sandboxes[s.ID] = s
+	r.sandboxes.put(s.ID, s)
 	return nil
 }
 
@@ -192,7 +197,7 @@ func (r *records) dropSandbox(s *sandbox) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.sandboxes, s.ID)
+	r.sandboxes.drop(s.ID)
 	delete(r.making, s.ID)
 	delete(r.sandboxName, sandboxName(s.Config))
 	return nil
@@ -203,14 +208,15 @@ func (r *records) dropSandbox(s *sandbox) error {
 func (r *records) reserveContainer(c *ctr) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s := r.sandboxes[c.SandboxID]; s == nil || !s.Ready {
+	if s := r.sandboxes.all[c.SandboxID]; s == nil || !s.Ready {
 		return precondition("sandbox %q is not ready", c.SandboxID)
 	}
 	name := containerName(c.SandboxID, c.Config)
 	if id, taken := r.ctrNames[name]; taken {
 		return exists("container name %q is taken by %q", name, id)
 	}
-	r.ctrNames[name], r.ctrs[c.ID], r.making[c.ID] = c.ID, c, true
+	r.ctrs.put(c.ID, c)
+	r.ctrNames[name], r.making[c.ID] = c.ID, true
 	return nil
 }
 
@@ -228,7 +234,7 @@ func (r *records) writeContainer(c *ctr, write keep) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.ctrs[c.ID] = c
+	r.ctrs.put(c.ID, c)
 	return nil
 }
 
@@ -239,7 +245,7 @@ func (r *records) dropContainer(c *ctr) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.ctrs, c.ID)
+	r.ctrs.drop(c.ID)
 	delete(r.making, c.ID)
 	delete(r.ctrNames, containerName(c.SandboxID, c.Config))
 	return nil
@@ -249,14 +255,14 @@ func (r *records) dropContainer(c *ctr) error {
 func (r *records) sandbox(id string) *sandbox {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return lookup(r.sandboxes, id)
+	return lookup(r.sandboxes.all, id)
 }
 
 // container finds like sandbox.
 func (r *records) container(id string) *ctr {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return lookup(r.ctrs, id)
+	return lookup(r.ctrs.all, id)
 }
 
 func lookup[T any](m map[string]*T, id string) *T {
@@ -286,54 +292,55 @@ func (r *records) made(id string) {
 
 // allSandboxes lists the newest first.
 func (r *records) allSandboxes() []*sandbox {
-	return r.sandboxesThat(func(*sandbox) bool { return true })
+	return r.sandboxesThat("", func(*sandbox) bool { return true })
 }
 
-// sandboxesThat lists those that want picks, newest first. An agent asks for those of
-// one pod, again and again: only they are put in order.
-func (r *records) sandboxesThat(want func(*sandbox) bool) []*sandbox {
+// sandboxesThat lists those of a group, or all, that want picks, newest first.
+func (r *records) sandboxesThat(group string, want func(*sandbox) bool) []*sandbox {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var out []*sandbox
-	for id, s := range r.sandboxes {
-		if want(s) && !r.making[id] {
-			out = append(out, s)
-		}
-	}
+	out := pick(r.sandboxes.in(group), r.making, want)
 	slices.SortFunc(out, func(a, b *sandbox) int { return newest(a.CreatedAt, b.CreatedAt, a.ID, b.ID) })
 	return out
 }
 
 // allContainers lists the newest first.
 func (r *records) allContainers() []*ctr {
-	return r.containersThat(func(*ctr) bool { return true })
+	return r.containersThat("", func(*ctr) bool { return true })
 }
 
-// containersThat lists those that want picks, newest first.
-func (r *records) containersThat(want func(*ctr) bool) []*ctr { return r.pick(r.making, want) }
+// containersThat lists those of a group, or all, that want picks, newest first.
+func (r *records) containersThat(group string, want func(*ctr) bool) []*ctr {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return byAge(pick(r.ctrs.in(group), r.making, want))
+}
 
 // containersOf are the containers of a sandbox, newest first.
 func (r *records) containersOf(sandboxID string) []*ctr {
-	return r.pick(r.making, func(c *ctr) bool { return c.SandboxID == sandboxID })
+	return r.containersThat(inSandbox(sandboxID), func(*ctr) bool { return true })
 }
 
 // everyContainerOf has those among them that are being made.
 func (r *records) everyContainerOf(sandboxID string) []*ctr {
-	return r.pick(nil, func(c *ctr) bool { return c.SandboxID == sandboxID })
-}
-
-// pick lists the containers that are wanted and not in hidden.
-func (r *records) pick(hidden map[string]bool, want func(*ctr) bool) []*ctr {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var out []*ctr
-	for id, c := range r.ctrs {
-		if want(c) && !hidden[id] {
-			out = append(out, c)
+	return byAge(pick(r.ctrs.in(inSandbox(sandboxID)), nil, func(*ctr) bool { return true }))
+}
+
+// pick lists what is wanted and not hidden.
+func pick[T any](from map[string]*T, hidden map[string]bool, want func(*T) bool) (out []*T) {
+	for id, v := range from {
+		if want(v) && !hidden[id] {
+			out = append(out, v)
 		}
 	}
-	slices.SortFunc(out, func(a, b *ctr) int { return newest(a.CreatedAt, b.CreatedAt, a.ID, b.ID) })
 	return out
+}
+
+func byAge(list []*ctr) []*ctr {
+	slices.SortFunc(list, func(a, b *ctr) int { return newest(a.CreatedAt, b.CreatedAt, a.ID, b.ID) })
+	return list
 }
 
 func newest(a, b int64, idA, idB string) int {

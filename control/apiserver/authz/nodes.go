@@ -107,10 +107,8 @@ func (n *Nodes) reads(ctx context.Context, node string, q Attributes, verbs ...s
 	if q.Name == "" || q.Namespace == "" {
 		return false, "No Object name found"
 	}
-	for _, pod := range n.pods(ctx, node, q.Namespace) {
-		if refers(pod, q.Resource, q.Name) {
-			return true, ""
-		}
+	if n.wanted(ctx, node, q.Namespace, func(pod *corev1.Pod) bool { return refers(pod, q.Resource, q.Name) }) {
+		return true, ""
 	}
 	return false, unrelated(node)
 }
@@ -119,22 +117,34 @@ func unrelated(node string) string {
 	return fmt.Sprintf("no relationship found between node '%s' and this object", node)
 }
 
-// pods are the node's, as the cache that the node itself reads from has them.
-func (n *Nodes) pods(ctx context.Context, node, namespace string) []*corev1.Pod {
+// peeker shows what a cache has, one by one, as the server's own reader can: a list
+// would copy all pods of the node for each of its requests.
+type peeker interface {
+	PeekEach(t target.Target, see func(runtime.Object) (more bool)) (ok bool)
+}
+
+// wanted says whether one of the node's pods refers to something, as the cache that the
+// node itself reads from has them.
+func (n *Nodes) wanted(ctx context.Context, node, namespace string, refers func(*corev1.Pod) bool) (found bool) {
 	at := target.Of(corev1.SchemeGroupVersion.WithResource("pods"), namespace)
+	see := func(obj runtime.Object) (more bool) {
+		pod, ok := obj.(*corev1.Pod)
+		found = found || ok && pod.Spec.NodeName == node && refers(pod)
+		return !found
+	}
+	if p, can := n.objects.(peeker); can && p.PeekEach(at, see) || found {
+		return found
+	}
 	list, err := n.objects.List(ctx, at, metav1.ListOptions{
 		ResourceVersion: "0", FieldSelector: fields.OneTermEqualSelector("spec.nodeName", node).String()})
 	if err != nil {
-		return nil // no pods seen, nothing allowed
+		return false // no pods seen, nothing allowed
 	}
-	var pods []*corev1.Pod
 	_ = meta.EachListItem(list, func(obj runtime.Object) error { // the function never fails
-		if pod, ok := obj.(*corev1.Pod); ok {
-			pods = append(pods, pod)
-		}
+		see(obj)
 		return nil
 	})
-	return pods
+	return found
 }
 
 // own allows reading a pod that runs on the node.
@@ -160,10 +170,8 @@ func (n *Nodes) readsVolume(ctx context.Context, node string, q Attributes) (boo
 		return false, unrelated(node)
 	}
 	claim := volume.Spec.ClaimRef
-	for _, pod := range n.pods(ctx, node, claim.Namespace) {
-		if refers(pod, "persistentvolumeclaims", claim.Name) {
-			return true, ""
-		}
+	if n.wanted(ctx, node, claim.Namespace, func(pod *corev1.Pod) bool { return refers(pod, "persistentvolumeclaims", claim.Name) }) {
+		return true, ""
 	}
 	return false, unrelated(node)
 }

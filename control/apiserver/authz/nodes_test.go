@@ -57,7 +57,45 @@ func podOnNode() *corev1.Pod {
 	}, Status: corev1.PodStatus{ExtendedResourceClaimStatus: &corev1.PodExtendedResourceClaimStatus{ResourceClaimName: "extended"}}}
 }
 
+// cached shows what exists as a watch cache does, if it runs; while it does, nobody
+// asks for a list of pods.
+type cached struct {
+	objects
+	t    *testing.T
+	runs bool
+}
+
+func (c cached) PeekEach(at target.Target, see func(runtime.Object) (more bool)) (ok bool) {
+	if !c.runs {
+		return false
+	}
+	for _, obj := range c.objects {
+		if pod, is := obj.(*corev1.Pod); is && pod.Namespace == at.Namespace && !see(pod) {
+			break
+		}
+	}
+	return true
+}
+
+func (c cached) List(ctx context.Context, at target.Target, opts metav1.ListOptions) (runtime.Object, error) {
+	if c.runs {
+		c.t.Errorf("%s are listed though there is a cache", at)
+	}
+	return c.objects.List(ctx, at, opts)
+}
+
+// A node reads what its pods refer to, whether they are listed or seen in a cache.
 func TestNodes(t *testing.T) {
+	for name, reader := range map[string]func(*testing.T, objects) Reader{
+		"listed":         func(_ *testing.T, o objects) Reader { return o },
+		"cached":         func(t *testing.T, o objects) Reader { return cached{o, t, true} },
+		"not cached yet": func(t *testing.T, o objects) Reader { return cached{o, t, false} },
+	} {
+		t.Run(name, func(t *testing.T) { testNodes(t, reader) })
+	}
+}
+
+func testNodes(t *testing.T, reader func(*testing.T, objects) Reader) {
 	mirror := podOnNode()
 	mirror.Namespace, mirror.Name = "m", "mirror"
 	mirror.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
@@ -76,7 +114,7 @@ func TestNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := New(policy(t, ""), NewNodes(world, d))
+	a := New(policy(t, ""), NewNodes(reader(t, world), d))
 	for question, want := range map[string]bool{
 		"get secrets x/vol": true, "get secrets x/proj": true, "get secrets x/env": true, "get secrets x/pull": true, "watch secrets x/vol": true,
 		"get secrets x/other": false, "get secrets y/vol": false, "get secrets m/vol": false, "list secrets x/": false, "delete secrets x/vol": false,

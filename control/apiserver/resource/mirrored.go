@@ -41,9 +41,19 @@ func (s *Server) Peek(t target.Target) (obj runtime.Object, ok bool) {
 // PeekAll is Peek for all objects of a resource, or those of a namespace, in the
 // order of a list.
 func (s *Server) PeekAll(t target.Target) (objects []runtime.Object, ok bool) {
+	ok = s.PeekEach(t, func(obj runtime.Object) bool {
+		objects = append(objects, obj)
+		return true
+	})
+	return objects, ok
+}
+
+// PeekEach is PeekAll one by one, until see has seen enough. ok is false where there
+// is no cache, or see has not been shown what it would have been.
+func (s *Server) PeekEach(t target.Target, see func(runtime.Object) (more bool)) (ok bool) {
 	mirror, ok := s.glance(t)
 	if !ok {
-		return nil, false
+		return false
 	}
 	scope := ""
 	if t.Namespace != "" {
@@ -51,10 +61,10 @@ func (s *Server) PeekAll(t target.Target) (objects []runtime.Object, ok bool) {
 	}
 	mirror.Snapshot().Ascend(scope, "", func(e *cache.Entry) bool {
 		obj := e.Object()
-		objects, ok = append(objects, obj), obj != nil
-		return ok
+		ok = obj != nil
+		return ok && see(obj)
 	})
-	return objects, ok
+	return ok
 }
 
 // glance is the watch cache of a built-in kind, if there is one.

@@ -26,6 +26,9 @@ type Node struct {
 	Allocatable corev1.ResourceList
 	// Pods are the ones that already have their place here.
 	Pods []*corev1.Pod
+	// Requests is what one of Pods requests, where somebody has it at hand; nil
+	// where it is to be worked out.
+	Requests func(*corev1.Pod) corev1.ResourceList
 	// UnsafeSysctls are patterns of sysctls that are allowed besides the safe
 	// ones; a trailing * stands for the rest of a name.
 	UnsafeSysctls []string
@@ -164,13 +167,8 @@ func resources(pod *corev1.Pod, node Node) *Refusal {
 	if limit := node.Allocatable.Pods().Value(); limit > 0 && int64(len(node.Pods))+1 > limit {
 		return insufficient("pods", 1, int64(len(node.Pods)), limit)
 	}
-	used := map[corev1.ResourceName]int64{}
-	for _, other := range node.Pods {
-		for name, q := range resource.PodRequests(other, resource.PodResourcesOptions{}) {
-			used[name] += amount(name, q.MilliValue(), q.Value())
-		}
-	}
 	wants := resource.PodRequests(pod, resource.PodResourcesOptions{})
+	used := node.used(wants)
 	var names []corev1.ResourceName
 	for name := range wants {
 		names = append(names, name)
@@ -187,6 +185,28 @@ func resources(pod *corev1.Pod, node Node) *Refusal {
 		}
 	}
 	return nil
+}
+
+// used is how much of what a pod wants the others have.
+func (n Node) used(wants corev1.ResourceList) map[corev1.ResourceName]int64 {
+	requests := n.Requests
+	if requests == nil {
+		requests = func(p *corev1.Pod) corev1.ResourceList {
+			return resource.PodRequests(p, resource.PodResourcesOptions{})
+		}
+	}
+	sums := make(map[corev1.ResourceName]int64, len(wants))
+	if len(wants) == 0 {
+		return sums
+	}
+	for _, other := range n.Pods {
+		list := requests(other)
+		for name := range wants {
+			q := list[name]
+			sums[name] += amount(name, q.MilliValue(), q.Value())
+		}
+	}
+	return sums
 }
 
 // allocatable is how much of a resource there is for pods. It is nil for an
