@@ -4,9 +4,9 @@
 // A collection costs what is alive, and there is one whenever as much again has been
 // made. So what collecting costs is the same for small heaps and large ones, and goes
 // by how much is made in a second: sampan spent a third of its processor time on it
-// while it took writes. When much has been made for a while the heap may grow by a
-// fixed room instead; when that is over it shrinks, and what is free goes back to the
-// kernel. Whoever sets GOMEMLIMIT says how much memory there is to use: a busy heap
+// while it took writes. When much has been made for a while the heap may grow by more,
+// so that collecting goes on costing a tenth of a core, up to a fixed room; when that is
+// over it shrinks, and what is free goes back to the kernel. Whoever sets GOMEMLIMIT says how much memory there is to use: a busy heap
 // may then grow to most of that. Nothing ticks: the collector itself says when it has
 // run, and one timer waits for calm after business.
 package pace
@@ -27,20 +27,26 @@ const (
 	// usual is Go's own choice, with which business begins, and most bounds the
 	// percentage while it lasts: a heap is collected once in four seconds at least.
 	usual, most = 100, 400
-	// least and widest bound the room: by how many bytes a heap may grow between two
-	// collections of a busy program. In between it is a part of the machine's memory.
+	// least and widest bound the room: by how many bytes a heap may grow at most between
+	// two collections of a busy program. In between it is a part of the machine's memory.
+	// least is also what each such heap may grow by: a collection has costs of its own.
 	least, widest = 64 << 20, 1 << 30
 	part          = 16
 	// eighths of a limit are what a busy program may fill: the rest is for what
 	// lies free between objects, and for what is made while a collection goes on.
 	eighths = 7
 	// brisk is how many bytes a busy program makes in a second, unless fewer are
-	// alive: collections would follow each other within a second then. To collect
-	// that much costs about a tenth of a core.
+	// alive: collections would follow each other within a second then. To look through
+	// that much costs about a tenth of a core, so a heap whose program makes twice as
+	// much may grow by twice of what is alive. More room would save little, and what
+	// outlives a burst, such as three hundred pods at once, would lie scattered in it.
 	brisk = 64 << 20
 	// lasting is how long that has to go on before the heap gets its room: what
 	// stays of a short effort, such as a start, would lie scattered in it.
 	lasting = 3 * time.Second
+	// shortest is the least time that passes between two collections, for telling how
+	// much is made in a second.
+	shortest = time.Millisecond
 	// calm is for how long there has to be no sign of business until the heap shrinks.
 	calm = 5 * time.Second
 )
@@ -142,12 +148,13 @@ type pulse struct {
 // one that is not, nothing.
 func (p *pulse) felt(now time.Time, h size) (percent int, busy bool) {
 	busy = p.busy(now, h)
+	rate := float64(h.made-p.made) / max(now.Sub(p.last).Seconds(), shortest.Seconds())
 	p.last, p.made = now, h.made
 	if !busy {
 		p.began = now
 		return 0, false
 	}
-	percent = percentFor(h.live, p.space.of(h))
+	percent = percentFor(h.live, p.space.of(h, rate))
 	if now.Sub(p.began) < p.times.lasting {
 		percent = min(percent, usual)
 	}
@@ -171,13 +178,15 @@ func percentFor(live, room uint64) int {
 // the limit of all of the process's memory, 0 for none.
 type space struct{ room, limit uint64 }
 
-// of is by how much a heap may grow.
-func (s space) of(h size) uint64 {
+// of is by how much the heap of a program may grow that makes so many bytes in a second.
+func (s space) of(h size, rate float64) uint64 {
+	fair := float64(h.live) * rate / brisk // collections then look through brisk a second
+	room := min(s.room, max(least, uint64(min(fair, widest))))
 	allowed, used := s.limit/8*eighths, h.live+h.other
 	if allowed < used {
-		return s.room
+		return room
 	}
-	return max(s.room, allowed-used)
+	return max(room, allowed-used)
 }
 
 // room is what a heap may grow by where there is so much memory.

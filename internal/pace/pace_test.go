@@ -45,7 +45,10 @@ func TestPulse(t *testing.T) {
 		{"a small heap", 8 << 20, 32 << 20, 0, forever, most},
 		{"writes", 128 << 20, 256 << 20, 0, forever, most},
 		{"the same, not for long", 128 << 20, 256 << 20, 0, lasting - time.Second, usual},
-		{"writes to a heap of some size", 364 << 20, 128 << 20, 0, forever, 281},
+		{"writes to a heap of some size", 364 << 20, 256 << 20, 0, forever, 281},
+		{"half as many", 364 << 20, 128 << 20, 0, forever, 200},
+		{"pods that are started", 64 << 20, 160 << 20, 0, forever, 250},
+		{"just busy", 256 << 20, 65 << 20, 0, forever, 101},
 		{"writes to a large heap", 4 << 30, 256 << 20, 0, forever, frugal},
 		{"writes below a limit", 1 << 30, 256 << 20, 4 << 30, forever, 200},
 		{"writes near a limit", 3 << 30, 256 << 20, 4 << 30, forever, frugal},
@@ -54,8 +57,8 @@ func TestPulse(t *testing.T) {
 		now, collected, h := time.Unix(0, 0), uint64(0), size{live: c.live, other: 512 << 20}
 		p := pulse{times: times{lasting, calm}, space: space{widest, c.limit}, last: now, began: now}
 		percent, settled, rest := usual, 0, now.Add(calm)
-		for end := now.Add(c.after); now.Before(end); now = now.Add(10 * time.Millisecond) {
-			h.made += c.rate / 100
+		for end := now.Add(c.after); now.Before(end); now = now.Add(time.Second / 128) {
+			h.made += c.rate / 128
 			if h.made-collected >= c.live*uint64(percent)/100 {
 				collected = h.made
 				if next, busy := p.felt(now, h); busy {
@@ -79,15 +82,21 @@ func TestPulse(t *testing.T) {
 // A limit is room that somebody has given, less what is used already.
 func TestSpace(t *testing.T) {
 	for _, c := range []struct {
-		limit, live, other, want uint64
+		limit, live, other uint64
+		rate               float64
+		want               uint64
 	}{
-		{0, 1 << 30, 0, 1 << 20},
-		{8 << 30, 2 << 30, 1 << 30, 4 << 30},
-		{8 << 30, 7 << 30, 0, 1 << 20},
-		{8 << 30, 9 << 30, 0, 1 << 20},
+		{0, 1 << 30, 0, brisk, 512 << 20},
+		{0, 128 << 20, 0, brisk, 128 << 20},
+		{0, 128 << 20, 0, 3 * brisk, 384 << 20},
+		{0, 128 << 20, 0, 1e12, 512 << 20},
+		{0, 1 << 20, 0, brisk, least},
+		{8 << 30, 2 << 30, 1 << 30, brisk, 4 << 30},
+		{8 << 30, 7 << 30, 0, brisk, 512 << 20},
+		{8 << 30, 9 << 30, 0, brisk, 512 << 20},
 	} {
-		if got := (space{1 << 20, c.limit}).of(size{live: c.live, other: c.other}); got != c.want {
-			t.Errorf("of %d: %d, want %d", c.limit, got, c.want)
+		if got := (space{512 << 20, c.limit}).of(size{live: c.live, other: c.other}, c.rate); got != c.want {
+			t.Errorf("of %+v: %d, want %d", c, got, c.want)
 		}
 	}
 	if h := heap(); h.other == 0 || h.made == 0 {
