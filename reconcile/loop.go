@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/sampan-dev/sampan/internal/backoff"
+	"github.com/sampan-dev/sampan/internal/clock"
 )
 
 // Defaults of Config.
@@ -148,6 +149,8 @@ func (l *Loop) Run(ctx context.Context) error {
 func (l *Loop) dispatch(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	jumps := clock.From(ctx)
+	jumped := jumps.Next()
 	for {
 		ready, wait := l.next()
 		work := l.work
@@ -159,9 +162,26 @@ func (l *Loop) dispatch(ctx context.Context) {
 		case work <- struct{}{}:
 		case <-l.wake:
 		case <-timer.C:
+		case <-jumped: // some of the waits were until a time of day: those who asked for them look again
+			jumped = jumps.Next()
+			l.hasten()
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// hasten makes all keys ready that are to be looked at later.
+func (l *Loop) hasten() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		key, _, any := l.later.peek()
+		if !any {
+			return
+		}
+		l.later.pop()
+		l.enqueue(key)
 	}
 }
 

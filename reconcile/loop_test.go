@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/internal/backoff"
+	"github.com/sampan-dev/sampan/internal/clock"
 	"github.com/sampan-dev/sampan/reconcile"
 )
 
@@ -128,6 +129,27 @@ func TestAgainAndAfter(t *testing.T) {
 		l.Enqueue(key("a"))
 		time.Sleep(time.Hour)
 		expect(t, s, "0s a", "3s b", "5s a")
+	})
+}
+
+// A wait may be until a time of day: when the clock jumps, all are looked at again.
+func TestClockJumps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		jumps := &clock.Jumps{}
+		s := &script{name: "script", start: time.Now(), seen: map[reconcile.Key]int{}, do: func(reconcile.Key, int) (time.Duration, error) { return 0, nil }}
+		l := reconcile.NewLoop(s, reconcile.Config{Log: slog.New(slog.DiscardHandler)})
+		go func() { _ = l.Run(clock.With(t.Context(), jumps)) }()
+		l.EnqueueAfter(key("a"), 20*time.Hour)
+		for range 2 {
+			time.Sleep(time.Minute)
+			jumps.Tell()
+			synctest.Wait()
+		}
+		l.EnqueueAfter(key("b"), time.Hour)
+		time.Sleep(30 * time.Minute)
+		jumps.Tell()
+		synctest.Wait()
+		expect(t, s, "1m0s a", "32m0s b")
 	})
 }
 

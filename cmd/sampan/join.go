@@ -66,6 +66,7 @@ func join(ctx context.Context, o cli.JoinOptions, report cli.Report) error {
 	report("cluster at " + m.Server)
 	ctx, cancel := context.WithCancel(ctx)
 	g, ctx := errgroup.WithContext(ctx)
+	ctx = followClock(ctx, g, m.log)
 	stop := func() {
 		cancel()
 		_ = g.Wait() // its error is returned by whoever leaves

@@ -68,6 +68,7 @@ func up(ctx context.Context, o cli.UpOptions, report cli.Report) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	g, ctx := errgroup.WithContext(ctx)
+	ctx = followClock(ctx, g, c.log)
 	// What runs ends before what it stands on is closed, however we leave.
 	stop := func() {
 		cancel()

@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"github.com/sampan-dev/sampan/internal/clock"
 )
 
 // retryRenewal is how long a Holder waits after it could not renew: a leaf has
@@ -63,12 +65,19 @@ func (h *Holder) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certifi
 
 // Run renews the leaf when between 65 and 80 percent of its life has passed
 // (spread, so that a fleet does not renew in one second) until ctx ends. changed,
-// which may be nil, is called after each renewal from Run's goroutine.
+// which may be nil, is called after each renewal from Run's goroutine. When the clock
+// jumps (see package clock) it asks it anew how much life has passed.
 func (h *Holder) Run(ctx context.Context, log *slog.Logger, changed func(*tls.Certificate)) error {
+	jumps := clock.From(ctx)
+	jumped := jumps.Next()
 	wait := h.untilRenewal()
 	for {
 		timer := time.NewTimer(wait)
 		select {
+		case <-jumped:
+			timer.Stop()
+			jumped, wait = jumps.Next(), h.untilRenewal()
+			continue
 		case <-ctx.Done():
 			timer.Stop()
 			return context.Cause(ctx)
@@ -100,9 +109,13 @@ func (h *Holder) renew() error {
 	return nil
 }
 
-// untilRenewal is the time left before the present leaf should be replaced.
+// untilRenewal is the time left before the present leaf should be replaced. One that is
+// not valid yet was made while the clock was ahead.
 func (h *Holder) untilRenewal() time.Duration {
 	leaf := h.leaf.Load().Leaf
+	if h.now().Before(leaf.NotBefore) {
+		return time.Second
+	}
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
 	at := leaf.NotBefore.Add(time.Duration(float64(life) * (0.65 + 0.15*rand.Float64())))
 	return max(at.Sub(h.now()), time.Second)

@@ -9,9 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sampan-dev/sampan/internal/clock"
 )
 
 func TestAuthorityIsMadeOnceAndKept(t *testing.T) {
@@ -173,6 +176,35 @@ func TestHolderRenewsBeforeTheEnd(t *testing.T) {
 		}
 		if len(serials) < 5 {
 			t.Errorf("%d leaves in 30 days, want at least 5", len(serials))
+		}
+	})
+}
+
+// When the clock jumps a leaf that has ended, and one that is not valid yet, are replaced.
+func TestHolderFollowsTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ahead atomic.Int64
+		now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		ca, err := Open(t.TempDir(), time.Now)
+		must(t, err)
+		ca.now = now
+		h, err := ca.Hold(Leaf{CommonName: "n1", Client: true})
+		must(t, err)
+		jumps := &clock.Jumps{}
+		go func() { _ = h.Run(clock.With(t.Context(), jumps), slog.New(slog.DiscardHandler), nil) }()
+		synctest.Wait()
+		for _, jump := range []time.Duration{400 * 24 * time.Hour, 0, 2 * time.Hour, 0} {
+			before := h.Leaf().Leaf
+			ahead.Store(int64(jump))
+			jumps.Tell()
+			time.Sleep(2 * time.Second)
+			leaf := h.Leaf().Leaf
+			if now().Before(leaf.NotBefore) || now().After(leaf.NotAfter) {
+				t.Errorf("%v ahead the leaf is that from %v to %v", jump, leaf.NotBefore, leaf.NotAfter)
+			}
+			if jump == 2*time.Hour && leaf.SerialNumber.Cmp(before.SerialNumber) != 0 {
+				t.Error("a leaf that is good was replaced")
+			}
 		}
 	})
 }

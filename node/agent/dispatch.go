@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/sampan-dev/sampan/internal/clock"
 	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/static"
 )
@@ -93,8 +94,13 @@ func one(yes bool) int {
 func (a *Agent) dispatch(ctx context.Context, serveErr <-chan error) error {
 	a.enforce()
 	synced, ready := a.synced(ctx), false
+	jumps := clock.From(ctx)
+	jumped := jumps.Next()
 	for {
 		select {
+		case <-jumped: // what pods hold until a time of day may have ended
+			jumped = jumps.Next()
+			a.refreshAll()
 		case <-synced:
 			synced, ready = nil, true
 			a.adopt(ctx)
@@ -283,6 +289,15 @@ func (a *Agent) wakeAll() {
 	defer a.mu.Unlock()
 	for _, m := range a.machines {
 		m.wake()
+	}
+}
+
+// refreshAll has the volumes of all pods brought up to date.
+func (a *Agent) refreshAll() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range a.machines {
+		m.refsChanged()
 	}
 }
 

@@ -30,6 +30,7 @@ type tokenKey struct {
 
 type heldToken struct {
 	token   string
+	minted  time.Time // a clock that shows less was set back: the token is not valid yet
 	renew   time.Time
 	expires time.Time
 }
@@ -52,7 +53,7 @@ func (c *tokenCache) get(ctx context.Context, pod *corev1.Pod, r TokenRequest) (
 	key := tokenKey{uid: string(pod.UID), audience: r.Audience, seconds: r.Seconds}
 	now := time.Now()
 	old, ok := c.lookup(key)
-	if ok && now.Before(old.renew) {
+	if ok && now.Before(old.renew) && !now.Round(0).Before(old.minted) {
 		return old.token, old.renew, nil
 	}
 	token, expires, err := c.mint(ctx, pod, r)
@@ -63,7 +64,8 @@ func (c *tokenCache) get(ctx context.Context, pod *corev1.Pod, r TokenRequest) (
 		return "", time.Time{}, fmt.Errorf("failed to fetch token: %w", err)
 	}
 	life := min(time.Duration(renewAt*float64(expires.Sub(now))), maxTokenAge)
-	fresh := heldToken{token: token, renew: now.Add(max(life, time.Second)), expires: expires}
+	// Round strips what Go knows of the time besides the clock, which is by what tokens end.
+	fresh := heldToken{token: token, minted: now.Round(0), renew: now.Add(max(life, time.Second)).Round(0), expires: expires}
 	c.store(key, fresh)
 	return token, fresh.renew, nil
 }

@@ -39,12 +39,13 @@ func (p *pulses) status(node *corev1.Node, now time.Time) {
 	}
 }
 
-// lease takes note of a lease; it says whether that was renewed.
+// lease takes note of a lease; it says whether that was renewed. A node whose clock was set
+// back renews it to an earlier time than before.
 func (p *pulses) lease(lease *coordinationv1.Lease, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	have := p.of(lease.Name, now)
-	if lease.Spec.RenewTime == nil || !have.renewed.Before(lease.Spec.RenewTime) {
+	if lease.Spec.RenewTime == nil || have.renewed.Equal(lease.Spec.RenewTime) {
 		return false
 	}
 	have.renewed, have.heard = *lease.Spec.RenewTime, now
