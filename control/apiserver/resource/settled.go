@@ -73,18 +73,26 @@ func settledCopy(obj kinds.Object, known bool) (kinds.Object, bool) {
 		return given, true
 	}
 	given.SetCreationTimestamp(settledTime(given.GetCreationTimestamp()))
-	if owners := given.GetManagedFields(); len(owners) > 0 {
-		owners = slices.Clone(owners)
-		times := make([]metav1.Time, len(owners))
-		for i := range owners {
-			if owners[i].Time != nil {
-				times[i] = settledTime(*owners[i].Time)
-				owners[i].Time = &times[i]
-			}
-		}
-		given.SetManagedFields(owners)
-	}
+	given.SetManagedFields(settledOwners(given.GetManagedFields()))
 	return given, topOf(from.Type().Elem()).settled(to.UnsafePointer())
+}
+
+// settledOwners is a record of field owners with its times as they will be stored, the
+// record itself when they are. Whoever sends back in this process what a write has
+// answered with names the record that is stored, and so leaves it alone.
+func settledOwners(owners []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
+	unsettled := func(e metav1.ManagedFieldsEntry) bool { return e.Time != nil && *e.Time != settledTime(*e.Time) }
+	if !slices.ContainsFunc(owners, unsettled) {
+		return owners
+	}
+	owners = slices.Clone(owners)
+	for i := range owners {
+		if unsettled(owners[i]) {
+			when := settledTime(*owners[i].Time)
+			owners[i].Time = &when
+		}
+	}
+	return owners
 }
 
 // settledTime is t as decoding its stored form gives it.

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -89,6 +88,7 @@ func (c *call) track(obj, old kinds.Object) {
 	}
 	if !c.shape(s, obj, old, before) {
 		c.trackSlowly(obj, old)
+		obj.SetManagedFields(settledOwners(obj.GetManagedFields()))
 		return
 	}
 	if known, ok := c.server.fields.known.get(s.b); ok {
@@ -102,6 +102,7 @@ func (c *call) track(obj, old kinds.Object) {
 	if owners, ok := s.verdictOf(obj.GetManagedFields(), before); ok {
 		c.server.fields.known.put(s.b, owners)
 	}
+	obj.SetManagedFields(settledOwners(obj.GetManagedFields()))
 }
 
 // trackSlowly lets the field manager do it, and says whether it could.
@@ -221,7 +222,7 @@ func (s *shaper) recordOf(known []owner, before []metav1.ManagedFieldsEntry) []m
 	if len(known) == 0 {
 		return nil
 	}
-	now := metav1.Time{Time: time.Now().UTC()}
+	now := settledTime(metav1.Now())
 	record := make([]metav1.ManagedFieldsEntry, len(known))
 	for i, o := range known {
 		record[i] = o.entry

@@ -19,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/sampan-dev/sampan/control/store/memory"
+	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/target"
 	"github.com/sampan-dev/sampan/kinds"
 	"github.com/sampan-dev/sampan/kinds/all"
 )
@@ -325,4 +327,35 @@ func TestOwnersAreNoShape(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Whoever sends back what a write in this process has answered with names the record that
+// is stored: its times have no fractions, whether the manager made it or it was remembered.
+func TestAnswersNameTheStoredRecord(t *testing.T) {
+	l := openServer(t).Local(identity.Identity{Name: "agent"}, "agent")
+	at := target.Of(coordinationv1.SchemeGroupVersion.WithResource("leases"), "a")
+	for _, name := range []string{"made", "remembered"} {
+		var obj runtime.Object = &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: name}, Spec: coordinationv1.LeaseSpec{HolderIdentity: &name}}
+		for round := range 3 {
+			var err error
+			if round == 0 {
+				obj, err = l.Create(t.Context(), at, obj, metav1.CreateOptions{})
+			} else {
+				next := obj.(*coordinationv1.Lease).DeepCopy()
+				next.Spec.RenewTime = &metav1.MicroTime{Time: time.Unix(int64(round), 0)}
+				obj, err = l.Update(t.Context(), at.Object(name), next, metav1.UpdateOptions{})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			stored, err := l.Get(t.Context(), at.Object(name), metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			answered, has := obj.(*coordinationv1.Lease).ManagedFields, stored.(*coordinationv1.Lease).ManagedFields
+			if len(has) == 0 || !sameRecord(answered, has) {
+				t.Errorf("%s, write %d: answered %v, stored %v", name, round, answered, has)
+			}
+		}
+	}
 }
