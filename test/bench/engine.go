@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -179,16 +181,42 @@ func serveEngine(dir string) (err error) {
 	return errors.Join(err, e.Purge(end), e.Close(), runtime.Shutdown(end), pods.Close())
 }
 
-// removeCgroups removes what the containers' cgroups leave of their parents, which is
-// empty directories; the last engine to end takes that of all along.
+// removeCgroups removes what is left of a cgroup, in all hierarchies: the directories of
+// containers that were not removed one by one, and their parents; and what still runs
+// there, which is nobody's any more. The last engine to end takes the parent of all along.
 func removeCgroups(path string) {
 	parents, _ := filepath.Glob("/sys/fs/cgroup/*" + filepath.Dir(path))
 	for _, parent := range append(parents, "/sys/fs/cgroup"+filepath.Dir(path)) {
-		own := filepath.Join(parent, filepath.Base(path))
-		below, _ := filepath.Glob(own + "/*/")
-		for _, dir := range append(below, own, parent) {
-			_ = unix.Rmdir(strings.TrimSuffix(dir, "/")) // one that is not empty, or not there
+		var dirs []string
+		_ = filepath.WalkDir(filepath.Join(parent, filepath.Base(path)), func(dir string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				dirs = append(dirs, dir)
+			}
+			return nil // one that is gone meanwhile
+		})
+		for _, dir := range slices.Backward(dirs) {
+			removeCgroup(dir)
 		}
+		_ = unix.Rmdir(parent) // one that is not empty, or not there
+	}
+}
+
+// cgroupEnds is for how long processes of a cgroup that were killed are waited for.
+const cgroupEnds = 5 * time.Second
+
+// removeCgroup kills what is in a cgroup and removes it.
+func removeCgroup(dir string) {
+	for end := time.Now().Add(cgroupEnds); time.Now().Before(end); {
+		raw, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs")) // one that is gone has none
+		for _, word := range strings.Fields(string(raw)) {
+			if pid, err := strconv.Atoi(word); err == nil && pid > 0 {
+				_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
+			}
+		}
+		if err := unix.Rmdir(dir); !errors.Is(err, unix.EBUSY) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 

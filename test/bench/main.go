@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -71,7 +72,8 @@ func run(only string) int {
 }
 
 // again runs this program in a network namespace of its own, so that nothing of
-// the host's network changes.
+// the host's network changes. It is in a process group of its own as well: whatever ends
+// this one, all of the group even, that one is told and removes what it has made.
 func again(only string) int {
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "bench: a cluster wants root")
@@ -93,8 +95,21 @@ func again(only string) int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), inside+"=1", busyboxEnv+"="+busybox)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
-	if err := cmd.Run(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	runtime.LockOSThread() // whose end would be taken for the process's
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1
+	}
+	go func() {
+		for s := range signals {
+			_ = cmd.Process.Signal(s) // it may have ended
+		}
+	}()
+	if err := cmd.Wait(); err != nil {
 		return 1
 	}
 	return 0
