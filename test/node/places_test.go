@@ -20,6 +20,7 @@ import (
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 	podresourcesv1 "k8s.io/kubelet/pkg/apis/podresources/v1"
+	podresourcesv1alpha1 "k8s.io/kubelet/pkg/apis/podresources/v1alpha1"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/sampan-dev/sampan/client"
@@ -98,10 +99,15 @@ func (n *node) has(count int64) {
 // podResources asks the agent over its socket.
 func (n *node) podResources() podresourcesv1.PodResourcesListerClient {
 	n.Helper()
+	return podresourcesv1.NewPodResourcesListerClient(n.podResourcesConn())
+}
+
+func (n *node) podResourcesConn() *grpc.ClientConn {
+	n.Helper()
 	conn, err := grpc.NewClient("unix://"+filepath.Join(n.dir, "k/pod-resources/kubelet.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	n.must(err)
 	n.Cleanup(func() { conn.Close() })
-	return podresourcesv1.NewPodResourcesListerClient(conn)
+	return conn
 }
 
 // A pod keeps its device whoever is restarted: the plugin, the agent, both.
@@ -133,6 +139,15 @@ func TestDevicePlugin(t *testing.T) {
 		d := got.GetPodResources().GetContainers()[0].GetDevices()
 		if len(d) != 1 || d[0].GetResourceName() != thing || !slices.Equal(d[0].GetDeviceIds(), []string{given}) {
 			t.Errorf("after %s the pod's devices are %v", after, d)
+		}
+		var first *podresourcesv1alpha1.ListPodResourcesResponse
+		until(t, "the agent answers in the first version of the API", func() (ok bool) {
+			var err error
+			first, err = podresourcesv1alpha1.NewPodResourcesListerClient(n.podResourcesConn()).List(t.Context(), &podresourcesv1alpha1.ListPodResourcesRequest{}, grpc.WaitForReady(true))
+			return err == nil
+		})
+		if list := first.GetPodResources(); len(list) != 1 || list[0].GetName() != "has" || !slices.Equal(list[0].GetContainers()[0].GetDevices()[0].GetDeviceIds(), []string{given}) {
+			t.Errorf("after %s the pod's devices are, as the first version has them, %v", after, list)
 		}
 	}
 	same("its start")
@@ -206,8 +221,7 @@ func TestStaticManagers(t *testing.T) {
 		until(t, "the agent has heard of both pods", func() bool {
 			var err error
 			list, err = n.podResources().List(t.Context(), &podresourcesv1.ListPodResourcesRequest{}, grpc.WaitForReady(true))
-			n.must(err)
-			return len(list.GetPodResources()) == 2
+			return err == nil && len(list.GetPodResources()) == 2
 		})
 		for _, p := range list.GetPodResources() {
 			c := p.GetContainers()[0]

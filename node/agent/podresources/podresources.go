@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	podresourcesv1 "k8s.io/kubelet/pkg/apis/podresources/v1"
+	podresourcesv1alpha1 "k8s.io/kubelet/pkg/apis/podresources/v1alpha1"
 	"k8s.io/utils/cpuset"
 
 	"github.com/sampan-dev/sampan/node/agent/claim"
@@ -53,8 +54,11 @@ type Config struct {
 
 // Run answers until ctx ends. It fails when it can't begin.
 func Run(ctx context.Context, cfg Config) error {
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams), grpc.UnaryInterceptor(cfg.counting))
-	podresourcesv1.RegisterPodResourcesListerServer(server, &lister{cfg: cfg})
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.ChainUnaryInterceptor(socket.Limit(), cfg.counting))
+	own := &lister{cfg: cfg}
+	podresourcesv1.RegisterPodResourcesListerServer(server, own)
+	podresourcesv1alpha1.RegisterPodResourcesListerServer(server, alpha{lister: own})
 	if err := socket.Serve(ctx, cfg.Path, server); err != nil {
 		return fmt.Errorf("pod resources: %w", err)
 	}
@@ -71,6 +75,9 @@ var counted = map[string]string{
 // counting counts the questions.
 func (cfg Config) counting(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	answer, err := handle(ctx, req)
+	if info.FullMethod == podresourcesv1alpha1.PodResourcesLister_List_FullMethodName {
+		cfg.Counts.ResourcesAskedBefore()
+	}
 	if method, known := counted[info.FullMethod]; known {
 		cfg.Counts.ResourcesAsked(method, err)
 	}

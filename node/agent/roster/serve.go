@@ -26,7 +26,7 @@ const (
 
 // Serve answers at the socket at path until ctx ends. It fails when it can't begin.
 func (r *Roster) Serve(ctx context.Context, path string) error {
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams))
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams), grpc.UnaryInterceptor(socket.Limit()))
 	podsv1alpha1.RegisterPodsServer(server, &service{roster: r})
 	if err := socket.Serve(ctx, path, server); err != nil {
 		return fmt.Errorf("pods API: %w", err)

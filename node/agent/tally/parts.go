@@ -173,6 +173,13 @@ func (t *Tally) ResourcesAsked(method string, err error) {
 	}
 }
 
+// ResourcesAskedBefore counts a question in the first version of the API at that socket.
+func (t *Tally) ResourcesAskedBefore() {
+	if t != nil {
+		t.parts.askedAll.WithLabelValues("v1alpha1").Inc()
+	}
+}
+
 // PodsAsked counts a question at the socket of the pods API, and what came of it.
 func (t *Tally) PodsAsked(method string, err error) {
 	if t == nil {
