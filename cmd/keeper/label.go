@@ -1,12 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"syscall"
 )
 
-// A security module (AppArmor) gives a program its label when it is executed, if the
+// A security module (AppArmor, SELinux) gives a program its label when it is executed, if the
 // thread that executes it has asked for one. It is asked through /proc, and never
 // through the one that the image's files may be in the way of (CVE-2025-52881).
 
@@ -28,6 +29,21 @@ func (s *stager) label() error {
 	}
 	return nil
 }
+
+// labelRoot labels the root of a new mount, which is reached by going there. One that
+// refuses keeps the label that the policy gives it.
+func (s *stager) labelRoot(fd int, label string) {
+	err := syscall.Fchdir(fd)
+	if err == nil {
+		err = errors.Join(syscall.Setxattr(".", fileLabel, []byte(label), 0), syscall.Chdir("/"))
+	}
+	if err != nil {
+		s.tolerate("file label %q refused: %v", label, err)
+	}
+}
+
+// fileLabel is the extended attribute that SELinux keeps a file's label in.
+const fileLabel = "security.selinux"
 
 // labelsLater says that another program of ours executes the container's, in a user
 // namespace, and asks for its labels.

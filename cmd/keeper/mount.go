@@ -103,13 +103,26 @@ func overlayMount(r *plan.Root) (int, error) {
 	if r.Upper != "" {
 		options = append(options, "upperdir="+r.Upper, "workdir="+r.Work)
 	}
-	return newMountOptions("overlay", "overlay", options, 0)
+	return newMountOptions("overlay", "overlay", inContext(options, r.Context), 0)
+}
+
+func layersOf(r *plan.Root) overlay.Layers {
+	return overlay.Layers{Lower: r.Lower, Upper: r.Upper, Work: r.Work, Context: r.Context}
+}
+
+// inContext adds the label that everything on a new file system has. It is one option,
+// though there are commas in it.
+func inContext(options []string, label string) []string {
+	if label == "" {
+		return options
+	}
+	return append(options, "context="+label)
 }
 
 // namedOverlay mounts over the mount point, whatever is there, and takes the name
 // away again.
 func namedOverlay(r *plan.Root) (int, error) {
-	if err := overlay.Mount(r.Mountpoint, 0, r.Lower, r.Upper, r.Work); err != nil {
+	if err := layersOf(r).Mount(r.Mountpoint, 0); err != nil {
 		return -1, err
 	}
 	defer func() { _ = syscall.Unmount(r.Mountpoint, syscall.MNT_DETACH) }()
@@ -117,11 +130,14 @@ func namedOverlay(r *plan.Root) (int, error) {
 }
 
 func newMount(fstype, source, data string, attrs uint64) (int, error) {
-	var options []string
-	if data != "" {
-		options = strings.Split(data, ",")
+	return newMountOptions(fstype, source, split(data), attrs)
+}
+
+func split(data string) []string {
+	if data == "" {
+		return nil
 	}
-	return newMountOptions(fstype, source, options, attrs)
+	return strings.Split(data, ",")
 }
 
 // newMountOptions makes a detached mount of a filesystem. The kernel's own words
@@ -217,7 +233,10 @@ func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
 		case m.Type == "overlay" && strings.HasPrefix(m.Data, overlay.Layer):
 			fd, err = s.layeredVolume(m)
 		default:
-			fd, err = newMount(m.Type, m.Source, s.ownedData(m), attrsOf(m.Flags))
+			fd, err = newMountOptions(m.Type, m.Source, inContext(split(s.ownedData(m)), m.Context), attrsOf(m.Flags))
+		}
+		if err == nil && m.RootLabel != "" {
+			s.labelRoot(fd, m.RootLabel)
 		}
 		return fd, true, err
 	}

@@ -176,7 +176,7 @@ func (s *stager) mask(name string) error {
 	}
 	var cover int
 	if st.Mode&syscall.S_IFMT == syscall.S_IFDIR {
-		cover, err = newMount("tmpfs", "tmpfs", "nr_blocks=1,nr_inodes=1", attrRdonly)
+		cover, err = newMountOptions("tmpfs", "tmpfs", inContext([]string{"nr_blocks=1", "nr_inodes=1"}, s.p.Root.Context), attrRdonly)
 	} else {
 		cover, err = s.nullMount()
 	}

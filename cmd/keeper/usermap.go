@@ -114,7 +114,7 @@ func (s *stager) mappedOverlay(r plan.Root) (int, error) {
 // layeredVolume makes a volume that is an overlay of layers (an image's) in the same
 // ways. The root lies at the mount point by then, and is back when the names are gone.
 func (s *stager) layeredVolume(m *plan.Mount) (int, error) {
-	r := plan.Root{Mountpoint: s.p.Root.Mountpoint, Named: s.p.Root.Named}
+	r := plan.Root{Mountpoint: s.p.Root.Mountpoint, Named: s.p.Root.Named, Context: m.Context}
 	for _, o := range strings.Split(m.Data, ",") {
 		layer, ok := strings.CutPrefix(o, overlay.Layer)
 		if !ok {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ func (w *words) Set(s string) error { *w = append(*w, s); return nil }
 type execution struct {
 	process, cwd, user string
 	env, caps, groups  words
+	label, profile     string
 	tty, noNewPrivs    bool
 }
 
@@ -50,9 +52,9 @@ func exec(p *program, args []string) error {
 	console := f.String("console-socket", "", "unix socket that receives the terminal")
 	preserve := f.Int("preserve-fds", 0, "how many descriptors after stderr the process inherits")
 	f.Bool("ignore-paused", false, "accepted and ignored")
-	for _, ignored := range []string{"process-label", "apparmor", "cgroup"} {
-		f.String(ignored, "", "accepted and ignored")
-	}
+	f.StringVar(&e.label, "process-label", "", "SELinux label; the container's when empty")
+	f.StringVar(&e.profile, "apparmor", "", "AppArmor profile; the container's when empty")
+	f.String("cgroup", "", "accepted and ignored")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -154,6 +156,7 @@ func (e *execution) change(out *specs.Process, argv []string) error {
 	if e.noNewPrivs {
 		out.NoNewPrivileges = true
 	}
+	out.SelinuxLabel, out.ApparmorProfile = cmp.Or(e.label, out.SelinuxLabel), cmp.Or(e.profile, out.ApparmorProfile)
 	if len(e.caps) > 0 && out.Capabilities == nil {
 		out.Capabilities = &specs.LinuxCapabilities{}
 	}

@@ -30,7 +30,7 @@ func features(*program, []string) error {
 			Capabilities: container.AllCapabilities(),
 			Cgroup:       &speak.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &no},
 			Seccomp:      &speak.Seccomp{Enabled: &yes, Actions: container.SeccompActions(), Operators: container.SeccompOperators()},
-			Apparmor:     &speak.Apparmor{Enabled: &yes}, Selinux: &speak.Selinux{Enabled: &no},
+			Apparmor:     &speak.Apparmor{Enabled: &yes}, Selinux: &speak.Selinux{Enabled: &yes},
 			IntelRdt:        &speak.IntelRdt{Enabled: &no},
 			MountExtensions: &speak.MountExtensions{IDMap: &speak.IDMap{Enabled: &yes}},
 		},

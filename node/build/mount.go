@@ -133,7 +133,7 @@ func (m *mounted) overlay(lower []string, upper, at string) (string, error) {
 		}
 		lower = []string{empty}
 	}
-	if err := overlay.Mount(root, unix.MS_NODEV|unix.MS_NOSUID, lower, upper, work); err != nil {
+	if err := (overlay.Layers{Lower: lower, Upper: upper, Work: work}).Mount(root, unix.MS_NODEV|unix.MS_NOSUID); err != nil {
 		return "", err
 	}
 	m.undo = append(m.undo, func() error { return unix.Unmount(root, unix.MNT_DETACH) })

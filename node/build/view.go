@@ -65,7 +65,7 @@ func (v *view) mount(lower []string) error {
 	dir := filepath.Join(work.path, "root")
 	err = os.Mkdir(dir, 0o700)
 	if err == nil {
-		err = overlay.Mount(dir, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID, lower, "", "")
+		err = overlay.Layers{Lower: lower}.Mount(dir, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("overlay of %d layers: %w", len(lower), err), work.close())

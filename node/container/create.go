@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
+	"github.com/sampan-dev/sampan/internal/selinux"
 	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
@@ -200,6 +201,11 @@ func (r *Runtime) directories(cfg *CreateConfig, p *plan.Plan, child *plan.Child
 		}
 		if err := os.Chown(path, uid, gid); err != nil {
 			return err
+		}
+		if label := r.fileLabel(cfg.Spec); label != "" {
+			if err := selinux.LabelFile(path, label); err != nil {
+				return err
+			}
 		}
 		*field = path
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
+	"github.com/sampan-dev/sampan/internal/selinux"
 	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/container/plan"
 	"github.com/sampan-dev/sampan/node/container/plan/overlay"
@@ -88,7 +89,7 @@ func (o *OCI) runtime() *Runtime {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Runtime{cfg: Config{Root: o.Root, Run: o.Root, Keeper: o.Keeper, Cgroup: o.Cgroup, Log: log}, log: log, named: !overlay.Appends(), labels: labels}
+	return &Runtime{cfg: Config{Root: o.Root, Run: o.Root, Keeper: o.Keeper, Cgroup: o.Cgroup, Log: log}, log: log, named: !overlay.Appends(), labels: labels, labelsFiles: selinux.Enabled}
 }
 
 // Create is `create`: the container is ready, and its program has not begun.

@@ -77,6 +77,10 @@ func planMount(in specs.Mount) (plan.Mount, error) {
 		case "tmpcopyup":
 			return out, fmt.Errorf("mount on %q: option %q is not supported", in.Destination, name)
 		}
+		if label, ok := strings.CutPrefix(name, "context="); ok {
+			out.Context = strings.Trim(label, `"`)
+			continue
+		}
 		o, ok := mountOption(name)
 		if !ok {
 			data = append(data, name)

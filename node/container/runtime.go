@@ -26,6 +26,7 @@ import (
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/internal/keylock"
+	"github.com/sampan-dev/sampan/internal/selinux"
 	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/container/plan"
 	"github.com/sampan-dev/sampan/node/container/plan/overlay"
@@ -66,6 +67,8 @@ type Runtime struct {
 	filters seccomp.Cache
 	// labels are those of a process; tests have others where there is no AppArmor.
 	labels func(*specs.Process) []plan.Label
+	// labelsFiles says that this kernel gives files SELinux labels.
+	labelsFiles func() bool
 	// named is plan.Root.Named of every container.
 	named  bool
 	keeper *keeperLink
@@ -101,7 +104,7 @@ func Open(cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("container runtime: run %q is too long for a socket's path of %d bytes", cfg.Run, maxSocketPath)
 	}
 	r := &Runtime{
-		cfg: cfg, log: cfg.Log, named: !overlay.Appends(), labels: labels,
+		cfg: cfg, log: cfg.Log, named: !overlay.Appends(), labels: labels, labelsFiles: selinux.Enabled,
 		containers: map[string]*container{}, sandboxes: map[string]*Sandbox{}, creating: map[string]bool{}, parents: map[string]int{},
 	}
 	for _, dir := range []string{cfg.Root, cfg.Run, r.sandboxRoot()} {

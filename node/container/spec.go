@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/internal/apparmor"
+	"github.com/sampan-dev/sampan/internal/selinux"
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
@@ -74,7 +75,7 @@ func leftOut(spec *specs.Spec) []string {
 		what string
 	}{
 		{spec.Process.ApparmorProfile != "" && !apparmor.Enabled(), "AppArmor profile " + spec.Process.ApparmorProfile},
-		{spec.Process.SelinuxLabel != "" || spec.Linux.MountLabel != "", "SELinux label"},
+		{(spec.Process.SelinuxLabel != "" || spec.Linux.MountLabel != "") && !selinux.Enabled(), "SELinux label"},
 		{spec.Process.Scheduler != nil, "scheduler"},
 		{spec.Process.IOPriority != nil, "I/O priority"},
 		{spec.Process.ExecCPUAffinity != nil, "CPU affinity of exec"},
@@ -171,7 +172,7 @@ func (r *Runtime) planRoot(p *plan.Plan, cfg *CreateConfig) error {
 	if err != nil {
 		return err
 	}
-	f := cfg.Rootfs
+	f, context := cfg.Rootfs, r.fileLabel(cfg.Spec)
 	if f.Path == "" && len(f.Lower) == 0 {
 		return errors.New("rootfs has neither a path nor layers")
 	}
@@ -182,10 +183,14 @@ func (r *Runtime) planRoot(p *plan.Plan, cfg *CreateConfig) error {
 	p.Root = plan.Root{
 		Lower: f.Lower, Upper: f.Upper, Work: f.Work, Path: f.Path, Readonly: ro,
 		Mountpoint: filepath.Join(r.runDir(cfg.ID), "rootfs"), Propagation: propagation, Named: r.named,
+		Context: context,
 	}
 	if f.Path == "" && f.Upper == "" {
 		// An overlay wants an upper directory or two lower ones.
-		if len(f.Lower) == 1 {
+		switch {
+		case len(f.Lower) == 1 && context != "": // and no other mount has a label of its own
+			p.Root.Lower = append(slices.Clip(f.Lower), p.Root.Mountpoint)
+		case len(f.Lower) == 1:
 			p.Root.Path, p.Root.Lower = f.Lower[0], nil
 		}
 		p.Root.Readonly = true
@@ -202,6 +207,12 @@ func (r *Runtime) planMounts(p *plan.Plan, spec *specs.Spec) error {
 			Source: "tmpfs", Target: "/dev", Type: "tmpfs", Flags: unix.MS_NOSUID | unix.MS_STRICTATIME, Data: "mode=755,size=65536k",
 		})
 	}
+	context := r.fileLabel(spec)
+	defer func() {
+		for i := range p.Mounts {
+			inContext(&p.Mounts[i], context)
+		}
+	}()
 	for _, m := range spec.Mounts {
 		pm, err := planMount(m)
 		if err != nil {
@@ -311,11 +322,16 @@ func (r *Runtime) planProcess(in *specs.Process, filter *specs.LinuxSeccomp) (*p
 
 // labels are what the security modules of this kernel shall know a process by.
 func labels(p *specs.Process) []plan.Label {
-	if p.ApparmorProfile == "" || !apparmor.Enabled() {
-		return nil
+	var out []plan.Label
+	if p.ApparmorProfile != "" && apparmor.Enabled() {
+		attr, text := apparmor.OnExec(p.ApparmorProfile)
+		out = append(out, plan.Label{Attr: attr, Text: text})
 	}
-	attr, text := apparmor.OnExec(p.ApparmorProfile)
-	return []plan.Label{{Attr: attr, Text: text}}
+	if p.SelinuxLabel != "" && selinux.Enabled() {
+		attr, text := selinux.OnExec(p.SelinuxLabel)
+		out = append(out, plan.Label{Attr: attr, Text: text})
+	}
+	return out
 }
 
 // bindSourcesExist says early, and by name, what a bind mount has not got, and

@@ -126,7 +126,7 @@ func mountPrivately(lower []string) (int, error) {
 		return -1, fmt.Errorf("make all mounts private: %w", err)
 	}
 	// Over one of the layers, which nobody else sees.
-	if err := overlay.Mount(lower[0], unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, lower, "", ""); err != nil {
+	if err := (overlay.Layers{Lower: lower}).Mount(lower[0], unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC); err != nil {
 		return -1, err
 	}
 	return openDir(lower[0])

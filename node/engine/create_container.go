@@ -73,7 +73,7 @@ func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img imag
 	if c.User, err = users.Resolve(c.Config.GetLinux().GetSecurityContext(), img.Config.Config.User); err != nil {
 		return err
 	}
-	profile, err := spec.AppArmor(c.Config.GetLinux().GetSecurityContext(), e.appArmor)
+	profile, labels, err := e.confine(ctx, s, c.Config, shared.Shm())
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,10 @@ func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img imag
 	}
 	in := spec.Input{Container: c.Config, Sandbox: s.Config, Image: img.Config.Config, User: c.User, Files: e.files(s.ID).visible(shared.Shm()),
 		ImageMounts: volumes, Namespaces: ns, CgroupsPath: path.Join(e.cgroupParent(s.Config), c.ID), Hostname: hostname(s.Config), UserNamespace: userNamespace(s.Config),
-		HostCaps: e.hostCaps, AppArmor: profile, PidsLimit: max(0, e.cfg.PidsLimit)}
+		HostCaps: e.hostCaps, AppArmor: profile, SELinux: labels, PidsLimit: max(0, e.cfg.PidsLimit)}
+	if labels.Mount != "" {
+		in.Nothing = e.files(s.ID).nothing()
+	}
 	oci, err := spec.Build(in)
 	if err != nil {
 		return err
@@ -106,6 +109,18 @@ func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img imag
 			TTY:     c.Config.GetTty(), Stdin: c.Config.GetStdin(), StdinOnce: c.Config.GetStdinOnce()})
 	})
 	return g.Wait()
+}
+
+// confine is what the kernel's security modules shall know the container by; its files
+// are labelled when it returns.
+func (e *Engine) confine(ctx context.Context, s *sandbox, c *rt.ContainerConfig, shm string) (profile string, labels spec.Labels, err error) {
+	if profile, err = spec.AppArmor(c.GetLinux().GetSecurityContext(), e.appArmor); err != nil {
+		return "", spec.Labels{}, err
+	}
+	if labels, err = spec.ContainerLabels(c, s.Config, s.Labels, e.seLinux.policy()); err != nil {
+		return "", spec.Labels{}, err
+	}
+	return profile, labels, e.relabel(ctx, s, c.GetMounts(), shm, labels.Mount)
 }
 
 // prepareSnapshots makes the container's own snapshot, and one of each image

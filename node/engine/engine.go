@@ -106,6 +106,7 @@ type Engine struct {
 	foreign  foreignFeatures
 	hostCaps []string
 	appArmor appArmor
+	seLinux  *seLinux
 	// busy serialises the calls about one sandbox or one container. Order: a
 	// sandbox before its containers.
 	busy keylock.Locks
@@ -141,6 +142,7 @@ func New(cfg Config) (*Engine, error) {
 	if e.records, err = openRecords(cfg.Root, e.log); err != nil {
 		return nil, err
 	}
+	e.seLinux = newSELinux(cfg.Log, e.records.levelTaken)
 	ctx, cancel := context.WithCancel(context.Background())
 	e.stop, e.life = cancel, ctx
 	exits := e.runtime.Exits(ctx) // before the recovery, so that none falls between

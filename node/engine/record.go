@@ -35,6 +35,8 @@ type sandbox struct {
 	IPs   []netip.Addr
 	// NetNS is the path of its network namespace; empty means the host's.
 	NetNS string
+	// Labels are what SELinux knows the pod by.
+	Labels spec.Labels `json:",omitzero"`
 }
 
 // ctr is what the engine knows of a container beyond what the runtime does.

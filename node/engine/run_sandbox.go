@@ -28,7 +28,7 @@ func (e *Engine) RunPodSandbox(ctx context.Context, r *rt.RunPodSandboxRequest) 
 	}
 	s := &sandbox{ID: newID(), Config: proto.CloneOf(r.GetConfig()), Handler: r.GetRuntimeHandler(), CreatedAt: time.Now().UnixNano()}
 	defer e.busy.Lock(s.ID)()
-	if err := e.records.reserveSandbox(s); err != nil {
+	if err := e.reserve(s); err != nil {
 		return nil, err
 	}
 	defer e.records.made(s.ID)

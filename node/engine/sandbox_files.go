@@ -37,6 +37,9 @@ func (f files) visible(shm string) spec.Files {
 	return spec.Files{Hostname: f.path("hostname"), Hosts: f.path("hosts"), ResolvConf: f.path("resolv.conf"), Shm: shm}
 }
 
+// nothing is an empty directory, where the containers' files have labels.
+func (f files) nothing() string { return f.path("nothing") }
+
 // make writes everything but hosts, which needs the addresses.
 func (f files) make(c *rt.PodSandboxConfig) error {
 	if err := os.MkdirAll(f.dir, 0o711); err != nil {

@@ -9,7 +9,7 @@ package plan
 // Version of the protocol and of the Plan. A runtime replaces a keeper with
 // another version; the successor adopts its containers. Shutdown keeps its form
 // across versions.
-const Version = 2
+const Version = 3
 
 // Plan is everything that the first process of a container, or an exec into a
 // running one, needs to know. Kind chooses which of the two.
@@ -113,6 +113,9 @@ type Root struct {
 	Mapped bool
 	// Propagation of the root mount, as MS_* flags.
 	Propagation uintptr
+	// Context is the SELinux label of everything in an overlay, and of what hides a
+	// directory; empty leaves it to the policy.
+	Context string `json:",omitempty"`
 	// Named says that the kernel takes the layers of an overlay, of the root as of a
 	// volume, by mount(2) only, which needs a name for the mount: see package overlay.
 	Named bool
@@ -144,6 +147,11 @@ type Mount struct {
 	Propagation []uintptr
 	// Data are the filesystem's own options, comma separated.
 	Data string
+	// Context is the SELinux label of everything on a new filesystem; empty leaves it
+	// to the policy. It has commas in it, and so is not part of Data.
+	Context string `json:",omitempty"`
+	// RootLabel is that of the root alone of one that takes no Context.
+	RootLabel string `json:",omitempty"`
 }
 
 // Device is a device node.
@@ -185,7 +193,7 @@ type Process struct {
 	Preserved int
 }
 
-// Label is what a thread says to a security module (AppArmor) about the program that
+// Label is what a thread says to a security module (AppArmor, SELinux) about the program that
 // it executes next: Text, written to Attr below its own directory in /proc.
 type Label struct{ Attr, Text string }
 

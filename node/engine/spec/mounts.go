@@ -93,7 +93,7 @@ func volumes(in Input) (out []specs.Mount, propagation string, err error) {
 			return nil, "", fmt.Errorf("mount of %q on the root directory: %w", m.GetHostPath(), ErrInvalid)
 		}
 		if m.GetImage().GetImage() != "" {
-			v, err := imageVolume(m, dst, in.ImageMounts[i])
+			v, err := imageVolume(m, dst, in.ImageMounts[i], in.Nothing)
 			if err != nil {
 				return nil, "", err
 			}
@@ -153,7 +153,7 @@ func volumeOptions(m *rt.Mount) ([]string, error) {
 
 // imageVolume shows an image's content or a directory of it, read-only: one layer
 // as it is, several united.
-func imageVolume(m *rt.Mount, dst string, lower []string) (specs.Mount, error) {
+func imageVolume(m *rt.Mount, dst string, lower []string, nothing string) (specs.Mount, error) {
 	switch {
 	case m.GetHostPath() != "":
 		return specs.Mount{}, fmt.Errorf("mount on %q has an image and a host path: %w", dst, ErrInvalid)
@@ -163,6 +163,9 @@ func imageVolume(m *rt.Mount, dst string, lower []string) (specs.Mount, error) {
 	lower, err := part(lower, m.GetImageSubPath())
 	if err != nil {
 		return specs.Mount{}, fmt.Errorf("mount on %q: %w", dst, err)
+	}
+	if len(lower) == 1 && nothing != "" { // an overlay wants two, and no other mount has a label of its own
+		lower = append(slices.Clip(lower), nothing)
 	}
 	if len(lower) == 1 {
 		return specs.Mount{Destination: dst, Type: "bind", Source: lower[0], Options: []string{"bind", "rprivate", "ro"}}, nil

@@ -37,6 +37,9 @@ type Input struct {
 	// ImageMounts are the lower directories, topmost first, of each mount of
 	// Container.Mounts that names an image, by its index.
 	ImageMounts map[int][]string
+	// Nothing is an empty directory that lies below images' single layers where these
+	// are to have a label of their own; empty where they are not.
+	Nothing     string
 	Namespaces  []specs.LinuxNamespace
 	CgroupsPath string
 	// UserNamespace says that the sandbox's users are others than the host's.
@@ -47,6 +50,8 @@ type Input struct {
 	HostCaps []string
 	// AppArmor is the profile that the container runs under, "" for none.
 	AppArmor string
+	// SELinux are the labels that it has, and its files.
+	SELinux Labels
 	// PidsLimit bounds the container's processes; 0 is no limit.
 	PidsLimit int64
 }
@@ -66,6 +71,7 @@ func Build(in Input) (*specs.Spec, error) {
 		Linux: &specs.Linux{
 			Namespaces:  in.Namespaces,
 			CgroupsPath: in.CgroupsPath,
+			MountLabel:  in.SELinux.Mount,
 			Resources:   Resources(in.Container.GetLinux().GetResources()),
 		},
 	}
@@ -115,6 +121,7 @@ func process(in Input) (*specs.Process, error) {
 		Capabilities:    caps,
 		NoNewPrivileges: sc.GetNoNewPrivs(),
 		ApparmorProfile: in.AppArmor,
+		SelinuxLabel:    in.SELinux.Process,
 	}
 	if r := c.GetLinux().GetResources(); r != nil {
 		adj := int(r.GetOomScoreAdj())

@@ -55,20 +55,34 @@ func appends(release string) bool {
 	return err == nil && (a > 6 || a == 6 && b >= 7)
 }
 
-// Data is the data of a mount(2) of layers, the topmost first. Without upper and work
-// it can only be read. The error is ErrLong, and Short makes names that fit.
-func Data(lower []string, upper, work string) (string, error) {
-	escaped := make([]string, len(lower))
-	for i, l := range lower {
+// Layers are what an overlay is made of.
+type Layers struct {
+	// Lower are the layers, the topmost first.
+	Lower []string
+	// Upper and Work are where changes go; without them it can only be read.
+	Upper, Work string
+	// Context is the SELinux label of everything in it, whatever that of the layers;
+	// empty leaves each file its own.
+	Context string
+}
+
+// Data is the data of a mount(2) of layers. The error is ErrLong, and Short makes names
+// that fit.
+func (l Layers) Data() (string, error) {
+	escaped := make([]string, len(l.Lower))
+	for i, l := range l.Lower {
 		escaped[i] = strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`).Replace(l)
 	}
 	data := "lowerdir=" + strings.Join(escaped, ":")
-	if upper != "" {
+	if l.Upper != "" {
 		comma := strings.NewReplacer(`\`, `\\`, ",", `\,`)
-		data += ",upperdir=" + comma.Replace(upper) + ",workdir=" + comma.Replace(work)
+		data += ",upperdir=" + comma.Replace(l.Upper) + ",workdir=" + comma.Replace(l.Work)
+	}
+	if l.Context != "" { // which has commas, in its level
+		data += `,context="` + l.Context + `"`
 	}
 	if len(data) > maxData {
-		return "", fmt.Errorf("%d layers: %w", len(lower), ErrLong)
+		return "", fmt.Errorf("%d layers: %w", len(l.Lower), ErrLong)
 	}
 	return data, nil
 }
@@ -96,15 +110,16 @@ func Short(dirs []string) (names []string, done func(), err error) {
 }
 
 // Mount is a mount(2) of layers at target, however many they are.
-func Mount(target string, flags uintptr, lower []string, upper, work string) error {
-	data, err := Data(lower, upper, work)
+func (l Layers) Mount(target string, flags uintptr) error {
+	data, err := l.Data()
 	if errors.Is(err, ErrLong) {
-		short, done, err := Short(lower)
+		short, done, err := Short(l.Lower)
 		if err != nil {
 			return err
 		}
 		defer done()
-		if data, err = Data(short, upper, work); err != nil {
+		l.Lower = short
+		if data, err = l.Data(); err != nil {
 			return err
 		}
 		return mount(target, flags, data)

@@ -22,11 +22,12 @@ func TestAppends(t *testing.T) {
 }
 
 func TestData(t *testing.T) {
-	got, err := Data([]string{"/a:b", `/c\d`, "/e,f"}, "/u,p", "/w")
-	if want := `lowerdir=/a\:b:/c\\d:/e\,f,upperdir=/u\,p,workdir=/w`; err != nil || got != want {
+	const label = "system_u:object_r:container_file_t:s0:c1,c2"
+	got, err := Layers{[]string{"/a:b", `/c\d`, "/e,f"}, "/u,p", "/w", label}.Data()
+	if want := `lowerdir=/a\:b:/c\\d:/e\,f,upperdir=/u\,p,workdir=/w,context="` + label + `"`; err != nil || got != want {
 		t.Errorf("%s, %v", got, err)
 	}
-	if _, err := Data([]string{"/" + strings.Repeat("x", maxData)}, "", ""); !errors.Is(err, ErrLong) {
+	if _, err := (Layers{Lower: []string{"/" + strings.Repeat("x", maxData)}}).Data(); !errors.Is(err, ErrLong) {
 		t.Error(err)
 	}
 }
@@ -51,7 +52,7 @@ func TestMountMany(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := Mount(at, syscall.MS_NODEV, lower, upper, work); err != nil {
+	if err := (Layers{Lower: lower, Upper: upper, Work: work}).Mount(at, syscall.MS_NODEV); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {

@@ -8,7 +8,6 @@ import (
 	"syscall"
 
 	"github.com/sampan-dev/sampan/node/container/plan"
-	"github.com/sampan-dev/sampan/node/container/plan/overlay"
 )
 
 // Init is the first process of a container. It builds the container's world, says
@@ -80,7 +79,7 @@ func fits(p *plan.Plan) error {
 	case len(p.Process.Args) == 0 || p.Process.Args[0] == "":
 		return fmt.Errorf("%w: no command", ErrStage)
 	}
-	if _, err := overlay.Data(p.Root.Lower, p.Root.Upper, p.Root.Work); p.Root.Named && err != nil {
+	if _, err := layersOf(&p.Root).Data(); p.Root.Named && err != nil {
 		return fmt.Errorf("%w: %w", ErrStage, err)
 	}
 	dev := 0

@@ -109,11 +109,24 @@ func (w *world) overlay(r *plan.Root) value {
 	if !r.Named {
 		return w.filesystem("overlay", "overlay", options(r), 0)
 	}
-	data, _ := overlay.Data(r.Lower, r.Upper, r.Work)
+	data, _ := layersOf(r).Data()
 	w.sys(syscall.SYS_MOUNT, w.str("overlay"), w.str(r.Mountpoint), w.str("overlay"), n(0), w.str(data))
 	root := w.sys(sysOpenTree, u(atFdcwd), w.str(r.Mountpoint), n(openTreeClone|openTreeCloexec)).keep()
 	w.sys(syscall.SYS_UMOUNT2, w.str(r.Mountpoint), n(syscall.MNT_DETACH))
 	return root
+}
+
+func layersOf(r *plan.Root) overlay.Layers {
+	return overlay.Layers{Lower: r.Lower, Upper: r.Upper, Work: r.Work, Context: r.Context}
+}
+
+// inContext adds the label that everything on a new file system has. It is one option,
+// though there are commas in it.
+func inContext(options []string, label string) []string {
+	if label == "" {
+		return options
+	}
+	return append(options, "context="+label)
 }
 
 // options are those of an overlay, one a layer.
@@ -125,7 +138,7 @@ func options(r *plan.Root) []string {
 	if r.Upper != "" {
 		out = append(out, "upperdir="+r.Upper, "workdir="+r.Work)
 	}
-	return out
+	return inContext(out, r.Context)
 }
 
 // filesystem makes a detached mount. Its context stays open until closeOthers.
@@ -181,7 +194,10 @@ func (w *world) source(m *plan.Mount) *value {
 		if m.Data != "" {
 			options = strings.Split(m.Data, ",")
 		}
-		fresh := w.filesystem(m.Type, m.Source, options, attrsOf(m.Flags))
+		fresh := w.filesystem(m.Type, m.Source, inContext(options, m.Context), attrsOf(m.Flags))
+		if m.RootLabel != "" {
+			w.labelRoot(fresh, m.RootLabel)
+		}
 		return &fresh
 	}
 	flags := openTreeClone | openTreeCloexec
@@ -201,6 +217,14 @@ func (w *world) source(m *plan.Mount) *value {
 		w.setattr(fd, atRecursive, m.SetAll, 0, 0)
 	}
 	return &fd
+}
+
+// labelRoot labels the root of a new mount, which is reached by going there. One that
+// refuses keeps the label that the policy gives it.
+func (w *world) labelRoot(root value, label string) {
+	w.sys(syscall.SYS_FCHDIR, root)
+	w.sys(syscall.SYS_SETXATTR, w.str("."), w.str("security.selinux"), w.str(label), n(len(label)), n(0)).mayFail()
+	w.sys(syscall.SYS_CHDIR, w.str("/"))
 }
 
 // target opens, or makes, what a mount goes onto. It cannot leave the root.
@@ -346,7 +370,7 @@ func (w *world) empty() value {
 	w.sys(sysOpenTree, *w.cover, w.str(""), n(openTreeClone|openTreeCloexec|atEmptyPath)).into(s)
 	have := w.do(opSet)
 	fresh.badHere()
-	made := w.filesystem("tmpfs", "tmpfs", []string{"nr_blocks=1", "nr_inodes=1"}, attrRdonly)
+	made := w.filesystem("tmpfs", "tmpfs", inContext([]string{"nr_blocks=1", "nr_inodes=1"}, w.p.Root.Context), attrRdonly)
 	w.do(opSet, made).into(slot(w.cover.n))
 	w.do(opSet, made).into(s)
 	have.okHere()
