@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/sampan-dev/sampan/internal/selinux"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/volume"
 )
@@ -82,14 +83,14 @@ func (st *starter) mounts(vars []spec.Var) ([]*rt.Mount, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, &rt.Mount{ContainerPath: "/etc/hosts", HostPath: path})
+		list = append(list, &rt.Mount{ContainerPath: "/etc/hosts", HostPath: path, SelinuxRelabel: selinux.Enabled()})
 	}
 	if path := st.c.TerminationMessagePath; path != "" && !taken[path] {
 		file, err := st.terminationFile()
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, &rt.Mount{ContainerPath: path, HostPath: file})
+		list = append(list, &rt.Mount{ContainerPath: path, HostPath: file, SelinuxRelabel: selinux.Enabled()})
 	}
 	return list, nil
 }
@@ -134,6 +135,7 @@ func (st *starter) mount(index int, vars []spec.Var) (*rt.Mount, error) {
 	return &rt.Mount{
 		ContainerPath: path, HostPath: host, Readonly: m.ReadOnly || !writable,
 		Propagation: spec.Propagation(m.MountPropagation), RecursiveReadOnly: recursive,
+		SelinuxRelabel: selinux.Enabled() && st.set.Relabel[m.Name],
 	}, nil
 }
 

@@ -180,6 +180,7 @@ func (v *Volumes) persistent(ctx context.Context, pod *corev1.Pod, pv *corev1.Pe
 	case pv.Spec.Local != nil:
 		var err error
 		r.path, err = v.local(ctx, pod, pv, localMount{path: pv.Spec.Local.Path, options: options, readOnly: readOnly})
+		r.relabel = !readOnly
 		return r, err
 	case pv.Spec.NFS != nil:
 		source := *pv.Spec.NFS

@@ -108,6 +108,9 @@ type Set struct {
 	Paths map[string]string
 	// ReadOnly are the volumes that nobody may write to, whatever a mount says.
 	ReadOnly map[string]bool
+	// Relabel are the volumes whose files a container's SELinux label is to be given:
+	// what is the pod's own, as far as upstream's kinds of volumes say so.
+	Relabel map[string]bool
 	// Groups are those that the pod's processes need to use its volumes.
 	Groups []int64
 	// Refresh is when Prepare should be called again because a token in one of
@@ -119,6 +122,7 @@ type Set struct {
 type ready struct {
 	path     string
 	readOnly bool
+	relabel  bool
 	// group is what its files are shared with, 0 for none.
 	group int64
 	// pv is the persistent volume that it is, "" for none.
@@ -130,6 +134,9 @@ func (s *Set) add(name string, r ready) {
 	s.Paths[name] = r.path
 	if r.readOnly {
 		s.ReadOnly[name] = true
+	}
+	if r.relabel {
+		s.Relabel[name] = true
 	}
 	if r.group != 0 && !slices.Contains(s.Groups, r.group) {
 		s.Groups = append(s.Groups, r.group)
@@ -157,7 +164,7 @@ func (s Set) Covers(pod *corev1.Pod) bool {
 // the volumes that worked stay; the error names each that didn't. Claims that
 // can't be used yet are one *ClaimError among the joined errors.
 func (v *Volumes) Prepare(ctx context.Context, pod *corev1.Pod, facts downward.Facts) (Set, error) {
-	set := Set{Paths: map[string]string{}, ReadOnly: map[string]bool{}}
+	set := Set{Paths: map[string]string{}, ReadOnly: map[string]bool{}, Relabel: map[string]bool{}}
 	var failed []error
 	var claims ClaimError
 	for i := range pod.Spec.Volumes {
@@ -226,12 +233,12 @@ func (v *Volumes) prepare(ctx context.Context, pod *corev1.Pod, vol *corev1.Volu
 	switch {
 	case vol.EmptyDir != nil:
 		path, err := v.emptyDir(pod, vol, facts)
-		return ready{path: path}, err
+		return ready{path: path, relabel: true}, err
 	case vol.HostPath != nil:
 		return ready{path: vol.HostPath.Path}, hostPath(vol.HostPath)
 	case vol.ConfigMap != nil, vol.Secret != nil, vol.DownwardAPI != nil, vol.Projected != nil:
 		path, refresh, err := v.files(ctx, pod, vol, facts)
-		return ready{path: path, refresh: refresh}, err
+		return ready{path: path, relabel: true, refresh: refresh}, err
 	case vol.PersistentVolumeClaim != nil, vol.Ephemeral != nil:
 		return v.lasts.once(pod, vol.Name, func() (ready, error) { return v.claimed(ctx, pod, vol) })
 	case vol.NFS != nil:
