@@ -173,7 +173,7 @@ func (b *builder) outside(exprs ...expr.Any) []expr.Any {
 // not come back through it otherwise: those that no pod of this node made, and
 // those of a pod to itself, which would drop its own source. What was asked
 // for is read from connection tracking, so that nobody's packet marks are
-// touched. The rule for services' addresses is addMasquerade's.
+// touched. The rules that go by what was asked for are addMasquerade's.
 func (b *builder) postrouting(c *nftables.Chain) {
 	masq := &expr.Masq{FullyRandom: true}
 	src, dst := b.load(b.srcOffset, reg0), b.load(b.dstOff, reg0+b.size/4)
@@ -182,8 +182,6 @@ func (b *builder) postrouting(c *nftables.Chain) {
 		b.rule(c, append(append(b.translated(), b.withinHost()...), b.loadDst(),
 			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(b.family), RegAddrMin: b.address})...)
 	}
-	b.rule(c, append(b.foreign(), b.loadProto(), &expr.Ct{Key: expr.CtKeyPROTODST, Register: b.address},
-		b.in(setNames[setMasqueradeNodePort], b.proto), masq)...)
 }
 
 // translated matches connections whose destination has been changed.
