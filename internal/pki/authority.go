@@ -31,6 +31,9 @@ const (
 	// AuthorityLifetime is that of the authority itself: longer than any
 	// machine it runs on.
 	AuthorityLifetime = 10 * 365 * 24 * time.Hour
+	// AuthorityBackdate is how far before its making the authority starts to be valid: it
+	// may have been made by a machine whose clock was ahead until it was set.
+	AuthorityBackdate = 365 * 24 * time.Hour
 	// LeafLifetime is that of every certificate issued unless asked for less:
 	// renewed at about two thirds, so that a cluster may sleep over a weekend.
 	LeafLifetime = 7 * 24 * time.Hour
@@ -119,7 +122,7 @@ func selfSigned(now func() time.Time) (*ecdsa.PrivateKey, []byte, error) {
 	template := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: fmt.Sprintf("sampan-ca@%d", now().Unix())},
-		NotBefore:             now().Add(-Backdate),
+		NotBefore:             now().Add(-AuthorityBackdate),
 		NotAfter:              now().Add(AuthorityLifetime),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 		BasicConstraintsValid: true,

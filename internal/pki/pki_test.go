@@ -193,7 +193,7 @@ func TestHolderFollowsTheClock(t *testing.T) {
 		jumps := &clock.Jumps{}
 		go func() { _ = h.Run(clock.With(t.Context(), jumps), slog.New(slog.DiscardHandler), nil) }()
 		synctest.Wait()
-		for _, jump := range []time.Duration{400 * 24 * time.Hour, 0, 2 * time.Hour, 0} {
+		for _, jump := range []time.Duration{400 * 24 * time.Hour, 0, 2 * time.Hour, 0, -300 * 24 * time.Hour} {
 			before := h.Leaf().Leaf
 			ahead.Store(int64(jump))
 			jumps.Tell()
@@ -201,6 +201,9 @@ func TestHolderFollowsTheClock(t *testing.T) {
 			leaf := h.Leaf().Leaf
 			if now().Before(leaf.NotBefore) || now().After(leaf.NotAfter) {
 				t.Errorf("%v ahead the leaf is that from %v to %v", jump, leaf.NotBefore, leaf.NotAfter)
+			}
+			if _, err := leaf.Verify(x509.VerifyOptions{Roots: ca.Pool(), CurrentTime: now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+				t.Errorf("%v ahead: %v", jump, err)
 			}
 			if jump == 2*time.Hour && leaf.SerialNumber.Cmp(before.SerialNumber) != 0 {
 				t.Error("a leaf that is good was replaced")
