@@ -20,13 +20,13 @@ import (
 const startWait = time.Minute
 
 func startCommand(p Program, s *Settings) *cobra.Command {
-	join, f := false, runFlags{}
+	join, fresh, f := false, false, runFlags{}
 	var cmd *cobra.Command
 	cmd = ownVerb{
 		use: "start", short: "Begin containers that sampan create has made, or anew those that have ended",
 		long: `Begin containers that sampan create has made, and anew those that have ended, as they
-were asked for: the same image, command, ports and volumes. What those wrote beside
-their volumes is not kept, nor what they printed.`,
+were asked for: the same image, command, ports and volumes, with what they wrote, unless
+--fresh says to begin without. What they printed is not kept.`,
 		check: func() error {
 			if join || f.interactive {
 				return cobra.ExactArgs(1)(cmd, cmd.Flags().Args())
@@ -34,22 +34,24 @@ their volumes is not kept, nor what they printed.`,
 			return nil
 		},
 		do: func(cmd *cobra.Command, server *server, pod *corev1.Pod) error {
+			again := &renewal{server: server, settings: s, fresh: fresh, errOut: cmd.ErrOrStderr()}
 			if !join && !f.interactive {
-				return server.again(cmd.Context(), pod, cmd.OutOrStdout())
+				return again.run(cmd.Context(), pod, cmd.OutOrStdout())
 			}
 			f.stopTimeout, f.tty, f.sigProxy = stopTime(pod), pod.Spec.Containers[0].TTY, true
 			r := &running{server: server, program: p, settings: s, pod: pod, in: cmd.InOrStdin(), out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr()}
-			return r.again(cmd.Context(), f)
+			return r.again(cmd.Context(), f, again)
 		},
 	}.command(s)
 	cmd.Flags().BoolVarP(&join, "attach", "a", false, "join its streams; its exit code is sampan's")
 	cmd.Flags().BoolVarP(&f.interactive, "interactive", "i", false, "join them, and connect standard input")
+	cmd.Flags().BoolVar(&fresh, "fresh", false, "begin anew without what they have written")
 	cmd.Flags().StringVar(&f.detachKeys, "detach-keys", usualKeys, "keys that leave a terminal and let the container run on")
 	return cmd
 }
 
 // again begins a container and stays with it.
-func (r *running) again(ctx context.Context, f runFlags) error {
+func (r *running) again(ctx context.Context, f runFlags, again *renewal) error {
 	if err := r.choose(&f); err != nil {
 		return err
 	}
@@ -61,7 +63,7 @@ func (r *running) again(ctx context.Context, f runFlags) error {
 	ctx, stop := r.listen(ctx)
 	defer stop()
 	if !r.joined {
-		made, err := r.begin(ctx, r.pod)
+		made, err := again.begin(ctx, r.pod)
 		if err != nil {
 			return err
 		}
@@ -75,64 +77,81 @@ func (r *running) again(ctx context.Context, f runFlags) error {
 
 func restartCommand(p Program, s *Settings) *cobra.Command {
 	grace := int64(-1)
+	fresh := false
 	cmd := ownVerb{
 		use: "restart", short: "End containers, and begin them anew",
 		long: `End containers as sampan stop does, and begin them anew as sampan start does.`,
 		do: func(cmd *cobra.Command, server *server, pod *corev1.Pod) error {
 			e := &ending{server: server, program: p, settings: s, grace: grace, out: io.Discard}
-			if err := e.stop(cmd.Context(), pod); err != nil {
-				return err
-			}
-			now, err := server.own(cmd.Context(), pod.Namespace, pod.Name)
-			if apierrors.IsNotFound(err) { // one of run --rm goes when it ends
-				made, err := server.renew(cmd.Context(), pod)
-				if err != nil {
-					return err
-				}
-				return server.started(cmd.Context(), made, cmd.OutOrStdout())
-			}
-			if err != nil {
-				return err
-			}
-			return server.again(cmd.Context(), now, cmd.OutOrStdout())
+			again := &renewal{server: server, settings: s, fresh: fresh, errOut: cmd.ErrOrStderr()}
+			return again.restart(cmd.Context(), e, pod, cmd.OutOrStdout())
 		},
 	}.command(s)
 	graceFlag(cmd, &grace)
+	cmd.Flags().BoolVar(&fresh, "fresh", false, "begin anew without what they have written")
 	return cmd
 }
 
-// again has a container begin, unless it runs.
-func (s *server) again(ctx context.Context, old *corev1.Pod, out io.Writer) error {
+// restart ends a container and begins it anew. One of run --rm goes when it ends, and so
+// what it has written is held before.
+func (r *renewal) restart(ctx context.Context, e *ending, old *corev1.Pod, out io.Writer) error {
+	if isGated(old) {
+		return r.run(ctx, old, out)
+	}
+	next, err := r.hold(old)
+	if err != nil {
+		return err
+	}
+	if err := e.stop(ctx, old); err != nil {
+		return errors.Join(err, r.letGo(old))
+	}
+	made, err := r.replace(ctx, old, next)
+	if err != nil {
+		return err
+	}
+	return r.started(ctx, made, out)
+}
+
+// run has a container begin, unless it runs.
+func (r *renewal) run(ctx context.Context, old *corev1.Pod, out io.Writer) error {
 	if !isGated(old) && !look(old).ended {
 		_, err := fmt.Fprintln(out, old.Name) // it runs: that is what was wanted
 		return err
 	}
-	made, err := s.begin(ctx, old)
+	made, err := r.begin(ctx, old)
 	if err != nil {
 		return err
 	}
-	return s.started(ctx, made, out)
+	return r.started(ctx, made, out)
 }
 
 // begin lets one begin that sampan create has made, or puts a new pod in the place of
 // one that has ended.
-func (s *server) begin(ctx context.Context, old *corev1.Pod) (*corev1.Pod, error) {
+func (r *renewal) begin(ctx context.Context, old *corev1.Pod) (*corev1.Pod, error) {
 	if isGated(old) {
-		return s.ungate(ctx, old)
+		return r.ungate(ctx, old)
 	}
-	if err := s.rm(ctx, old, false); err != nil && !apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("start %s: %w", old.Name, err)
+	next, err := r.hold(old)
+	if err != nil {
+		return nil, err
 	}
-	return s.renew(ctx, old)
+	return r.replace(ctx, old, next)
 }
 
-// renew makes the pod that another was.
-func (s *server) renew(ctx context.Context, old *corev1.Pod) (*corev1.Pod, error) {
-	made, err := client.Pods.Create(ctx, s, afresh(old))
+// replace puts a pod in the place of one that has ended.
+func (r *renewal) replace(ctx context.Context, old, next *corev1.Pod) (*corev1.Pod, error) {
+	now, err := r.own(ctx, old.Namespace, old.Name)
+	if err == nil {
+		err = r.rm(ctx, now, false)
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", old.Name, err), r.letGo(old))
+	}
+	made, err := client.Pods.Create(ctx, r, next)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", old.Name, err)
 	}
-	return made, s.callIt(ctx, made)
+	return made, r.callIt(ctx, made)
 }
 
 // started waits until a pod runs, and prints its name.

@@ -25,9 +25,10 @@ func cpCommand(p Program, s *Settings) *cobra.Command {
 	var f copyFlags
 	cmd := &cobra.Command{
 		Use: "cp NAME:PATH DEST|-, or cp SOURCE|- NAME:PATH", Short: "Copy files between a container and this machine", Args: cobra.ExactArgs(2),
-		Long: `Copy a file or a directory out of a container on this machine, also of one that has ended,
-or into one that runs. The container needs no program for that. A directory is copied as one, or with /. at its
-end what is in it; - is a tar archive on standard output or input.
+		Long: `Copy a file or a directory out of a container on this machine, or into one, whether it runs
+or not: of one that does not, volumes are left out. The container needs no program for
+that. A directory is copied as one, or with /. at its end what is in it; - is a tar archive
+on standard output or input.
 
   sampan cp web:/etc/nginx/nginx.conf .
   sampan cp site/. web:/usr/share/nginx/html`,

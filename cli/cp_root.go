@@ -15,7 +15,7 @@ import (
 )
 
 // rootOf opens the root directory of a pod's container: as its processes see it, or
-// once they have ended as they left it, to be read alone.
+// without its volumes as it left it, or as it will begin.
 func (p Program) rootOf(ctx context.Context, s *Settings, at podName, write bool) (*os.File, error) {
 	server, err := s.connect()
 	if err != nil {
@@ -25,11 +25,8 @@ func (p Program) rootOf(ctx context.Context, s *Settings, at podName, write bool
 	if err != nil {
 		return nil, err
 	}
-	if !look(pod).running && !isGated(pod) {
-		if write {
-			return nil, fmt.Errorf("%s has ended, and begins anew without what is written into it: copy into a volume, or when it runs", pod.Name)
-		}
-		return s.leftOf(pod)
+	if !look(pod).running {
+		return s.leftOf(pod, write)
 	}
 	pid, err := p.firstProcess(ctx, s, pod)
 	if err != nil {
@@ -42,18 +39,26 @@ func (p Program) rootOf(ctx context.Context, s *Settings, at podName, write bool
 	return f, nil
 }
 
-// leftOf is what a container that does not run has left: its image's files with its own
-// changes, and without its volumes.
-func (s *Settings) leftOf(pod *corev1.Pod) (*os.File, error) {
-	id, ok := ownContainer(pod)
+// leftOf is what a container that does not run has, or will begin with: its image's files
+// with its own changes, and without its volumes.
+func (s *Settings) leftOf(pod *corev1.Pod, write bool) (*os.File, error) {
+	key, ok := snapshotOf(pod)
 	if !ok {
 		return nil, fmt.Errorf("%s does not run, and no container of it is known to sampan's own engine", pod.Name)
+	}
+	if _, keeps := keptPrefix(pod); write && !keeps {
+		return nil, fmt.Errorf("%s has ended, and begins anew without what is written into it: copy into a volume, or when it runs", pod.Name)
 	}
 	store, err := s.images()
 	if err != nil {
 		return nil, err
 	}
-	f, err := build.OpenSnapshot(store, id)
+	if isGated(pod) {
+		if _, err := store.PrepareKept(key, pod.Spec.Containers[0].Image); err != nil {
+			return nil, fmt.Errorf("files of %s: %w", pod.Name, err)
+		}
+	}
+	f, err := build.OpenSnapshot(store, key, write)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s does not run, and its container is not on this machine, or no more", pod.Name)
 	}

@@ -23,7 +23,7 @@ made, C what it has changed, D what it has deleted. What is in its volumes is no
 			if err != nil {
 				return err
 			}
-			id, ok := ownContainer(pod)
+			id, ok := snapshotOf(pod)
 			if !ok {
 				return fmt.Errorf("%s: no container of it is known to sampan's own engine", pod.Name)
 			}

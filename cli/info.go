@@ -177,7 +177,7 @@ func (s *Settings) room(ctx context.Context) ([]roomView, error) {
 		images.add(img.Size, running[img.ID] || inUse(img, running))
 	}
 	for _, p := range pods {
-		id, ok := ownContainer(p)
+		id, ok := snapshotOf(p)
 		if !ok || p.Labels[runLabel] == "" {
 			continue
 		}

@@ -91,7 +91,8 @@ func (s *Settings) pruneContainers(cmd *cobra.Command) error {
 			errs = append(errs, err)
 			continue
 		}
+		errs = append(errs, s.dropKept(pod))
 		fmt.Fprintln(cmd.OutOrStdout(), pod.Name)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.pruneKept(cmd.Context(), server))...)
 }

@@ -71,7 +71,7 @@ func psCommand(s *Settings) *cobra.Command {
 func (s *Settings) written() func(*corev1.Pod) string {
 	store, failed := s.images()
 	return func(p *corev1.Pod) string {
-		id, ok := ownContainer(p)
+		id, ok := snapshotOf(p)
 		if failed != nil || !ok {
 			return "-"
 		}

@@ -26,7 +26,11 @@ func (r *running) ready(ctx context.Context, node *corev1.Node) error {
 		return r.unseen(ctx)
 	}
 	r.pod.Spec.Affinity = onNode(node.Name)
-	if os.Geteuid() != 0 || !strings.HasPrefix(node.Status.NodeInfo.ContainerRuntimeVersion, ownEngine) {
+	own := strings.HasPrefix(node.Status.NodeInfo.ContainerRuntimeVersion, ownEngine)
+	if own {
+		keepFiles(r.pod)
+	}
+	if os.Geteuid() != 0 || !own {
 		return r.unseen(ctx) // the node will fetch the image
 	}
 	store, err := r.settings.images()

@@ -155,6 +155,9 @@ func rmCommand(s *Settings) *cobra.Command {
 		use: "rm", short: "Remove containers that have ended", absent: gone,
 		do: func(cmd *cobra.Command, server *server, pod *corev1.Pod) error {
 			err := server.rm(cmd.Context(), pod, force)
+			if err == nil {
+				err = s.dropKept(pod)
+			}
 			if err == nil && volumes {
 				err = s.dropAnonymous(cmd.Context(), pod)
 			}

@@ -45,7 +45,7 @@ func (b *builder) view(ctx context.Context, layers []image.Layer) (*view, error)
 	case 1:
 		v.dir = lower[0]
 	default:
-		if err := v.mount(lower); err != nil {
+		if err := v.mount(image.Rootfs{Lower: lower}); err != nil {
 			return nil, err
 		}
 	}
@@ -55,8 +55,9 @@ func (b *builder) view(ctx context.Context, layers []image.Layer) (*view, error)
 	return v, nil
 }
 
-// mount joins layers with overlayfs at a directory of its own.
-func (v *view) mount(lower []string) error {
+// mount joins layers with overlayfs at a directory of its own; without an upper one
+// nothing can be written there.
+func (v *view) mount(places image.Rootfs) error {
 	work, err := newWorkDir("", viewDirs)
 	if err != nil {
 		return err
@@ -65,10 +66,14 @@ func (v *view) mount(lower []string) error {
 	dir := filepath.Join(work.path, "root")
 	err = os.Mkdir(dir, 0o700)
 	if err == nil {
-		err = overlay.Layers{Lower: lower}.Mount(dir, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID)
+		flags := uintptr(unix.MS_NODEV | unix.MS_NOSUID)
+		if places.Upper == "" {
+			flags |= unix.MS_RDONLY
+		}
+		err = overlay.Layers{Lower: places.Lower, Upper: places.Upper, Work: places.Work}.Mount(dir, flags)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("overlay of %d layers: %w", len(lower), err), work.close())
+		return errors.Join(fmt.Errorf("overlay of %d layers: %w", len(places.Lower), err), work.close())
 	}
 	v.dir, v.work = dir, work
 	return nil
@@ -102,16 +107,19 @@ func layersOf(img image.Image) []image.Layer {
 	return layers
 }
 
-// OpenSnapshot opens the root directory of what a container that does not run has left:
-// read-only, and gone from the machine when the file is closed. Where the store has no
-// such snapshot the error is fs.ErrNotExist.
-func OpenSnapshot(images *image.Store, key string) (f *os.File, err error) {
+// OpenSnapshot opens the root directory of what a container that does not run has left,
+// to be read alone or to be written too, and gone from the machine when the file is
+// closed. Where the store has no such snapshot the error is fs.ErrNotExist.
+func OpenSnapshot(images *image.Store, key string, write bool) (f *os.File, err error) {
 	places, err := images.Snapshot(key)
 	if err != nil {
 		return nil, err
 	}
 	v := &view{}
-	if err := v.mount(append([]string{places.Upper}, places.Lower...)); err != nil {
+	if !write {
+		places = image.Rootfs{Lower: append([]string{places.Upper}, places.Lower...)}
+	}
+	if err := v.mount(places); err != nil {
 		return nil, err
 	}
 	f, err = os.OpenFile(v.dir, unix.O_PATH|unix.O_DIRECTORY, 0)

@@ -29,7 +29,7 @@ func (e *Engine) ContainerStatus(_ context.Context, r *rt.ContainerStatusRequest
 		if err != nil {
 			st = container.Status{}
 		}
-		info, err := json.Marshal(map[string]any{"sandboxID": c.SandboxID, "pid": st.PID, "cgroup": st.Cgroup, "snapshot": c.ID})
+		info, err := json.Marshal(map[string]any{"sandboxID": c.SandboxID, "pid": st.PID, "cgroup": st.Cgroup, "snapshot": c.snapshot()})
 		if err != nil {
 			return nil, coded(fmt.Errorf("container %q: encode info: %w", c.ID, err))
 		}

@@ -37,6 +37,7 @@ func (e *Engine) CreateContainer(ctx context.Context, r *rt.CreateContainerReque
 	c := &ctr{
 		ID: newID(), SandboxID: s.ID, Config: cfg, ImageID: img.ID, ImageRef: digested(img, cfg.GetImage()), CreatedAt: time.Now().UnixNano(),
 		LogPath: logPath(s.Config, cfg), StopSignal: int(spec.StopSignal(cfg, img.Config.Config.StopSignal)),
+		Kept: keptKey(s.Config, cfg),
 	}
 	defer e.busy.Lock(c.ID)()
 	if err := e.records.reserveContainer(c); err != nil {
@@ -62,7 +63,7 @@ func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img imag
 	if err != nil {
 		return err
 	}
-	root, volumes, err := e.prepareSnapshots(c, img)
+	root, volumes, err := e.prepareSnapshots(s, c, img)
 	if err != nil {
 		return err
 	}
@@ -125,7 +126,7 @@ func (e *Engine) confine(ctx context.Context, s *sandbox, c *rt.ContainerConfig,
 
 // prepareSnapshots makes the container's own snapshot, and one of each image
 // that it mounts as a volume, so that no layer goes while it is in use.
-func (e *Engine) prepareSnapshots(c *ctr, img image.Image) (image.Rootfs, map[int][]string, error) {
+func (e *Engine) prepareSnapshots(s *sandbox, c *ctr, img image.Image) (image.Rootfs, map[int][]string, error) {
 	volumes := map[int][]string{}
 	for i, m := range c.Config.GetMounts() {
 		ref := m.GetImage().GetImage()
@@ -139,7 +140,7 @@ func (e *Engine) prepareSnapshots(c *ctr, img image.Image) (image.Rootfs, map[in
 		c.Volumes++
 		volumes[i] = root.Lower
 	}
-	root, err := e.images.Prepare(c.ID, img.ID)
+	root, err := e.ownSnapshot(s, c, img)
 	return root, volumes, err
 }
 

@@ -189,12 +189,13 @@ func (e *Engine) Close() error {
 }
 
 // Purge removes every container, sandbox and snapshot, the pod network and the
-// engine's own state. The engine is of no use afterwards; close it.
+// engine's own state. What pods keep from one container to the next stays: there may be
+// another engine for them. The engine is of no use afterwards; close it.
 func (e *Engine) Purge(ctx context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(purgeAtOnce)
 	for _, s := range e.records.allSandboxes() {
-		g.Go(func() error { return e.removeSandbox(ctx, s.ID) })
+		g.Go(func() error { return e.removeSandbox(ctx, s.ID, false) })
 	}
 	errs := []error{g.Wait(), e.network.Cleanup(ctx), forgetAppArmor()}
 	if err := errors.Join(errs...); err != nil {

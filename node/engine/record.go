@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -54,7 +55,13 @@ type ctr struct {
 	Cwd string
 	// Volumes are how many snapshots of images it has mounted as volumes.
 	Volumes int
+	// Kept is the key of the snapshot that it shares with those before and after it;
+	// empty for one of its own, whose key is its ID.
+	Kept string `json:",omitempty"`
 }
+
+// snapshot is the key of its writable snapshot.
+func (c *ctr) snapshot() string { return cmp.Or(c.Kept, c.ID) }
 
 // stored is a record's file: the engine's own fields and the CRI's message.
 type stored[T any] struct {
@@ -78,8 +85,8 @@ type records struct {
 
 func openRecords(root string, log *slog.Logger) (*records, error) {
 	r := &records{log: log, sandboxDir: filepath.Join(root, "sandboxes"), ctrDir: filepath.Join(root, "containers"),
-		sandboxes:   newKept(func(s *sandbox) []string { return []string{podOf(s.Config.GetLabels())} }),
-		ctrs:        newKept(func(c *ctr) []string { return []string{podOf(c.Config.GetLabels()), inSandbox(c.SandboxID)} }),
+		sandboxes:   newKept(func(s *sandbox) []string { return []string{podOf(s.Config.GetLabels()), keptPrefix(s.Config)} }),
+		ctrs:        newKept(func(c *ctr) []string { return []string{podOf(c.Config.GetLabels()), inSandbox(c.SandboxID), c.Kept} }),
 		sandboxName: map[string]string{}, ctrNames: map[string]string{}, making: map[string]bool{}}
 	err := load(r.sandboxDir, func(id string, s *sandbox, config []byte) error {
 		s.ID, s.Config = id, &rt.PodSandboxConfig{}

@@ -43,7 +43,10 @@ func (e *Engine) unmakeContainer(ctx context.Context, c *ctr) error {
 	if err := e.runtime.Remove(ctx, c.ID); err != nil && !errors.Is(err, container.ErrNotFound) {
 		return err
 	}
-	errs := []error{e.images.Release(c.ID)}
+	var errs []error
+	if c.Kept == "" { // else it goes with the pod
+		errs = append(errs, e.images.Release(c.ID))
+	}
 	for i := range c.Volumes {
 		errs = append(errs, e.images.Release(volumeSnapshot(c.ID, i)))
 	}

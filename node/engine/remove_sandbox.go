@@ -11,14 +11,16 @@ import (
 // containers.
 func (e *Engine) RemovePodSandbox(ctx context.Context, r *rt.RemovePodSandboxRequest) (*rt.RemovePodSandboxResponse, error) {
 	if s := e.records.sandbox(r.GetPodSandboxId()); s != nil {
-		if err := e.removeSandbox(ctx, s.ID); err != nil {
+		if err := e.removeSandbox(ctx, s.ID, true); err != nil {
 			return nil, coded(err)
 		}
 	}
 	return &rt.RemovePodSandboxResponse{}, nil
 }
 
-func (e *Engine) removeSandbox(ctx context.Context, id string) error {
+// removeSandbox removes a sandbox, and if its pod has gone what it keeps from one
+// container to the next.
+func (e *Engine) removeSandbox(ctx context.Context, id string, podGone bool) error {
 	defer e.busy.Lock(id)()
 	s := e.records.sandbox(id)
 	if s == nil {
@@ -36,6 +38,11 @@ func (e *Engine) removeSandbox(ctx context.Context, id string) error {
 	}
 	if err := e.unmakeSandbox(ctx, s); err != nil {
 		return err
+	}
+	if podGone {
+		if err := e.releaseKept(s); err != nil {
+			return err
+		}
 	}
 	last := e.snapshotOf(id, id, rt.ContainerEventType_CONTAINER_DELETED_EVENT)
 	if err := e.records.dropSandbox(s); err != nil {

@@ -77,7 +77,7 @@ func (e *Engine) measured(c *ctr) (*rt.ContainerStats, *container.Usage, error) 
 	out := &rt.ContainerStats{Attributes: &rt.ContainerAttributes{Id: c.ID, Metadata: c.Config.GetMetadata(),
 		Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations()}}
 	now := time.Now().UnixNano()
-	if disk, err := e.images.SnapshotUsage(c.ID); err == nil {
+	if disk, err := e.images.SnapshotUsage(c.snapshot()); err == nil {
 		out.WritableLayer = &rt.FilesystemUsage{Timestamp: now, FsId: &rt.FilesystemIdentifier{Mountpoint: e.images.Root()}, UsedBytes: value(uint64(disk.Bytes)), InodesUsed: value(uint64(disk.Inodes))}
 	}
 	u, err := e.runtime.Stats(c.ID)

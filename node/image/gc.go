@@ -167,6 +167,11 @@ func (s *Store) reachable() (blobs, layers map[string]bool, err error) {
 		for _, chain := range snap.Chains {
 			layers[chain.Encoded()] = true
 		}
+		if strings.HasPrefix(key, keptMark) && s.hasBlob(snap.Image) { // what comes after is of the same image
+			if err := s.markTree(snap.Image, blobs, layers); err != nil && !isDamage(err) {
+				return nil, nil, err
+			}
+		}
 	}
 	return blobs, layers, nil
 }

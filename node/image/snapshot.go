@@ -59,6 +59,11 @@ func readSnapshot(dir string) (snap snapshot, err error) {
 // Remove does to the image, or until the power is cut: it is not waited for the
 // disk, since a machine that has lost its power has no container that needs them.
 func (s *Store) Prepare(key, imageRef string) (Rootfs, error) {
+	return s.prepare(key, imageRef, atomicfile.WriteVolatile)
+}
+
+// prepare is Prepare; write says how long the record must last.
+func (s *Store) prepare(key, imageRef string, write func(path string, data []byte, perm os.FileMode) error) (Rootfs, error) {
 	if key == "" || strings.ContainsAny(key, "/\x00") || key == "." || key == ".." {
 		return Rootfs{}, fmt.Errorf("snapshot %q: not a usable key: %w", key, ErrInvalid)
 	}
@@ -93,7 +98,7 @@ func (s *Store) Prepare(key, imageRef string) (Rootfs, error) {
 	}
 	record, err := json.Marshal(made)
 	if err == nil {
-		err = atomicfile.WriteVolatile(filepath.Join(dir, snapshotFile), record, 0o600)
+		err = write(filepath.Join(dir, snapshotFile), record, 0o600)
 	}
 	if err != nil {
 		return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
