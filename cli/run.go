@@ -148,7 +148,8 @@ func newRunning(cmd *cobra.Command, p Program, s *Settings, f runFlags, args []s
 		return nil, err
 	}
 	r.flags = f
-	place := podPlace{volumes: s.volumeDir(), note: func(text string) { fmt.Fprintln(r.errOut, "sampan: "+text) }}
+	r.labelled = labelledHere()
+	place := podPlace{volumes: s.volumeDir(), labelled: r.labelled, note: func(text string) { fmt.Fprintln(r.errOut, "sampan: "+text) }}
 	if r.pod, err = podOf(f, args[0], args[1:], place); err != nil {
 		return nil, fmt.Errorf("run %s: %w", args[0], err)
 	}

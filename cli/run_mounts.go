@@ -127,7 +127,7 @@ func (b *podBuilder) mounts() error {
 // directory that goes with the container.
 func (b *podBuilder) volume(text string) error {
 	fields := strings.Split(text, ":")
-	options := ""
+	options, label := "", ""
 	if len(fields) == 3 {
 		options, fields = fields[2], fields[:2]
 	}
@@ -142,9 +142,7 @@ func (b *podBuilder) volume(text string) error {
 		case "nocopy":
 			b.pod.Annotations[noCopyAnnotation] += m.MountPath + ","
 		case "z", "Z":
-			if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
-				b.note("--volume %s: %s is left out: files here keep their SELinux labels", text, o)
-			}
+			label = o
 		case "ro":
 			m.ReadOnly = true
 		case "slave", "rslave":
@@ -160,6 +158,9 @@ func (b *podBuilder) volume(text string) error {
 		host, err := b.hostPath(fields[0])
 		if err != nil {
 			return err
+		}
+		if label != "" || filepath.Dir(host.Path) == b.place.volumes {
+			b.share(host.Path, label == "Z")
 		}
 		source = corev1.VolumeSource{HostPath: host}
 	}

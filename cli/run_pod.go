@@ -31,6 +31,9 @@ const (
 type podPlace struct {
 	// volumes is the directory of those that have a name.
 	volumes string
+	// labelled collects which paths of this machine get which SELinux level; nil where
+	// they get none.
+	labelled map[string]string
 	// note tells the person what a word does not do here; nil for nobody.
 	note func(text string)
 }

@@ -75,8 +75,8 @@ func (b *podBuilder) option(name, value string) error {
 	case "apparmor=unconfined":
 		sc.AppArmorProfile = &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeUnconfined}
 		return nil
-	case "label=disable":
-		return nil // no container has a label unless it asks for one
+	case "label=disable": // a pod can't ask for none, but for the type that may do all
+		return b.label("type:spc_t")
 	}
 	switch name {
 	case "apparmor":

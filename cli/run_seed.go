@@ -77,6 +77,9 @@ func (r *running) emptyVolume(m corev1.VolumeMount) string {
 
 // keepIn has a volume be in a directory of volumes.
 func (r *running) keepIn(volume, dir string) {
+	if r.labelled != nil {
+		r.labelled[dir] = everybody
+	}
 	for i := range r.pod.Spec.Volumes {
 		if v := &r.pod.Spec.Volumes[i]; v.Name == volume && v.EmptyDir != nil {
 			v.VolumeSource = corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir, Type: new(corev1.HostPathDirectoryOrCreate)}}

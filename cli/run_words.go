@@ -92,7 +92,7 @@ func (r *running) fromImage(ctx context.Context, store *image.Store, img image.I
 	if here := "linux/" + runtime.GOARCH; r.flags.platform != "" && !samePlatform(here, img) {
 		fmt.Fprintf(r.errOut, "sampan: the image is for %s, and this machine is %s\n", platformOf(img), here)
 	}
-	if err := errors.Join(r.imageHealth(store, img), r.seed(ctx, store, img)); err != nil {
+	if err := errors.Join(r.imageHealth(store, img), r.seed(ctx, store, img), r.labelFiles(ctx)); err != nil {
 		return err
 	}
 	if c := r.pod.Spec.Containers[0]; len(c.Command)+len(c.Args) == 0 { // what ps shows

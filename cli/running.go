@@ -42,6 +42,8 @@ type running struct {
 	image    string
 	command  []string
 	pod      *corev1.Pod
+	// labelled are paths of this machine and their SELinux levels: see podPlace.
+	labelled map[string]string
 
 	in          io.Reader
 	out, errOut io.Writer
