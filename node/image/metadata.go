@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/internal/selinux"
 )
 
 // metadata sets, of what is no file, owner, mode, extended attributes and times, in the order in
@@ -78,12 +80,13 @@ func (x *extractor) xattrs(h *tar.Header) error {
 }
 
 // setXattrs sets the extended attributes of an open file or directory. Those of
-// overlayfs itself never come from a layer; a file system without the attribute's
-// class is no reason to refuse the image.
+// overlayfs itself never come from a layer, nor do labels of SELinux, which are this
+// host's to give; a file system without the attribute's class is no reason to refuse
+// the image.
 func setXattrs(f *os.File, h *tar.Header) error {
 	for key, value := range h.PAXRecords {
 		name, ok := strings.CutPrefix(key, paxXattrPrefix)
-		if !ok || strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
+		if !ok || name == selinux.Attribute || strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
 			continue
 		}
 		err := unix.Fsetxattr(int(f.Fd()), name, []byte(value), 0)
