@@ -147,8 +147,6 @@ func checkSandbox(r *rt.RunPodSandboxRequest) error {
 		return invalid("sandbox has no metadata")
 	case m.GetName() == "" || m.GetUid() == "":
 		return invalid("sandbox metadata has no name or no uid: %v", m)
-	case c.GetHostname() == "" && !hostNetwork(c):
-		return invalid("sandbox %q has no hostname", podName(c))
 	}
 	switch mode := namespaces(c).GetUsernsOptions().GetMode(); mode {
 	case rt.NamespaceMode_POD, rt.NamespaceMode_NODE:

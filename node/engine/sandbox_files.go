@@ -118,7 +118,8 @@ func resolvConf(d *rt.DNSConfig) (string, error) {
 	return b.String(), nil
 }
 
-// hostname is the pod's, or the host's where the pod is in its network.
+// hostname is the pod's, or the host's where it has none. The CRI allows that for pods in
+// the host's network alone, but crictl asks for it everywhere, and containerd gives it.
 func hostname(c *rt.PodSandboxConfig) string {
 	if c.GetHostname() != "" {
 		return c.GetHostname()

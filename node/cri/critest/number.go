@@ -151,7 +151,7 @@ func errorOutput(x *exam) {
 // a whole path or that nobody has is refused.
 func oldProfiles(x *exam) {
 	p := x.pod()
-	for name, want := range map[string]string{"runtime/default": "2", "unconfined": "0"} {
+	for name, want := range map[string]string{"runtime/default": "2", "unconfined": "0", "": "0"} {
 		c := p.container("status", "Seccomp")
 		c.Linux.SecurityContext.Seccomp = nil
 		c.Linux.SecurityContext.SeccompProfilePath = name //nolint:staticcheck // old agents still send it

@@ -147,6 +147,9 @@ func sandboxNames(x *exam) {
 	x.equal("network namespace of a host network pod", got, must(os.Readlink("/proc/thread-self/ns/net"))(x))
 	got, _ = x.run(id, "hostname")
 	x.equal("its name", got, must(os.Hostname())(x))
+	nameless := x.pod(func(c *rt.PodSandboxConfig) { c.Hostname = "" })
+	got, _ = x.run(nameless.start(nameless.container("wait")), "hostname")
+	x.equal("the name of a pod that has none", got, must(os.Hostname())(x))
 }
 
 func manyAtOnce(x *exam) {

@@ -17,8 +17,9 @@ import (
 // twenty thousand.
 const maxProfile = 1 << 20
 
-// seccompOf chooses the profile: the runtime's own unless something else is asked
-// for. A profile that cannot be read or is empty is an error, never "none"
+// seccompOf chooses the profile that is asked for. Whoever names none gets none, as the
+// CRI says of the old field and containerd does for both; an agent names the runtime's
+// own. A profile that cannot be read or is empty is an error, never "none"
 // (CVE-2023-2431).
 func seccompOf(sc *rt.LinuxContainerSecurityContext, s *specs.Spec) (*specs.LinuxSeccomp, error) {
 	p := sc.GetSeccomp()
@@ -40,7 +41,7 @@ func seccompOf(sc *rt.LinuxContainerSecurityContext, s *specs.Spec) (*specs.Linu
 
 func legacyProfile(name string) *rt.SecurityProfile {
 	switch {
-	case name == "unconfined":
+	case name == "", name == "unconfined":
 		return &rt.SecurityProfile{ProfileType: rt.SecurityProfile_Unconfined}
 	case strings.HasPrefix(name, "localhost/"):
 		return &rt.SecurityProfile{ProfileType: rt.SecurityProfile_Localhost, LocalhostRef: strings.TrimPrefix(name, "localhost/")}

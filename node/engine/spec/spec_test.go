@@ -25,7 +25,7 @@ var hostCaps = append([]string{"CAP_SYS_ADMIN", "CAP_NET_ADMIN"}, defaultCapabil
 func input() Input {
 	return Input{
 		Container: &rt.ContainerConfig{Image: &rt.ImageSpec{Image: "busybox"}, Linux: &rt.LinuxContainerConfig{
-			SecurityContext: &rt.LinuxContainerSecurityContext{}, Resources: &rt.LinuxContainerResources{}}},
+			SecurityContext: &rt.LinuxContainerSecurityContext{Seccomp: &rt.SecurityProfile{}}, Resources: &rt.LinuxContainerResources{}}},
 		Image:      ocispec.ImageConfig{Entrypoint: []string{"/init"}, Cmd: []string{"serve"}, Env: []string{"A=image", "B=image"}, WorkingDir: "/srv"},
 		User:       User{UID: 7, GID: 8, Groups: []uint32{8, 9}, Home: "/home/seven"},
 		Files:      Files{Hostname: "/run/s/hostname", Hosts: "/run/s/hosts", ResolvConf: "/run/s/resolv.conf", Shm: "/run/s/shm"},
