@@ -18,19 +18,22 @@ const (
 )
 
 // Columns makes column definitions out of names. A name may be followed by
-// "|integer", "|boolean" or "|date" (default: string) and by "|wide" for a column that
-// only -o wide shows. "Name" gets the name format.
+// "|integer", "|boolean" or "|date" (default: string), by "|wide" for a column that
+// only -o wide shows, and by "|name" for the format that "Name" has anyhow.
 func Columns(names ...string) []metav1.TableColumnDefinition {
 	columns := make([]metav1.TableColumnDefinition, 0, len(names))
 	for _, spec := range names {
 		parts := strings.Split(spec, "|")
 		column := metav1.TableColumnDefinition{Name: parts[0], Type: "string", Description: describe(parts[0])}
 		for _, option := range parts[1:] {
-			if option == "wide" {
+			switch option {
+			case "wide":
 				column.Priority = 1
-				continue
+			case "name":
+				column.Format = option
+			default:
+				column.Type = option
 			}
-			column.Type = option
 		}
 		if column.Name == "Name" {
 			column.Format = "name"
@@ -40,12 +43,28 @@ func Columns(names ...string) []metav1.TableColumnDefinition {
 	return columns
 }
 
+// Explained are Columns of which texts say, by their names, what they mean.
+func Explained(texts map[string]string, names ...string) []metav1.TableColumnDefinition {
+	columns := Columns(names...)
+	for i := range columns {
+		if text, ok := texts[columns[i].Name]; ok {
+			columns[i].Description = text
+		}
+	}
+	return columns
+}
+
+// describe explains the columns that many kinds have.
 func describe(column string) string {
 	switch column {
 	case "Name":
 		return metav1.ObjectMeta{}.SwaggerDoc()["name"]
 	case "Age", "Created At":
 		return metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"]
+	case "Containers":
+		return "Names of each container in the template."
+	case "Images":
+		return "Images referenced by each container in the template."
 	}
 	return ""
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -52,6 +53,7 @@ func (s *Server) routes() (http.Handler, error) {
 	}
 	for path, h := range published {
 		others.Handle(path, h)
+		others.HandleFunc(path+"/{$}", h.ServeHTTP)
 	}
 	if s.rotation != nil {
 		others.HandleFunc(atrest.RotationPath, s.serveRotation)
@@ -87,8 +89,19 @@ func (s *Server) split(others http.Handler) http.Handler {
 			refuse(w, r, err)
 			return
 		}
+		if crooked(r.URL.Path) {
+			http.NotFound(w, r)
+			return
+		}
 		others.ServeHTTP(w, r)
 	})
+}
+
+// crooked says that a path has an empty step, or one of dots. A mux sends who asks for
+// it to the straight one; upstream's knows neither.
+func crooked(p string) bool {
+	straight := path.Clean(p)
+	return p != straight && p != straight+"/"
 }
 
 func isResource(path string) bool {

@@ -47,7 +47,7 @@ func ValidatingAdmissionPolicy(compiler Compiler) *kinds.Kind {
 			Warnings: kinds.Warn(func(p, old *policy) []string { return warnReserved(p, old == nil) }),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Validations|integer", "ParamKind", "Age"),
+			Columns: kinds.Explained(validatingAdmissionPolicyTexts(), "Name", "Validations|integer", "ParamKind", "Age"),
 			Row: kinds.Row(func(p *policy, now time.Time) []any {
 				return []any{p.Name, int64(len(p.Spec.Validations)), paramKindCell(p.Spec.ParamKind), kinds.Created(p, now)}
 			}),
@@ -86,7 +86,7 @@ func ValidatingAdmissionPolicyBinding() *kinds.Kind {
 			Warnings: kinds.Warn(func(b, old *binding) []string { return warnReserved(b, old == nil) }),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "PolicyName", "ParamRef", "Age"),
+			Columns: kinds.Explained(validatingAdmissionPolicyBindingTexts(), "Name", "PolicyName", "ParamRef", "Age"),
 			Row: kinds.Row(func(b *binding, now time.Time) []any {
 				return []any{b.Name, b.Spec.PolicyName, paramRefCell(b.Spec.ParamRef), kinds.Created(b, now)}
 			}),
@@ -126,7 +126,7 @@ func MutatingAdmissionPolicy(compiler Compiler) *kinds.Kind {
 			Warnings: kinds.Warn(func(p, old *policy) []string { return warnReserved(p, old == nil) }),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Mutations|integer", "ParamKind", "Age"),
+			Columns: kinds.Explained(mutatingAdmissionPolicyTexts(), "Name", "Mutations|integer", "ParamKind", "Age"),
 			Row: kinds.Row(func(p *policy, now time.Time) []any {
 				return []any{p.Name, int64(len(p.Spec.Mutations)), paramKindCell(p.Spec.ParamKind), kinds.Created(p, now)}
 			}),
@@ -160,7 +160,7 @@ func MutatingAdmissionPolicyBinding() *kinds.Kind {
 			Warnings:       kinds.Warn(func(b, old *binding) []string { return warnReserved(b, old == nil) }),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "PolicyName", "ParamRef", "Age"),
+			Columns: kinds.Explained(mutatingAdmissionPolicyBindingTexts(), "Name", "PolicyName", "ParamRef", "Age"),
 			Row: kinds.Row(func(b *binding, now time.Time) []any {
 				return []any{b.Name, b.Spec.PolicyName, paramRefCell(b.Spec.ParamRef), kinds.Created(b, now)}
 			}),

@@ -56,7 +56,7 @@ func ValidatingWebhookConfiguration(compiler Compiler) *kinds.Kind {
 			}),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Webhooks|integer", "Age"),
+			Columns: kinds.Explained(webhookConfigurationTexts(), "Name", "Webhooks|integer", "Age"),
 			Row: kinds.Row(func(c *config, now time.Time) []any {
 				return []any{c.Name, int64(len(c.Webhooks)), kinds.Created(c, now)}
 			}),
@@ -104,7 +104,7 @@ func MutatingWebhookConfiguration(compiler Compiler) *kinds.Kind {
 			}),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Webhooks|integer", "Age"),
+			Columns: kinds.Explained(webhookConfigurationTexts(), "Name", "Webhooks|integer", "Age"),
 			Row: kinds.Row(func(c *config, now time.Time) []any {
 				return []any{c.Name, int64(len(c.Webhooks)), kinds.Created(c, now)}
 			}),

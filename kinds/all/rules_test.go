@@ -130,6 +130,18 @@ func TestRowsMatchColumns(t *testing.T) {
 	}
 }
 
+// What a column means is part of a table; upstream explains all but these.
+func TestColumnsAreExplained(t *testing.T) {
+	silent := map[string]bool{"runtimeclasses Handler": true}
+	for _, kind := range Kinds() {
+		for _, column := range kind.Table.Columns {
+			if name := kind.Resource + " " + column.Name; column.Description == "" && !silent[name] {
+				t.Errorf("nothing explains %s", name)
+			}
+		}
+	}
+}
+
 // What is stored is shared by everybody: an update may read it only.
 func TestUpdatesLeaveTheOldObjectAlone(t *testing.T) {
 	full(t, func(t *testing.T, kind *kinds.Kind, old kinds.Object) {

@@ -48,7 +48,7 @@ func APIService() *kinds.Kind {
 			ValidateName:              kinds.PathName,
 			ForbidUnconditionalUpdate: true,
 		},
-		Table:        kinds.Table{Columns: kinds.Columns("Name", "Service", "Available", "Age"), Row: kinds.Row(row)},
+		Table:        kinds.Table{Columns: kinds.Explained(apiServiceTexts(), "Name", "Service", "Available", "Age"), Row: kinds.Row(row)},
 		Subresources: []kinds.Subresource{status()},
 	}
 }

@@ -29,7 +29,7 @@ func ControllerRevision() *kinds.Kind {
 			ValidateUpdate: kinds.CheckUpdate(validateControllerRevisionUpdate),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Controller", "Revision", "Age"),
+			Columns: kinds.Explained(controllerRevisionTexts(), "Name", "Controller", "Revision", "Age"),
 			Row: kinds.Row(func(r *appsv1.ControllerRevision, now time.Time) []any {
 				return []any{r.Name, owner(r), r.Revision, kinds.Created(r, now)}
 			}),

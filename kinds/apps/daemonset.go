@@ -38,7 +38,7 @@ func DaemonSet() *kinds.Kind {
 			Generation:     true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Desired|integer", "Current|integer", "Ready|integer",
+			Columns: kinds.Explained(daemonSetTexts(), "Name", "Desired|integer", "Current|integer", "Ready|integer",
 				"Up-to-date|integer", "Available|integer", "Node Selector", "Age",
 				"Containers|wide", "Images|wide", "Selector|wide"),
 			Row: kinds.Row(daemonSetRow),

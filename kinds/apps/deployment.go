@@ -36,7 +36,7 @@ func Deployment() *kinds.Kind {
 			Generation: true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Ready", "Up-to-date", "Available", "Age",
+			Columns: kinds.Explained(deploymentTexts(), "Name", "Ready", "Up-to-date", "Available", "Age",
 				"Containers|wide", "Images|wide", "Selector|wide"),
 			Row: kinds.Row(deploymentRow),
 		},

@@ -1,13 +1,11 @@
 package apps
 
 import (
-	"strconv"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/sampan-dev/sampan/kinds"
@@ -38,14 +36,10 @@ func ReplicaSet() *kinds.Kind {
 			Generation: true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Desired|integer", "Current|integer", "Ready|integer", "Age",
+			Columns: kinds.Explained(replicaSetTexts(), "Name", "Desired|integer", "Current|integer", "Ready|integer", "Age",
 				"Containers|wide", "Images|wide", "Selector|wide"),
 			Row: kinds.Row(replicaSetRow),
 		},
-		FieldLabels: []string{"status.replicas"},
-		Fields: kinds.Fields(func(r *appsv1.ReplicaSet) fields.Set {
-			return fields.Set{"status.replicas": strconv.Itoa(int(r.Status.Replicas))}
-		}),
 		Subresources: []kinds.Subresource{
 			kinds.StatusRules(func(next, body *appsv1.ReplicaSet) { next.Status = body.Status }, validateReplicaSetStatusUpdate),
 			kinds.ScaleOf(kinds.Scaled[*appsv1.ReplicaSet]{

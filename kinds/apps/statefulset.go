@@ -39,7 +39,7 @@ func StatefulSet() *kinds.Kind {
 			Generation: true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Ready", "Age", "Containers|wide", "Images|wide"),
+			Columns: kinds.Explained(statefulSetTexts(), "Name", "Ready", "Age", "Containers|wide", "Images|wide"),
 			Row: kinds.Row(func(s *appsv1.StatefulSet, now time.Time) []any {
 				names, images := kinds.ContainerCells(s.Spec.Template.Spec.Containers)
 				return []any{s.Name, kinds.Ready(s.Status.ReadyReplicas, kinds.Deref(s.Spec.Replicas)),

@@ -14,14 +14,15 @@ import (
 func validateSubject(r *authorizationv1.SubjectAccessReview) field.ErrorList {
 	var f kinds.Faults
 	checkSubject(&f, &r.Spec)
-	checkMeta(&f, r.ObjectMeta, "must be empty")
+	checkMeta(&f, r.ObjectMeta)
 	return f.List()
 }
 
 func validateSelf(r *authorizationv1.SelfSubjectAccessReview) field.ErrorList {
 	var f kinds.Faults
-	checkQuestion(&f, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
-	checkMeta(&f, r.ObjectMeta, "must be empty")
+	checkEither(&f, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
+	checkSelectors(&f, r.Spec.ResourceAttributes)
+	checkMeta(&f, r.ObjectMeta)
 	return f.List()
 }
 
@@ -29,9 +30,11 @@ func validateSelf(r *authorizationv1.SelfSubjectAccessReview) field.ErrorList {
 func validateLocal(r *authorizationv1.LocalSubjectAccessReview) field.ErrorList {
 	var f kinds.Faults
 	checkSubject(&f, &r.Spec)
-	meta := r.ObjectMeta
-	meta.Namespace = ""
-	checkMeta(&f, meta, "must be empty except for namespace")
+	local := r.ObjectMeta
+	local.Namespace, local.ManagedFields = "", nil
+	if !kinds.Same(local, metav1.ObjectMeta{}) {
+		f.Invalid(field.NewPath("metadata"), r.ObjectMeta, "must be empty except for namespace")
+	}
 	if asked := r.Spec.ResourceAttributes; asked != nil && asked.Namespace != r.Namespace {
 		f.Invalid(field.NewPath("spec.resourceAttributes.namespace"), asked.Namespace, "must match metadata.namespace")
 	}
@@ -41,24 +44,29 @@ func validateLocal(r *authorizationv1.LocalSubjectAccessReview) field.ErrorList 
 	return f.List()
 }
 
-func checkMeta(f *kinds.Faults, meta metav1.ObjectMeta, detail string) {
-	meta.ManagedFields = nil
-	if !kinds.Same(meta, metav1.ObjectMeta{}) {
-		f.Invalid(field.NewPath("metadata"), meta, detail)
+func checkMeta(f *kinds.Faults, meta metav1.ObjectMeta) {
+	own := meta
+	own.ManagedFields = nil
+	if !kinds.Same(own, metav1.ObjectMeta{}) {
+		f.Invalid(field.NewPath("metadata"), meta, "must be empty")
 	}
 }
 
 func checkSubject(f *kinds.Faults, spec *authorizationv1.SubjectAccessReviewSpec) {
-	checkQuestion(f, spec.ResourceAttributes, spec.NonResourceAttributes)
+	checkEither(f, spec.ResourceAttributes, spec.NonResourceAttributes)
 	if spec.User == "" && len(spec.Groups) == 0 {
 		f.Invalid(field.NewPath("spec", "user"), spec.User, "at least one of user or group must be specified")
 	}
+	checkSelectors(f, spec.ResourceAttributes)
 }
 
-func checkQuestion(f *kinds.Faults, resource *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) {
+func checkEither(f *kinds.Faults, resource *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) {
 	if (resource == nil) == (path == nil) {
 		f.Invalid(field.NewPath("spec"), path, "exactly one of nonResourceAttributes or resourceAttributes must be specified")
 	}
+}
+
+func checkSelectors(f *kinds.Faults, resource *authorizationv1.ResourceAttributes) {
 	if resource == nil {
 		return
 	}

@@ -53,7 +53,7 @@ func row() *kinds.Kind {
 		Categories: []string{"all"},
 		Namespaced: true,
 		Storage:    "horizontalpodautoscalers",
-		Table:      kinds.Table{Columns: kinds.Columns("Name", "Reference", "Targets", "MinPods", "MaxPods", "Replicas", "Age")},
+		Table:      kinds.Table{Columns: kinds.Explained(horizontalPodAutoscalerTexts(), "Name", "Reference", "Targets", "MinPods", "MaxPods", "Replicas", "Age")},
 	}
 }
 

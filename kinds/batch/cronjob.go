@@ -41,7 +41,7 @@ func CronJob() *kinds.Kind {
 			Generation: true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Schedule", "Timezone", "Suspend|boolean", "Active|integer",
+			Columns: kinds.Explained(cronJobTexts(), "Name", "Schedule", "Timezone", "Suspend|boolean", "Active|integer",
 				"Last Schedule", "Age", "Containers|wide", "Images|wide", "Selector|wide"),
 			Row: kinds.Row(cronJobRow),
 		},

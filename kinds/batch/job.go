@@ -52,7 +52,7 @@ func Job() *kinds.Kind {
 			Generation: true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Status", "Completions", "Duration", "Age",
+			Columns: kinds.Explained(jobTexts(), "Name", "Status", "Completions", "Duration", "Age",
 				"Containers|wide", "Images|wide", "Selector|wide"),
 			Row: kinds.Row(jobRow),
 		},

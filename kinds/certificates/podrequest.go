@@ -44,7 +44,7 @@ func PodRequest() *kinds.Kind {
 			ForbidUnconditionalUpdate: true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "PodName", "ServiceAccountName", "NodeName", "SignerName", "State", "UnverifiedUserAnnotations|wide"),
+			Columns: kinds.Explained(podCertificateRequestTexts(), "Name", "PodName", "ServiceAccountName", "NodeName", "SignerName", "State", "UnverifiedUserAnnotations"),
 			Row:     kinds.Row(podRequestRow),
 		},
 		FieldLabels: []string{"spec.signerName", "spec.podName", "spec.nodeName"},

@@ -33,7 +33,7 @@ func SigningRequest() *kinds.Kind {
 			ValidateName:   kinds.PathName,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Age", "SignerName", "Requestor", "RequestedDuration", "Condition"),
+			Columns: kinds.Explained(certificateSigningRequestTexts(), "Name", "Age", "SignerName", "Requestor", "RequestedDuration", "Condition"),
 			Row:     kinds.Row(requestRow),
 		},
 		FieldLabels: []string{"spec.signerName"},

@@ -35,7 +35,7 @@ func TrustBundle() *kinds.Kind {
 			ForbidUnconditionalUpdate: true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "SignerName"),
+			Columns: kinds.Explained(clusterTrustBundleTexts(), "Name", "SignerName"),
 			Row: kinds.Row(func(b *certificatesv1.ClusterTrustBundle, _ time.Time) []any {
 				if b.Spec.SignerName == "" {
 					return []any{b.Name, kinds.None}

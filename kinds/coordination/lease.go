@@ -33,7 +33,7 @@ func Lease() *kinds.Kind {
 			ForbidUnconditionalUpdate: true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Holder", "Age"),
+			Columns: kinds.Explained(leaseTexts(), "Name", "Holder", "Age"),
 			Row: kinds.Row(func(l *coordinationv1.Lease, now time.Time) []any {
 				return []any{l.Name, kinds.Deref(l.Spec.HolderIdentity), kinds.Created(l, now)}
 			}),

@@ -26,7 +26,7 @@ func ConfigMap() *kinds.Kind {
 			ValidateUpdate: kinds.CheckUpdate(validateConfigMapUpdate),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Data", "Age"),
+			Columns: kinds.Explained(configMapTexts(), "Name", "Data", "Age"),
 			Row: kinds.Row(func(m *corev1.ConfigMap, now time.Time) []any {
 				return []any{m.Name, int64(len(m.Data) + len(m.BinaryData)), kinds.Created(m, now)}
 			}),

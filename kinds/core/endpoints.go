@@ -37,7 +37,7 @@ func Endpoints() *kinds.Kind {
 			Warnings:       kinds.Warn(endpointsWarnings),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Endpoints", "Age"),
+			Columns: kinds.Explained(endpointsTexts(), "Name", "Endpoints", "Age"),
 			Row: kinds.Row(func(e *corev1.Endpoints, now time.Time) []any {
 				return []any{e.Name, endpointsCell(e), kinds.Created(e, now)}
 			}),

@@ -71,7 +71,7 @@ func eventFields(e *corev1.Event) fields.Set {
 
 // EventColumns are the columns of events in either group.
 func EventColumns() []metav1.TableColumnDefinition {
-	return kinds.Columns("Last Seen", "Type", "Reason", "Object", "Subobject|wide", "Source|wide",
+	return kinds.Explained(eventTexts(), "Last Seen", "Type", "Reason", "Object", "Subobject|wide", "Source|wide",
 		"Message", "First Seen|wide", "Count|wide", "Name|wide")
 }
 

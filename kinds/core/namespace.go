@@ -37,7 +37,7 @@ func Namespace() *kinds.Kind {
 			Holds:          func(obj kinds.Object) bool { return len(obj.(*corev1.Namespace).Spec.Finalizers) > 0 },
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Status", "Age"),
+			Columns: kinds.Explained(namespaceTexts(), "Name", "Status", "Age"),
 			Row: kinds.Row(func(n *corev1.Namespace, now time.Time) []any {
 				return []any{n.Name, string(n.Status.Phase), kinds.Created(n, now)}
 			}),

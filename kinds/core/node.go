@@ -35,7 +35,7 @@ func Node() *kinds.Kind {
 			Warnings:       kinds.Warn(nodeWarnings),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Status", "Roles", "Age", "Version", "Internal-IP|wide",
+			Columns: kinds.Explained(nodeTexts(), "Name", "Status", "Roles", "Age", "Version", "Internal-IP|wide",
 				"External-IP|wide", "OS-Image|wide", "Kernel-Version|wide", "Container-Runtime|wide"),
 			Row: kinds.Row(nodeRow),
 		},

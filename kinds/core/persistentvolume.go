@@ -35,7 +35,7 @@ func PersistentVolume() *kinds.Kind {
 			Warnings:       kinds.Warn(func(v, _ *corev1.PersistentVolume) []string { return volumeWarnings(v) }),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Capacity", "Access Modes", "Reclaim Policy", "Status", "Claim",
+			Columns: kinds.Explained(persistentVolumeTexts(), "Name", "Capacity", "Access Modes", "Reclaim Policy", "Status", "Claim",
 				"StorageClass", "VolumeAttributesClass", "Reason", "Age", "VolumeMode|wide"),
 			Row: kinds.Row(persistentVolumeRow),
 		},

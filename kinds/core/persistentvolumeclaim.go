@@ -32,7 +32,7 @@ func PersistentVolumeClaim() *kinds.Kind {
 			Warnings:       kinds.Warn(func(c, _ *corev1.PersistentVolumeClaim) []string { return claimWarnings(c) }),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Status", "Volume", "Capacity", "Access Modes", "StorageClass",
+			Columns: kinds.Explained(persistentVolumeClaimTexts(), "Name", "Status", "Volume", "Capacity", "Access Modes", "StorageClass",
 				"VolumeAttributesClass", "Age", "VolumeMode|wide"),
 			Row: kinds.Row(claimRow),
 		},

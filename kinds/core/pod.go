@@ -38,7 +38,7 @@ func Pod() *kinds.Kind {
 			Grace:          podGrace,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Ready", "Status", "Restarts", "Age", "IP|wide", "Node|wide",
+			Columns: kinds.Explained(podTexts(), "Name", "Ready", "Status", "Restarts", "Age", "IP|wide", "Node|wide",
 				"Nominated Node|wide", "Readiness Gates|wide"),
 			Row: kinds.Row(podRow),
 		},

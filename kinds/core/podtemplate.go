@@ -39,7 +39,7 @@ func PodTemplate() *kinds.Kind {
 			Generation:     true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Containers", "Images", "Pod Labels"),
+			Columns: kinds.Explained(podTemplateTexts(), "Name", "Containers", "Images", "Pod Labels"),
 			Row: kinds.Row(func(t *corev1.PodTemplate, _ time.Time) []any {
 				names, images := kinds.ContainerCells(t.Template.Spec.Containers)
 				return []any{t.Name, names, images, labels.FormatLabels(t.Template.Labels)}

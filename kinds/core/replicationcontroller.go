@@ -44,7 +44,7 @@ func ReplicationController() *kinds.Kind {
 			Generation: true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Desired|integer", "Current|integer", "Ready|integer", "Age",
+			Columns: kinds.Explained(replicationControllerTexts(), "Name", "Desired|integer", "Current|integer", "Ready|integer", "Age",
 				"Containers|wide", "Images|wide", "Selector|wide"),
 			Row: kinds.Row(replicationControllerRow),
 		},

@@ -32,7 +32,7 @@ func ResourceQuota() *kinds.Kind {
 			ValidateUpdate: kinds.CheckUpdate(validateQuotaUpdate),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Request", "Limit", "Age"),
+			Columns: kinds.Explained(resourceQuotaTexts(), "Name", "Request", "Limit", "Age"),
 			Row:     kinds.Row(quotaRow),
 		},
 		Subresources: []kinds.Subresource{

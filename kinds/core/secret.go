@@ -30,7 +30,7 @@ func Secret() *kinds.Kind {
 			Warnings:       kinds.Warn(secretWarnings),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Type", "Data", "Age"),
+			Columns: kinds.Explained(secretTexts(), "Name", "Type", "Data", "Age"),
 			Row: kinds.Row(func(s *corev1.Secret, now time.Time) []any {
 				return []any{s.Name, string(s.Type), int64(len(s.Data)), kinds.Created(s, now)}
 			}),

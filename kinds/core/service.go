@@ -40,7 +40,7 @@ func Service() *kinds.Kind {
 			CreateOnUpdate: true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age", "Selector|wide"),
+			Columns: kinds.Explained(serviceTexts(), "Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age", "Selector|wide"),
 			Row:     kinds.Row(serviceRow),
 		},
 		FieldLabels: []string{"spec.clusterIP", "spec.type"},

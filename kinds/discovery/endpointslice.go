@@ -43,7 +43,7 @@ func EndpointSlice() *kinds.Kind {
 			Warnings:       kinds.Warn(warnings),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "AddressType", "Ports", "Endpoints", "Age"),
+			Columns: kinds.Explained(endpointSliceTexts(), "Name", "AddressType", "Ports", "Endpoints", "Age"),
 			Row: kinds.Row(func(s *discoveryv1.EndpointSlice, now time.Time) []any {
 				return []any{s.Name, string(s.AddressType), portsCell(s.Ports), addressesCell(s.Endpoints), kinds.Created(s, now)}
 			}),

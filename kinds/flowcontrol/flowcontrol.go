@@ -9,7 +9,6 @@ import (
 	"time"
 
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -46,7 +45,7 @@ func FlowSchema() *kinds.Kind {
 			Generation:     true,
 		},
 		Table: kinds.Table{
-			Columns: columns(map[string]string{
+			Columns: kinds.Explained(map[string]string{
 				"PriorityLevel":       flowcontrolv1.PriorityLevelConfigurationReference{}.SwaggerDoc()["name"],
 				"MatchingPrecedence":  flowcontrolv1.FlowSchemaSpec{}.SwaggerDoc()["matchingPrecedence"],
 				"DistinguisherMethod": flowcontrolv1.FlowSchemaSpec{}.SwaggerDoc()["distinguisherMethod"],
@@ -86,7 +85,7 @@ func PriorityLevelConfiguration() *kinds.Kind {
 			Generation:     true,
 		},
 		Table: kinds.Table{
-			Columns: columns(map[string]string{
+			Columns: kinds.Explained(map[string]string{
 				"Type":                     flowcontrolv1.PriorityLevelConfigurationSpec{}.SwaggerDoc()["type"],
 				"NominalConcurrencyShares": flowcontrolv1.LimitedPriorityLevelConfiguration{}.SwaggerDoc()["nominalConcurrencyShares"],
 				"Queues":                   queuing["queues"],
@@ -113,16 +112,6 @@ func ownStatus[T kinds.Object](take func(next, body T), validate func(obj, old T
 		return nil
 	}
 	return s
-}
-
-func columns(about map[string]string, names ...string) []metav1.TableColumnDefinition {
-	all := kinds.Columns(names...)
-	for i := range all {
-		if text, ok := about[all[i].Name]; ok {
-			all[i].Description = text
-		}
-	}
-	return all
 }
 
 func schemaRow(s *flowcontrolv1.FlowSchema, now time.Time) []any {

@@ -33,7 +33,7 @@ func Ingress() *kinds.Kind {
 			Warnings:       kinds.Warn(ingressWarnings),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Class", "Hosts", "Address", "Ports", "Age"),
+			Columns: kinds.Explained(ingressTexts(), "Name", "Class", "Hosts", "Address", "Ports", "Age"),
 			Row:     kinds.Row(ingressRow),
 		},
 		Subresources: []kinds.Subresource{

@@ -30,7 +30,7 @@ func IngressClass() *kinds.Kind {
 			Generation:     true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Controller", "Parameters", "Age"),
+			Columns: kinds.Explained(ingressClassTexts(), "Name", "Controller", "Parameters", "Age"),
 			Row:     kinds.Row(ingressClassRow),
 		},
 	}

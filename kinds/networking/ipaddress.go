@@ -32,7 +32,7 @@ func IPAddress() *kinds.Kind {
 			ValidateUpdate: kinds.CheckUpdate(validateIPAddressUpdate),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "ParentRef"),
+			Columns: kinds.Explained(ipAddressTexts(), "Name", "ParentRef"),
 			Row: kinds.Row(func(a *networkingv1.IPAddress, _ time.Time) []any {
 				return []any{a.Name, parentCell(a.Spec.ParentRef)}
 			}),

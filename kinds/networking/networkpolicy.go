@@ -37,7 +37,7 @@ func NetworkPolicy() *kinds.Kind {
 			Warnings:       kinds.Warn(networkPolicyWarnings),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Pod-Selector", "Age"),
+			Columns: kinds.Explained(networkPolicyTexts(), "Name", "Pod-Selector", "Age"),
 			Row: kinds.Row(func(p *networkingv1.NetworkPolicy, now time.Time) []any {
 				return []any{p.Name, metav1.FormatLabelSelector(&p.Spec.PodSelector), kinds.Created(p, now)}
 			}),

@@ -33,7 +33,7 @@ func ServiceCIDR() *kinds.Kind {
 			ValidateUpdate: kinds.CheckUpdate(validateServiceCIDRUpdate),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "CIDRs", "Age"),
+			Columns: kinds.Explained(serviceCIDRTexts(), "Name", "CIDRs", "Age"),
 			Row: kinds.Row(func(c *networkingv1.ServiceCIDR, now time.Time) []any {
 				return []any{c.Name, strings.Join(c.Spec.CIDRs, ","), kinds.Created(c, now)}
 			}),

@@ -36,7 +36,7 @@ func PodDisruptionBudget() *kinds.Kind {
 			ForbidUnconditionalUpdate: true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Min Available", "Max Unavailable", "Allowed Disruptions|integer", "Age"),
+			Columns: kinds.Explained(podDisruptionBudgetTexts(), "Name", "Min Available", "Max Unavailable", "Allowed Disruptions|integer", "Age"),
 			Row: kinds.Row(func(b *policyv1.PodDisruptionBudget, now time.Time) []any {
 				return []any{b.Name, amount(b.Spec.MinAvailable), amount(b.Spec.MaxUnavailable),
 					int64(b.Status.DisruptionsAllowed), kinds.Created(b, now)}

@@ -8,6 +8,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/validate/content"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -95,7 +96,7 @@ func RoleBinding() *kinds.Kind {
 			CreateOnUpdate: true,
 		},
 		Table: kinds.Table{
-			Columns: bindingColumns,
+			Columns: bindingColumns(roleBindingTexts()),
 			Row: kinds.Row(func(b *rbacv1.RoleBinding, now time.Time) []any {
 				return bindingRow(b, &b.RoleRef, b.Subjects, now)
 			}),
@@ -121,7 +122,7 @@ func ClusterRoleBinding() *kinds.Kind {
 			CreateOnUpdate: true,
 		},
 		Table: kinds.Table{
-			Columns: bindingColumns,
+			Columns: bindingColumns(clusterRoleBindingTexts()),
 			Row: kinds.Row(func(b *rbacv1.ClusterRoleBinding, now time.Time) []any {
 				return bindingRow(b, &b.RoleRef, b.Subjects, now)
 			}),
@@ -129,7 +130,9 @@ func ClusterRoleBinding() *kinds.Kind {
 	}
 }
 
-var bindingColumns = kinds.Columns("Name", "Role", "Age", "Users|wide", "Groups|wide", "ServiceAccounts|wide")
+func bindingColumns(texts map[string]string) []metav1.TableColumnDefinition {
+	return kinds.Explained(texts, "Name", "Role", "Age", "Users|wide", "Groups|wide", "ServiceAccounts|wide")
+}
 
 func defaultBinding(role *rbacv1.RoleRef, subjects []rbacv1.Subject) {
 	if role.APIGroup == "" {

@@ -68,9 +68,13 @@ func DeviceTaintRule() *kinds.Kind {
 			ValidateUpdate: kinds.CheckUpdate(validateRuleUpdate),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Age"),
+			Columns: kinds.Explained(deviceTaintRuleTexts(), "Name", "Key", "Value", "Effect", "TimeAdded", "Age"),
 			Row: kinds.Row(func(r *resourcev1.DeviceTaintRule, now time.Time) []any {
-				return []any{r.Name, kinds.Created(r, now)}
+				taint, added := &r.Spec.Taint, ""
+				if taint.TimeAdded != nil {
+					added = kinds.Age(*taint.TimeAdded, now)
+				}
+				return []any{r.Name, taint.Key, taint.Value, string(taint.Effect), added, kinds.Created(r, now)}
 			}),
 		},
 		Subresources: []kinds.Subresource{
@@ -105,7 +109,7 @@ func ResourceClaim() *kinds.Kind {
 			ValidateUpdate: kinds.CheckUpdate(validateClaimUpdate),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "State", "Age"),
+			Columns: kinds.Explained(resourceClaimTexts(), "Name", "State", "Age"),
 			Row: kinds.Row(func(c *resourcev1.ResourceClaim, now time.Time) []any {
 				return []any{c.Name, state(c), kinds.Created(c, now)}
 			}),
@@ -195,7 +199,7 @@ func ResourceSlice() *kinds.Kind {
 			}),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Node", "Driver", "Pool", "Age"),
+			Columns: kinds.Explained(resourceSliceTexts(), "Name", "Node", "Driver", "Pool", "Age"),
 			Row: kinds.Row(func(s *resourcev1.ResourceSlice, now time.Time) []any {
 				return []any{s.Name, kinds.Deref(s.Spec.NodeName), s.Spec.Driver, s.Spec.Pool.Name, kinds.Created(s, now)}
 			}),

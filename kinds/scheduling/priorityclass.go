@@ -32,7 +32,7 @@ func PriorityClass() *kinds.Kind {
 			Generation:     true,
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Value|integer", "Global-Default|boolean", "Age", "PreemptionPolicy"),
+			Columns: kinds.Explained(priorityClassTexts(), "Name", "Value|integer", "Global-Default|boolean", "Age", "PreemptionPolicy"),
 			Row: kinds.Row(func(c *schedulingv1.PriorityClass, now time.Time) []any {
 				return []any{c.Name, int64(c.Value), c.GlobalDefault, kinds.Created(c, now), string(kinds.Deref(c.PreemptionPolicy))}
 			}),

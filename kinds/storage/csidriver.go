@@ -31,7 +31,7 @@ func CSIDriver() *kinds.Kind {
 			Warnings:       kinds.Warn(warnCSIDriver),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "AttachRequired|boolean", "PodInfoOnMount|boolean", "StorageCapacity|boolean",
+			Columns: kinds.Explained(csiDriverTexts(), "Name", "AttachRequired|boolean", "PodInfoOnMount|boolean", "StorageCapacity|boolean",
 				"TokenRequests", "RequiresRepublish|boolean", "Modes", "Age"),
 			Row: kinds.Row(csiDriverRow),
 		},

@@ -36,7 +36,7 @@ func CSINode() *kinds.Kind {
 			ValidateUpdate:            kinds.CheckUpdate(validateCSINodeUpdate),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Drivers|integer", "Age"),
+			Columns: kinds.Explained(csiNodeTexts(), "Name", "Drivers|integer", "Age"),
 			Row: kinds.Row(func(n *storagev1.CSINode, now time.Time) []any {
 				return []any{n.Name, int64(len(n.Spec.Drivers)), kinds.Created(n, now)}
 			}),

@@ -39,7 +39,7 @@ func StorageClass() *kinds.Kind {
 			}),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Provisioner", "ReclaimPolicy", "VolumeBindingMode", "AllowVolumeExpansion", "Age"),
+			Columns: kinds.Explained(storageClassTexts(), "Name", "Provisioner", "ReclaimPolicy", "VolumeBindingMode", "AllowVolumeExpansion", "Age"),
 			Row:     kinds.Row(storageClassRow),
 		},
 	}

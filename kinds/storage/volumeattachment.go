@@ -45,7 +45,7 @@ func VolumeAttachment() *kinds.Kind {
 			ValidateUpdate: kinds.CheckUpdate(validateAttachmentUpdate),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "Attacher", "PV", "Node", "Attached|boolean", "Age"),
+			Columns: kinds.Explained(volumeAttachmentTexts(), "Name", "Attacher|name", "PV", "Node", "Attached|boolean", "Age"),
 			Row: kinds.Row(func(a *storagev1.VolumeAttachment, now time.Time) []any {
 				return []any{a.Name, a.Spec.Attacher, kinds.Deref(a.Spec.Source.PersistentVolumeName), a.Spec.NodeName,
 					a.Status.Attached, kinds.Created(a, now)}

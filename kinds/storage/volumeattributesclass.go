@@ -30,7 +30,7 @@ func VolumeAttributesClass() *kinds.Kind {
 			ValidateUpdate: kinds.CheckUpdate(validateAttributesClassUpdate),
 		},
 		Table: kinds.Table{
-			Columns: kinds.Columns("Name", "DriverName", "Age"),
+			Columns: kinds.Explained(volumeAttributesClassTexts(), "Name", "DriverName", "Age"),
 			Row: kinds.Row(func(c *storagev1.VolumeAttributesClass, now time.Time) []any {
 				return []any{c.Name, c.DriverName, kinds.Created(c, now)}
 			}),

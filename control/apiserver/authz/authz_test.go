@@ -198,7 +198,7 @@ clusterbinding c everything user:root`)
 		{"binding more", "alice", binding("everything"), nil, "attempting to grant"},
 		{"bind is the way around", "bob", binding("everything"), nil, ""},
 		{"but only for the named role", "bob", binding("pods"), nil, "attempting to grant"},
-		{"a role that does not exist", "alice", binding("nowhere"), nil, `clusterroles.rbac.authorization.k8s.io "nowhere" not found`},
+		{"a role that does not exist", "alice", binding("nowhere"), nil, `clusterrolebindings.rbac.authorization.k8s.io "nowhere" not found`},
 		{"masters pass", "m,system:masters", binding("everything"), nil, ""},
 		{"aggregation needs everything", "alice", gathering, nil, "must have cluster-admin privileges to use the aggregationRule"},
 		{"which an administrator has", "root", gathering, nil, ""},

@@ -95,7 +95,8 @@ func (a *Authorizer) checkBinding(ctx context.Context, user identity.Identity, w
 		roles[r.Namespace+"/"+r.Name] = r.Rules
 	}
 	if g.resolve(ref, w.namespace, clusterRoles, roles); g.missing != nil {
-		return g.missing
+		// What is missing goes by the resource that is written, as upstream's does.
+		return apierrors.NewNotFound(schema.GroupResource{Group: rbacv1.GroupName, Resource: w.resource}, ref.Name)
 	}
 	return a.holds(user, w, g.rules)
 }

@@ -53,7 +53,7 @@ func (n *Nodes) Allows(ctx context.Context, q Attributes) (allowed bool, reason 
 	}
 	switch q.Group + "/" + q.Resource {
 	case "/secrets", "/configmaps":
-		return n.reads(ctx, node, q, "get", "list", "watch")
+		return n.readsNamespaced(ctx, node, q)
 	case "/serviceaccounts":
 		if q.Subresource == "token" {
 			q.Subresource = ""
@@ -97,6 +97,20 @@ func (n *Nodes) Allows(ctx context.Context, q Attributes) (allowed bool, reason 
 		}
 	}
 	return slices.ContainsFunc(n.rules, func(r rbacv1.PolicyRule) bool { return allows(&r, &q) }), ""
+}
+
+// readsNamespaced allows reading one object, by whatever verb, of a kind that a node may
+// watch one at a time.
+func (n *Nodes) readsNamespaced(ctx context.Context, node string, q Attributes) (bool, string) {
+	switch {
+	case q.Verb != "get" && q.Verb != "list" && q.Verb != "watch":
+		return false, "can only read resources of this type"
+	case q.Subresource != "":
+		return false, "cannot read subresource"
+	case q.Namespace == "":
+		return false, "can only read namespaced object of this type"
+	}
+	return n.reads(ctx, node, q, q.Verb)
 }
 
 // reads allows the verbs on an object that a pod of the node refers to.

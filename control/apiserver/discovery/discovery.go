@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -108,23 +107,10 @@ func (d *documents) knows(path string) bool {
 
 const aggregatedType = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
-// wantsAggregated: the client names the aggregated form before plain JSON.
+// wantsAggregated: the client names the aggregated form, if only after others.
 func wantsAggregated(h http.Header) bool {
-	for _, header := range h.Values("Accept") {
-		for choice := range strings.SplitSeq(header, ",") {
-			kind, params, err := mime.ParseMediaType(strings.TrimSpace(choice))
-			if err != nil || kind != "application/json" && kind != "application/*" && kind != "*/*" {
-				continue
-			}
-			if params["g"] == "apidiscovery.k8s.io" && params["v"] == "v2" && params["as"] == "APIGroupDiscoveryList" {
-				return true
-			}
-			if params["as"] == "" {
-				return false
-			}
-		}
-	}
-	return false
+	_, aggregated, _ := chosen(h, true)
+	return aggregated
 }
 
 // current gives the documents of the table as it is now, made anew when it has

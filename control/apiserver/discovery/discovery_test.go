@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -83,6 +84,18 @@ func TestUnchangedIsNotSentAgain(t *testing.T) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		return w
+	}
+	for accept, want := range map[string]string{
+		"application/json":                                                   "application/json",
+		"application/json," + aggregatedType:                                 aggregatedType, // wherever it is named
+		aggregatedType + ";q=0.1,application/json":                           aggregatedType,
+		aggregatedType + ";sv=v1,application/json":                           "application/json",
+		"application/json;g=x;v=v2," + aggregatedType:                        aggregatedType,
+		strings.Replace(aggregatedType, "v2", "v3", 1) + ",application/json": "application/json",
+	} {
+		if got := get("/apis", accept, "").Header().Get("Content-Type"); got != want {
+			t.Errorf("for %q: %q, want %q", accept, got, want)
+		}
 	}
 	etag := get("/apis", aggregatedType, "").Header().Get("Etag")
 	if code := get("/apis", aggregatedType, etag).Code; code != http.StatusNotModified {

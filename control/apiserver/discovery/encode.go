@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -55,7 +56,7 @@ func (e *encoder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		speak.Refuse(w, r, speak.NotProduced(speak.All()))
 		return
 	}
-	choice, aggregated, ok := chosen(r.Header, path == "/api" || path == "/apis")
+	choice, aggregated, ok := chosen(r.Header, path == "/api" || r.URL.Path == "/apis")
 	if !ok {
 		speak.Refuse(w, r, speak.NotAcceptable())
 		return
@@ -106,16 +107,18 @@ func (e *encoder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(doc.body) // the client has gone: nobody to tell
 }
 
-// chosen is what the client likes best of what there is: the aggregated form is one of
-// /api and /apis alone.
+// chosen is what the client likes best of what there is: the aggregated form, which is
+// one of /api and /apis alone, wherever it is named at all.
 func chosen(h http.Header, whole bool) (media string, aggregated, ok bool) {
-	for _, c := range speak.Choices(h) {
-		as := c.Params["as"]
-		switch {
-		case as == "" && c.Params["g"] == "" && c.Params["v"] == "":
-			return c.Media, false, true
-		case whole && as == "APIGroupDiscoveryList" && c.Params["g"] == "apidiscovery.k8s.io" && c.Params["v"] == "v2":
+	choices := slices.DeleteFunc(speak.Choices(h), func(c speak.Choice) bool { return c.Params["sv"] != "" })
+	for _, c := range choices {
+		if whole && c.Params["as"] == "APIGroupDiscoveryList" && c.Params["g"] == "apidiscovery.k8s.io" && c.Params["v"] == "v2" {
 			return c.Media, true, true
+		}
+	}
+	for _, c := range choices {
+		if c.Params["as"] == "" && c.Params["g"] == "" && c.Params["v"] == "" {
+			return c.Media, false, true
 		}
 	}
 	return "", false, false

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -55,6 +56,7 @@ type Models func(k *kinds.Kind, v2 bool) (models map[string]json.RawMessage, ok 
 type document struct {
 	packed []byte
 	etag   string
+	made   time.Time
 }
 
 // New returns a Handler over the kinds that table gives; custom may be nil when
@@ -117,7 +119,7 @@ func (h *Handler) schemas(root string) (map[string]*spec.Schema, error) {
 
 // ServeHTTP answers with JSON, or with protobuf when the client asks for it.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	name := strings.Trim(strings.TrimPrefix(r.URL.Path, "/openapi/"), "/")
+	name := strings.TrimPrefix(r.URL.Path, "/openapi/")
 	contentType := jsonType
 	if accept := r.Header.Get("Accept"); strings.Contains(accept, "+protobuf") && name != "v3" {
 		contentType = protoV3Type
@@ -137,13 +139,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Vary", "Accept, Accept-Encoding")
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Etag", doc.etag)
-	if r.Header.Get("If-None-Match") == doc.etag {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
 	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		w.Header().Set("Content-Encoding", "gzip")
-		_, _ = w.Write(doc.packed) // the client has gone: nobody to tell
+		r = r.Clone(r.Context())
+		r.Header.Del("Range") // a part of what is compressed is of no use to anybody
+		http.ServeContent(w, r, "", doc.made, bytes.NewReader(doc.packed))
 		return
 	}
 	raw, err := unpack(doc.packed)
@@ -151,7 +151,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	_, _ = w.Write(raw) // as above
+	http.ServeContent(w, r, "", doc.made, bytes.NewReader(raw))
 }
 
 // document finds or builds one; nil when there is none of that name.
@@ -176,7 +176,7 @@ func (h *Handler) document(name string, protobuf bool) (*document, error) {
 	if err != nil {
 		return nil, err
 	}
-	doc := &document{packed: packed, etag: fmt.Sprintf("%q", digest(raw))}
+	doc := &document{packed: packed, etag: fmt.Sprintf("%q", digest(raw)), made: time.Now()}
 	h.docs[full] = doc
 	return doc, nil
 }

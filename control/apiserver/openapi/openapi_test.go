@@ -142,6 +142,19 @@ func TestForms(t *testing.T) {
 	if w := get("/openapi/v3/api/v1", jsonType, "", plain.Header().Get("Etag")); w.Code != http.StatusNotModified {
 		t.Errorf("the same again: %d", w.Code)
 	}
+	for _, etag := range []string{"*", `"x", W/` + plain.Header().Get("Etag")} {
+		if w := get("/openapi/v3/api/v1", jsonType, "gzip", etag); w.Code != http.StatusNotModified || w.Body.Len() > 0 {
+			t.Errorf("to who has %s: %d", etag, w.Code)
+		}
+	}
+	if plain.Header().Get("Last-Modified") == "" || plain.Header().Get("Accept-Ranges") != "bytes" {
+		t.Errorf("headers %v", plain.Header())
+	}
+	for _, path := range []string{"/openapi/v3/", "/openapi/v3/api/v1/", "/openapi/"} {
+		if w := get(path, jsonType, "", ""); w.Code != http.StatusNotFound {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+	}
 	if w := get("/openapi/v3/api/v1", protoV3Type, "", ""); w.Code != http.StatusOK || w.Header().Get("Content-Type") != protoV3Type {
 		t.Errorf("protobuf: %d %s", w.Code, w.Body)
 	}

@@ -57,7 +57,7 @@ func (c *call) configuration() (*unstructured.Unstructured, error) {
 	wanted := &unstructured.Unstructured{Object: map[string]any{}}
 	data, err := yaml.YAMLToJSON(c.req.PatchData)
 	if err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("error encoding patch: %v", err))
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: error converting YAML to JSON: %v", err))
 	}
 	err = kjson.UnmarshalCaseSensitivePreserveInts(data, &wanted.Object) // whole numbers stay whole
 	if err != nil {

@@ -2,6 +2,7 @@ package resource
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -87,8 +88,11 @@ func (x *exchange) decodeDeleteOptions(data []byte, m mediaType) error {
 	}
 	read, ok := obj.(*metav1.DeleteOptions)
 	if !ok {
-		is := obj.GetObjectKind().GroupVersionKind()
-		return apierrors.NewBadRequest(fmt.Sprintf("no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"", is.Kind, is.GroupVersion()))
+		var said metav1.TypeMeta
+		_ = yaml.Unmarshal(data, &said) // what cannot be read so, such as protobuf, says it below
+		version := cmp.Or(said.APIVersion, obj.GetObjectKind().GroupVersionKind().Version, "meta.k8s.io/v1")
+		return apierrors.NewBadRequest(fmt.Sprintf("no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"",
+			obj.GetObjectKind().GroupVersionKind().Kind, version))
 	}
 	read.TypeMeta = metav1.TypeMeta{}
 	x.req.Delete = *read

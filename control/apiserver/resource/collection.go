@@ -113,7 +113,10 @@ func (s *Server) begin(ctx context.Context, r *Request) (*call, error) {
 	verbs := col.kind.Verbs
 	if name := r.Target.Subresource; name != "" {
 		i := slices.IndexFunc(col.kind.Subresources, func(sub kinds.Subresource) bool { return sub.Name == name })
-		if i < 0 {
+		switch {
+		case i < 0 && col.kind.Custom != nil: // in the words of upstream's other server
+			return nil, apierrors.NewNotFound(c.gr(), r.Target.Name)
+		case i < 0:
 			return nil, unknownPath()
 		}
 		c.sub = &col.kind.Subresources[i]
@@ -124,6 +127,9 @@ func (s *Server) begin(ctx context.Context, r *Request) (*call, error) {
 		}
 	}
 	if verbs != nil && !slices.Contains(verbs, r.Verb) {
+		if c.sub != nil && col.kind.Custom != nil {
+			return nil, apierrors.NewMethodNotSupported(c.gr(), r.Verb)
+		}
 		return nil, notAllowed()
 	}
 	if col.kind.Warning != "" {

@@ -2,14 +2,14 @@ package resource
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/control/apiserver/cache"
-	"github.com/sampan-dev/sampan/control/store"
 	"github.com/sampan-dev/sampan/kinds"
 )
 
@@ -83,5 +83,6 @@ func (c *call) computedRecord(ctx context.Context) (*record, error) {
 		}
 		return &record{obj: obj.(kinds.Object), entry: e}, nil
 	}
-	return nil, fmt.Errorf("%q: %w", key, store.ErrNotFound)
+	// Upstream's words, which have no plural of what they are about.
+	return nil, apierrors.NewNotFound(schema.GroupResource{Group: c.gvr.Group, Resource: c.kind.Singular}, c.req.Target.Name)
 }

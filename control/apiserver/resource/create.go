@@ -273,11 +273,11 @@ func (c *call) acceptVirtual(ctx context.Context, obj kinds.Object) error {
 	}
 	if c.kind.Strategy.Validate != nil {
 		if errs := c.kind.Strategy.Validate(obj); len(errs) > 0 {
-			gk := c.kind.GVK.GroupKind()
+			gk, name := c.kind.GVK.GroupKind(), obj.GetName()
 			if gk.Group == authorizationv1.GroupName {
-				gk.Kind = "" // upstream's reviews of access do not say which they are
+				gk.Kind, name = "", "" // upstream's reviews of access do not say which they are
 			}
-			return invalid(gk, obj.GetName(), errs)
+			return invalid(gk, name, errs)
 		}
 	}
 	return c.admitSub(ctx, obj)

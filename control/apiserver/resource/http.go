@@ -194,7 +194,11 @@ func (x *exchange) answer(ctx context.Context) (*answer, error) {
 	if err := x.readBody(); err != nil {
 		return nil, err
 	}
-	return c.run(ctx)
+	out, err := c.run(ctx)
+	if err == nil && x.form.unfit != nil && out.stream == nil {
+		return nil, x.form.unfit
+	}
+	return out, err
 }
 
 func wantsWatch(q url.Values) bool {

@@ -6,7 +6,6 @@ import (
 	"mime"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -86,6 +85,9 @@ type form struct {
 	version string
 	// include is which object a table's rows carry.
 	include metav1.IncludeObjectPolicy
+	// unfit is what a reader is told who asks for a shape that the answer, once
+	// there is one, cannot have.
+	unfit error
 }
 
 func (f form) contentType(watch bool) string {
@@ -111,20 +113,8 @@ func clauses(header string) []clause {
 		if len(out) >= maxClauses {
 			break
 		}
-		text = strings.TrimSpace(text)
-		if !strings.Contains(text, ";") { // nothing to parse, as in most requests
-			out = append(out, clause{name: strings.ToLower(text), q: 1})
-			continue
-		}
-		name, params, err := mime.ParseMediaType(text)
-		if err != nil {
-			continue
-		}
-		c := clause{name: name, params: params, q: 1}
-		if q, err := strconv.ParseFloat(params["q"], 64); err == nil {
-			c.q = q
-		}
-		out = append(out, c)
+		said, q := speak.Clause(text)
+		out = append(out, clause{name: said.Media, params: said.Params, q: q})
 	}
 	slices.SortStableFunc(out, func(a, b clause) int {
 		return cmp.Or(-cmp.Compare(a.q, b.q), cmp.Compare(speak.Vagueness(a.name), speak.Vagueness(b.name)))
@@ -163,13 +153,19 @@ func (c *call) fitted(f form, r *http.Request) (form, error) {
 		}
 		f.include = cmp.Or(opts.IncludeObject, metav1.IncludeMetadata)
 	case f.shape == asPartial && f.list != (c.req.Verb == verbList || c.req.Verb == verbDeleteCollection):
-		return f, c.wrongPartial(f)
+		f.unfit = c.wrongPartial(f)
 	}
-	return f, nil
+	switch c.req.Verb {
+	case verbGet, verbList, verbWatch: // as upstream's, once there is something to shape
+		return f, nil
+	}
+	// Upstream writes first. Ours refuses before: a 406 should mean that nothing was done.
+	return f, f.unfit
 }
 
 // wrongPartial is 406 for the metadata of a list where there is one object, and
-// the other way round. A watch's events are objects.
+// the other way round. A watch's events are objects: the first of them ends a watch for
+// the metadata of lists, without a word.
 func (c *call) wrongPartial(f form) error {
 	if f.list {
 		return plainStatus(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, fmt.Sprintf(
@@ -199,6 +195,9 @@ func (cl clause) form() (form, bool) {
 			return f, false
 		}
 		f.media = m
+	}
+	if sv := cl.params["sv"]; sv != "" && sv != "v1" { // the version of what is not the kind's own, such as options
+		return f, false
 	}
 	as := cl.params["as"]
 	if as == "" { // a group or a version alone is that of nothing

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/sampan-dev/sampan/kinds"
 )
 
 // A table of many objects is put together of encodings that the cache shares, as
@@ -36,9 +39,13 @@ func (c *call) tableList(p *page, f form, now time.Time) ([][]byte, error) {
 	if len(p.items) == 0 {
 		return [][]byte{head, []byte("]}\n")}, nil
 	}
-	pieces := make([][]byte, 1, 2*len(p.items)+2)
+	items, err := c.ordered(p.items)
+	if err != nil {
+		return nil, err
+	}
+	pieces := make([][]byte, 1, 2*len(items)+2)
 	pieces[0] = head
-	for i, it := range p.items {
+	for i, it := range items {
 		cells, err := c.rowBytes(it, now)
 		if err != nil {
 			return nil, err
@@ -53,6 +60,24 @@ func (c *call) tableList(p *page, f form, now time.Time) ([][]byte, error) {
 		pieces = append(pieces, cells, carried)
 	}
 	return append(pieces, []byte("}]}\n")), nil
+}
+
+// ordered are the items in the order in which the kind's tables show them.
+func (c *call) ordered(items []item) ([]item, error) {
+	order := c.kind.Table.Order
+	if order == nil {
+		return items, nil
+	}
+	objects := make(map[item]kinds.Object, len(items))
+	for _, it := range items {
+		obj := it.object(c.collection)
+		if obj == nil {
+			_, err := it.entry.Decode()
+			return nil, err
+		}
+		objects[it] = obj
+	}
+	return slices.SortedStableFunc(slices.Values(items), func(a, b item) int { return order(objects[a], objects[b]) }), nil
 }
 
 // tableHead is all of a table's JSON before its rows.
@@ -150,7 +175,7 @@ func (c *call) metaList(p *page, f form) ([][]byte, error) {
 		}
 		return pieces, err
 	}
-	head, err := jsonHead(of, p)
+	head, err := jsonHead(of, p.meta())
 	if err != nil {
 		return nil, err
 	}

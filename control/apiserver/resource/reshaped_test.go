@@ -45,7 +45,14 @@ func TestReshapedLists(t *testing.T) {
 				}
 			}
 		}
-		lists := []string{"/api/v1/pods", allMaps, allMaps + "?limit=2", boats, "/api/v1/namespaces/a/events",
+		const schemas = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas"
+		for name, precedence := range map[string]int{"early": 2, "late": 9, "between": 5} { // tables have an order of their own
+			body := fmt.Sprintf(`{"metadata":{"name":%q},"spec":{"matchingPrecedence":%d,"priorityLevelConfiguration":{"name":"exempt"}}}`, name, precedence)
+			if w := f.request("POST", schemas, body); w.Code != http.StatusCreated {
+				t.Fatalf("%s: %s", schemas, w.Body)
+			}
+		}
+		lists := []string{schemas, "/api/v1/pods", allMaps, allMaps + "?limit=2", boats, "/api/v1/namespaces/a/events",
 			"/apis/events.k8s.io/v1/events", "/apis/apps/v1/deployments", "/api/v1/componentstatuses"}
 		for _, wait := range []time.Duration{0, 90 * time.Second, 3 * time.Hour} { // cells tell ages
 			time.Sleep(wait)

@@ -108,8 +108,8 @@ func appendField(to []byte, number byte, data []byte) []byte {
 var comma, brace = []byte{','}, []byte{'{'}
 
 // jsonHead is all of a JSON list before its items.
-func jsonHead(of schema.GroupVersionKind, p *page) ([]byte, error) {
-	meta, err := json.Marshal(p.meta())
+func jsonHead(of schema.GroupVersionKind, listMeta any) ([]byte, error) {
+	meta, err := json.Marshal(listMeta)
 	if err != nil {
 		return nil, fmt.Errorf("encode list metadata: %w", err)
 	}
@@ -119,7 +119,15 @@ func jsonHead(of schema.GroupVersionKind, p *page) ([]byte, error) {
 // jsonList puts a JSON list together of its items' shared encodings. Items do
 // not repeat kind and version, as upstream.
 func (c *call) jsonList(p *page) ([][]byte, error) {
-	head, err := jsonHead(c.listGVK(), p)
+	var listMeta any = p.meta()
+	if c.kind.Custom != nil { // upstream's have no Go type that leaves out what is empty
+		listMeta = struct {
+			Continue  string `json:"continue"`
+			Remaining *int64 `json:"remainingItemCount,omitempty"`
+			Version   string `json:"resourceVersion"`
+		}{p.cont, p.remaining, p.meta().ResourceVersion}
+	}
+	head, err := jsonHead(c.listGVK(), listMeta)
 	if err != nil {
 		return nil, err
 	}

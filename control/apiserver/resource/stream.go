@@ -133,6 +133,9 @@ func storedMember(frames [][]byte) []byte {
 
 // fault writes the error that ends a watch.
 func (t *teller) fault(status metav1.Status) error {
+	if t.form.unfit != nil {
+		return t.form.unfit
+	}
 	data, err := t.wrap("ERROR", &status)
 	if err != nil {
 		return err
@@ -142,6 +145,9 @@ func (t *teller) fault(status metav1.Status) error {
 
 func (t *teller) encodeEvent(e cache.Event) ([]byte, error) {
 	c := t.stream.call
+	if t.form.unfit != nil {
+		return nil, t.form.unfit
+	}
 	if e.Entry != nil && t.form.shape == asIs {
 		return c.frame(e, t.form.media)
 	}

@@ -9,7 +9,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"mime"
 	"net/http"
 	"slices"
 	"strconv"
@@ -51,6 +50,31 @@ type Choice struct {
 // what may be anything.
 func Vagueness(media string) int { return strings.Count(media, "*") }
 
+// Clause reads one alternative of an Accept header, and how much it is liked. As
+// upstream's reader, it finds no fault: what is no parameter is nothing, and names are
+// those that they are written as.
+func Clause(text string) (c Choice, q float64) {
+	name, rest, more := strings.Cut(text, ";")
+	c.Media, q = strings.TrimSpace(name), 1
+	for more {
+		var param string
+		param, rest, more = strings.Cut(rest, ";")
+		key, value, ok := strings.Cut(param, "=")
+		if !ok {
+			continue
+		}
+		if c.Params == nil {
+			c.Params = map[string]string{}
+		}
+		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
+		c.Params[key] = value
+		if liked, err := strconv.ParseFloat(value, 64); key == "q" && err == nil {
+			q = liked
+		}
+	}
+	return c, q
+}
+
 // Clauses are what an Accept header says, the best first.
 func Clauses(accept string) []Choice {
 	type weighed struct {
@@ -62,15 +86,8 @@ func Clauses(accept string) []Choice {
 		if i == maxChoices {
 			break
 		}
-		name, params, err := mime.ParseMediaType(strings.TrimSpace(text))
-		if err != nil {
-			continue
-		}
-		w := weighed{Choice{name, params}, 1}
-		if q, err := strconv.ParseFloat(params["q"], 64); err == nil {
-			w.q = q
-		}
-		found = append(found, w)
+		c, q := Clause(text)
+		found = append(found, weighed{c, q})
 	}
 	slices.SortStableFunc(found, func(a, b weighed) int {
 		return cmp.Or(-cmp.Compare(a.q, b.q), cmp.Compare(Vagueness(a.Media), Vagueness(b.Media)))

@@ -21,6 +21,9 @@ func TestChoices(t *testing.T) {
 		"text/html":                          {},
 		CBOR + ";q=0.1," + Protobuf:          {Protobuf, CBOR},
 		"text/html, " + Protobuf + ", ;;, a": {Protobuf},
+		JSON + ";;":                          {JSON}, // what is no parameter is nothing
+		JSON + "; q = 0.2 ;x," + YAML:        {YAML, JSON},
+		"APPLICATION/JSON":                   {}, // as upstream
 	} {
 		var got []string
 		for _, c := range Choices(http.Header{"Accept": {accept}}) {
