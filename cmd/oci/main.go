@@ -21,7 +21,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"strings"
 
 	"github.com/sampan-dev/sampan/node/container"
@@ -35,12 +34,8 @@ const defaultCgroup = "/sampan-oci"
 
 func main() {
 	begin()
-	debug.SetGCPercent(fewCollections) // a command lives for milliseconds, and the one that waits does nothing else
 	os.Exit(run(os.Args[1:]))
 }
-
-// fewCollections puts the first one off to 64 MB: there garbage begins to matter.
-const fewCollections = 1600
 
 // program is one invocation.
 type program struct {

@@ -1,10 +1,13 @@
 package container
 
 import (
+	"path/filepath"
 	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/node/container/cgroup"
 )
 
 // controller is a cgroup v1 hierarchy: the directory it is mounted on, and the
@@ -19,11 +22,43 @@ var unifiedCgroups = sync.OnceValue(func() bool {
 
 // v1Controllers are the hierarchies of this machine, read once.
 var v1Controllers = sync.OnceValue(func() []controller {
+	if out, ok := askedControllers(cgroup.Mounted()); ok {
+		return out
+	}
+	return listedControllers()
+})
+
+// askedControllers asks for the options of each hierarchy by itself: a machine with many
+// containers has many mounts, and to read the list of all takes long. ok is false where
+// the kernel can't be asked (before 6.11), or there is none.
+func askedControllers(dirs []string) (out []controller, ok bool) {
+	for _, dir := range dirs {
+		options, ok := optionsAt(dir)
+		if !ok {
+			return nil, false
+		}
+		out = append(out, controller{filepath.Base(dir), naming(options)})
+	}
+	return out, len(out) > 0
+}
+
+// naming are the mount options that name a hierarchy.
+func naming(options string) string {
+	var keep []string
+	for o := range strings.SplitSeq(options, ",") {
+		if o != "" && o != "rw" && o != "ro" && !strings.HasPrefix(o, "release_agent=") {
+			keep = append(keep, o)
+		}
+	}
+	return strings.Join(keep, ",")
+}
+
+// listedControllers finds the hierarchies in the list of all mounts.
+func listedControllers() (out []controller) {
 	b, err := readFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil
 	}
-	var out []controller
 	for line := range strings.Lines(string(b)) {
 		left, right, ok := strings.Cut(line, " - ")
 		l, r := strings.Fields(left), strings.Fields(right)
@@ -34,13 +69,7 @@ var v1Controllers = sync.OnceValue(func() []controller {
 		if !found || strings.Contains(dir, "/") {
 			continue
 		}
-		var options []string
-		for _, o := range strings.Split(r[2], ",") {
-			if o != "rw" && o != "ro" && !strings.HasPrefix(o, "release_agent=") {
-				options = append(options, o)
-			}
-		}
-		out = append(out, controller{dir, strings.Join(options, ",")})
+		out = append(out, controller{dir, naming(r[2])})
 	}
 	return out
-})
+}

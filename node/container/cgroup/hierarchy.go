@@ -27,7 +27,19 @@ type hierarchy struct{ key, dir string }
 // hierarchies are those of v1 in a fixed order, the devices' among them; nil when
 // they are not mounted where they are expected, and then the library looks for them.
 // They are looked up once: to do it for each container took as long as all limits.
-var hierarchies = sync.OnceValue(findHierarchies) //nolint:gochecknoglobals // what the machine has mounted
+func hierarchies() []hierarchy { return machine().all }
+
+// Mounted are the directories of all hierarchies of v1 on this machine, by their names:
+// also of those that no container is put under. It is nil when hierarchies is.
+func Mounted() []string { return machine().v1 }
+
+// mounts are what the machine has mounted.
+type mounts struct {
+	all []hierarchy
+	v1  []string
+}
+
+var machine = sync.OnceValue(findHierarchies) //nolint:gochecknoglobals // what the machine has mounted
 
 // controllers are those of v1 that containers are put under.
 var controllers = []string{ //nolint:gochecknoglobals // a constant
@@ -35,15 +47,15 @@ var controllers = []string{ //nolint:gochecknoglobals // a constant
 	"hugetlb", "net_cls", "net_prio", "perf_event", "freezer", "rdma", "misc",
 }
 
-func findHierarchies() []hierarchy {
+func findHierarchies() (m mounts) {
 	if fsType(root) != unix.TMPFS_MAGIC {
-		return nil
+		return m
 	}
 	entries, err := os.ReadDir(root)
 	if err != nil {
-		return nil
+		return m
 	}
-	found := map[string]string{}
+	found, v1 := map[string]string{}, []string(nil)
 	for _, e := range entries {
 		dir := filepath.Join(root, e.Name())
 		if e.Type()&os.ModeSymlink != 0 {
@@ -51,6 +63,7 @@ func findHierarchies() []hierarchy {
 		}
 		switch fsType(dir) {
 		case unix.CGROUP_SUPER_MAGIC:
+			v1 = append(v1, dir)
 			for key := range strings.SplitSeq(e.Name(), ",") {
 				found[strings.Replace(key, "systemd", systemdKey, 1)] = dir
 			}
@@ -61,15 +74,15 @@ func findHierarchies() []hierarchy {
 		}
 	}
 	if found["devices"] == "" {
-		return nil
+		return m
 	}
-	var out []hierarchy
+	m.v1 = v1
 	for _, key := range slices.Concat(controllers, []string{systemdKey, unifiedKey}) {
 		if dir := found[key]; dir != "" {
-			out = append(out, hierarchy{key, dir})
+			m.all = append(m.all, hierarchy{key, dir})
 		}
 	}
-	return out
+	return m
 }
 
 func fsType(path string) int64 {
