@@ -25,6 +25,10 @@ var assets embed.FS
 // memory for each container would take as long as all the rest.
 const keeperDir = "/run/sampan-oci.programs"
 
+// programMode lets anybody execute the file, and nobody write to it: who makes a user
+// namespace is nobody on this machine. The directory keeps all but root away.
+const programMode = 0o555
+
 // keeper opens the keeper program. A process that it becomes has a view of it that
 // is read-only for good, whatever its privileges: a mount of the one file that is
 // in nobody's namespace. Where that cannot be made it is a sealed copy.
@@ -96,7 +100,7 @@ func trusted(path string, size int64) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode != unix.S_IFREG|0o500 || st.Uid != 0 || st.Size != size {
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode != unix.S_IFREG|programMode || st.Uid != 0 || st.Size != size {
 		unix.Close(fd)
 		return -1, fmt.Errorf("%q is not what was written there", path)
 	}
@@ -114,7 +118,7 @@ func keep(path string, program io.Reader) error {
 	}
 	defer os.Remove(f.Name()) // gone by then, unless something failed
 	_, err = io.Copy(f, program)
-	err = errors.Join(err, f.Chmod(0o500), f.Close())
+	err = errors.Join(err, f.Chmod(programMode), f.Close())
 	if err != nil {
 		return err
 	}

@@ -29,18 +29,18 @@ func TestForeground(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries := map[string]string{"plain": ""}
+	entries := map[string]string{"plain": "", "users": ""}
 	if runtime.GOARCH == "amd64" {
 		entries["entered"] = "-E main.entry"
 	}
-	for name, flags := range entries {
+	for name, flags := range entries { // users are others than this machine's
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			program := filepath.Join(dir, "oci")
 			compile(t, program, ".", flags)
 			group := fmt.Sprintf("/sampan-oci-test-%d", os.Getpid())
 			t.Cleanup(func() { cgroup.RemoveEmpty(group) })
-			bundle(t, dir, group+"/"+name)
+			bundle(t, dir, group+"/"+name, name == "users")
 			run := osexec.Command(program, "--root", filepath.Join(dir, "state"), "run", "--bundle", dir, "c-"+name)
 			run.Stderr = os.Stderr
 			out, err := run.StdoutPipe()
@@ -89,7 +89,7 @@ func compile(t *testing.T, to, what, flags string) {
 }
 
 // bundle makes one whose program is that of testdata/inside.
-func bundle(t *testing.T, dir, group string) {
+func bundle(t *testing.T, dir, group string, users bool) {
 	t.Helper()
 	for _, d := range []string{"bin", "proc", "sys", "dev"} {
 		if err := os.MkdirAll(filepath.Join(dir, "rootfs", d), 0o755); err != nil {
@@ -102,6 +102,11 @@ func bundle(t *testing.T, dir, group string) {
 	spec.Process.Args, spec.Process.Terminal = []string{"/bin/inside"}, false
 	spec.Process.Env = []string{"HERE=yes"}
 	spec.Linux.CgroupsPath = group
+	if users {
+		maps := []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+		spec.Linux.UIDMappings, spec.Linux.GIDMappings = maps, maps
+		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	}
 	b, err := json.Marshal(spec)
 	if err != nil {
 		t.Fatal(err)
