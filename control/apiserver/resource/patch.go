@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 
@@ -120,7 +121,10 @@ func (c *call) jsonPatched(current runtime.Object) (runtime.Object, error) {
 		return nil, err
 	}
 	into := c.newBody()
-	out, _, strict, err := c.server.codec.decode(after, mediaJSON, c.gvk(), into, c.strictness() != metav1.FieldValidationIgnore)
+	out, got, strict, err := c.server.codec.decode(after, mediaJSON, c.gvk(), into, c.strictness() != metav1.FieldValidationIgnore)
+	if err == nil && reflect.TypeOf(out) != reflect.TypeOf(into) { // the patch has made an object of another kind of it
+		err = fmt.Errorf("converting (%s.%s) to (%s.%s): unknown conversion", got.Version, got.Kind, internalPackage(c.gvk().Group), c.gvk().Kind)
+	}
 	if err == nil {
 		strict, err = coerce(c.kind, out, strict)
 	}
