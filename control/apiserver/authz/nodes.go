@@ -90,6 +90,8 @@ func (n *Nodes) Allows(ctx context.Context, q Attributes) (allowed bool, reason 
 	case "/pods":
 		switch {
 		case q.Subresource != "":
+		case q.Verb == "get" && q.Name == "":
+			return false, "No Object name found"
 		case q.Verb == "get":
 			return n.own(ctx, node, q)
 		case q.Verb == "list" || q.Verb == "watch" || q.Verb == "deletecollection":

@@ -3,10 +3,14 @@ package authz
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -62,6 +66,7 @@ func (a *Authorizer) selfReview(ctx context.Context, caller identity.Identity, r
 		return nil, invalid(errs)
 	}
 	r.Status = status(a.Decide(ctx, question(caller, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)))
+	r.Status.EvaluationError = unread(r.Spec.ResourceAttributes)
 	return r, nil
 }
 
@@ -70,11 +75,51 @@ func (a *Authorizer) answer(ctx context.Context, spec authorizationv1.SubjectAcc
 	for k, v := range spec.Extra {
 		who.Extra[k] = v
 	}
-	return status(a.Decide(ctx, question(who, spec.ResourceAttributes, spec.NonResourceAttributes)))
+	s := status(a.Decide(ctx, question(who, spec.ResourceAttributes, spec.NonResourceAttributes)))
+	s.EvaluationError = unread(spec.ResourceAttributes)
+	return s
 }
 
 func status(d Decision, reason string) authorizationv1.SubjectAccessReviewStatus {
 	return authorizationv1.SubjectAccessReviewStatus{Allowed: d == Allow, Denied: d == Deny, Reason: reason}
+}
+
+// unread says which selectors of a question played no part in its answer. Without them
+// the question is a broader one.
+func unread(r *authorizationv1.ResourceAttributes) string {
+	if r == nil {
+		return ""
+	}
+	var parts []string
+	tell := func(what, raw string, parse func(string) error, wrong, all int) {
+		switch {
+		case wrong > 0 && wrong < all:
+			parts = append(parts, "spec.resourceAttributes."+what+" partially ignored due to parse error")
+		case wrong > 0, all == 0 && raw != "" && parse(raw) != nil:
+			parts = append(parts, "spec.resourceAttributes."+what+" ignored due to parse error")
+		}
+	}
+	if s := r.FieldSelector; s != nil {
+		wrong := 0
+		for _, q := range s.Requirements {
+			if len(q.Values) != 1 || q.Operator != metav1.FieldSelectorOpIn && q.Operator != metav1.FieldSelectorOpNotIn {
+				wrong++
+			}
+		}
+		parse := func(raw string) error { _, err := fields.ParseSelector(raw); return err }
+		tell("fieldSelector", s.RawSelector, parse, wrong, len(s.Requirements))
+	}
+	if s := r.LabelSelector; s != nil {
+		wrong := 0
+		for _, q := range s.Requirements {
+			if _, err := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{q}}); err != nil {
+				wrong++
+			}
+		}
+		parse := func(raw string) error { _, err := labels.ParseToRequirements(raw); return err }
+		tell("labelSelector", s.RawSelector, parse, wrong, len(s.Requirements))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // question turns what a review asks into what the Authorizer decides.

@@ -40,7 +40,7 @@ type mode struct {
 var modes = []mode{
 	{"associated-node", func(wanted, caller *identity.Identity) bool {
 		node, ok := nodeNamed(wanted.Name)
-		_, _, account := identity.SplitServiceAccount(caller.Name)
+		_, _, account := accountNamed(caller.Name)
 		at := caller.Extra[nodeOfBearer]
 		return ok && account && nameOnly(wanted) && len(at) == 1 && at[0] == node
 	}},
@@ -49,12 +49,12 @@ var modes = []mode{
 		return ok && nameOnly(wanted)
 	}},
 	{"serviceaccount", func(wanted, _ *identity.Identity) bool {
-		_, _, ok := identity.SplitServiceAccount(wanted.Name)
+		_, _, ok := accountNamed(wanted.Name)
 		return ok && nameOnly(wanted)
 	}},
 	{"user-info", func(wanted, _ *identity.Identity) bool {
 		_, node := nodeNamed(wanted.Name)
-		_, _, account := identity.SplitServiceAccount(wanted.Name)
+		_, _, account := accountNamed(wanted.Name)
 		return !node && !account
 	}},
 	{"", func(_, _ *identity.Identity) bool { return true }},
@@ -156,7 +156,7 @@ func (a *attempt) name(ctx context.Context, user identity.Identity) (identity.Id
 			q.Name = "*" // which node it is has been compared, and is no part of the permission
 		}
 	}
-	if namespace, name, ok := identity.SplitServiceAccount(user.Name); ok {
+	if namespace, name, ok := accountNamed(user.Name); ok {
 		q.Resource, q.Namespace, q.Name = "serviceaccounts", namespace, name
 		if len(user.Groups) == 0 {
 			user.Groups = identity.ServiceAccount(namespace, name, "").Groups
@@ -235,4 +235,12 @@ func validExtra(keys []string, extra map[string][]string) error {
 		}
 	}
 	return nil
+}
+
+// accountNamed takes the name of a service account apart. One that no account can have
+// is anybody's.
+func accountNamed(user string) (namespace, name string, ok bool) {
+	namespace, name, ok = identity.SplitServiceAccount(user)
+	return namespace, name, ok && len(validation.ValidateNamespaceName(namespace, false)) == 0 &&
+		len(validation.ValidateServiceAccountName(name, false)) == 0
 }
