@@ -149,6 +149,9 @@ func newMachine(a *Agent, pod *corev1.Pod) *machine {
 	m.probes = probe.NewSet(a.doer.Probe, m.wake, func(container string, kind probe.Kind, output string) {
 		m.unhealthy(m.latest(), container, kind.Title(), output)
 	})
+	m.probes.Warn = func(container string, kind probe.Kind, output string) {
+		m.doubtful(m.latest(), container, kind.Title(), output)
+	}
 	m.probes.Count = func(container string, kind probe.Kind, result probe.Result, took time.Duration) {
 		word := map[probe.Result]string{probe.Success: "successful", probe.Failure: "failed"}[result]
 		if word == "" {

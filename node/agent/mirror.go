@@ -257,12 +257,13 @@ func (m *machine) shownBy() *corev1.Pod {
 }
 
 // judged is the pod as its status is computed from: what the API's clients may
-// have added to a mirror is the static pod's too.
+// have added to a mirror is the static pod's too. The mirror's generation is not: a
+// manifest has none, and so its pod never observes one, as upstream's.
 func (m *machine) judged() *corev1.Pod {
 	if !m.static || m.mirror == nil {
 		return m.allotted()
 	}
 	p := *m.pod
-	p.Status.Conditions, p.Generation = m.mirror.Status.Conditions, m.mirror.Generation
+	p.Status.Conditions = m.mirror.Status.Conditions
 	return &p
 }

@@ -68,6 +68,9 @@ func TestStaticPod(t *testing.T) {
 			len(first.OwnerReferences) != 1 || first.OwnerReferences[0].Kind != "Node" || first.Spec.NodeName != "n1" {
 			t.Errorf("the mirror is %+v", first.ObjectMeta)
 		}
+		if first.Status.ObservedGeneration != 0 || first.Status.StartTime == nil {
+			t.Errorf("the mirror's status is %+v", first.Status)
+		}
 		s.say("> somebody deletes the mirror; running: %s", s.running())
 		if err := client.Pods.Delete(s.ctx, s.api, "default", "etcd-n1", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)

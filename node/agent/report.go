@@ -160,6 +160,11 @@ func (m *machine) markReady() {
 	m.wasReady = ready
 }
 
+// doubtful tells of one probe that succeeded with a warning.
+func (m *machine) doubtful(pod *corev1.Pod, container, kind, output string) {
+	m.a.containerEvent(pod, container, corev1.EventTypeWarning, "ProbeWarning", fmt.Sprintf("%s probe warning: %s", kind, output))
+}
+
 // unhealthy tells of one failed probe.
 func (m *machine) unhealthy(pod *corev1.Pod, container, kind, output string) {
 	m.a.containerEvent(pod, container, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe failed: %s", kind, output))

@@ -87,7 +87,7 @@ func (d *Doer) exec(ctx context.Context, id string, command []string) (Result, s
 }
 
 // http succeeds with any status from 200 to 399. A redirect to another host
-// isn't followed and counts as success, as upstream has it.
+// isn't followed and counts as success with a warning, as upstream has it.
 func (d *Doer) http(ctx context.Context, pod *corev1.Pod, c *corev1.Container, a *corev1.HTTPGetAction) (Result, string) {
 	req, err := d.request(ctx, pod, c, a)
 	if err != nil {
@@ -104,6 +104,9 @@ func (d *Doer) http(ctx context.Context, pod *corev1.Pod, c *corev1.Container, a
 	}
 	if res.StatusCode < http.StatusOK || res.StatusCode >= http.StatusBadRequest {
 		return Failure, fmt.Sprintf("HTTP probe failed with statuscode: %d", res.StatusCode)
+	}
+	if res.StatusCode >= http.StatusMultipleChoices {
+		return Warned, "Probe terminated redirects, Response body: " + string(body)
 	}
 	return Success, string(body)
 }

@@ -36,6 +36,9 @@ const (
 	Unknown Result = iota
 	Success
 	Failure
+	// Warned is a success that somebody should look at. It is one probe's, never a
+	// verdict.
+	Warned
 )
 
 // Judge counts results in a row. The zero value isn't ready: use NewJudge.

@@ -117,6 +117,36 @@ func TestAStartingServerIsAskedMoreOften(t *testing.T) {
 	})
 }
 
+// TestWarning: it is told of, and counts as a success.
+func TestWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", ReadinessProbe: &corev1.Probe{
+			ProbeHandler:  corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{}},
+			PeriodSeconds: 10, FailureThreshold: 3, SuccessThreshold: 1, TimeoutSeconds: 1,
+		}}}}}
+		ask := func(context.Context, *corev1.Pod, *actual.Container, *corev1.Probe) (Result, string) {
+			return Warned, "redirected"
+		}
+		s := NewSet(ask, func() {}, func(string, Kind, string) { t.Error("told as a failure") })
+		var told, counted []string
+		s.Warn = func(container string, kind Kind, output string) {
+			told = append(told, container+" "+kind.Title()+" "+output)
+		}
+		s.Count = func(_ string, _ Kind, r Result, _ time.Duration) {
+			counted = append(counted, fmt.Sprint(r == Success))
+		}
+		s.Update(t.Context(), pod, &actual.Pod{Containers: []actual.Container{{ID: "1", Name: "c", State: actual.Running, Started: time.Now()}}}, false)
+		time.Sleep(15 * time.Second)
+		s.Stop()
+		if got, want := strings.Join(told, ", ")+" "+strings.Join(counted, " "), "c Readiness redirected, c Readiness redirected true true"; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+		if !s.Ready(&pod.Spec.Containers[0], "1") {
+			t.Error("not ready")
+		}
+	})
+}
+
 func doer(pod string) *Doer {
 	return &Doer{PodIPs: func(*corev1.Pod) []string { return []string{pod} }}
 }
@@ -141,7 +171,7 @@ func TestHTTP(t *testing.T) {
 	n, _ := strconv.Atoi(port)
 	c := &corev1.Container{Name: "c", Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: int32(n)}}}
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: corev1.PodSpec{Containers: []corev1.Container{*c}}}
-	for path, want := range map[string]Result{"/": Success, "/bad": Failure, "/away": Success, "/agent": Success, "/slow": Failure} {
+	for path, want := range map[string]Result{"/": Success, "/bad": Failure, "/away": Warned, "/agent": Success, "/slow": Failure} {
 		limit := time.Minute
 		if path == "/slow" {
 			limit = 300 * time.Millisecond

@@ -25,6 +25,9 @@ type Set struct {
 	// Count, when set before the first Update, is told of every result and how long it
 	// took to have it, from any goroutine.
 	Count func(container string, kind Kind, result Result, took time.Duration)
+	// Warn, when set before the first Update, is told of every success that came with a
+	// warning, from any goroutine.
+	Warn func(container string, kind Kind, output string)
 
 	mu      sync.Mutex
 	state   map[string]*state
@@ -152,6 +155,12 @@ func (s *Set) work(ctx context.Context, pod *corev1.Pod, c actual.Container, kin
 		cancel()
 		if ctx.Err() != nil {
 			return
+		}
+		if result == Warned {
+			result = Success
+			if s.Warn != nil {
+				s.Warn(c.Name, kind, output)
+			}
 		}
 		if s.Count != nil {
 			s.Count(c.Name, kind, result, took)

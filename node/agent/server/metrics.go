@@ -55,8 +55,6 @@ func (s *Server) resourceMetrics(w http.ResponseWriter, r *http.Request) {
 	failed := float64(one(err != nil))
 	page.family("resource_scrape_error", "gauge", "1 if there was an error while getting container metrics, 0 otherwise")
 	page.line("resource_scrape_error", "", failed, time.Time{})
-	page.family("scrape_error", "gauge", "1 if there was an error while getting container metrics, 0 otherwise")
-	page.line("scrape_error", "", failed, time.Time{})
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	fmt.Fprint(w, page.text.String())
 }

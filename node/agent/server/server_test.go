@@ -239,7 +239,7 @@ func TestAnswers(t *testing.T) {
 		"/logs/../server.go":                "404",
 		"/configz":                          `{"kubeletconfig":{"k":"v"}}`,
 		"/metrics":                          "kubelet_node_name{node=\"n1\"} 1\n",
-		"/metrics/resource":                 "scrape_error 0\n",
+		"/metrics/resource":                 "resource_scrape_error 0\n",
 		"/stats/summary":                    `"nodeName":"n1"`,
 	} {
 		if _, body := get(t, srv.URL+path, "ok"); !strings.Contains(body, want) {

@@ -5,6 +5,7 @@
 package status
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -148,24 +149,27 @@ func reason(s *corev1.PodStatus, in Input) {
 }
 
 // phase sums the containers up. A terminal phase is final, and it is not shown
-// while a container may still run.
+// while a container may still run, or comes back.
 func phase(in Input, s *corev1.PodStatus) corev1.PodPhase {
 	old := in.Old.Phase
-	if old == corev1.PodSucceeded || old == corev1.PodFailed {
+	if over(old) {
 		return old
 	}
 	p := summary(in, s)
 	if in.Failed != nil {
 		p = corev1.PodFailed
 	}
-	if (p == corev1.PodSucceeded || p == corev1.PodFailed) && in.Actual.Live() {
-		if old == "" {
-			return corev1.PodPending
-		}
-		return old
+	// Whoever is on its way out since all containers start over will be back, whichever
+	// of them it was that asked for it, and whatever the pod's policy is.
+	again := in.Failed == nil && !in.Ended && startsOver(in)
+	if over(p) && (again || in.Actual.Live()) {
+		return cmp.Or(old, corev1.PodPending)
 	}
 	return p
 }
+
+// over: that phase is the last one.
+func over(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == corev1.PodFailed }
 
 // tally counts containers by where they are.
 type tally struct{ waiting, running, ended, succeeded, again int }

@@ -206,6 +206,33 @@ func TestRestartOfAllContainers(t *testing.T) {
 	}
 }
 
+// A sidecar whose end has all start over: a pod that restarts nothing else is not over
+// when the last of the others has been killed for it.
+func TestSidecarThatHasAllStartOver(t *testing.T) {
+	always := corev1.ContainerRestartPolicyAlways
+	in := input(func(in *Input) {
+		in.Pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+		in.Pod.Spec.InitContainers = []corev1.Container{{Name: "s", RestartPolicy: &always, RestartPolicyRules: []corev1.ContainerRestartRule{{
+			Action:    corev1.ContainerRestartRuleActionRestartAllContainers,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}}}}}}
+		in.Pod.Spec.Containers = []corev1.Container{{Name: "a"}}
+		in.Old.Phase = corev1.PodRunning
+		in.Actual.Containers = []actual.Container{exited("a0", "a", 0, 137), exited("s0", "s", 0, 42)}
+	})
+	for _, left := range [][]actual.Container{in.Actual.Containers, in.Actual.Containers[1:], nil} {
+		in.Actual.Containers = left
+		in.Old = Compute(in)
+		if over(in.Old.Phase) {
+			t.Fatalf("with %d containers left: %s", len(left), in.Old.Phase)
+		}
+	}
+	for _, list := range [][]corev1.ContainerStatus{in.Old.InitContainerStatuses, in.Old.ContainerStatuses} {
+		if list[0].RestartCount != 1 || list[0].LastTerminationState.Terminated == nil {
+			t.Errorf("%+v", list[0])
+		}
+	}
+}
+
 // An init container that was removed first, since all start over, is told of once.
 func TestInitContainerThatStartsOver(t *testing.T) {
 	policy := corev1.ContainerRestartPolicyNever
