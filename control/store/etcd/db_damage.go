@@ -62,7 +62,9 @@ func examineDB(dir string) error {
 		return fmt.Errorf("%q is cut short at byte %d of %d (nothing has been changed; restore a backup, or move the directory away to begin anew)",
 			path, info.Size(), want)
 	}
-	if t.b, err = unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED); err != nil {
+	// Etcd reads all of it into the page cache too when it opens it; from there the pages
+	// are looked at in a tenth of the time. Read as the tree leads it takes twice as long.
+	if t.b, err = unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
 		return fmt.Errorf("look at the database %q: %w", path, err)
 	}
 	defer func() { _ = unix.Munmap(t.b) }() // what was mapped can be unmapped
