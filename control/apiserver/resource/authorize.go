@@ -102,6 +102,9 @@ func (c *call) authorize(ctx context.Context, verb string) error {
 	if allowed {
 		return nil
 	}
+	if errors.Is(err, context.DeadlineExceeded) { // nobody has said no
+		return interpret(fmt.Errorf("authorize: %w", err), c.gvr.GroupResource(), r.Target.Name)
+	}
 	if err != nil && reason == "" {
 		reason = err.Error()
 	}
