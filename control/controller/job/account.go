@@ -5,6 +5,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -222,7 +223,7 @@ func (r *round) finish(b bill) []news {
 	if b.end.Type == batchv1.JobFailed {
 		return []news{{corev1.EventTypeWarning, b.end.Reason, b.end.Message}}
 	}
-	s.CompletionTime = &b.end.LastTransitionTime
+	s.CompletionTime = completed(s.StartTime, b.end.LastTransitionTime)
 	var out []news
 	if r.job.Spec.Completions != nil && s.Succeeded > *r.job.Spec.Completions {
 		out = append(out, news{corev1.EventTypeWarning, "TooManySucceededPods", "Too many succeeded pods running after completion count reached"})
@@ -248,4 +249,13 @@ func ready(pod *corev1.Pod) bool {
 		}
 	}
 	return false
+}
+
+// completed is when a job that started at start has ended. One that began while the clock
+// was ahead ends when it began: an end before that is refused, until the clock has come to it.
+func completed(start *metav1.Time, now metav1.Time) *metav1.Time {
+	if start != nil && now.Before(start) {
+		return start.DeepCopy()
+	}
+	return &now
 }
