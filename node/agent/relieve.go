@@ -35,6 +35,8 @@ type strain struct {
 	thresholds []pressure.Threshold
 	machine    pressure.Machine
 	watch      *pressure.Watch
+	flows      func() (pressure.Flows, bool) // nil where there is no machine
+	crowd      pressure.Crowd
 
 	mu  sync.Mutex
 	now []corev1.NodeConditionType
@@ -49,6 +51,7 @@ func newStrain(cfg Config) (*strain, error) {
 	s.watch = pressure.NewWatch(list, cfg.Kubelet.EvictionPressureTransitionPeriod.Duration)
 	if s.observe == nil && cfg.Capacity == nil {
 		s.observe = func() pressure.Observations { return s.machine.Observe() }
+		s.flows = func() (pressure.Flows, bool) { return s.machine.Flows() }
 	}
 	return s, nil
 }
@@ -71,6 +74,7 @@ func (a *Agent) relieve(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		}
+		a.lookAtFlows()
 		evicted := a.relieveOnce(ctx)
 		for _, m := range evicted {
 			m.awaitEnd(ctx, goneWithin)
@@ -88,6 +92,19 @@ func (a *Agent) findImages(ctx context.Context) {
 	info, err := a.cfg.Engine.ImageFsInfo(ctx, &rt.ImageFsInfoRequest{})
 	if err == nil && len(info.GetImageFilesystems()) > 0 {
 		a.strain.machine.Images = info.GetImageFilesystems()[0].GetFsId().GetMountpoint()
+	}
+}
+
+// lookAtFlows tells of a table of connections that is nearly full: the kernel drops new
+// connections then, which looks like a network that loses packets.
+func (a *Agent) lookAtFlows() {
+	if a.strain.flows == nil {
+		return
+	}
+	if f, ok := a.strain.flows(); ok && a.strain.crowd.Judge(f) {
+		message := fmt.Sprintf("the kernel tracks %d connections of %d at most, and then drops new ones: raise net.netfilter.nf_conntrack_max", f.Now, f.Max)
+		a.cfg.Log.Warn(message)
+		a.events.EventRef(a.registry.Reference(), corev1.EventTypeWarning, "ConntrackNearlyFull", message)
 	}
 }
 
