@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,13 +13,19 @@ import (
 )
 
 // NonNegative refuses values below zero, in upstream's words.
-func NonNegative(value int64, at *field.Path) field.ErrorList {
-	return apivalidation.ValidateNonnegativeField(value, at)
+func NonNegative(value int64, at *Path) field.ErrorList {
+	if value >= 0 {
+		return nil
+	}
+	return apivalidation.ValidateNonnegativeField(value, at.Field())
 }
 
 // Immutable refuses a value that is not what it was.
-func Immutable(value, old any, at *field.Path) field.ErrorList {
-	errs := apivalidation.ValidateImmutableField(value, old, at)
+func Immutable(value, old any, at *Path) field.ErrorList {
+	if equality.Semantic.DeepEqual(value, old) {
+		return nil
+	}
+	errs := apivalidation.ValidateImmutableField(value, old, at.Field())
 	for _, err := range errs {
 		err.BadValue = shown(err.BadValue)
 	}
@@ -39,7 +46,7 @@ var plainFinalizers = []string{string(corev1.FinalizerKubernetes), metav1.Finali
 
 // Finalizers refuses names without a domain that are not standard ones. That they
 // are well formed is checked with the rest of the metadata.
-func Finalizers(names []string, at *field.Path) field.ErrorList {
+func Finalizers(names []string, at *Path) field.ErrorList {
 	var f Faults
 	for i, name := range names {
 		if !strings.Contains(name, "/") && !slices.Contains(plainFinalizers, name) {

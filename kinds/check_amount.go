@@ -6,11 +6,10 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // Amount checks a number or percentage that may be nil: neither is below zero.
-func (f *Faults) Amount(at *field.Path, v *intstr.IntOrString) {
+func (f *Faults) Amount(at *Path, v *intstr.IntOrString) {
 	switch {
 	case v == nil:
 	case v.Type == intstr.String:
@@ -21,7 +20,7 @@ func (f *Faults) Amount(at *field.Path, v *intstr.IntOrString) {
 }
 
 // AtMostAll refuses percentages above a hundred.
-func (f *Faults) AtMostAll(at *field.Path, v *intstr.IntOrString) {
+func (f *Faults) AtMostAll(at *Path, v *intstr.IntOrString) {
 	if v == nil || v.Type != intstr.String || len(validation.IsValidPercent(v.StrVal)) > 0 {
 		return
 	}
@@ -53,7 +52,7 @@ type Count struct {
 }
 
 // Within checks counts that cannot be larger than total, which has a name.
-func (f *Faults) Within(at *field.Path, total int32, name string, counts ...Count) {
+func (f *Faults) Within(at *Path, total int32, name string, counts ...Count) {
 	for _, c := range counts {
 		f.NonNegative(at.Child(c.Field), int64(c.Value))
 		if c.Value > total {
@@ -63,7 +62,7 @@ func (f *Faults) Within(at *field.Path, total int32, name string, counts ...Coun
 }
 
 // NeverLess refuses a counter that went back.
-func (f *Faults) NeverLess(at *field.Path, now, was *int32) {
+func (f *Faults) NeverLess(at *Path, now, was *int32) {
 	if now != nil {
 		f.NonNegative(at, int64(*now))
 	}

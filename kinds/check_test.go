@@ -2,13 +2,11 @@ package kinds
 
 import (
 	"testing"
-
-	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // A finalizer is one of the standard ones, or somebody's.
 func TestFinalizers(t *testing.T) {
-	errs := Finalizers([]string{"kubernetes", "orphan", "foregroundDeletion", "example.com/a", "mine"}, field.NewPath("metadata", "finalizers"))
+	errs := Finalizers([]string{"kubernetes", "orphan", "foregroundDeletion", "example.com/a", "mine"}, NewPath("metadata").Child("finalizers"))
 	const want = `metadata.finalizers[4]: Invalid value: "mine": name is neither a standard finalizer name nor is it fully qualified`
 	if len(errs) != 1 || errs[0].Error() != want {
 		t.Errorf("found %v", errs)
@@ -17,7 +15,7 @@ func TestFinalizers(t *testing.T) {
 
 // Some fields list what they support sorted, others as upstream wrote it down.
 func TestSupportedValues(t *testing.T) {
-	at := field.NewPath("x")
+	at := NewPath("x")
 	var f Faults
 	OneOf(&f, at, "c", "b", "a")
 	Listed(&f, at, "c", "b", "a")

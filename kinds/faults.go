@@ -2,6 +2,7 @@ package kinds
 
 import (
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -20,47 +21,65 @@ func (f *Faults) None() bool { return len(f.list) == 0 }
 // check in between found something.
 func (f *Faults) Count() int { return len(f.list) }
 
+// add takes a fault in that was made without a path, and says where it is.
+func (f *Faults) add(at *Path, fault *field.Error) {
+	fault.Field = at.String()
+	f.list = append(f.list, fault)
+}
+
 // Join adds the findings of a check made elsewhere.
 func (f *Faults) Join(errs field.ErrorList) { f.list = append(f.list, errs...) }
 
+// Here is the path for a check of apimachinery's whose findings JoinAt takes in.
+var Here = field.NewPath("")
+
+// JoinAt is Join for what such a check found Here, which is at: as most find nothing,
+// none is told the path itself.
+func (f *Faults) JoinAt(at *Path, errs field.ErrorList) {
+	for _, fault := range errs {
+		fault.Field = at.String() + strings.TrimPrefix(fault.Field, Here.String())
+		f.list = append(f.list, fault)
+	}
+}
+
 // Invalid says that the value at a path is wrong.
-func (f *Faults) Invalid(at *field.Path, value any, detail string) {
-	f.list = append(f.list, field.Invalid(at, shown(value), detail))
+func (f *Faults) Invalid(at *Path, value any, detail string) {
+	f.add(at, field.Invalid(nil, shown(value), detail))
 }
 
 // Required says that a value is missing.
-func (f *Faults) Required(at *field.Path, detail string) {
-	f.list = append(f.list, field.Required(at, detail))
+func (f *Faults) Required(at *Path, detail string) {
+	f.add(at, field.Required(nil, detail))
 }
 
 // Forbidden says that a value may not be there, or not change.
-func (f *Faults) Forbidden(at *field.Path, detail string) {
-	f.list = append(f.list, field.Forbidden(at, detail))
+func (f *Faults) Forbidden(at *Path, detail string) {
+	f.add(at, field.Forbidden(nil, detail))
 }
 
 // Duplicate says that a value is there already.
-func (f *Faults) Duplicate(at *field.Path, value any) {
-	f.list = append(f.list, field.Duplicate(at, shown(value)))
+func (f *Faults) Duplicate(at *Path, value any) {
+	f.add(at, field.Duplicate(nil, shown(value)))
 }
 
 // NotFound says that a value refers to something that is not there.
-func (f *Faults) NotFound(at *field.Path, value any) {
-	f.list = append(f.list, field.NotFound(at, shown(value)))
+func (f *Faults) NotFound(at *Path, value any) {
+	f.add(at, field.NotFound(nil, shown(value)))
 }
 
 // TooLong says that a string has more than limit characters.
-func (f *Faults) TooLong(at *field.Path, limit int) {
-	f.list = append(f.list, field.TooLong(at, "", limit))
+func (f *Faults) TooLong(at *Path, limit int) {
+	f.add(at, field.TooLong(nil, "", limit))
 }
 
 // TooMany says that a list has more than limit elements.
-func (f *Faults) TooMany(at *field.Path, count, limit int) {
-	f.list = append(f.list, field.TooMany(at, count, limit))
+func (f *Faults) TooMany(at *Path, count, limit int) {
+	f.add(at, field.TooMany(nil, count, limit))
 }
 
 // NotSupported says that a value is none of those that are, in their order.
-func (f *Faults) NotSupported(at *field.Path, value any, supported ...string) {
-	f.list = append(f.list, field.NotSupported(at, shown(value), supported))
+func (f *Faults) NotSupported(at *Path, value any, supported ...string) {
+	f.add(at, field.NotSupported(nil, shown(value), supported))
 }
 
 // errorTypeAside is the type of what Aside makes.
@@ -83,14 +102,14 @@ func Asides(found field.ErrorList) (faults field.ErrorList, said []string) {
 
 // Each adds one Invalid per message: what the name and format checks of
 // apimachinery return.
-func (f *Faults) Each(at *field.Path, value any, messages []string) {
+func (f *Faults) Each(at *Path, value any, messages []string) {
 	for _, message := range messages {
 		f.Invalid(at, value, message)
 	}
 }
 
 // NonEmpty requires a string, and reports whether it is there.
-func (f *Faults) NonEmpty(at *field.Path, value string) bool {
+func (f *Faults) NonEmpty(at *Path, value string) bool {
 	if value == "" {
 		f.Required(at, "")
 		return false
@@ -99,23 +118,23 @@ func (f *Faults) NonEmpty(at *field.Path, value string) bool {
 }
 
 // NonNegative refuses a number below zero.
-func (f *Faults) NonNegative(at *field.Path, value int64) { f.Join(NonNegative(value, at)) }
+func (f *Faults) NonNegative(at *Path, value int64) { f.Join(NonNegative(value, at)) }
 
 // Immutable refuses a value that is not what it was.
-func (f *Faults) Immutable(at *field.Path, value, old any) { f.Join(Immutable(value, old, at)) }
+func (f *Faults) Immutable(at *Path, value, old any) { f.Join(Immutable(value, old, at)) }
 
 // OneOf wants one of the allowed values and lists them, sorted, if it is not.
-func OneOf[T ~string](f *Faults, at *field.Path, value T, allowed ...T) {
+func OneOf[T ~string](f *Faults, at *Path, value T, allowed ...T) {
 	if slices.Contains(allowed, value) {
 		return
 	}
 	sorted := slices.Clone(allowed)
 	slices.Sort(sorted)
-	f.list = append(f.list, field.NotSupported(at, value, sorted))
+	f.add(at, field.NotSupported(nil, value, sorted))
 }
 
 // RequiredOneOf is OneOf for values that are also required.
-func RequiredOneOf[T ~string](f *Faults, at *field.Path, value T, allowed ...T) {
+func RequiredOneOf[T ~string](f *Faults, at *Path, value T, allowed ...T) {
 	if f.NonEmpty(at, string(value)) {
 		OneOf(f, at, value, allowed...)
 	}
@@ -123,14 +142,14 @@ func RequiredOneOf[T ~string](f *Faults, at *field.Path, value T, allowed ...T) 
 
 // Listed is OneOf for fields of which upstream lists the allowed values in an order
 // of its own: the order in which they are given.
-func Listed[T ~string](f *Faults, at *field.Path, value T, allowed ...T) {
+func Listed[T ~string](f *Faults, at *Path, value T, allowed ...T) {
 	if !slices.Contains(allowed, value) {
-		f.list = append(f.list, field.NotSupported(at, value, allowed))
+		f.add(at, field.NotSupported(nil, value, allowed))
 	}
 }
 
 // RequiredListed is Listed for values that are also required.
-func RequiredListed[T ~string](f *Faults, at *field.Path, value T, allowed ...T) {
+func RequiredListed[T ~string](f *Faults, at *Path, value T, allowed ...T) {
 	if f.NonEmpty(at, string(value)) {
 		Listed(f, at, value, allowed...)
 	}

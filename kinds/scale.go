@@ -53,7 +53,7 @@ func ScaleOf[T Object](s Scaled[T]) Subresource {
 			return nil
 		},
 		ValidateUpdate: func(obj, _ Object) field.ErrorList {
-			return NonNegative(int64(Deref(*s.Replicas(obj.(T)))), field.NewPath("spec", "replicas"))
+			return NonNegative(int64(Deref(*s.Replicas(obj.(T)))), NewPath("spec").Child("replicas"))
 		},
 	}
 }

@@ -16,7 +16,7 @@ const (
 
 // SignerName wants "example.com/name": a domain of at least two labels and a
 // dotted name, as all who speak of certificate signers do.
-func SignerName(name string, at *field.Path) field.ErrorList {
+func SignerName(name string, at *Path) field.ErrorList {
 	var f Faults
 	if !f.NonEmpty(at, name) {
 		return f.List()
@@ -44,7 +44,7 @@ func SignerName(name string, at *field.Path) field.ErrorList {
 
 // signerLabels tells of the first bad label only: the others' messages would be
 // the same.
-func signerLabels(f *Faults, at *field.Path, whole string, labels []string, check func(string) []string) {
+func signerLabels(f *Faults, at *Path, whole string, labels []string, check func(string) []string) {
 	for _, label := range labels {
 		messages := check(label)
 		for _, message := range messages {

@@ -14,7 +14,6 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -70,7 +69,7 @@ const reservedText = "names ending with %q are reserved for static manifest-base
 // checkReserved refuses new objects with a reserved name.
 func checkReserved(f *kinds.Faults, obj metav1.Object) {
 	if strings.HasSuffix(obj.GetName(), reservedSuffix) {
-		f.Invalid(field.NewPath("metadata", "name"), obj.GetName(), fmt.Sprintf(reservedText, reservedSuffix))
+		f.Invalid(kinds.NewPath("metadata").Child("name"), obj.GetName(), fmt.Sprintf(reservedText, reservedSuffix))
 	}
 }
 
@@ -83,7 +82,7 @@ func warnReserved(obj metav1.Object, isNew bool) []string {
 }
 
 // warnExcluded warns of rules that name resources which no webhook ever sees.
-func warnExcluded(at *field.Path, rules []admissionv1.RuleWithOperations) (texts []string) {
+func warnExcluded(at *kinds.Path, rules []admissionv1.RuleWithOperations) (texts []string) {
 	for i, rule := range rules {
 		if slices.Contains(rule.APIGroups, "*") || slices.Contains(rule.Resources, "*") {
 			continue

@@ -36,10 +36,10 @@ type Compiler interface {
 // Scope checks the expressions of one object.
 type Scope interface {
 	// Variable checks a variable and makes it known to what follows.
-	Variable(at *field.Path, name, text string, stored bool) *field.Error
+	Variable(at *kinds.Path, name, text string, stored bool) *field.Error
 	// Check tells what is wrong with an expression, nil if nothing is. stored
 	// says that the object had this very expression before.
-	Check(at *field.Path, use Use, text string, stored bool) *field.Error
+	Check(at *kinds.Path, use Use, text string, stored bool) *field.Error
 }
 
 // maxConditions bounds the match conditions of one webhook or policy.
@@ -77,14 +77,14 @@ func (e *expressions) add(err *field.Error) {
 }
 
 // check compiles an expression that may speak of variables.
-func (e *expressions) check(at *field.Path, use Use, text string, stored bool) {
+func (e *expressions) check(at *kinds.Path, use Use, text string, stored bool) {
 	if e.full != nil {
 		e.add(e.full.Check(at, use, text, stored))
 	}
 }
 
 // conditions checks match conditions, which know no variables.
-func (e *expressions) conditions(at *field.Path, all []admissionv1.MatchCondition, had texts) {
+func (e *expressions) conditions(at *kinds.Path, all []admissionv1.MatchCondition, had texts) {
 	if len(all) > maxConditions {
 		e.TooMany(at, len(all), maxConditions)
 	}
@@ -110,7 +110,7 @@ func (e *expressions) conditions(at *field.Path, all []admissionv1.MatchConditio
 }
 
 // variables checks a policy's variables in their order.
-func (e *expressions) variables(at *field.Path, all []admissionv1.Variable, had texts) {
+func (e *expressions) variables(at *kinds.Path, all []admissionv1.Variable, had texts) {
 	for i, v := range all {
 		here := at.Index(i)
 		switch {

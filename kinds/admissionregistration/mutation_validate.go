@@ -13,7 +13,7 @@ import (
 // for a new one.
 func validateMutating(compiler Compiler, p, old *admissionv1.MutatingAdmissionPolicy) field.ErrorList {
 	var f kinds.Faults
-	s, at := &p.Spec, field.NewPath("spec")
+	s, at := &p.Spec, kinds.NewPath("spec")
 	validatePolicyHead(&f, s.FailurePolicy, s.ParamKind, at)
 	validateConstraints(&f, s.MatchConstraints, at.Child("matchConstraints"))
 	validateChanges(&f, s.MatchConstraints, at.Child("matchConstraints"))
@@ -55,20 +55,20 @@ func mutatingTexts(old *admissionv1.MutatingAdmissionPolicy) (conditions, patche
 }
 
 // validateChanges refuses operations that leave nothing to change.
-func validateChanges(f *kinds.Faults, m *admissionv1.MatchResources, at *field.Path) {
+func validateChanges(f *kinds.Faults, m *admissionv1.MatchResources, at *kinds.Path) {
 	if m == nil {
 		return
 	}
 	for _, rule := range m.ResourceRules {
 		for _, op := range rule.Operations {
-			kinds.OneOf(f, at.Child("resourceRules", "operations"), op, admissionv1.OperationAll,
+			kinds.OneOf(f, at.Child("resourceRules").Child("operations"), op, admissionv1.OperationAll,
 				admissionv1.Create, admissionv1.Update, admissionv1.Connect)
 		}
 	}
 }
 
 // mutation checks one change of a mutating policy.
-func (e *expressions) mutation(m *admissionv1.Mutation, had texts, at *field.Path) {
+func (e *expressions) mutation(m *admissionv1.Mutation, had texts, at *kinds.Path) {
 	patch, apply := at.Child("jsonPatch"), at.Child("applyConfiguration")
 	switch m.PatchType {
 	case "":
@@ -96,7 +96,7 @@ func (e *expressions) mutation(m *admissionv1.Mutation, had texts, at *field.Pat
 	}
 }
 
-func (e *expressions) patch(expression string, use Use, had texts, at *field.Path) {
+func (e *expressions) patch(expression string, use Use, had texts, at *kinds.Path) {
 	text := strings.TrimSpace(expression)
 	if text == "" {
 		e.Required(at, "")
@@ -109,7 +109,7 @@ func (e *expressions) patch(expression string, use Use, had texts, at *field.Pat
 // binding.
 func validateMutatingBinding(b *admissionv1.MutatingAdmissionPolicyBinding, isNew bool) field.ErrorList {
 	var f kinds.Faults
-	at := field.NewPath("spec")
+	at := kinds.NewPath("spec")
 	validateBindingHead(&f, b.Spec.PolicyName, b.Spec.ParamRef, b.Spec.MatchResources, at)
 	validateChanges(&f, b.Spec.MatchResources, at.Child("matchResources"))
 	if isNew {

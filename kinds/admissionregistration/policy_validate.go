@@ -25,7 +25,7 @@ const (
 // for a new one.
 func validatePolicy(compiler Compiler, p, old *admissionv1.ValidatingAdmissionPolicy) field.ErrorList {
 	var f kinds.Faults
-	s, at := &p.Spec, field.NewPath("spec")
+	s, at := &p.Spec, kinds.NewPath("spec")
 	validatePolicyHead(&f, s.FailurePolicy, s.ParamKind, at)
 	validateConstraints(&f, s.MatchConstraints, at.Child("matchConstraints"))
 	conditions, checks, messages, values := policyTexts(old)
@@ -66,7 +66,7 @@ func policyTexts(old *admissionv1.ValidatingAdmissionPolicy) (conditions, checks
 }
 
 // validatePolicyHead checks what both sorts of policies begin with.
-func validatePolicyHead(f *kinds.Faults, failure *admissionv1.FailurePolicyType, params *admissionv1.ParamKind, at *field.Path) {
+func validatePolicyHead(f *kinds.Faults, failure *admissionv1.FailurePolicyType, params *admissionv1.ParamKind, at *kinds.Path) {
 	if failure == nil {
 		f.Required(at.Child("failurePolicy"), "")
 	} else {
@@ -78,7 +78,7 @@ func validatePolicyHead(f *kinds.Faults, failure *admissionv1.FailurePolicyType,
 }
 
 // validateConstraints checks what a policy is about: it must name resources.
-func validateConstraints(f *kinds.Faults, m *admissionv1.MatchResources, at *field.Path) {
+func validateConstraints(f *kinds.Faults, m *admissionv1.MatchResources, at *kinds.Path) {
 	if m == nil {
 		f.Required(at, "")
 		return
@@ -89,7 +89,7 @@ func validateConstraints(f *kinds.Faults, m *admissionv1.MatchResources, at *fie
 	}
 }
 
-func validateParamKind(f *kinds.Faults, k *admissionv1.ParamKind, at *field.Path) {
+func validateParamKind(f *kinds.Faults, k *admissionv1.ParamKind, at *kinds.Path) {
 	if f.NonEmpty(at.Child("apiVersion"), k.APIVersion) {
 		validateParamVersion(f, k.APIVersion, at.Child("apiVersion"))
 	}
@@ -101,7 +101,7 @@ func validateParamKind(f *kinds.Faults, k *admissionv1.ParamKind, at *field.Path
 	}
 }
 
-func validateParamVersion(f *kinds.Faults, text string, at *field.Path) {
+func validateParamVersion(f *kinds.Faults, text string, at *kinds.Path) {
 	group, version := "", text
 	switch strings.Count(text, "/") {
 	case 0:
@@ -126,7 +126,7 @@ func validateParamVersion(f *kinds.Faults, text string, at *field.Path) {
 }
 
 // validateMatch checks a selection of requests; nil selects all.
-func validateMatch(f *kinds.Faults, m *admissionv1.MatchResources, at *field.Path) {
+func validateMatch(f *kinds.Faults, m *admissionv1.MatchResources, at *kinds.Path) {
 	if m == nil {
 		return
 	}
@@ -145,15 +145,15 @@ func validateMatch(f *kinds.Faults, m *admissionv1.MatchResources, at *field.Pat
 	}
 }
 
-func requireSelector(f *kinds.Faults, s *metav1.LabelSelector, at *field.Path) {
+func requireSelector(f *kinds.Faults, s *metav1.LabelSelector, at *kinds.Path) {
 	if s == nil {
 		f.Required(at, "")
 		return
 	}
-	f.Join(metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{}, at))
+	f.JoinAt(at, metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{}, kinds.Here))
 }
 
-func validateNamedRule(f *kinds.Faults, r *admissionv1.NamedRuleWithOperations, at *field.Path) {
+func validateNamedRule(f *kinds.Faults, r *admissionv1.NamedRuleWithOperations, at *kinds.Path) {
 	seen := map[string]bool{}
 	for i, name := range r.ResourceNames {
 		here := at.Child("resourceNames").Index(i)
@@ -167,7 +167,7 @@ func validateNamedRule(f *kinds.Faults, r *admissionv1.NamedRuleWithOperations, 
 }
 
 // validation checks one rule of a validating policy.
-func (e *expressions) validation(v *admissionv1.Validation, checks, messages texts, at *field.Path) {
+func (e *expressions) validation(v *admissionv1.Validation, checks, messages texts, at *kinds.Path) {
 	if strings.TrimSpace(v.Expression) == "" {
 		e.Required(at.Child("expression"), "expression is not specified")
 	} else {
@@ -195,7 +195,7 @@ func (e *expressions) validation(v *admissionv1.Validation, checks, messages tex
 }
 
 // annotations checks what a policy adds to the audit log.
-func (e *expressions) annotations(policy string, all []admissionv1.AuditAnnotation, had texts, at *field.Path) {
+func (e *expressions) annotations(policy string, all []admissionv1.AuditAnnotation, had texts, at *kinds.Path) {
 	if len(all) > maxAnnotations {
 		e.Invalid(at, all, fmt.Sprintf("must not have more than %d auditAnnotations", maxAnnotations))
 	}
@@ -227,7 +227,7 @@ func (e *expressions) annotations(policy string, all []admissionv1.AuditAnnotati
 // validateBinding reports everything wrong with a validating policy's binding.
 func validateBinding(b *admissionv1.ValidatingAdmissionPolicyBinding, isNew bool) field.ErrorList {
 	var f kinds.Faults
-	at := field.NewPath("spec")
+	at := kinds.NewPath("spec")
 	validateBindingHead(&f, b.Spec.PolicyName, b.Spec.ParamRef, b.Spec.MatchResources, at)
 	validateActions(&f, b.Spec.ValidationActions, at.Child("validationActions"))
 	if isNew {
@@ -238,11 +238,11 @@ func validateBinding(b *admissionv1.ValidatingAdmissionPolicyBinding, isNew bool
 
 // bindingRules are upstream's declared rules about bindings of validating policies.
 func bindingRules(b, old *admissionv1.ValidatingAdmissionPolicyBinding) *declared.Rules {
-	r, at := declared.For(old), field.NewPath("spec")
+	r, at := declared.For(old), kinds.NewPath("spec")
 	type binding = admissionv1.ValidatingAdmissionPolicyBinding
 	declared.Required(r, b, old, at.Child("policyName"), func(b *binding) string { return b.Spec.PolicyName })
 	declared.Field(r, b, old, at.Child("validationActions"), func(b *binding) []admissionv1.ValidationAction { return b.Spec.ValidationActions },
-		func(now, _ []admissionv1.ValidationAction, at *field.Path) {
+		func(now, _ []admissionv1.ValidationAction, at *kinds.Path) {
 			if len(now) == 0 {
 				r.Faults.Required(at, "")
 			}
@@ -250,7 +250,7 @@ func bindingRules(b, old *admissionv1.ValidatingAdmissionPolicyBinding) *declare
 	return r
 }
 
-func validateBindingHead(f *kinds.Faults, policy string, params *admissionv1.ParamRef, match *admissionv1.MatchResources, at *field.Path) {
+func validateBindingHead(f *kinds.Faults, policy string, params *admissionv1.ParamRef, match *admissionv1.MatchResources, at *kinds.Path) {
 	if f.NonEmpty(at.Child("policyName"), policy) {
 		f.Each(at.Child("policyName"), policy, validation.IsDNS1123Subdomain(policy))
 	}
@@ -260,7 +260,7 @@ func validateBindingHead(f *kinds.Faults, policy string, params *admissionv1.Par
 	validateMatch(f, match, at.Child("matchResources"))
 }
 
-func validateActions(f *kinds.Faults, actions []admissionv1.ValidationAction, at *field.Path) {
+func validateActions(f *kinds.Faults, actions []admissionv1.ValidationAction, at *kinds.Path) {
 	seen := map[admissionv1.ValidationAction]bool{}
 	for i, a := range actions {
 		kinds.OneOf(f, at.Index(i), a, admissionv1.Deny, admissionv1.Warn, admissionv1.Audit)
@@ -277,7 +277,7 @@ func validateActions(f *kinds.Faults, actions []admissionv1.ValidationAction, at
 	}
 }
 
-func validateParamRef(f *kinds.Faults, r *admissionv1.ParamRef, at *field.Path) {
+func validateParamRef(f *kinds.Faults, r *admissionv1.ParamRef, at *kinds.Path) {
 	const both = "name and selector are mutually exclusive"
 	if r.Name != "" {
 		f.Each(at.Child("name"), r.Name, kinds.PathName(r.Name, false))
@@ -286,7 +286,7 @@ func validateParamRef(f *kinds.Faults, r *admissionv1.ParamRef, at *field.Path) 
 		}
 	}
 	if r.Selector != nil {
-		f.Join(metavalidation.ValidateLabelSelector(r.Selector, metavalidation.LabelSelectorValidationOptions{}, at.Child("selector")))
+		f.JoinAt(at.Child("selector"), metavalidation.ValidateLabelSelector(r.Selector, metavalidation.LabelSelectorValidationOptions{}, kinds.Here))
 		if r.Name != "" {
 			f.Forbidden(at.Child("selector"), both)
 		}
@@ -296,7 +296,7 @@ func validateParamRef(f *kinds.Faults, r *admissionv1.ParamRef, at *field.Path) 
 	}
 	action := at.Child("parameterNotFoundAction")
 	if a := kinds.Deref(r.ParameterNotFoundAction); f.NonEmpty(action, string(a)) && a != admissionv1.DenyAction && a != admissionv1.AllowAction {
-		f.Join(field.ErrorList{field.NotSupported(action, a,
+		f.Join(field.ErrorList{field.NotSupported(action.Field(), a,
 			[]admissionv1.ParameterNotFoundActionType{admissionv1.DenyAction, admissionv1.AllowAction})})
 	}
 }
@@ -304,10 +304,10 @@ func validateParamRef(f *kinds.Faults, r *admissionv1.ParamRef, at *field.Path) 
 // validatePolicyStatus checks what the type checker writes.
 func validatePolicyStatus(s *admissionv1.ValidatingAdmissionPolicyStatus) field.ErrorList {
 	var f kinds.Faults
-	at := field.NewPath("status")
+	at := kinds.NewPath("status")
 	if s.TypeChecking != nil {
 		for i, w := range s.TypeChecking.ExpressionWarnings {
-			here := at.Child("typeChecking", "expressionWarnings").Index(i)
+			here := at.Child("typeChecking").Child("expressionWarnings").Index(i)
 			f.NonEmpty(here.Child("warning"), w.Warning)
 			ref := strings.TrimSpace(w.FieldRef)
 			if !f.NonEmpty(here.Child("fieldRef"), ref) {
@@ -318,6 +318,6 @@ func validatePolicyStatus(s *admissionv1.ValidatingAdmissionPolicyStatus) field.
 			}
 		}
 	}
-	f.Join(metavalidation.ValidateConditions(s.Conditions, at.Child("conditions")))
+	f.JoinAt(at.Child("conditions"), metavalidation.ValidateConditions(s.Conditions, kinds.Here))
 	return f.List()
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -14,7 +13,7 @@ import (
 const wildcard = "*"
 
 // validateRule checks which requests a webhook or policy wants to see.
-func validateRule(f *kinds.Faults, r *admissionv1.RuleWithOperations, at *field.Path) {
+func validateRule(f *kinds.Faults, r *admissionv1.RuleWithOperations, at *kinds.Path) {
 	ops := at.Child("operations")
 	if len(r.Operations) == 0 {
 		f.Required(ops, "")
@@ -37,7 +36,7 @@ func validateRule(f *kinds.Faults, r *admissionv1.RuleWithOperations, at *field.
 	}
 }
 
-func validateList(f *kinds.Faults, list []string, of string, at *field.Path) {
+func validateList(f *kinds.Faults, list []string, of string, at *kinds.Path) {
 	if len(list) == 0 {
 		f.Required(at, "")
 	}
@@ -47,7 +46,7 @@ func validateList(f *kinds.Faults, list []string, of string, at *field.Path) {
 }
 
 // validateResources refuses entries that others already cover.
-func validateResources(f *kinds.Faults, resources []string, at *field.Path) {
+func validateResources(f *kinds.Faults, resources []string, at *kinds.Path) {
 	if len(resources) == 0 {
 		f.Required(at, "")
 	}
@@ -83,10 +82,10 @@ func validateResources(f *kinds.Faults, resources []string, at *field.Path) {
 	}
 }
 
-func validateFailurePolicy(f *kinds.Faults, p admissionv1.FailurePolicyType, at *field.Path) {
+func validateFailurePolicy(f *kinds.Faults, p admissionv1.FailurePolicyType, at *kinds.Path) {
 	kinds.OneOf(f, at, p, admissionv1.Fail, admissionv1.Ignore)
 }
 
-func validateMatchPolicy(f *kinds.Faults, p admissionv1.MatchPolicyType, at *field.Path) {
+func validateMatchPolicy(f *kinds.Faults, p admissionv1.MatchPolicyType, at *kinds.Path) {
 	kinds.OneOf(f, at, p, admissionv1.Exact, admissionv1.Equivalent)
 }

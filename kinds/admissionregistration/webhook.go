@@ -143,7 +143,7 @@ func defaultClient(c *admissionv1.WebhookClientConfig) {
 
 func warnConfiguration(obj metav1.Object, isNew bool, hooks []hook) []string {
 	texts := warnReserved(obj, isNew)
-	at := field.NewPath("webhooks")
+	at := kinds.NewPath("webhooks")
 	for i, h := range hooks {
 		texts = append(texts, warnExcluded(at.Index(i).Child("rules"), h.Rules)...)
 	}

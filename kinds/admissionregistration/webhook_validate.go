@@ -89,7 +89,7 @@ func validateConfiguration(compiler Compiler, obj metav1.Object, hooks, old []ho
 	allow := lenienceFor(hooks, old, old != nil)
 	names := map[string]bool{}
 	for i, h := range hooks {
-		at := field.NewPath("webhooks").Index(i)
+		at := kinds.NewPath("webhooks").Index(i)
 		validateHook(&f, h, allow, at)
 		if !allow.conditions {
 			newExpressions(&f, compiler, false, false).conditions(at.Child("matchConditions"), h.MatchConditions, allow.had)
@@ -106,8 +106,8 @@ func validateConfiguration(compiler Compiler, obj metav1.Object, hooks, old []ho
 	return f.List()
 }
 
-func validateHook(f *kinds.Faults, h hook, allow lenience, at *field.Path) {
-	f.Join(validation.IsFullyQualifiedName(at.Child("name"), h.Name))
+func validateHook(f *kinds.Faults, h hook, allow lenience, at *kinds.Path) {
+	f.Join(validation.IsFullyQualifiedName(at.Child("name").Field(), h.Name))
 	for i := range h.Rules {
 		validateRule(f, &h.Rules[i], at.Child("rules").Index(i))
 	}
@@ -123,10 +123,10 @@ func validateHook(f *kinds.Faults, h hook, allow lenience, at *field.Path) {
 	}
 	opts := metavalidation.LabelSelectorValidationOptions{AllowInvalidLabelValueInSelector: allow.selectors}
 	if h.NamespaceSelector != nil {
-		f.Join(metavalidation.ValidateLabelSelector(h.NamespaceSelector, opts, at.Child("namespaceSelector")))
+		f.JoinAt(at.Child("namespaceSelector"), metavalidation.ValidateLabelSelector(h.NamespaceSelector, opts, kinds.Here))
 	}
 	if h.ObjectSelector != nil {
-		f.Join(metavalidation.ValidateLabelSelector(h.ObjectSelector, opts, at.Child("objectSelector")))
+		f.JoinAt(at.Child("objectSelector"), metavalidation.ValidateLabelSelector(h.ObjectSelector, opts, kinds.Here))
 	}
 	if h.ReinvocationPolicy != nil {
 		kinds.OneOf(f, at.Child("reinvocationPolicy"), *h.ReinvocationPolicy,
@@ -135,7 +135,7 @@ func validateHook(f *kinds.Faults, h hook, allow lenience, at *field.Path) {
 	validateClient(f, h.ClientConfig, at.Child("clientConfig"))
 }
 
-func validateSideEffects(f *kinds.Faults, s *admissionv1.SideEffectClass, any bool, at *field.Path) {
+func validateSideEffects(f *kinds.Faults, s *admissionv1.SideEffectClass, any bool, at *kinds.Path) {
 	allowed := []admissionv1.SideEffectClass{admissionv1.SideEffectClassNone, admissionv1.SideEffectClassNoneOnDryRun}
 	if any {
 		allowed = append(allowed, admissionv1.SideEffectClassSome, admissionv1.SideEffectClassUnknown)
@@ -151,7 +151,7 @@ func validateSideEffects(f *kinds.Faults, s *admissionv1.SideEffectClass, any bo
 	kinds.OneOf(f, at, *s, allowed...)
 }
 
-func validateReviewVersions(f *kinds.Faults, versions []string, recognised bool, at *field.Path) {
+func validateReviewVersions(f *kinds.Faults, versions []string, recognised bool, at *kinds.Path) {
 	list := strings.Join(reviewVersions(), ", ")
 	if len(versions) == 0 {
 		f.Required(at, "must specify one of "+list)
@@ -171,7 +171,7 @@ func validateReviewVersions(f *kinds.Faults, versions []string, recognised bool,
 	}
 }
 
-func validateClient(f *kinds.Faults, c admissionv1.WebhookClientConfig, at *field.Path) {
+func validateClient(f *kinds.Faults, c admissionv1.WebhookClientConfig, at *kinds.Path) {
 	switch {
 	case (c.URL == nil) == (c.Service == nil):
 		f.Required(at, "exactly one of url or service is required")
@@ -183,7 +183,7 @@ func validateClient(f *kinds.Faults, c admissionv1.WebhookClientConfig, at *fiel
 }
 
 // validateURL wants an address that says where, and nothing more.
-func validateURL(f *kinds.Faults, text string, at *field.Path) {
+func validateURL(f *kinds.Faults, text string, at *kinds.Path) {
 	const form = "; desired format: https://host[/path]"
 	u, err := url.Parse(text)
 	if err != nil {
@@ -209,7 +209,7 @@ func validateURL(f *kinds.Faults, text string, at *field.Path) {
 
 // validateService says of which field a fault is. Upstream has name and namespace the
 // other way round here: whoever forgets one is told of the other.
-func validateService(f *kinds.Faults, s *admissionv1.ServiceReference, at *field.Path) {
+func validateService(f *kinds.Faults, s *admissionv1.ServiceReference, at *kinds.Path) {
 	f.NonEmpty(at.Child("name"), s.Name)
 	f.NonEmpty(at.Child("namespace"), s.Namespace)
 	port := kinds.Deref(s.Port)
@@ -221,7 +221,7 @@ func validateService(f *kinds.Faults, s *admissionv1.ServiceReference, at *field
 	}
 }
 
-func validatePath(f *kinds.Faults, path string, at *field.Path) {
+func validatePath(f *kinds.Faults, path string, at *kinds.Path) {
 	if path == "//" {
 		f.Invalid(at, path, "segment[0] may not be empty")
 		return

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/kube-openapi/pkg/validation/spec"
+
+	"github.com/sampan-dev/sampan/kinds"
 )
 
 // formats are those that the schemas of this version's predecessor know: what is
@@ -24,7 +26,7 @@ var formats = version.MajorMinor(1, 36)
 func internal(d *definition) (*apiextensions.CustomResourceDefinition, *field.Error) {
 	out := &apiextensions.CustomResourceDefinition{}
 	if err := apiextensionsv1.Convert_v1_CustomResourceDefinition_To_apiextensions_CustomResourceDefinition(d.DeepCopy(), out, nil); err != nil {
-		return nil, field.Invalid(field.NewPath("spec"), "", err.Error())
+		return nil, field.Invalid(kinds.NewPath("spec").Field(), "", err.Error())
 	}
 	return out, nil
 }
@@ -62,14 +64,14 @@ func changed(d, old *definition, check func(_ context.Context, obj, old *apiexte
 // unseenFields takes the selectable fields away that no schema tells of, and says so:
 // the published validation looks for them in a schema that is not there, and panics.
 func unseenFields(d *apiextensions.CustomResourceDefinition) (errs field.ErrorList) {
-	at := field.NewPath("spec")
-	take := func(fields *[]apiextensions.SelectableField, v *apiextensions.CustomResourceValidation, at *field.Path) {
+	at := kinds.NewPath("spec")
+	take := func(fields *[]apiextensions.SelectableField, v *apiextensions.CustomResourceValidation, at *kinds.Path) {
 		if len(*fields) == 0 || v == nil { // without any, it says so itself
 			return
 		}
 		if s, err := structural.NewStructural(v.OpenAPIV3Schema); s == nil || err != nil {
 			*fields = nil
-			errs = append(errs, field.Invalid(at.Child("selectableFields"), "", "may only be set when the schema is structural"))
+			errs = append(errs, field.Invalid(at.Child("selectableFields").Field(), "", "may only be set when the schema is structural"))
 		}
 	}
 	take(&d.Spec.SelectableFields, d.Spec.Validation, at)

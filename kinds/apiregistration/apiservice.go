@@ -117,9 +117,9 @@ func row(s *apiregistrationv1.APIService, now time.Time) []any {
 
 func validate(s *apiregistrationv1.APIService) field.ErrorList {
 	var f kinds.Faults
-	spec := field.NewPath("spec")
+	spec := kinds.NewPath("spec")
 	if wanted := s.Spec.Version + "." + s.Spec.Group; s.Name != "" && s.Name != wanted && len(content.IsPathSegmentName(s.Name)) == 0 {
-		f.Invalid(field.NewPath("metadata", "name"), s.Name, fmt.Sprintf("must be `spec.version+\".\"+spec.group`: %q", wanted))
+		f.Invalid(kinds.NewPath("metadata").Child("name"), s.Name, fmt.Sprintf("must be `spec.version+\".\"+spec.group`: %q", wanted))
 	}
 	if s.Spec.Group == "" && s.Spec.Version != "v1" {
 		f.Required(spec.Child("group"), "only v1 may have an empty group and it better be legacy kube")
@@ -151,7 +151,7 @@ func validate(s *apiregistrationv1.APIService) field.ErrorList {
 	return f.List()
 }
 
-func validateLocal(f *kinds.Faults, s *apiregistrationv1.APIService, spec *field.Path) {
+func validateLocal(f *kinds.Faults, s *apiregistrationv1.APIService, spec *kinds.Path) {
 	if n := len(s.Spec.CABundle); n != 0 {
 		f.Invalid(spec.Child("caBundle"), fmt.Sprintf("%d bytes", n), "local APIServices may not have a caBundle")
 	}
@@ -163,7 +163,7 @@ func validateLocal(f *kinds.Faults, s *apiregistrationv1.APIService, spec *field
 func validateStatus(s *apiregistrationv1.APIService) field.ErrorList {
 	var f kinds.Faults
 	for i, c := range s.Status.Conditions {
-		kinds.Listed(&f, field.NewPath("status", "conditions").Index(i).Child("status"), c.Status,
+		kinds.Listed(&f, kinds.NewPath("status").Child("conditions").Index(i).Child("status"), c.Status,
 			apiregistrationv1.ConditionTrue, apiregistrationv1.ConditionFalse, apiregistrationv1.ConditionUnknown)
 	}
 	return f.List()

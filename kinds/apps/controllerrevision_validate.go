@@ -13,8 +13,8 @@ import (
 // validateControllerRevision wants data that is a JSON object.
 func validateControllerRevision(r *appsv1.ControllerRevision) field.ErrorList {
 	var f kinds.Faults
-	f.NonNegative(field.NewPath("revision"), r.Revision)
-	at := field.NewPath("data")
+	f.NonNegative(kinds.NewPath("revision"), r.Revision)
+	at := kinds.NewPath("data")
 	raw := r.Data.Raw
 	if raw == nil && r.Data.Object == nil {
 		f.Required(at, "data is mandatory")
@@ -40,7 +40,7 @@ func validateControllerRevision(r *appsv1.ControllerRevision) field.ErrorList {
 
 func validateControllerRevisionUpdate(r, old *appsv1.ControllerRevision) field.ErrorList {
 	var f kinds.Faults
-	f.NonNegative(field.NewPath("revision"), r.Revision)
-	f.Immutable(field.NewPath("data"), r.Data, old.Data)
+	f.NonNegative(kinds.NewPath("revision"), r.Revision)
+	f.Immutable(kinds.NewPath("data"), r.Data, old.Data)
 	return f.List()
 }

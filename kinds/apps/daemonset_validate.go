@@ -10,7 +10,7 @@ import (
 
 func validateDaemonSet(d *appsv1.DaemonSet) field.ErrorList {
 	var f kinds.Faults
-	at, spec := field.NewPath("spec"), &d.Spec
+	at, spec := kinds.NewPath("spec"), &d.Spec
 	checkDaemonSelector(&f, spec.Selector, &spec.Template)
 	f.Join(core.ValidateLastingTemplate(&spec.Template, "DaemonSet", at.Child("template")))
 	f.NonNegative(at.Child("minReadySeconds"), int64(spec.MinReadySeconds))
@@ -32,7 +32,7 @@ func validateDaemonSet(d *appsv1.DaemonSet) field.ErrorList {
 
 // validateDaemonRollout: either the old pod goes first or the new one comes
 // first, not both.
-func validateDaemonRollout(f *kinds.Faults, r *appsv1.RollingUpdateDaemonSet, at *field.Path) {
+func validateDaemonRollout(f *kinds.Faults, r *appsv1.RollingUpdateDaemonSet, at *kinds.Path) {
 	unavailable, surge := at.Child("maxUnavailable"), at.Child("maxSurge")
 	f.Amount(unavailable, r.MaxUnavailable)
 	f.Amount(surge, r.MaxSurge)
@@ -49,14 +49,14 @@ func validateDaemonRollout(f *kinds.Faults, r *appsv1.RollingUpdateDaemonSet, at
 
 func validateDaemonSetUpdate(d, old *appsv1.DaemonSet) field.ErrorList {
 	var f kinds.Faults
-	f.Immutable(field.NewPath("spec", "selector"), d.Spec.Selector, old.Spec.Selector)
+	f.Immutable(kinds.NewPath("spec").Child("selector"), d.Spec.Selector, old.Spec.Selector)
 	f.Join(validateDaemonSet(d))
 	return f.List()
 }
 
 func validateDaemonSetStatusUpdate(d, old *appsv1.DaemonSet) field.ErrorList {
 	var f kinds.Faults
-	at, s := field.NewPath("status"), &d.Status
+	at, s := kinds.NewPath("status"), &d.Status
 	f.NonNegative(at.Child("observedGeneration"), s.ObservedGeneration)
 	for _, c := range []kinds.Count{
 		{Field: "currentNumberScheduled", Value: s.CurrentNumberScheduled},

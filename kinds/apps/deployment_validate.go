@@ -10,7 +10,7 @@ import (
 
 func validateDeployment(d *appsv1.Deployment) field.ErrorList {
 	var f kinds.Faults
-	at, spec := field.NewPath("spec"), &d.Spec
+	at, spec := kinds.NewPath("spec"), &d.Spec
 	f.NonNegative(at.Child("replicas"), int64(kinds.Deref(spec.Replicas)))
 	if checkSelector(&f, spec.Selector, &spec.Template, "deployment", "invalid label selector") {
 		f.Join(core.ValidateLastingTemplate(&spec.Template, "ReplicaSet", at.Child("template")))
@@ -27,7 +27,7 @@ func validateDeployment(d *appsv1.Deployment) field.ErrorList {
 	return f.List()
 }
 
-func validateDeploymentStrategy(f *kinds.Faults, s *appsv1.DeploymentStrategy, at *field.Path) {
+func validateDeploymentStrategy(f *kinds.Faults, s *appsv1.DeploymentStrategy, at *kinds.Path) {
 	rolling := at.Child("rollingUpdate")
 	switch s.Type {
 	case appsv1.RecreateDeploymentStrategyType:
@@ -54,13 +54,13 @@ func validateDeploymentStrategy(f *kinds.Faults, s *appsv1.DeploymentStrategy, a
 func validateDeploymentUpdate(d, old *appsv1.Deployment) field.ErrorList {
 	var f kinds.Faults
 	f.Join(validateDeployment(d))
-	f.Immutable(field.NewPath("spec", "selector"), d.Spec.Selector, old.Spec.Selector)
+	f.Immutable(kinds.NewPath("spec").Child("selector"), d.Spec.Selector, old.Spec.Selector)
 	return f.List()
 }
 
 func validateDeploymentStatusUpdate(d, old *appsv1.Deployment) field.ErrorList {
 	var f kinds.Faults
-	at, s := field.NewPath("status"), &d.Status
+	at, s := kinds.NewPath("status"), &d.Status
 	f.NonNegative(at.Child("observedGeneration"), s.ObservedGeneration)
 	f.NonNegative(at.Child("replicas"), int64(s.Replicas))
 	f.NonNegative(at.Child("unavailableReplicas"), int64(s.UnavailableReplicas))

@@ -10,7 +10,7 @@ import (
 
 func validateReplicaSet(r *appsv1.ReplicaSet) field.ErrorList {
 	var f kinds.Faults
-	at, spec := field.NewPath("spec"), &r.Spec
+	at, spec := kinds.NewPath("spec"), &r.Spec
 	f.NonNegative(at.Child("replicas"), int64(kinds.Deref(spec.Replicas)))
 	f.NonNegative(at.Child("minReadySeconds"), int64(spec.MinReadySeconds))
 	// Upstream's message calls a replica set a deployment; so do its clients.
@@ -23,13 +23,13 @@ func validateReplicaSet(r *appsv1.ReplicaSet) field.ErrorList {
 func validateReplicaSetUpdate(r, old *appsv1.ReplicaSet) field.ErrorList {
 	var f kinds.Faults
 	f.Join(validateReplicaSet(r))
-	f.Immutable(field.NewPath("spec", "selector"), r.Spec.Selector, old.Spec.Selector)
+	f.Immutable(kinds.NewPath("spec").Child("selector"), r.Spec.Selector, old.Spec.Selector)
 	return f.List()
 }
 
 func validateReplicaSetStatusUpdate(r, _ *appsv1.ReplicaSet) field.ErrorList {
 	var f kinds.Faults
-	at, s := field.NewPath("status"), &r.Status
+	at, s := kinds.NewPath("status"), &r.Status
 	f.NonNegative(at.Child("replicas"), int64(s.Replicas))
 	f.NonNegative(at.Child("observedGeneration"), s.ObservedGeneration)
 	f.NonNegative(at.Child("terminatingReplicas"), int64(kinds.Deref(s.TerminatingReplicas)))

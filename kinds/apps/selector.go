@@ -5,7 +5,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -15,11 +14,11 @@ import (
 // template either. word is what messages call the workload, unreadable what they
 // say of a selector that makes no sense.
 func checkSelector(f *kinds.Faults, s *metav1.LabelSelector, t *corev1.PodTemplateSpec, word, unreadable string) bool {
-	at := field.NewPath("spec", "selector")
+	at := kinds.NewPath("spec").Child("selector")
 	if s == nil {
 		f.Required(at, "")
 	} else {
-		f.Join(metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{}, at))
+		f.Join(metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{}, at.Field()))
 		if len(s.MatchLabels)+len(s.MatchExpressions) == 0 {
 			f.Invalid(at, s, "empty selector is invalid for "+word)
 		}
@@ -37,15 +36,15 @@ func checkSelector(f *kinds.Faults, s *metav1.LabelSelector, t *corev1.PodTempla
 
 func checkMatch(f *kinds.Faults, selector labels.Selector, t *corev1.PodTemplateSpec) {
 	if !selector.Matches(labels.Set(t.Labels)) {
-		f.Invalid(field.NewPath("spec", "template", "metadata", "labels"), t.Labels, "`selector` does not match template `labels`")
+		f.Invalid(kinds.NewPath("spec").Child("template").Child("metadata").Child("labels"), t.Labels, "`selector` does not match template `labels`")
 	}
 }
 
 // checkDaemonSelector is checkSelector for DaemonSets, of which upstream does not
 // say that the selector is missing or makes no sense.
 func checkDaemonSelector(f *kinds.Faults, s *metav1.LabelSelector, t *corev1.PodTemplateSpec) {
-	at := field.NewPath("spec", "selector")
-	f.Join(metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{}, at))
+	at := kinds.NewPath("spec").Child("selector")
+	f.Join(metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{}, at.Field()))
 	if selector, err := metav1.LabelSelectorAsSelector(s); err == nil {
 		checkMatch(f, selector, t)
 	}

@@ -23,7 +23,7 @@ type statefulRules struct{ claims, service, template bool }
 
 func checkStatefulSet(s *appsv1.StatefulSet, rules statefulRules) field.ErrorList {
 	var f kinds.Faults
-	at, spec := field.NewPath("spec"), &s.Spec
+	at, spec := kinds.NewPath("spec"), &s.Spec
 	switch spec.PodManagementPolicy {
 	case "":
 		f.Required(at.Child("podManagementPolicy"), "")
@@ -85,7 +85,7 @@ func asMade(spec *appsv1.StatefulSetSpec) *corev1.PodTemplateSpec {
 	return t
 }
 
-func validateStatefulStrategy(f *kinds.Faults, s *appsv1.StatefulSetUpdateStrategy, at *field.Path) {
+func validateStatefulStrategy(f *kinds.Faults, s *appsv1.StatefulSetUpdateStrategy, at *kinds.Path) {
 	rolling := at.Child("rollingUpdate")
 	switch s.Type {
 	case "":
@@ -120,7 +120,7 @@ func validateStatefulSetUpdate(s, old *appsv1.StatefulSet) field.ErrorList {
 	rules := statefulRules{template: true}
 	rules.template = len(checkStatefulSet(old, rules)) == 0
 	f.Join(checkStatefulSet(s, rules))
-	at := field.NewPath("spec")
+	at := kinds.NewPath("spec")
 	f.Immutable(at.Child("selector"), s.Spec.Selector, old.Spec.Selector)
 	f.Immutable(at.Child("volumeClaimTemplates"), s.Spec.VolumeClaimTemplates, old.Spec.VolumeClaimTemplates)
 	f.Immutable(at.Child("serviceName"), s.Spec.ServiceName, old.Spec.ServiceName)
@@ -130,7 +130,7 @@ func validateStatefulSetUpdate(s, old *appsv1.StatefulSet) field.ErrorList {
 
 func validateStatefulSetStatusUpdate(s, old *appsv1.StatefulSet) field.ErrorList {
 	var f kinds.Faults
-	at, status := field.NewPath("status"), &s.Status
+	at, status := kinds.NewPath("status"), &s.Status
 	f.NonNegative(at.Child("replicas"), int64(status.Replicas))
 	f.NonNegative(at.Child("observedGeneration"), status.ObservedGeneration)
 	f.Within(at, status.Replicas, "status.replicas", kinds.Count{Field: "readyReplicas", Value: status.ReadyReplicas},

@@ -33,13 +33,13 @@ func validateLocal(r *authorizationv1.LocalSubjectAccessReview) field.ErrorList 
 	local := r.ObjectMeta
 	local.Namespace, local.ManagedFields = "", nil
 	if !kinds.Same(local, metav1.ObjectMeta{}) {
-		f.Invalid(field.NewPath("metadata"), r.ObjectMeta, "must be empty except for namespace")
+		f.Invalid(kinds.NewPath("metadata"), r.ObjectMeta, "must be empty except for namespace")
 	}
 	if asked := r.Spec.ResourceAttributes; asked != nil && asked.Namespace != r.Namespace {
-		f.Invalid(field.NewPath("spec.resourceAttributes.namespace"), asked.Namespace, "must match metadata.namespace")
+		f.Invalid(kinds.NewPath("spec.resourceAttributes.namespace"), asked.Namespace, "must match metadata.namespace")
 	}
 	if asked := r.Spec.NonResourceAttributes; asked != nil {
-		f.Invalid(field.NewPath("spec.nonResourceAttributes"), asked, "disallowed on this kind of request")
+		f.Invalid(kinds.NewPath("spec.nonResourceAttributes"), asked, "disallowed on this kind of request")
 	}
 	return f.List()
 }
@@ -48,21 +48,21 @@ func checkMeta(f *kinds.Faults, meta metav1.ObjectMeta) {
 	own := meta
 	own.ManagedFields = nil
 	if !kinds.Same(own, metav1.ObjectMeta{}) {
-		f.Invalid(field.NewPath("metadata"), meta, "must be empty")
+		f.Invalid(kinds.NewPath("metadata"), meta, "must be empty")
 	}
 }
 
 func checkSubject(f *kinds.Faults, spec *authorizationv1.SubjectAccessReviewSpec) {
 	checkEither(f, spec.ResourceAttributes, spec.NonResourceAttributes)
 	if spec.User == "" && len(spec.Groups) == 0 {
-		f.Invalid(field.NewPath("spec", "user"), spec.User, "at least one of user or group must be specified")
+		f.Invalid(kinds.NewPath("spec").Child("user"), spec.User, "at least one of user or group must be specified")
 	}
 	checkSelectors(f, spec.ResourceAttributes)
 }
 
 func checkEither(f *kinds.Faults, resource *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) {
 	if (resource == nil) == (path == nil) {
-		f.Invalid(field.NewPath("spec"), path, "exactly one of nonResourceAttributes or resourceAttributes must be specified")
+		f.Invalid(kinds.NewPath("spec"), path, "exactly one of nonResourceAttributes or resourceAttributes must be specified")
 	}
 }
 
@@ -70,13 +70,13 @@ func checkSelectors(f *kinds.Faults, resource *authorizationv1.ResourceAttribute
 	if resource == nil {
 		return
 	}
-	at := field.NewPath("spec.resourceAttributes")
+	at := kinds.NewPath("spec.resourceAttributes")
 	if s := resource.FieldSelector; s != nil {
 		here := at.Child("fieldSelector")
 		checkSelector(f, s.RawSelector, len(s.Requirements), here)
 		for i, r := range s.Requirements {
 			f.Join(metavalidation.ValidateFieldSelectorRequirement(r,
-				metavalidation.FieldSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, here.Child("requirements").Index(i)))
+				metavalidation.FieldSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, here.Child("requirements").Index(i).Field()))
 		}
 	}
 	if s := resource.LabelSelector; s != nil {
@@ -84,12 +84,12 @@ func checkSelectors(f *kinds.Faults, resource *authorizationv1.ResourceAttribute
 		checkSelector(f, s.RawSelector, len(s.Requirements), here)
 		for i, r := range s.Requirements {
 			f.Join(metavalidation.ValidateLabelSelectorRequirement(r,
-				metavalidation.LabelSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, here.Child("requirements").Index(i)))
+				metavalidation.LabelSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, here.Child("requirements").Index(i).Field()))
 		}
 	}
 }
 
-func checkSelector(f *kinds.Faults, raw string, requirements int, at *field.Path) {
+func checkSelector(f *kinds.Faults, raw string, requirements int, at *kinds.Path) {
 	switch {
 	case raw != "" && requirements > 0:
 		f.Invalid(at.Child("rawSelector"), raw, "may not specified at the same time as requirements")

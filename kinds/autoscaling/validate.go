@@ -49,16 +49,16 @@ func validateUpdate(h, old *hpa) field.ErrorList {
 
 // rules are upstream's declared rules, of both versions.
 func rules(spec, old *autoscalingv2.HorizontalPodAutoscalerSpec) *declared.Rules {
-	r, at := declared.For(old), field.NewPath("spec")
+	r, at := declared.For(old), kinds.NewPath("spec")
 	type hpaSpec = autoscalingv2.HorizontalPodAutoscalerSpec
-	atLeast := func(least, value int32, at *field.Path) {
+	atLeast := func(least, value int32, at *kinds.Path) {
 		if value < least {
-			r.Join(field.ErrorList{field.Invalid(at, value, fmt.Sprintf("must be greater than or equal to %d", least)).WithOrigin("minimum")})
+			r.Join(field.ErrorList{field.Invalid(at.Field(), value, fmt.Sprintf("must be greater than or equal to %d", least)).WithOrigin("minimum")})
 		}
 	}
 	declared.Pointer(r, spec, old, at.Child("minReplicas"), func(s *hpaSpec) *int32 { return s.MinReplicas },
-		func(now, _ *int32, at *field.Path) { atLeast(0, *now, at) })
-	declared.Field(r, spec, old, at.Child("maxReplicas"), func(s *hpaSpec) int32 { return s.MaxReplicas }, func(now, _ int32, at *field.Path) {
+		func(now, _ *int32, at *kinds.Path) { atLeast(0, *now, at) })
+	declared.Field(r, spec, old, at.Child("maxReplicas"), func(s *hpaSpec) int32 { return s.MaxReplicas }, func(now, _ int32, at *kinds.Path) {
 		if now == 0 {
 			r.Faults.Required(at, "")
 			return
@@ -70,7 +70,7 @@ func rules(spec, old *autoscalingv2.HorizontalPodAutoscalerSpec) *declared.Rules
 
 func check(h *hpa, l lenience) field.ErrorList {
 	var f kinds.Faults
-	spec, at := &h.Spec, field.NewPath("spec")
+	spec, at := &h.Spec, kinds.NewPath("spec")
 	least := kinds.Deref(spec.MinReplicas)
 	if least < 0 {
 		f.Invalid(at.Child("minReplicas"), least, "must be greater than or equal to 0")
@@ -82,18 +82,18 @@ func check(h *hpa, l lenience) field.ErrorList {
 		f.Invalid(most, spec.MaxReplicas, "must be greater than or equal to 1")
 	}
 	if spec.MinReplicas != nil && spec.MaxReplicas < least {
-		f.Join(field.ErrorList{field.Invalid(at.Child("maxReplicas"), spec.MaxReplicas, "must be greater than or equal to `minReplicas`").WithOrigin("minReplicas")})
+		f.Join(field.ErrorList{field.Invalid(at.Child("maxReplicas").Field(), spec.MaxReplicas, "must be greater than or equal to `minReplicas`").WithOrigin("minReplicas")})
 	}
 	checkReference(&f, spec.ScaleTargetRef, at.Child("scaleTargetRef"), l.noGroup, l.anyTarget)
 	checkMetrics(&f, spec, at.Child("metrics"), l.anyObject)
 	if b := spec.Behavior; b != nil {
-		checkRules(&f, b.ScaleUp, at.Child("behavior", "scaleUp"))
-		checkRules(&f, b.ScaleDown, at.Child("behavior", "scaleDown"))
+		checkRules(&f, b.ScaleUp, at.Child("behavior").Child("scaleUp"))
+		checkRules(&f, b.ScaleDown, at.Child("behavior").Child("scaleDown"))
 	}
 	return f.List()
 }
 
-func checkReference(f *kinds.Faults, ref autoscalingv2.CrossVersionObjectReference, at *field.Path, noGroup, anyVersion bool) {
+func checkReference(f *kinds.Faults, ref autoscalingv2.CrossVersionObjectReference, at *kinds.Path, noGroup, anyVersion bool) {
 	for _, part := range []struct{ name, value string }{{"kind", ref.Kind}, {"name", ref.Name}} {
 		if part.value == "" {
 			f.Required(at.Child(part.name), "")
@@ -121,7 +121,7 @@ func apiVersion(text string, noGroup bool) error {
 	return nil
 }
 
-func checkMetrics(f *kinds.Faults, spec *autoscalingv2.HorizontalPodAutoscalerSpec, at *field.Path, anyObject bool) {
+func checkMetrics(f *kinds.Faults, spec *autoscalingv2.HorizontalPodAutoscalerSpec, at *kinds.Path, anyObject bool) {
 	wakes := false // there is a metric of what waits though nothing runs
 	for i := range spec.Metrics {
 		m := &spec.Metrics[i]
@@ -138,21 +138,21 @@ type source struct {
 	kind  autoscalingv2.MetricSourceType
 	field string
 	set   bool
-	check func(at *field.Path)
+	check func(at *kinds.Path)
 }
 
-func checkMetric(f *kinds.Faults, m *autoscalingv2.MetricSpec, at *field.Path, anyObject bool) {
+func checkMetric(f *kinds.Faults, m *autoscalingv2.MetricSpec, at *kinds.Path, anyObject bool) {
 	sources := []source{
-		{autoscalingv2.ObjectMetricSourceType, "object", m.Object != nil, func(at *field.Path) { checkObject(f, m.Object, at, anyObject) }},
-		{autoscalingv2.ExternalMetricSourceType, "external", m.External != nil, func(at *field.Path) { checkExternal(f, m.External, at) }},
-		{autoscalingv2.PodsMetricSourceType, "pods", m.Pods != nil, func(at *field.Path) { checkPods(f, m.Pods, at) }},
-		{autoscalingv2.ResourceMetricSourceType, "resource", m.Resource != nil, func(at *field.Path) {
+		{autoscalingv2.ObjectMetricSourceType, "object", m.Object != nil, func(at *kinds.Path) { checkObject(f, m.Object, at, anyObject) }},
+		{autoscalingv2.ExternalMetricSourceType, "external", m.External != nil, func(at *kinds.Path) { checkExternal(f, m.External, at) }},
+		{autoscalingv2.PodsMetricSourceType, "pods", m.Pods != nil, func(at *kinds.Path) { checkPods(f, m.Pods, at) }},
+		{autoscalingv2.ResourceMetricSourceType, "resource", m.Resource != nil, func(at *kinds.Path) {
 			if m.Resource.Name == "" {
 				f.Required(at.Child("name"), "must specify a resource name")
 			}
 			checkResource(f, m.Resource.Target, at)
 		}},
-		{autoscalingv2.ContainerResourceMetricSourceType, "containerResource", m.ContainerResource != nil, func(at *field.Path) {
+		{autoscalingv2.ContainerResourceMetricSourceType, "containerResource", m.ContainerResource != nil, func(at *kinds.Path) {
 			checkContainer(f, m.ContainerResource, at)
 		}},
 	}
@@ -179,35 +179,35 @@ func checkMetric(f *kinds.Faults, m *autoscalingv2.MetricSpec, at *field.Path, a
 	}
 }
 
-func checkObject(f *kinds.Faults, o *autoscalingv2.ObjectMetricSource, at *field.Path, anyVersion bool) {
+func checkObject(f *kinds.Faults, o *autoscalingv2.ObjectMetricSource, at *kinds.Path, anyVersion bool) {
 	checkReference(f, o.DescribedObject, at.Child("describedObject"), true, anyVersion)
 	checkIdentifier(f, o.Metric, at.Child("metric"))
 	checkTarget(f, o.Target, at.Child("target"))
 	if o.Target.Value == nil && o.Target.AverageValue == nil {
-		f.Required(at.Child("target", "averageValue"), "must set either a target value or averageValue")
+		f.Required(at.Child("target").Child("averageValue"), "must set either a target value or averageValue")
 	}
 }
 
-func checkExternal(f *kinds.Faults, e *autoscalingv2.ExternalMetricSource, at *field.Path) {
+func checkExternal(f *kinds.Faults, e *autoscalingv2.ExternalMetricSource, at *kinds.Path) {
 	checkIdentifier(f, e.Metric, at.Child("metric"))
 	checkTarget(f, e.Target, at.Child("target"))
 	switch {
 	case e.Target.Value == nil && e.Target.AverageValue == nil:
-		f.Required(at.Child("target", "averageValue"), "must set either a target value for metric or a per-pod target")
+		f.Required(at.Child("target").Child("averageValue"), "must set either a target value for metric or a per-pod target")
 	case e.Target.Value != nil && e.Target.AverageValue != nil:
-		f.Forbidden(at.Child("target", "value"), "may not set both a target value for metric and a per-pod target")
+		f.Forbidden(at.Child("target").Child("value"), "may not set both a target value for metric and a per-pod target")
 	}
 }
 
-func checkPods(f *kinds.Faults, p *autoscalingv2.PodsMetricSource, at *field.Path) {
+func checkPods(f *kinds.Faults, p *autoscalingv2.PodsMetricSource, at *kinds.Path) {
 	checkIdentifier(f, p.Metric, at.Child("metric"))
 	checkTarget(f, p.Target, at.Child("target"))
 	if p.Target.AverageValue == nil {
-		f.Required(at.Child("target", "averageValue"), "must specify a positive target averageValue")
+		f.Required(at.Child("target").Child("averageValue"), "must specify a positive target averageValue")
 	}
 }
 
-func checkContainer(f *kinds.Faults, c *autoscalingv2.ContainerResourceMetricSource, at *field.Path) {
+func checkContainer(f *kinds.Faults, c *autoscalingv2.ContainerResourceMetricSource, at *kinds.Path) {
 	if c.Name == "" {
 		f.Required(at.Child("name"), "must specify a resource name")
 	} else {
@@ -221,17 +221,17 @@ func checkContainer(f *kinds.Faults, c *autoscalingv2.ContainerResourceMetricSou
 	checkResource(f, c.Target, at)
 }
 
-func checkResource(f *kinds.Faults, t autoscalingv2.MetricTarget, at *field.Path) {
+func checkResource(f *kinds.Faults, t autoscalingv2.MetricTarget, at *kinds.Path) {
 	checkTarget(f, t, at.Child("target"))
 	switch {
 	case t.AverageUtilization == nil && t.AverageValue == nil:
-		f.Required(at.Child("target", "averageUtilization"), "must set either a target raw value or a target utilization")
+		f.Required(at.Child("target").Child("averageUtilization"), "must set either a target raw value or a target utilization")
 	case t.AverageUtilization != nil && t.AverageValue != nil:
-		f.Forbidden(at.Child("target", "averageValue"), "may not set both a target raw value and a target utilization")
+		f.Forbidden(at.Child("target").Child("averageValue"), "may not set both a target raw value and a target utilization")
 	}
 }
 
-func checkTarget(f *kinds.Faults, t autoscalingv2.MetricTarget, at *field.Path) {
+func checkTarget(f *kinds.Faults, t autoscalingv2.MetricTarget, at *kinds.Path) {
 	if t.Type == "" {
 		f.Required(at.Child("type"), "must specify a metric target type")
 	}
@@ -249,7 +249,7 @@ func checkTarget(f *kinds.Faults, t autoscalingv2.MetricTarget, at *field.Path) 
 	}
 }
 
-func checkIdentifier(f *kinds.Faults, id autoscalingv2.MetricIdentifier, at *field.Path) {
+func checkIdentifier(f *kinds.Faults, id autoscalingv2.MetricIdentifier, at *kinds.Path) {
 	if id.Name == "" {
 		f.Required(at.Child("name"), "must specify a metric name")
 		return
@@ -257,7 +257,7 @@ func checkIdentifier(f *kinds.Faults, id autoscalingv2.MetricIdentifier, at *fie
 	f.Each(at.Child("name"), id.Name, content.IsPathSegmentName(id.Name))
 }
 
-func checkRules(f *kinds.Faults, rules *autoscalingv2.HPAScalingRules, at *field.Path) {
+func checkRules(f *kinds.Faults, rules *autoscalingv2.HPAScalingRules, at *kinds.Path) {
 	if rules == nil {
 		return
 	}
@@ -296,7 +296,7 @@ func checkRules(f *kinds.Faults, rules *autoscalingv2.HPAScalingRules, at *field
 
 func validateStatus(h, _ *hpa) field.ErrorList {
 	var f kinds.Faults
-	at := field.NewPath("status")
+	at := kinds.NewPath("status")
 	for i, c := range h.Status.Conditions {
 		if c.ObservedGeneration != nil {
 			f.NonNegative(at.Child("conditions").Index(i).Child("observedGeneration"), *c.ObservedGeneration)

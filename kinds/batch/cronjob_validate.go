@@ -22,7 +22,7 @@ func validateCronJob(c *batchv1.CronJob) field.ErrorList {
 	var f kinds.Faults
 	checkCronJob(&f, &c.Spec, nil)
 	if len(c.Name) > maxCronJobName {
-		f.Invalid(field.NewPath("metadata", "name"), c.Name, "must be no more than 52 characters")
+		f.Invalid(kinds.NewPath("metadata").Child("name"), c.Name, "must be no more than 52 characters")
 	}
 	return declaredCronJob(&c.Spec, nil).Behind(f.List())
 }
@@ -44,12 +44,12 @@ func warnOfZone(c, old *batchv1.CronJob) []string {
 // declaredCronJob are upstream's declared rules.
 func declaredCronJob(spec, old *batchv1.CronJobSpec) *declared.Rules {
 	r := declared.For(old)
-	declared.Required(r, spec, old, field.NewPath("spec", "schedule"), func(s *batchv1.CronJobSpec) string { return s.Schedule })
+	declared.Required(r, spec, old, kinds.NewPath("spec").Child("schedule"), func(s *batchv1.CronJobSpec) string { return s.Schedule })
 	return r
 }
 
 func checkCronJob(f *kinds.Faults, spec, old *batchv1.CronJobSpec) {
-	at := field.NewPath("spec")
+	at := kinds.NewPath("spec")
 	if f.NonEmpty(at.Child("schedule"), spec.Schedule) {
 		checkSchedule(f, spec, old, at.Child("schedule"))
 	}
@@ -59,20 +59,20 @@ func checkCronJob(f *kinds.Faults, spec, old *batchv1.CronJobSpec) {
 	}
 	kinds.RequiredListed(f, at.Child("concurrencyPolicy"), spec.ConcurrencyPolicy, batchv1.AllowConcurrent,
 		batchv1.ForbidConcurrent, batchv1.ReplaceConcurrent)
-	job, template := &spec.JobTemplate.Spec, at.Child("jobTemplate", "spec")
+	job, template := &spec.JobTemplate.Spec, at.Child("jobTemplate").Child("spec")
 	f.Join(validateJobSpec(job, template))
 	if job.Selector != nil {
 		f.Invalid(template.Child("selector"), job.Selector, "`selector` will be auto-generated")
 	}
 	if kinds.Deref(job.ManualSelector) {
-		f.Join(field.ErrorList{field.NotSupported(template.Child("manualSelector"), job.ManualSelector, []string{"nil", "false"})})
+		f.Join(field.ErrorList{field.NotSupported(template.Child("manualSelector").Field(), job.ManualSelector, []string{"nil", "false"})})
 	}
 	f.NonNegative(at.Child("successfulJobsHistoryLimit"), int64(kinds.Deref(spec.SuccessfulJobsHistoryLimit)))
 	f.NonNegative(at.Child("failedJobsHistoryLimit"), int64(kinds.Deref(spec.FailedJobsHistoryLimit)))
 }
 
 // checkSchedule: a zone inside the schedule is only kept where it was before.
-func checkSchedule(f *kinds.Faults, spec, old *batchv1.CronJobSpec, at *field.Path) {
+func checkSchedule(f *kinds.Faults, spec, old *batchv1.CronJobSpec, at *kinds.Path) {
 	zoned := strings.Contains(spec.Schedule, "TZ")
 	kept := old != nil && strings.Contains(old.Schedule, "TZ")
 	text := spec.Schedule
@@ -91,7 +91,7 @@ func checkSchedule(f *kinds.Faults, spec, old *batchv1.CronJobSpec, at *field.Pa
 }
 
 // checkZone asks the zone database of the machine or of the program.
-func checkZone(f *kinds.Faults, zone string, at *field.Path) {
+func checkZone(f *kinds.Faults, zone string, at *kinds.Path) {
 	if zone == "" {
 		f.Invalid(at, zone, "timeZone must be nil or non-empty string")
 		return

@@ -31,14 +31,14 @@ type statusChange struct {
 	job, before *batchv1.Job
 	now, was    *batchv1.JobStatus
 	is, had     outcome
-	at          *field.Path
+	at          *kinds.Path
 }
 
 // validateJobStatusUpdate keeps controllers, the built-in one and others, to
 // what clients rely on: a job ends once, one way, after its pods. The order of the
 // rules is upstream's: first the status itself, then what became of the old one.
 func validateJobStatusUpdate(j, old *batchv1.Job) field.ErrorList {
-	c := statusChange{job: j, before: old, now: &j.Status, was: &old.Status, is: outcomeOf(j), had: outcomeOf(old), at: field.NewPath("status")}
+	c := statusChange{job: j, before: old, now: &j.Status, was: &old.Status, is: outcomeOf(j), had: outcomeOf(old), at: kinds.NewPath("status")}
 	c.checkCounts()
 	c.checkUncounted()
 	c.checkCompletion()
@@ -73,7 +73,7 @@ func (c *statusChange) checkUncounted() {
 		uids  []types.UID
 	}{{"succeeded", u.Succeeded}, {"failed", u.Failed}} {
 		for i, uid := range list.uids {
-			here := c.at.Child("uncountedTerminatedPods", list.field).Index(i)
+			here := c.at.Child("uncountedTerminatedPods").Child(list.field).Index(i)
 			switch {
 			case uid == "":
 				c.Invalid(here, uid, "must not be empty")

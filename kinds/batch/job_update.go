@@ -12,7 +12,7 @@ import (
 // suspended job, which has none, may be told where to run and on how much.
 func validateJobUpdate(j, old *batchv1.Job) field.ErrorList {
 	var f kinds.Faults
-	at, now, was := field.NewPath("spec"), &j.Spec, &old.Spec
+	at, now, was := kinds.NewPath("spec"), &j.Spec, &old.Spec
 	checkSelectedSpec(&f, now)
 	switch {
 	case !indexed(now):
@@ -31,7 +31,7 @@ func validateJobUpdate(j, old *batchv1.Job) field.ErrorList {
 	return f.List()
 }
 
-func checkTemplateUpdate(f *kinds.Faults, j, old *batchv1.Job, at *field.Path) {
+func checkTemplateUpdate(f *kinds.Faults, j, old *batchv1.Job, at *kinds.Path) {
 	now, was := &j.Spec.Template, old.Spec.Template.DeepCopy()
 	idle := old.Status.StartTime == nil || isTrue(old, batchv1.JobSuspended)
 	if !kinds.Deref(old.Spec.Suspend) || !idle || old.Status.Active > 0 {

@@ -39,14 +39,14 @@ func checkGenerated(f *kinds.Faults, j *batchv1.Job) {
 	if kinds.Deref(j.Spec.ManualSelector) || j.Spec.Selector == nil {
 		return
 	}
-	f.NonEmpty(field.NewPath("metadata", "uid"), string(j.UID))
+	f.NonEmpty(kinds.NewPath("metadata").Child("uid"), string(j.UID))
 	want := labels.Set{
 		legacyControllerUID:        string(j.UID),
 		legacyJobName:              j.Name,
 		batchv1.ControllerUidLabel: string(j.UID),
 		batchv1.JobNameLabel:       j.Name,
 	}
-	at := field.NewPath("spec", "template", "metadata", "labels")
+	at := kinds.NewPath("spec").Child("template").Child("metadata").Child("labels")
 	for key, value := range want {
 		have, ok := j.Spec.Template.Labels[key]
 		switch {
@@ -58,20 +58,20 @@ func checkGenerated(f *kinds.Faults, j *batchv1.Job) {
 	}
 	selector, err := metav1.LabelSelectorAsSelector(j.Spec.Selector)
 	if err == nil && !selector.Matches(want) {
-		f.Invalid(field.NewPath("spec", "selector"), j.Spec.Selector, "`selector` not auto-generated")
+		f.Invalid(kinds.NewPath("spec").Child("selector"), j.Spec.Selector, "`selector` not auto-generated")
 	}
 }
 
 func checkSelectedSpec(f *kinds.Faults, spec *batchv1.JobSpec) {
-	at := field.NewPath("spec")
+	at := kinds.NewPath("spec")
 	f.Join(validateJobSpec(spec, at))
 	if spec.Selector == nil {
 		f.Required(at.Child("selector"), "")
 	}
-	f.Join(metavalidation.ValidateLabelSelector(spec.Selector, metavalidation.LabelSelectorValidationOptions{}, at.Child("selector")))
+	f.Join(metavalidation.ValidateLabelSelector(spec.Selector, metavalidation.LabelSelectorValidationOptions{}, at.Child("selector").Field()))
 	selector, err := metav1.LabelSelectorAsSelector(spec.Selector)
 	if err == nil && !selector.Matches(labels.Set(spec.Template.Labels)) {
-		f.Invalid(at.Child("template", "metadata", "labels"), spec.Template.Labels, "`selector` does not match template `labels`")
+		f.Invalid(at.Child("template").Child("metadata").Child("labels"), spec.Template.Labels, "`selector` does not match template `labels`")
 	}
 }
 
@@ -83,7 +83,7 @@ func checkPodNames(f *kinds.Faults, j *batchv1.Job) {
 	}
 	last := fmt.Sprintf("%s-%d", j.Name, *j.Spec.Completions-1)
 	if len(validation.IsDNS1123Label(last)) > 0 {
-		f.Invalid(field.NewPath("metadata", "name"), j.Name, "will not able to create pod with invalid DNS label: "+last)
+		f.Invalid(kinds.NewPath("metadata").Child("name"), j.Name, "will not able to create pod with invalid DNS label: "+last)
 	}
 }
 
@@ -92,7 +92,7 @@ func indexed(spec *batchv1.JobSpec) bool {
 }
 
 // validateJobSpec checks what jobs and the templates of cron jobs share.
-func validateJobSpec(spec *batchv1.JobSpec, at *field.Path) field.ErrorList {
+func validateJobSpec(spec *batchv1.JobSpec, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	f.NonNegative(at.Child("parallelism"), int64(kinds.Deref(spec.Parallelism)))
 	f.NonNegative(at.Child("completions"), int64(kinds.Deref(spec.Completions)))
@@ -105,7 +105,7 @@ func validateJobSpec(spec *batchv1.JobSpec, at *field.Path) field.ErrorList {
 		f.Required(at.Child("backoffLimitPerIndex"), "when maxFailedIndexes is specified")
 	}
 	if spec.ManagedBy != nil {
-		f.Join(validation.IsDomainPrefixedPath(at.Child("managedBy"), *spec.ManagedBy))
+		f.Join(validation.IsDomainPrefixedPath(at.Child("managedBy").Field(), *spec.ManagedBy))
 		if len(*spec.ManagedBy) > maxManagedBy {
 			f.TooLong(at.Child("managedBy"), maxManagedBy)
 		}
@@ -125,11 +125,11 @@ func validateJobSpec(spec *batchv1.JobSpec, at *field.Path) field.ErrorList {
 	}
 	checkPolicies(&f, spec, at)
 	f.Join(core.ValidatePodTemplate(&spec.Template, at.Child("template")))
-	checkJobRestart(&f, spec, at.Child("template", "spec", "restartPolicy"))
+	checkJobRestart(&f, spec, at.Child("template").Child("spec").Child("restartPolicy"))
 	return f.List()
 }
 
-func checkIndexed(f *kinds.Faults, spec *batchv1.JobSpec, at *field.Path) {
+func checkIndexed(f *kinds.Faults, spec *batchv1.JobSpec, at *kinds.Path) {
 	parallel, failed := kinds.Deref(spec.Parallelism), kinds.Deref(spec.MaxFailedIndexes)
 	if spec.Completions == nil {
 		f.Required(at.Child("completions"), "when completion mode is Indexed")
@@ -160,7 +160,7 @@ func checkIndexed(f *kinds.Faults, spec *batchv1.JobSpec, at *field.Path) {
 }
 
 // checkJobRestart: a pod that is always restarted never ends.
-func checkJobRestart(f *kinds.Faults, spec *batchv1.JobSpec, at *field.Path) {
+func checkJobRestart(f *kinds.Faults, spec *batchv1.JobSpec, at *kinds.Path) {
 	policy := spec.Template.Spec.RestartPolicy
 	switch {
 	case policy == corev1.RestartPolicyAlways || policy == "":

@@ -25,9 +25,9 @@ const (
 // indexedOnly is said of what only jobs can have whose pods have indices.
 const indexedOnly = "requires indexed completion mode"
 
-func checkPolicies(f *kinds.Faults, spec *batchv1.JobSpec, at *field.Path) {
+func checkPolicies(f *kinds.Faults, spec *batchv1.JobSpec, at *kinds.Path) {
 	if p := spec.PodFailurePolicy; p != nil {
-		rules := at.Child("podFailurePolicy", "rules")
+		rules := at.Child("podFailurePolicy").Child("rules")
 		if len(p.Rules) > maxPolicyRules {
 			f.TooMany(rules, len(p.Rules), maxPolicyRules)
 		}
@@ -38,7 +38,7 @@ func checkPolicies(f *kinds.Faults, spec *batchv1.JobSpec, at *field.Path) {
 	if p := spec.SuccessPolicy; p != nil && !indexed(spec) {
 		f.Invalid(at.Child("successPolicy"), *p, indexedOnly)
 	} else if p != nil {
-		rules := at.Child("successPolicy", "rules")
+		rules := at.Child("successPolicy").Child("rules")
 		if len(p.Rules) == 0 {
 			f.Required(rules, "at least one rules must be specified when the successPolicy is specified")
 		}
@@ -59,7 +59,7 @@ func checkPolicies(f *kinds.Faults, spec *batchv1.JobSpec, at *field.Path) {
 	kinds.OneOf(f, at.Child("podReplacementPolicy"), *spec.PodReplacementPolicy, allowed...)
 }
 
-func checkFailureRule(f *kinds.Faults, spec *batchv1.JobSpec, r *batchv1.PodFailurePolicyRule, at *field.Path) {
+func checkFailureRule(f *kinds.Faults, spec *batchv1.JobSpec, r *batchv1.PodFailurePolicyRule, at *kinds.Path) {
 	action := at.Child("action")
 	switch r.Action {
 	case "":
@@ -84,7 +84,7 @@ func checkFailureRule(f *kinds.Faults, spec *batchv1.JobSpec, r *batchv1.PodFail
 	}
 }
 
-func checkConditions(f *kinds.Faults, patterns []batchv1.PodFailurePolicyOnPodConditionsPattern, at *field.Path) {
+func checkConditions(f *kinds.Faults, patterns []batchv1.PodFailurePolicyOnPodConditionsPattern, at *kinds.Path) {
 	if len(patterns) > maxConditions {
 		f.TooMany(at, len(patterns), maxConditions)
 	}
@@ -99,7 +99,7 @@ func checkConditions(f *kinds.Faults, patterns []batchv1.PodFailurePolicyOnPodCo
 	}
 }
 
-func checkExitCodes(f *kinds.Faults, spec *batchv1.JobSpec, r *batchv1.PodFailurePolicyOnExitCodesRequirement, at *field.Path) {
+func checkExitCodes(f *kinds.Faults, spec *batchv1.JobSpec, r *batchv1.PodFailurePolicyOnExitCodesRequirement, at *kinds.Path) {
 	if r.Operator == "" {
 		f.Required(at.Child("operator"), `valid values: ["In" "NotIn"]`)
 	} else {
@@ -137,7 +137,7 @@ func checkExitCodes(f *kinds.Faults, spec *batchv1.JobSpec, r *batchv1.PodFailur
 	}
 }
 
-func checkSuccessRule(f *kinds.Faults, completions int32, r *batchv1.SuccessPolicyRule, at *field.Path) {
+func checkSuccessRule(f *kinds.Faults, completions int32, r *batchv1.SuccessPolicyRule, at *kinds.Path) {
 	if r.SucceededCount == nil && r.SucceededIndexes == nil {
 		f.Required(at, "at least one of succeededCount or succeededIndexes must be specified")
 	}

@@ -25,7 +25,7 @@ const (
 )
 
 var (
-	statusPath = field.NewPath("status")
+	statusPath = kinds.NewPath("status")
 	chainPath  = statusPath.Child("certificateChain")
 )
 
@@ -77,7 +77,7 @@ func validatePodRequestStatus(r, old *podRequest) field.ErrorList {
 func checkPodConditions(f *kinds.Faults, all []metav1.Condition) {
 	known := 0
 	for i, c := range all {
-		at := field.NewPath("status", "conditions", fmt.Sprintf("[%d]", i))
+		at := kinds.NewPath("status").Child("conditions").Child(fmt.Sprintf("[%d]", i))
 		if !terminal(c.Type) {
 			kinds.Listed(f, at.Child("type"), c.Type, certificatesv1.PodCertificateRequestConditionTypeIssued,
 				certificatesv1.PodCertificateRequestConditionTypeDenied, certificatesv1.PodCertificateRequestConditionTypeFailed)
@@ -88,7 +88,7 @@ func checkPodConditions(f *kinds.Faults, all []metav1.Condition) {
 		}
 		kinds.OneOf(f, at.Child("status"), c.Status, metav1.ConditionTrue)
 	}
-	f.Join(metavalidation.ValidateConditions(all, statusPath.Child("conditions")))
+	f.JoinAt(statusPath.Child("conditions"), metavalidation.ValidateConditions(all, kinds.Here))
 }
 
 // checkPodChain wants the certificate to be what was asked for, and the times

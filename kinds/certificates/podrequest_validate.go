@@ -32,7 +32,7 @@ const (
 	maxKubernetesPodSeconds = 24 * 60 * 60
 )
 
-var specPath = field.NewPath("spec")
+var specPath = kinds.NewPath("spec")
 
 // statusAlone takes over the status and nothing of the metadata.
 func statusAlone(next kinds.Object, body runtime.Object) error {
@@ -77,7 +77,7 @@ func checkAnnotations(f *kinds.Faults, all map[string]string) {
 	}
 	at := specPath.Child("unverifiedUserAnnotations")
 	for key := range all {
-		f.Join(validation.IsDomainPrefixedKey(at, strings.ToLower(key)))
+		f.Join(validation.IsDomainPrefixedKey(at.Field(), strings.ToLower(key)))
 	}
 	if apivalidation.ValidateAnnotationsSize(all) != nil {
 		f.TooLong(at, apivalidation.TotalAnnotationSizeLimitB)

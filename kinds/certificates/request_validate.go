@@ -103,7 +103,7 @@ func validateRequestApproval(r, old *signingRequest) field.ErrorList {
 }
 
 func checkRequest(f *kinds.Faults, r *signingRequest, l leniency) {
-	spec := field.NewPath("spec")
+	spec := kinds.NewPath("spec")
 	parsed, err := ParseRequest(r.Spec.Request)
 	if err == nil {
 		err = parsed.CheckSignature()
@@ -135,7 +135,7 @@ func checkRequest(f *kinds.Faults, r *signingRequest, l leniency) {
 	checkConditions(f, r.Status.Conditions, l)
 	if !l.anyPEM {
 		if err := checkIssued(r.Status.Certificate); err != nil {
-			f.Invalid(field.NewPath("status", "certificate"), "<certificate data>", err.Error())
+			f.Invalid(kinds.NewPath("status").Child("certificate"), "<certificate data>", err.Error())
 		}
 	}
 }
@@ -147,10 +147,10 @@ func decisions(now, old *signingRequest) *declared.Rules {
 	is := func(kind conditionType) validate.ExtractorFn[[]condition, bool] {
 		return func(all []condition) bool { return len(indices(all, kind)) > 0 }
 	}
-	declared.Field(r, now, old, field.NewPath("status", "conditions"), func(c *signingRequest) []condition { return c.Status.Conditions },
-		func(now, was []condition, at *field.Path) {
+	declared.Field(r, now, old, kinds.NewPath("status").Child("conditions"), func(c *signingRequest) []condition { return c.Status.Conditions },
+		func(now, was []condition, at *kinds.Path) {
 			if len(now) > 0 {
-				r.Join(validate.ZeroOrOneOfUnion(context.Background(), r.Operation(), at, now, was, oneDecision,
+				r.Join(validate.ZeroOrOneOfUnion(context.Background(), r.Operation(), at.Field(), now, was, oneDecision,
 					is(certificatesv1.CertificateApproved), is(certificatesv1.CertificateDenied)))
 			}
 		})
@@ -160,7 +160,7 @@ func decisions(now, old *signingRequest) *declared.Rules {
 var oneDecision = validate.NewUnionMembership(validate.NewUnionMember(`conditions[{"type": "Approved"}]`), validate.NewUnionMember(`conditions[{"type": "Denied"}]`))
 
 func checkConditions(f *kinds.Faults, all []condition, l leniency) {
-	at := field.NewPath("status", "conditions")
+	at := kinds.NewPath("status").Child("conditions")
 	for i, c := range all {
 		if c.Type == "" && !l.untyped {
 			f.Required(at.Index(i).Child("type"), "")
@@ -191,7 +191,7 @@ func decisive(kind conditionType) bool {
 func checkRequestUpdate(r, old *signingRequest, l leniency) field.ErrorList {
 	var f kinds.Faults
 	checkRequest(&f, r, l)
-	at := field.NewPath("status", "conditions")
+	at := kinds.NewPath("status").Child("conditions")
 	for _, kind := range []conditionType{certificatesv1.CertificateApproved, certificatesv1.CertificateDenied, certificatesv1.CertificateFailed} {
 		if len(indices(r.Status.Conditions, kind)) < len(indices(old.Status.Conditions, kind)) {
 			f.Forbidden(at, fmt.Sprintf("updates may not remove a condition of type %q", kind))
@@ -205,7 +205,7 @@ func checkRequestUpdate(r, old *signingRequest, l leniency) field.ErrorList {
 	if sameBytes(r.Status.Certificate, old.Status.Certificate) {
 		return f.List()
 	}
-	at = field.NewPath("status", "certificate")
+	at = kinds.NewPath("status").Child("certificate")
 	if !l.mayIssue {
 		f.Forbidden(at, "updates may not set certificate content")
 	} else if len(old.Status.Certificate) > 0 {
@@ -224,7 +224,7 @@ func only(all []condition, kind conditionType) []condition {
 
 // checkDecision refuses an approval, or a change of one, outside of the approval
 // subresource. Removal has been refused already.
-func checkDecision(f *kinds.Faults, at *field.Path, kind conditionType, now, old []condition) {
+func checkDecision(f *kinds.Faults, at *kinds.Path, kind conditionType, now, old []condition) {
 	switch {
 	case len(now) < len(old):
 	case len(now) > len(old):

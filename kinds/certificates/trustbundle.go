@@ -65,19 +65,19 @@ func validateBundleUpdate(b, old *certificatesv1.ClusterTrustBundle) field.Error
 	if b.Spec.TrustBundle != old.Spec.TrustBundle {
 		checkAnchors(&f, b.Spec.TrustBundle)
 	}
-	f.Immutable(field.NewPath("spec", "signerName"), b.Spec.SignerName, old.Spec.SignerName)
+	f.Immutable(kinds.NewPath("spec").Child("signerName"), b.Spec.SignerName, old.Spec.SignerName)
 	return f.List()
 }
 
 func checkBundle(f *kinds.Faults, b *certificatesv1.ClusterTrustBundle) {
 	if b.GenerateName != "" {
-		f.Each(field.NewPath("metadata", "generateName"), b.GenerateName, checkBundleName(b.GenerateName, b.Spec.SignerName, true))
+		f.Each(kinds.NewPath("metadata").Child("generateName"), b.GenerateName, checkBundleName(b.GenerateName, b.Spec.SignerName, true))
 	}
 	if b.Name != "" {
-		f.Each(field.NewPath("metadata", "name"), b.Name, checkBundleName(b.Name, b.Spec.SignerName, false))
+		f.Each(kinds.NewPath("metadata").Child("name"), b.Name, checkBundleName(b.Name, b.Spec.SignerName, false))
 	}
 	if b.Spec.SignerName != "" {
-		f.Join(kinds.SignerName(b.Spec.SignerName, field.NewPath("spec", "signerName")))
+		f.Join(kinds.SignerName(b.Spec.SignerName, kinds.NewPath("spec").Child("signerName")))
 	}
 }
 
@@ -99,7 +99,7 @@ func checkBundleName(name, signer string, prefix bool) []string {
 
 // checkAnchors wants PEM with authorities' certificates only, none twice.
 func checkAnchors(f *kinds.Faults, text string) {
-	at := field.NewPath("spec", "trustBundle")
+	at := kinds.NewPath("spec").Child("trustBundle")
 	if len(text) > maxTrustBundle {
 		f.TooLong(at, maxTrustBundle)
 		return

@@ -12,7 +12,7 @@ import (
 
 func validate(l *coordinationv1.Lease) field.ErrorList {
 	var f kinds.Faults
-	at, spec := field.NewPath("spec"), &l.Spec
+	at, spec := kinds.NewPath("spec"), &l.Spec
 	if spec.LeaseDurationSeconds != nil && *spec.LeaseDurationSeconds <= 0 {
 		f.Invalid(at.Child("leaseDurationSeconds"), spec.LeaseDurationSeconds, "must be greater than 0")
 	}
@@ -22,7 +22,7 @@ func validate(l *coordinationv1.Lease) field.ErrorList {
 	// A strategy without a domain is one of Kubernetes' own. Its path is
 	// upstream's, doubled.
 	strategy := kinds.Deref(spec.Strategy)
-	path := at.Child("strategy", "strategy")
+	path := at.Child("strategy").Child("strategy")
 	switch {
 	case spec.Strategy == nil:
 	case strings.Contains(string(strategy), "/"):

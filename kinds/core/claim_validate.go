@@ -17,16 +17,16 @@ import (
 )
 
 func validateClaim(c *corev1.PersistentVolumeClaim) field.ErrorList {
-	return ValidateClaimSpec(&c.Spec, field.NewPath("spec"))
+	return ValidateClaimSpec(&c.Spec, kinds.NewPath("spec"))
 }
 
 // ValidateClaimSpec checks what a claim asks for.
-func ValidateClaimSpec(spec *corev1.PersistentVolumeClaimSpec, at *field.Path) field.ErrorList {
+func ValidateClaimSpec(spec *corev1.PersistentVolumeClaimSpec, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	if len(spec.AccessModes) == 0 {
 		f.Required(at.Child("accessModes"), "at least 1 access mode is required")
 	}
-	f.Join(metavalidation.ValidateLabelSelector(spec.Selector, metavalidation.LabelSelectorValidationOptions{}, at.Child("selector")))
+	f.JoinAt(at.Child("selector"), metavalidation.ValidateLabelSelector(spec.Selector, metavalidation.LabelSelectorValidationOptions{}, kinds.Here))
 	validateAccessModes(&f, spec.AccessModes, at.Child("accessModes"))
 	size := at.Child("resources").Key(string(corev1.ResourceStorage))
 	amount, ok := spec.Resources.Requests[corev1.ResourceStorage]
@@ -45,7 +45,7 @@ func ValidateClaimSpec(spec *corev1.PersistentVolumeClaimSpec, at *field.Path) f
 	return f.List()
 }
 
-func validateAccessModes(f *kinds.Faults, modes []corev1.PersistentVolumeAccessMode, at *field.Path) {
+func validateAccessModes(f *kinds.Faults, modes []corev1.PersistentVolumeAccessMode, at *kinds.Path) {
 	alone, others := false, false
 	for _, mode := range modes {
 		before := f.Count()
@@ -58,7 +58,7 @@ func validateAccessModes(f *kinds.Faults, modes []corev1.PersistentVolumeAccessM
 	}
 }
 
-func optionalClass(f *kinds.Faults, name *string, at *field.Path) {
+func optionalClass(f *kinds.Faults, name *string, at *kinds.Path) {
 	if name != nil && *name != "" {
 		f.Each(at, *name, apivalidation.NameIsDNSSubdomain(*name, false))
 	}
@@ -66,7 +66,7 @@ func optionalClass(f *kinds.Faults, name *string, at *field.Path) {
 
 // validateDataSources: dataSource is the older spelling of dataSourceRef; where
 // both are given they agree.
-func validateDataSources(f *kinds.Faults, spec *corev1.PersistentVolumeClaimSpec, at *field.Path) {
+func validateDataSources(f *kinds.Faults, spec *corev1.PersistentVolumeClaimSpec, at *kinds.Path) {
 	source, ref := spec.DataSource, spec.DataSourceRef
 	if source != nil {
 		validateSource(f, kinds.Deref(source.APIGroup), source.Kind, source.Name, at.Child("dataSource"))
@@ -77,18 +77,18 @@ func validateDataSources(f *kinds.Faults, spec *corev1.PersistentVolumeClaimSpec
 	validateSource(f, kinds.Deref(ref.APIGroup), ref.Kind, ref.Name, at.Child("dataSourceRef"))
 	namespace := kinds.Deref(ref.Namespace)
 	if namespace != "" {
-		f.Each(at.Child("dataSourceRef", "namespace"), namespace, apivalidation.ValidateNamespaceName(namespace, false))
+		f.Each(at.Child("dataSourceRef").Child("namespace"), namespace, apivalidation.ValidateNamespaceName(namespace, false))
 	}
 	switch {
 	case source == nil:
 	case namespace != "":
-		f.Invalid(at, at.Child("dataSource"), "may not be specified when dataSourceRef.namespace is specified")
+		f.Invalid(at, at.Child("dataSource").Field(), "may not be specified when dataSourceRef.namespace is specified")
 	case !kinds.Same(source.APIGroup, ref.APIGroup) || source.Kind != ref.Kind || source.Name != ref.Name:
-		f.Invalid(at, at.Child("dataSource"), "must match dataSourceRef")
+		f.Invalid(at, at.Child("dataSource").Field(), "must match dataSourceRef")
 	}
 }
 
-func validateSource(f *kinds.Faults, group, kind, name string, at *field.Path) {
+func validateSource(f *kinds.Faults, group, kind, name string, at *kinds.Path) {
 	f.NonEmpty(at.Child("name"), name)
 	f.NonEmpty(at.Child("kind"), kind)
 	if group == "" && kind != "PersistentVolumeClaim" {
@@ -101,7 +101,7 @@ func validateSource(f *kinds.Faults, group, kind, name string, at *field.Path) {
 
 // TemplateMeta refuses whatever the metadata of a template for a claim says beyond
 // labels and annotations.
-func TemplateMeta(meta *metav1.ObjectMeta, at *field.Path) field.ErrorList {
+func TemplateMeta(meta *metav1.ObjectMeta, at *kinds.Path) field.ErrorList {
 	c := &podCheck{}
 	c.onlyFields(*meta, sets.New("Annotations", "Labels"), "cannot be set", at)
 	return c.List()
@@ -109,11 +109,11 @@ func TemplateMeta(meta *metav1.ObjectMeta, at *field.Path) field.ErrorList {
 
 // validateClaimTemplate checks the template of an ephemeral volume's claim: of
 // its metadata only labels and annotations are taken over.
-func validateClaimTemplate(t *corev1.PersistentVolumeClaimTemplate, at *field.Path) field.ErrorList {
+func validateClaimTemplate(t *corev1.PersistentVolumeClaimTemplate, at *kinds.Path) field.ErrorList {
 	c := &podCheck{}
 	meta := at.Child("metadata")
-	c.Join(apivalidation.ValidateAnnotations(t.Annotations, meta.Child("annotations")))
-	c.Join(metavalidation.ValidateLabels(t.Labels, meta.Child("labels")))
+	c.JoinAt(meta.Child("annotations"), apivalidation.ValidateAnnotations(t.Annotations, kinds.Here))
+	c.JoinAt(meta.Child("labels"), metavalidation.ValidateLabels(t.Labels, kinds.Here))
 	c.Join(TemplateMeta(&t.ObjectMeta, meta))
 	c.Join(ValidateClaimSpec(&t.Spec, at.Child("spec")))
 	return c.List()
@@ -124,7 +124,7 @@ func validateClaimTemplate(t *corev1.PersistentVolumeClaimTemplate, at *field.Pa
 func validateClaimUpdate(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 	var f kinds.Faults
 	f.Join(validateClaim(c))
-	spec := field.NewPath("spec")
+	spec := kinds.NewPath("spec")
 	now, was := c.Spec.DeepCopy(), old.Spec.DeepCopy()
 	pairDataSources(was) // it may be from before there were two spellings
 	if was.VolumeName == "" {
@@ -137,7 +137,7 @@ func validateClaimUpdate(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 	}
 	if value, kept := c.Annotations[annotation]; annotated != kept || value != class {
 		if !annotated || kept || kinds.Deref(c.Spec.StorageClassName) != class {
-			f.Immutable(field.NewPath("metadata", "annotations").Key(annotation), value, class)
+			f.Immutable(kinds.NewPath("metadata").Child("annotations").Key(annotation), value, class)
 		}
 	}
 	if c.Status.Phase == corev1.ClaimBound {
@@ -153,9 +153,9 @@ func validateClaimUpdate(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 	size, before := c.Spec.Resources.Requests[corev1.ResourceStorage], old.Spec.Resources.Requests[corev1.ResourceStorage]
 	actual := old.Status.Capacity[corev1.ResourceStorage]
 	if size.Cmp(before) < 0 && size.Cmp(actual) <= 0 {
-		f.Forbidden(spec.Child("resources", "requests", "storage"), "field can not be less than status.capacity")
+		f.Forbidden(spec.Child("resources").Child("requests").Child("storage"), "field can not be less than status.capacity")
 	}
-	f.Immutable(field.NewPath("volumeMode"), c.Spec.VolumeMode, old.Spec.VolumeMode)
+	f.Immutable(kinds.NewPath("volumeMode"), c.Spec.VolumeMode, old.Spec.VolumeMode)
 	attributes := spec.Child("volumeAttributesClassName")
 	if old.Status.CurrentVolumeAttributesClassName != nil && !kinds.Same(c.Spec.VolumeAttributesClassName, old.Spec.VolumeAttributesClassName) {
 		switch {
@@ -176,7 +176,7 @@ func classMayAppear(now, was *string, annotation string, annotated bool) bool {
 
 func validateClaimStatusUpdate(c, _ *corev1.PersistentVolumeClaim) field.ErrorList {
 	var f kinds.Faults
-	status := field.NewPath("status")
+	status := kinds.NewPath("status")
 	for _, name := range slices.Sorted(maps.Keys(c.Status.Capacity)) {
 		basicAmount(&f, c.Status.Capacity[name], status.Child("capacity").Key(string(name)))
 	}
@@ -205,7 +205,7 @@ var resizePhases = []string{
 }
 
 // basicAmount refuses amounts below zero; false: it was one.
-func basicAmount(f *kinds.Faults, amount resource.Quantity, at *field.Path) bool {
+func basicAmount(f *kinds.Faults, amount resource.Quantity, at *kinds.Path) bool {
 	if amount.Value() < 0 {
 		f.Invalid(at, amount.Value(), "must be a valid resource quantity")
 		return false
@@ -213,7 +213,7 @@ func basicAmount(f *kinds.Faults, amount resource.Quantity, at *field.Path) bool
 	return true
 }
 
-func claimResource(f *kinds.Faults, name corev1.ResourceName, at *field.Path) bool {
+func claimResource(f *kinds.Faults, name corev1.ResourceName, at *kinds.Path) bool {
 	before := f.Count()
 	messages := validation.IsQualifiedName(string(name))
 	f.Each(at, string(name), messages)

@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -88,13 +87,13 @@ func endpointsWarnings(e, _ *corev1.Endpoints) []string {
 		return nil
 	}
 	var w []string
-	list := func(addresses []corev1.EndpointAddress, at *field.Path) {
+	list := func(addresses []corev1.EndpointAddress, at *kinds.Path) {
 		for i := range addresses {
-			w = append(w, validation.GetWarningsForIP(at.Index(i).Child("ip"), addresses[i].IP)...)
+			w = append(w, validation.GetWarningsForIP(at.Index(i).Child("ip").Field(), addresses[i].IP)...)
 		}
 	}
 	for i := range e.Subsets {
-		at := field.NewPath("subsets").Index(i)
+		at := kinds.NewPath("subsets").Index(i)
 		list(e.Subsets[i].Addresses, at.Child("addresses"))
 		list(e.Subsets[i].NotReadyAddresses, at.Child("notReadyAddresses"))
 	}

@@ -25,7 +25,7 @@ func validateEndpointsUpdate(e, old *corev1.Endpoints) field.ErrorList {
 func validateEndpoints(e *corev1.Endpoints) field.ErrorList {
 	var f kinds.Faults
 	for i := range e.Subsets {
-		subset, at := &e.Subsets[i], field.NewPath("subsets").Index(i)
+		subset, at := &e.Subsets[i], kinds.NewPath("subsets").Index(i)
 		if len(subset.Addresses) == 0 && len(subset.NotReadyAddresses) == 0 {
 			f.Required(at, "must specify `addresses` or `notReadyAddresses`")
 		}
@@ -42,7 +42,7 @@ func validateEndpoints(e *corev1.Endpoints) field.ErrorList {
 	return f.List()
 }
 
-func checkEndpointAddress(f *kinds.Faults, a *corev1.EndpointAddress, at *field.Path) {
+func checkEndpointAddress(f *kinds.Faults, a *corev1.EndpointAddress, at *kinds.Path) {
 	f.Join(validateOldIP(a.IP, at.Child("ip")))
 	if a.Hostname != "" {
 		f.Each(at.Child("hostname"), a.Hostname, validation.IsDNS1123Label(a.Hostname))
@@ -53,7 +53,7 @@ func checkEndpointAddress(f *kinds.Faults, a *corev1.EndpointAddress, at *field.
 	f.Join(ValidateEndpointIP(a.IP, at.Child("ip")))
 }
 
-func checkEndpointPort(f *kinds.Faults, p *corev1.EndpointPort, named bool, at *field.Path) {
+func checkEndpointPort(f *kinds.Faults, p *corev1.EndpointPort, named bool, at *kinds.Path) {
 	switch {
 	case p.Name != "":
 		f.Each(at.Child("name"), p.Name, validation.IsDNS1123Label(p.Name))
@@ -69,7 +69,7 @@ func checkEndpointPort(f *kinds.Faults, p *corev1.EndpointPort, named bool, at *
 
 // ValidateEndpointIP refuses addresses that traffic for a service must not be
 // sent to: those would reach the node itself, or nobody.
-func ValidateEndpointIP(value string, at *field.Path) field.ErrorList {
+func ValidateEndpointIP(value string, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	ip := netutils.ParseIPSloppy(value)
 	if ip == nil {

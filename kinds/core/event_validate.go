@@ -30,13 +30,13 @@ func ValidateAnyEvent(e *corev1.Event, reporter string) field.ErrorList {
 	// be in kube-system too, the old ones nowhere.
 	home := e.Namespace == about || about == "" && (e.Namespace == "default" || (old && e.Namespace == "") || (!old && e.Namespace == "kube-system"))
 	if !home && (old || about == "") {
-		f.Invalid(field.NewPath("involvedObject", "namespace"), about, "does not match event.namespace")
+		f.Invalid(kinds.NewPath("involvedObject").Child("namespace"), about, "does not match event.namespace")
 	}
 	if old {
 		return f.List()
 	}
-	f.NonEmpty(field.NewPath(reporter), e.ReportingController)
-	f.Each(field.NewPath(reporter), e.ReportingController, validation.IsQualifiedName(e.ReportingController))
+	f.NonEmpty(kinds.NewPath(reporter), e.ReportingController)
+	f.Each(kinds.NewPath(reporter), e.ReportingController, validation.IsQualifiedName(e.ReportingController))
 	for _, text := range []struct {
 		field, value string
 		required     bool
@@ -47,7 +47,7 @@ func ValidateAnyEvent(e *corev1.Event, reporter string) field.ErrorList {
 		{"reason", e.Reason, true, maxEventWord},
 		{"message", e.Message, false, maxEventNote},
 	} {
-		at := field.NewPath(text.field)
+		at := kinds.NewPath(text.field)
 		if text.required {
 			f.NonEmpty(at, text.value)
 		}

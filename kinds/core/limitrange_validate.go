@@ -17,7 +17,7 @@ func validateLimitRange(l *corev1.LimitRange) field.ErrorList {
 	var f kinds.Faults
 	seen := sets.New[corev1.LimitType]()
 	for i := range l.Spec.Limits {
-		item, at := &l.Spec.Limits[i], field.NewPath("spec", "limits").Index(i)
+		item, at := &l.Spec.Limits[i], kinds.NewPath("spec").Child("limits").Index(i)
 		checkLimitType(&f, item.Type, at.Child("type"))
 		if seen.Has(item.Type) {
 			f.Duplicate(at.Child("type"), item.Type)
@@ -28,7 +28,7 @@ func validateLimitRange(l *corev1.LimitRange) field.ErrorList {
 	return f.List()
 }
 
-func checkLimitType(f *kinds.Faults, kind corev1.LimitType, at *field.Path) {
+func checkLimitType(f *kinds.Faults, kind corev1.LimitType, at *kinds.Path) {
 	messages := validation.IsQualifiedName(string(kind))
 	f.Each(at, kind, messages)
 	if len(messages) > 0 || strings.Contains(string(kind), "/") {
@@ -41,7 +41,7 @@ func checkLimitType(f *kinds.Faults, kind corev1.LimitType, at *field.Path) {
 	}
 }
 
-func checkLimitItem(f *kinds.Faults, item *corev1.LimitRangeItem, at *field.Path) {
+func checkLimitItem(f *kinds.Faults, item *corev1.LimitRangeItem, at *kinds.Path) {
 	name := standardResourceName
 	if item.Type == corev1.LimitTypePod || item.Type == corev1.LimitTypeContainer {
 		name = containerResourceName
@@ -79,7 +79,7 @@ func checkLimitItem(f *kinds.Faults, item *corev1.LimitRangeItem, at *field.Path
 }
 
 // checkLimitOrder: min <= default request <= default <= max, as far as given.
-func checkLimitOrder(f *kinds.Faults, item *corev1.LimitRangeItem, name corev1.ResourceName, at *field.Path) {
+func checkLimitOrder(f *kinds.Faults, item *corev1.LimitRangeItem, name corev1.ResourceName, at *kinds.Path) {
 	least, hasMin := item.Min[name]
 	most, hasMax := item.Max[name]
 	limit, hasLimit := item.Default[name]

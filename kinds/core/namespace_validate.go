@@ -6,12 +6,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
 )
 
 func validateNamespace(n *corev1.Namespace) field.ErrorList {
 	var errs field.ErrorList
 	for i := range n.Spec.Finalizers {
-		errs = append(errs, validateFinalizer(string(n.Spec.Finalizers[i]), field.NewPath("spec", "finalizers"))...)
+		errs = append(errs, validateFinalizer(string(n.Spec.Finalizers[i]), kinds.NewPath("spec").Child("finalizers"))...)
 	}
 	return errs
 }
@@ -20,13 +22,13 @@ func validateNamespaceUpdate(n, _ *corev1.Namespace) field.ErrorList { return va
 
 // validateFinalizer wants a qualified name, with a domain unless it is one of
 // Kubernetes' own.
-func validateFinalizer(name string, path *field.Path) field.ErrorList {
+func validateFinalizer(name string, path *kinds.Path) field.ErrorList {
 	var errs field.ErrorList
 	for _, msg := range validation.IsQualifiedName(name) {
-		errs = append(errs, field.Invalid(path, name, msg))
+		errs = append(errs, field.Invalid(path.Field(), name, msg))
 	}
 	if !strings.Contains(name, "/") && name != string(corev1.FinalizerKubernetes) {
-		errs = append(errs, field.Invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified"))
+		errs = append(errs, field.Invalid(path.Field(), name, "name is neither a standard finalizer name nor is it fully qualified"))
 	}
 	return errs
 }
@@ -34,13 +36,13 @@ func validateFinalizer(name string, path *field.Path) field.ErrorList {
 // validateNamespaceStatus: a namespace is Terminating exactly when it is being
 // deleted.
 func validateNamespaceStatus(n, _ *corev1.Namespace) field.ErrorList {
-	path := field.NewPath("status", "Phase") // upstream's spelling
+	path := kinds.NewPath("status").Child("Phase") // upstream's spelling
 	deleting := n.DeletionTimestamp != nil
 	if !deleting && n.Status.Phase != corev1.NamespaceActive {
-		return field.ErrorList{field.Invalid(path, n.Status.Phase, "may only be 'Active' if `deletionTimestamp` is empty")}
+		return field.ErrorList{field.Invalid(path.Field(), n.Status.Phase, "may only be 'Active' if `deletionTimestamp` is empty")}
 	}
 	if deleting && n.Status.Phase != corev1.NamespaceTerminating {
-		return field.ErrorList{field.Invalid(path, n.Status.Phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")}
+		return field.ErrorList{field.Invalid(path.Field(), n.Status.Phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")}
 	}
 	return nil
 }
@@ -48,7 +50,7 @@ func validateNamespaceStatus(n, _ *corev1.Namespace) field.ErrorList {
 func validateNamespaceFinalize(n, _ *corev1.Namespace) field.ErrorList {
 	var errs field.ErrorList
 	for i := range n.Spec.Finalizers {
-		path := field.NewPath("spec", "finalizers").Index(i)
+		path := kinds.NewPath("spec").Child("finalizers").Index(i)
 		errs = append(errs, validateFinalizer(string(n.Spec.Finalizers[i]), path)...)
 	}
 	return errs

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -61,7 +60,7 @@ func nodeWarnings(n, _ *corev1.Node) []string {
 		w = append(w, "spec.externalID: this field is deprecated, and is unused by Kubernetes")
 	}
 	for i, cidr := range n.Spec.PodCIDRs {
-		w = append(w, validation.GetWarningsForCIDR(field.NewPath("spec", "podCIDRs").Index(i), cidr)...)
+		w = append(w, validation.GetWarningsForCIDR(kinds.NewPath("spec").Child("podCIDRs").Index(i).Field(), cidr)...)
 	}
 	return w
 }

@@ -4,7 +4,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -13,7 +12,7 @@ import (
 // it, and new nodes lose it; a store of old may still have some.
 func checkNodeConfig(f *kinds.Faults, n *corev1.Node) {
 	if source := n.Spec.ConfigSource; source != nil { //nolint:staticcheck // it is what is looked at
-		checkConfigSource(f, source, field.NewPath("spec", "configSource"), func(m *corev1.ConfigMapNodeConfigSource, at *field.Path) {
+		checkConfigSource(f, source, kinds.NewPath("spec").Child("configSource"), func(m *corev1.ConfigMapNodeConfigSource, at *kinds.Path) {
 			if m.UID != "" {
 				f.Forbidden(at.Child("uid"), "uid must not be set in spec")
 			}
@@ -25,7 +24,7 @@ func checkNodeConfig(f *kinds.Faults, n *corev1.Node) {
 	if n.Status.Config == nil {
 		return
 	}
-	at := field.NewPath("status", "config")
+	at := kinds.NewPath("status").Child("config")
 	for _, used := range []struct {
 		field  string
 		source *corev1.NodeConfigSource
@@ -33,7 +32,7 @@ func checkNodeConfig(f *kinds.Faults, n *corev1.Node) {
 		if used.source == nil {
 			continue
 		}
-		checkConfigSource(f, used.source, at.Child(used.field), func(m *corev1.ConfigMapNodeConfigSource, at *field.Path) {
+		checkConfigSource(f, used.source, at.Child(used.field), func(m *corev1.ConfigMapNodeConfigSource, at *kinds.Path) {
 			f.NonEmpty(at.Child("uid"), string(m.UID))
 			f.NonEmpty(at.Child("resourceVersion"), m.ResourceVersion)
 		})
@@ -41,7 +40,7 @@ func checkNodeConfig(f *kinds.Faults, n *corev1.Node) {
 }
 
 // checkConfigSource wants a config map, and of it what more says and its place.
-func checkConfigSource(f *kinds.Faults, source *corev1.NodeConfigSource, at *field.Path, more func(*corev1.ConfigMapNodeConfigSource, *field.Path)) {
+func checkConfigSource(f *kinds.Faults, source *corev1.NodeConfigSource, at *kinds.Path, more func(*corev1.ConfigMapNodeConfigSource, *kinds.Path)) {
 	m, here := source.ConfigMap, at.Child("configMap")
 	if m == nil {
 		f.Invalid(at, source, "exactly one reference subfield must be non-nil")

@@ -19,17 +19,17 @@ var declaredFeature = regexp.MustCompile(`^[A-Z][a-zA-Z0-9]*(/[a-zA-Z][a-zA-Z0-9
 
 func validateNode(n *corev1.Node) field.ErrorList {
 	var f kinds.Faults
-	checkTaints(&f, n.Spec.Taints, field.NewPath("metadata", "taints"))
+	checkTaints(&f, n.Spec.Taints, kinds.NewPath("metadata").Child("taints"))
 	checkNodeResources(&f, n)
-	checkDeclaredFeatures(&f, n.Status.DeclaredFeatures, field.NewPath("status", "declaredFeatures"))
-	cidrs := field.NewPath("spec", "podCIDRs")
+	checkDeclaredFeatures(&f, n.Status.DeclaredFeatures, kinds.NewPath("status").Child("declaredFeatures"))
+	cidrs := kinds.NewPath("spec").Child("podCIDRs")
 	for i, cidr := range n.Spec.PodCIDRs {
-		f.Join(validation.IsValidCIDRForLegacyField(cidrs.Index(i), cidr, strictIPs, nil))
+		f.Join(validation.IsValidCIDRForLegacyField(cidrs.Index(i).Field(), cidr, strictIPs, nil))
 	}
 	if len(n.Spec.PodCIDRs) > 1 {
 		dual, err := netutils.IsDualStackCIDRStrings(n.Spec.PodCIDRs)
 		if err != nil {
-			f.Join(field.ErrorList{field.InternalError(cidrs, fmt.Errorf("invalid PodCIDRs. failed to check with dual stack with error:%w", err))})
+			f.Join(field.ErrorList{field.InternalError(cidrs.Field(), fmt.Errorf("invalid PodCIDRs. failed to check with dual stack with error:%w", err))})
 		}
 		if !dual || len(n.Spec.PodCIDRs) > 2 {
 			f.Invalid(cidrs, n.Spec.PodCIDRs, "may specify no more than one CIDR for each IP family")
@@ -39,11 +39,11 @@ func validateNode(n *corev1.Node) field.ErrorList {
 }
 
 // checkTaints: a key may be there once for each effect.
-func checkTaints(f *kinds.Faults, taints []corev1.Taint, at *field.Path) {
+func checkTaints(f *kinds.Faults, taints []corev1.Taint, at *kinds.Path) {
 	seen := map[string]bool{}
 	for i, taint := range taints {
 		here := at.Index(i)
-		f.Join(metavalidation.ValidateLabelName(taint.Key, here.Child("key")))
+		f.JoinAt(here.Child("key"), metavalidation.ValidateLabelName(taint.Key, kinds.Here))
 		if messages := validation.IsValidLabelValue(taint.Value); len(messages) > 0 {
 			f.Invalid(here.Child("value"), taint.Value, strings.Join(messages, ";"))
 		}
@@ -52,7 +52,7 @@ func checkTaints(f *kinds.Faults, taints []corev1.Taint, at *field.Path) {
 		}
 		key := string(taint.Effect) + " " + taint.Key
 		if seen[key] {
-			twice := field.Duplicate(here, kinds.Shown{Value: taint})
+			twice := field.Duplicate(here.Field(), kinds.Shown{Value: taint})
 			twice.Detail = "taints must be unique by key and effect pair"
 			f.Join(field.ErrorList{twice})
 		}
@@ -62,14 +62,14 @@ func checkTaints(f *kinds.Faults, taints []corev1.Taint, at *field.Path) {
 
 func checkNodeResources(f *kinds.Faults, n *corev1.Node) {
 	for name, amount := range n.Status.Capacity {
-		f.Join(validateQuantity(name, amount, field.NewPath("status", "capacity", string(name))))
+		f.Join(validateQuantity(name, amount, kinds.NewPath("status").Child("capacity").Child(string(name))))
 	}
 	for name, amount := range n.Status.Allocatable {
-		f.Join(validateQuantity(name, amount, field.NewPath("status", "allocatable", string(name))))
+		f.Join(validateQuantity(name, amount, kinds.NewPath("status").Child("allocatable").Child(string(name))))
 	}
 }
 
-func checkDeclaredFeatures(f *kinds.Faults, features []string, at *field.Path) {
+func checkDeclaredFeatures(f *kinds.Faults, features []string, at *kinds.Path) {
 	for i, feature := range features {
 		here := at.Index(i)
 		switch {
@@ -95,14 +95,14 @@ func validateNodeUpdate(n, old *corev1.Node) field.ErrorList {
 	seen := map[corev1.NodeAddress]bool{}
 	for i, address := range n.Status.Addresses {
 		if seen[address] {
-			f.Duplicate(field.NewPath("status", "addresses").Index(i), address)
+			f.Duplicate(kinds.NewPath("status").Child("addresses").Index(i), address)
 		}
 		seen[address] = true
 	}
 	if len(old.Spec.PodCIDRs) > 0 && !kinds.Same(n.Spec.PodCIDRs, old.Spec.PodCIDRs) {
-		f.Forbidden(field.NewPath("spec", "podCIDRs"), "node updates may not change podCIDR except from \"\" to valid")
+		f.Forbidden(kinds.NewPath("spec").Child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid")
 	}
-	provider := field.NewPath("spec", "providerID")
+	provider := kinds.NewPath("spec").Child("providerID")
 	switch was, now := old.Spec.ProviderID, n.Spec.ProviderID; {
 	case was == "" || was == now:
 	case now == "":
@@ -112,7 +112,7 @@ func validateNodeUpdate(n, old *corev1.Node) field.ErrorList {
 	}
 	checkNodeConfig(&f, n)
 	if n.Spec.DoNotUseExternalID != old.Spec.DoNotUseExternalID {
-		f.Forbidden(field.NewPath("spec", "externalID"), "may not be updated")
+		f.Forbidden(kinds.NewPath("spec").Child("externalID"), "may not be updated")
 	}
 	return f.List()
 }

@@ -14,12 +14,12 @@ import (
 )
 
 // volumeSpecCheck is a podCheck for what a persistent volume says of itself.
-func volumeSpecCheck(meta *metav1.ObjectMeta, spec *corev1.PersistentVolumeSpec, at *field.Path) *podCheck {
+func volumeSpecCheck(meta *metav1.ObjectMeta, spec *corev1.PersistentVolumeSpec, at *kinds.Path) *podCheck {
 	return &podCheck{meta: meta, root: at, placed: spec.NodeAffinity != nil}
 }
 
 func validatePersistentVolume(v *corev1.PersistentVolume) field.ErrorList {
-	spec, at := &v.Spec, field.NewPath("spec")
+	spec, at := &v.Spec, kinds.NewPath("spec")
 	c := volumeSpecCheck(&v.ObjectMeta, spec, at)
 	if len(spec.AccessModes) == 0 {
 		c.Required(at.Child("accessModes"), "")
@@ -40,7 +40,7 @@ func validatePersistentVolume(v *corev1.PersistentVolume) field.ErrorList {
 	return c.List()
 }
 
-func (c *podCheck) checkAttributesClass(spec *corev1.PersistentVolumeSpec, at *field.Path) {
+func (c *podCheck) checkAttributesClass(spec *corev1.PersistentVolumeSpec, at *kinds.Path) {
 	class := spec.VolumeAttributesClassName
 	if class == nil {
 		return
@@ -54,12 +54,12 @@ func (c *podCheck) checkAttributesClass(spec *corev1.PersistentVolumeSpec, at *f
 	}
 }
 
-func (c *podCheck) checkCapacity(capacity corev1.ResourceList, at *field.Path) {
+func (c *podCheck) checkCapacity(capacity corev1.ResourceList, at *kinds.Path) {
 	if len(capacity) == 0 {
 		c.Required(at, "")
 	}
 	if _, ok := capacity[corev1.ResourceStorage]; !ok || len(capacity) > 1 {
-		c.Join(field.ErrorList{field.NotSupported(at, capacity, []corev1.ResourceName{corev1.ResourceStorage})})
+		c.Join(field.ErrorList{field.NotSupported(at.Field(), capacity, []corev1.ResourceName{corev1.ResourceStorage})})
 	}
 	for _, name := range slices.Sorted(maps.Keys(capacity)) {
 		amount, here := capacity[name], at.Key(string(name))
@@ -70,7 +70,7 @@ func (c *podCheck) checkCapacity(capacity corev1.ResourceList, at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkVolumeAffinity(affinity *corev1.VolumeNodeAffinity, at *field.Path) {
+func (c *podCheck) checkVolumeAffinity(affinity *corev1.VolumeNodeAffinity, at *kinds.Path) {
 	switch {
 	case affinity == nil:
 	case affinity.Required == nil:
@@ -81,7 +81,7 @@ func (c *podCheck) checkVolumeAffinity(affinity *corev1.VolumeNodeAffinity, at *
 }
 
 // checkPersistentSource wants exactly one source, and does not let the host be wiped.
-func (c *podCheck) checkPersistentSource(spec *corev1.PersistentVolumeSpec, at *field.Path) {
+func (c *podCheck) checkPersistentSource(spec *corev1.PersistentVolumeSpec, at *kinds.Path) {
 	checkSources(c, persistentChecks, &spec.PersistentVolumeSource, at)
 	if spec.HostPath != nil && path.Clean(spec.HostPath.Path) == "/" && spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle {
 		c.Forbidden(at.Child("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'")
@@ -89,14 +89,14 @@ func (c *podCheck) checkPersistentSource(spec *corev1.PersistentVolumeSpec, at *
 }
 
 // ValidateDriverName checks the name of a CSI driver.
-func ValidateDriverName(name string, at *field.Path) field.ErrorList {
+func ValidateDriverName(name string, at *kinds.Path) field.ErrorList {
 	return validateDriverName(name, at)
 }
 
 // ValidateInlineVolumeSpec checks a volume that is written out where it is used,
 // in a VolumeAttachment: a CSI volume, and nothing that belongs to the life of a
 // PersistentVolume.
-func ValidateInlineVolumeSpec(spec *corev1.PersistentVolumeSpec, at *field.Path) field.ErrorList {
+func ValidateInlineVolumeSpec(spec *corev1.PersistentVolumeSpec, at *kinds.Path) field.ErrorList {
 	c := &podCheck{root: at}
 	c.notInline(at.Child("claimRef"), spec.ClaimRef != nil)
 	c.notInline(at.Child("capacity"), len(spec.Capacity) > 0)
@@ -120,7 +120,7 @@ func ValidateInlineVolumeSpec(spec *corev1.PersistentVolumeSpec, at *field.Path)
 	return c.List()
 }
 
-func (c *podCheck) notInline(at *field.Path, set bool) {
+func (c *podCheck) notInline(at *kinds.Path, set bool) {
 	if set {
 		c.Forbidden(at, "may not be specified in the context of inline volumes")
 	}
@@ -135,16 +135,16 @@ func validatePersistentVolumeUpdate(v, old *corev1.PersistentVolume) field.Error
 		now.CSI.ControllerExpandSecretRef = nil
 	}
 	if !kinds.Same(*now, *was) {
-		f.Forbidden(field.NewPath("spec", "persistentvolumesource"),
+		f.Forbidden(kinds.NewPath("spec").Child("persistentvolumesource"),
 			"spec.persistentvolumesource is immutable after creation\n"+kinds.Diff(*was, *now))
 	}
-	f.Immutable(field.NewPath("volumeMode"), v.Spec.VolumeMode, old.Spec.VolumeMode)
+	f.Immutable(kinds.NewPath("volumeMode"), v.Spec.VolumeMode, old.Spec.VolumeMode)
 	if old.Spec.NodeAffinity != nil && !kinds.Same(renamed(v.Spec.NodeAffinity), renamed(old.Spec.NodeAffinity)) {
-		f.Invalid(field.NewPath("nodeAffinity"), v.Spec.NodeAffinity,
+		f.Invalid(kinds.NewPath("nodeAffinity"), v.Spec.NodeAffinity,
 			apivalidation.FieldImmutableErrorMsg+", except for updating from beta label to GA")
 	}
 	if old.Spec.VolumeAttributesClassName != nil && v.Spec.VolumeAttributesClassName == nil {
-		f.Forbidden(field.NewPath("spec", "volumeAttributesClassName"), "update from non-nil value to nil is forbidden")
+		f.Forbidden(kinds.NewPath("spec").Child("volumeAttributesClassName"), "update from non-nil value to nil is forbidden")
 	}
 	return f.List()
 }

@@ -3,7 +3,8 @@ package core
 import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
 )
 
 // The annotation that mountOptions took the place of.
@@ -11,7 +12,7 @@ const mountOptionsAnnotation = "volume.beta.kubernetes.io/mount-options"
 
 func volumeWarnings(v *corev1.PersistentVolume) []string {
 	var w warnings
-	annotations, spec := field.NewPath("metadata", "annotations"), field.NewPath("spec")
+	annotations, spec := kinds.NewPath("metadata").Child("annotations"), kinds.NewPath("spec")
 	for _, old := range []struct{ key, message string }{
 		{corev1.BetaStorageClassAnnotation, `deprecated since v1.8; use "storageClassName" attribute instead`},
 		{mountOptionsAnnotation, `deprecated since v1.31; use "mountOptions" attribute instead`},
@@ -26,7 +27,7 @@ func volumeWarnings(v *corev1.PersistentVolume) []string {
 	}
 	if v.Spec.NodeAffinity != nil && v.Spec.NodeAffinity.Required != nil {
 		for i, term := range v.Spec.NodeAffinity.Required.NodeSelectorTerms {
-			at := spec.Child("nodeAffinity", "required", "nodeSelectorTerms").Index(i).Child("matchExpressions")
+			at := spec.Child("nodeAffinity").Child("required").Child("nodeSelectorTerms").Index(i).Child("matchExpressions")
 			for j, r := range term.MatchExpressions {
 				if message, ok := renamedLabels[r.Key]; ok {
 					w.add(at.Index(j).Child("key"), "%s is %s", r.Key, message)
@@ -55,10 +56,10 @@ func volumeWarnings(v *corev1.PersistentVolume) []string {
 func claimWarnings(c *corev1.PersistentVolumeClaim) []string {
 	var w warnings
 	if _, ok := c.Annotations[corev1.BetaStorageClassAnnotation]; ok {
-		w.add(field.NewPath("metadata", "annotations").Key(corev1.BetaStorageClassAnnotation),
+		w.add(kinds.NewPath("metadata").Child("annotations").Key(corev1.BetaStorageClassAnnotation),
 			`deprecated since v1.8; use "storageClassName" attribute instead`)
 	}
-	at := field.NewPath("spec", "resources")
+	at := kinds.NewPath("spec").Child("resources")
 	for _, list := range []struct {
 		field string
 		list  corev1.ResourceList
@@ -73,7 +74,7 @@ func claimWarnings(c *corev1.PersistentVolumeClaim) []string {
 
 // SelectorWarnings warns of node labels that others took the place of, in a
 // selector of nodes.
-func SelectorWarnings(s *metav1.LabelSelector, at *field.Path) []string {
+func SelectorWarnings(s *metav1.LabelSelector, at *kinds.Path) []string {
 	if s == nil {
 		return nil
 	}
@@ -92,7 +93,7 @@ func SelectorWarnings(s *metav1.LabelSelector, at *field.Path) []string {
 }
 
 // TopologyWarnings is SelectorWarnings for the terms of a storage class.
-func TopologyWarnings(terms []corev1.TopologySelectorTerm, at *field.Path) []string {
+func TopologyWarnings(terms []corev1.TopologySelectorTerm, at *kinds.Path) []string {
 	var w warnings
 	for i, term := range terms {
 		for j, r := range term.MatchLabelExpressions {

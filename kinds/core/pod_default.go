@@ -3,7 +3,6 @@ package core
 import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -32,7 +31,7 @@ func DefaultPod(p *corev1.Pod) {
 
 // eachHTTPGet visits the HTTP requests of all probes and hooks.
 func eachHTTPGet(spec *corev1.PodSpec, visit func(*corev1.HTTPGetAction)) {
-	eachContainer(spec, nil, func(c *corev1.Container, _ *field.Path) {
+	eachContainer(spec, func(c *corev1.Container, _ place) {
 		for _, probe := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
 			if probe != nil && probe.HTTPGet != nil {
 				visit(probe.HTTPGet)

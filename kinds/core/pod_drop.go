@@ -2,7 +2,6 @@ package core
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // DropUnserved empties the fields of a pod that no node here does anything about,
@@ -21,7 +20,7 @@ func DropUnserved(spec, old *corev1.PodSpec) {
 	if !kept.responders {
 		spec.EvictionResponders = nil
 	}
-	eachContainer(spec, nil, func(c *corev1.Container, _ *field.Path) {
+	eachContainer(spec, func(c *corev1.Container, _ place) {
 		for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
 			if p == nil {
 				continue
@@ -72,7 +71,7 @@ type unserved struct{ responders, grpcMode, protocol, mountOptions, dirMode, fil
 
 func (u *unserved) note(spec *corev1.PodSpec) {
 	u.responders = len(spec.EvictionResponders) > 0
-	eachContainer(spec, nil, func(c *corev1.Container, _ *field.Path) {
+	eachContainer(spec, func(c *corev1.Container, _ place) {
 		for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
 			u.grpcMode = u.grpcMode || p != nil && p.GRPC != nil && p.GRPC.Mode != nil
 			u.protocol = u.protocol || p != nil && p.HTTPGet != nil && p.HTTPGet.Protocol != nil

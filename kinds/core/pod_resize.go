@@ -13,13 +13,13 @@ const onlyComputeText = "only cpu and memory resources are mutable"
 // memory only, nothing taken away altogether, and the service class stays.
 func validatePodResize(p, old *corev1.Pod) field.ErrorList {
 	var f kinds.Faults
-	spec := field.NewPath("spec")
+	spec := kinds.NewPath("spec")
 	if _, mirror := old.Annotations[MirrorPodAnnotation]; mirror {
-		f.Forbidden(field.NewPath(""), "static pods cannot be resized")
+		f.Forbidden(kinds.NewPath(""), "static pods cannot be resized")
 		return f.List()
 	}
 	if old.Spec.OS != nil && old.Spec.OS.Name == corev1.Windows {
-		f.Forbidden(field.NewPath(""), "windows pods cannot be resized")
+		f.Forbidden(kinds.NewPath(""), "windows pods cannot be resized")
 		return f.List()
 	}
 	f.Join(validatePod(p))
@@ -58,7 +58,7 @@ func nodeResizes(p *corev1.Pod) bool {
 
 // resizePod checks the resources of the pod as a whole, and makes rest's what
 // they were except for what may not change.
-func resizePod(f *kinds.Faults, rest, old *corev1.PodSpec, spec *field.Path) {
+func resizePod(f *kinds.Faults, rest, old *corev1.PodSpec, spec *kinds.Path) {
 	at := spec.Child("resources")
 	if !givesResources(rest) && !givesResources(old) {
 		return
@@ -92,7 +92,7 @@ func givesResources(spec *corev1.PodSpec) bool {
 }
 
 // sameOrder: a resize neither adds nor moves containers.
-func sameOrder(f *kinds.Faults, now, was *corev1.PodSpec, spec *field.Path) bool {
+func sameOrder(f *kinds.Faults, now, was *corev1.PodSpec, spec *kinds.Path) bool {
 	before := f.Count()
 	for _, list := range []struct {
 		field    string
@@ -112,15 +112,15 @@ func sameOrder(f *kinds.Faults, now, was *corev1.PodSpec, spec *field.Path) bool
 	return f.Count() == before
 }
 
-func resizeContainers(f *kinds.Faults, rest, old []corev1.Container, at *field.Path, init bool) {
+func resizeContainers(f *kinds.Faults, rest, old []corev1.Container, at *kinds.Path, init bool) {
 	for i := range rest {
 		now, was, here := &rest[i], &old[i], at.Index(i)
 		changed := !kinds.Same(*now, *was)
 		if lost(now.Resources.Requests, was.Resources.Requests) {
-			f.Forbidden(here.Child("resources", "requests"), "resource requests cannot be removed")
+			f.Forbidden(here.Child("resources").Child("requests"), "resource requests cannot be removed")
 		}
 		if lost(now.Resources.Limits, was.Resources.Limits) {
-			f.Forbidden(here.Child("resources", "limits"), "resource limits cannot be removed")
+			f.Forbidden(here.Child("resources").Child("limits"), "resource limits cannot be removed")
 		}
 		oldCompute(&now.Resources, was.Resources)
 		same := kinds.Same(*now, *was)
@@ -128,7 +128,7 @@ func resizeContainers(f *kinds.Faults, rest, old []corev1.Container, at *field.P
 		case !same && init:
 			f.Forbidden(here, "only cpu and memory resources for init or sidecar containers are mutable")
 		case !same:
-			f.Forbidden(field.NewPath("spec"), onlyComputeText)
+			f.Forbidden(kinds.NewPath("spec"), onlyComputeText)
 		}
 		if init && changed && !Sidecar(was) && restartsOnResize(now) {
 			f.Forbidden(here, "non-sidecar init containers with a resize policy of RestartContainer cannot be resized")

@@ -22,7 +22,7 @@ const updatableText = "pod updates may not change fields other than `spec.contai
 // was scheduled: hardly anything of it may change.
 func validatePodUpdate(p, old *corev1.Pod) field.ErrorList {
 	var f kinds.Faults
-	spec := field.NewPath("spec")
+	spec := kinds.NewPath("spec")
 	f.Join(validatePod(p))
 	f.Join(validateMirrorAnnotations(p, old))
 	for _, containers := range []struct {
@@ -75,7 +75,7 @@ func withOldFields(spec, old *corev1.PodSpec) *corev1.PodSpec {
 }
 
 // deadlineMayChange: it may be set, and come nearer. False: say no more.
-func deadlineMayChange(f *kinds.Faults, now, was *int64, at *field.Path) bool {
+func deadlineMayChange(f *kinds.Faults, now, was *int64, at *kinds.Path) bool {
 	switch {
 	case now == nil && was != nil:
 		f.Invalid(at, now, "must not update from a positive integer to nil value")
@@ -91,7 +91,7 @@ func deadlineMayChange(f *kinds.Faults, now, was *int64, at *field.Path) bool {
 }
 
 // tolerationsMayChange: they may be added, and change how long they last.
-func tolerationsMayChange(f *kinds.Faults, now, was []corev1.Toleration, at *field.Path) {
+func tolerationsMayChange(f *kinds.Faults, now, was []corev1.Toleration, at *kinds.Path) {
 	for _, old := range was {
 		kept := false
 		for _, t := range now {
@@ -108,7 +108,7 @@ func tolerationsMayChange(f *kinds.Faults, now, was []corev1.Toleration, at *fie
 	}
 }
 
-func gatesMayChange(f *kinds.Faults, now, was []corev1.PodSchedulingGate, at *field.Path) {
+func gatesMayChange(f *kinds.Faults, now, was []corev1.PodSchedulingGate, at *kinds.Path) {
 	known := map[string]bool{}
 	for _, gate := range was {
 		known[gate.Name] = true
@@ -122,7 +122,7 @@ func gatesMayChange(f *kinds.Faults, now, was []corev1.PodSchedulingGate, at *fi
 
 // gatedMayChange: a pod that nobody has tried to schedule yet may become
 // choosier about nodes. It undoes in rest what it allows or has complained about.
-func gatedMayChange(f *kinds.Faults, rest, old *corev1.PodSpec, spec *field.Path) {
+func gatedMayChange(f *kinds.Faults, rest, old *corev1.PodSpec, spec *kinds.Path) {
 	for key, value := range old.NodeSelector {
 		if now, ok := rest.NodeSelector[key]; !ok || now != value {
 			f.Invalid(spec.Child("nodeSelector"), rest.NodeSelector,
@@ -136,7 +136,7 @@ func gatedMayChange(f *kinds.Faults, rest, old *corev1.PodSpec, spec *field.Path
 	if kinds.Same(now, was) {
 		return
 	}
-	nodeAffinityMayChange(f, now, was, spec.Child("affinity", "nodeAffinity"))
+	nodeAffinityMayChange(f, now, was, spec.Child("affinity").Child("nodeAffinity"))
 	switch {
 	case rest.Affinity == nil:
 		rest.Affinity = &corev1.Affinity{NodeAffinity: was}
@@ -154,12 +154,12 @@ func nodeAffinity(spec *corev1.PodSpec) *corev1.NodeAffinity {
 	return spec.Affinity.NodeAffinity
 }
 
-func nodeAffinityMayChange(f *kinds.Faults, now, was *corev1.NodeAffinity, at *field.Path) {
+func nodeAffinityMayChange(f *kinds.Faults, now, was *corev1.NodeAffinity, at *kinds.Path) {
 	before, after := requiredTerms(was), requiredTerms(now)
 	if len(before) == 0 {
 		return
 	}
-	terms := at.Child(requiredField, "nodeSelectorTerms")
+	terms := at.Child(requiredField).Child("nodeSelectorTerms")
 	if len(before) != len(after) {
 		f.Invalid(terms, after, "no additions/deletions to non-empty NodeSelectorTerms list are allowed")
 		return
@@ -194,7 +194,7 @@ func startsWith(now, was []corev1.NodeSelectorRequirement) bool {
 // validateMirrorAnnotations: what a node trusts may not change behind its back.
 func validateMirrorAnnotations(p, old *corev1.Pod) field.ErrorList {
 	var f kinds.Faults
-	at := field.NewPath("metadata", "annotations")
+	at := kinds.NewPath("metadata").Child("annotations")
 	changed := map[string]string{}
 	for key, value := range old.Annotations {
 		if now, ok := p.Annotations[key]; !ok || now != value {
@@ -226,12 +226,12 @@ func validateMirrorAnnotations(p, old *corev1.Pod) field.ErrorList {
 func validateEphemeralContainersUpdate(p, old *corev1.Pod) field.ErrorList {
 	var f kinds.Faults
 	if _, mirror := old.Annotations[MirrorPodAnnotation]; mirror {
-		f.Forbidden(field.NewPath(""), "static pods do not support ephemeral containers")
+		f.Forbidden(kinds.NewPath(""), "static pods do not support ephemeral containers")
 		return f.List()
 	}
 	f.Join(validatePod(p))
 	f.Join(validateMirrorAnnotations(p, old))
-	at := field.NewPath("spec", "ephemeralContainers")
+	at := kinds.NewPath("spec").Child("ephemeralContainers")
 	now := map[string]*corev1.EphemeralContainer{}
 	for i := range p.Spec.EphemeralContainers {
 		now[p.Spec.EphemeralContainers[i].Name] = &p.Spec.EphemeralContainers[i]

@@ -9,7 +9,6 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -27,7 +26,7 @@ const (
 
 // validateExtendedClaim checks for which requests of which containers a claim was made
 // that nobody wrote (KEP-5004).
-func validateExtendedClaim(f *kinds.Faults, s *corev1.PodExtendedResourceClaimStatus, spec *corev1.PodSpec, at *field.Path) {
+func validateExtendedClaim(f *kinds.Faults, s *corev1.PodExtendedResourceClaimStatus, spec *corev1.PodSpec, at *kinds.Path) {
 	if s == nil {
 		return
 	}
@@ -71,12 +70,12 @@ func containerNamed(name string, lists ...[]corev1.Container) *corev1.Container 
 
 // validateStatusUsers checks as whom a node says that containers run. User IDs may be
 // larger here than those that a pod may ask for.
-func validateStatusUsers(f *kinds.Faults, statuses []corev1.ContainerStatus, os *corev1.PodOS, at *field.Path) {
+func validateStatusUsers(f *kinds.Faults, statuses []corev1.ContainerStatus, os *corev1.PodOS, at *kinds.Path) {
 	for i := range statuses {
 		if statuses[i].User == nil || statuses[i].User.Linux == nil {
 			continue
 		}
-		user, here := statuses[i].User.Linux, at.Index(i).Child("user", "linux")
+		user, here := statuses[i].User.Linux, at.Index(i).Child("user").Child("linux")
 		switch {
 		case os != nil && os.Name == corev1.Windows:
 			f.Forbidden(here, "cannot be set for a windows pod")
@@ -95,7 +94,7 @@ func validateStatusUsers(f *kinds.Faults, statuses []corev1.ContainerStatus, os 
 
 // validateDeviceHealth checks what a node says of the devices that containers have:
 // each report is about something that its container asks for.
-func validateDeviceHealth(f *kinds.Faults, s *corev1.PodStatus, statuses []corev1.ContainerStatus, containers []corev1.Container, at *field.Path) {
+func validateDeviceHealth(f *kinds.Faults, s *corev1.PodStatus, statuses []corev1.ContainerStatus, containers []corev1.Container, at *kinds.Path) {
 	for i := range statuses {
 		container := containerNamed(statuses[i].Name, containers)
 		for j, report := range statuses[i].AllocatedResourcesStatus {
@@ -137,7 +136,7 @@ func reportable(c *corev1.Container, name corev1.ResourceName, extended *corev1.
 	return false
 }
 
-func validateHealth(f *kinds.Faults, devices []corev1.ResourceHealth, at *field.Path) {
+func validateHealth(f *kinds.Faults, devices []corev1.ResourceHealth, at *kinds.Path) {
 	seen := sets.New[corev1.ResourceID]()
 	for i, d := range devices {
 		here := at.Index(i)
@@ -158,7 +157,7 @@ func validateHealth(f *kinds.Faults, devices []corev1.ResourceHealth, at *field.
 }
 
 // noDeviceHealth: debug containers have no devices.
-func noDeviceHealth(f *kinds.Faults, statuses []corev1.ContainerStatus, at *field.Path) {
+func noDeviceHealth(f *kinds.Faults, statuses []corev1.ContainerStatus, at *kinds.Path) {
 	for i := range statuses {
 		if len(statuses[i].AllocatedResourcesStatus) > 0 {
 			f.Forbidden(at.Index(i).Child("allocatedResourcesStatus"), "must not be specified in container status")

@@ -17,7 +17,7 @@ import (
 func validatePodStatusUpdate(p, old *corev1.Pod) field.ErrorList {
 	var f kinds.Faults
 	f.Join(validateMirrorAnnotations(p, old))
-	status := field.NewPath("status")
+	status := kinds.NewPath("status")
 	validatePodConditions(&f, p.Status.Conditions, status.Child("conditions"))
 	nominated := status.Child("nominatedNodeName")
 	if name := p.Status.NominatedNodeName; name != "" && name != old.Status.NominatedNodeName {
@@ -47,7 +47,7 @@ func validatePodStatusUpdate(p, old *corev1.Pod) field.ErrorList {
 }
 
 // validateReports checks what is said of the containers beyond their state.
-func validateReports(f *kinds.Faults, p *corev1.Pod, status *field.Path) {
+func validateReports(f *kinds.Faults, p *corev1.Pod, status *kinds.Path) {
 	s, os := &p.Status, p.Spec.OS
 	containers, inits, ephemeral := status.Child("containerStatuses"), status.Child("initContainerStatuses"), status.Child("ephemeralContainerStatuses")
 	validateStatusUsers(f, s.ContainerStatuses, os, containers)
@@ -58,7 +58,7 @@ func validateReports(f *kinds.Faults, p *corev1.Pod, status *field.Path) {
 	noDeviceHealth(f, s.EphemeralContainerStatuses, ephemeral)
 }
 
-func validateStatusAddresses(f *kinds.Faults, s *corev1.PodStatus, status *field.Path) {
+func validateStatusAddresses(f *kinds.Faults, s *corev1.PodStatus, status *kinds.Path) {
 	podIPs := make([]string, 0, len(s.PodIPs))
 	for _, ip := range s.PodIPs {
 		podIPs = append(podIPs, ip.IP)
@@ -79,7 +79,7 @@ func validateStatusAddresses(f *kinds.Faults, s *corev1.PodStatus, status *field
 	validateAddresses(f, hostIPs, s.HostIPs, status.Child("hostIPs"))
 }
 
-func validatePodConditions(f *kinds.Faults, conditions []corev1.PodCondition, at *field.Path) {
+func validatePodConditions(f *kinds.Faults, conditions []corev1.PodCondition, at *kinds.Path) {
 	for i, c := range conditions {
 		if c.ObservedGeneration < 0 {
 			f.Invalid(at.Index(i).Child("observedGeneration"), c.ObservedGeneration, "must be a non-negative integer")
@@ -89,7 +89,7 @@ func validatePodConditions(f *kinds.Faults, conditions []corev1.PodCondition, at
 }
 
 // stayEnded: a container that has ended for good may not live again.
-func stayEnded(f *kinds.Faults, now, was []corev1.ContainerStatus, mayRestart func(string, int32) bool, at *field.Path) {
+func stayEnded(f *kinds.Faults, now, was []corev1.ContainerStatus, mayRestart func(string, int32) bool, at *kinds.Path) {
 	for i := range was {
 		ended := was[i].State.Terminated
 		if ended == nil || mayRestart(was[i].Name, ended.ExitCode) {
@@ -157,7 +157,7 @@ func ruleApplies(rule corev1.ContainerRestartRule, exit int32) bool {
 }
 
 // validateClaimStatuses: each names a claim of the pod, once.
-func validateClaimStatuses(f *kinds.Faults, statuses []corev1.PodResourceClaimStatus, claims []corev1.PodResourceClaim, at *field.Path) {
+func validateClaimStatuses(f *kinds.Faults, statuses []corev1.PodResourceClaimStatus, claims []corev1.PodResourceClaim, at *kinds.Path) {
 	known, seen := map[string]bool{}, map[string]bool{}
 	for _, claim := range claims {
 		known[claim.Name] = true
@@ -178,13 +178,13 @@ func validateClaimStatuses(f *kinds.Faults, statuses []corev1.PodResourceClaimSt
 }
 
 // validateAddresses: at most one address of each family.
-func validateAddresses(f *kinds.Faults, ips []string, value any, at *field.Path) {
+func validateAddresses(f *kinds.Faults, ips []string, value any, at *kinds.Path) {
 	four, six := 0, 0
 	for i, ip := range ips {
 		f.Join(validateOldIP(ip, at.Index(i)))
 		address, err := netip.ParseAddr(ip)
 		if err != nil && len(ips) > 1 {
-			f.Join(field.ErrorList{field.InternalError(at, fmt.Errorf("failed to check for dual stack with error:invalid IP[%d]: %v", i, ip))})
+			f.Join(field.ErrorList{field.InternalError(at.Field(), fmt.Errorf("failed to check for dual stack with error:invalid IP[%d]: %v", i, ip))})
 		}
 		if address.Is4() {
 			four++

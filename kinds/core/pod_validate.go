@@ -24,7 +24,7 @@ const MirrorPodAnnotation = corev1.MirrorPodAnnotationKey
 func validatePodCreate(p *corev1.Pod) field.ErrorList {
 	var f kinds.Faults
 	f.Join(validatePod(p))
-	spec := field.NewPath("spec")
+	spec := kinds.NewPath("spec")
 	if len(p.Spec.EphemeralContainers) > 0 {
 		f.Forbidden(spec.Child("ephemeralContainers"), "cannot be set on create")
 	}
@@ -38,8 +38,8 @@ func validatePodCreate(p *corev1.Pod) field.ErrorList {
 // validatePod checks what holds for a pod at any time.
 func validatePod(p *corev1.Pod) field.ErrorList {
 	var f kinds.Faults
-	spec := field.NewPath("spec")
-	f.Join(validatePodAnnotations(p.Annotations, &p.Spec, field.NewPath("metadata", "annotations")))
+	spec := kinds.NewPath("spec")
+	f.Join(validatePodAnnotations(p.Annotations, &p.Spec, kinds.NewPath("metadata").Child("annotations")))
 	f.Join(validatePodSpec(&p.Spec, &p.ObjectMeta, spec))
 	if grace := p.Spec.TerminationGracePeriodSeconds; grace != nil {
 		f.NonNegative(spec.Child("terminationGracePeriodSeconds"), *grace)
@@ -57,20 +57,20 @@ func validatePod(p *corev1.Pod) field.ErrorList {
 }
 
 // imageUnpadded holds for pods only: templates may carry " " as a placeholder.
-func imageUnpadded(f *kinds.Faults, image string, at *field.Path) {
+func imageUnpadded(f *kinds.Faults, image string, at *kinds.Path) {
 	if strings.TrimSpace(image) != image {
 		f.Invalid(at.Child("image"), image, "must not have leading or trailing whitespace")
 	}
 }
 
-func forbidTokens(f *kinds.Faults, volumes []corev1.Volume, at *field.Path) {
+func forbidTokens(f *kinds.Faults, volumes []corev1.Volume, at *kinds.Path) {
 	for i := range volumes {
 		if volumes[i].Projected == nil {
 			continue
 		}
 		for j, source := range volumes[i].Projected.Sources {
 			if source.ServiceAccountToken != nil {
-				f.Forbidden(at.Index(i).Child("projected", "sources").Index(j).Child("serviceAccountToken"),
+				f.Forbidden(at.Index(i).Child("projected").Child("sources").Index(j).Child("serviceAccountToken"),
 					"must not be specified when serviceAccountName is not set")
 			}
 		}
@@ -78,15 +78,15 @@ func forbidTokens(f *kinds.Faults, volumes []corev1.Volume, at *field.Path) {
 }
 
 // ValidatePodTemplate checks the pod template of a workload.
-func ValidatePodTemplate(t *corev1.PodTemplateSpec, at *field.Path) field.ErrorList {
+func ValidatePodTemplate(t *corev1.PodTemplateSpec, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
-	f.Join(metavalidation.ValidateLabels(t.Labels, at.Child("labels")))
-	f.Join(apivalidation.ValidateAnnotations(t.Annotations, at.Child("annotations")))
+	f.JoinAt(at.Child("labels"), metavalidation.ValidateLabels(t.Labels, kinds.Here))
+	f.JoinAt(at.Child("annotations"), apivalidation.ValidateAnnotations(t.Annotations, kinds.Here))
 	f.Join(validatePodAnnotations(t.Annotations, &t.Spec, at.Child("annotations")))
 	f.Join(validatePodSpec(&t.Spec, nil, at.Child("spec")))
 	f.Join(validateProfilesAgree(t.Annotations, &t.Spec, at.Child("spec")))
 	if len(t.Spec.EphemeralContainers) > 0 {
-		f.Forbidden(at.Child("spec", "ephemeralContainers"), "ephemeral containers not allowed in pod template")
+		f.Forbidden(at.Child("spec").Child("ephemeralContainers"), "ephemeral containers not allowed in pod template")
 	}
 	return f.List()
 }
@@ -103,14 +103,14 @@ type podCheck struct {
 	claims sets.Set[string]
 	// root and placed are a persistent volume's: where its specification is, and
 	// whether it says on which nodes it can be had.
-	root   *field.Path
+	root   *kinds.Path
 	placed bool
 }
 
 // hostUsers says that the pod lives in the host's user namespace.
 func (c *podCheck) hostUsers() bool { return c.spec.HostUsers == nil || *c.spec.HostUsers }
 
-func validatePodSpec(spec *corev1.PodSpec, meta *metav1.ObjectMeta, at *field.Path) field.ErrorList {
+func validatePodSpec(spec *corev1.PodSpec, meta *metav1.ObjectMeta, at *kinds.Path) field.ErrorList {
 	c := &podCheck{spec: spec, meta: meta, volumes: map[string]*corev1.VolumeSource{}, claims: sets.New[string]()}
 	if spec.TerminationGracePeriodSeconds == nil {
 		c.Required(at.Child("terminationGracePeriodSeconds"), "")
@@ -135,7 +135,7 @@ func validatePodSpec(spec *corev1.PodSpec, meta *metav1.ObjectMeta, at *field.Pa
 }
 
 // checkLife checks what decides how long a pod lives and what becomes of it.
-func (c *podCheck) checkLife(at *field.Path) {
+func (c *podCheck) checkLife(at *kinds.Path) {
 	spec := c.spec
 	kinds.RequiredListed(&c.Faults, at.Child("restartPolicy"), spec.RestartPolicy,
 		corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)
@@ -153,12 +153,12 @@ func (c *podCheck) checkLife(at *field.Path) {
 	}
 	if spec.Overhead != nil {
 		overhead := corev1.ResourceRequirements{Limits: spec.Overhead}
-		c.Join(validateResources(&overhead, containerResourceName, nil, at.Child("overhead")))
+		c.Join(validateResources(&overhead, ofContainer, nil, at.Child("overhead")))
 	}
 }
 
 // checkNames checks the names of other objects.
-func (c *podCheck) checkNames(at *field.Path) {
+func (c *podCheck) checkNames(at *kinds.Path) {
 	spec := c.spec
 	if spec.ServiceAccountName != "" {
 		c.Each(at.Child("serviceAccountName"), spec.ServiceAccountName,
@@ -174,7 +174,7 @@ func (c *podCheck) checkNames(at *field.Path) {
 		c.Each(at.Child("runtimeClassName"), *spec.RuntimeClassName, apivalidation.NameIsDNSSubdomain(*spec.RuntimeClassName, false))
 	}
 	if group := spec.SchedulingGroup; group != nil {
-		path := at.Child("schedulingGroup", "podGroupName")
+		path := at.Child("schedulingGroup").Child("podGroupName")
 		if group.PodGroupName == nil {
 			c.Invalid(path, group.PodGroupName, "must specify one of: `podGroupName`")
 		} else {
@@ -184,22 +184,22 @@ func (c *podCheck) checkNames(at *field.Path) {
 }
 
 // subdomain checks an optional name.
-func (c *podCheck) subdomain(at *field.Path, name string) {
+func (c *podCheck) subdomain(at *kinds.Path, name string) {
 	if name != "" {
 		c.Each(at, name, kinds.DNSSubdomain(name))
 	}
 }
 
-func (c *podCheck) label(at *field.Path, name string) {
+func (c *podCheck) label(at *kinds.Path, name string) {
 	c.Each(at, name, kinds.DNSLabel(name))
 }
 
-func (c *podCheck) qualified(at *field.Path, name string) {
+func (c *podCheck) qualified(at *kinds.Path, name string) {
 	c.Each(at, name, validation.IsQualifiedName(name))
 }
 
 // validatePodAnnotations checks the annotations that mean something on a pod.
-func validatePodAnnotations(annotations map[string]string, spec *corev1.PodSpec, at *field.Path) field.ErrorList {
+func validatePodAnnotations(annotations map[string]string, spec *corev1.PodSpec, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	if value, mirror := annotations[MirrorPodAnnotation]; mirror && spec.NodeName == "" {
 		f.Invalid(at.Key(MirrorPodAnnotation), value, "must set spec.nodeName if mirror pod annotation is set")

@@ -15,7 +15,7 @@ const (
 	preferredField = "preferredDuringSchedulingIgnoredDuringExecution"
 )
 
-func (c *podCheck) checkAffinity(at *field.Path) {
+func (c *podCheck) checkAffinity(at *kinds.Path) {
 	a := c.spec.Affinity
 	if a == nil {
 		return
@@ -33,7 +33,7 @@ func (c *podCheck) checkAffinity(at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkNodeAffinity(n *corev1.NodeAffinity, at *field.Path) {
+func (c *podCheck) checkNodeAffinity(n *corev1.NodeAffinity, at *kinds.Path) {
 	if n.RequiredDuringSchedulingIgnoredDuringExecution != nil {
 		c.Join(validateNodeSelector(n.RequiredDuringSchedulingIgnoredDuringExecution, at.Child(requiredField)))
 	}
@@ -45,13 +45,13 @@ func (c *podCheck) checkNodeAffinity(n *corev1.NodeAffinity, at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkWeight(weight int32, at *field.Path) {
+func (c *podCheck) checkWeight(weight int32, at *kinds.Path) {
 	if weight < 1 || weight > 100 {
 		c.Invalid(at.Child("weight"), weight, "must be in the range 1-100")
 	}
 }
 
-func (c *podCheck) checkPodTerms(required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm, at *field.Path) {
+func (c *podCheck) checkPodTerms(required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm, at *kinds.Path) {
 	for i := range required {
 		c.checkPodTerm(&required[i], at.Child(requiredField).Index(i))
 	}
@@ -62,7 +62,7 @@ func (c *podCheck) checkPodTerms(required []corev1.PodAffinityTerm, preferred []
 	}
 }
 
-func (c *podCheck) checkPodTerm(t *corev1.PodAffinityTerm, at *field.Path) {
+func (c *podCheck) checkPodTerm(t *corev1.PodAffinityTerm, at *kinds.Path) {
 	c.selector(t.LabelSelector, at.Child("labelSelector"))
 	c.selector(t.NamespaceSelector, at.Child("namespaceSelector"))
 	for _, name := range t.Namespaces {
@@ -72,16 +72,16 @@ func (c *podCheck) checkPodTerm(t *corev1.PodAffinityTerm, at *field.Path) {
 	if t.TopologyKey == "" {
 		c.Required(at.Child("topologyKey"), "can not be empty")
 	}
-	c.Join(metavalidation.ValidateLabelName(t.TopologyKey, at.Child("topologyKey")))
+	c.JoinAt(at.Child("topologyKey"), metavalidation.ValidateLabelName(t.TopologyKey, kinds.Here))
 }
 
 // ValidateNodeSelector checks a choice of nodes in a kind of another group.
-func ValidateNodeSelector(s *corev1.NodeSelector, at *field.Path) field.ErrorList {
+func ValidateNodeSelector(s *corev1.NodeSelector, at *kinds.Path) field.ErrorList {
 	return validateNodeSelector(s, at)
 }
 
 // validateNodeSelector checks alternatives of which a node must meet one.
-func validateNodeSelector(s *corev1.NodeSelector, at *field.Path) field.ErrorList {
+func validateNodeSelector(s *corev1.NodeSelector, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	terms := at.Child("nodeSelectorTerms")
 	if len(s.NodeSelectorTerms) == 0 {
@@ -93,7 +93,7 @@ func validateNodeSelector(s *corev1.NodeSelector, at *field.Path) field.ErrorLis
 	return f.List()
 }
 
-func validateNodeTerm(t *corev1.NodeSelectorTerm, anyValue bool, at *field.Path) field.ErrorList {
+func validateNodeTerm(t *corev1.NodeSelectorTerm, anyValue bool, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	for i := range t.MatchExpressions {
 		validateNodeExpression(&f, &t.MatchExpressions[i], anyValue, at.Child("matchExpressions").Index(i))
@@ -104,7 +104,7 @@ func validateNodeTerm(t *corev1.NodeSelectorTerm, anyValue bool, at *field.Path)
 	return f.List()
 }
 
-func validateNodeExpression(f *kinds.Faults, r *corev1.NodeSelectorRequirement, anyValue bool, at *field.Path) {
+func validateNodeExpression(f *kinds.Faults, r *corev1.NodeSelectorRequirement, anyValue bool, at *kinds.Path) {
 	values := at.Child("values")
 	switch r.Operator {
 	case corev1.NodeSelectorOpIn, corev1.NodeSelectorOpNotIn:
@@ -122,7 +122,7 @@ func validateNodeExpression(f *kinds.Faults, r *corev1.NodeSelectorRequirement, 
 	default:
 		f.Invalid(at.Child("operator"), r.Operator, "not a valid selector operator")
 	}
-	f.Join(metavalidation.ValidateLabelName(r.Key, at.Child("key")))
+	f.JoinAt(at.Child("key"), metavalidation.ValidateLabelName(r.Key, kinds.Here))
 	if anyValue {
 		return
 	}
@@ -133,7 +133,7 @@ func validateNodeExpression(f *kinds.Faults, r *corev1.NodeSelectorRequirement, 
 
 // validateNodeField checks a requirement on a field of a node; it can only be
 // the name.
-func validateNodeField(f *kinds.Faults, r *corev1.NodeSelectorRequirement, at *field.Path) {
+func validateNodeField(f *kinds.Faults, r *corev1.NodeSelectorRequirement, at *kinds.Path) {
 	switch r.Operator {
 	case corev1.NodeSelectorOpIn, corev1.NodeSelectorOpNotIn:
 		if len(r.Values) != 1 {

@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -20,7 +19,7 @@ const (
 )
 
 // checkContainers checks the containers that do the pod's work.
-func (c *podCheck) checkContainers(at *field.Path) {
+func (c *podCheck) checkContainers(at *kinds.Path) {
 	if len(c.spec.Containers) == 0 {
 		c.Required(at, "")
 		return
@@ -40,7 +39,7 @@ func (c *podCheck) checkContainers(at *field.Path) {
 
 // checkInitContainers checks the containers that run before, and the sidecars
 // among them.
-func (c *podCheck) checkInitContainers(at *field.Path) {
+func (c *podCheck) checkInitContainers(at *kinds.Path) {
 	names := sets.New[string]()
 	for i := range c.spec.Containers {
 		names.Insert(c.spec.Containers[i].Name)
@@ -60,7 +59,7 @@ func (c *podCheck) checkInitContainers(at *field.Path) {
 }
 
 // checkOrdinaryInit refuses what an init container that ends has no use for.
-func (c *podCheck) checkOrdinaryInit(container *corev1.Container, at *field.Path) {
+func (c *podCheck) checkOrdinaryInit(container *corev1.Container, at *kinds.Path) {
 	const only = "may not be set for init containers without restartPolicy=Always"
 	for _, hook := range []struct {
 		field string
@@ -90,7 +89,7 @@ var ephemeralFields = sets.New("Name", "Image", "Command", "Args", "WorkingDir",
 	"Stdin", "StdinOnce", "TTY")
 
 // checkEphemeralContainers checks the containers added to a running pod.
-func (c *podCheck) checkEphemeralContainers(at *field.Path) {
+func (c *podCheck) checkEphemeralContainers(at *kinds.Path) {
 	targets := sets.New[string]()
 	for i := range c.spec.Containers {
 		targets.Insert(c.spec.Containers[i].Name)
@@ -116,7 +115,7 @@ func (c *podCheck) checkEphemeralContainers(at *field.Path) {
 }
 
 // noSubPath: such mounts would outlive an ephemeral container.
-func (c *podCheck) noSubPath(mount corev1.VolumeMount, at *field.Path) {
+func (c *podCheck) noSubPath(mount corev1.VolumeMount, at *kinds.Path) {
 	if mount.SubPath != "" {
 		c.Forbidden(at.Child("subPath"), "cannot be set for an Ephemeral Container")
 	}
@@ -126,7 +125,7 @@ func (c *podCheck) noSubPath(mount corev1.VolumeMount, at *field.Path) {
 }
 
 // onlyFields forbids every field of a struct that is set and not allowed.
-func (c *podCheck) onlyFields(value any, allowed sets.Set[string], detail string, at *field.Path) {
+func (c *podCheck) onlyFields(value any, allowed sets.Set[string], detail string, at *kinds.Path) {
 	v := reflect.ValueOf(value)
 	for i := range v.NumField() {
 		name := v.Type().Field(i).Name
@@ -137,7 +136,7 @@ func (c *podCheck) onlyFields(value any, allowed sets.Set[string], detail string
 	}
 }
 
-func (c *podCheck) uniqueName(names sets.Set[string], name string, at *field.Path) {
+func (c *podCheck) uniqueName(names sets.Set[string], name string, at *kinds.Path) {
 	if names.Has(name) {
 		c.Duplicate(at.Child("name"), name)
 		return
@@ -148,7 +147,7 @@ func (c *podCheck) uniqueName(names sets.Set[string], name string, at *field.Pat
 }
 
 // checkContainer checks what all containers have in common.
-func (c *podCheck) checkContainer(container *corev1.Container, at *field.Path) {
+func (c *podCheck) checkContainer(container *corev1.Container, at *kinds.Path) {
 	if c.NonEmpty(at.Child("name"), container.Name) {
 		c.label(at.Child("name"), container.Name)
 	}
@@ -161,16 +160,16 @@ func (c *podCheck) checkContainer(container *corev1.Container, at *field.Path) {
 	c.checkMounts(container, at.Child("volumeMounts"))
 	c.checkDevices(container, at.Child("volumeDevices"))
 	c.pullPolicy(at.Child("imagePullPolicy"), container.ImagePullPolicy)
-	c.Join(validateResources(&container.Resources, containerResourceName, c.claims, at.Child("resources")))
+	c.Join(validateResources(&container.Resources, ofContainer, c.claims, at.Child("resources")))
 	c.checkResizePolicy(container.ResizePolicy, at.Child("resizePolicy"))
 	c.checkSecurityContext(container.SecurityContext, at.Child("securityContext"))
 }
 
-func (c *podCheck) pullPolicy(at *field.Path, policy corev1.PullPolicy) {
+func (c *podCheck) pullPolicy(at *kinds.Path, policy corev1.PullPolicy) {
 	kinds.RequiredOneOf(&c.Faults, at, policy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)
 }
 
-func (c *podCheck) checkPorts(ports []corev1.ContainerPort, at *field.Path) {
+func (c *podCheck) checkPorts(ports []corev1.ContainerPort, at *kinds.Path) {
 	names := sets.New[string]()
 	for i, port := range ports {
 		here := at.Index(i)
@@ -195,7 +194,7 @@ func (c *podCheck) checkPorts(ports []corev1.ContainerPort, at *field.Path) {
 }
 
 // uniqueHostPorts refuses a port of the host that is taken already.
-func (c *podCheck) uniqueHostPorts(taken sets.Set[string], ports []corev1.ContainerPort, at *field.Path) {
+func (c *podCheck) uniqueHostPorts(taken sets.Set[string], ports []corev1.ContainerPort, at *kinds.Path) {
 	for i, port := range ports {
 		if port.HostPort == 0 {
 			continue
@@ -210,7 +209,7 @@ func (c *podCheck) uniqueHostPorts(taken sets.Set[string], ports []corev1.Contai
 
 // checkHostPorts: in the host's network a port cannot be two numbers. A
 // template may leave the host's port out; the pod made of it gets it.
-func (c *podCheck) checkHostPorts(at *field.Path) {
+func (c *podCheck) checkHostPorts(at *kinds.Path) {
 	if !c.spec.HostNetwork {
 		return
 	}
@@ -224,7 +223,7 @@ func (c *podCheck) checkHostPorts(at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkResizePolicy(policies []corev1.ContainerResizePolicy, at *field.Path) {
+func (c *podCheck) checkResizePolicy(policies []corev1.ContainerResizePolicy, at *kinds.Path) {
 	seen := sets.New[corev1.ResourceName]()
 	for i, policy := range policies {
 		if seen.Has(policy.ResourceName) {
@@ -240,7 +239,7 @@ func (c *podCheck) checkResizePolicy(policies []corev1.ContainerResizePolicy, at
 }
 
 // checkInitRestarts looks at the rules of init containers only beside a policy.
-func (c *podCheck) checkInitRestarts(container *corev1.Container, at *field.Path) {
+func (c *podCheck) checkInitRestarts(container *corev1.Container, at *kinds.Path) {
 	switch {
 	case container.RestartPolicy != nil:
 		c.checkRestartPolicy(container.RestartPolicy, container.RestartPolicyRules, at)
@@ -249,7 +248,7 @@ func (c *podCheck) checkInitRestarts(container *corev1.Container, at *field.Path
 	}
 }
 
-func (c *podCheck) checkRestartPolicy(policy *corev1.ContainerRestartPolicy, rules []corev1.ContainerRestartRule, at *field.Path) {
+func (c *podCheck) checkRestartPolicy(policy *corev1.ContainerRestartPolicy, rules []corev1.ContainerRestartRule, at *kinds.Path) {
 	switch {
 	case policy == nil && len(rules) == 0:
 		return
@@ -270,10 +269,10 @@ func (c *podCheck) checkRestartPolicy(policy *corev1.ContainerRestartPolicy, rul
 			c.Required(here.Child("exitCodes"), "must be specified")
 			continue
 		}
-		kinds.OneOf(&c.Faults, here.Child("exitCodes", "operator"), rule.ExitCodes.Operator,
+		kinds.OneOf(&c.Faults, here.Child("exitCodes").Child("operator"), rule.ExitCodes.Operator,
 			corev1.ContainerRestartRuleOnExitCodesOpIn, corev1.ContainerRestartRuleOnExitCodesOpNotIn)
 		if len(rule.ExitCodes.Values) > maxExitCodes {
-			c.TooMany(here.Child("exitCodes", "values"), len(rule.ExitCodes.Values), maxExitCodes)
+			c.TooMany(here.Child("exitCodes").Child("values"), len(rule.ExitCodes.Values), maxExitCodes)
 		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -27,7 +26,7 @@ var (
 	sizeDivisors = sets.New("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
 )
 
-func (c *podCheck) checkEnv(vars []corev1.EnvVar, at *field.Path) {
+func (c *podCheck) checkEnv(vars []corev1.EnvVar, at *kinds.Path) {
 	for i := range vars {
 		v, here := &vars[i], at.Index(i)
 		if c.NonEmpty(here.Child("name"), v.Name) {
@@ -40,7 +39,7 @@ func (c *podCheck) checkEnv(vars []corev1.EnvVar, at *field.Path) {
 }
 
 // checkEnvSource wants exactly one source, and no literal value beside it.
-func (c *podCheck) checkEnvSource(v *corev1.EnvVar, at *field.Path) {
+func (c *podCheck) checkEnvSource(v *corev1.EnvVar, at *kinds.Path) {
 	from, count := v.ValueFrom, 0
 	if from.FieldRef != nil {
 		count++
@@ -72,14 +71,14 @@ func (c *podCheck) checkEnvSource(v *corev1.EnvVar, at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkKey(name, key string, at *field.Path) {
+func (c *podCheck) checkKey(name, key string, at *kinds.Path) {
 	c.Each(at.Child("name"), name, apivalidation.NameIsDNSSubdomain(name, false))
 	if c.NonEmpty(at.Child("key"), key) {
 		c.Each(at.Child("key"), key, validation.IsConfigMapKey(key))
 	}
 }
 
-func (c *podCheck) checkFileKey(s *corev1.FileKeySelector, at *field.Path) {
+func (c *podCheck) checkFileKey(s *corev1.FileKeySelector, at *kinds.Path) {
 	if c.NonEmpty(at.Child("key"), s.Key) {
 		c.Each(at.Child("key"), s.Key, validation.IsRelaxedEnvVarName(s.Key))
 	}
@@ -91,7 +90,7 @@ func (c *podCheck) checkFileKey(s *corev1.FileKeySelector, at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkEnvFrom(sources []corev1.EnvFromSource, at *field.Path) {
+func (c *podCheck) checkEnvFrom(sources []corev1.EnvFromSource, at *kinds.Path) {
 	for i := range sources {
 		source, here := &sources[i], at.Index(i)
 		if source.Prefix != "" {
@@ -100,11 +99,11 @@ func (c *podCheck) checkEnvFrom(sources []corev1.EnvFromSource, at *field.Path) 
 		count := 0
 		if source.ConfigMapRef != nil {
 			count++
-			c.envObject(source.ConfigMapRef.Name, here.Child("configMapRef", "name"))
+			c.envObject(source.ConfigMapRef.Name, here.Child("configMapRef").Child("name"))
 		}
 		if source.SecretRef != nil {
 			count++
-			c.envObject(source.SecretRef.Name, here.Child("secretRef", "name"))
+			c.envObject(source.SecretRef.Name, here.Child("secretRef").Child("name"))
 		}
 		// Upstream reports these two at the list.
 		switch count {
@@ -116,7 +115,7 @@ func (c *podCheck) checkEnvFrom(sources []corev1.EnvFromSource, at *field.Path) 
 	}
 }
 
-func (c *podCheck) envObject(name string, at *field.Path) {
+func (c *podCheck) envObject(name string, at *kinds.Path) {
 	if c.NonEmpty(at, name) {
 		c.Each(at, name, apivalidation.NameIsDNSSubdomain(name, true))
 	}
@@ -131,7 +130,7 @@ func subscripted(path string) (base, key string, ok bool) {
 	return base, strings.TrimSuffix(rest, "']"), true
 }
 
-func (c *podCheck) checkFieldRef(ref *corev1.ObjectFieldSelector, allowed sets.Set[string], at *field.Path) {
+func (c *podCheck) checkFieldRef(ref *corev1.ObjectFieldSelector, allowed sets.Set[string], at *kinds.Path) {
 	if !c.NonEmpty(at.Child("apiVersion"), ref.APIVersion) || !c.NonEmpty(at.Child("fieldPath"), ref.FieldPath) {
 		return
 	}
@@ -157,7 +156,7 @@ func (c *podCheck) checkFieldRef(ref *corev1.ObjectFieldSelector, allowed sets.S
 	}
 }
 
-func (c *podCheck) checkResourceFieldRef(ref *corev1.ResourceFieldSelector, inVolume bool, at *field.Path) {
+func (c *podCheck) checkResourceFieldRef(ref *corev1.ResourceFieldSelector, inVolume bool, at *kinds.Path) {
 	switch {
 	case inVolume && ref.ContainerName == "":
 		c.Required(at.Child("containerName"), "")
@@ -175,7 +174,7 @@ func isHugePageField(name string) bool {
 	return strings.HasPrefix(name, "requests.hugepages-") || strings.HasPrefix(name, "limits.hugepages-")
 }
 
-func (c *podCheck) checkDivisor(name, divisor string, at *field.Path) {
+func (c *podCheck) checkDivisor(name, divisor string, at *kinds.Path) {
 	const sizes = "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the %s resource"
 	_, measured, _ := strings.Cut(name, ".")
 	switch {
@@ -194,18 +193,19 @@ func (c *podCheck) checkDivisor(name, divisor string, at *field.Path) {
 }
 
 // checkFileKeyVolumes: variables come from files of emptyDir volumes only.
-func (c *podCheck) checkFileKeyVolumes(at *field.Path) {
+func (c *podCheck) checkFileKeyVolumes(at *kinds.Path) {
 	sources := make(map[string]*corev1.VolumeSource, len(c.spec.Volumes))
 	for i := range c.spec.Volumes {
 		sources[c.spec.Volumes[i].Name] = &c.spec.Volumes[i].VolumeSource
 	}
-	eachContainer(c.spec, at, func(container *corev1.Container, at *field.Path) {
+	eachContainer(c.spec, func(container *corev1.Container, in place) {
+		at := in.under(at)
 		for i := range container.Env {
 			from := container.Env[i].ValueFrom
 			if from == nil || from.FileKeyRef == nil {
 				continue
 			}
-			here := at.Child("env").Index(i).Child("valueFrom", "fileKeyRef", "volumeName")
+			here := at.Child("env").Index(i).Child("valueFrom").Child("fileKeyRef").Child("volumeName")
 			source, ok := sources[from.FileKeyRef.VolumeName]
 			switch {
 			case !ok:
@@ -217,17 +217,26 @@ func (c *podCheck) checkFileKeyVolumes(at *field.Path) {
 	})
 }
 
+// place is where in a pod's specification a container is.
+type place struct {
+	list  string
+	index int
+}
+
+// under is its path, of a specification that is at a path itself.
+func (p place) under(spec *kinds.Path) *kinds.Path { return spec.Child(p.list).Index(p.index) }
+
 // eachContainer visits init, ordinary and ephemeral containers, in that order,
-// with their paths. Ephemeral containers are visited as copies.
-func eachContainer(spec *corev1.PodSpec, at *field.Path, visit func(*corev1.Container, *field.Path)) {
+// with their places. Ephemeral containers are visited as copies.
+func eachContainer(spec *corev1.PodSpec, visit func(*corev1.Container, place)) {
 	for i := range spec.InitContainers {
-		visit(&spec.InitContainers[i], at.Child("initContainers").Index(i))
+		visit(&spec.InitContainers[i], place{"initContainers", i})
 	}
 	for i := range spec.Containers {
-		visit(&spec.Containers[i], at.Child("containers").Index(i))
+		visit(&spec.Containers[i], place{"containers", i})
 	}
 	for i := range spec.EphemeralContainers {
 		container := corev1.Container(spec.EphemeralContainers[i].EphemeralContainerCommon)
-		visit(&container, at.Child("ephemeralContainers").Index(i))
+		visit(&container, place{"ephemeralContainers", i})
 	}
 }

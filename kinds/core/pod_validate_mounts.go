@@ -3,12 +3,11 @@ package core
 import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
 
-func (c *podCheck) checkMounts(container *corev1.Container, at *field.Path) {
+func (c *podCheck) checkMounts(container *corev1.Container, at *kinds.Path) {
 	deviceNames, devicePaths := sets.New[string](), sets.New[string]()
 	for _, device := range container.VolumeDevices {
 		deviceNames.Insert(device.Name)
@@ -40,7 +39,7 @@ func (c *podCheck) checkMounts(container *corev1.Container, at *field.Path) {
 }
 
 // checkSubPath reports bad paths at the list of mounts, as upstream does.
-func (c *podCheck) checkSubPath(mount *corev1.VolumeMount, at, list *field.Path) {
+func (c *podCheck) checkSubPath(mount *corev1.VolumeMount, at, list *kinds.Path) {
 	if mount.SubPath != "" {
 		c.descendingPath(list.Child("subPath"), mount.SubPath)
 	}
@@ -53,7 +52,7 @@ func (c *podCheck) checkSubPath(mount *corev1.VolumeMount, at, list *field.Path)
 	c.descendingPath(list.Child("subPathExpr"), mount.SubPathExpr)
 }
 
-func (c *podCheck) checkPropagation(container *corev1.Container, mount *corev1.VolumeMount, list *field.Path) {
+func (c *podCheck) checkPropagation(container *corev1.Container, mount *corev1.VolumeMount, list *kinds.Path) {
 	if mode := mount.MountPropagation; mode != nil {
 		at := list.Child("mountPropagation")
 		kinds.OneOf(&c.Faults, at, *mode, corev1.MountPropagationBidirectional, corev1.MountPropagationHostToContainer,
@@ -81,7 +80,7 @@ func (c *podCheck) checkPropagation(container *corev1.Container, mount *corev1.V
 	}
 }
 
-func (c *podCheck) checkBindOptions(mount *corev1.VolumeMount, image bool, at *field.Path) {
+func (c *podCheck) checkBindOptions(mount *corev1.VolumeMount, image bool, at *kinds.Path) {
 	seen := sets.New[string]()
 	for i, option := range mount.BindMountOptions {
 		kinds.OneOf(&c.Faults, at.Index(i), option, "noexec", "nodev", "nosuid")
@@ -95,7 +94,7 @@ func (c *podCheck) checkBindOptions(mount *corev1.VolumeMount, image bool, at *f
 	}
 }
 
-func (c *podCheck) checkDevices(container *corev1.Container, at *field.Path) {
+func (c *podCheck) checkDevices(container *corev1.Container, at *kinds.Path) {
 	mountNames, mountPaths := sets.New[string](), sets.New[string]()
 	for _, mount := range container.VolumeMounts {
 		mountNames.Insert(mount.Name)

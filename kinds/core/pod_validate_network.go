@@ -23,7 +23,7 @@ const (
 	maxHostname = 64
 )
 
-func (c *podCheck) checkDNS(at *field.Path) {
+func (c *podCheck) checkDNS(at *kinds.Path) {
 	config := c.spec.DNSConfig
 	if c.spec.DNSPolicy == corev1.DNSNone {
 		switch {
@@ -67,12 +67,12 @@ func (c *podCheck) checkDNS(at *field.Path) {
 
 // validateOldIP checks an address of a field that once took anything which Go
 // could parse, and still says so in its messages.
-func validateOldIP(ip string, at *field.Path) field.ErrorList {
-	return validation.IsValidIPForLegacyField(at, ip, strictIPs, nil)
+func validateOldIP(ip string, at *kinds.Path) field.ErrorList {
+	return validation.IsValidIPForLegacyField(at.Field(), ip, strictIPs, nil)
 }
 
 // checkHostNames checks what a pod is called and calls others.
-func (c *podCheck) checkHostNames(at *field.Path) {
+func (c *podCheck) checkHostNames(at *kinds.Path) {
 	spec := c.spec
 	if spec.Hostname != "" {
 		c.label(at.Child("hostname"), spec.Hostname)

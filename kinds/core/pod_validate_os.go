@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -35,7 +34,7 @@ type named struct {
 }
 
 // checkOS checks that a pod that names its system asks for nothing of another.
-func (c *podCheck) checkOS(at *field.Path) {
+func (c *podCheck) checkOS(at *kinds.Path) {
 	c.checkHostProcess(at)
 	os := c.spec.OS
 	if os == nil {
@@ -43,7 +42,7 @@ func (c *podCheck) checkOS(at *field.Path) {
 	}
 	switch os.Name {
 	case "":
-		c.Required(at.Child("os", "name"), "")
+		c.Required(at.Child("os").Child("name"), "")
 	case corev1.Linux:
 		c.checkLinux(at)
 	case corev1.Windows:
@@ -53,19 +52,20 @@ func (c *podCheck) checkOS(at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkLinux(at *field.Path) {
+func (c *podCheck) checkLinux(at *kinds.Path) {
 	const why = "windows options cannot be set for a linux pod"
 	if sc := c.spec.SecurityContext; sc != nil && sc.WindowsOptions != nil {
-		c.Forbidden(at.Child("securityContext", "windowsOptions"), why)
+		c.Forbidden(at.Child("securityContext").Child("windowsOptions"), why)
 	}
-	eachContainer(c.spec, at, func(container *corev1.Container, at *field.Path) {
+	eachContainer(c.spec, func(container *corev1.Container, in place) {
+		at := in.under(at)
 		if sc := container.SecurityContext; sc != nil && sc.WindowsOptions != nil {
-			c.Forbidden(at.Child("securityContext", "windowsOptions"), why)
+			c.Forbidden(at.Child("securityContext").Child("windowsOptions"), why)
 		}
 	})
 }
 
-func (c *podCheck) checkWindows(at *field.Path) {
+func (c *podCheck) checkWindows(at *kinds.Path) {
 	if sc := c.spec.SecurityContext; sc != nil {
 		c.notOnWindows(at.Child("securityContext"), []named{
 			{"appArmorProfile", sc.AppArmorProfile != nil}, {"seLinuxOptions", sc.SELinuxOptions != nil},
@@ -81,7 +81,8 @@ func (c *podCheck) checkWindows(at *field.Path) {
 		{"hostUsers", c.spec.HostUsers != nil}, {"hostPID", c.spec.HostPID}, {"hostIPC", c.spec.HostIPC},
 		{"shareProcessNamespace", c.spec.ShareProcessNamespace != nil},
 	})
-	eachContainer(c.spec, at, func(container *corev1.Container, at *field.Path) {
+	eachContainer(c.spec, func(container *corev1.Container, in place) {
+		at := in.under(at)
 		sc := container.SecurityContext
 		if sc == nil {
 			return
@@ -96,7 +97,7 @@ func (c *podCheck) checkWindows(at *field.Path) {
 	})
 }
 
-func (c *podCheck) notOnWindows(at *field.Path, fields []named) {
+func (c *podCheck) notOnWindows(at *kinds.Path, fields []named) {
 	for _, f := range fields {
 		if f.set {
 			c.Forbidden(at.Child(f.field), "cannot be set for a windows pod")
@@ -106,20 +107,21 @@ func (c *podCheck) notOnWindows(at *field.Path, fields []named) {
 
 // checkHostProcess: if one container is a host process, all are, in the host's
 // network.
-func (c *podCheck) checkHostProcess(at *field.Path) {
+func (c *podCheck) checkHostProcess(at *kinds.Path) {
 	var ofPod *bool
 	if sc := c.spec.SecurityContext; sc != nil && sc.WindowsOptions != nil {
 		ofPod = sc.WindowsOptions.HostProcess
 	}
 	all, host := 0, 0
-	eachContainer(c.spec, at, func(container *corev1.Container, at *field.Path) {
+	eachContainer(c.spec, func(container *corev1.Container, in place) {
+		at := in.under(at)
 		all++
 		var own *bool
 		if sc := container.SecurityContext; sc != nil && sc.WindowsOptions != nil {
 			own = sc.WindowsOptions.HostProcess
 		}
 		if own != nil && ofPod != nil && *own != *ofPod {
-			c.Invalid(at.Child("securityContext", "windowsOptions", "hostProcess"), *own,
+			c.Invalid(at.Child("securityContext").Child("windowsOptions").Child("hostProcess"), *own,
 				fmt.Sprintf("pod hostProcess value must be identical if both are specified, was %v", *ofPod))
 		}
 		if kinds.Deref(own) || (own == nil && kinds.Deref(ofPod)) {
@@ -137,7 +139,7 @@ func (c *podCheck) checkHostProcess(at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkWindowsOptions(o *corev1.WindowsSecurityContextOptions, at *field.Path) {
+func (c *podCheck) checkWindowsOptions(o *corev1.WindowsSecurityContextOptions, at *kinds.Path) {
 	if o == nil {
 		return
 	}

@@ -13,12 +13,12 @@ import (
 )
 
 // checkHooks checks probes and lifecycle hooks.
-func (c *podCheck) checkHooks(container *corev1.Container, at *field.Path) {
+func (c *podCheck) checkHooks(container *corev1.Container, at *kinds.Path) {
 	if l := container.Lifecycle; l != nil {
-		c.checkHook(l.PostStart, at.Child("lifecycle", "postStart"))
-		c.checkHook(l.PreStop, at.Child("lifecycle", "preStop"))
+		c.checkHook(l.PostStart, at.Child("lifecycle").Child("postStart"))
+		c.checkHook(l.PreStop, at.Child("lifecycle").Child("preStop"))
 		if l.StopSignal != nil {
-			c.checkStopSignal(*l.StopSignal, at.Child("lifecycle", "stopSignal"))
+			c.checkStopSignal(*l.StopSignal, at.Child("lifecycle").Child("stopSignal"))
 		}
 	}
 	c.checkProbe(container.LivenessProbe, true, at.Child("livenessProbe"))
@@ -35,14 +35,14 @@ type handler struct {
 	sleep *corev1.SleepAction
 }
 
-func (c *podCheck) checkHook(h *corev1.LifecycleHandler, at *field.Path) {
+func (c *podCheck) checkHook(h *corev1.LifecycleHandler, at *kinds.Path) {
 	if h != nil {
 		c.checkHandler(handler{exec: h.Exec, http: h.HTTPGet, tcp: h.TCPSocket, sleep: h.Sleep}, at)
 	}
 }
 
 // checkProbe checks a probe; one that kills counts a single success as success.
-func (c *podCheck) checkProbe(p *corev1.Probe, kills bool, at *field.Path) {
+func (c *podCheck) checkProbe(p *corev1.Probe, kills bool, at *kinds.Path) {
 	if p == nil {
 		return
 	}
@@ -65,39 +65,37 @@ func (c *podCheck) checkProbe(p *corev1.Probe, kills bool, at *field.Path) {
 }
 
 // checkHandler wants exactly one action.
-func (c *podCheck) checkHandler(h handler, at *field.Path) {
+func (c *podCheck) checkHandler(h handler, at *kinds.Path) {
 	found := false
-	for _, action := range []struct {
-		field string
-		set   bool
-		check func(at *field.Path)
-	}{
-		{"exec", h.exec != nil, func(at *field.Path) {
-			if len(h.exec.Command) == 0 {
-				c.Required(at.Child("command"), "")
-			}
-		}},
-		{"httpGet", h.http != nil, func(at *field.Path) { c.checkHTTPGet(h.http, at) }},
-		{"tcpSocket", h.tcp != nil, func(at *field.Path) { c.checkPort(h.tcp.Port, at.Child("port")) }},
-		{"grpc", h.grpc != nil, func(at *field.Path) { c.checkGRPC(h.grpc, at) }},
-		{"sleep", h.sleep != nil, func(at *field.Path) { c.checkSleep(h.sleep.Seconds, at) }},
-	} {
-		if !action.set {
-			continue
+	only := func(set bool, at *kinds.Path) bool {
+		if set && found {
+			c.Forbidden(at, "may not specify more than 1 handler type")
+			return false
 		}
-		if found {
-			c.Forbidden(at.Child(action.field), "may not specify more than 1 handler type")
-			continue
-		}
-		found = true
-		action.check(at.Child(action.field))
+		found = found || set
+		return set
+	}
+	if here := at.Child("exec"); only(h.exec != nil, here) && len(h.exec.Command) == 0 {
+		c.Required(here.Child("command"), "")
+	}
+	if here := at.Child("httpGet"); only(h.http != nil, here) {
+		c.checkHTTPGet(h.http, here)
+	}
+	if here := at.Child("tcpSocket"); only(h.tcp != nil, here) {
+		c.checkPort(h.tcp.Port, here.Child("port"))
+	}
+	if here := at.Child("grpc"); only(h.grpc != nil, here) {
+		c.checkGRPC(h.grpc, here)
+	}
+	if here := at.Child("sleep"); only(h.sleep != nil, here) {
+		c.checkSleep(h.sleep.Seconds, here)
 	}
 	if !found {
 		c.Required(at, "must specify a handler type")
 	}
 }
 
-func (c *podCheck) checkHTTPGet(a *corev1.HTTPGetAction, at *field.Path) {
+func (c *podCheck) checkHTTPGet(a *corev1.HTTPGetAction, at *kinds.Path) {
 	c.NonEmpty(at.Child("path"), a.Path)
 	c.checkPort(a.Port, at.Child("port"))
 	kinds.OneOf(&c.Faults, at.Child("scheme"), a.Scheme, corev1.URISchemeHTTP, corev1.URISchemeHTTPS)
@@ -119,26 +117,26 @@ func (c *podCheck) checkHTTPGet(a *corev1.HTTPGetAction, at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkGRPC(a *corev1.GRPCAction, at *field.Path) {
+func (c *podCheck) checkGRPC(a *corev1.GRPCAction, at *kinds.Path) {
 	c.checkPort(intstr.FromInt32(a.Port), at.Child("port"))
 	if a.Mode != nil {
 		kinds.OneOf(&c.Faults, at.Child("mode"), *a.Mode, corev1.GRPCProbeModePlaintext, corev1.GRPCProbeModeTLS)
 	}
 }
 
-func (c *podCheck) checkSleep(seconds int64, at *field.Path) {
+func (c *podCheck) checkSleep(seconds int64, at *kinds.Path) {
 	grace := c.spec.TerminationGracePeriodSeconds
 	if grace != nil && (seconds < 0 || seconds > *grace) {
 		c.Invalid(at, seconds, fmt.Sprintf("must be non-negative and less than terminationGracePeriodSeconds (%d)", *grace))
 	}
 }
 
-func (c *podCheck) checkPort(port intstr.IntOrString, at *field.Path) {
+func (c *podCheck) checkPort(port intstr.IntOrString, at *kinds.Path) {
 	c.Join(validatePort(port, at))
 }
 
 // validatePort wants a port's number or name.
-func validatePort(port intstr.IntOrString, at *field.Path) field.ErrorList {
+func validatePort(port intstr.IntOrString, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	if port.Type == intstr.Int {
 		f.Each(at, port.IntValue(), validation.IsValidPortNum(port.IntValue()))
@@ -154,7 +152,7 @@ const linuxSignals = "SIGABRT SIGALRM SIGBUS SIGCHLD SIGCLD SIGCONT SIGFPE SIGHU
 	"SIGPIPE SIGPOLL SIGPROF SIGPWR SIGQUIT SIGSEGV SIGSTKFLT SIGSTOP SIGSYS SIGTERM SIGTRAP SIGTSTP SIGTTIN " +
 	"SIGTTOU SIGURG SIGUSR1 SIGUSR2 SIGVTALRM SIGWINCH SIGXCPU SIGXFSZ SIGRTMIN SIGRTMAX"
 
-func (c *podCheck) checkStopSignal(signal corev1.Signal, at *field.Path) {
+func (c *podCheck) checkStopSignal(signal corev1.Signal, at *kinds.Path) {
 	switch {
 	case c.spec.OS == nil:
 		c.Forbidden(at, "may not be set for containers with empty `spec.os.name`")

@@ -14,7 +14,7 @@ import (
 // them: the values must be well formed and say what the fields say.
 
 // validateProfileAnnotations checks the annotations by themselves.
-func validateProfileAnnotations(annotations map[string]string, spec *corev1.PodSpec, at *field.Path) field.ErrorList {
+func validateProfileAnnotations(annotations map[string]string, spec *corev1.PodSpec, at *kinds.Path) field.ErrorList {
 	c := &podCheck{spec: spec}
 	for key, value := range annotations {
 		if key == corev1.SeccompPodAnnotationKey || strings.HasPrefix(key, corev1.SeccompContainerAnnotationKeyPrefix) {
@@ -25,7 +25,7 @@ func validateProfileAnnotations(annotations map[string]string, spec *corev1.PodS
 			continue
 		}
 		found := false
-		eachContainer(spec, at, func(c *corev1.Container, _ *field.Path) { found = found || c.Name == container })
+		eachContainer(spec, func(c *corev1.Container, _ place) { found = found || c.Name == container })
 		if !found {
 			c.Invalid(at.Key(key), container, "container not found")
 		}
@@ -42,7 +42,7 @@ func isAppArmorAnnotation(value string) bool {
 		strings.HasPrefix(value, corev1.DeprecatedAppArmorBetaProfileNamePrefix)
 }
 
-func (c *podCheck) seccompAnnotation(value string, at *field.Path) {
+func (c *podCheck) seccompAnnotation(value string, at *kinds.Path) {
 	switch value {
 	case corev1.SeccompProfileRuntimeDefault, corev1.DeprecatedSeccompProfileDockerDefault, corev1.SeccompProfileNameUnconfined:
 		return
@@ -56,17 +56,18 @@ func (c *podCheck) seccompAnnotation(value string, at *field.Path) {
 }
 
 // validateProfilesAgree compares annotations with fields.
-func validateProfilesAgree(annotations map[string]string, spec *corev1.PodSpec, at *field.Path) field.ErrorList {
+func validateProfilesAgree(annotations map[string]string, spec *corev1.PodSpec, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	var podArmor *corev1.AppArmorProfile
 	if sc := spec.SecurityContext; sc != nil {
 		podArmor = sc.AppArmorProfile
 		if value, ok := annotations[corev1.SeccompPodAnnotationKey]; ok {
-			seccompAgrees(&f, value, sc.SeccompProfile, at.Child("securityContext", "seccompProfile"))
+			seccompAgrees(&f, value, sc.SeccompProfile, at.Child("securityContext").Child("seccompProfile"))
 		}
 	}
 	windows := spec.OS != nil && spec.OS.Name == corev1.Windows
-	eachContainer(spec, at, func(container *corev1.Container, at *field.Path) {
+	eachContainer(spec, func(container *corev1.Container, in place) {
+		at := in.under(at)
 		at, armor := at.Child("securityContext"), podArmor
 		if sc := container.SecurityContext; sc != nil {
 			if sc.AppArmorProfile != nil {
@@ -84,7 +85,7 @@ func validateProfilesAgree(annotations map[string]string, spec *corev1.PodSpec, 
 	return f.List()
 }
 
-func seccompAgrees(f *kinds.Faults, value string, p *corev1.SeccompProfile, at *field.Path) {
+func seccompAgrees(f *kinds.Faults, value string, p *corev1.SeccompProfile, at *kinds.Path) {
 	if p == nil {
 		return
 	}
@@ -106,7 +107,7 @@ func seccompAgrees(f *kinds.Faults, value string, p *corev1.SeccompProfile, at *
 	}
 }
 
-func appArmorAgrees(f *kinds.Faults, value string, p *corev1.AppArmorProfile, at *field.Path) {
+func appArmorAgrees(f *kinds.Faults, value string, p *corev1.AppArmorProfile, at *kinds.Path) {
 	if p == nil {
 		return
 	}

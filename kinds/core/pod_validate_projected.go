@@ -9,7 +9,6 @@ import (
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -28,11 +27,11 @@ const (
 // projection is the check of one projected volume: its files must not collide.
 type projection struct {
 	*podCheck
-	at    *field.Path
+	at    *kinds.Path
 	paths sets.Set[string]
 }
 
-func (c *podCheck) checkProjected(s *corev1.ProjectedVolumeSource, at *field.Path) {
+func (c *podCheck) checkProjected(s *corev1.ProjectedVolumeSource, at *kinds.Path) {
 	c.fileMode(at.Child("defaultMode"), s.DefaultMode)
 	c.userID(at.Child("defaultUser"), s.DefaultUser)
 	p := projection{podCheck: c, at: at, paths: sets.New[string]()}
@@ -41,17 +40,17 @@ func (c *podCheck) checkProjected(s *corev1.ProjectedVolumeSource, at *field.Pat
 	}
 }
 
-func (p *projection) checkSource(s *corev1.VolumeProjection, at *field.Path) {
+func (p *projection) checkSource(s *corev1.VolumeProjection, at *kinds.Path) {
 	count := 0
 	if s.Secret != nil {
 		count++
-		p.NonEmpty(at.Child("secret", "name"), s.Secret.Name)
-		p.checkProjectedItems(s.Secret.Name, s.Secret.Items, at.Child("secret", "items"))
+		p.NonEmpty(at.Child("secret").Child("name"), s.Secret.Name)
+		p.checkProjectedItems(s.Secret.Name, s.Secret.Items, at.Child("secret").Child("items"))
 	}
 	if s.ConfigMap != nil {
 		count++
-		p.NonEmpty(at.Child("configMap", "name"), s.ConfigMap.Name)
-		p.checkProjectedItems(s.ConfigMap.Name, s.ConfigMap.Items, at.Child("configMap", "items"))
+		p.NonEmpty(at.Child("configMap").Child("name"), s.ConfigMap.Name)
+		p.checkProjectedItems(s.ConfigMap.Name, s.ConfigMap.Items, at.Child("configMap").Child("items"))
 	}
 	if s.DownwardAPI != nil {
 		count++
@@ -88,14 +87,14 @@ func (p *projection) claimPath(path, value string) {
 	p.paths.Insert(path)
 }
 
-func (p *projection) checkProjectedItems(name string, items []corev1.KeyToPath, at *field.Path) {
+func (p *projection) checkProjectedItems(name string, items []corev1.KeyToPath, at *kinds.Path) {
 	p.checkItems(items, at)
 	for i := range items {
 		p.claimPath(items[i].Path, name)
 	}
 }
 
-func (p *projection) checkToken(s *corev1.ServiceAccountTokenProjection, at *field.Path) {
+func (p *projection) checkToken(s *corev1.ServiceAccountTokenProjection, at *kinds.Path) {
 	lifetime := at.Child("expirationSeconds")
 	switch {
 	case s.ExpirationSeconds == nil:
@@ -112,7 +111,7 @@ func (p *projection) checkToken(s *corev1.ServiceAccountTokenProjection, at *fie
 	p.userID(at.Child("user"), s.User)
 }
 
-func (p *projection) checkTrustBundle(s *corev1.ClusterTrustBundleProjection, at *field.Path) {
+func (p *projection) checkTrustBundle(s *corev1.ClusterTrustBundleProjection, at *kinds.Path) {
 	switch {
 	case s.Name != nil && s.SignerName != nil:
 		p.Invalid(at, s, "only one of name and signerName may be used")
@@ -131,7 +130,7 @@ func (p *projection) checkTrustBundle(s *corev1.ClusterTrustBundleProjection, at
 			p.Required(at.Child("signerName"), "must be a valid signer name")
 		}
 		p.Join(kinds.SignerName(*s.SignerName, at.Child("signerName")))
-		p.Join(metavalidation.ValidateLabelSelector(s.LabelSelector, metavalidation.LabelSelectorValidationOptions{}, at.Child("labelSelector")))
+		p.JoinAt(at.Child("labelSelector"), metavalidation.ValidateLabelSelector(s.LabelSelector, metavalidation.LabelSelectorValidationOptions{}, kinds.Here))
 	default:
 		p.Required(at, "either name or signerName must be specified")
 	}
@@ -148,10 +147,10 @@ func trustBundleName(name string) []string {
 	return apivalidation.NameIsDNSSubdomain(name[split+1:], false)
 }
 
-func (p *projection) checkCertificate(s *corev1.PodCertificateProjection, at *field.Path) {
+func (p *projection) checkCertificate(s *corev1.PodCertificateProjection, at *kinds.Path) {
 	p.Join(kinds.SignerName(s.SignerName, at.Child("signerName")))
 	for key := range s.UserAnnotations {
-		p.Join(validation.IsDomainPrefixedKey(at.Child("userAnnotations"), strings.ToLower(key)))
+		p.Join(validation.IsDomainPrefixedKey(at.Child("userAnnotations").Field(), strings.ToLower(key)))
 	}
 	if apivalidation.ValidateAnnotationsSize(s.UserAnnotations) != nil {
 		p.TooLong(at.Child("userAnnotations"), apivalidation.TotalAnnotationSizeLimitB)
@@ -179,7 +178,7 @@ func (p *projection) checkCertificate(s *corev1.PodCertificateProjection, at *fi
 	}
 }
 
-func (p *projection) certificateLifetime(seconds int32, signer string, at *field.Path) {
+func (p *projection) certificateLifetime(seconds int32, signer string, at *kinds.Path) {
 	longest := int32(maxCertificateExpiration)
 	if kinds.IsKubernetesSigner(signer) {
 		longest = maxOwnCertificateExpiration

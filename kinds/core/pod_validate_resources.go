@@ -15,21 +15,34 @@ import (
 	"github.com/sampan-dev/sampan/kinds"
 )
 
-type resourceNameCheck func(corev1.ResourceName, *field.Path) field.ErrorList
+// whose says what resources are for, and so which there may be.
+type whose int
 
-// validateResources checks limits and requests; name says which resources there
+const (
+	ofContainer whose = iota
+	ofPod
+)
+
+func (w whose) check(name corev1.ResourceName, at *kinds.Path) field.ErrorList {
+	if w == ofPod {
+		return podResourceName(name, at)
+	}
+	return containerResourceName(name, at)
+}
+
+// validateResources checks limits and requests; names says which resources there
 // may be, claims which claims may be named.
-func validateResources(r *corev1.ResourceRequirements, name resourceNameCheck, claims sets.Set[string], at *field.Path) field.ErrorList {
+func validateResources(r *corev1.ResourceRequirements, names whose, claims sets.Set[string], at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	limits, requests := at.Child("limits"), at.Child("requests")
 	for resource, amount := range r.Limits {
 		here := limits.Key(string(resource))
-		checkAmount(&f, resource, amount, name, here)
+		checkAmount(&f, resource, amount, names, here)
 		checkPages(&f, resource, amount, here)
 	}
 	for resource, request := range r.Requests {
 		here := requests.Key(string(resource))
-		checkAmount(&f, resource, request, name, here)
+		checkAmount(&f, resource, request, names, here)
 		limit, limited := r.Limits[resource]
 		switch {
 		case !limited:
@@ -50,15 +63,15 @@ func validateResources(r *corev1.ResourceRequirements, name resourceNameCheck, c
 	return f.List()
 }
 
-func checkAmount(f *kinds.Faults, what corev1.ResourceName, amount resource.Quantity, name resourceNameCheck, at *field.Path) {
-	f.Join(name(what, at))
+func checkAmount(f *kinds.Faults, what corev1.ResourceName, amount resource.Quantity, names whose, at *kinds.Path) {
+	f.Join(names.check(what, at))
 	f.Join(validateQuantity(what, amount, at))
 }
 
 // indivisible is what is wrong with an amount of huge pages.
 const indivisible = "is not positive integer multiple of"
 
-func checkPages(f *kinds.Faults, what corev1.ResourceName, amount resource.Quantity, at *field.Path) {
+func checkPages(f *kinds.Faults, what corev1.ResourceName, amount resource.Quantity, at *kinds.Path) {
 	if isHugePage(what) && !divisible(what, amount) {
 		f.Invalid(at, amount.String(), fmt.Sprintf("%s "+indivisible+" %s", amount.String(), what))
 	}
@@ -89,7 +102,7 @@ func hasCompute(list corev1.ResourceList) bool {
 }
 
 // checkClaimNames: each claim, or request in it, is named once, and exists.
-func checkClaimNames(f *kinds.Faults, claims []corev1.ResourceClaim, known sets.Set[string], at *field.Path) {
+func checkClaimNames(f *kinds.Faults, claims []corev1.ResourceClaim, known sets.Set[string], at *kinds.Path) {
 	whole, part := sets.New[string](), map[string]sets.Set[string]{}
 	for i, claim := range claims {
 		here := at.Index(i)
@@ -121,8 +134,8 @@ func checkClaimNames(f *kinds.Faults, claims []corev1.ResourceClaim, known sets.
 	}
 }
 
-func unknownClaim(at *field.Path, name string, known sets.Set[string]) *field.Error {
-	missing := field.NotFound(at, name)
+func unknownClaim(at *kinds.Path, name string, known sets.Set[string]) *field.Error {
+	missing := field.NotFound(at.Field(), name)
 	missing.Detail = "must be one of the names in pod.spec.resourceClaims which is empty"
 	if len(known) > 0 {
 		missing.Detail = "must be one of the names in pod.spec.resourceClaims: " + strings.Join(sets.List(known), ", ")
@@ -131,7 +144,7 @@ func unknownClaim(at *field.Path, name string, known sets.Set[string]) *field.Er
 }
 
 // checkResourceClaims checks the pod's own list of claims.
-func (c *podCheck) checkResourceClaims(at *field.Path) {
+func (c *podCheck) checkResourceClaims(at *kinds.Path) {
 	names := sets.New[string]()
 	for i := range c.spec.ResourceClaims {
 		claim, here := &c.spec.ResourceClaims[i], at.Index(i)
@@ -139,7 +152,7 @@ func (c *podCheck) checkResourceClaims(at *field.Path) {
 			c.claims.Insert(claim.Name)
 		}
 		if c.mirror() {
-			c.Forbidden(field.NewPath(""), "static pods do not support resource claims")
+			c.Forbidden(kinds.NewPath(""), "static pods do not support resource claims")
 			continue
 		}
 		switch {
@@ -169,7 +182,7 @@ func (c *podCheck) mirror() bool {
 	return mirror
 }
 
-func (c *podCheck) optionalName(at *field.Path, name *string) {
+func (c *podCheck) optionalName(at *kinds.Path, name *string) {
 	if name != nil {
 		c.Each(at, *name, apivalidation.NameIsDNSSubdomain(*name, false))
 	}
@@ -177,7 +190,7 @@ func (c *podCheck) optionalName(at *field.Path, name *string) {
 
 // checkPodResources checks what is given to the pod as a whole: it must be
 // enough for its containers.
-func (c *podCheck) checkPodResources(spec *field.Path) {
+func (c *podCheck) checkPodResources(spec *kinds.Path) {
 	r, at := c.spec.Resources, spec.Child("resources")
 	if r == nil {
 		return
@@ -189,7 +202,7 @@ func (c *podCheck) checkPodResources(spec *field.Path) {
 	if r.Claims != nil {
 		c.Forbidden(at.Child("claims"), "claims may not be set for Resources at pod-level")
 	}
-	c.Join(validateResources(r, podResourceName, c.claims, at))
+	c.Join(validateResources(r, ofPod, c.claims, at))
 	pod := &corev1.Pod{Spec: *c.spec}
 	for name, sum := range podresources.AggregateContainerRequests(pod, podresources.PodResourcesOptions{}) {
 		if have, ok := r.Requests[name]; ok && sum.Cmp(have) > 0 {

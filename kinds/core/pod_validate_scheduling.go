@@ -18,8 +18,8 @@ import (
 const positiveText = "must be greater than zero"
 
 // checkScheduling checks everything that decides which node a pod gets.
-func (c *podCheck) checkScheduling(at *field.Path) {
-	c.Join(metavalidation.ValidateLabels(c.spec.NodeSelector, at.Child("nodeSelector")))
+func (c *podCheck) checkScheduling(at *kinds.Path) {
+	c.JoinAt(at.Child("nodeSelector"), metavalidation.ValidateLabels(c.spec.NodeSelector, kinds.Here))
 	c.checkAffinity(at.Child("affinity"))
 	c.Join(validateTolerations(c.spec.Tolerations, at.Child("tolerations")))
 	c.checkSpread(at.Child("topologySpreadConstraints"))
@@ -36,12 +36,12 @@ func (c *podCheck) checkScheduling(at *field.Path) {
 
 // validateTolerations checks tolerations: an empty operator means Equal, an
 // empty key all keys, an empty effect all effects.
-func validateTolerations(list []corev1.Toleration, at *field.Path) field.ErrorList {
+func validateTolerations(list []corev1.Toleration, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	for i := range list {
 		t, here := &list[i], at.Index(i)
 		if t.Key != "" {
-			f.Join(metavalidation.ValidateLabelName(t.Key, here.Child("key")))
+			f.JoinAt(here.Child("key"), metavalidation.ValidateLabelName(t.Key, kinds.Here))
 		}
 		if t.Key == "" && t.Operator != corev1.TolerationOpExists {
 			f.Invalid(here.Child("operator"), t.Operator,
@@ -72,18 +72,18 @@ func validateTolerations(list []corev1.Toleration, at *field.Path) field.ErrorLi
 	return f.List()
 }
 
-func validateTaintEffect(f *kinds.Faults, effect corev1.TaintEffect, at *field.Path) {
+func validateTaintEffect(f *kinds.Faults, effect corev1.TaintEffect, at *kinds.Path) {
 	kinds.Listed(f, at, effect, corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute)
 }
 
 // positive wants a number above zero.
-func positive(f *kinds.Faults, at *field.Path, n int64) {
+func positive(f *kinds.Faults, at *kinds.Path, n int64) {
 	if n <= 0 {
 		f.Invalid(at, n, positiveText)
 	}
 }
 
-func (c *podCheck) checkSpread(at *field.Path) {
+func (c *podCheck) checkSpread(at *kinds.Path) {
 	list := c.spec.TopologySpreadConstraints
 	for i := range list {
 		s, here := &list[i], at.Index(i)
@@ -112,20 +112,20 @@ func (c *podCheck) checkSpread(at *field.Path) {
 	}
 }
 
-func (c *podCheck) inclusion(policy *corev1.NodeInclusionPolicy, at *field.Path) {
+func (c *podCheck) inclusion(policy *corev1.NodeInclusionPolicy, at *kinds.Path) {
 	if policy != nil {
 		kinds.OneOf(&c.Faults, at, *policy, corev1.NodeInclusionPolicyIgnore, corev1.NodeInclusionPolicyHonor)
 	}
 }
 
-func (c *podCheck) selector(s *metav1.LabelSelector, at *field.Path) {
-	c.Join(metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{}, at))
+func (c *podCheck) selector(s *metav1.LabelSelector, at *kinds.Path) {
+	c.JoinAt(at, metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{}, kinds.Here))
 }
 
 // checkLabelKeys checks keys whose values come from the pod's own labels. When
 // it is called they have been merged into the selector's expressions, so a key
 // that is there twice has been given twice.
-func (c *podCheck) checkLabelKeys(match, mismatch []string, s *metav1.LabelSelector, at *field.Path) {
+func (c *podCheck) checkLabelKeys(match, mismatch []string, s *metav1.LabelSelector, at *kinds.Path) {
 	for _, keys := range []struct {
 		field string
 		list  []string
@@ -135,7 +135,7 @@ func (c *podCheck) checkLabelKeys(match, mismatch []string, s *metav1.LabelSelec
 			continue
 		}
 		for i, key := range keys.list {
-			c.Join(metavalidation.ValidateLabelName(key, at.Child(keys.field).Index(i)))
+			c.JoinAt(at.Child(keys.field).Index(i), metavalidation.ValidateLabelName(key, kinds.Here))
 		}
 	}
 	index := map[string]int{}

@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/component-helpers/node/util/sysctl"
 
 	"github.com/sampan-dev/sampan/kinds"
@@ -24,7 +23,7 @@ const (
 var sysctlName = regexp.MustCompile(`^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$`)
 
 // checkPodSecurity checks the security context of the pod as a whole.
-func (c *podCheck) checkPodSecurity(at *field.Path) {
+func (c *podCheck) checkPodSecurity(at *kinds.Path) {
 	sc := c.spec.SecurityContext
 	if sc == nil {
 		return
@@ -53,13 +52,13 @@ func (c *podCheck) checkPodSecurity(at *field.Path) {
 	}
 }
 
-func (c *podCheck) groupID(at *field.Path, id *int64) {
+func (c *podCheck) groupID(at *kinds.Path, id *int64) {
 	if id != nil {
 		c.Each(at, *id, validation.IsValidGroupID(*id))
 	}
 }
 
-func (c *podCheck) checkSysctls(list []corev1.Sysctl, at *field.Path) {
+func (c *podCheck) checkSysctls(list []corev1.Sysctl, at *kinds.Path) {
 	names := sets.New[string]()
 	for i, s := range list {
 		here := at.Index(i).Child("name")
@@ -84,7 +83,7 @@ func (c *podCheck) checkSysctls(list []corev1.Sysctl, at *field.Path) {
 }
 
 // checkSecurityContext checks that of one container.
-func (c *podCheck) checkSecurityContext(sc *corev1.SecurityContext, at *field.Path) {
+func (c *podCheck) checkSecurityContext(sc *corev1.SecurityContext, at *kinds.Path) {
 	if sc == nil {
 		return
 	}
@@ -109,7 +108,7 @@ func (c *podCheck) checkSecurityContext(sc *corev1.SecurityContext, at *field.Pa
 	c.checkAppArmor(sc.AppArmorProfile, at.Child("appArmorProfile"))
 }
 
-func (c *podCheck) noSysAdmin(sc *corev1.SecurityContext, at *field.Path) {
+func (c *podCheck) noSysAdmin(sc *corev1.SecurityContext, at *kinds.Path) {
 	for _, capability := range sc.Capabilities.Add {
 		if capability == "CAP_SYS_ADMIN" {
 			c.Invalid(at, sc, "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN")
@@ -117,7 +116,7 @@ func (c *podCheck) noSysAdmin(sc *corev1.SecurityContext, at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkSeccomp(p *corev1.SeccompProfile, at *field.Path) {
+func (c *podCheck) checkSeccomp(p *corev1.SeccompProfile, at *kinds.Path) {
 	if p == nil {
 		return
 	}
@@ -139,7 +138,7 @@ func (c *podCheck) checkSeccomp(p *corev1.SeccompProfile, at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkAppArmor(p *corev1.AppArmorProfile, at *field.Path) {
+func (c *podCheck) checkAppArmor(p *corev1.AppArmorProfile, at *kinds.Path) {
 	if p == nil {
 		return
 	}
@@ -172,7 +171,7 @@ func (c *podCheck) checkAppArmor(p *corev1.AppArmorProfile, at *field.Path) {
 const ownUsers = "when `hostUsers` is false"
 
 // checkNamespaces checks which of the host's namespaces a pod may share at once.
-func (c *podCheck) checkNamespaces(at *field.Path) {
+func (c *podCheck) checkNamespaces(at *kinds.Path) {
 	spec := c.spec
 	if kinds.Deref(spec.ShareProcessNamespace) && spec.HostPID {
 		c.Invalid(at.Child("shareProcessNamespace"), *spec.ShareProcessNamespace,
@@ -190,7 +189,8 @@ func (c *podCheck) checkNamespaces(at *field.Path) {
 	if spec.HostIPC {
 		c.Forbidden(at.Child("HostIPC"), ownUsers)
 	}
-	eachContainer(spec, at, func(container *corev1.Container, at *field.Path) {
+	eachContainer(spec, func(container *corev1.Container, in place) {
+		at := in.under(at)
 		if len(container.VolumeDevices) > 0 {
 			c.Forbidden(at.Child("volumeDevices"), ownUsers)
 		}

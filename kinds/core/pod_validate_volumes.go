@@ -22,7 +22,7 @@ const (
 )
 
 // checkVolumes checks the volumes and remembers those that are well formed.
-func (c *podCheck) checkVolumes(at *field.Path) {
+func (c *podCheck) checkVolumes(at *kinds.Path) {
 	ephemeral := sets.New[string]()
 	for i := range c.spec.Volumes {
 		if v := &c.spec.Volumes[i]; v.Ephemeral != nil && c.podName() != "" {
@@ -43,7 +43,7 @@ func (c *podCheck) checkVolumes(at *field.Path) {
 			c.volumes[v.Name] = &v.VolumeSource
 		}
 		if claim := v.PersistentVolumeClaim; claim != nil && ephemeral.Has(claim.ClaimName) {
-			c.Invalid(here.Child("persistentVolumeClaim", "claimName"), claim.ClaimName,
+			c.Invalid(here.Child("persistentVolumeClaim").Child("claimName"), claim.ClaimName,
 				"must not reference a PVC that gets created for an ephemeral volume")
 		}
 	}
@@ -59,7 +59,7 @@ func (c *podCheck) podName() string {
 type volumeSource = corev1.VolumeSource
 
 // checkVolumeSource wants exactly one source, and that one to be right.
-func (c *podCheck) checkVolumeSource(v *corev1.Volume, at *field.Path) {
+func (c *podCheck) checkVolumeSource(v *corev1.Volume, at *kinds.Path) {
 	first := checkSources(c, volumeChecks, &v.VolumeSource, at)
 	if v.ISCSI != nil && v.ISCSI.InitiatorName != nil && len(v.Name+":"+v.ISCSI.TargetPortal) > maxInitiator {
 		c.Invalid(at.Child("name"), v.Name, initiatorText)
@@ -72,7 +72,7 @@ func (c *podCheck) checkVolumeSource(v *corev1.Volume, at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkEmptyDir(s *corev1.EmptyDirVolumeSource, at *field.Path) {
+func (c *podCheck) checkEmptyDir(s *corev1.EmptyDirVolumeSource, at *kinds.Path) {
 	if s.SizeLimit != nil && s.SizeLimit.Cmp(resource.Quantity{}) < 0 {
 		c.Forbidden(at.Child("sizeLimit"), "SizeLimit field must be a valid resource quantity")
 	}
@@ -81,7 +81,7 @@ func (c *podCheck) checkEmptyDir(s *corev1.EmptyDirVolumeSource, at *field.Path)
 	}
 }
 
-func (c *podCheck) checkHostPath(s *corev1.HostPathVolumeSource, at *field.Path) {
+func (c *podCheck) checkHostPath(s *corev1.HostPathVolumeSource, at *kinds.Path) {
 	if !c.NonEmpty(at.Child("path"), s.Path) {
 		return
 	}
@@ -93,21 +93,21 @@ func (c *podCheck) checkHostPath(s *corev1.HostPathVolumeSource, at *field.Path)
 	}
 }
 
-func (c *podCheck) checkSecretVolume(s *corev1.SecretVolumeSource, at *field.Path) {
+func (c *podCheck) checkSecretVolume(s *corev1.SecretVolumeSource, at *kinds.Path) {
 	c.NonEmpty(at.Child("secretName"), s.SecretName)
 	c.fileMode(at.Child("defaultMode"), s.DefaultMode)
 	c.userID(at.Child("defaultUser"), s.DefaultUser)
 	c.checkItems(s.Items, at.Child("items"))
 }
 
-func (c *podCheck) checkConfigMapVolume(s *corev1.ConfigMapVolumeSource, at *field.Path) {
+func (c *podCheck) checkConfigMapVolume(s *corev1.ConfigMapVolumeSource, at *kinds.Path) {
 	c.NonEmpty(at.Child("name"), s.Name)
 	c.fileMode(at.Child("defaultMode"), s.DefaultMode)
 	c.userID(at.Child("defaultUser"), s.DefaultUser)
 	c.checkItems(s.Items, at.Child("items"))
 }
 
-func (c *podCheck) checkItems(items []corev1.KeyToPath, at *field.Path) {
+func (c *podCheck) checkItems(items []corev1.KeyToPath, at *kinds.Path) {
 	for i := range items {
 		item, here := &items[i], at.Index(i)
 		c.NonEmpty(here.Child("key"), item.Key)
@@ -118,7 +118,7 @@ func (c *podCheck) checkItems(items []corev1.KeyToPath, at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkDownward(s *corev1.DownwardAPIVolumeSource, at *field.Path) {
+func (c *podCheck) checkDownward(s *corev1.DownwardAPIVolumeSource, at *kinds.Path) {
 	c.fileMode(at.Child("defaultMode"), s.DefaultMode)
 	c.userID(at.Child("defaultUser"), s.DefaultUser)
 	for i := range s.Items {
@@ -127,7 +127,7 @@ func (c *podCheck) checkDownward(s *corev1.DownwardAPIVolumeSource, at *field.Pa
 }
 
 // checkDownwardFile reports at the volume, as upstream, not at the item.
-func (c *podCheck) checkDownwardFile(file *corev1.DownwardAPIVolumeFile, at *field.Path) {
+func (c *podCheck) checkDownwardFile(file *corev1.DownwardAPIVolumeFile, at *kinds.Path) {
 	c.NonEmpty(at.Child("path"), file.Path)
 	c.localPath(at.Child("path"), file.Path)
 	switch {
@@ -145,10 +145,10 @@ func (c *podCheck) checkDownwardFile(file *corev1.DownwardAPIVolumeFile, at *fie
 	c.userID(at.Child("user"), file.User)
 }
 
-func (c *podCheck) checkCSI(s *corev1.CSIVolumeSource, at *field.Path) {
+func (c *podCheck) checkCSI(s *corev1.CSIVolumeSource, at *kinds.Path) {
 	c.Join(validateDriverName(s.Driver, at.Child("driver")))
 	if ref := s.NodePublishSecretRef; ref != nil {
-		if c.NonEmpty(at.Child("nodePublishSecretRef", "name"), ref.Name) {
+		if c.NonEmpty(at.Child("nodePublishSecretRef").Child("name"), ref.Name) {
 			c.Each(at.Child("name"), ref.Name, apivalidation.NameIsDNSSubdomain(ref.Name, false))
 		}
 	}
@@ -157,7 +157,7 @@ func (c *podCheck) checkCSI(s *corev1.CSIVolumeSource, at *field.Path) {
 // maxDriverName is the longest name of a CSI driver.
 const maxDriverName = 63
 
-func validateDriverName(name string, at *field.Path) field.ErrorList {
+func validateDriverName(name string, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	if !f.NonEmpty(at, name) {
 		return f.List()
@@ -169,7 +169,7 @@ func validateDriverName(name string, at *field.Path) field.ErrorList {
 	return f.List()
 }
 
-func (c *podCheck) checkEphemeral(s *corev1.EphemeralVolumeSource, at *field.Path) {
+func (c *podCheck) checkEphemeral(s *corev1.EphemeralVolumeSource, at *kinds.Path) {
 	if s.VolumeClaimTemplate == nil {
 		c.Required(at.Child("volumeClaimTemplate"), "")
 		return
@@ -177,25 +177,25 @@ func (c *podCheck) checkEphemeral(s *corev1.EphemeralVolumeSource, at *field.Pat
 	c.Join(validateClaimTemplate(s.VolumeClaimTemplate, at.Child("volumeClaimTemplate")))
 }
 
-func (c *podCheck) checkImageVolume(s *corev1.ImageVolumeSource, at *field.Path) {
+func (c *podCheck) checkImageVolume(s *corev1.ImageVolumeSource, at *kinds.Path) {
 	c.NonEmpty(at.Child("reference"), s.Reference)
 	c.pullPolicy(at.Child("pullPolicy"), s.PullPolicy)
 }
 
-func (c *podCheck) fileMode(at *field.Path, mode *int32) {
+func (c *podCheck) fileMode(at *kinds.Path, mode *int32) {
 	if mode != nil && (*mode < 0 || *mode > 0o777) {
 		c.Invalid(at, *mode, fileModeText)
 	}
 }
 
-func (c *podCheck) userID(at *field.Path, id *int64) {
+func (c *podCheck) userID(at *kinds.Path, id *int64) {
 	if id != nil {
 		c.Each(at, *id, validation.IsValidUserID(*id))
 	}
 }
 
 // noBacksteps refuses ".." as an element of a path.
-func (c *podCheck) noBacksteps(at *field.Path, value string) {
+func (c *podCheck) noBacksteps(at *kinds.Path, value string) {
 	if hasBacksteps(value) {
 		c.Invalid(at, value, "must not contain '..'")
 	}
@@ -211,7 +211,7 @@ func hasBacksteps(value string) bool {
 }
 
 // descendingPath wants a relative path that stays inside.
-func (c *podCheck) descendingPath(at *field.Path, value string) {
+func (c *podCheck) descendingPath(at *kinds.Path, value string) {
 	if path.IsAbs(value) {
 		c.Invalid(at, value, "must be a relative path")
 	}
@@ -220,7 +220,7 @@ func (c *podCheck) descendingPath(at *field.Path, value string) {
 
 // localPath also keeps out of the names that start with two dots, which the
 // atomic writer of volumes uses for itself.
-func (c *podCheck) localPath(at *field.Path, value string) {
+func (c *podCheck) localPath(at *kinds.Path, value string) {
 	c.descendingPath(at, value)
 	if strings.HasPrefix(value, "..") && !strings.HasPrefix(value, "../") {
 		c.Invalid(at, value, "must not start with '..'")

@@ -10,7 +10,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -30,25 +29,25 @@ const (
 )
 
 // partition may be 0, whatever the message says: that is "the whole disk".
-func (c *podCheck) partition(at *field.Path, number int32) {
+func (c *podCheck) partition(at *kinds.Path, number int32) {
 	if number < 0 || number > 255 {
 		c.Invalid(at, number, validation.InclusiveRangeError(1, 255))
 	}
 }
 
-func (c *podCheck) secretRef(at *field.Path, ref *corev1.LocalObjectReference) {
+func (c *podCheck) secretRef(at *kinds.Path, ref *corev1.LocalObjectReference) {
 	if ref != nil {
-		c.NonEmpty(at.Child("secretRef", "name"), ref.Name)
+		c.NonEmpty(at.Child("secretRef").Child("name"), ref.Name)
 	}
 }
 
-func (c *podCheck) lun(at *field.Path, number int32) {
+func (c *podCheck) lun(at *kinds.Path, number int32) {
 	if number < 0 || number > 255 {
 		c.Invalid(at, number, validation.InclusiveRangeError(0, 255))
 	}
 }
 
-func (c *podCheck) checkNFS(s *corev1.NFSVolumeSource, at *field.Path) {
+func (c *podCheck) checkNFS(s *corev1.NFSVolumeSource, at *kinds.Path) {
 	c.NonEmpty(at.Child("server"), s.Server)
 	c.NonEmpty(at.Child("path"), s.Path)
 	if !path.IsAbs(s.Path) {
@@ -66,7 +65,7 @@ type iscsiCheck struct {
 	other string
 }
 
-func (c *podCheck) checkISCSI(s *iscsiCheck, at *field.Path) {
+func (c *podCheck) checkISCSI(s *iscsiCheck, at *kinds.Path) {
 	if c.NonEmpty(at.Child("iqn"), s.iqn) {
 		c.iscsiName(at.Child("iqn"), s.iqn, s.other)
 	}
@@ -76,13 +75,13 @@ func (c *podCheck) checkISCSI(s *iscsiCheck, at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkInitiator(s *iscsiCheck, at *field.Path) {
+func (c *podCheck) checkInitiator(s *iscsiCheck, at *kinds.Path) {
 	if s.initiator != nil {
 		c.iscsiName(at.Child("initiatorname"), *s.initiator, s.other)
 	}
 }
 
-func (c *podCheck) checkPodISCSI(s *corev1.ISCSIVolumeSource, at *field.Path) {
+func (c *podCheck) checkPodISCSI(s *corev1.ISCSIVolumeSource, at *kinds.Path) {
 	check := &iscsiCheck{
 		iqn: s.IQN, initiator: s.InitiatorName, lun: s.Lun,
 		needsSecret: (s.DiscoveryCHAPAuth || s.SessionCHAPAuth) && s.SecretRef == nil,
@@ -93,7 +92,7 @@ func (c *podCheck) checkPodISCSI(s *corev1.ISCSIVolumeSource, at *field.Path) {
 	c.checkInitiator(check, at)
 }
 
-func (c *podCheck) iscsiName(at *field.Path, name, other string) {
+func (c *podCheck) iscsiName(at *kinds.Path, name, other string) {
 	for prefix, form := range map[string]*regexp.Regexp{"iqn": iscsiIQN, "eui": iscsiEUI, "naa": iscsiNAA} {
 		if !strings.HasPrefix(name, prefix) {
 			continue
@@ -106,7 +105,7 @@ func (c *podCheck) iscsiName(at *field.Path, name, other string) {
 	c.Invalid(at, name, other)
 }
 
-func (c *podCheck) checkFlocker(s *corev1.FlockerVolumeSource, at *field.Path) {
+func (c *podCheck) checkFlocker(s *corev1.FlockerVolumeSource, at *kinds.Path) {
 	switch {
 	case s.DatasetName == "" && s.DatasetUUID == "":
 		c.Required(at, "one of datasetName and datasetUUID is required")
@@ -118,7 +117,7 @@ func (c *podCheck) checkFlocker(s *corev1.FlockerVolumeSource, at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkQuobyte(s *corev1.QuobyteVolumeSource, at *field.Path) {
+func (c *podCheck) checkQuobyte(s *corev1.QuobyteVolumeSource, at *kinds.Path) {
 	switch {
 	case s.Registry == "":
 		c.Required(at.Child("registry"), "must be a host:port pair or multiple pairs separated by commas")
@@ -134,7 +133,7 @@ func (c *podCheck) checkQuobyte(s *corev1.QuobyteVolumeSource, at *field.Path) {
 	c.NonEmpty(at.Child("volume"), s.Volume)
 }
 
-func (c *podCheck) checkFC(s *corev1.FCVolumeSource, at *field.Path) {
+func (c *podCheck) checkFC(s *corev1.FCVolumeSource, at *kinds.Path) {
 	targets := at.Child("targetWWNs")
 	switch {
 	case len(s.TargetWWNs) == 0 && len(s.WWIDs) == 0:
@@ -152,7 +151,7 @@ func (c *podCheck) checkFC(s *corev1.FCVolumeSource, at *field.Path) {
 	c.lun(at.Child("lun"), *s.Lun)
 }
 
-func (c *podCheck) checkFlex(driver string, options map[string]string, at *field.Path) {
+func (c *podCheck) checkFlex(driver string, options map[string]string, at *kinds.Path) {
 	c.NonEmpty(at.Child("driver"), driver)
 	for _, key := range slices.Sorted(maps.Keys(options)) {
 		namespace, _, _ := strings.Cut(key, "/")
@@ -163,7 +162,7 @@ func (c *podCheck) checkFlex(driver string, options map[string]string, at *field
 	}
 }
 
-func (c *podCheck) checkAzureDisk(s *corev1.AzureDiskVolumeSource, at *field.Path) {
+func (c *podCheck) checkAzureDisk(s *corev1.AzureDiskVolumeSource, at *kinds.Path) {
 	c.NonEmpty(at.Child("diskName"), s.DiskName)
 	c.NonEmpty(at.Child("diskURI"), s.DataDiskURI)
 	if s.CachingMode != nil {
@@ -184,7 +183,7 @@ func (c *podCheck) checkAzureDisk(s *corev1.AzureDiskVolumeSource, at *field.Pat
 	}
 }
 
-func (c *podCheck) checkStorageOS(name, namespace string, at *field.Path) {
+func (c *podCheck) checkStorageOS(name, namespace string, at *kinds.Path) {
 	if c.NonEmpty(at.Child("volumeName"), name) {
 		c.label(at.Child("volumeName"), name)
 	}
@@ -193,18 +192,18 @@ func (c *podCheck) checkStorageOS(name, namespace string, at *field.Path) {
 	}
 }
 
-func (c *podCheck) checkScaleIO(gateway, system, volume string, at *field.Path) {
+func (c *podCheck) checkScaleIO(gateway, system, volume string, at *kinds.Path) {
 	c.NonEmpty(at.Child("gateway"), gateway)
 	c.NonEmpty(at.Child("system"), system)
 	c.NonEmpty(at.Child("volumeName"), volume)
 }
 
-func (c *podCheck) checkDisk(id string, name string, partition int32, at *field.Path) {
+func (c *podCheck) checkDisk(id string, name string, partition int32, at *kinds.Path) {
 	c.NonEmpty(at.Child(name), id)
 	c.partition(at.Child("partition"), partition)
 }
 
-func (c *podCheck) checkCeph(monitors []string, at *field.Path) {
+func (c *podCheck) checkCeph(monitors []string, at *kinds.Path) {
 	if len(monitors) == 0 {
 		c.Required(at.Child("monitors"), "")
 	}

@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -14,7 +13,7 @@ import (
 // warnings collects what is allowed but hardly meant.
 type warnings []string
 
-func (w *warnings) add(at *field.Path, format string, args ...any) {
+func (w *warnings) add(at *kinds.Path, format string, args ...any) {
 	*w = append(*w, at.String()+": "+fmt.Sprintf(format, args...))
 }
 
@@ -32,7 +31,7 @@ func podWarnings(p, old *corev1.Pod) []string {
 // podName warns of names that are no host names.
 func (w *warnings) podName(name, format string) {
 	if messages := kinds.DNSLabel(name); len(messages) > 0 {
-		w.add(field.NewPath("metadata", "name"), format, messages)
+		w.add(kinds.NewPath("metadata").Child("name"), format, messages)
 	}
 }
 
@@ -45,19 +44,18 @@ func TemplateWarnings[T kinds.Object](template func(T) *corev1.PodTemplateSpec, 
 			return nil
 		}
 		var w warnings
-		w.template(&t.ObjectMeta, &t.Spec, field.NewPath(path[0], path[1:]...))
+		at := kinds.NewPath(path[0])
+		for _, name := range path[1:] {
+			at = at.Child(name)
+		}
+		w.template(&t.ObjectMeta, &t.Spec, at)
 		return w
 	}
 }
 
-func (w *warnings) template(meta *metav1.ObjectMeta, spec *corev1.PodSpec, at *field.Path) {
-	path := func(names ...string) *field.Path {
-		if at == nil {
-			return field.NewPath(names[0], names[1:]...)
-		}
-		return at.Child(names[0], names[1:]...)
-	}
-	w.labels(spec, path("spec"))
+func (w *warnings) template(meta *metav1.ObjectMeta, spec *corev1.PodSpec, at *kinds.Path) {
+	under := at.Child("spec")
+	w.labels(spec, under)
 	for key, message := range map[string]string{
 		"scheduler.alpha.kubernetes.io/critical-pod":  `non-functional in v1.16+; use the "priorityClassName" field instead`,
 		"security.alpha.kubernetes.io/sysctls":        `non-functional in v1.11+; use the "sysctls" field instead`,
@@ -65,14 +63,14 @@ func (w *warnings) template(meta *metav1.ObjectMeta, spec *corev1.PodSpec, at *f
 		"seccomp.security.alpha.kubernetes.io/pod":    `non-functional in v1.27+; use the "seccompProfile" field instead`,
 	} {
 		if _, ok := meta.Annotations[key]; ok {
-			w.add(path("metadata", "annotations").Key(key), "%s", message)
+			w.add(at.Child("metadata").Child("annotations").Key(key), "%s", message)
 		}
 	}
-	w.volumes(spec.Volumes, path("spec", "volumes"))
-	w.lists(spec, path("spec"))
-	eachContainer(spec, path("spec"), w.container)
-	w.ports(spec, path("spec"))
-	w.last(spec, path("spec"))
+	w.volumes(spec.Volumes, under.Child("volumes"))
+	w.lists(spec, under)
+	eachContainer(spec, func(c *corev1.Container, in place) { w.container(c, in.under(under)) })
+	w.ports(spec, under)
+	w.last(spec, under)
 	w.sources(spec.Volumes)
 }
 
@@ -85,7 +83,7 @@ var renamedLabels = map[string]string{
 	"beta.kubernetes.io/instance-type":         `deprecated since v1.17; use "node.kubernetes.io/instance-type" instead`,
 }
 
-func (w *warnings) labels(spec *corev1.PodSpec, at *field.Path) {
+func (w *warnings) labels(spec *corev1.PodSpec, at *kinds.Path) {
 	for key := range spec.NodeSelector {
 		if message, ok := renamedLabels[key]; ok {
 			w.add(at.Child("nodeSelector").Key(key), "%s", message)
@@ -103,7 +101,7 @@ func (w *warnings) labels(spec *corev1.PodSpec, at *field.Path) {
 	}
 }
 
-func (w *warnings) volumes(volumes []corev1.Volume, at *field.Path) {
+func (w *warnings) volumes(volumes []corev1.Volume, at *kinds.Path) {
 	for i := range volumes {
 		v := &volumes[i]
 		for _, gone := range []struct {
@@ -127,7 +125,7 @@ func (w *warnings) volumes(volumes []corev1.Volume, at *field.Path) {
 	}
 }
 
-func (w *warnings) lists(spec *corev1.PodSpec, at *field.Path) {
+func (w *warnings) lists(spec *corev1.PodSpec, at *kinds.Path) {
 	seen := map[string]bool{}
 	for i, alias := range spec.HostAliases {
 		if seen[alias.IP] {
@@ -148,36 +146,40 @@ func (w *warnings) lists(spec *corev1.PodSpec, at *field.Path) {
 	}
 }
 
-func (w *warnings) container(c *corev1.Container, at *field.Path) {
+func (w *warnings) container(c *corev1.Container, at *kinds.Path) {
 	for _, list := range []struct {
 		field string
 		list  corev1.ResourceList
 	}{{"limits", c.Resources.Limits}, {"requests", c.Resources.Requests}} {
 		for _, name := range []corev1.ResourceName{corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
 			if amount, ok := list.list[name]; ok && amount.MilliValue()%1000 != 0 {
-				w.add(at.Child("resources", list.field).Key(string(name)), "fractional byte value %q is invalid, must be an integer", amount.String())
+				w.add(at.Child("resources").Child(list.field).Key(string(name)), "fractional byte value %q is invalid, must be an integer", amount.String())
 			}
 		}
 	}
 	seen := map[string]bool{}
 	for i, v := range c.Env {
 		// X=$(X):more is how one appends to a variable.
-		reference := "$(" + v.Name + ")"
-		appends := v.ValueFrom == nil && v.Value != reference && strings.Contains(v.Value, reference)
-		if seen[v.Name] && !appends {
+		appends := func(reference string) bool {
+			return v.ValueFrom == nil && v.Value != reference && strings.Contains(v.Value, reference)
+		}
+		if seen[v.Name] && !appends("$("+v.Name+")") {
 			w.add(at.Child("env").Index(i), "hides previous definition of %q, which may be dropped when using apply", v.Name)
 		}
 		seen[v.Name] = true
 	}
 }
 
-func (w *warnings) ports(spec *corev1.PodSpec, at *field.Path) {
-	type place struct {
-		at   *field.Path
+func (w *warnings) ports(spec *corev1.PodSpec, at *kinds.Path) {
+	type taker struct {
+		place
+		i    int
 		port corev1.ContainerPort
 	}
-	taken := map[string][]place{}
-	eachContainer(spec, at, func(c *corev1.Container, at *field.Path) {
+	own := func(t taker) string { return t.under(at).Child("ports").Index(t.i).String() }
+	taken := map[string][]taker{}
+	eachContainer(spec, func(c *corev1.Container, in place) {
+		at := in.under(at)
 		for i, port := range c.Ports {
 			here := at.Child("ports").Index(i)
 			if port.HostIP != "" && port.HostPort == 0 {
@@ -187,14 +189,14 @@ func (w *warnings) ports(spec *corev1.PodSpec, at *field.Path) {
 			for _, other := range taken[key] {
 				switch {
 				case port.HostIP == other.port.HostIP && port.HostPort == other.port.HostPort:
-					w.add(here, "duplicate port definition with %s", other.at)
+					w.add(here, "duplicate port definition with %s", own(other))
 				case port.HostPort == 0 || other.port.HostPort == 0:
-					w.add(here, "overlapping port definition with %s", other.at)
+					w.add(here, "overlapping port definition with %s", own(other))
 				case port.HostPort == other.port.HostPort && (port.HostIP == "") != (other.port.HostIP == ""):
-					w.add(here, "dangerously ambiguous port definition with %s", other.at)
+					w.add(here, "dangerously ambiguous port definition with %s", own(other))
 				}
 			}
-			taken[key] = append(taken[key], place{here, port})
+			taken[key] = append(taken[key], taker{in, i, port})
 		}
 	})
 }

@@ -5,21 +5,22 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
 )
 
 const nullSelectorText = "a null labelSelector results in matching no pod"
 
 // nodeAffinity warns of labels that others took the place of, and, where they are
 // not refused, of values that no label can have.
-func (w *warnings) nodeAffinity(a *corev1.Affinity, at *field.Path) {
+func (w *warnings) nodeAffinity(a *corev1.Affinity, at *kinds.Path) {
 	if a == nil || a.NodeAffinity == nil {
 		return
 	}
-	at = at.Child("affinity", "nodeAffinity")
+	at = at.Child("affinity").Child("nodeAffinity")
 	if required := a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution; required != nil {
 		for i := range required.NodeSelectorTerms {
-			w.nodeTerm(&required.NodeSelectorTerms[i], false, at.Child(requiredField, "nodeSelectorTerms").Index(i))
+			w.nodeTerm(&required.NodeSelectorTerms[i], false, at.Child(requiredField).Child("nodeSelectorTerms").Index(i))
 		}
 	}
 	for i := range a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution {
@@ -28,7 +29,7 @@ func (w *warnings) nodeAffinity(a *corev1.Affinity, at *field.Path) {
 	}
 }
 
-func (w *warnings) nodeTerm(term *corev1.NodeSelectorTerm, values bool, at *field.Path) {
+func (w *warnings) nodeTerm(term *corev1.NodeSelectorTerm, values bool, at *kinds.Path) {
 	for i, e := range term.MatchExpressions {
 		here := at.Child("matchExpressions").Index(i)
 		if message, ok := renamedLabels[e.Key]; ok {
@@ -46,30 +47,30 @@ func (w *warnings) nodeTerm(term *corev1.NodeSelectorTerm, values bool, at *fiel
 }
 
 // last are the warnings that come after those about containers.
-func (w *warnings) last(spec *corev1.PodSpec, at *field.Path) {
+func (w *warnings) last(spec *corev1.PodSpec, at *kinds.Path) {
 	if grace := spec.TerminationGracePeriodSeconds; grace != nil && *grace < 0 {
 		w.add(at.Child("terminationGracePeriodSeconds"), "must be >= 0; negative values are invalid and will be treated as 1")
 	}
 	if a := spec.Affinity; a != nil && a.PodAffinity != nil {
 		w.terms(a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution,
-			a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution, at.Child("affinity", "podAffinity"))
+			a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution, at.Child("affinity").Child("podAffinity"))
 	}
 	if a := spec.Affinity; a != nil && a.PodAntiAffinity != nil {
 		w.terms(a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution,
-			a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution, at.Child("affinity", "podAntiAffinity"))
+			a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution, at.Child("affinity").Child("podAntiAffinity"))
 	}
 	if spec.DNSConfig != nil {
 		for i, server := range spec.DNSConfig.Nameservers {
-			*w = append(*w, validation.GetWarningsForIP(at.Child("dnsConfig", "nameservers").Index(i), server)...)
+			*w = append(*w, validation.GetWarningsForIP(at.Child("dnsConfig").Child("nameservers").Index(i).Field(), server)...)
 		}
 	}
 	for i, alias := range spec.HostAliases {
-		*w = append(*w, validation.GetWarningsForIP(at.Child("hostAliases").Index(i).Child("ip"), alias.IP)...)
+		*w = append(*w, validation.GetWarningsForIP(at.Child("hostAliases").Index(i).Child("ip").Field(), alias.IP)...)
 	}
 }
 
 // terms warns of those that speak of no pod.
-func (w *warnings) terms(required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm, at *field.Path) {
+func (w *warnings) terms(required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm, at *kinds.Path) {
 	for i := range required {
 		if required[i].LabelSelector == nil {
 			w.add(at.Child(requiredField).Index(i).Child("labelSelector"), nullSelectorText)
@@ -77,7 +78,7 @@ func (w *warnings) terms(required []corev1.PodAffinityTerm, preferred []corev1.W
 	}
 	for i := range preferred {
 		if preferred[i].PodAffinityTerm.LabelSelector == nil {
-			w.add(at.Child(preferredField).Index(i).Child("podAffinityTerm", "labelSelector"), nullSelectorText)
+			w.add(at.Child(preferredField).Index(i).Child("podAffinityTerm").Child("labelSelector"), nullSelectorText)
 		}
 	}
 }

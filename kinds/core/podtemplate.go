@@ -49,5 +49,5 @@ func PodTemplate() *kinds.Kind {
 }
 
 func validatePodTemplateObject(t *corev1.PodTemplate) field.ErrorList {
-	return ValidatePodTemplate(&t.Template, field.NewPath("template"))
+	return ValidatePodTemplate(&t.Template, kinds.NewPath("template"))
 }

@@ -10,7 +10,7 @@ import (
 
 func validateReplicationController(c *corev1.ReplicationController) field.ErrorList {
 	var f kinds.Faults
-	at, spec := field.NewPath("spec"), &c.Spec
+	at, spec := kinds.NewPath("spec"), &c.Spec
 	f.NonNegative(at.Child("minReadySeconds"), int64(spec.MinReadySeconds))
 	if len(spec.Selector) == 0 {
 		f.Required(at.Child("selector"), "")
@@ -24,7 +24,7 @@ func validateReplicationController(c *corev1.ReplicationController) field.ErrorL
 		return f.List()
 	}
 	if !labels.SelectorFromSet(spec.Selector).Matches(labels.Set(spec.Template.Labels)) {
-		f.Invalid(at.Child("template", "metadata", "labels"), spec.Template.Labels, "`selector` does not match template `labels`")
+		f.Invalid(at.Child("template").Child("metadata").Child("labels"), spec.Template.Labels, "`selector` does not match template `labels`")
 	}
 	f.Join(ValidateLastingTemplate(spec.Template, "ReplicationController", at.Child("template")))
 	return f.List()
@@ -32,7 +32,7 @@ func validateReplicationController(c *corev1.ReplicationController) field.ErrorL
 
 func validateReplicationControllerStatus(c, _ *corev1.ReplicationController) field.ErrorList {
 	var f kinds.Faults
-	at, s := field.NewPath("status"), &c.Status
+	at, s := kinds.NewPath("status"), &c.Status
 	f.NonNegative(at.Child("replicas"), int64(s.Replicas))
 	f.NonNegative(at.Child("observedGeneration"), s.ObservedGeneration)
 	f.Within(at, s.Replicas, "status.replicas", kinds.Count{Field: "fullyLabeledReplicas", Value: s.FullyLabeledReplicas},

@@ -54,7 +54,7 @@ func isExtended(name corev1.ResourceName) bool {
 func mayOvercommit(name corev1.ResourceName) bool { return isNative(name) && !isHugePage(name) }
 
 // standardResourceName checks a resource's name in general.
-func standardResourceName(name corev1.ResourceName, at *field.Path) field.ErrorList {
+func standardResourceName(name corev1.ResourceName, at *kinds.Path) field.ErrorList {
 	if standardResources.Has(name) {
 		return nil
 	}
@@ -67,7 +67,7 @@ func standardResourceName(name corev1.ResourceName, at *field.Path) field.ErrorL
 }
 
 // containerResourceName checks the name of something a container can have.
-func containerResourceName(name corev1.ResourceName, at *field.Path) field.ErrorList {
+func containerResourceName(name corev1.ResourceName, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	f.Join(standardResourceName(name, at))
 	switch {
@@ -82,7 +82,7 @@ func containerResourceName(name corev1.ResourceName, at *field.Path) field.Error
 }
 
 // podResourceName checks the name of something a pod as a whole can have.
-func podResourceName(name corev1.ResourceName, at *field.Path) field.ErrorList {
+func podResourceName(name corev1.ResourceName, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	f.Join(standardResourceName(name, at))
 	if f.None() && !isHugePage(name) {
@@ -92,7 +92,7 @@ func podResourceName(name corev1.ResourceName, at *field.Path) field.ErrorList {
 }
 
 // quotaResourceName checks the name of something a quota can cap.
-func quotaResourceName(name corev1.ResourceName, at *field.Path) field.ErrorList {
+func quotaResourceName(name corev1.ResourceName, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	f.Join(standardResourceName(name, at))
 	if !strings.Contains(string(name), "/") && !quotaResources.Has(name) && !isQuotaHugePage(name) {
@@ -103,7 +103,7 @@ func quotaResourceName(name corev1.ResourceName, at *field.Path) field.ErrorList
 
 // validateQuantity wants an amount of at least zero, whole where the resource
 // is counted rather than measured.
-func validateQuantity(name corev1.ResourceName, amount resource.Quantity, at *field.Path) field.ErrorList {
+func validateQuantity(name corev1.ResourceName, amount resource.Quantity, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	f.Join(nonNegativeQuantity(amount, at))
 	if (countedResources.Has(name) || isExtended(name)) && amount.MilliValue()%1000 != 0 {
@@ -112,9 +112,9 @@ func validateQuantity(name corev1.ResourceName, amount resource.Quantity, at *fi
 	return f.List()
 }
 
-func nonNegativeQuantity(amount resource.Quantity, at *field.Path) field.ErrorList {
+func nonNegativeQuantity(amount resource.Quantity, at *kinds.Path) field.ErrorList {
 	if amount.Cmp(resource.Quantity{}) < 0 {
-		return field.ErrorList{field.Invalid(at, amount.String(), apivalidation.IsNegativeErrorMsg)}
+		return field.ErrorList{field.Invalid(at.Field(), amount.String(), apivalidation.IsNegativeErrorMsg)}
 	}
 	return nil
 }

@@ -13,14 +13,14 @@ import (
 
 func validateQuota(q *corev1.ResourceQuota) field.ErrorList {
 	var f kinds.Faults
-	at := field.NewPath("spec")
+	at := kinds.NewPath("spec")
 	checkQuotaList(&f, q.Spec.Hard, at.Child("hard"))
 	checkScopes(&f, q, at.Child("scopes"))
-	checkScopeSelector(&f, q, at.Child("scopeSelector", "matchExpressions"))
+	checkScopeSelector(&f, q, at.Child("scopeSelector").Child("matchExpressions"))
 	return f.List()
 }
 
-func checkQuotaList(f *kinds.Faults, list corev1.ResourceList, at *field.Path) {
+func checkQuotaList(f *kinds.Faults, list corev1.ResourceList, at *kinds.Path) {
 	for name, amount := range list {
 		f.Join(quotaResourceName(name, at.Key(string(name))))
 		f.Join(validateQuantity(name, amount, at.Key(string(name))))
@@ -48,7 +48,7 @@ var knownScopes = sets.New(corev1.ResourceQuotaScopeTerminating, corev1.Resource
 	corev1.ResourceQuotaScopeCrossNamespacePodAffinity, corev1.ResourceQuotaScopeVolumeAttributesClass)
 
 // checkHard complains about value for each capped resource outside the scope.
-func checkHard(f *kinds.Faults, q *corev1.ResourceQuota, scope corev1.ResourceQuotaScope, value any, at *field.Path) {
+func checkHard(f *kinds.Faults, q *corev1.ResourceQuota, scope corev1.ResourceQuotaScope, value any, at *kinds.Path) {
 	for name := range q.Spec.Hard {
 		if (quotaResources.Has(name) || isQuotaHugePage(name)) && !scopeCovers(scope, name) {
 			f.Invalid(at, value, "unsupported scope applied to resource")
@@ -56,7 +56,7 @@ func checkHard(f *kinds.Faults, q *corev1.ResourceQuota, scope corev1.ResourceQu
 	}
 }
 
-func checkScopes(f *kinds.Faults, q *corev1.ResourceQuota, at *field.Path) {
+func checkScopes(f *kinds.Faults, q *corev1.ResourceQuota, at *kinds.Path) {
 	seen := sets.New[corev1.ResourceQuotaScope]()
 	for _, scope := range q.Spec.Scopes {
 		if !knownScopes.Has(scope) {
@@ -68,7 +68,7 @@ func checkScopes(f *kinds.Faults, q *corev1.ResourceQuota, at *field.Path) {
 	checkConflict(f, q, seen, at)
 }
 
-func checkConflict(f *kinds.Faults, q *corev1.ResourceQuota, seen sets.Set[corev1.ResourceQuotaScope], at *field.Path) {
+func checkConflict(f *kinds.Faults, q *corev1.ResourceQuota, seen sets.Set[corev1.ResourceQuotaScope], at *kinds.Path) {
 	if seen.HasAll(corev1.ResourceQuotaScopeBestEffort, corev1.ResourceQuotaScopeNotBestEffort) {
 		f.Invalid(at, q.Spec.Scopes, "conflicting scopes")
 	}
@@ -77,7 +77,7 @@ func checkConflict(f *kinds.Faults, q *corev1.ResourceQuota, seen sets.Set[corev
 	}
 }
 
-func checkScopeSelector(f *kinds.Faults, q *corev1.ResourceQuota, at *field.Path) {
+func checkScopeSelector(f *kinds.Faults, q *corev1.ResourceQuota, at *kinds.Path) {
 	if q.Spec.ScopeSelector == nil {
 		return
 	}
@@ -113,14 +113,14 @@ func validateQuotaUpdate(q, old *corev1.ResourceQuota) field.ErrorList {
 	var f kinds.Faults
 	f.Join(validateQuota(q))
 	if !sets.New(q.Spec.Scopes...).Equal(sets.New(old.Spec.Scopes...)) {
-		f.Invalid(field.NewPath("spec", "scopes"), q.Spec.Scopes, apivalidation.FieldImmutableErrorMsg)
+		f.Invalid(kinds.NewPath("spec").Child("scopes"), q.Spec.Scopes, apivalidation.FieldImmutableErrorMsg)
 	}
 	return f.List()
 }
 
 func validateQuotaStatus(q, _ *corev1.ResourceQuota) field.ErrorList {
 	var f kinds.Faults
-	checkQuotaList(&f, q.Status.Hard, field.NewPath("status", "hard"))
-	checkQuotaList(&f, q.Status.Used, field.NewPath("status", "used"))
+	checkQuotaList(&f, q.Status.Hard, kinds.NewPath("status").Child("hard"))
+	checkQuotaList(&f, q.Status.Used, kinds.NewPath("status").Child("used"))
 	return f.List()
 }

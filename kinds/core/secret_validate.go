@@ -11,7 +11,7 @@ import (
 
 func validateSecret(s *corev1.Secret) field.ErrorList {
 	var f kinds.Faults
-	data := field.NewPath("data")
+	data := kinds.NewPath("data")
 	total := 0
 	for key, value := range s.Data {
 		f.Join(validateDataKey(key, data.Key(key)))
@@ -27,7 +27,7 @@ func validateSecret(s *corev1.Secret) field.ErrorList {
 	}
 	switch s.Type {
 	case corev1.SecretTypeServiceAccountToken:
-		f.NonEmpty(field.NewPath("metadata", "annotations").Key(corev1.ServiceAccountNameKey), s.Annotations[corev1.ServiceAccountNameKey])
+		f.NonEmpty(kinds.NewPath("metadata").Child("annotations").Key(corev1.ServiceAccountNameKey), s.Annotations[corev1.ServiceAccountNameKey])
 	case corev1.SecretTypeDockercfg:
 		checkJSON(&f, s, corev1.DockerConfigKey)
 	case corev1.SecretTypeDockerConfigJson:
@@ -53,7 +53,7 @@ func validateSecret(s *corev1.Secret) field.ErrorList {
 // checkJSON wants a JSON object under key. What is wrong is told, what is there
 // is not.
 func checkJSON(f *kinds.Faults, s *corev1.Secret, key string) {
-	at := field.NewPath("data").Key(key)
+	at := kinds.NewPath("data").Key(key)
 	value, ok := s.Data[key]
 	if !ok {
 		f.Required(at, "")
@@ -66,11 +66,11 @@ func checkJSON(f *kinds.Faults, s *corev1.Secret, key string) {
 
 func validateSecretUpdate(s, old *corev1.Secret) field.ErrorList {
 	var f kinds.Faults
-	f.Immutable(field.NewPath("type"), s.Type, old.Type)
+	f.Immutable(kinds.NewPath("type"), s.Type, old.Type)
 	if kinds.Deref(old.Immutable) {
 		f.Join(validateStillImmutable(s.Immutable))
 		if !kinds.Same(s.Data, old.Data) {
-			f.Forbidden(field.NewPath("data"), immutableSet)
+			f.Forbidden(kinds.NewPath("data"), immutableSet)
 		}
 	}
 	f.Join(validateSecret(s))

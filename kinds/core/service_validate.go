@@ -24,7 +24,7 @@ func headless(s *corev1.Service) bool {
 // be nil, has already may be written as they once could be.
 func validateService(s, old *corev1.Service) field.ErrorList {
 	var f kinds.Faults
-	spec, at := &s.Spec, field.NewPath("spec")
+	spec, at := &s.Spec, kinds.NewPath("spec")
 	if old == nil {
 		old = &corev1.Service{}
 	}
@@ -32,12 +32,12 @@ func validateService(s, old *corev1.Service) field.ErrorList {
 	checkTopologyAnnotations(&f, s.Annotations)
 	checkServiceType(&f, s, at)
 	checkServicePorts(&f, spec.Ports, ports)
-	f.Join(metavalidation.ValidateLabels(spec.Selector, at.Child("selector")))
+	f.JoinAt(at.Child("selector"), metavalidation.ValidateLabels(spec.Selector, kinds.Here))
 	checkSessionAffinity(&f, spec, at)
 	checkClusterIPs(&f, s, old.Spec.ClusterIPs, at)
 	for i, ip := range spec.ExternalIPs {
 		here := at.Child("externalIPs").Index(i)
-		if errs := validation.IsValidIPForLegacyField(here, ip, strictIPs, old.Spec.ExternalIPs); len(errs) > 0 {
+		if errs := validation.IsValidIPForLegacyField(here.Field(), ip, strictIPs, old.Spec.ExternalIPs); len(errs) > 0 {
 			f.Join(errs)
 			continue
 		}
@@ -56,12 +56,12 @@ func checkTopologyAnnotations(f *kinds.Faults, annotations map[string]string) {
 	hints, hinted := annotations[corev1.DeprecatedAnnotationTopologyAwareHints]
 	mode, set := annotations[corev1.AnnotationTopologyMode]
 	if set && hinted && mode != hints {
-		f.Invalid(field.NewPath("metadata", "annotations").Key(corev1.AnnotationTopologyMode), mode,
+		f.Invalid(kinds.NewPath("metadata").Child("annotations").Key(corev1.AnnotationTopologyMode), mode,
 			fmt.Sprintf("must match annotations[%s] when both are specified", corev1.DeprecatedAnnotationTopologyAwareHints))
 	}
 }
 
-func checkServiceType(f *kinds.Faults, s *corev1.Service, at *field.Path) {
+func checkServiceType(f *kinds.Faults, s *corev1.Service, at *kinds.Path) {
 	spec := &s.Spec
 	if len(spec.Ports) == 0 && !headless(s) && spec.Type != corev1.ServiceTypeExternalName {
 		f.Required(at.Child("ports"), "")
@@ -90,7 +90,7 @@ func checkServiceType(f *kinds.Faults, s *corev1.Service, at *field.Path) {
 	}
 }
 
-func checkServicePorts(f *kinds.Faults, ports []corev1.ServicePort, at *field.Path) {
+func checkServicePorts(f *kinds.Faults, ports []corev1.ServicePort, at *kinds.Path) {
 	names := sets.New[string]()
 	for i := range ports {
 		checkServicePort(f, &ports[i], len(ports) > 1, names, at.Index(i))
@@ -99,7 +99,7 @@ func checkServicePorts(f *kinds.Faults, ports []corev1.ServicePort, at *field.Pa
 
 // checkDistinctPorts: a number is there once for each protocol, among the ports and
 // among those of nodes.
-func checkDistinctPorts(f *kinds.Faults, spec *corev1.ServiceSpec, at *field.Path) {
+func checkDistinctPorts(f *kinds.Faults, spec *corev1.ServiceSpec, at *kinds.Path) {
 	type number struct {
 		protocol corev1.Protocol
 		port     int32
@@ -136,7 +136,7 @@ type shownPort struct {
 	NodePort    int32
 }
 
-func checkServicePort(f *kinds.Faults, port *corev1.ServicePort, named bool, names sets.Set[string], at *field.Path) {
+func checkServicePort(f *kinds.Faults, port *corev1.ServicePort, named bool, names sets.Set[string], at *kinds.Path) {
 	switch {
 	case port.Name != "":
 		f.Each(at.Child("name"), port.Name, validation.IsDNS1123Label(port.Name))
@@ -155,7 +155,7 @@ func checkServicePort(f *kinds.Faults, port *corev1.ServicePort, named bool, nam
 	}
 }
 
-func checkSessionAffinity(f *kinds.Faults, spec *corev1.ServiceSpec, at *field.Path) {
+func checkSessionAffinity(f *kinds.Faults, spec *corev1.ServiceSpec, at *kinds.Path) {
 	kinds.RequiredOneOf(f, at.Child("sessionAffinity"), spec.SessionAffinity, corev1.ServiceAffinityClientIP, corev1.ServiceAffinityNone)
 	config, here := spec.SessionAffinityConfig, at.Child("sessionAffinityConfig")
 	const when = "when session affinity type is ClientIP"
@@ -168,9 +168,9 @@ func checkSessionAffinity(f *kinds.Faults, spec *corev1.ServiceSpec, at *field.P
 	case config.ClientIP == nil:
 		f.Required(here.Child("clientIP"), when)
 	case config.ClientIP.TimeoutSeconds == nil:
-		f.Required(here.Child("clientIP", "timeoutSeconds"), when)
+		f.Required(here.Child("clientIP").Child("timeoutSeconds"), when)
 	case *config.ClientIP.TimeoutSeconds <= 0 || *config.ClientIP.TimeoutSeconds > maxClientIPSeconds:
-		f.Invalid(here.Child("clientIP", "timeoutSeconds"), config.ClientIP.TimeoutSeconds,
+		f.Invalid(here.Child("clientIP").Child("timeoutSeconds"), config.ClientIP.TimeoutSeconds,
 			fmt.Sprintf("must be greater than 0 and less than %d", maxClientIPSeconds))
 	}
 }
@@ -180,7 +180,7 @@ const maxClientIPSeconds = 86400
 
 // checkSourceRanges checks from where a balancer may be reached, as the field or, if
 // that is empty, its older annotation says it.
-func checkSourceRanges(f *kinds.Faults, s, old *corev1.Service, at *field.Path) {
+func checkSourceRanges(f *kinds.Faults, s, old *corev1.Service, at *kinds.Path) {
 	balancer := s.Spec.Type == corev1.ServiceTypeLoadBalancer
 	annotation, annotated := s.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey]
 	if ranges := s.Spec.LoadBalancerSourceRanges; len(ranges) > 0 {
@@ -189,14 +189,14 @@ func checkSourceRanges(f *kinds.Faults, s, old *corev1.Service, at *field.Path) 
 		}
 		known := trimmed(old.Spec.LoadBalancerSourceRanges)
 		for i, value := range trimmed(ranges) {
-			f.Join(validation.IsValidCIDRForLegacyField(at.Index(i), value, strictIPs, known))
+			f.Join(validation.IsValidCIDRForLegacyField(at.Index(i).Field(), value, strictIPs, known))
 		}
 		return
 	}
 	if !annotated {
 		return
 	}
-	key := field.NewPath("metadata", "annotations").Key(corev1.AnnotationLoadBalancerSourceRangesKey)
+	key := kinds.NewPath("metadata").Child("annotations").Key(corev1.AnnotationLoadBalancerSourceRangesKey)
 	if !balancer {
 		f.Forbidden(key, onlyBalancerText)
 	}
@@ -204,7 +204,7 @@ func checkSourceRanges(f *kinds.Faults, s, old *corev1.Service, at *field.Path) 
 		return
 	}
 	for _, value := range trimmed(strings.Split(annotation, ",")) {
-		f.Join(validation.IsValidCIDRForLegacyField(key, value, strictIPs, nil))
+		f.Join(validation.IsValidCIDRForLegacyField(key.Field(), value, strictIPs, nil))
 	}
 }
 
@@ -216,14 +216,14 @@ func trimmed(list []string) []string {
 	return out
 }
 
-func checkBalancer(f *kinds.Faults, s *corev1.Service, at *field.Path) {
+func checkBalancer(f *kinds.Faults, s *corev1.Service, at *kinds.Path) {
 	spec := &s.Spec
 	balancer := spec.Type == corev1.ServiceTypeLoadBalancer
 	switch {
 	case !balancer && spec.AllocateLoadBalancerNodePorts != nil:
 		f.Forbidden(at.Child("allocateLoadBalancerNodePorts"), onlyBalancerText)
 	case balancer && spec.AllocateLoadBalancerNodePorts == nil:
-		f.Required(field.NewPath("allocateLoadBalancerNodePorts"), "")
+		f.Required(kinds.NewPath("allocateLoadBalancerNodePorts"), "")
 	}
 	switch {
 	case spec.LoadBalancerClass == nil:
@@ -235,7 +235,7 @@ func checkBalancer(f *kinds.Faults, s *corev1.Service, at *field.Path) {
 }
 
 // checkTraffic lets a health check port be missing: it may still be allocated.
-func checkTraffic(f *kinds.Faults, s *corev1.Service, at *field.Path) {
+func checkTraffic(f *kinds.Faults, s *corev1.Service, at *kinds.Path) {
 	spec := &s.Spec
 	external := at.Child("externalTrafficPolicy")
 	if reachable(s) {

@@ -16,7 +16,7 @@ const setOnceText = "may not change once set"
 
 // checkClusterIPs checks addresses and families as far as they are given: what
 // is missing is allocated.
-func checkClusterIPs(f *kinds.Faults, s *corev1.Service, old []string, at *field.Path) {
+func checkClusterIPs(f *kinds.Faults, s *corev1.Service, old []string, at *kinds.Path) {
 	spec := &s.Spec
 	if spec.Type == corev1.ServiceTypeExternalName {
 		return
@@ -57,7 +57,7 @@ func checkClusterIPs(f *kinds.Faults, s *corev1.Service, old []string, at *field
 }
 
 // checkAddresses checks the addresses by themselves; false: they make no sense.
-func checkAddresses(f *kinds.Faults, list, old []string, at *field.Path) bool {
+func checkAddresses(f *kinds.Faults, list, old []string, at *kinds.Path) bool {
 	bad := false
 	for i, ip := range list {
 		if i == 0 && ip == corev1.ClusterIPNone {
@@ -67,7 +67,7 @@ func checkAddresses(f *kinds.Faults, list, old []string, at *field.Path) bool {
 			}
 			continue
 		}
-		errs := validation.IsValidIPForLegacyField(at.Index(i), ip, strictIPs, old)
+		errs := validation.IsValidIPForLegacyField(at.Index(i).Field(), ip, strictIPs, old)
 		f.Join(errs)
 		bad = bad || len(errs) > 0
 	}
@@ -91,7 +91,7 @@ func familyOf(ip string) corev1.IPFamily {
 // service has a type that has any; the second may come and go.
 func validateServiceUpdate(s, old *corev1.Service) field.ErrorList {
 	var f kinds.Faults
-	at := field.NewPath("spec")
+	at := kinds.NewPath("spec")
 	if hasClusterIP(s) && hasClusterIP(old) && !(headless(s) && headless(old)) {
 		checkSetOnce(&f, s, s.Spec.ClusterIPs, old.Spec.ClusterIPs, "clusterIP", at.Child("clusterIPs"))
 		if !headless(s) && !headless(old) {
@@ -109,7 +109,7 @@ func validateServiceUpdate(s, old *corev1.Service) field.ErrorList {
 	return f.List()
 }
 
-func checkSetOnce[T ~string](f *kinds.Faults, s *corev1.Service, now, was []T, word string, at *field.Path) {
+func checkSetOnce[T ~string](f *kinds.Faults, s *corev1.Service, now, was []T, word string, at *kinds.Path) {
 	if len(now) == len(was) {
 		for i := range was {
 			if now[i] != was[i] {
@@ -126,13 +126,13 @@ func checkSetOnce[T ~string](f *kinds.Faults, s *corev1.Service, now, was []T, w
 		f.Invalid(at.Index(0), now, setOnceText)
 	}
 	if len(was) > len(now) && len(now) == 1 && kinds.Deref(s.Spec.IPFamilyPolicy) != corev1.IPFamilyPolicySingleStack {
-		f.Invalid(field.NewPath("spec", "ipFamilyPolicy"), s.Spec.IPFamilyPolicy, "must be set to 'SingleStack' when releasing the secondary "+word)
+		f.Invalid(kinds.NewPath("spec").Child("ipFamilyPolicy"), s.Spec.IPFamilyPolicy, "must be set to 'SingleStack' when releasing the secondary "+word)
 	}
 }
 
 func validateServiceStatus(s, _ *corev1.Service) field.ErrorList {
 	var f kinds.Faults
-	at := field.NewPath("status", "loadBalancer", "ingress")
+	at := kinds.NewPath("status").Child("loadBalancer").Child("ingress")
 	if s.Spec.Type != corev1.ServiceTypeLoadBalancer && len(s.Status.LoadBalancer.Ingress) > 0 {
 		f.Forbidden(at, "may only be used when `spec.type` is 'LoadBalancer'")
 		return f.List()

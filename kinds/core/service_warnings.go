@@ -5,14 +5,15 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sampan-dev/sampan/kinds"
 )
 
 // serviceWarnings are about addresses that parsers disagree about and fields
 // that do nothing for the service.
 func serviceWarnings(s, _ *corev1.Service) []string {
 	var w []string
-	spec, at := &s.Spec, field.NewPath("spec")
+	spec, at := &s.Spec, kinds.NewPath("spec")
 	outside := spec.Type == corev1.ServiceTypeExternalName
 	if _, ok := s.Annotations[corev1.DeprecatedAnnotationTopologyAwareHints]; ok {
 		w = append(w, fmt.Sprintf("annotation %s is deprecated, please use %s instead",
@@ -20,7 +21,7 @@ func serviceWarnings(s, _ *corev1.Service) []string {
 	}
 	if spec.ClusterIP != "" && !headless(s) {
 		for i, ip := range spec.ClusterIPs {
-			w = append(w, validation.GetWarningsForIP(at.Child("clusterIPs").Index(i), ip)...)
+			w = append(w, validation.GetWarningsForIP(at.Child("clusterIPs").Index(i).Field(), ip)...)
 		}
 	}
 	say := func(said bool, text string) {
@@ -33,14 +34,14 @@ func serviceWarnings(s, _ *corev1.Service) []string {
 	say(without && len(spec.ExternalIPs) > 0, "spec.externalIPs is ignored for headless services")
 	say(without && spec.SessionAffinity != corev1.ServiceAffinityNone, "spec.SessionAffinity is ignored for headless services")
 	for i, ip := range spec.ExternalIPs {
-		w = append(w, validation.GetWarningsForIP(at.Child("externalIPs").Index(i), ip)...)
+		w = append(w, validation.GetWarningsForIP(at.Child("externalIPs").Index(i).Field(), ip)...)
 	}
 	say(!without && !outside && len(spec.ExternalIPs) > 0, "spec.externalIPs is deprecated and may no longer be implemented in some clusters")
 	if spec.LoadBalancerIP != "" {
-		w = append(w, validation.GetWarningsForIP(at.Child("loadBalancerIP"), spec.LoadBalancerIP)...)
+		w = append(w, validation.GetWarningsForIP(at.Child("loadBalancerIP").Field(), spec.LoadBalancerIP)...)
 	}
 	for i, cidr := range spec.LoadBalancerSourceRanges {
-		w = append(w, validation.GetWarningsForCIDR(at.Child("loadBalancerSourceRanges").Index(i), cidr)...)
+		w = append(w, validation.GetWarningsForCIDR(at.Child("loadBalancerSourceRanges").Index(i).Field(), cidr)...)
 	}
 	say(outside && len(spec.ExternalIPs) > 0, `spec.externalIPs is ignored when spec.type is "ExternalName"`)
 	say(!outside && spec.ExternalName != "", `spec.externalName is ignored when spec.type is not "ExternalName"`)

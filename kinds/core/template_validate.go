@@ -9,7 +9,7 @@ import (
 
 // ValidateLastingTemplate checks the template of pods that are meant to run for
 // ever. Kind is what the messages call the workload.
-func ValidateLastingTemplate(t *corev1.PodTemplateSpec, kind string, at *field.Path) field.ErrorList {
+func ValidateLastingTemplate(t *corev1.PodTemplateSpec, kind string, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
 	f.Join(ValidatePodTemplate(t, at))
 	f.Join(ValidateLasting(t, kind, at))
@@ -17,11 +17,11 @@ func ValidateLastingTemplate(t *corev1.PodTemplateSpec, kind string, at *field.P
 }
 
 // ValidateLasting is ValidateLastingTemplate's part that is not about pods.
-func ValidateLasting(t *corev1.PodTemplateSpec, kind string, at *field.Path) field.ErrorList {
+func ValidateLasting(t *corev1.PodTemplateSpec, kind string, at *kinds.Path) field.ErrorList {
 	var f kinds.Faults
-	kinds.OneOf(&f, at.Child("spec", "restartPolicy"), t.Spec.RestartPolicy, corev1.RestartPolicyAlways)
+	kinds.OneOf(&f, at.Child("spec").Child("restartPolicy"), t.Spec.RestartPolicy, corev1.RestartPolicyAlways)
 	if t.Spec.ActiveDeadlineSeconds != nil {
-		f.Forbidden(at.Child("spec", "activeDeadlineSeconds"), "activeDeadlineSeconds in "+kind+" is not Supported")
+		f.Forbidden(at.Child("spec").Child("activeDeadlineSeconds"), "activeDeadlineSeconds in "+kind+" is not Supported")
 	}
 	return f.List()
 }

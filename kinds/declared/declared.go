@@ -60,19 +60,19 @@ type Rule[T any] func(ctx context.Context, op operation.Operation, at *field.Pat
 
 // Text checks a string, unless it is what it was. Empty ones are left alone: of
 // those Required speaks.
-func Text[T any, S ~string](r *Rules, now, old *T, at *field.Path, get func(*T) S, rules ...Rule[S]) {
-	Field(r, now, old, at, get, func(value, _ S, at *field.Path) {
+func Text[T any, S ~string](r *Rules, now, old *T, at *kinds.Path, get func(*T) S, rules ...Rule[S]) {
+	Field(r, now, old, at, get, func(value, _ S, at *kinds.Path) {
 		for _, rule := range rules {
 			if value != "" {
-				r.Join(rule(context.Background(), r.op, at, &value, nil))
+				r.Join(rule(context.Background(), r.op, at.Field(), &value, nil))
 			}
 		}
 	})
 }
 
 // Required is Text for strings that must be there.
-func Required[T any, S ~string](r *Rules, now, old *T, at *field.Path, get func(*T) S, rules ...Rule[S]) {
-	Field(r, now, old, at, get, func(value, _ S, at *field.Path) {
+func Required[T any, S ~string](r *Rules, now, old *T, at *kinds.Path, get func(*T) S, rules ...Rule[S]) {
+	Field(r, now, old, at, get, func(value, _ S, at *kinds.Path) {
 		if value == "" {
 			r.Faults.Required(at, "")
 		}
@@ -82,7 +82,7 @@ func Required[T any, S ~string](r *Rules, now, old *T, at *field.Path, get func(
 
 // Field lets check look at a field, unless it is what it was. The old value is the
 // zero one if there is no old object.
-func Field[T, V any](r *Rules, now, old *T, at *field.Path, get func(*T) V, check func(now, old V, at *field.Path)) {
+func Field[T, V any](r *Rules, now, old *T, at *kinds.Path, get func(*T) V, check func(now, old V, at *kinds.Path)) {
 	var was V
 	value := get(now)
 	if old != nil {
@@ -96,8 +96,8 @@ func Field[T, V any](r *Rules, now, old *T, at *field.Path, get func(*T) V, chec
 
 // Pointer is Field for a part that need not be there: check sees only those that
 // are.
-func Pointer[T, V any](r *Rules, now, old *T, at *field.Path, get func(*T) *V, check func(now, old *V, at *field.Path)) {
-	Field(r, now, old, at, get, func(value, was *V, at *field.Path) {
+func Pointer[T, V any](r *Rules, now, old *T, at *kinds.Path, get func(*T) *V, check func(now, old *V, at *kinds.Path)) {
+	Field(r, now, old, at, get, func(value, was *V, at *kinds.Path) {
 		if value != nil {
 			check(value, was, at)
 		}
@@ -111,21 +111,21 @@ func Pointer[T, V any](r *Rules, now, old *T, at *field.Path, get func(*T) *V, c
 type Each[V any] struct {
 	Most  int
 	Same  func(a, b *V) bool
-	Check func(now, old *V, at *field.Path)
+	Check func(now, old *V, at *kinds.Path)
 }
 
 // List checks a list that may be empty, unless it is what it was.
-func List[T, V any](r *Rules, now, old *T, at *field.Path, get func(*T) []V, each Each[V]) {
-	Field(r, now, old, at, get, func(list, was []V, at *field.Path) { each.items(r, list, was, at) })
+func List[T, V any](r *Rules, now, old *T, at *kinds.Path, get func(*T) []V, each Each[V]) {
+	Field(r, now, old, at, get, func(list, was []V, at *kinds.Path) { each.items(r, list, was, at) })
 }
 
-func (e Each[V]) items(r *Rules, list, was []V, at *field.Path) {
+func (e Each[V]) items(r *Rules, list, was []V, at *kinds.Path) {
 	if e.Most > 0 && len(list) > e.Most {
 		r.TooMany(at, len(list), e.Most)
 		return
 	}
 	if e.Same != nil {
-		r.Join(validate.ValSliceUnique(context.Background(), r.op, at, list, was, e.Same))
+		r.Join(validate.ValSliceUnique(context.Background(), r.op, at.Field(), list, was, e.Same))
 	}
 	if e.Check == nil {
 		return
@@ -157,7 +157,7 @@ func LongName(name string) field.ErrorList {
 	if name == "" {
 		return nil
 	}
-	return validate.LongName(context.Background(), operation.Operation{Type: operation.Create}, field.NewPath("metadata", "name"), &name, nil)
+	return validate.LongName(context.Background(), operation.Operation{Type: operation.Create}, kinds.NewPath("metadata").Child("name").Field(), &name, nil)
 }
 
 // MaxBytes is a rule for the length of strings, in bytes.
@@ -183,18 +183,18 @@ func OneOf[S ~string](allowed ...S) Rule[S] {
 }
 
 // Invalid says that the value at a path is wrong, and shows it as it is served.
-func (r *Rules) Invalid(at *field.Path, value any, detail string) {
-	r.Join(field.ErrorList{field.Invalid(at, value, detail)})
+func (r *Rules) Invalid(at *kinds.Path, value any, detail string) {
+	r.Join(field.ErrorList{field.Invalid(at.Field(), value, detail)})
 }
 
 // Immutable refuses a change.
-func (r *Rules) Immutable(at *field.Path) {
-	r.Join(field.ErrorList{field.Invalid(at, nil, "field is immutable").WithOrigin("immutable")})
+func (r *Rules) Immutable(at *kinds.Path) {
+	r.Join(field.ErrorList{field.Invalid(at.Field(), nil, "field is immutable").WithOrigin("immutable")})
 }
 
 // Unless wants a value, or none, by what another field says: it is what is declared
 // of the members of a union with a discriminator.
-func Unless[V any](r *Rules, at *field.Path, value *V, wanted, allowed bool) {
+func Unless[V any](r *Rules, at *kinds.Path, value *V, wanted, allowed bool) {
 	switch {
 	case value == nil && wanted:
 		r.Faults.Required(at, "")
@@ -204,8 +204,8 @@ func Unless[V any](r *Rules, at *field.Path, value *V, wanted, allowed bool) {
 }
 
 // Fixed is Field for what never changes: check sees it in new objects alone.
-func Fixed[T, V any](r *Rules, now, old *T, at *field.Path, get func(*T) V, check func(now V, at *field.Path)) {
-	Field(r, now, old, at, get, func(value, _ V, at *field.Path) {
+func Fixed[T, V any](r *Rules, now, old *T, at *kinds.Path, get func(*T) V, check func(now V, at *kinds.Path)) {
+	Field(r, now, old, at, get, func(value, _ V, at *kinds.Path) {
 		if r.op.Type == operation.Update {
 			r.Immutable(at)
 			return
@@ -216,23 +216,23 @@ func Fixed[T, V any](r *Rules, now, old *T, at *field.Path, get func(*T) V, chec
 
 // Kept refuses, in an update, items that are new and items that are missing, and
 // says whether there are any.
-func Kept[V any](r *Rules, list, was []V, at *field.Path, same func(a, b *V) bool) bool {
-	found := validate.ValSliceUpdate(context.Background(), r.op, at, list, was, same, validate.NoAddItem, validate.NoRemoveItem)
+func Kept[V any](r *Rules, list, was []V, at *kinds.Path, same func(a, b *V) bool) bool {
+	found := validate.ValSliceUpdate(context.Background(), r.op, at.Field(), list, was, same, validate.NoAddItem, validate.NoRemoveItem)
 	r.Join(found)
 	return len(found) == 0
 }
 
 // NeverSetNorUnset refuses, in an update, that a part comes or goes, and says
 // whether it does.
-func NeverSetNorUnset[V any](r *Rules, value, was *V, at *field.Path) bool {
-	found := validate.UpdatePointer(context.Background(), r.op, at, value, was, validate.NoSet, validate.NoUnset)
+func NeverSetNorUnset[V any](r *Rules, value, was *V, at *kinds.Path) bool {
+	found := validate.UpdatePointer(context.Background(), r.op, at.Field(), value, was, validate.NoSet, validate.NoUnset)
 	r.Join(found)
 	return len(found) == 0
 }
 
 // String checks a string that has no field of its own.
-func String[S ~string](r *Rules, value S, at *field.Path, rules ...Rule[S]) {
+func String[S ~string](r *Rules, value S, at *kinds.Path, rules ...Rule[S]) {
 	for _, rule := range rules {
-		r.Join(rule(context.Background(), r.op, at, &value, nil))
+		r.Join(rule(context.Background(), r.op, at.Field(), &value, nil))
 	}
 }

@@ -22,13 +22,13 @@ type thing struct {
 // fixed, +k8s:maxItems=2 +k8s:listMapKey=name items, whose class is an enum.
 func check(now, old *thing) *declared.Rules {
 	r := declared.For(old)
-	declared.Required(r, now, old, field.NewPath("class"), func(t *thing) string { return t.Class }, validate.ShortName[string])
-	declared.Fixed(r, now, old, field.NewPath("fixed"), func(t *thing) string { return t.Fixed }, func(value string, at *field.Path) {
+	declared.Required(r, now, old, kinds.NewPath("class"), func(t *thing) string { return t.Class }, validate.ShortName[string])
+	declared.Fixed(r, now, old, kinds.NewPath("fixed"), func(t *thing) string { return t.Fixed }, func(value string, at *kinds.Path) {
 		declared.String(r, value, at, declared.MaxBytes[string](3))
 	})
-	declared.List(r, now, old, field.NewPath("items"), func(t *thing) []item { return t.Items }, declared.Each[item]{
+	declared.List(r, now, old, kinds.NewPath("items"), func(t *thing) []item { return t.Items }, declared.Each[item]{
 		Most: 2, Same: func(a, b *item) bool { return a.Name == b.Name },
-		Check: func(now, old *item, at *field.Path) {
+		Check: func(now, old *item, at *kinds.Path) {
 			declared.Text(r, now, old, at.Child("class"), func(i *item) string { return i.Class }, declared.OneOf("b", "a"))
 		},
 	})
@@ -56,10 +56,10 @@ func TestRules(t *testing.T) {
 
 func TestBehind(t *testing.T) {
 	var f kinds.Faults
-	f.Required(field.NewPath("class"), "by hand: goes")
-	f.Forbidden(field.NewPath("class"), "another kind of fault: stays")
-	f.Required(field.NewPath("items"), "another field: stays")
-	f.Join(field.ErrorList{field.Required(field.NewPath("class"), "another origin: stays").WithOrigin("elsewhere")})
+	f.Required(kinds.NewPath("class"), "by hand: goes")
+	f.Forbidden(kinds.NewPath("class"), "another kind of fault: stays")
+	f.Required(kinds.NewPath("items"), "another field: stays")
+	f.Join(field.ErrorList{field.Required(kinds.NewPath("class").Field(), "another origin: stays").WithOrigin("elsewhere")})
 	same(t, check(&thing{}, nil).Behind(f.List()), []string{
 		"class: Forbidden: another kind of fault: stays", "items: Required value: another field: stays",
 		"class: Required value: another origin: stays", "class: Required value",

@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -110,9 +109,9 @@ func warnings(s, old *discoveryv1.EndpointSlice) []string {
 		return w
 	}
 	for i := range s.Endpoints {
-		at := field.NewPath("endpoints").Index(i).Child("addresses")
+		at := kinds.NewPath("endpoints").Index(i).Child("addresses")
 		for j, address := range s.Endpoints[i].Addresses {
-			w = append(w, validation.GetWarningsForIP(at.Index(j), address)...)
+			w = append(w, validation.GetWarningsForIP(at.Index(j).Field(), address)...)
 		}
 	}
 	return w

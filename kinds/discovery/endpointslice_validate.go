@@ -33,8 +33,8 @@ func validate(s *discoveryv1.EndpointSlice) field.ErrorList {
 // rules are upstream's declared rules.
 func rules(s, old *discoveryv1.EndpointSlice) *declared.Rules {
 	r := declared.For(old)
-	declared.Field(r, s, old, field.NewPath("addressType"), func(s *discoveryv1.EndpointSlice) discoveryv1.AddressType { return s.AddressType },
-		func(now, _ discoveryv1.AddressType, at *field.Path) {
+	declared.Field(r, s, old, kinds.NewPath("addressType"), func(s *discoveryv1.EndpointSlice) discoveryv1.AddressType { return s.AddressType },
+		func(now, _ discoveryv1.AddressType, at *kinds.Path) {
 			missing := !r.NonEmpty(at, string(now))
 			switch {
 			case old != nil:
@@ -43,8 +43,8 @@ func rules(s, old *discoveryv1.EndpointSlice) *declared.Rules {
 				kinds.OneOf(&r.Faults, at, now, addressTypes...)
 			}
 		})
-	declared.List(r, s, old, field.NewPath("endpoints"), func(s *discoveryv1.EndpointSlice) []discoveryv1.Endpoint { return s.Endpoints },
-		declared.Each[discoveryv1.Endpoint]{Check: func(e, _ *discoveryv1.Endpoint, at *field.Path) {
+	declared.List(r, s, old, kinds.NewPath("endpoints"), func(s *discoveryv1.EndpointSlice) []discoveryv1.Endpoint { return s.Endpoints },
+		declared.Each[discoveryv1.Endpoint]{Check: func(e, _ *discoveryv1.Endpoint, at *kinds.Path) {
 			switch n := len(e.Addresses); {
 			case n == 0:
 				r.Faults.Required(at.Child("addresses"), "")
@@ -60,12 +60,12 @@ var addressTypes = []discoveryv1.AddressType{discoveryv1.AddressTypeFQDN, discov
 // check leaves endpoints alone that are what they were.
 func check(s, old *discoveryv1.EndpointSlice) field.ErrorList {
 	var f kinds.Faults
-	kinds.RequiredOneOf(&f, field.NewPath("addressType"), s.AddressType, addressTypes...)
-	checkPorts(&f, s.Ports, field.NewPath("ports"))
+	kinds.RequiredOneOf(&f, kinds.NewPath("addressType"), s.AddressType, addressTypes...)
+	checkPorts(&f, s.Ports, kinds.NewPath("ports"))
 	if old != nil && kinds.Same(s.Endpoints, old.Endpoints) {
 		return f.List()
 	}
-	at := field.NewPath("endpoints")
+	at := kinds.NewPath("endpoints")
 	if len(s.Endpoints) > maxEndpoints {
 		f.TooMany(at, len(s.Endpoints), maxEndpoints)
 		return f.List()
@@ -82,7 +82,7 @@ func validateUpdate(s, old *discoveryv1.EndpointSlice) field.ErrorList {
 	return rules(s, old).Behind(f.List())
 }
 
-func checkPorts(f *kinds.Faults, ports []discoveryv1.EndpointPort, at *field.Path) {
+func checkPorts(f *kinds.Faults, ports []discoveryv1.EndpointPort, at *kinds.Path) {
 	if len(ports) > maxPorts {
 		f.TooMany(at, len(ports), maxPorts)
 		return
@@ -104,7 +104,7 @@ func checkPorts(f *kinds.Faults, ports []discoveryv1.EndpointPort, at *field.Pat
 	}
 }
 
-func checkEndpoint(f *kinds.Faults, e *discoveryv1.Endpoint, kind discoveryv1.AddressType, at *field.Path) {
+func checkEndpoint(f *kinds.Faults, e *discoveryv1.Endpoint, kind discoveryv1.AddressType, at *kinds.Path) {
 	addresses := at.Child("addresses")
 	switch {
 	case len(e.Addresses) == 0:
@@ -122,7 +122,7 @@ func checkEndpoint(f *kinds.Faults, e *discoveryv1.Endpoint, kind discoveryv1.Ad
 	if len(e.DeprecatedTopology) > maxTopologyLabels {
 		f.TooMany(topology, len(e.DeprecatedTopology), maxTopologyLabels)
 	}
-	f.Join(metavalidation.ValidateLabels(e.DeprecatedTopology, topology))
+	f.Join(metavalidation.ValidateLabels(e.DeprecatedTopology, topology.Field()))
 	if e.Hostname != nil {
 		f.Each(at.Child("hostname"), *e.Hostname, kinds.DNSLabel(*e.Hostname))
 	}
@@ -131,7 +131,7 @@ func checkEndpoint(f *kinds.Faults, e *discoveryv1.Endpoint, kind discoveryv1.Ad
 	}
 }
 
-func checkAddress(f *kinds.Faults, address string, kind discoveryv1.AddressType, at *field.Path, i int) {
+func checkAddress(f *kinds.Faults, address string, kind discoveryv1.AddressType, at *kinds.Path, i int) {
 	here := at.Index(i)
 	var errs field.ErrorList
 	var right bool
@@ -139,9 +139,9 @@ func checkAddress(f *kinds.Faults, address string, kind discoveryv1.AddressType,
 	case discoveryv1.AddressTypeIPv4:
 		errs, right = core.ValidateIP(address, here), netutils.IsIPv4String(address)
 	case discoveryv1.AddressTypeIPv6:
-		errs, right = validation.IsValidIP(here, address), netutils.IsIPv6String(address)
+		errs, right = validation.IsValidIP(here.Field(), address), netutils.IsIPv6String(address)
 	case discoveryv1.AddressTypeFQDN:
-		f.Join(validation.IsFullyQualifiedDomainName(here, address))
+		f.Join(validation.IsFullyQualifiedDomainName(here.Field(), address))
 		return
 	default:
 		return
@@ -156,7 +156,7 @@ func checkAddress(f *kinds.Faults, address string, kind discoveryv1.AddressType,
 	f.Join(core.ValidateEndpointIP(address, here))
 }
 
-func checkHints(f *kinds.Faults, h *discoveryv1.EndpointHints, at *field.Path) {
+func checkHints(f *kinds.Faults, h *discoveryv1.EndpointHints, at *kinds.Path) {
 	zones, nodes := at.Child("forZones"), at.Child("forNodes")
 	if len(h.ForZones) > maxHints {
 		f.TooMany(zones, len(h.ForZones), maxHints)

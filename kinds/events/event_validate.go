@@ -21,10 +21,10 @@ func validate(event *eventsv1.Event) field.ErrorList {
 	f.Join(core.ValidateAnyEvent(e, "reportingController"))
 	checkSeries(&f, e)
 	if e.EventTime.IsZero() {
-		f.Required(field.NewPath("eventTime"), "")
+		f.Required(kinds.NewPath("eventTime"), "")
 	}
 	if e.Type != corev1.EventTypeNormal && e.Type != corev1.EventTypeWarning {
-		f.Invalid(field.NewPath("type"), "", fmt.Sprintf("has invalid value: %v", e.Type))
+		f.Invalid(kinds.NewPath("type"), "", fmt.Sprintf("has invalid value: %v", e.Type))
 	}
 	for _, old := range []struct {
 		field string
@@ -36,7 +36,7 @@ func validate(event *eventsv1.Event) field.ErrorList {
 		{"source", e.Source != corev1.EventSource{}},
 	} {
 		if old.set {
-			f.Invalid(field.NewPath(old.field), "", "needs to be unset")
+			f.Invalid(kinds.NewPath(old.field), "", "needs to be unset")
 		}
 	}
 	return f.List()
@@ -47,10 +47,10 @@ func checkSeries(f *kinds.Faults, e *corev1.Event) {
 		return
 	}
 	if e.Series.Count < 2 {
-		f.Invalid(field.NewPath("series.count"), "", "should be at least 2")
+		f.Invalid(kinds.NewPath("series.count"), "", "should be at least 2")
 	}
 	if e.Series.LastObservedTime.IsZero() {
-		f.Required(field.NewPath("series.lastObservedTime"), "")
+		f.Required(kinds.NewPath("series.lastObservedTime"), "")
 	}
 }
 
@@ -81,7 +81,7 @@ func validateUpdate(event, oldEvent *eventsv1.Event) field.ErrorList {
 		{"reportingController", e.ReportingController, old.ReportingController},
 		{"reportingInstance", e.ReportingInstance, old.ReportingInstance},
 	} {
-		f.Immutable(field.NewPath(fixed.field), fixed.now, fixed.was)
+		f.Immutable(kinds.NewPath(fixed.field), fixed.now, fixed.was)
 	}
 	return f.List()
 }

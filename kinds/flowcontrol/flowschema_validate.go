@@ -17,12 +17,12 @@ var verbs = []string{"create", "delete", "deletecollection", "get", "list", "pat
 
 func validateSchema(s *flowcontrolv1.FlowSchema) field.ErrorList {
 	var f kinds.Faults
-	spec := field.NewPath("spec")
+	spec := kinds.NewPath("spec")
 	checkPrecedence(&f, s, spec.Child("matchingPrecedence"))
 	if m := s.Spec.DistinguisherMethod; m != nil && m.Type != byUser && m.Type != byNamespace {
-		f.NotSupported(spec.Child("distinguisherMethod", "type"), m, string(byNamespace), string(byUser))
+		f.NotSupported(spec.Child("distinguisherMethod").Child("type"), m, string(byNamespace), string(byUser))
 	}
-	at := spec.Child("priorityLevelConfiguration", "name")
+	at := spec.Child("priorityLevelConfiguration").Child("name")
 	if name := s.Spec.PriorityLevelConfiguration.Name; name == "" {
 		f.Required(at, "must reference a priority level")
 	} else {
@@ -51,7 +51,7 @@ func checkConditions[C any](conditions []C, typeOf func(C) string) field.ErrorLi
 	var f kinds.Faults
 	seen := map[string]bool{}
 	for i, c := range conditions {
-		at, name := field.NewPath("status", "conditions").Index(i).Child("type"), typeOf(c)
+		at, name := kinds.NewPath("status").Child("conditions").Index(i).Child("type"), typeOf(c)
 		if seen[name] {
 			f.Duplicate(at, name)
 		}
@@ -61,7 +61,7 @@ func checkConditions[C any](conditions []C, typeOf func(C) string) field.ErrorLi
 	return f.List()
 }
 
-func checkPrecedence(f *kinds.Faults, s *flowcontrolv1.FlowSchema, at *field.Path) {
+func checkPrecedence(f *kinds.Faults, s *flowcontrolv1.FlowSchema, at *kinds.Path) {
 	p := s.Spec.MatchingPrecedence
 	if p <= 0 {
 		f.Invalid(at, p, "must be a positive value")
@@ -74,7 +74,7 @@ func checkPrecedence(f *kinds.Faults, s *flowcontrolv1.FlowSchema, at *field.Pat
 	}
 }
 
-func checkRules(f *kinds.Faults, r *flowcontrolv1.PolicyRulesWithSubjects, at *field.Path) {
+func checkRules(f *kinds.Faults, r *flowcontrolv1.PolicyRulesWithSubjects, at *kinds.Path) {
 	if len(r.Subjects) == 0 {
 		f.Required(at.Child("subjects"), "subjects must contain at least one value")
 	}
@@ -92,7 +92,7 @@ func checkRules(f *kinds.Faults, r *flowcontrolv1.PolicyRulesWithSubjects, at *f
 	}
 }
 
-func checkSubject(f *kinds.Faults, s *flowcontrolv1.Subject, at *field.Path) {
+func checkSubject(f *kinds.Faults, s *flowcontrolv1.Subject, at *kinds.Path) {
 	forbid := func(there bool, child string, kind flowcontrolv1.SubjectKind) {
 		if there && s.Kind != kind {
 			f.Forbidden(at.Child(child), fmt.Sprintf("%s is forbidden when subject kind is not '%s'", child, kind))
@@ -105,13 +105,13 @@ func checkSubject(f *kinds.Faults, s *flowcontrolv1.Subject, at *field.Path) {
 		if s.User == nil {
 			f.Required(at.Child("user"), "user is required when subject kind is 'User'")
 		} else {
-			f.NonEmpty(at.Child("user", "name"), s.User.Name)
+			f.NonEmpty(at.Child("user").Child("name"), s.User.Name)
 		}
 	case flowcontrolv1.SubjectKindGroup:
 		if s.Group == nil {
 			f.Required(at.Child("group"), "group is required when subject kind is 'Group'")
 		} else {
-			f.NonEmpty(at.Child("group", "name"), s.Group.Name)
+			f.NonEmpty(at.Child("group").Child("name"), s.Group.Name)
 		}
 	default:
 		kinds.OneOf(f, at.Child("kind"), s.Kind, flowcontrolv1.SubjectKindGroup, flowcontrolv1.SubjectKindServiceAccount, flowcontrolv1.SubjectKindUser)
@@ -122,7 +122,7 @@ func checkSubject(f *kinds.Faults, s *flowcontrolv1.Subject, at *field.Path) {
 	forbid(s.Group != nil, "group", flowcontrolv1.SubjectKindGroup)
 }
 
-func checkAccount(f *kinds.Faults, a *flowcontrolv1.ServiceAccountSubject, at *field.Path) {
+func checkAccount(f *kinds.Faults, a *flowcontrolv1.ServiceAccountSubject, at *kinds.Path) {
 	if a == nil {
 		f.Required(at, "serviceAccount is required when subject kind is 'ServiceAccount'")
 		return
@@ -137,7 +137,7 @@ func checkAccount(f *kinds.Faults, a *flowcontrolv1.ServiceAccountSubject, at *f
 	f.Each(at.Child("namespace"), a.Namespace, apivalidation.ValidateNamespaceName(a.Namespace, false))
 }
 
-func checkVerbs(f *kinds.Faults, list []string, at *field.Path) {
+func checkVerbs(f *kinds.Faults, list []string, at *kinds.Path) {
 	switch {
 	case len(list) == 0:
 		f.Required(at, "verbs must contain at least one value")
@@ -146,11 +146,11 @@ func checkVerbs(f *kinds.Faults, list []string, at *field.Path) {
 			f.Invalid(at, list, "if '*' is present, must not specify other verbs")
 		}
 	case slices.ContainsFunc(list, func(v string) bool { return !slices.Contains(verbs, v) }):
-		f.Join(field.ErrorList{field.NotSupported(at, list, verbs)})
+		f.Join(field.ErrorList{field.NotSupported(at.Field(), list, verbs)})
 	}
 }
 
-func checkResourceRule(f *kinds.Faults, r *flowcontrolv1.ResourcePolicyRule, at *field.Path) {
+func checkResourceRule(f *kinds.Faults, r *flowcontrolv1.ResourcePolicyRule, at *kinds.Path) {
 	checkVerbs(f, r.Verbs, at.Child("verbs"))
 	switch {
 	case len(r.APIGroups) == 0:
@@ -181,7 +181,7 @@ func checkResourceRule(f *kinds.Faults, r *flowcontrolv1.ResourcePolicyRule, at 
 	}
 }
 
-func checkPathRule(f *kinds.Faults, r *flowcontrolv1.NonResourcePolicyRule, at *field.Path) {
+func checkPathRule(f *kinds.Faults, r *flowcontrolv1.NonResourcePolicyRule, at *kinds.Path) {
 	checkVerbs(f, r.Verbs, at.Child("verbs"))
 	paths := at.Child("nonResourceURLs")
 	switch {

@@ -25,7 +25,7 @@ func validateLevel(l *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList 
 
 // levelRules are upstream's declared rules: which parts a type has.
 func levelRules(l, old *flowcontrolv1.PriorityLevelConfiguration) *declared.Rules {
-	r, spec, at := declared.For(old), &l.Spec, field.NewPath("spec")
+	r, spec, at := declared.For(old), &l.Spec, kinds.NewPath("spec")
 	was := &flowcontrolv1.PriorityLevelConfigurationSpec{}
 	if old != nil {
 		was = &old.Spec
@@ -47,13 +47,13 @@ func levelRules(l, old *flowcontrolv1.PriorityLevelConfiguration) *declared.Rule
 	declared.Pointer(r, spec, was, at.Child("limited"), func(s *flowcontrolv1.PriorityLevelConfigurationSpec) *flowcontrolv1.LimitedPriorityLevelConfiguration {
 		return s.Limited
 	},
-		func(now, old *flowcontrolv1.LimitedPriorityLevelConfiguration, at *field.Path) {
+		func(now, old *flowcontrolv1.LimitedPriorityLevelConfiguration, at *kinds.Path) {
 			responseRules(r, now, old, at.Child("limitResponse"))
 		})
 	return r
 }
 
-func responseRules(r *declared.Rules, now, old *flowcontrolv1.LimitedPriorityLevelConfiguration, at *field.Path) {
+func responseRules(r *declared.Rules, now, old *flowcontrolv1.LimitedPriorityLevelConfiguration, at *kinds.Path) {
 	response := now.LimitResponse
 	if old != nil && kinds.Same(response, old.LimitResponse) {
 		return
@@ -68,10 +68,10 @@ func responseRules(r *declared.Rules, now, old *flowcontrolv1.LimitedPriorityLev
 func checkLevel(l *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
 	var f kinds.Faults
 	if _, there := l.Annotations[flowcontrolv1beta3.PriorityLevelPreserveZeroConcurrencySharesKey]; there {
-		f.Forbidden(field.NewPath("metadata", "annotations"),
+		f.Forbidden(kinds.NewPath("metadata").Child("annotations"),
 			fmt.Sprintf("annotation '%s' is forbidden", flowcontrolv1beta3.PriorityLevelPreserveZeroConcurrencySharesKey))
 	}
-	spec := field.NewPath("spec")
+	spec := kinds.NewPath("spec")
 	isExempt := l.Spec.Type == flowcontrolv1.PriorityLevelEnablementExempt
 	if isExempt != (l.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt) {
 		f.Invalid(spec.Child("type"), l.Spec.Type, "must be 'Exempt' if and only if `name` is 'exempt'")
@@ -112,7 +112,7 @@ func validateLevelStatus(l, _ *flowcontrolv1.PriorityLevelConfiguration) field.E
 }
 
 // checkFixed keeps the mandatory levels as they are.
-func checkFixed(f *kinds.Faults, l *flowcontrolv1.PriorityLevelConfiguration, at *field.Path) {
+func checkFixed(f *kinds.Faults, l *flowcontrolv1.PriorityLevelConfiguration, at *kinds.Path) {
 	for _, fixed := range Mandatory().Levels {
 		switch {
 		case fixed.Name != l.Name:
@@ -128,7 +128,7 @@ func checkFixed(f *kinds.Faults, l *flowcontrolv1.PriorityLevelConfiguration, at
 	}
 }
 
-func checkShares(f *kinds.Faults, shares, lendable *int32, at *field.Path) {
+func checkShares(f *kinds.Faults, shares, lendable *int32, at *kinds.Path) {
 	if shares != nil && *shares < 0 {
 		f.Invalid(at.Child("nominalConcurrencyShares"), *shares, "must be a non-negative integer")
 	}
@@ -137,7 +137,7 @@ func checkShares(f *kinds.Faults, shares, lendable *int32, at *field.Path) {
 	}
 }
 
-func checkLimited(f *kinds.Faults, l *flowcontrolv1.LimitedPriorityLevelConfiguration, at *field.Path) {
+func checkLimited(f *kinds.Faults, l *flowcontrolv1.LimitedPriorityLevelConfiguration, at *kinds.Path) {
 	checkShares(f, l.NominalConcurrencyShares, nil, at)
 	response := at.Child("limitResponse")
 	switch l.LimitResponse.Type {
@@ -161,7 +161,7 @@ func checkLimited(f *kinds.Faults, l *flowcontrolv1.LimitedPriorityLevelConfigur
 	}
 }
 
-func checkQueuing(f *kinds.Faults, q *flowcontrolv1.QueuingConfiguration, at *field.Path) {
+func checkQueuing(f *kinds.Faults, q *flowcontrolv1.QueuingConfiguration, at *kinds.Path) {
 	if q.QueueLengthLimit <= 0 {
 		f.Invalid(at.Child("queueLengthLimit"), q.QueueLengthLimit, "must be positive")
 	}

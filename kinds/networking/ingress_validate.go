@@ -23,7 +23,7 @@ func validateIngress(i *networkingv1.Ingress) field.ErrorList {
 	f.Join(ingressCheck{}.ingress(i))
 	value, ok := i.Annotations[classAnnotation]
 	if ok && i.Spec.IngressClassName != nil && value != *i.Spec.IngressClassName {
-		f.Invalid(field.NewPath("annotations").Child(classAnnotation), value, "must match `ingressClassName` when both are specified")
+		f.Invalid(kinds.NewPath("annotations").Child(classAnnotation), value, "must match `ingressClassName` when both are specified")
 	}
 	return f.List()
 }
@@ -38,7 +38,7 @@ func validateIngressUpdate(i, old *networkingv1.Ingress) field.ErrorList {
 	}
 	for j := range old.Spec.Rules {
 		var f kinds.Faults
-		checkPaths(&f, &old.Spec.Rules[j], field.NewPath("spec"))
+		checkPaths(&f, &old.Spec.Rules[j], kinds.NewPath("spec"))
 		c.anyWildcard = c.anyWildcard || strings.Contains(old.Spec.Rules[j].Host, "*") && !f.None()
 	}
 	return c.ingress(i)
@@ -49,7 +49,7 @@ type ingressCheck struct{ anySecret, anyWildcard bool }
 
 func (c ingressCheck) ingress(i *networkingv1.Ingress) field.ErrorList {
 	var f kinds.Faults
-	at, spec := field.NewPath("spec"), &i.Spec
+	at, spec := kinds.NewPath("spec"), &i.Spec
 	if len(spec.Rules) == 0 && spec.DefaultBackend == nil {
 		f.Invalid(at, spec.Rules, "either `defaultBackend` or `rules` must be specified")
 	}
@@ -74,7 +74,7 @@ func (c ingressCheck) ingress(i *networkingv1.Ingress) field.ErrorList {
 	return f.List()
 }
 
-func checkHost(f *kinds.Faults, host string, at *field.Path) {
+func checkHost(f *kinds.Faults, host string, at *kinds.Path) {
 	if strings.Contains(host, "*") {
 		f.Each(at, host, validation.IsWildcardDNS1123Subdomain(host))
 		return
@@ -82,7 +82,7 @@ func checkHost(f *kinds.Faults, host string, at *field.Path) {
 	f.Each(at, host, validation.IsDNS1123Subdomain(host))
 }
 
-func (c ingressCheck) rule(f *kinds.Faults, r *networkingv1.IngressRule, at *field.Path) {
+func (c ingressCheck) rule(f *kinds.Faults, r *networkingv1.IngressRule, at *kinds.Path) {
 	if r.Host != "" {
 		if netutils.ParseIPSloppy(r.Host) != nil {
 			f.Invalid(at.Child("host"), r.Host, "must be a DNS name, not an IP address")
@@ -94,11 +94,11 @@ func (c ingressCheck) rule(f *kinds.Faults, r *networkingv1.IngressRule, at *fie
 	}
 }
 
-func checkPaths(f *kinds.Faults, r *networkingv1.IngressRule, at *field.Path) {
+func checkPaths(f *kinds.Faults, r *networkingv1.IngressRule, at *kinds.Path) {
 	if r.HTTP == nil {
 		return
 	}
-	paths := at.Child("http", "paths")
+	paths := at.Child("http").Child("paths")
 	if len(r.HTTP.Paths) == 0 {
 		f.Required(paths, "")
 	}
@@ -107,7 +107,7 @@ func checkPaths(f *kinds.Faults, r *networkingv1.IngressRule, at *field.Path) {
 	}
 }
 
-func checkPath(f *kinds.Faults, p *networkingv1.HTTPIngressPath, at *field.Path) {
+func checkPath(f *kinds.Faults, p *networkingv1.HTTPIngressPath, at *kinds.Path) {
 	if p.PathType == nil {
 		f.Required(at.Child("pathType"), "pathType must be specified")
 		return
@@ -140,7 +140,7 @@ func checkPath(f *kinds.Faults, p *networkingv1.HTTPIngressPath, at *field.Path)
 	checkBackend(f, &p.Backend, at.Child("backend"))
 }
 
-func checkBackend(f *kinds.Faults, b *networkingv1.IngressBackend, at *field.Path) {
+func checkBackend(f *kinds.Faults, b *networkingv1.IngressBackend, at *kinds.Path) {
 	switch {
 	case b.Resource != nil && b.Service != nil:
 		f.Invalid(at, "", "cannot set both resource and service backends")
@@ -153,7 +153,7 @@ func checkBackend(f *kinds.Faults, b *networkingv1.IngressBackend, at *field.Pat
 	}
 }
 
-func checkServiceBackend(f *kinds.Faults, s *networkingv1.IngressServiceBackend, at *field.Path) {
+func checkServiceBackend(f *kinds.Faults, s *networkingv1.IngressServiceBackend, at *kinds.Path) {
 	service := at.Child("service")
 	if f.NonEmpty(service.Child("name"), s.Name) {
 		f.Each(service.Child("name"), s.Name, validation.IsDNS1123Label(s.Name))
@@ -163,15 +163,15 @@ func checkServiceBackend(f *kinds.Faults, s *networkingv1.IngressServiceBackend,
 	case named && numbered:
 		f.Invalid(at, "", "cannot set both port name & port number")
 	case named:
-		f.Each(service.Child("port", "name"), s.Port.Name, validation.IsValidPortName(s.Port.Name))
+		f.Each(service.Child("port").Child("name"), s.Port.Name, validation.IsValidPortName(s.Port.Name))
 	case numbered:
-		f.Each(service.Child("port", "number"), s.Port.Number, validation.IsValidPortNum(int(s.Port.Number)))
+		f.Each(service.Child("port").Child("number"), s.Port.Number, validation.IsValidPortNum(int(s.Port.Number)))
 	default:
 		f.Required(at, "port name or number is required")
 	}
 }
 
-func checkReference(f *kinds.Faults, r *corev1.TypedLocalObjectReference, at *field.Path) {
+func checkReference(f *kinds.Faults, r *corev1.TypedLocalObjectReference, at *kinds.Path) {
 	if r.APIGroup != nil {
 		f.Each(at.Child("apiGroup"), *r.APIGroup, validation.IsDNS1123Subdomain(*r.APIGroup))
 	}
@@ -186,7 +186,7 @@ func checkReference(f *kinds.Faults, r *corev1.TypedLocalObjectReference, at *fi
 func validateIngressStatus(i, _ *networkingv1.Ingress) field.ErrorList {
 	var f kinds.Faults
 	for j, point := range i.Status.LoadBalancer.Ingress {
-		at := field.NewPath("status", "loadBalancer", "ingress").Index(j)
+		at := kinds.NewPath("status").Child("loadBalancer").Child("ingress").Index(j)
 		if point.IP != "" {
 			f.Join(core.ValidateIP(point.IP, at.Child("ip")))
 		}

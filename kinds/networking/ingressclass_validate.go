@@ -22,8 +22,8 @@ func validateIngressClass(c *networkingv1.IngressClass) field.ErrorList {
 func classRules(c, old *networkingv1.IngressClass) *declared.Rules {
 	r := declared.For(old)
 	type ref = networkingv1.IngressClassParametersReference
-	declared.Pointer(r, c, old, field.NewPath("spec", "parameters"), func(c *networkingv1.IngressClass) *ref { return c.Spec.Parameters },
-		func(now, old *ref, at *field.Path) {
+	declared.Pointer(r, c, old, kinds.NewPath("spec").Child("parameters"), func(c *networkingv1.IngressClass) *ref { return c.Spec.Parameters },
+		func(now, old *ref, at *kinds.Path) {
 			declared.Required(r, now, old, at.Child("kind"), func(p *ref) string { return p.Kind })
 			declared.Required(r, now, old, at.Child("name"), func(p *ref) string { return p.Name })
 		})
@@ -32,11 +32,11 @@ func classRules(c, old *networkingv1.IngressClass) *declared.Rules {
 
 func ingressClass(c *networkingv1.IngressClass) field.ErrorList {
 	var f kinds.Faults
-	at := field.NewPath("spec")
+	at := kinds.NewPath("spec")
 	if len(c.Spec.Controller) > maxController {
 		f.TooLong(at.Child("controller"), maxController)
 	}
-	f.Join(validation.IsDomainPrefixedPath(at.Child("controller"), c.Spec.Controller))
+	f.Join(validation.IsDomainPrefixedPath(at.Child("controller").Field(), c.Spec.Controller))
 	p := c.Spec.Parameters
 	if p == nil {
 		return f.List()
@@ -67,7 +67,7 @@ func ingressClass(c *networkingv1.IngressClass) field.ErrorList {
 
 func validateIngressClassUpdate(c, old *networkingv1.IngressClass) field.ErrorList {
 	var f kinds.Faults
-	f.Immutable(field.NewPath("spec", "controller"), c.Spec.Controller, old.Spec.Controller)
+	f.Immutable(kinds.NewPath("spec").Child("controller"), c.Spec.Controller, old.Spec.Controller)
 	f.Join(ingressClass(c))
 	return classRules(c, old).Behind(f.List())
 }

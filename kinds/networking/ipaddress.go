@@ -69,7 +69,7 @@ func validateIPAddress(a *networkingv1.IPAddress) field.ErrorList {
 // parent checks whose an address is. What is missing goes to another list.
 func parent(a *networkingv1.IPAddress, missing *kinds.Faults) field.ErrorList {
 	var f kinds.Faults
-	p, at := a.Spec.ParentRef, field.NewPath("spec", "parentRef")
+	p, at := a.Spec.ParentRef, kinds.NewPath("spec").Child("parentRef")
 	if p == nil {
 		missing.Required(at, "")
 		return nil
@@ -91,8 +91,8 @@ func parent(a *networkingv1.IPAddress, missing *kinds.Faults) field.ErrorList {
 
 func validateIPAddressUpdate(a, old *networkingv1.IPAddress) field.ErrorList {
 	r := declared.Update()
-	declared.Field(r, a, old, field.NewPath("spec", "parentRef"), func(a *networkingv1.IPAddress) *networkingv1.ParentReference { return a.Spec.ParentRef },
-		func(now, _ *networkingv1.ParentReference, at *field.Path) {
+	declared.Field(r, a, old, kinds.NewPath("spec").Child("parentRef"), func(a *networkingv1.IPAddress) *networkingv1.ParentReference { return a.Spec.ParentRef },
+		func(now, _ *networkingv1.ParentReference, at *kinds.Path) {
 			if now == nil {
 				r.Faults.Required(at, "")
 			}

@@ -9,7 +9,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -75,19 +74,19 @@ func defaultPorts(ports []networkingv1.NetworkPolicyPort) {
 // networkPolicyWarnings are about ranges that parsers disagree about.
 func networkPolicyWarnings(p, _ *networkingv1.NetworkPolicy) []string {
 	var w []string
-	peers := func(list []networkingv1.NetworkPolicyPeer, at *field.Path) {
+	peers := func(list []networkingv1.NetworkPolicyPeer, at *kinds.Path) {
 		for i := range list {
 			b, here := list[i].IPBlock, at.Index(i).Child("ipBlock")
 			if b == nil {
 				continue
 			}
-			w = append(w, validation.GetWarningsForCIDR(here.Child("cidr"), b.CIDR)...)
+			w = append(w, validation.GetWarningsForCIDR(here.Child("cidr").Field(), b.CIDR)...)
 			for j, cidr := range b.Except {
-				w = append(w, validation.GetWarningsForCIDR(here.Child("except").Index(j), cidr)...)
+				w = append(w, validation.GetWarningsForCIDR(here.Child("except").Index(j).Field(), cidr)...)
 			}
 		}
 	}
-	at := field.NewPath("spec")
+	at := kinds.NewPath("spec")
 	for i := range p.Spec.Ingress {
 		peers(p.Spec.Ingress[i].From, at.Child("ingress").Index(i).Child("from"))
 	}

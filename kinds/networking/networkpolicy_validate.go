@@ -50,20 +50,20 @@ type policyCheck struct {
 
 // policyRules are upstream's declared rules: that a block has an address.
 func policyRules(p, old *networkingv1.NetworkPolicy) *declared.Rules {
-	r, at := declared.For(old), field.NewPath("spec")
-	blocks := func(peers []networkingv1.NetworkPolicyPeer, at *field.Path) {
+	r, at := declared.For(old), kinds.NewPath("spec")
+	blocks := func(peers []networkingv1.NetworkPolicyPeer, at *kinds.Path) {
 		for i := range peers {
 			if b := peers[i].IPBlock; b != nil && b.CIDR == "" {
-				r.Faults.Required(at.Index(i).Child("ipBlock", "cidr"), "")
+				r.Faults.Required(at.Index(i).Child("ipBlock").Child("cidr"), "")
 			}
 		}
 	}
 	declared.List(r, p, old, at.Child("ingress"), func(p *networkingv1.NetworkPolicy) []networkingv1.NetworkPolicyIngressRule { return p.Spec.Ingress },
-		declared.Each[networkingv1.NetworkPolicyIngressRule]{Check: func(rule, _ *networkingv1.NetworkPolicyIngressRule, at *field.Path) {
+		declared.Each[networkingv1.NetworkPolicyIngressRule]{Check: func(rule, _ *networkingv1.NetworkPolicyIngressRule, at *kinds.Path) {
 			blocks(rule.From, at.Child("from"))
 		}})
 	declared.List(r, p, old, at.Child("egress"), func(p *networkingv1.NetworkPolicy) []networkingv1.NetworkPolicyEgressRule { return p.Spec.Egress },
-		declared.Each[networkingv1.NetworkPolicyEgressRule]{Check: func(rule, _ *networkingv1.NetworkPolicyEgressRule, at *field.Path) {
+		declared.Each[networkingv1.NetworkPolicyEgressRule]{Check: func(rule, _ *networkingv1.NetworkPolicyEgressRule, at *kinds.Path) {
 			blocks(rule.To, at.Child("to"))
 		}})
 	return r
@@ -71,7 +71,7 @@ func policyRules(p, old *networkingv1.NetworkPolicy) *declared.Rules {
 
 func (c policyCheck) policy(p *networkingv1.NetworkPolicy) field.ErrorList {
 	var f kinds.Faults
-	at, spec := field.NewPath("spec"), &p.Spec
+	at, spec := kinds.NewPath("spec"), &p.Spec
 	c.selector(&f, &spec.PodSelector, at.Child("podSelector"))
 	for i := range spec.Ingress {
 		here := at.Child("ingress").Index(i)
@@ -94,11 +94,11 @@ func (c policyCheck) policy(p *networkingv1.NetworkPolicy) field.ErrorList {
 	return f.List()
 }
 
-func (c policyCheck) selector(f *kinds.Faults, s *metav1.LabelSelector, at *field.Path) {
-	f.Join(metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{AllowInvalidLabelValueInSelector: c.laxLabels}, at))
+func (c policyCheck) selector(f *kinds.Faults, s *metav1.LabelSelector, at *kinds.Path) {
+	f.Join(metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{AllowInvalidLabelValueInSelector: c.laxLabels}, at.Field()))
 }
 
-func checkPolicyPorts(f *kinds.Faults, ports []networkingv1.NetworkPolicyPort, at *field.Path) {
+func checkPolicyPorts(f *kinds.Faults, ports []networkingv1.NetworkPolicyPort, at *kinds.Path) {
 	for i := range ports {
 		port, here := &ports[i], at.Index(i)
 		if port.Protocol != nil {
@@ -129,7 +129,7 @@ func checkPolicyPorts(f *kinds.Faults, ports []networkingv1.NetworkPolicyPort, a
 }
 
 // peers: a peer is pods, namespaces, both together, or a range alone.
-func (c policyCheck) peers(f *kinds.Faults, peers []networkingv1.NetworkPolicyPeer, at *field.Path) {
+func (c policyCheck) peers(f *kinds.Faults, peers []networkingv1.NetworkPolicyPeer, at *kinds.Path) {
 	for i := range peers {
 		peer, here := &peers[i], at.Index(i)
 		c.selector(f, peer.PodSelector, here.Child("podSelector"))
@@ -147,18 +147,18 @@ func (c policyCheck) peers(f *kinds.Faults, peers []networkingv1.NetworkPolicyPe
 	}
 }
 
-func (c policyCheck) block(f *kinds.Faults, b *networkingv1.IPBlock, at *field.Path) {
+func (c policyCheck) block(f *kinds.Faults, b *networkingv1.IPBlock, at *kinds.Path) {
 	if !f.NonEmpty(at.Child("cidr"), b.CIDR) {
 		return
 	}
-	f.Join(validation.IsValidCIDRForLegacyField(at.Child("cidr"), b.CIDR, strictCIDRs, c.had))
+	f.Join(validation.IsValidCIDRForLegacyField(at.Child("cidr").Field(), b.CIDR, strictCIDRs, c.had))
 	_, whole, err := netutils.ParseCIDRSloppy(b.CIDR)
 	if err != nil {
 		return
 	}
 	for i, cidr := range b.Except {
 		here := at.Child("except").Index(i)
-		f.Join(validation.IsValidCIDRForLegacyField(here, cidr, strictCIDRs, c.had))
+		f.Join(validation.IsValidCIDRForLegacyField(here.Field(), cidr, strictCIDRs, c.had))
 		_, part, err := netutils.ParseCIDRSloppy(cidr)
 		if err != nil {
 			continue

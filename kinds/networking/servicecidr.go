@@ -46,7 +46,7 @@ func ServiceCIDR() *kinds.Kind {
 
 func validateServiceCIDR(c *networkingv1.ServiceCIDR) field.ErrorList {
 	var f kinds.Faults
-	at, cidrs := field.NewPath("spec", "cidrs"), c.Spec.CIDRs
+	at, cidrs := kinds.NewPath("spec").Child("cidrs"), c.Spec.CIDRs
 	switch {
 	case len(cidrs) == 0:
 		f.Required(at, "at least one CIDR required")
@@ -56,7 +56,7 @@ func validateServiceCIDR(c *networkingv1.ServiceCIDR) field.ErrorList {
 		return f.List()
 	}
 	for i, cidr := range cidrs {
-		f.Join(validation.IsValidCIDR(at.Index(i), cidr))
+		f.Join(validation.IsValidCIDR(at.Index(i).Field(), cidr))
 	}
 	if len(cidrs) == maxCIDRs {
 		family := netutils.IPFamilyOfCIDRString(cidrs[0])
@@ -70,7 +70,7 @@ func validateServiceCIDR(c *networkingv1.ServiceCIDR) field.ErrorList {
 // validateServiceCIDRUpdate: a range stays; one of the other family may join it.
 func validateServiceCIDRUpdate(c, old *networkingv1.ServiceCIDR) field.ErrorList {
 	var f kinds.Faults
-	at, now, was := field.NewPath("spec", "cidrs"), c.Spec.CIDRs, old.Spec.CIDRs
+	at, now, was := kinds.NewPath("spec").Child("cidrs"), c.Spec.CIDRs, old.Spec.CIDRs
 	if len(now) != len(was) && (len(was) != 1 || len(now) != maxCIDRs) {
 		f.Invalid(at, now, apivalidation.FieldImmutableErrorMsg)
 		return f.List()

@@ -15,7 +15,7 @@ import (
 
 func validate(c *nodev1.RuntimeClass) field.ErrorList {
 	r := declared.Create()
-	declared.Required(r, c, nil, field.NewPath("handler"), handler, apivalidate.ShortName[string])
+	declared.Required(r, c, nil, kinds.NewPath("handler"), handler, apivalidate.ShortName[string])
 	return r.Behind(check(c))
 }
 
@@ -24,13 +24,13 @@ func handler(c *nodev1.RuntimeClass) string { return c.Handler }
 func check(c *nodev1.RuntimeClass) field.ErrorList {
 	var f kinds.Faults
 	if c.Overhead != nil {
-		f.Join(core.ValidateOverhead(c.Overhead.PodFixed, field.NewPath("overhead")))
+		f.Join(core.ValidateOverhead(c.Overhead.PodFixed, kinds.NewPath("overhead")))
 	}
 	if c.Scheduling == nil {
 		return f.List()
 	}
-	at := field.NewPath("scheduling")
-	f.Join(metavalidation.ValidateLabels(c.Scheduling.NodeSelector, at.Child("nodeSelector")))
+	at := kinds.NewPath("scheduling")
+	f.Join(metavalidation.ValidateLabels(c.Scheduling.NodeSelector, at.Child("nodeSelector").Field()))
 	f.Join(core.ValidateTolerations(c.Scheduling.Tolerations, at.Child("tolerations")))
 	seen := map[corev1.Toleration]bool{}
 	for i, t := range c.Scheduling.Tolerations {
@@ -45,15 +45,15 @@ func check(c *nodev1.RuntimeClass) field.ErrorList {
 
 func validateUpdate(c, old *nodev1.RuntimeClass) field.ErrorList {
 	r := declared.Update()
-	declared.Field(r, c, old, field.NewPath("handler"), handler, func(now, _ string, at *field.Path) {
+	declared.Field(r, c, old, kinds.NewPath("handler"), handler, func(now, _ string, at *kinds.Path) {
 		r.Immutable(at)
 		r.NonEmpty(at, now)
 	})
 	var f kinds.Faults
 	if c.Handler == "" {
-		f.Required(field.NewPath("handler"), "")
+		f.Required(kinds.NewPath("handler"), "")
 	} else {
-		f.Each(field.NewPath("handler"), c.Handler, validation.IsDNS1123Label(c.Handler))
+		f.Each(kinds.NewPath("handler"), c.Handler, validation.IsDNS1123Label(c.Handler))
 	}
 	f.Join(check(c))
 	return r.Behind(f.List())

@@ -14,7 +14,7 @@ func validate(b *policyv1.PodDisruptionBudget) field.ErrorList {
 
 func check(b *policyv1.PodDisruptionBudget, labels metavalidation.LabelSelectorValidationOptions) field.ErrorList {
 	var f kinds.Faults
-	at, spec := field.NewPath("spec"), &b.Spec
+	at, spec := kinds.NewPath("spec"), &b.Spec
 	if spec.MinAvailable != nil && spec.MaxUnavailable != nil {
 		f.Invalid(at, *spec, "minAvailable and maxUnavailable cannot be both set")
 	}
@@ -22,7 +22,7 @@ func check(b *policyv1.PodDisruptionBudget, labels metavalidation.LabelSelectorV
 	f.AtMostAll(at.Child("minAvailable"), spec.MinAvailable)
 	f.Amount(at.Child("maxUnavailable"), spec.MaxUnavailable)
 	f.AtMostAll(at.Child("maxUnavailable"), spec.MaxUnavailable)
-	f.Join(metavalidation.ValidateLabelSelector(spec.Selector, labels, at.Child("selector")))
+	f.JoinAt(at.Child("selector"), metavalidation.ValidateLabelSelector(spec.Selector, labels, kinds.Here))
 	if spec.UnhealthyPodEvictionPolicy != nil {
 		kinds.OneOf(&f, at.Child("unhealthyPodEvictionPolicy"), *spec.UnhealthyPodEvictionPolicy, policyv1.IfHealthyBudget, policyv1.AlwaysAllow)
 	}
@@ -37,8 +37,8 @@ func validateUpdate(b, old *policyv1.PodDisruptionBudget) field.ErrorList {
 
 func validateStatus(b, _ *policyv1.PodDisruptionBudget) field.ErrorList {
 	var f kinds.Faults
-	at, s := field.NewPath("status"), &b.Status
-	f.Join(metavalidation.ValidateConditions(s.Conditions, at.Child("conditions")))
+	at, s := kinds.NewPath("status"), &b.Status
+	f.JoinAt(at.Child("conditions"), metavalidation.ValidateConditions(s.Conditions, kinds.Here))
 	f.NonNegative(at.Child("disruptionsAllowed"), int64(s.DisruptionsAllowed))
 	f.NonNegative(at.Child("currentHealthy"), int64(s.CurrentHealthy))
 	f.NonNegative(at.Child("desiredHealthy"), int64(s.DesiredHealthy))

@@ -30,7 +30,7 @@ func declaredRules(now, old []rbacv1.PolicyRule, update bool) *declared.Rules {
 		r = declared.Update()
 	}
 	self := func(s *[]rbacv1.PolicyRule) []rbacv1.PolicyRule { return *s }
-	declared.List(r, &now, &old, field.NewPath("rules"), self, declared.Each[rbacv1.PolicyRule]{Check: func(rule, _ *rbacv1.PolicyRule, at *field.Path) {
+	declared.List(r, &now, &old, kinds.NewPath("rules"), self, declared.Each[rbacv1.PolicyRule]{Check: func(rule, _ *rbacv1.PolicyRule, at *kinds.Path) {
 		if len(rule.Verbs) == 0 {
 			r.Faults.Required(at.Child("verbs"), "")
 		}
@@ -48,13 +48,13 @@ func clusterRole(r *rbacv1.ClusterRole, labels metavalidation.LabelSelectorValid
 	if r.AggregationRule == nil {
 		return f.List()
 	}
-	at := field.NewPath("aggregationRule", "clusterRoleSelectors")
+	at := kinds.NewPath("aggregationRule").Child("clusterRoleSelectors")
 	if len(r.AggregationRule.ClusterRoleSelectors) == 0 {
 		f.Required(at, "at least one clusterRoleSelector required if aggregationRule is non-nil")
 	}
 	for i := range r.AggregationRule.ClusterRoleSelectors {
 		f.Join(metavalidation.ValidateLabelSelector(&r.AggregationRule.ClusterRoleSelectors[i],
-			labels, at.Index(i)))
+			labels, at.Index(i).Field()))
 		if _, err := metav1.LabelSelectorAsSelector(&r.AggregationRule.ClusterRoleSelectors[i]); err != nil {
 			f.Invalid(at.Index(i), nil, "invalid label selector.")
 		}
@@ -78,7 +78,7 @@ func validateClusterRoleUpdate(r, old *rbacv1.ClusterRole) field.ErrorList {
 // checkRules: a rule is about resources or about paths.
 func checkRules(f *kinds.Faults, rules []rbacv1.PolicyRule, namespaced bool) {
 	for i := range rules {
-		rule, at := &rules[i], field.NewPath("rules").Index(i)
+		rule, at := &rules[i], kinds.NewPath("rules").Index(i)
 		if len(rule.Verbs) == 0 {
 			f.Required(at.Child("verbs"), "verbs must contain at least one value")
 		}
@@ -106,7 +106,7 @@ func validateRoleBinding(b *rbacv1.RoleBinding) field.ErrorList {
 }
 
 func validateRoleBindingUpdate(b, old *rbacv1.RoleBinding) field.ErrorList {
-	hand := append(checkBinding(&b.RoleRef, b.Subjects, true), kinds.Immutable(b.RoleRef, old.RoleRef, field.NewPath("roleRef"))...)
+	hand := append(checkBinding(&b.RoleRef, b.Subjects, true), kinds.Immutable(b.RoleRef, old.RoleRef, kinds.NewPath("roleRef"))...)
 	return declaredSubjects(b.Subjects, old.Subjects, declared.Update()).Behind(hand)
 }
 
@@ -115,14 +115,14 @@ func validateRoleBindingUpdate(b, old *rbacv1.RoleBinding) field.ErrorList {
 func declaredBinding(role *rbacv1.RoleRef, subjects []rbacv1.Subject) *declared.Rules {
 	r := declaredSubjects(subjects, nil, declared.Create())
 	if role.Name == "" {
-		r.Faults.Required(field.NewPath("roleRef", "name"), "")
+		r.Faults.Required(kinds.NewPath("roleRef").Child("name"), "")
 	}
 	return r
 }
 
 func declaredSubjects(now, old []rbacv1.Subject, r *declared.Rules) *declared.Rules {
 	self := func(s *[]rbacv1.Subject) []rbacv1.Subject { return *s }
-	declared.List(r, &now, &old, field.NewPath("subjects"), self, declared.Each[rbacv1.Subject]{Check: func(s, _ *rbacv1.Subject, at *field.Path) {
+	declared.List(r, &now, &old, kinds.NewPath("subjects"), self, declared.Each[rbacv1.Subject]{Check: func(s, _ *rbacv1.Subject, at *kinds.Path) {
 		if s.Name == "" {
 			r.Faults.Required(at.Child("name"), "")
 		}
@@ -135,13 +135,13 @@ func validateClusterRoleBinding(b *rbacv1.ClusterRoleBinding) field.ErrorList {
 }
 
 func validateClusterRoleBindingUpdate(b, old *rbacv1.ClusterRoleBinding) field.ErrorList {
-	hand := append(checkBinding(&b.RoleRef, b.Subjects, false), kinds.Immutable(b.RoleRef, old.RoleRef, field.NewPath("roleRef"))...)
+	hand := append(checkBinding(&b.RoleRef, b.Subjects, false), kinds.Immutable(b.RoleRef, old.RoleRef, kinds.NewPath("roleRef"))...)
 	return declaredSubjects(b.Subjects, old.Subjects, declared.Update()).Behind(hand)
 }
 
 func checkBinding(role *rbacv1.RoleRef, subjects []rbacv1.Subject, namespaced bool) field.ErrorList {
 	var f kinds.Faults
-	at := field.NewPath("roleRef")
+	at := kinds.NewPath("roleRef")
 	kinds.OneOf(&f, at.Child("apiGroup"), role.APIGroup, rbacv1.GroupName)
 	allowed := []string{"ClusterRole"}
 	if namespaced {
@@ -152,12 +152,12 @@ func checkBinding(role *rbacv1.RoleRef, subjects []rbacv1.Subject, namespaced bo
 		f.Each(at.Child("name"), role.Name, kinds.PathName(role.Name, false))
 	}
 	for i := range subjects {
-		checkSubject(&f, &subjects[i], namespaced, field.NewPath("subjects").Index(i))
+		checkSubject(&f, &subjects[i], namespaced, kinds.NewPath("subjects").Index(i))
 	}
 	return f.List()
 }
 
-func checkSubject(f *kinds.Faults, s *rbacv1.Subject, namespaced bool, at *field.Path) {
+func checkSubject(f *kinds.Faults, s *rbacv1.Subject, namespaced bool, at *kinds.Path) {
 	f.NonEmpty(at.Child("name"), s.Name)
 	switch s.Kind {
 	case rbacv1.ServiceAccountKind:

@@ -15,8 +15,8 @@ import (
 // selectors must compile, as expressions about one device, and cost no more in the
 // worst case than the scheduler spends on one.
 // Those that were stored before are not compiled again.
-func selectors(f *kinds.Faults, all []resourcev1.DeviceSelector, at *field.Path, stored bool) {
-	few(f, all, resourcev1.DeviceSelectorsMaxSize, at, func(s *resourcev1.DeviceSelector, here *field.Path) {
+func selectors(f *kinds.Faults, all []resourcev1.DeviceSelector, at *kinds.Path, stored bool) {
+	few(f, all, resourcev1.DeviceSelectorsMaxSize, at, func(s *resourcev1.DeviceSelector, here *kinds.Path) {
 		if s.CEL == nil {
 			f.Required(here.Child("cel"), "")
 			return
@@ -24,13 +24,13 @@ func selectors(f *kinds.Faults, all []resourcev1.DeviceSelector, at *field.Path,
 		if stored {
 			return
 		}
-		expression(f, s.CEL.Expression, here.Child("cel", "expression"))
+		expression(f, s.CEL.Expression, here.Child("cel").Child("expression"))
 	})
 }
 
 // expression is compiled in the environment of new expressions. The environment is
 // made on first use and kept for the process by the library.
-func expression(f *kinds.Faults, text string, at *field.Path) {
+func expression(f *kinds.Faults, text string, at *kinds.Path) {
 	if len(text) > resourcev1.CELSelectorExpressionMaxLength {
 		f.TooLong(at, resourcev1.CELSelectorExpressionMaxLength)
 		return
@@ -49,6 +49,6 @@ func expression(f *kinds.Faults, text string, at *field.Path) {
 	case apiservercel.ErrorTypeInvalid:
 		f.Invalid(at, text, got.Error.Detail)
 	default:
-		f.Join(field.ErrorList{field.InternalError(at, errors.New(got.Error.Detail))})
+		f.Join(field.ErrorList{field.InternalError(at.Field(), errors.New(got.Error.Detail))})
 	}
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
-var spec = field.NewPath("spec")
+var spec = kinds.NewPath("spec")
 
 func validateClass(c *resourcev1.DeviceClass) field.ErrorList { return class(c, nil) }
 
@@ -33,7 +33,7 @@ func class(c, old *resourcev1.DeviceClass) field.ErrorList {
 	stored := old != nil && apiequality.Semantic.DeepEqual(c.Spec.Selectors, old.Spec.Selectors)
 	selectors(&f, c.Spec.Selectors, spec.Child("selectors"), stored)
 	stored = old != nil && apiequality.Semantic.DeepEqual(c.Spec.Config, old.Spec.Config)
-	few(&f, c.Spec.Config, resourcev1.DeviceConfigMaxSize, spec.Child("config"), func(c *resourcev1.DeviceClassConfiguration, here *field.Path) {
+	few(&f, c.Spec.Config, resourcev1.DeviceConfigMaxSize, spec.Child("config"), func(c *resourcev1.DeviceClassConfiguration, here *kinds.Path) {
 		configuration(&f, &c.DeviceConfiguration, here, stored)
 	})
 	if name := c.Spec.ExtendedResourceName; name != nil && !extendedName(*name) {
@@ -43,7 +43,7 @@ func class(c, old *resourcev1.DeviceClass) field.ErrorList {
 	if old != nil {
 		was = &old.Spec
 	}
-	declared.Text(r.Rules, &c.Name, nil, field.NewPath("metadata", "name"), func(s *string) string { return *s }, validate.LongName[string])
+	declared.Text(r.Rules, &c.Name, nil, kinds.NewPath("metadata").Child("name"), func(s *string) string { return *s }, validate.LongName[string])
 	r.class(&c.Spec, was, spec)
 	return r.Behind(f.List())
 }
@@ -67,22 +67,22 @@ func validateClaim(c *resourcev1.ResourceClaim) field.ErrorList {
 func validateClaimUpdate(c, old *resourcev1.ResourceClaim) field.ErrorList {
 	r := declared.Update()
 	declared.Field(r, c, old, spec, func(c *resourcev1.ResourceClaim) resourcev1.ResourceClaimSpec { return c.Spec },
-		func(_, _ resourcev1.ResourceClaimSpec, at *field.Path) { r.Immutable(at) })
+		func(_, _ resourcev1.ResourceClaimSpec, at *kinds.Path) { r.Immutable(at) })
 	return r.List()
 }
 
 func validateTemplate(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
 	r := rules{declared.Create()}
-	r.claim(&t.Spec.Spec.Devices, nil, spec.Child("spec", "devices"))
+	r.claim(&t.Spec.Spec.Devices, nil, spec.Child("spec").Child("devices"))
 	return r.Behind(template(t))
 }
 
 func template(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
 	var f kinds.Faults
-	f.Join(metav1validation.ValidateLabels(t.Spec.Labels, spec.Child("metadata", "labels")))
-	f.Join(apivalidation.ValidateAnnotations(t.Spec.Annotations, spec.Child("metadata", "annotations")))
+	f.Join(metav1validation.ValidateLabels(t.Spec.Labels, spec.Child("metadata").Child("labels").Field()))
+	f.Join(apivalidation.ValidateAnnotations(t.Spec.Annotations, spec.Child("metadata").Child("annotations").Field()))
 	f.Join(core.TemplateMeta(&t.Spec.ObjectMeta, spec.Child("metadata")))
-	devices(&f, &t.Spec.Spec.Devices, spec.Child("spec", "devices"))
+	devices(&f, &t.Spec.Spec.Devices, spec.Child("spec").Child("devices"))
 	return f.List()
 }
 
@@ -92,28 +92,28 @@ func validateTemplateUpdate(t, old *resourcev1.ResourceClaimTemplate) field.Erro
 	f.Immutable(spec, t.Spec, old.Spec)
 	r := rules{declared.Update()}
 	if !apiequality.Semantic.DeepEqual(t.Spec.Spec.Devices, old.Spec.Spec.Devices) {
-		r.claim(&t.Spec.Spec.Devices, &old.Spec.Spec.Devices, spec.Child("spec", "devices"))
+		r.claim(&t.Spec.Spec.Devices, &old.Spec.Spec.Devices, spec.Child("spec").Child("devices"))
 	}
 	return r.Behind(f.List())
 }
 
 // devices checks what is asked for.
-func devices(f *kinds.Faults, d *resourcev1.DeviceClaim, at *field.Path) {
-	few(f, d.Requests, resourcev1.DeviceRequestsMaxSize, at.Child("requests"), func(r *resourcev1.DeviceRequest, here *field.Path) {
+func devices(f *kinds.Faults, d *resourcev1.DeviceClaim, at *kinds.Path) {
+	few(f, d.Requests, resourcev1.DeviceRequestsMaxSize, at.Child("requests"), func(r *resourcev1.DeviceRequest, here *kinds.Path) {
 		request(f, r, here)
 	})
 	distinct(f, d.Requests, at.Child("requests"), func(r *resourcev1.DeviceRequest) string { return r.Name })
-	few(f, d.Constraints, resourcev1.DeviceConstraintsMaxSize, at.Child("constraints"), func(c *resourcev1.DeviceConstraint, here *field.Path) {
+	few(f, d.Constraints, resourcev1.DeviceConstraintsMaxSize, at.Child("constraints"), func(c *resourcev1.DeviceConstraint, here *kinds.Path) {
 		constraint(f, d, c, here)
 	})
-	few(f, d.Config, resourcev1.DeviceConfigMaxSize, at.Child("config"), func(c *resourcev1.DeviceClaimConfiguration, here *field.Path) {
+	few(f, d.Config, resourcev1.DeviceConfigMaxSize, at.Child("config"), func(c *resourcev1.DeviceClaimConfiguration, here *kinds.Path) {
 		references(f, d, c.Requests, here.Child("requests"))
 		configuration(f, &c.DeviceConfiguration, here, false)
 	})
 }
 
 // few checks the items of a list, unless there are too many to look at.
-func few[T any](f *kinds.Faults, list []T, most int, at *field.Path, check func(item *T, at *field.Path)) {
+func few[T any](f *kinds.Faults, list []T, most int, at *kinds.Path, check func(item *T, at *kinds.Path)) {
 	if len(list) > most {
 		f.TooMany(at, len(list), most)
 		return
@@ -124,7 +124,7 @@ func few[T any](f *kinds.Faults, list []T, most int, at *field.Path, check func(
 }
 
 // distinct complains about items that have the key of an earlier one.
-func distinct[T any, K comparable](f *kinds.Faults, list []T, at *field.Path, key func(*T) K) {
+func distinct[T any, K comparable](f *kinds.Faults, list []T, at *kinds.Path, key func(*T) K) {
 	seen := map[K]bool{}
 	for i := range list {
 		k := key(&list[i])
@@ -135,7 +135,7 @@ func distinct[T any, K comparable](f *kinds.Faults, list []T, at *field.Path, ke
 	}
 }
 
-func constraint(f *kinds.Faults, d *resourcev1.DeviceClaim, c *resourcev1.DeviceConstraint, at *field.Path) {
+func constraint(f *kinds.Faults, d *resourcev1.DeviceClaim, c *resourcev1.DeviceConstraint, at *kinds.Path) {
 	references(f, d, c.Requests, at.Child("requests"))
 	switch {
 	case c.MatchAttribute != nil:
@@ -150,12 +150,12 @@ func constraint(f *kinds.Faults, d *resourcev1.DeviceClaim, c *resourcev1.Device
 const noReference = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"
 
 // references are names of requests, or of their alternatives behind a slash.
-func references(f *kinds.Faults, d *resourcev1.DeviceClaim, names []string, at *field.Path) {
-	few(f, names, resourcev1.DeviceRequestsMaxSize, at, func(name *string, here *field.Path) { reference(f, d, *name, here) })
+func references(f *kinds.Faults, d *resourcev1.DeviceClaim, names []string, at *kinds.Path) {
+	few(f, names, resourcev1.DeviceRequestsMaxSize, at, func(name *string, here *kinds.Path) { reference(f, d, *name, here) })
 	distinct(f, names, at, func(name *string) string { return *name })
 }
 
-func reference(f *kinds.Faults, d *resourcev1.DeviceClaim, name string, at *field.Path) {
+func reference(f *kinds.Faults, d *resourcev1.DeviceClaim, name string, at *kinds.Path) {
 	parts := strings.Split(name, "/")
 	if len(parts) > 2 {
 		f.Invalid(at, name, noReference)
@@ -172,7 +172,7 @@ func reference(f *kinds.Faults, d *resourcev1.DeviceClaim, name string, at *fiel
 	}
 }
 
-func request(f *kinds.Faults, r *resourcev1.DeviceRequest, at *field.Path) {
+func request(f *kinds.Faults, r *resourcev1.DeviceRequest, at *kinds.Path) {
 	f.Each(at.Child("name"), r.Name, validation.IsDNS1123Label(r.Name))
 	switch {
 	case r.Exactly == nil && len(r.FirstAvailable) == 0:
@@ -184,7 +184,7 @@ func request(f *kinds.Faults, r *resourcev1.DeviceRequest, at *field.Path) {
 		amount(f, asked{e.DeviceClassName, e.Selectors, e.AllocationMode, e.Count, e.Tolerations, e.Capacity}, here)
 	default:
 		here := at.Child("firstAvailable")
-		few(f, r.FirstAvailable, resourcev1.FirstAvailableDeviceRequestMaxSize, here, func(s *resourcev1.DeviceSubRequest, here *field.Path) {
+		few(f, r.FirstAvailable, resourcev1.FirstAvailableDeviceRequestMaxSize, here, func(s *resourcev1.DeviceSubRequest, here *kinds.Path) {
 			f.Each(here.Child("name"), s.Name, validation.IsDNS1123Label(s.Name))
 			amount(f, asked{s.DeviceClassName, s.Selectors, s.AllocationMode, s.Count, s.Tolerations, s.Capacity}, here)
 		})
@@ -202,7 +202,7 @@ type asked struct {
 	capacity    *resourcev1.CapacityRequirements
 }
 
-func amount(f *kinds.Faults, a asked, at *field.Path) {
+func amount(f *kinds.Faults, a asked, at *kinds.Path) {
 	if f.NonEmpty(at.Child("deviceClassName"), a.class) {
 		f.Each(at.Child("deviceClassName"), a.class, validation.IsDNS1123Subdomain(a.class))
 	}
@@ -224,7 +224,7 @@ func amount(f *kinds.Faults, a asked, at *field.Path) {
 	}
 }
 
-func toleration(f *kinds.Faults, t *resourcev1.DeviceToleration, at *field.Path) {
+func toleration(f *kinds.Faults, t *resourcev1.DeviceToleration, at *kinds.Path) {
 	if t.Key != "" {
 		f.Each(at.Child("key"), t.Key, validation.IsQualifiedName(t.Key))
 	}
@@ -246,21 +246,21 @@ func toleration(f *kinds.Faults, t *resourcev1.DeviceToleration, at *field.Path)
 var effects = []resourcev1.DeviceTaintEffect{resourcev1.DeviceTaintEffectNoExecute, resourcev1.DeviceTaintEffectNoSchedule, resourcev1.DeviceTaintEffectNone}
 
 // configuration checks a driver's parameters; stored ones may be longer than new ones.
-func configuration(f *kinds.Faults, c *resourcev1.DeviceConfiguration, at *field.Path, stored bool) {
+func configuration(f *kinds.Faults, c *resourcev1.DeviceConfiguration, at *kinds.Path, stored bool) {
 	if c.Opaque == nil {
 		f.Required(at.Child("opaque"), "")
 		return
 	}
-	f.Join(core.ValidateDriverName(c.Opaque.Driver, at.Child("opaque", "driver")))
+	f.Join(core.ValidateDriverName(c.Opaque.Driver, at.Child("opaque").Child("driver")))
 	most := resourcev1.OpaqueParametersMaxLength
 	if stored {
 		most = math.MaxInt
 	}
-	object(f, c.Opaque.Parameters.Raw, most, at.Child("opaque", "parameters"))
+	object(f, c.Opaque.Parameters.Raw, most, at.Child("opaque").Child("parameters"))
 }
 
 // object must be a JSON object of bounded size.
-func object(f *kinds.Faults, raw []byte, most int, at *field.Path) {
+func object(f *kinds.Faults, raw []byte, most int, at *kinds.Path) {
 	if len(raw) > most {
 		f.TooLong(at, most)
 		return
@@ -280,7 +280,7 @@ func object(f *kinds.Faults, raw []byte, most int, at *field.Path) {
 
 // qualified names are C identifiers, with a driver's or another domain before them
 // or without.
-func qualified(f *kinds.Faults, name string, at *field.Path) {
+func qualified(f *kinds.Faults, name string, at *kinds.Path) {
 	domain, id, found := strings.Cut(name, "/")
 	if !found {
 		identifier(f, name, at)
@@ -312,14 +312,14 @@ func shorten(name string) string {
 	return name[:(left+1)/2] + dots + name[len(name)-left/2:]
 }
 
-func identifier(f *kinds.Faults, id string, at *field.Path) {
+func identifier(f *kinds.Faults, id string, at *kinds.Path) {
 	if len(id) > resourcev1.DeviceMaxIDLength {
 		f.TooLong(at, resourcev1.DeviceMaxIDLength)
 	}
 	f.Each(at, id, validation.IsCIdentifier(id))
 }
 
-func fullName(f *kinds.Faults, name string, at *field.Path) {
+func fullName(f *kinds.Faults, name string, at *kinds.Path) {
 	qualified(f, name, at)
 	if !strings.Contains(name, "/") {
 		f.Invalid(at, name, "a fully qualified name must be a domain and a name separated by a slash")
@@ -327,7 +327,7 @@ func fullName(f *kinds.Faults, name string, at *field.Path) {
 }
 
 // pool names are one or more subdomains, with slashes between them.
-func pool(f *kinds.Faults, name string, at *field.Path) {
+func pool(f *kinds.Faults, name string, at *kinds.Path) {
 	if !f.NonEmpty(at, name) {
 		return
 	}

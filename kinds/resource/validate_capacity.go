@@ -8,7 +8,6 @@ import (
 
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 )
@@ -41,7 +40,7 @@ func (c *deviceCheck) capacities() {
 }
 
 // options are the amounts that may be asked for, in order, the default among them.
-func options(f *kinds.Faults, p *resourcev1.CapacityRequestPolicy, most resource.Quantity, at *field.Path) {
+func options(f *kinds.Faults, p *resourcev1.CapacityRequestPolicy, most resource.Quantity, at *kinds.Path) {
 	if p.Default == nil {
 		f.Required(at.Child("default"), "required when validValues is defined")
 		return
@@ -53,7 +52,7 @@ func options(f *kinds.Faults, p *resourcev1.CapacityRequestPolicy, most resource
 		}
 	}
 	found := false
-	few(f, p.ValidValues, maxOptions, at, func(q *resource.Quantity, here *field.Path) {
+	few(f, p.ValidValues, maxOptions, at, func(q *resource.Quantity, here *kinds.Path) {
 		if q.Cmp(most) > 0 {
 			f.Invalid(here, q.String(), "option is larger than capacity value: "+most.String())
 		}
@@ -71,7 +70,7 @@ type rangeCheck struct {
 	r    *resourcev1.CapacityRequestPolicyRange
 	def  resource.Quantity
 	most resource.Quantity
-	at   *field.Path
+	at   *kinds.Path
 }
 
 func (c *rangeCheck) all() {

@@ -11,7 +11,6 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 	"github.com/sampan-dev/sampan/kinds/core"
@@ -22,7 +21,7 @@ import (
 type deviceCheck struct {
 	*kinds.Faults
 	now, old *resourcev1.Device
-	at       *field.Path
+	at       *kinds.Path
 }
 
 func (c *deviceCheck) all(perDevice bool) {
@@ -32,12 +31,12 @@ func (c *deviceCheck) all(perDevice bool) {
 		c.capacities()
 	}
 	if c.old == nil || !apiequality.Semantic.DeepEqual(c.old.Taints, c.now.Taints) {
-		few(c.Faults, c.now.Taints, resourcev1.DeviceTaintsMaxLength, c.at.Child("taints"), func(t *resourcev1.DeviceTaint, here *field.Path) {
+		few(c.Faults, c.now.Taints, resourcev1.DeviceTaintsMaxLength, c.at.Child("taints"), func(t *resourcev1.DeviceTaint, here *kinds.Path) {
 			taint(c.Faults, t, here)
 		})
 	}
 	consumes := c.at.Child("consumesCounters")
-	few(c.Faults, c.now.ConsumesCounters, resourcev1.ResourceSliceMaxDeviceCounterConsumptionsPerDevice, consumes, func(u *resourcev1.DeviceCounterConsumption, here *field.Path) {
+	few(c.Faults, c.now.ConsumesCounters, resourcev1.ResourceSliceMaxDeviceCounterConsumptionsPerDevice, consumes, func(u *resourcev1.DeviceCounterConsumption, here *kinds.Path) {
 		counters(c.Faults, u.CounterSet, u.Counters, resourcev1.ResourceSliceMaxCountersPerDeviceCounterConsumption, here.Child("counterSet"), here.Child("counters"))
 	})
 	distinct(c.Faults, c.now.ConsumesCounters, consumes, func(u *resourcev1.DeviceCounterConsumption) string { return u.CounterSet })
@@ -69,13 +68,13 @@ var version = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)` +
 	`(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$`)
 
 // attribute has exactly one value, or one list of them.
-func attribute(f *kinds.Faults, a *resourcev1.DeviceAttribute, at *field.Path) {
-	text := func(s string, at *field.Path) {
+func attribute(f *kinds.Faults, a *resourcev1.DeviceAttribute, at *kinds.Path) {
+	text := func(s string, at *kinds.Path) {
 		if len(s) > resourcev1.DeviceAttributeMaxValueLength {
 			f.TooLong(at, resourcev1.DeviceAttributeMaxValueLength)
 		}
 	}
-	number := func(s string, at *field.Path) {
+	number := func(s string, at *kinds.Path) {
 		if !version.MatchString(s) {
 			f.Invalid(at, s, "must be a string compatible with semver.org spec 2.0.0")
 		}
@@ -107,7 +106,7 @@ func attribute(f *kinds.Faults, a *resourcev1.DeviceAttribute, at *field.Path) {
 	}
 }
 
-func nonEmpty[T any](f *kinds.Faults, list []T, at *field.Path, each func(T, *field.Path)) {
+func nonEmpty[T any](f *kinds.Faults, list []T, at *kinds.Path, each func(T, *kinds.Path)) {
 	if list != nil && len(list) == 0 {
 		f.Invalid(at, list, "must not be empty if specified")
 	}
@@ -159,8 +158,8 @@ func (c *deviceCheck) place(perDevice bool) {
 
 // binding are the conditions that a device waits for, and those that end the wait:
 // both or none, and no name in both.
-func binding(f *kinds.Faults, good, bad []string, at *field.Path) {
-	named := func(name *string, here *field.Path) { f.Join(metav1validation.ValidateLabelName(*name, here)) }
+func binding(f *kinds.Faults, good, bad []string, at *kinds.Path) {
+	named := func(name *string, here *kinds.Path) { f.Join(metav1validation.ValidateLabelName(*name, here.Field())) }
 	same := func(name *string) string { return *name }
 	goodAt, badAt := at.Child("bindingConditions"), at.Child("bindingFailureConditions")
 	few(f, good, resourcev1.BindingConditionsMaxSize, goodAt, named)

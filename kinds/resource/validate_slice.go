@@ -21,15 +21,15 @@ func validateSlice(s *resourcev1.ResourceSlice) field.ErrorList { return slice(s
 func slice(s, old *resourcev1.ResourceSlice) field.ErrorList {
 	var f kinds.Faults
 	f.Join(core.ValidateDriverName(s.Spec.Driver, spec.Child("driver")))
-	pool(&f, s.Spec.Pool.Name, spec.Child("pool", "name"))
+	pool(&f, s.Spec.Pool.Name, spec.Child("pool").Child("name"))
 	if s.Spec.Pool.ResourceSliceCount <= 0 {
-		f.Invalid(spec.Child("pool", "resourceSliceCount"), s.Spec.Pool.ResourceSliceCount, "must be greater than zero")
+		f.Invalid(spec.Child("pool").Child("resourceSliceCount"), s.Spec.Pool.ResourceSliceCount, "must be greater than zero")
 	}
 	if s.Spec.Pool.Generation < 0 {
-		f.Invalid(spec.Child("pool", "generation"), s.Spec.Pool.Generation, "must be greater than or equal to zero")
+		f.Invalid(spec.Child("pool").Child("generation"), s.Spec.Pool.Generation, "must be greater than or equal to zero")
 	}
 	if old != nil {
-		f.Immutable(spec.Child("pool", "name"), s.Spec.Pool.Name, old.Spec.Pool.Name)
+		f.Immutable(spec.Child("pool").Child("name"), s.Spec.Pool.Name, old.Spec.Pool.Name)
 		f.Immutable(spec.Child("driver"), s.Spec.Driver, old.Spec.Driver)
 		f.Immutable(spec.Child("nodeName"), s.Spec.NodeName, old.Spec.NodeName)
 	}
@@ -39,7 +39,7 @@ func slice(s, old *resourcev1.ResourceSlice) field.ErrorList {
 	}
 	sliceDevices(&f, s, old, spec.Child("devices"))
 	at := spec.Child("sharedCounters")
-	few(&f, s.Spec.SharedCounters, resourcev1.ResourceSliceMaxCounterSets, at, func(c *resourcev1.CounterSet, here *field.Path) {
+	few(&f, s.Spec.SharedCounters, resourcev1.ResourceSliceMaxCounterSets, at, func(c *resourcev1.CounterSet, here *kinds.Path) {
 		counters(&f, c.Name, c.Counters, resourcev1.ResourceSliceMaxCountersPerCounterSet, here.Child("name"), here.Child("counters"))
 	})
 	distinct(&f, s.Spec.SharedCounters, at, func(c *resourcev1.CounterSet) string { return c.Name })
@@ -52,7 +52,7 @@ func slice(s, old *resourcev1.ResourceSlice) field.ErrorList {
 }
 
 // sliceDevices checks the devices, each beside the one that had its name before.
-func sliceDevices(f *kinds.Faults, s, old *resourcev1.ResourceSlice, at *field.Path) {
+func sliceDevices(f *kinds.Faults, s, old *resourcev1.ResourceSlice, at *kinds.Path) {
 	most := resourcev1.ResourceSliceMaxDevices
 	before := map[string]*resourcev1.Device{}
 	for i := range s.Spec.Devices {
@@ -65,14 +65,14 @@ func sliceDevices(f *kinds.Faults, s, old *resourcev1.ResourceSlice, at *field.P
 			before[old.Spec.Devices[i].Name] = &old.Spec.Devices[i]
 		}
 	}
-	few(f, s.Spec.Devices, most, at, func(d *resourcev1.Device, here *field.Path) {
+	few(f, s.Spec.Devices, most, at, func(d *resourcev1.Device, here *kinds.Path) {
 		(&deviceCheck{f, d, before[d.Name], here}).all(kinds.Deref(s.Spec.PerDeviceNodeSelection))
 	})
 	distinct(f, s.Spec.Devices, at, func(d *resourcev1.Device) string { return d.Name })
 }
 
 // counters are a named set of amounts.
-func counters(f *kinds.Faults, name string, set map[string]resourcev1.Counter, most int, nameAt, at *field.Path) {
+func counters(f *kinds.Faults, name string, set map[string]resourcev1.Counter, most int, nameAt, at *kinds.Path) {
 	if f.NonEmpty(nameAt, name) {
 		f.Each(nameAt, name, validation.IsDNS1123Label(name))
 	}
@@ -103,7 +103,7 @@ func reach(f *kinds.Faults, s *resourcev1.ResourceSliceSpec) {
 		set = append(set, "`nodeSelector`")
 		f.Join(core.ValidateNodeSelector(s.NodeSelector, spec.Child("nodeSelector")))
 		if len(s.NodeSelector.NodeSelectorTerms) != 1 {
-			f.Invalid(spec.Child("nodeSelector", "nodeSelectorTerms"), s.NodeSelector.NodeSelectorTerms, "must have exactly one node selector term")
+			f.Invalid(spec.Child("nodeSelector").Child("nodeSelectorTerms"), s.NodeSelector.NodeSelectorTerms, "must have exactly one node selector term")
 		}
 	}
 	flag := func(name string, value *bool) {
@@ -130,8 +130,8 @@ func reach(f *kinds.Faults, s *resourcev1.ResourceSliceSpec) {
 func validateSliceUpdate(s, old *resourcev1.ResourceSlice) field.ErrorList { return slice(s, old) }
 
 // taint checks a taint that is new in its list.
-func taint(f *kinds.Faults, t *resourcev1.DeviceTaint, at *field.Path) {
-	f.Join(metav1validation.ValidateLabelName(t.Key, at.Child("key")))
+func taint(f *kinds.Faults, t *resourcev1.DeviceTaint, at *kinds.Path) {
+	f.Join(metav1validation.ValidateLabelName(t.Key, at.Child("key").Field()))
 	if t.Value != "" {
 		f.Each(at.Child("value"), t.Value, validation.IsValidLabelValue(t.Value))
 	}
@@ -139,8 +139,8 @@ func taint(f *kinds.Faults, t *resourcev1.DeviceTaint, at *field.Path) {
 
 func validateRuleStatus(r, _ *resourcev1.DeviceTaintRule) field.ErrorList {
 	var f kinds.Faults
-	at := field.NewPath("status", "conditions")
-	f.Join(metav1validation.ValidateConditions(r.Status.Conditions, at))
+	at := kinds.NewPath("status").Child("conditions")
+	f.Join(metav1validation.ValidateConditions(r.Status.Conditions, at.Field()))
 	if n := len(r.Status.Conditions); n > resourcev1.DeviceTaintRuleStatusMaxConditions {
 		f.TooMany(at, n, resourcev1.DeviceTaintRuleStatusMaxConditions)
 	}

@@ -18,7 +18,7 @@ import (
 
 func validateClaimStatus(c, old *resourcev1.ResourceClaim) field.ErrorList {
 	var f kinds.Faults
-	at := field.NewPath("status")
+	at := kinds.NewPath("status")
 	users(&f, c.Status.ReservedFor, at.Child("reservedFor"))
 	deviceStatuses(&f, &c.Status, at.Child("devices"))
 	reserved(&f, c, old, at.Child("reservedFor"))
@@ -31,8 +31,8 @@ func validateClaimStatus(c, old *resourcev1.ResourceClaim) field.ErrorList {
 }
 
 // allocated checks what has been given out.
-func allocated(f *kinds.Faults, a *resourcev1.AllocationResult, asked *resourcev1.DeviceClaim, at *field.Path) {
-	few(f, a.Devices.Results, resourcev1.AllocationResultsMaxSize, at.Child("devices", "results"), func(r *resourcev1.DeviceRequestAllocationResult, here *field.Path) {
+func allocated(f *kinds.Faults, a *resourcev1.AllocationResult, asked *resourcev1.DeviceClaim, at *kinds.Path) {
+	few(f, a.Devices.Results, resourcev1.AllocationResultsMaxSize, at.Child("devices").Child("results"), func(r *resourcev1.DeviceRequestAllocationResult, here *kinds.Path) {
 		reference(f, asked, r.Request, here.Child("request"))
 		f.Join(core.ValidateDriverName(r.Driver, here.Child("driver")))
 		pool(f, r.Pool, here.Child("pool"))
@@ -45,7 +45,7 @@ func allocated(f *kinds.Faults, a *resourcev1.AllocationResult, asked *resourcev
 			shareID(f, string(*r.ShareID), here.Child("shareID"))
 		}
 	})
-	few(f, a.Devices.Config, 2*resourcev1.DeviceConfigMaxSize, at.Child("devices", "config"), func(c *resourcev1.DeviceAllocationConfiguration, here *field.Path) {
+	few(f, a.Devices.Config, 2*resourcev1.DeviceConfigMaxSize, at.Child("devices").Child("config"), func(c *resourcev1.DeviceAllocationConfiguration, here *kinds.Path) {
 		kinds.RequiredOneOf(f, here.Child("source"), c.Source, resourcev1.AllocationConfigSourceClaim, resourcev1.AllocationConfigSourceClass)
 		references(f, asked, c.Requests, here.Child("requests"))
 		configuration(f, &c.DeviceConfiguration, here, false)
@@ -56,7 +56,7 @@ func allocated(f *kinds.Faults, a *resourcev1.AllocationResult, asked *resourcev
 }
 
 // shareID is a UUID in its usual form.
-func shareID(f *kinds.Faults, id string, at *field.Path) {
+func shareID(f *kinds.Faults, id string, at *kinds.Path) {
 	if err := uuid.Validate(id); err != nil {
 		f.Invalid(at, id, fmt.Sprintf("error validating uid: %v", err))
 	} else if len(id) != 36 || id != strings.ToLower(id) {
@@ -69,7 +69,7 @@ func shareID(f *kinds.Faults, id string, at *field.Path) {
 type given struct{ Driver, Pool, Device, ShareID string }
 
 // deviceStatuses checks what drivers say of the devices that the claim has.
-func deviceStatuses(f *kinds.Faults, s *resourcev1.ResourceClaimStatus, at *field.Path) {
+func deviceStatuses(f *kinds.Faults, s *resourcev1.ResourceClaimStatus, at *kinds.Path) {
 	has := map[given]bool{}
 	if s.Allocation != nil {
 		for i := range s.Allocation.Devices.Results {
@@ -94,7 +94,7 @@ func deviceStatuses(f *kinds.Faults, s *resourcev1.ResourceClaimStatus, at *fiel
 		if n := len(d.Conditions); n > resourcev1.AllocatedDeviceStatusMaxConditions {
 			f.TooMany(here.Child("conditions"), n, resourcev1.AllocatedDeviceStatusMaxConditions)
 		}
-		f.Join(metav1validation.ValidateConditions(d.Conditions, here.Child("conditions")))
+		f.Join(metav1validation.ValidateConditions(d.Conditions, here.Child("conditions").Field()))
 		if d.Data != nil && len(d.Data.Raw) > 0 {
 			object(f, d.Data.Raw, resourcev1.AllocatedDeviceStatusDataMaxLength, here.Child("data"))
 		}
@@ -105,15 +105,15 @@ func deviceStatuses(f *kinds.Faults, s *resourcev1.ResourceClaimStatus, at *fiel
 	distinct(f, s.Devices, at, name)
 }
 
-func network(f *kinds.Faults, d *resourcev1.NetworkDeviceData, at *field.Path) {
+func network(f *kinds.Faults, d *resourcev1.NetworkDeviceData, at *kinds.Path) {
 	if len(d.InterfaceName) > resourcev1.NetworkDeviceDataInterfaceNameMaxLength {
 		f.TooLong(at.Child("interfaceName"), resourcev1.NetworkDeviceDataInterfaceNameMaxLength)
 	}
 	if len(d.HardwareAddress) > resourcev1.NetworkDeviceDataHardwareAddressMaxLength {
 		f.TooLong(at.Child("hardwareAddress"), resourcev1.NetworkDeviceDataHardwareAddressMaxLength)
 	}
-	few(f, d.IPs, resourcev1.NetworkDeviceDataMaxIPs, at.Child("ips"), func(ip *string, here *field.Path) {
-		f.Join(validation.IsValidInterfaceAddress(here, *ip))
+	few(f, d.IPs, resourcev1.NetworkDeviceDataMaxIPs, at.Child("ips"), func(ip *string, here *kinds.Path) {
+		f.Join(validation.IsValidInterfaceAddress(here.Field(), *ip))
 	})
 	distinct(f, d.IPs, at.Child("ips"), func(ip *string) string { return *ip })
 }
@@ -138,8 +138,8 @@ func dropDevices(next, old *resourcev1.ResourceClaim) {
 }
 
 // users checks how the users of a claim are named.
-func users(f *kinds.Faults, all []resourcev1.ResourceClaimConsumerReference, at *field.Path) {
-	few(f, all, resourcev1.ResourceClaimReservedForMaxSize, at, func(u *resourcev1.ResourceClaimConsumerReference, here *field.Path) {
+func users(f *kinds.Faults, all []resourcev1.ResourceClaimConsumerReference, at *kinds.Path) {
+	few(f, all, resourcev1.ResourceClaimReservedForMaxSize, at, func(u *resourcev1.ResourceClaimConsumerReference, here *kinds.Path) {
 		f.NonEmpty(here.Child("resource"), u.Resource)
 		f.NonEmpty(here.Child("name"), u.Name)
 		f.NonEmpty(here.Child("uid"), string(u.UID))
@@ -148,7 +148,7 @@ func users(f *kinds.Faults, all []resourcev1.ResourceClaimConsumerReference, at 
 
 // reserved checks that nobody uses what is not allocated, and nobody new what is
 // to go.
-func reserved(f *kinds.Faults, c, old *resourcev1.ResourceClaim, at *field.Path) {
+func reserved(f *kinds.Faults, c, old *resourcev1.ResourceClaim, at *kinds.Path) {
 	users := c.Status.ReservedFor
 	switch {
 	case len(users) == 0:

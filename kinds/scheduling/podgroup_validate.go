@@ -13,7 +13,7 @@ import (
 	"github.com/sampan-dev/sampan/kinds/declared"
 )
 
-var spec = field.NewPath("spec")
+var spec = kinds.NewPath("spec")
 
 // What is checked of these kinds upstream declares, but for little.
 func validateGroup(g *schedulingv1beta1.PodGroup) field.ErrorList {
@@ -29,7 +29,7 @@ func validateGroupUpdate(g, old *schedulingv1beta1.PodGroup) field.ErrorList {
 }
 
 func validateGroupStatus(g, _ *schedulingv1beta1.PodGroup) field.ErrorList {
-	return metav1validation.ValidateConditions(g.Status.Conditions, field.NewPath("status", "conditions"))
+	return metav1validation.ValidateConditions(g.Status.Conditions, kinds.NewPath("status").Child("conditions").Field())
 }
 
 type rules struct{ *declared.Rules }
@@ -37,7 +37,7 @@ type rules struct{ *declared.Rules }
 func (r rules) group(now, old *schedulingv1beta1.PodGroupSpec) {
 	type group = schedulingv1beta1.PodGroupSpec
 	declared.Fixed(r.Rules, now, old, spec.Child("workloadRef"), func(s *group) *schedulingv1beta1.WorkloadReference { return s.WorkloadRef },
-		func(ref *schedulingv1beta1.WorkloadReference, at *field.Path) {
+		func(ref *schedulingv1beta1.WorkloadReference, at *kinds.Path) {
 			if ref == nil {
 				return
 			}
@@ -49,9 +49,9 @@ func (r rules) group(now, old *schedulingv1beta1.PodGroupSpec) {
 			}
 		})
 	declared.Field(r.Rules, now, old, spec.Child("schedulingPolicy"), func(s *group) schedulingv1beta1.PodGroupSchedulingPolicy { return s.SchedulingPolicy },
-		func(now, was schedulingv1beta1.PodGroupSchedulingPolicy, at *field.Path) { r.policy(&now, &was, at) })
+		func(now, was schedulingv1beta1.PodGroupSchedulingPolicy, at *kinds.Path) { r.policy(&now, &was, at) })
 	declared.Fixed(r.Rules, now, old, spec.Child("disruptionMode"), func(s *group) *schedulingv1beta1.DisruptionMode { return s.DisruptionMode },
-		func(m *schedulingv1beta1.DisruptionMode, at *field.Path) {
+		func(m *schedulingv1beta1.DisruptionMode, at *kinds.Path) {
 			if m == nil {
 				r.Faults.Required(at, "")
 				return
@@ -69,14 +69,14 @@ var (
 )
 
 // policy is either of two, and stays the one it is.
-func (r rules) policy(now, old *schedulingv1beta1.PodGroupSchedulingPolicy, at *field.Path) {
+func (r rules) policy(now, old *schedulingv1beta1.PodGroupSchedulingPolicy, at *kinds.Path) {
 	type policy = schedulingv1beta1.PodGroupSchedulingPolicy
-	r.Join(apivalidate.Union(context.Background(), r.Operation(), at, now, old, policies,
+	r.Join(apivalidate.Union(context.Background(), r.Operation(), at.Field(), now, old, policies,
 		func(p *policy) bool { return p.Basic != nil }, func(p *policy) bool { return p.Gang != nil }))
 	declared.Fixed(r.Rules, now, old, at.Child("basic"), func(p *policy) *schedulingv1beta1.BasicSchedulingPolicy { return p.Basic },
-		func(*schedulingv1beta1.BasicSchedulingPolicy, *field.Path) {})
+		func(*schedulingv1beta1.BasicSchedulingPolicy, *kinds.Path) {})
 	declared.Field(r.Rules, now, old, at.Child("gang"), func(p *policy) *schedulingv1beta1.GangSchedulingPolicy { return p.Gang },
-		func(now, was *schedulingv1beta1.GangSchedulingPolicy, at *field.Path) {
+		func(now, was *schedulingv1beta1.GangSchedulingPolicy, at *kinds.Path) {
 			if !declared.NeverSetNorUnset(r.Rules, now, was, at) || now == nil {
 				return
 			}
@@ -89,19 +89,19 @@ func (r rules) policy(now, old *schedulingv1beta1.PodGroupSchedulingPolicy, at *
 		})
 }
 
-func (r rules) disruption(m *schedulingv1beta1.DisruptionMode, at *field.Path) {
+func (r rules) disruption(m *schedulingv1beta1.DisruptionMode, at *kinds.Path) {
 	type mode = schedulingv1beta1.DisruptionMode
-	r.Join(apivalidate.Union(context.Background(), r.Operation(), at, m, nil, disruptions,
+	r.Join(apivalidate.Union(context.Background(), r.Operation(), at.Field(), m, nil, disruptions,
 		func(m *mode) bool { return m != nil && m.Single != nil }, func(m *mode) bool { return m != nil && m.All != nil }))
 }
 
-func (r rules) class(name string, at *field.Path) {
+func (r rules) class(name string, at *kinds.Path) {
 	if name != "" {
 		declared.String(r.Rules, name, at, apivalidate.LongName[string])
 	}
 }
 
-func (r rules) priority(p *int32, at *field.Path) {
+func (r rules) priority(p *int32, at *kinds.Path) {
 	if p != nil && *p > HighestUserPriority {
 		r.Invalid(at, *p, "must be less than or equal to 1000000000")
 	}
@@ -134,10 +134,10 @@ func checkWorkload(s *schedulingv1beta1.WorkloadSpec) field.ErrorList {
 
 func (r rules) workload(now, old *schedulingv1beta1.WorkloadSpec) {
 	type workload = schedulingv1beta1.WorkloadSpec
-	r.Join(apivalidate.Union(context.Background(), r.Operation(), spec, now, old, templates,
+	r.Join(apivalidate.Union(context.Background(), r.Operation(), spec.Field(), now, old, templates,
 		func(s *workload) bool { return len(s.PodGroupTemplates) != 0 }, func(s *workload) bool { return len(s.CompositePodGroupTemplates) != 0 }))
 	declared.Fixed(r.Rules, now, old, spec.Child("controllerRef"), func(s *workload) *schedulingv1beta1.TypedLocalObjectReference { return s.ControllerRef },
-		func(ref *schedulingv1beta1.TypedLocalObjectReference, at *field.Path) {
+		func(ref *schedulingv1beta1.TypedLocalObjectReference, at *kinds.Path) {
 			if ref == nil {
 				return
 			}
@@ -151,7 +151,7 @@ func (r rules) workload(now, old *schedulingv1beta1.WorkloadSpec) {
 		})
 	named := func(a, b *schedulingv1beta1.PodGroupTemplate) bool { return a.Name == b.Name }
 	declared.Field(r.Rules, now, old, spec.Child("podGroupTemplates"), func(s *workload) []schedulingv1beta1.PodGroupTemplate { return s.PodGroupTemplates },
-		func(list, was []schedulingv1beta1.PodGroupTemplate, at *field.Path) {
+		func(list, was []schedulingv1beta1.PodGroupTemplate, at *kinds.Path) {
 			if n := len(list); n > schedulingv1beta1.WorkloadMaxPodGroupTemplates {
 				r.TooMany(at, n, schedulingv1beta1.WorkloadMaxPodGroupTemplates)
 				declared.Kept(r.Rules, list, was, at, named)
@@ -164,13 +164,13 @@ func (r rules) workload(now, old *schedulingv1beta1.WorkloadSpec) {
 		})
 }
 
-func (r rules) template(now, old *schedulingv1beta1.PodGroupTemplate, at *field.Path) {
+func (r rules) template(now, old *schedulingv1beta1.PodGroupTemplate, at *kinds.Path) {
 	type template = schedulingv1beta1.PodGroupTemplate
 	declared.Required(r.Rules, now, old, at.Child("name"), func(t *template) string { return t.Name }, apivalidate.ShortName[string])
 	declared.Field(r.Rules, now, old, at.Child("schedulingPolicy"), func(t *template) schedulingv1beta1.PodGroupSchedulingPolicy { return t.SchedulingPolicy },
-		func(now, was schedulingv1beta1.PodGroupSchedulingPolicy, at *field.Path) { r.policy(&now, &was, at) })
+		func(now, was schedulingv1beta1.PodGroupSchedulingPolicy, at *kinds.Path) { r.policy(&now, &was, at) })
 	declared.Fixed(r.Rules, now, old, at.Child("disruptionMode"), func(t *template) *schedulingv1beta1.DisruptionMode { return t.DisruptionMode },
-		func(m *schedulingv1beta1.DisruptionMode, at *field.Path) {
+		func(m *schedulingv1beta1.DisruptionMode, at *kinds.Path) {
 			if m != nil {
 				r.disruption(m, at)
 			}

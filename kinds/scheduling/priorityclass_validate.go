@@ -31,14 +31,14 @@ func validate(c *schedulingv1.PriorityClass) field.ErrorList {
 	var f kinds.Faults
 	if strings.HasPrefix(c.Name, systemPrefix) {
 		if problem := notSystem(c); problem != "" {
-			f.Forbidden(field.NewPath("metadata", "name"),
+			f.Forbidden(kinds.NewPath("metadata").Child("name"),
 				"priority class names with 'system-' prefix are reserved for system use only. error: "+problem)
 		}
 	} else if c.Value > HighestUserPriority {
-		f.Forbidden(field.NewPath("value"), fmt.Sprintf("maximum allowed value of a user defined priority is %v", HighestUserPriority))
+		f.Forbidden(kinds.NewPath("value"), fmt.Sprintf("maximum allowed value of a user defined priority is %v", HighestUserPriority))
 	}
 	if c.PreemptionPolicy != nil {
-		kinds.RequiredListed(&f, field.NewPath("preemptionPolicy"), *c.PreemptionPolicy, corev1.PreemptLowerPriority, corev1.PreemptNever)
+		kinds.RequiredListed(&f, kinds.NewPath("preemptionPolicy"), *c.PreemptionPolicy, corev1.PreemptLowerPriority, corev1.PreemptNever)
 	}
 	return f.List()
 }
@@ -60,8 +60,8 @@ func notSystem(c *schedulingv1.PriorityClass) string {
 func validateUpdate(c, old *schedulingv1.PriorityClass) field.ErrorList {
 	var f kinds.Faults
 	if c.Value != old.Value {
-		f.Forbidden(field.NewPath("value"), "may not be changed in an update.")
+		f.Forbidden(kinds.NewPath("value"), "may not be changed in an update.")
 	}
-	f.Immutable(field.NewPath("preemptionPolicy"), c.PreemptionPolicy, old.PreemptionPolicy)
+	f.Immutable(kinds.NewPath("preemptionPolicy"), c.PreemptionPolicy, old.PreemptionPolicy)
 	return f.List()
 }

@@ -17,7 +17,7 @@ const (
 
 func validateCSIDriver(d *storagev1.CSIDriver) field.ErrorList {
 	var f kinds.Faults
-	s, at := &d.Spec, field.NewPath("spec")
+	s, at := &d.Spec, kinds.NewPath("spec")
 	required := func(name string, value *bool) {
 		if value == nil {
 			f.Required(at.Child(name), "")
@@ -33,7 +33,7 @@ func validateCSIDriver(d *storagev1.CSIDriver) field.ErrorList {
 	checkTokenRequests(&f, s.TokenRequests, at.Child("tokenRequests"))
 	for _, mode := range s.VolumeLifecycleModes {
 		if mode != storagev1.VolumeLifecyclePersistent && mode != storagev1.VolumeLifecycleEphemeral {
-			f.Join(field.ErrorList{field.NotSupported(at.Child("volumeLifecycleModes"), mode,
+			f.Join(field.ErrorList{field.NotSupported(at.Child("volumeLifecycleModes").Field(), mode,
 				[]storagev1.VolumeLifecycleMode{storagev1.VolumeLifecyclePersistent, storagev1.VolumeLifecycleEphemeral})})
 		}
 	}
@@ -51,7 +51,7 @@ func validateCSIDriver(d *storagev1.CSIDriver) field.ErrorList {
 
 // checkTokenRequests: one token an audience, and none that lives too short or
 // for ever.
-func checkTokenRequests(f *kinds.Faults, requests []storagev1.TokenRequest, at *field.Path) {
+func checkTokenRequests(f *kinds.Faults, requests []storagev1.TokenRequest, at *kinds.Path) {
 	audiences := sets.New[string]()
 	for i, r := range requests {
 		here := at.Index(i)
@@ -77,8 +77,8 @@ func checkTokenRequests(f *kinds.Faults, requests []storagev1.TokenRequest, at *
 func validateCSIDriverUpdate(d, old *storagev1.CSIDriver) field.ErrorList {
 	var f kinds.Faults
 	f.Join(validateCSIDriver(d))
-	f.Immutable(field.NewPath("spec", "attachedRequired"), d.Spec.AttachRequired, old.Spec.AttachRequired)
-	f.Immutable(field.NewPath("spec", "volumeLifecycleModes"), d.Spec.VolumeLifecycleModes, old.Spec.VolumeLifecycleModes)
+	f.Immutable(kinds.NewPath("spec").Child("attachedRequired"), d.Spec.AttachRequired, old.Spec.AttachRequired)
+	f.Immutable(kinds.NewPath("spec").Child("volumeLifecycleModes"), d.Spec.VolumeLifecycleModes, old.Spec.VolumeLifecycleModes)
 	return f.List()
 }
 

@@ -53,14 +53,14 @@ func validateCSINode(n *storagev1.CSINode) field.ErrorList {
 	var f kinds.Faults
 	names := sets.New[string]()
 	for i := range n.Spec.Drivers {
-		d, at := &n.Spec.Drivers[i], field.NewPath("spec", "drivers").Index(i)
+		d, at := &n.Spec.Drivers[i], kinds.NewPath("spec").Child("drivers").Index(i)
 		f.Join(core.ValidateDriverName(d.Name, at.Child("name")))
 		f.NonEmpty(at.Child("nodeID"), d.NodeID)
 		if len(d.NodeID) > maxNodeID {
 			f.Invalid(at.Child("nodeID"), d.NodeID, fmt.Sprintf("must be %d characters or less", maxNodeID))
 		}
 		if d.Allocatable != nil && d.Allocatable.Count != nil {
-			f.Join(apivalidation.ValidateNonnegativeField(int64(*d.Allocatable.Count), at.Child("allocatable", "count")))
+			f.Join(apivalidation.ValidateNonnegativeField(int64(*d.Allocatable.Count), at.Child("allocatable").Child("count").Field()))
 		}
 		if names.Has(d.Name) {
 			f.Duplicate(at.Child("name"), d.Name)
@@ -71,7 +71,7 @@ func validateCSINode(n *storagev1.CSINode) field.ErrorList {
 	return f.List()
 }
 
-func checkTopologyKeys(f *kinds.Faults, keys []string, at *field.Path) {
+func checkTopologyKeys(f *kinds.Faults, keys []string, at *kinds.Path) {
 	seen := sets.New[string]()
 	for _, key := range keys {
 		f.NonEmpty(at, key)
@@ -97,7 +97,7 @@ func validateCSINodeUpdate(n, old *storagev1.CSINode) field.ErrorList {
 			}
 			now := n.Spec.Drivers[j].DeepCopy()
 			now.Allocatable = nil
-			f.Immutable(field.NewPath("spec", "drivers"), now, was)
+			f.Immutable(kinds.NewPath("spec").Child("drivers"), now, was)
 		}
 	}
 	return f.List()

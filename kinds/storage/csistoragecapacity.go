@@ -32,7 +32,7 @@ func CSIStorageCapacity() *kinds.Kind {
 			}),
 			ValidateUpdate: kinds.CheckUpdate(validateCapacityUpdate),
 			Warnings: kinds.Warn(func(c, _ *storagev1.CSIStorageCapacity) []string {
-				return core.SelectorWarnings(c.NodeTopology, field.NewPath("nodeTopology"))
+				return core.SelectorWarnings(c.NodeTopology, kinds.NewPath("nodeTopology"))
 			}),
 		},
 		Table: kinds.Table{ // which upstream leaves at every kind's
@@ -47,10 +47,10 @@ func CSIStorageCapacity() *kinds.Kind {
 func validateCapacity(c *storagev1.CSIStorageCapacity, laxLabels bool) field.ErrorList {
 	var f kinds.Faults
 	f.Join(metavalidation.ValidateLabelSelector(c.NodeTopology,
-		metavalidation.LabelSelectorValidationOptions{AllowInvalidLabelValueInSelector: laxLabels}, field.NewPath("nodeTopology")))
-	f.Each(field.NewPath("storageClassName"), c.StorageClassName, apivalidation.NameIsDNSSubdomain(c.StorageClassName, false))
+		metavalidation.LabelSelectorValidationOptions{AllowInvalidLabelValueInSelector: laxLabels}, kinds.NewPath("nodeTopology").Field()))
+	f.Each(kinds.NewPath("storageClassName"), c.StorageClassName, apivalidation.NameIsDNSSubdomain(c.StorageClassName, false))
 	if c.Capacity != nil && c.Capacity.Sign() < 0 {
-		f.Invalid(field.NewPath("capacity"), c.Capacity.String(), apivalidation.IsNegativeErrorMsg)
+		f.Invalid(kinds.NewPath("capacity"), c.Capacity.String(), apivalidation.IsNegativeErrorMsg)
 	}
 	return f.List()
 }
@@ -62,10 +62,10 @@ func validateCapacityUpdate(c, old *storagev1.CSIStorageCapacity) field.ErrorLis
 	lax := len(metavalidation.ValidateLabelSelector(old.NodeTopology, strict, nil)) > 0
 	f.Join(validateCapacity(c, lax))
 	if !kinds.Same(c.NodeTopology, old.NodeTopology) {
-		f.Invalid(field.NewPath("nodeTopology"), c.NodeTopology, apivalidation.FieldImmutableErrorMsg)
+		f.Invalid(kinds.NewPath("nodeTopology"), c.NodeTopology, apivalidation.FieldImmutableErrorMsg)
 	}
 	if c.StorageClassName != old.StorageClassName {
-		f.Invalid(field.NewPath("storageClassName"), c.StorageClassName, apivalidation.FieldImmutableErrorMsg)
+		f.Invalid(kinds.NewPath("storageClassName"), c.StorageClassName, apivalidation.FieldImmutableErrorMsg)
 	}
 	return f.List()
 }

@@ -7,7 +7,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/kinds"
 	"github.com/sampan-dev/sampan/kinds/core"
@@ -35,7 +34,7 @@ func StorageClass() *kinds.Kind {
 			Validate:       kinds.Check(validateStorageClass),
 			ValidateUpdate: kinds.CheckUpdate(validateStorageClassUpdate),
 			Warnings: kinds.Warn(func(c, _ *storagev1.StorageClass) []string {
-				return core.TopologyWarnings(c.AllowedTopologies, field.NewPath("allowedTopologies"))
+				return core.TopologyWarnings(c.AllowedTopologies, kinds.NewPath("allowedTopologies"))
 			}),
 		},
 		Table: kinds.Table{

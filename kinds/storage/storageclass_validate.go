@@ -22,31 +22,31 @@ const (
 
 func validateStorageClass(c *storagev1.StorageClass) field.ErrorList {
 	r := declared.Create()
-	r.NonEmpty(field.NewPath("provisioner"), c.Provisioner)
+	r.NonEmpty(kinds.NewPath("provisioner"), c.Provisioner)
 	return r.Behind(storageClass(c))
 }
 
 func storageClass(c *storagev1.StorageClass) field.ErrorList {
 	var f kinds.Faults
-	provisioner := field.NewPath("provisioner")
+	provisioner := kinds.NewPath("provisioner")
 	if c.Provisioner != "" {
 		f.Each(provisioner, strings.ToLower(c.Provisioner), validation.IsQualifiedName(strings.ToLower(c.Provisioner)))
 	}
-	checkParameters(&f, c.Parameters, field.NewPath("parameters"))
+	checkParameters(&f, c.Parameters, kinds.NewPath("parameters"))
 	if c.ReclaimPolicy != nil && *c.ReclaimPolicy != "" {
-		kinds.OneOf(&f, field.NewPath("reclaimPolicy"), *c.ReclaimPolicy, corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRetain)
+		kinds.OneOf(&f, kinds.NewPath("reclaimPolicy"), *c.ReclaimPolicy, corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRetain)
 	}
-	mode := field.NewPath("volumeBindingMode")
+	mode := kinds.NewPath("volumeBindingMode")
 	if c.VolumeBindingMode == nil {
 		f.Required(mode, "")
 	} else {
 		kinds.OneOf(&f, mode, *c.VolumeBindingMode, storagev1.VolumeBindingImmediate, storagev1.VolumeBindingWaitForFirstConsumer)
 	}
-	checkTopologies(&f, c.AllowedTopologies, field.NewPath("allowedTopologies"))
+	checkTopologies(&f, c.AllowedTopologies, kinds.NewPath("allowedTopologies"))
 	return f.List()
 }
 
-func checkParameters(f *kinds.Faults, parameters map[string]string, at *field.Path) {
+func checkParameters(f *kinds.Faults, parameters map[string]string, at *kinds.Path) {
 	if len(parameters) > maxParameters {
 		f.TooLong(at, maxParameters)
 		return
@@ -64,7 +64,7 @@ func checkParameters(f *kinds.Faults, parameters map[string]string, at *field.Pa
 }
 
 // checkTopologies: no two terms say the same.
-func checkTopologies(f *kinds.Faults, terms []corev1.TopologySelectorTerm, at *field.Path) {
+func checkTopologies(f *kinds.Faults, terms []corev1.TopologySelectorTerm, at *kinds.Path) {
 	before := []map[string]sets.Set[string]{nil} // an empty term says nothing: upstream calls it a duplicate
 	for i, term := range terms {
 		expressions := at.Index(i).Child("matchLabelExpressions")
@@ -81,7 +81,7 @@ func checkTopologies(f *kinds.Faults, terms []corev1.TopologySelectorTerm, at *f
 				}
 				values.Insert(value)
 			}
-			f.Join(metavalidation.ValidateLabelName(r.Key, here.Child("key")))
+			f.Join(metavalidation.ValidateLabelName(r.Key, here.Child("key").Field()))
 			if _, twice := said[r.Key]; twice {
 				f.Duplicate(here.Child("key"), r.Key)
 			}
@@ -99,7 +99,7 @@ func checkTopologies(f *kinds.Faults, terms []corev1.TopologySelectorTerm, at *f
 // validateStorageClassUpdate: the class's volumes were made as it said.
 func validateStorageClassUpdate(c, old *storagev1.StorageClass) field.ErrorList {
 	r := declared.Update()
-	declared.Field(r, c, old, field.NewPath("provisioner"), func(c *storagev1.StorageClass) string { return c.Provisioner }, func(now, _ string, at *field.Path) {
+	declared.Field(r, c, old, kinds.NewPath("provisioner"), func(c *storagev1.StorageClass) string { return c.Provisioner }, func(now, _ string, at *kinds.Path) {
 		r.NonEmpty(at, now)
 		r.Immutable(at)
 	})
@@ -111,7 +111,7 @@ func validateStorageClassUpdate(c, old *storagev1.StorageClass) field.ErrorList 
 		{"volumeBindingMode", c.VolumeBindingMode, old.VolumeBindingMode},
 	} {
 		if !kinds.Same(part.now, part.old) {
-			r.Immutable(field.NewPath(part.name))
+			r.Immutable(kinds.NewPath(part.name))
 		}
 	}
 	return r.Behind(storageClass(c))

@@ -59,7 +59,7 @@ func VolumeAttachment() *kinds.Kind {
 
 func validateAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
 	r := declared.Create()
-	declared.Required(r, a, nil, field.NewPath("spec", "attacher"), func(a *storagev1.VolumeAttachment) string { return a.Spec.Attacher },
+	declared.Required(r, a, nil, kinds.NewPath("spec").Child("attacher"), func(a *storagev1.VolumeAttachment) string { return a.Spec.Attacher },
 		validate.LongNameCaseless[string], //nolint:staticcheck // deprecated for new fields: this is what the field has
 		declared.MaxLength[string](maxAttacher))
 	return r.Behind(attachment(a))
@@ -67,7 +67,7 @@ func validateAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
 
 func attachment(a *storagev1.VolumeAttachment) field.ErrorList {
 	var f kinds.Faults
-	at, source := field.NewPath("spec"), &a.Spec.Source
+	at, source := kinds.NewPath("spec"), &a.Spec.Source
 	from := at.Child("source")
 	switch {
 	case source.InlineVolumeSpec == nil && source.PersistentVolumeName == nil:
@@ -80,14 +80,14 @@ func attachment(a *storagev1.VolumeAttachment) field.ErrorList {
 		f.Required(from.Child("persistentVolumeName"), "must specify non empty persistentVolumeName")
 	}
 	f.Each(at.Child("nodeName"), a.Spec.NodeName, apivalidation.NameIsDNSSubdomain(a.Spec.NodeName, false))
-	checkAttachmentStatus(&f, &a.Status, field.NewPath("status"))
+	checkAttachmentStatus(&f, &a.Status, kinds.NewPath("status"))
 	if name := source.PersistentVolumeName; name != nil {
-		f.Each(field.NewPath("spec.source.persistentVolumeName"), *name, apivalidation.NameIsDNSSubdomain(*name, false))
+		f.Each(kinds.NewPath("spec.source.persistentVolumeName"), *name, apivalidation.NameIsDNSSubdomain(*name, false))
 	}
 	return f.List()
 }
 
-func checkAttachmentStatus(f *kinds.Faults, s *storagev1.VolumeAttachmentStatus, at *field.Path) {
+func checkAttachmentStatus(f *kinds.Faults, s *storagev1.VolumeAttachmentStatus, at *kinds.Path) {
 	size := 0
 	for key, value := range s.AttachmentMetadata {
 		size += len(key) + len(value)
@@ -99,7 +99,7 @@ func checkAttachmentStatus(f *kinds.Faults, s *storagev1.VolumeAttachmentStatus,
 	checkVolumeError(f, s.DetachError, at.Child("detachError"))
 }
 
-func checkVolumeError(f *kinds.Faults, e *storagev1.VolumeError, at *field.Path) {
+func checkVolumeError(f *kinds.Faults, e *storagev1.VolumeError, at *kinds.Path) {
 	if e == nil {
 		return
 	}
@@ -114,10 +114,10 @@ func checkVolumeError(f *kinds.Faults, e *storagev1.VolumeError, at *field.Path)
 func validateAttachmentUpdate(a, old *storagev1.VolumeAttachment) field.ErrorList {
 	r := declared.Update()
 	if !kinds.Same(a.Spec, old.Spec) {
-		r.Immutable(field.NewPath("spec"))
+		r.Immutable(kinds.NewPath("spec"))
 	}
 	var f kinds.Faults
-	f.Join(core.ValidateDriverName(a.Spec.Attacher, field.NewPath("spec", "attacher")))
+	f.Join(core.ValidateDriverName(a.Spec.Attacher, kinds.NewPath("spec").Child("attacher")))
 	f.Join(attachment(a))
 	return r.Behind(f.List())
 }

@@ -40,11 +40,11 @@ func VolumeAttributesClass() *kinds.Kind {
 
 func validateAttributesClass(c *storagev1.VolumeAttributesClass) field.ErrorList {
 	var f kinds.Faults
-	driver := field.NewPath("driverName")
+	driver := kinds.NewPath("driverName")
 	if f.NonEmpty(driver, c.DriverName) {
 		f.Each(driver, strings.ToLower(c.DriverName), validation.IsQualifiedName(strings.ToLower(c.DriverName)))
 	}
-	parameters := field.NewPath("parameters")
+	parameters := kinds.NewPath("parameters")
 	checkParameters(&f, c.Parameters, parameters)
 	if len(c.Parameters) == 0 {
 		f.Required(parameters, "must contain at least one key/value pair")
@@ -56,10 +56,10 @@ func validateAttributesClass(c *storagev1.VolumeAttributesClass) field.ErrorList
 func validateAttributesClassUpdate(c, old *storagev1.VolumeAttributesClass) field.ErrorList {
 	var f kinds.Faults
 	if c.DriverName != old.DriverName {
-		f.Forbidden(field.NewPath("driverName"), "updates to driverName are forbidden.")
+		f.Forbidden(kinds.NewPath("driverName"), "updates to driverName are forbidden.")
 	}
 	if !maps.Equal(c.Parameters, old.Parameters) {
-		f.Forbidden(field.NewPath("parameters"), "updates to parameters are forbidden.")
+		f.Forbidden(kinds.NewPath("parameters"), "updates to parameters are forbidden.")
 	}
 	f.Join(validateAttributesClass(c))
 	return f.List()

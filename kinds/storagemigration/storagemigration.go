@@ -72,7 +72,7 @@ func row(m *migration, _ time.Time) []any {
 
 func validate(m *migration) field.ErrorList {
 	var f kinds.Faults
-	at := field.NewPath("spec", "resource")
+	at := kinds.NewPath("spec").Child("resource")
 	r := m.Spec.Resource
 	if r.Resource == "" {
 		f.Required(at.Child("resource"), "resource is required to be set")
@@ -88,21 +88,21 @@ func validate(m *migration) field.ErrorList {
 func validateUpdate(m, old *migration) field.ErrorList {
 	var f kinds.Faults
 	f.Join(validate(m))
-	f.Immutable(field.NewPath("spec"), m.Spec, old.Spec)
+	f.Immutable(kinds.NewPath("spec"), m.Spec, old.Spec)
 	return f.List()
 }
 
 // validateStatus: a migration ends once, and remembers where it began.
 func validateStatus(m, old *migration) field.ErrorList {
 	var f kinds.Faults
-	at := field.NewPath("status")
+	at := kinds.NewPath("status")
 	revision, conditions := at.Child("resourceVersion"), at.Child("conditions")
 	if rv := m.Status.ResourceVersion; rv != "" {
 		if _, err := resourceversion.CompareResourceVersion(rv, rv); err != nil {
 			f.Invalid(revision, rv, err.Error())
 		}
 	}
-	f.Join(metavalidation.ValidateConditions(m.Status.Conditions, conditions))
+	f.JoinAt(conditions, metavalidation.ValidateConditions(m.Status.Conditions, kinds.Here))
 	if before := old.Status.ResourceVersion; before != "" && before != m.Status.ResourceVersion {
 		f.Invalid(revision, m.Status.ResourceVersion, "field is immutable")
 	}

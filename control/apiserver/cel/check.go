@@ -5,6 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	apiservercel "k8s.io/apiserver/pkg/cel"
 
+	"github.com/sampan-dev/sampan/kinds"
 	"github.com/sampan-dev/sampan/kinds/admissionregistration"
 )
 
@@ -23,12 +24,12 @@ type checkScope struct {
 }
 
 // Variable checks a variable and makes it known to what follows.
-func (s *checkScope) Variable(at *field.Path, name, text string, stored bool) *field.Error {
+func (s *checkScope) Variable(at *kinds.Path, name, text string, stored bool) *field.Error {
 	return s.tell(at, s.scope.Variable(name, text, Names{Params: s.params, Authorizer: true}, stored))
 }
 
 // Check tells what is wrong with an expression.
-func (s *checkScope) Check(at *field.Path, use admissionregistration.Use, text string, stored bool) *field.Error {
+func (s *checkScope) Check(at *kinds.Path, use admissionregistration.Use, text string, stored bool) *field.Error {
 	names := Names{Params: s.params, Authorizer: true}
 	var results []*celgo.Type
 	switch use {
@@ -46,15 +47,15 @@ func (s *checkScope) Check(at *field.Path, use admissionregistration.Use, text s
 	return s.tell(at, s.scope.Compile(text, names, stored, results...))
 }
 
-func (s *checkScope) tell(at *field.Path, e *Expression) *field.Error {
+func (s *checkScope) tell(at *kinds.Path, e *Expression) *field.Error {
 	if e.Err == nil {
 		return nil
 	}
 	switch e.Err.Type {
 	case apiservercel.ErrorTypeRequired:
-		return field.Required(at, e.Err.Detail)
+		return field.Required(at.Field(), e.Err.Detail)
 	case apiservercel.ErrorTypeInvalid:
-		return field.Invalid(at, e.Text, e.Err.Detail)
+		return field.Invalid(at.Field(), e.Text, e.Err.Detail)
 	}
-	return field.InternalError(at, e.Err)
+	return field.InternalError(at.Field(), e.Err)
 }

@@ -172,10 +172,10 @@ func (c *call) nameRule() func(name string, prefix bool) []string {
 func (c *call) names(obj metav1.Object) field.ErrorList {
 	var f kinds.Faults
 	if prefix := obj.GetGenerateName(); prefix != "" {
-		f.Each(atMetadata.Child("generateName"), prefix, c.nameRule()(prefix, true))
+		f.Each(kinds.NewPath("metadata").Child("generateName"), prefix, c.nameRule()(prefix, true))
 	}
 	if name := obj.GetName(); name != "" {
-		f.Each(atMetadata.Child("name"), name, c.nameRule()(name, false))
+		f.Each(kinds.NewPath("metadata").Child("name"), name, c.nameRule()(name, false))
 	}
 	return f.List()
 }
@@ -185,10 +185,8 @@ func (c *call) finalizers(obj metav1.Object) field.ErrorList {
 	if c.kind.Custom != nil || c.kind.Strategy.AnyFinalizer {
 		return nil
 	}
-	return kinds.Finalizers(obj.GetFinalizers(), atFinalizers)
+	return kinds.Finalizers(obj.GetFinalizers(), kinds.NewPath("metadata").Child("finalizers"))
 }
-
-var atFinalizers = atMetadata.Child("finalizers")
 
 // checkChange validates an update.
 func (c *call) checkChange(next, old kinds.Object) error {
