@@ -18,6 +18,8 @@ import (
 	"runtime/metrics"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -77,7 +79,7 @@ type times struct{ lasting, calm time.Duration }
 
 func keep(t times, space space) (stop func()) {
 	now := time.Now()
-	k := &keeper{pulse: pulse{times: t, space: space, last: now, began: now, made: heap().made}, percent: usual}
+	k := &keeper{pulse: pulse{times: t, space: space, last: now, began: now, made: heap().made, spent: spent()}, percent: usual}
 	debug.SetGCPercent(usual)
 	k.rest = time.AfterFunc(t.calm, k.settle)
 	k.listen()
@@ -142,14 +144,18 @@ type pulse struct {
 	last  time.Time // of the latest collection
 	began time.Time // of the present business
 	made  uint64    // in all, at the latest collection
+	spent time.Duration
 }
 
 // felt takes in a collection, and says which percentage suits a busy program; for
 // one that is not, nothing.
 func (p *pulse) felt(now time.Time, h size) (percent int, busy bool) {
 	busy = p.busy(now, h)
-	rate := float64(h.made-p.made) / max(now.Sub(p.last).Seconds(), shortest.Seconds())
-	p.last, p.made = now, h.made
+	// Where others have the cores a second is one of its own processor time: collecting
+	// is to cost a part of what the program does, not of what the machine does.
+	took := max(shortest, min(now.Sub(p.last), h.spent-p.spent))
+	rate := float64(h.made-p.made) / took.Seconds()
+	p.last, p.made, p.spent = now, h.made, h.spent
 	if !busy {
 		p.began = now
 		return 0, false
@@ -193,9 +199,12 @@ func (s space) of(h size, rate float64) uint64 {
 func room(memory uint64) uint64 { return min(max(memory/part, least), widest) }
 
 // size is how many bytes the latest collection left, how many are used for other
-// things than objects, and how many objects' bytes have been made since the program
-// began.
-type size struct{ live, other, made uint64 }
+// things than objects, and how many objects' bytes have been made, and how much processor
+// time has been spent, since the program began.
+type size struct {
+	live, other, made uint64
+	spent             time.Duration
+}
 
 func heap() size {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/total:bytes"},
@@ -208,9 +217,18 @@ func heap() size {
 		}
 		return sample[i].Value.Uint64()
 	}
-	h := size{live: bytes(0), made: bytes(1), other: bytes(2)}
+	h := size{live: bytes(0), made: bytes(1), other: bytes(2), spent: spent()}
 	for i := 3; i < len(sample); i++ {
 		h.other -= min(h.other, bytes(i))
 	}
 	return h
+}
+
+// spent is the processor time of this process, in user and kernel mode.
+func spent() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0 // cannot be: the arguments are right
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

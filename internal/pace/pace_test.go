@@ -1,6 +1,7 @@
 package pace
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -39,26 +40,29 @@ func TestPulse(t *testing.T) {
 		limit      uint64
 		after      time.Duration
 		want       int
+		cores      float64 // that it has; 0 for one
 	}{
-		{"at rest", 64 << 20, 1 << 20, 0, forever, frugal},
-		{"probes and heartbeats", 128 << 20, 32 << 20, 0, forever, frugal},
-		{"a small heap", 8 << 20, 32 << 20, 0, forever, most},
-		{"writes", 128 << 20, 256 << 20, 0, forever, most},
-		{"the same, not for long", 128 << 20, 256 << 20, 0, lasting - time.Second, usual},
-		{"writes to a heap of some size", 364 << 20, 256 << 20, 0, forever, 281},
-		{"half as many", 364 << 20, 128 << 20, 0, forever, 200},
-		{"pods that are started", 64 << 20, 160 << 20, 0, forever, 250},
-		{"just busy", 256 << 20, 65 << 20, 0, forever, 101},
-		{"writes to a large heap", 4 << 30, 256 << 20, 0, forever, frugal},
-		{"writes below a limit", 1 << 30, 256 << 20, 4 << 30, forever, 200},
-		{"writes near a limit", 3 << 30, 256 << 20, 4 << 30, forever, frugal},
-		{"at rest below a limit", 1 << 30, 1 << 20, 4 << 30, forever, frugal},
+		{"at rest", 64 << 20, 1 << 20, 0, forever, frugal, 0},
+		{"probes and heartbeats", 128 << 20, 32 << 20, 0, forever, frugal, 0},
+		{"a small heap", 8 << 20, 32 << 20, 0, forever, most, 0},
+		{"writes", 128 << 20, 256 << 20, 0, forever, most, 0},
+		{"the same, not for long", 128 << 20, 256 << 20, 0, lasting - time.Second, usual, 0},
+		{"writes to a heap of some size", 364 << 20, 256 << 20, 0, forever, 281, 0},
+		{"half as many", 364 << 20, 128 << 20, 0, forever, 200, 0},
+		{"pods that are started", 64 << 20, 160 << 20, 0, forever, 250, 0},
+		{"just busy", 256 << 20, 65 << 20, 0, forever, 101, 0},
+		{"writes to a large heap", 4 << 30, 256 << 20, 0, forever, frugal, 0},
+		{"writes below a limit", 1 << 30, 256 << 20, 4 << 30, forever, 200, 0},
+		{"writes near a limit", 3 << 30, 256 << 20, 4 << 30, forever, frugal, 0},
+		{"at rest below a limit", 1 << 30, 1 << 20, 4 << 30, forever, frugal, 0},
+		{"pods, where others have the cores", 64 << 20, 64 << 20, 0, forever, 200, 0.5},
 	} {
 		now, collected, h := time.Unix(0, 0), uint64(0), size{live: c.live, other: 512 << 20}
 		p := pulse{times: times{lasting, calm}, space: space{widest, c.limit}, last: now, began: now}
 		percent, settled, rest := usual, 0, now.Add(calm)
 		for end := now.Add(c.after); now.Before(end); now = now.Add(time.Second / 128) {
 			h.made += c.rate / 128
+			h.spent += time.Duration(float64(time.Second/128) * cmp.Or(c.cores, 1))
 			if h.made-collected >= c.live*uint64(percent)/100 {
 				collected = h.made
 				if next, busy := p.felt(now, h); busy {
