@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,18 +77,24 @@ func (r *running) again(ctx context.Context, f runFlags, again *renewal) error {
 }
 
 func restartCommand(p Program, s *Settings) *cobra.Command {
-	grace := int64(-1)
-	fresh := false
+	grace, fresh, name, signal := int64(-1), false, "", syscall.Signal(0)
 	cmd := ownVerb{
 		use: "restart", short: "End containers, and begin them anew",
 		long: `End containers as sampan stop does, and begin them anew as sampan start does.`,
+		check: func() (err error) {
+			if name != "" {
+				signal, err = signalNumber(name)
+			}
+			return err
+		},
 		do: func(cmd *cobra.Command, server *server, pod *corev1.Pod) error {
-			e := &ending{server: server, program: p, settings: s, grace: grace, out: io.Discard}
+			e := &ending{server: server, program: p, settings: s, grace: grace, signal: signal, out: io.Discard}
 			again := &renewal{server: server, settings: s, fresh: fresh, errOut: cmd.ErrOrStderr()}
 			return again.restart(cmd.Context(), e, pod, cmd.OutOrStdout())
 		},
 	}.command(s)
 	graceFlag(cmd, &grace)
+	cmd.Flags().StringVarP(&name, "signal", "s", "", "signal to ask with, before its own (default: its --stop-signal alone)")
 	cmd.Flags().BoolVar(&fresh, "fresh", false, "begin anew without what they have written")
 	return cmd
 }

@@ -40,11 +40,11 @@ var idleWords = map[string]string{
 func idleFlags(cmd *cobra.Command) {
 	for name, why := range idle {
 		cmd.Flags().Bool(name, false, "does nothing: "+why)
-		_ = cmd.Flags().MarkHidden(name) // it is there
+		hide(cmd.Flags(), name)
 	}
 	for name, why := range idleWords {
 		cmd.Flags().StringArray(name, nil, "does nothing: "+why)
-		_ = cmd.Flags().MarkHidden(name) // so is it
+		hide(cmd.Flags(), name)
 	}
 }
 

@@ -59,6 +59,8 @@ on standard output or input.
 	cmd.Flags().BoolVarP(&f.archive, "archive", "a", false, "keep owners")
 	cmd.Flags().BoolVarP(&f.follow, "follow-link", "L", false, "of a link that is named, copy what it leads to")
 	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "", "namespace of the pod (default: that of the kubeconfig)")
+	cmd.Flags().BoolP("quiet", "q", false, "nothing: no progress is shown")
+	hide(cmd.Flags(), "quiet")
 	return cmd
 }
 

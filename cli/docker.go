@@ -39,9 +39,9 @@ func dockerGroups(p Program, s *Settings) []*cobra.Command {
 	return []*cobra.Command{
 		group("container", "Verbs for containers", list(psCommand(s), "list", "ps"), runCommand(p, s), createCommand(p, s), logsCommand(s), execCommand(s), attachCommand(p, s),
 			stopCommand(p, s), rmCommand(s), startCommand(p, s), restartCommand(p, s), killCommand(p, s), pauseCommand(p, s), unpauseCommand(p, s), waitCommand(s), portCommand(s), cpCommand(p, s),
-			topCommand(p, s), statsCommand(s), diffCommand(s), updateCommand(s), inspectCommand(p, s), ended),
+			topCommand(p, s), statsCommand(s), diffCommand(s), updateCommand(s), inspectCommand(p, s), commitCommand(p, s), exportCommand(s), ended),
 		group("image", "Verbs for images", list(imagesCommand(s), "list"), rm, buildCommand(p, s), pullCommand(s), pushCommand(s), tagCommand(s), saveCommand(s),
-			loadCommand(s), inspectCommand(p, s), historyCommand(s), pruneCommand(s)),
+			loadCommand(s), inspectCommand(p, s), historyCommand(s), importCommand(s), pruneCommand(s)),
 		group("builder", "Verbs for builds", buildCommand(p, s), cache),
 		group("buildx", "Verbs for builds", buildCommand(p, s)),
 		group("system", "Verbs for all of it", all, roomCommand(s), infoCommand(p, s)),
@@ -53,12 +53,9 @@ func dockerGroups(p Program, s *Settings) []*cobra.Command {
 // absent are docker's verbs that sampan has not, and what does the same or why nothing
 // does.
 var absent = map[string]string{
-	"commit":   "an image is made of a Dockerfile: sampan build; sampan diff shows what a container has changed, sampan cp takes it out",
 	"compose":  "several containers that belong together are objects of Kubernetes: sampan kubectl apply -f",
 	"context":  "--kubeconfig, or KUBECONFIG, says which cluster is meant",
 	"events":   "sampan kubectl get events --watch, or sampan trace of a pod",
-	"export":   "sampan cp NAME:/. - writes a container's files as a tar archive",
-	"import":   "a Dockerfile of FROM scratch and ADD files.tar / makes an image of an archive: sampan build",
 	"manifest": "sampan build --platform A,B makes an index of several platforms, and sampan push pushes it",
 	"rename":   "a pod keeps its name: sampan stop and rm, and sampan run --name",
 	"search":   "registries have pages of their own to search them; sampan pull fetches an image by its name",

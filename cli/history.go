@@ -41,6 +41,8 @@ func historyCommand(s *Settings) *cobra.Command {
 	cmd.Flags().StringVar(&f.format, "format", "", "json, or a template such as {{.CreatedBy}} {{.Size}}")
 	cmd.Flags().BoolVar(&f.whole, "no-trunc", false, "show instructions whole")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "IDs only")
+	cmd.Flags().BoolP("human", "H", true, "nothing: sizes and ages are for people")
+	hide(cmd.Flags(), "human")
 	return cmd
 }
 

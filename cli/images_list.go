@@ -80,12 +80,23 @@ func (f imagesFormat) rows(img image.Image) []imageRow {
 	var all []imageRow
 	for _, name := range img.Tags {
 		row.Repository, row.Tag = splitTag(name)
+		row.Repository = familiar(row.Repository)
 		all = append(all, row)
 	}
 	if len(all) == 0 {
 		return []imageRow{row}
 	}
 	return all
+}
+
+// familiar is a repository as people say it, and docker shows it: without the registry
+// that is meant when none is named.
+func familiar(repository string) string {
+	rest, ok := strings.CutPrefix(repository, "docker.io/")
+	if !ok {
+		return repository
+	}
+	return strings.TrimPrefix(rest, "library/")
 }
 
 func splitTag(name string) (repository, tag string) {

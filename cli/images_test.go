@@ -26,10 +26,10 @@ func TestImagesShown(t *testing.T) {
 		want string
 	}{
 		{imagesFormat{quiet: true, format: "table"}, "aaaaaaaaaaaa\ncccccccccccc\ndddddddddddd\n"},
-		{imagesFormat{format: "{{.Repository}}:{{.Tag}} {{.ID}}"}, "docker.io/library/app:1 aaaaaaaaaaaa\ndocker.io/library/app:2 aaaaaaaaaaaa\nregistry.test:5000/team/web:v1 cccccccccccc\n<none>:<none> dddddddddddd\n"},
+		{imagesFormat{format: "{{.Repository}}:{{.Tag}} {{.ID}}"}, "app:1 aaaaaaaaaaaa\napp:2 aaaaaaaaaaaa\nregistry.test:5000/team/web:v1 cccccccccccc\n<none>:<none> dddddddddddd\n"},
 		{imagesFormat{format: "table {{.Tag}}", whole: true, filters: []string{"reference=app"}}, "TAG\n1\n2\n"},
-		{imagesFormat{format: "table", digests: true, filters: []string{"reference=app:1"}}, "REPOSITORY              TAG   DIGEST      IMAGE ID       AGE   SIZE\n" +
-			"docker.io/library/app   1     sha256:mm   aaaaaaaaaaaa   -     1.0 kB\ndocker.io/library/app   2     sha256:mm   aaaaaaaaaaaa   -     1.0 kB\n"},
+		{imagesFormat{format: "table", digests: true, filters: []string{"reference=app:1"}}, "REPOSITORY   TAG   DIGEST      IMAGE ID       AGE   SIZE\n" +
+			"app          1     sha256:mm   aaaaaaaaaaaa   -     1.0 kB\napp          2     sha256:mm   aaaaaaaaaaaa   -     1.0 kB\n"},
 		{imagesFormat{quiet: true, format: "table", filters: []string{"dangling=true"}}, "dddddddddddd\n"},
 		{imagesFormat{quiet: true, format: "table", filters: []string{"pinned=true"}}, "dddddddddddd\n"},
 		{imagesFormat{quiet: true, format: "table", filters: []string{"label=tier=front", "dangling=false"}}, "cccccccccccc\n"},
@@ -121,5 +121,29 @@ func TestHistory(t *testing.T) {
 	var out strings.Builder
 	if err := (historyFormat{}).print(&out, img); err != nil || !strings.HasPrefix(out.String(), "AGE") || strings.Count(out.String(), "\n") != 3 {
 		t.Errorf("%q, %v", out.String(), err)
+	}
+}
+
+// A repository is shown as people say it.
+func TestFamiliar(t *testing.T) {
+	for full, want := range map[string]string{
+		"docker.io/library/app": "app", "docker.io/team/app": "team/app", "localhost/app": "localhost/app",
+		"registry.test:5000/library/app": "registry.test:5000/library/app", "docker.io.test/app": "docker.io.test/app",
+	} {
+		if got := familiar(full); got != want {
+			t.Errorf("%s is shown as %q, want %q", full, got, want)
+		}
+	}
+}
+
+// What --change may say needs no RUN and no context.
+func TestChanges(t *testing.T) {
+	if err := checkChanges([]string{`CMD ["a"]`, "env A=1", " EXPOSE 80"}); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{"RUN rm /x", "COPY a b", "FROM x", "", "ENV A=1\nRUN x"} {
+		if err := checkChanges([]string{bad}); err == nil {
+			t.Errorf("--change %q was taken", bad)
+		}
 	}
 }

@@ -187,7 +187,7 @@ func rmiCommand(s *Settings) *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "also images that are pinned, or of several repositories by ID")
 	cmd.Flags().Bool("no-prune", false, "does nothing: what other images need stays anyway")
-	_ = cmd.Flags().MarkHidden("no-prune") // it is there
+	hide(cmd.Flags(), "no-prune")
 	return cmd
 }
 

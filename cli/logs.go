@@ -54,7 +54,7 @@ or with --tail both to standard output.`,
 	flags.BoolVarP(&l.timestamps, "timestamps", "t", false, "begin each line with its time")
 	flags.StringVarP(&namespace, "namespace", "n", "", "namespace of the pod (default: that of the kubeconfig); a number is --tail")
 	flags.Bool("details", false, "nothing: there are none")
-	_ = flags.MarkHidden("details") // it is there
+	hide(flags, "details")
 	return cmd
 }
 

@@ -3,12 +3,10 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -107,6 +105,16 @@ func (s *server) networks(ctx context.Context, namespace string) ([]namedNetwork
 	return networksOf(maps, pods), nil
 }
 
+// networks are those of the namespace that is meant, and where they are.
+func (s *Settings) networks(ctx context.Context) (*server, []namedNetwork, error) {
+	server, err := s.connect()
+	if err != nil {
+		return nil, nil, err
+	}
+	all, err := server.networks(ctx, server.namespace)
+	return server, all, err
+}
+
 func networksOf(maps []*corev1.ConfigMap, pods []*corev1.Pod) []namedNetwork {
 	var all []namedNetwork
 	for _, m := range maps {
@@ -135,15 +143,11 @@ func (s *server) network(ctx context.Context, namespace, name string) (namedNetw
 }
 
 func networkListCommand(s *Settings) *cobra.Command {
-	quiet, format := false, ""
+	var l listing
 	cmd := &cobra.Command{
 		Use: "ls", Aliases: []string{"list"}, Short: "List the networks", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			server, err := s.connect()
-			if err != nil {
-				return err
-			}
-			all, err := server.networks(cmd.Context(), server.namespace)
+			_, all, err := s.networks(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -155,58 +159,21 @@ func networkListCommand(s *Settings) *cobra.Command {
 				all = append(all, namedNetwork{Name: name, Driver: driver, Scope: "local"})
 			}
 			slices.SortFunc(all, func(a, b namedNetwork) int { return strings.Compare(a.Name, b.Name) })
-			return printNetworks(cmd.OutOrStdout(), all, quiet, format)
+			return show(l, cmd.OutOrStdout(), all, []string{"NAME", "DRIVER", "SCOPE"}, func(v namedNetwork) []string { return []string{v.Name, v.Driver, v.Scope} })
 		},
 	}
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "names only")
-	cmd.Flags().StringVar(&format, "format", "", "json, or a template such as {{.Name}} {{.Driver}}")
+	l.flags(cmd, "{{.Name}} {{.Driver}}")
 	return cmd
-}
-
-func printNetworks(out io.Writer, all []namedNetwork, quiet bool, format string) error {
-	rows := []any{}
-	for _, v := range all {
-		rows = append(rows, v)
-	}
-	switch {
-	case quiet:
-		return templated(out, "{{.Name}}", rows)
-	case format != "":
-		return templated(out, format, rows)
-	}
-	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
-	fmt.Fprintln(w, "NAME\tDRIVER\tSCOPE")
-	for _, v := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", v.Name, v.Driver, v.Scope)
-	}
-	return w.Flush()
 }
 
 func networkInspectCommand(s *Settings) *cobra.Command {
-	format := ""
-	cmd := &cobra.Command{
-		Use: "inspect NAME...", Short: "Show which containers are on networks, as JSON", Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := s.connect()
-			if err != nil {
-				return err
-			}
-			all := []any{}
-			failed := each(args, func(name string) error {
-				v, err := server.network(cmd.Context(), server.namespace, name)
-				if err == nil {
-					all = append(all, v)
-				}
-				return err
-			})
-			if format == "" || format == "json" {
-				return errors.Join(printJSON(cmd.OutOrStdout(), all), failed)
-			}
-			return errors.Join(templated(cmd.OutOrStdout(), format, all), failed)
-		},
-	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", "json, or a template")
-	return cmd
+	return inspecting("Show which containers are on networks, as JSON", func(cmd *cobra.Command, name string) (namedNetwork, error) {
+		server, err := s.connect()
+		if err != nil {
+			return namedNetwork{}, err
+		}
+		return server.network(cmd.Context(), server.namespace, name)
+	})
 }
 
 func networkRemoveCommand(s *Settings) *cobra.Command {
@@ -241,11 +208,7 @@ func networkPruneCommand(s *Settings) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "prune", Short: "Remove networks that no container is on", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			server, err := s.connect()
-			if err != nil {
-				return err
-			}
-			all, err := server.networks(cmd.Context(), server.namespace)
+			server, all, err := s.networks(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -64,9 +64,7 @@ containers of sampan run that have ended. What runs stays.`,
 	cmd.Flags().BoolVar(&cache, "build-cache", false, "also the layers that builds remember")
 	cmd.Flags().BoolP("force", "f", false, "nothing: nobody is asked")
 	cmd.Flags().Bool("volumes", false, "nothing: volumes without a name go with their containers, and sampan volume prune --all removes others")
-	for _, name := range []string{"force", "volumes"} {
-		_ = cmd.Flags().MarkHidden(name) // they are there
-	}
+	hide(cmd.Flags(), "force", "volumes")
 	cmd.Flags().Int64Var(&keep, "keep-mb", 0, "megabytes of build layers to keep")
 	cmd.Flags().DurationVar(&unused, "unused-for", 0, "only build layers that no build has wanted for so long")
 	return cmd

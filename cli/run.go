@@ -88,7 +88,7 @@ func runFlagsOf(cmd *cobra.Command, f *runFlags, entrypoint *string) {
 	flags.StringVar(&f.restart, "restart", "no", "no, on-failure[:MOST], always or unless-stopped")
 	flags.StringVar(&f.network, "network", "", "bridge, one that sampan network create has made, none for no other than its own loopback, or host for that of this machine")
 	flags.StringVar(&f.network, "net", "", "--network, in fewer letters")
-	_ = flags.MarkHidden("net") // it is there
+	hide(flags, "net")
 	flags.StringVar(&f.pull, "pull", "missing", "when to fetch the image: missing, always or never")
 	limitFlagsOf(cmd, &f.limits)
 	runIsolationFlags(cmd, f)

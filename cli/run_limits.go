@@ -40,7 +40,7 @@ func limitFlagsOf(cmd *cobra.Command, l *limitFlags) {
 	flags.Int64Var(&l.period, "cpu-period", 0, "microseconds that --cpu-quota is of (default 100000)")
 	flags.StringVarP(&l.shares, "cpu-shares", "c", "", "its share of busy processors: 1024 is one processor, which the machine must have for it")
 	flags.StringVar(&l.cpuset, "cpuset-cpus", "", "refused: which processors is the node's choice")
-	_ = flags.MarkHidden("cpuset-cpus") // it is there
+	hide(flags, "cpuset-cpus")
 	flags.Int64Var(&l.pids, "pids-limit", 0, "most processes that it may have; -1 for as many as its node lets a pod have")
 	flags.StringArrayVar(&l.ulimits, "ulimit", nil, "NAME=SOFT[:HARD]: a limit of its processes, such as nofile=1024:4096; -1 for none")
 	flags.StringArrayVar(&l.storage, "storage-opt", nil, "size=BYTES: most that it may write beside its volumes; it is ended when it does more")

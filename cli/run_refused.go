@@ -55,17 +55,15 @@ func runRefusedFlags(cmd *cobra.Command, f *runFlags) {
 	f.refused, f.idle = map[string]*string{}, map[string]*[]string{}
 	for name, instead := range noWord {
 		f.refused[name] = flags.String(name, "", "refused: "+instead)
-		_ = flags.MarkHidden(name) // it is there
+		hide(flags, name)
 	}
 	for name, why := range runIdle {
 		f.idle[name] = flags.StringArray(name, nil, "does nothing: "+why)
-		_ = flags.MarkHidden(name) // so is it
+		hide(flags, name)
 	}
 	flags.Bool("disable-content-trust", true, "does nothing: digests are always verified")
 	flags.BoolVar(&f.neverKill, "oom-kill-disable", false, "refused: a container over its limit has to be ended")
-	for _, name := range []string{"disable-content-trust", "oom-kill-disable"} {
-		_ = flags.MarkHidden(name) // they are there
-	}
+	hide(flags, "disable-content-trust", "oom-kill-disable")
 }
 
 // beyondPods refuses what pods have no word for, and says what does nothing.

@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/node/build"
 )
 
 // meant is the pod that a command line means.
@@ -273,5 +277,20 @@ func TestLook(t *testing.T) {
 		if got := look(test.pod); got != test.want {
 			t.Errorf("%s: %+v, want %+v", name, got, test.want)
 		}
+	}
+}
+
+// A limit that a process has in full is not told, one that it has not is. The kernel lets
+// nobody have so many files that there are none more.
+func TestCutLimit(t *testing.T) {
+	var own unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil {
+		t.Fatal(err)
+	}
+	if _, cut := cutLimit(os.Getpid(), build.Ulimit{Name: "nofile", Hard: own.Max}); cut {
+		t.Error("what it has is told")
+	}
+	if has, cut := cutLimit(os.Getpid(), build.Ulimit{Name: "nofile", Hard: own.Max + 1}); !cut || has != strconv.FormatUint(own.Max, 10) {
+		t.Errorf("more than it has: %q, %v", has, cut)
 	}
 }

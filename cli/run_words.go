@@ -258,7 +258,7 @@ then it is a pod that no node takes; it holds no ports and no memory.`,
 		},
 	}
 	runFlagsOf(cmd, &f, &entrypoint)
-	_ = cmd.Flags().MarkHidden("detach") // it is there; nobody waits anyway
+	hide(cmd.Flags(), "detach") // nobody waits anyway
 	return cmd
 }
 

@@ -67,6 +67,8 @@ type running struct {
 	// doubt fires when what keeps the container from starting has not passed.
 	doubt  <-chan time.Time
 	waited bool
+	// limitsTold: what --ulimit could not give has been said.
+	limitsTold bool
 }
 
 // run makes the pod and stays with it.
@@ -159,6 +161,7 @@ func (r *running) stay(ctx context.Context) error {
 	defer pods.stop()
 	state := look(r.pod)
 	for {
+		r.tellCut(ctx, state)
 		switch {
 		case state.doomed != "" && state.mayPass && !r.waited:
 			if r.doubt == nil {

@@ -50,7 +50,7 @@ Ctrl-C, or once with --no-stream. Without names, of all of sampan run that run.`
 	cmd.Flags().BoolVar(&once, "no-stream", false, "only once")
 	cmd.Flags().StringVar(&format, "format", format, "table, json, or a template such as {{.Name}} {{.CPUPerc}} {{.MemUsage}}")
 	cmd.Flags().Bool("no-trunc", false, "nothing: names are whole")
-	_ = cmd.Flags().MarkHidden("no-trunc") // it is there
+	hide(cmd.Flags(), "no-trunc")
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that do not run")
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pods (default: that of the kubeconfig)")
 	return cmd

@@ -49,7 +49,7 @@ func stopCommand(p Program, s *Settings) *cobra.Command {
 
 func graceFlag(cmd *cobra.Command, grace *int64) {
 	cmd.Flags().Int64Var(grace, "timeout", -1, "--time, by docker's newer name")
-	_ = cmd.Flags().MarkHidden("timeout") // it is there
+	hide(cmd.Flags(), "timeout")
 	cmd.Flags().Int64VarP(grace, "time", "t", -1, "seconds until it is killed, at most its --stop-timeout (default: that)")
 }
 

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -143,7 +142,8 @@ func volumeUsers(pods []*corev1.Pod, dir string) map[string][]string {
 }
 
 func volumeListCommand(s *Settings) *cobra.Command {
-	quiet, format, filters := false, "", []string{}
+	var l listing
+	filters := []string{}
 	cmd := &cobra.Command{
 		Use: "ls", Aliases: []string{"list"}, Short: "List the volumes that have a name", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -154,27 +154,10 @@ func volumeListCommand(s *Settings) *cobra.Command {
 			if all, err = s.filterVolumes(cmd.Context(), all, filters); err != nil {
 				return err
 			}
-			rows := []any{}
-			for _, v := range all {
-				rows = append(rows, v)
-			}
-			out := cmd.OutOrStdout()
-			switch {
-			case quiet:
-				return templated(out, "{{.Name}}", rows)
-			case format != "":
-				return templated(out, format, rows)
-			}
-			w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
-			fmt.Fprintln(w, "DRIVER\tVOLUME NAME")
-			for _, v := range all {
-				fmt.Fprintf(w, "%s\t%s\n", v.Driver, v.Name)
-			}
-			return w.Flush()
+			return show(l, cmd.OutOrStdout(), all, []string{"DRIVER", "VOLUME NAME"}, func(v volumeView) []string { return []string{v.Driver, v.Name} })
 		},
 	}
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "names only")
-	cmd.Flags().StringVar(&format, "format", "", "json, or a template such as {{.Name}} {{.Mountpoint}}")
+	l.flags(cmd, "{{.Name}} {{.Mountpoint}}")
 	cmd.Flags().StringArrayVarP(&filters, "filter", "f", nil, "name=TEXT or dangling=true|false")
 	return cmd
 }
@@ -199,26 +182,7 @@ func (s *Settings) filterVolumes(ctx context.Context, all []volumeView, filters 
 }
 
 func volumeInspectCommand(s *Settings) *cobra.Command {
-	format := ""
-	cmd := &cobra.Command{
-		Use: "inspect NAME...", Short: "Show where volumes are, as JSON", Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			all := []any{}
-			failed := each(args, func(name string) error {
-				v, err := s.there(name)
-				if err == nil {
-					all = append(all, v)
-				}
-				return err
-			})
-			if format == "" || format == "json" {
-				return errors.Join(printJSON(cmd.OutOrStdout(), all), failed)
-			}
-			return errors.Join(templated(cmd.OutOrStdout(), format, all), failed)
-		},
-	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", "json, or a template such as {{.Mountpoint}}")
-	return cmd
+	return inspecting("Show where volumes are, as JSON", func(_ *cobra.Command, name string) (volumeView, error) { return s.there(name) })
 }
 
 func volumeRemoveCommand(s *Settings) *cobra.Command {
