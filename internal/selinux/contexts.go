@@ -33,21 +33,25 @@ const maxFile = 64 << 10
 // has no word for them.
 func ReadContexts() (Contexts, error) {
 	for _, name := range []string{preferred, filepath.Join(policies, policy(), inPolicy)} {
-		f, err := os.Open(name)
+		c, err := readContexts(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return Contexts{}, fmt.Errorf("SELinux contexts of containers: %w", err)
-		}
-		defer f.Close()
-		c, err := contexts(f)
-		if err != nil {
-			return Contexts{}, fmt.Errorf("SELinux contexts of containers: %q: %w", name, err)
+			return Contexts{}, fmt.Errorf("SELinux contexts of containers in %q: %w", name, err)
 		}
 		return c, nil
 	}
 	return Contexts{}, nil
+}
+
+func readContexts(name string) (Contexts, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return Contexts{}, err
+	}
+	defer f.Close()
+	return contexts(f)
 }
 
 // policy is the name of the policy that the host has loaded.

@@ -118,8 +118,7 @@ func (l Layers) Mount(target string, flags uintptr) error {
 			return err
 		}
 		defer done()
-		l.Lower = short
-		if data, err = l.Data(); err != nil {
+		if data, err = (Layers{short, l.Upper, l.Work, l.Context}).Data(); err != nil {
 			return err
 		}
 		return mount(target, flags, data)
