@@ -184,17 +184,14 @@ func (c *call) mergeJSON(before []byte) (after []byte, wrong []error, err error)
 }
 
 // strategicPatched merges lists by their keys, as the Go types' tags say.
-func (c *call) strategicPatched(current runtime.Object) (runtime.Object, error) {
+func (c *call) strategicPatched(current kinds.Object) (runtime.Object, error) {
 	if _, ok := current.(runtime.Unstructured); ok {
 		return nil, unsupported(patchTypes(c.kind))
-	}
-	before, err := toMap(current)
-	if err != nil {
-		return nil, apierrors.NewInternalError(err)
 	}
 	change := map[string]any{}
 	checked := c.strictness() != metav1.FieldValidationIgnore
 	var wrong []error
+	var err error
 	if checked {
 		wrong, err = kjson.UnmarshalStrict(c.req.PatchData, &change)
 	} else {
@@ -204,19 +201,26 @@ func (c *call) strategicPatched(current runtime.Object) (runtime.Object, error) 
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	into := c.newBody()
+	parts := partsOf(current, change, into)
+	before, err := toMap(parts.named)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
 	after, err := strategicpatch.StrategicMergeMapPatch(before, change, into)
 	if err != nil {
 		return nil, strategicError(err)
 	}
 	err = runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(after, into, checked)
-	text := fmt.Sprintf("%+v", change)
 	if strict, ok := runtime.AsStrictDecodingError(err); ok {
-		return into, c.judgeStrict(append(wrong, strict.Errors()...), text)
+		wrong, err = append(wrong, strict.Errors()...), nil
 	}
 	if err != nil {
-		return nil, badPatch(text, err)
+		return nil, badPatch(fmt.Sprintf("%+v", change), err)
 	}
-	return into, c.judgeStrict(wrong, text)
+	if len(wrong) > 0 {
+		err = c.judgeStrict(wrong, fmt.Sprintf("%+v", change))
+	}
+	return parts.joined(into), err
 }
 
 // strategicError says whose fault a failed strategic merge is, as upstream does.
