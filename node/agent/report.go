@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
@@ -128,21 +129,18 @@ func (a *Agent) sendStatus(ctx context.Context, base *corev1.Pod, next corev1.Po
 }
 
 func statusPatch(base *corev1.Pod, next corev1.PodStatus) ([]byte, error) {
-	before, err := json.Marshal(corev1.Pod{Status: base.Status})
+	// By way of maps, which the comparison would make of JSON else, and JSON of its own.
+	before, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&corev1.Pod{Status: base.Status})
 	if err != nil {
 		return nil, fmt.Errorf("encode the pod's status: %w", err)
 	}
-	after, err := json.Marshal(corev1.Pod{Status: next})
+	after, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&corev1.Pod{Status: next})
 	if err != nil {
 		return nil, fmt.Errorf("encode the pod's status: %w", err)
 	}
-	diff, err := strategicpatch.CreateTwoWayMergePatch(before, after, corev1.Pod{})
+	patch, err := strategicpatch.CreateTwoWayMergeMapPatch(before, after, corev1.Pod{})
 	if err != nil {
 		return nil, fmt.Errorf("compare the pod's statuses: %w", err)
-	}
-	var patch map[string]any
-	if err := json.Unmarshal(diff, &patch); err != nil {
-		return nil, fmt.Errorf("read the status patch back: %w", err)
 	}
 	patch["metadata"] = map[string]any{"uid": base.UID}
 	return json.Marshal(patch)
