@@ -79,7 +79,8 @@ type registration struct {
 	ctx context.Context //nolint:containedctx // the life of connections, which outlive their registration's call
 }
 
-// Register implements pluginapi.RegistrationServer.
+// Register implements pluginapi.RegistrationServer. It answers when the plugin has: one
+// that doesn't say what its options are is refused, as upstream has it.
 func (r *registration) Register(_ context.Context, q *pluginapi.RegisterRequest) (*pluginapi.Empty, error) {
 	r.d.cfg.Counts.PluginRegistered(q.GetResourceName())
 	endpoint := q.GetEndpoint()
@@ -90,8 +91,13 @@ func (r *registration) Register(_ context.Context, q *pluginapi.RegisterRequest)
 		r.d.cfg.Log.Error("a device plugin can't register", "endpoint", endpoint, "err", err)
 		return nil, err
 	}
+	p, err := r.d.meet(r.ctx, q.GetResourceName(), filepath.Join(r.d.cfg.Dir, endpoint), q.GetOptions())
+	if err != nil {
+		r.d.cfg.Log.Error("a device plugin can't register", "endpoint", endpoint, "err", err)
+		return nil, err
+	}
 	go func() {
-		if err := r.d.Connect(r.ctx, q.GetResourceName(), filepath.Join(r.d.cfg.Dir, endpoint), q.GetOptions()); err != nil && r.ctx.Err() == nil {
+		if err := r.d.follow(r.ctx, p); err != nil && r.ctx.Err() == nil {
 			r.d.cfg.Log.Error("a device plugin is lost", "resource", q.GetResourceName(), "endpoint", endpoint, "err", err)
 		}
 	}()
@@ -117,31 +123,45 @@ func Validate(resource string, versions []string) error {
 // Connect talks to a plugin until it goes or ctx ends. A plugin that comes for
 // the same resource takes its place.
 func (d *Devices) Connect(ctx context.Context, resource, socket string, options *pluginapi.DevicePluginOptions) error {
+	p, err := d.meet(ctx, resource, socket, options)
+	if err != nil {
+		return err
+	}
+	return d.follow(ctx, p)
+}
+
+// meet connects to a plugin, and asks for its options if they are nil.
+func (d *Devices) meet(ctx context.Context, resource, socket string, options *pluginapi.DevicePluginOptions) (*plugin, error) {
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
 	if err != nil {
-		return fmt.Errorf("dial %q: %w", socket, err)
+		return nil, fmt.Errorf("dial %q: %w", socket, err)
 	}
-	defer func() { _ = conn.Close() }() // a newer plugin may have closed it
 	p := &plugin{resource: resource, endpoint: socket, options: options, conn: conn, client: pluginapi.NewDevicePluginClient(conn)}
 	if options == nil {
 		asked, cancel := context.WithTimeout(ctx, dialTimeout)
 		p.options, err = p.client.GetDevicePluginOptions(asked, &pluginapi.Empty{}, grpc.WaitForReady(true))
 		cancel()
 		if err != nil {
-			return fmt.Errorf("failed to get device plugin options: %w", err)
+			return nil, errors.Join(fmt.Errorf("failed to get device plugin options: %w", err), conn.Close())
 		}
 	}
+	return p, nil
+}
+
+// follow hears from a plugin which devices it has until it goes or ctx ends.
+func (d *Devices) follow(ctx context.Context, p *plugin) error {
+	defer func() { _ = p.conn.Close() }() // a newer plugin may have closed it
 	stream, err := p.client.ListAndWatch(ctx, &pluginapi.Empty{}, grpc.WaitForReady(true))
 	if err != nil {
-		return fmt.Errorf("list devices of %q: %w", resource, err)
+		return fmt.Errorf("list devices of %q: %w", p.resource, err)
 	}
 	d.adopt(p)
 	defer d.lost(p)
 	for {
 		list, err := stream.Recv()
 		if err != nil {
-			return fmt.Errorf("list devices of %q: %w", resource, err)
+			return fmt.Errorf("list devices of %q: %w", p.resource, err)
 		}
 		if err := d.update(p, list.GetDevices()); err != nil {
 			return err

@@ -206,6 +206,34 @@ func (b *bench) place(p *corev1.Pod) error {
 
 const ok, bad = pluginapi.Healthy, pluginapi.Unhealthy
 
+// TestPluginThatTellsNothing: one that doesn't say what its options are can't register.
+func TestPluginThatTellsNothing(t *testing.T) {
+	b := newBench(t)
+	if _, err := b.serve("old.sock", "v1alpha1"); err == nil { // now the directory has been swept
+		t.Fatal("an old version was taken")
+	}
+	server := grpc.NewServer()
+	pluginapi.RegisterDevicePluginServer(server, pluginapi.UnimplementedDevicePluginServer{})
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", filepath.Join(b.dir, "dumb.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(server.Stop)
+	conn, err := grpc.NewClient("unix://"+filepath.Join(b.dir, Socket), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = pluginapi.NewRegistrationClient(conn).Register(t.Context(), &pluginapi.RegisterRequest{Version: pluginapi.Version, Endpoint: "dumb.sock", ResourceName: "example.com/dumb"})
+	if err == nil || !strings.Contains(err.Error(), "failed to get device plugin options") {
+		t.Errorf("%v", err)
+	}
+	if all := b.d.All(); all["example.com/dumb"] != nil {
+		t.Errorf("it is used all the same: %v", all)
+	}
+}
+
 func TestDevices(t *testing.T) {
 	b := newBench(t)
 	if _, err := b.serve("old.sock", "v1alpha1"); err == nil || !strings.Contains(err.Error(), `"v1alpha1" is not supported`) {

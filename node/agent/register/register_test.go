@@ -3,6 +3,7 @@ package register
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -10,6 +11,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/clienttest"
@@ -113,4 +117,41 @@ func TestReportsAreSpread(t *testing.T) {
 			t.Errorf("nodes that came together wrote again after %v", seconds)
 		}
 	})
+}
+
+// What plugins had stays in the node's status as none when they have gone for good; what
+// somebody else wrote there stays as it is.
+func TestResourcesThatHaveGone(t *testing.T) {
+	const device, other = "example.com/gpu", "example.com/other"
+	there := true
+	engine := agenttest.New()
+	defer engine.Close()
+	r, err := New(Config{NodeName: "n1", NodeIPs: []string{"10.0.0.1"}, Transport: clienttest.NewMemory(), Engine: engine,
+		Disk: t.TempDir(), MaxPods: 110, Log: slog.New(slog.DiscardHandler), Extra: func() (capacity, allocatable corev1.ResourceList) {
+			if !there {
+				return nil, nil
+			}
+			return corev1.ResourceList{device: resource.MustParse("2")}, corev1.ResourceList{device: resource.MustParse("1")}
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func(old corev1.NodeStatus) (corev1.NodeStatus, string) {
+		s := r.status(t.Context(), old)
+		text := ""
+		for _, name := range []corev1.ResourceName{device, other} {
+			c, a := s.Capacity[name], s.Allocatable[name]
+			_, listed := s.Capacity[name]
+			text += fmt.Sprintf("%t %s/%s ", listed, a.String(), c.String())
+		}
+		return s, text
+	}
+	s, text := look(corev1.NodeStatus{Capacity: corev1.ResourceList{other: resource.MustParse("7")}})
+	if want := "true 1/2 true 7/7 "; text != want {
+		t.Errorf("%q, want %q", text, want)
+	}
+	there = false
+	if _, text = look(s); text != "true 0/0 true 7/7 " {
+		t.Errorf("gone: %q", text)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -73,6 +74,13 @@ func (r *Registrar) extra(s *corev1.NodeStatus) {
 	for name, q := range capacity {
 		r.ours[name] = true
 		s.Capacity[name], s.Allocatable[name] = q, allocatable[name]
+	}
+	// What is there no more stays, as none: so upstream tells what has ever been a
+	// plugin's from what somebody wrote into the node's status.
+	for name := range r.ours {
+		if _, there := capacity[name]; !there {
+			s.Capacity[name], s.Allocatable[name] = *resource.NewQuantity(0, resource.DecimalSI), *resource.NewQuantity(0, resource.DecimalSI)
+		}
 	}
 }
 
