@@ -121,8 +121,11 @@ func (c *claim) address(ctx context.Context, f corev1.IPFamily, asked string) (s
 	path := field.NewPath("spec", "clusterIPs")
 	if asked == "" {
 		addr, err := c.pick(ctx, f)
-		if err != nil {
-			return "", apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: %w", err))
+		switch {
+		case apierrors.IsInvalid(err): // the service has no name to record, say; what else fails may be tried again
+			return "", invalid(c.svc, field.ErrorList{field.Invalid(path, c.svc.Spec.ClusterIPs, fmt.Sprintf("failed to allocate IP: %v", err))})
+		case err != nil:
+			return "", apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP for Service %q: %w", c.svc.Name, err))
 		}
 		c.took.addrs[addr] = struct{}{}
 		return addr.String(), nil

@@ -168,6 +168,10 @@ func shape(s *corev1.Service) (errs field.ErrorList) {
 			errs = append(errs, field.Duplicate(at, f))
 		}
 	}
+	policies := []corev1.IPFamilyPolicy{corev1.IPFamilyPolicyPreferDualStack, corev1.IPFamilyPolicyRequireDualStack, corev1.IPFamilyPolicySingleStack}
+	if p := s.Spec.IPFamilyPolicy; p != nil && !slices.Contains(policies, *p) {
+		errs = append(errs, field.NotSupported(field.NewPath("spec", "ipFamilyPolicy"), *p, policies))
+	}
 	return append(errs, shapeOfAddresses(s, path)...)
 }
 

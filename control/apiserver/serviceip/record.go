@@ -146,12 +146,8 @@ func (c *claim) take(ctx context.Context, f corev1.IPFamily, addr netip.Addr) er
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(ranges, func(r netip.Prefix) bool { return r.Contains(addr) })
-	if i < 0 {
-		return errNotHere
-	}
 	if !slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return usable(r, addr) }) {
-		return fmt.Errorf("the provided IP (%v) is not in the valid range. The range of valid IPs is %s", addr, ranges[i])
+		return errNotHere
 	}
 	return c.record(ctx, addr)
 }

@@ -112,7 +112,7 @@ func svc(change func(*corev1.ServiceSpec)) *corev1.Service {
 }
 
 func TestCreate(t *testing.T) {
-	require, single := corev1.IPFamilyPolicyRequireDualStack, corev1.IPFamilyPolicySingleStack
+	require, single, odd := corev1.IPFamilyPolicyRequireDualStack, corev1.IPFamilyPolicySingleStack, corev1.IPFamilyPolicy("Both")
 	cases := []struct {
 		name   string
 		ranges []string
@@ -123,6 +123,11 @@ func TestCreate(t *testing.T) {
 		{"one's own address", []string{"10.96.0.0/24"}, func(s *corev1.ServiceSpec) { s.ClusterIP = "10.96.0.10" }, "[IPv4] SingleStack 1"},
 		{"outside", []string{"10.96.0.0/24"}, func(s *corev1.ServiceSpec) { s.ClusterIP = "10.97.0.10" },
 			`spec.clusterIPs: Invalid value: ["10.97.0.10"]: failed to allocate IP 10.97.0.10: the provided network does not match the current range`},
+		{"a policy and a family that nobody knows", []string{"10.96.0.0/24"}, func(s *corev1.ServiceSpec) {
+			s.IPFamilyPolicy, s.IPFamilies = &odd, []corev1.IPFamily{"IPv5"}
+		}, `spec.ipFamilyPolicy: Unsupported value: "Both": supported values: "PreferDualStack", "RequireDualStack", "SingleStack"`},
+		{"the range's own", []string{"10.96.0.0/24"}, func(s *corev1.ServiceSpec) { s.ClusterIP = "10.96.0.255" },
+			`failed to allocate IP 10.96.0.255: the provided network does not match the current range`},
 		{"taken", []string{"10.96.0.0/24"}, func(s *corev1.ServiceSpec) { s.ClusterIP = "10.96.0.5" },
 			`failed to allocate IP 10.96.0.5: provided IP is already allocated`},
 		{"headless", []string{"10.96.0.0/24"}, func(s *corev1.ServiceSpec) { s.ClusterIP = "None" }, "[IPv4] SingleStack 0"},
