@@ -74,10 +74,10 @@ func (p *Path) Field() *field.Path {
 		return nil
 	}
 	parent := p.parent.Field()
-	switch {
-	case p.is == indexElement:
+	switch p.is {
+	case indexElement:
 		return parent.Index(p.index)
-	case p.is == keyElement:
+	case keyElement:
 		return parent.Key(strings.Clone(p.name))
 	}
 	return parent.Child(strings.Clone(p.name))
