@@ -35,6 +35,9 @@ func (s *stager) foreign() error {
 		return fmt.Errorf("become a reaper: %w", err)
 	}
 	setName("sampan-parent")
+	if f.Restore != nil {
+		return s.restore(f.Restore)
+	}
 	if err := s.foreignRoot(); err != nil {
 		return err
 	}

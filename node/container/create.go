@@ -45,6 +45,9 @@ type CreateConfig struct {
 	// empty means this one. It must leave ordinary processes in ordinary namespaces:
 	// everything after the start is done by this runtime.
 	Runtime string
+	// Restore, when there is one, is the checkpoint that its processes come out of. What
+	// Spec has them execute is not executed.
+	Restore *Restoration
 	// TTY gives it a terminal; Stdin keeps its input open; StdinOnce closes that
 	// when the first attached client ends its own.
 	TTY, Stdin, StdinOnce bool
@@ -127,12 +130,23 @@ func (r *Runtime) create(ctx context.Context, cfg *CreateConfig) (_ *container, 
 	if err := r.bundle(c, cfg, sb, p); err != nil {
 		return nil, err
 	}
+	if cfg.Restore != nil {
+		if err := c.restoring(cfg, sb, p); err != nil {
+			return nil, err
+		}
+	}
 	if !reflect.DeepEqual(c.rec, saved) { // hooks, another runtime, a hierarchy without the group
 		if err := c.save(); err != nil {
 			return nil, err
 		}
 	}
-	return c, r.launch(ctx, c, p)
+	if err := r.launch(ctx, c, p); err != nil {
+		return c, cfg.Restore.explain(err)
+	}
+	if cfg.Restore == nil {
+		return c, nil
+	}
+	return c, r.judge(c, p, cfg)
 }
 
 // launch writes the plan and has the keeper fork. The process's number is written down

@@ -202,7 +202,7 @@ func (r *Runtime) execute(ctx context.Context, x *execution, what int, list bool
 func (c *container) cgroupDir() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.rec.Runtime != "" { // its parent, which Child is, is elsewhere
+	if c.rec.Runtime != "" || c.rec.Restored { // its parent, which Child is, is elsewhere
 		dir, _ := c.group.Join()
 		return dir
 	}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -74,6 +75,8 @@ type record struct {
 	Child     plan.Child
 	// Runtime is the path of the runtime that has put it together, when another.
 	Runtime string `json:",omitempty"`
+	// Restored says that its processes came out of a checkpoint.
+	Restored bool `json:",omitempty"`
 	// Hooks are those that run after the start and after the end.
 	Hooks *specs.Hooks `json:",omitempty"`
 }
@@ -93,6 +96,9 @@ type container struct {
 	judged chan struct{}
 	base   *execBase // read when the first exec wants it
 	ready  *prepared // what execs have left for the next
+
+	// dumping says that a checkpoint is being written.
+	dumping atomic.Bool
 }
 
 func (c *container) status() Status {

@@ -252,6 +252,7 @@ func (r *Runtime) load() error {
 		if c.rec.State == Exited {
 			close(c.ended)
 		}
+		c.goOn()
 		r.containers[c.rec.ID] = c
 	}
 	return r.loadSandboxes()

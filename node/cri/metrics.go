@@ -78,18 +78,3 @@ func (r *Remote) ListMetricDescriptors(ctx context.Context, in *rt.ListMetricDes
 func (r *Remote) ListPodSandboxMetrics(ctx context.Context, in *rt.ListPodSandboxMetricsRequest) (*rt.ListPodSandboxMetricsResponse, error) {
 	return r.runtime.ListPodSandboxMetrics(ctx, in)
 }
-
-// CheckpointContainer is refused: it takes CRIU, and a way to put back what it wrote.
-func (s *runtimeServer) CheckpointContainer(_ context.Context, r *rt.CheckpointContainerRequest) (*rt.CheckpointContainerResponse, error) {
-	return nil, Unimplemented("checkpoint of container " + r.GetContainerId() + ": checkpoints need CRIU, which this engine does not use")
-}
-
-// CheckpointPod is refused like CheckpointContainer.
-func (s *runtimeServer) CheckpointPod(_ context.Context, r *rt.CheckpointPodRequest) (*rt.CheckpointPodResponse, error) {
-	return nil, Unimplemented("checkpoint of pod " + r.GetPodSandboxId() + ": checkpoints need CRIU, which this engine does not use")
-}
-
-// RestorePod is refused like CheckpointContainer.
-func (s *runtimeServer) RestorePod(context.Context, *rt.RestorePodRequest) (*rt.RestorePodResponse, error) {
-	return nil, Unimplemented("restore a pod: checkpoints need CRIU, which this engine does not use")
-}

@@ -30,21 +30,25 @@ func (e *Engine) CreateContainer(ctx context.Context, r *rt.CreateContainerReque
 	if s == nil {
 		return nil, notFound("sandbox %q is not found", r.GetPodSandboxId())
 	}
-	img, err := e.images.Get(cfg.GetImage().GetImage())
+	id := newID()
+	from, img, err := e.origin(ctx, id, cfg.GetImage().GetImage())
 	if err != nil {
 		return nil, coded(fmt.Errorf("container %q: %w", cfg.GetMetadata().GetName(), err))
 	}
+	defer e.forgetOrigin(id, from)
 	c := &ctr{
-		ID: newID(), SandboxID: s.ID, Config: cfg, ImageID: img.ID, ImageRef: digested(img, cfg.GetImage()), CreatedAt: time.Now().UnixNano(),
+		ID: id, Restored: from != nil, SandboxID: s.ID, Config: cfg, ImageID: img.ID, ImageRef: digested(img, cfg.GetImage()), CreatedAt: time.Now().UnixNano(),
 		LogPath: logPath(s.Config, cfg), StopSignal: int(spec.StopSignal(cfg, img.Config.Config.StopSignal)),
-		Kept: keptKey(s.Config, cfg),
+	}
+	if from == nil { // what comes out of a checkpoint has the files of that
+		c.Kept = keptKey(s.Config, cfg)
 	}
 	defer e.busy.Lock(c.ID)()
 	if err := e.records.reserveContainer(c); err != nil {
 		return nil, err
 	}
 	defer e.records.made(c.ID)
-	if err := e.makeContainer(ctx, s, c, img); err != nil {
+	if err := e.makeContainer(ctx, s, c, made{img: img, from: from}); err != nil {
 		if undo := e.unmakeContainer(context.WithoutCancel(ctx), c); undo != nil {
 			e.log.Warn("failed container is not undone", "container", c.ID, "pod", podName(s.Config), "error", undo)
 		}
@@ -55,46 +59,30 @@ func (e *Engine) CreateContainer(ctx context.Context, r *rt.CreateContainerReque
 	return &rt.CreateContainerResponse{ContainerId: c.ID}, nil
 }
 
-func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img image.Image) error {
+func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, of made) error {
 	if !e.knownHandler(s.Handler) { // it was, when the sandbox was made
 		return fmt.Errorf("no runtime for %q is configured", s.Handler)
+	}
+	var err error
+	if of.root, of.volumes, err = e.prepareSnapshots(s, c, of.img); err != nil {
+		return err
+	}
+	oci, err := e.specification(s, c, of)
+	if err != nil {
+		return err
 	}
 	shared, err := e.runtime.Sandbox(s.ID)
 	if err != nil {
 		return err
 	}
-	root, volumes, err := e.prepareSnapshots(s, c, img)
+	if err := e.relabel(ctx, s, c.Config.GetMounts(), shared.Shm(), oci.Linux.MountLabel); err != nil {
+		return err
+	}
+	restore, err := e.bringBack(ctx, c, oci, of.from)
 	if err != nil {
 		return err
 	}
-	users, err := e.accounts.of(img.ID, root.Lower)
-	if err != nil {
-		return err
-	}
-	if c.User, err = users.Resolve(c.Config.GetLinux().GetSecurityContext(), img.Config.Config.User); err != nil {
-		return err
-	}
-	profile, labels, err := e.confine(ctx, s, c.Config, shared.Shm())
-	if err != nil {
-		return err
-	}
-	ns, err := e.namespaces(s.ID, c.Config)
-	if err != nil {
-		return err
-	}
-	in := spec.Input{Container: c.Config, Sandbox: s.Config, Image: img.Config.Config, User: c.User, Files: e.files(s.ID).visible(shared.Shm()),
-		ImageMounts: volumes, Namespaces: ns, CgroupsPath: path.Join(e.cgroupParent(s.Config), c.ID), Hostname: hostname(s.Config), UserNamespace: userNamespace(s.Config),
-		HostCaps: e.hostCaps, AppArmor: profile, SELinux: labels, PidsLimit: max(0, e.cfg.PidsLimit)}
-	if labels.Mount != "" {
-		in.Nothing = e.files(s.ID).nothing()
-	}
-	oci, err := spec.Build(in)
-	if err != nil {
-		return err
-	}
-	if err := e.devices(oci, c.Config); err != nil {
-		return err
-	}
+	root := of.root
 	c.Env, c.Cwd = oci.Process.Env, oci.Process.Cwd
 	if c.LogPath != "" {
 		if err := os.MkdirAll(filepath.Dir(c.LogPath), 0o755); err != nil {
@@ -106,22 +94,63 @@ func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, img imag
 	g.Go(func() error {
 		return e.runtime.Create(ctx, container.CreateConfig{ID: c.ID, SandboxID: s.ID, Spec: oci, LogPath: c.LogPath,
 			Rootfs:  container.Rootfs{Lower: root.Lower, Upper: root.Upper, Work: root.Work, ReadOnly: oci.Root.Readonly},
-			Runtime: e.cfg.Runtimes[s.Handler],
-			TTY:     c.Config.GetTty(), Stdin: c.Config.GetStdin(), StdinOnce: c.Config.GetStdinOnce()})
+			Runtime: e.cfg.Runtimes[s.Handler], Restore: restore,
+			TTY: c.Config.GetTty(), Stdin: c.Config.GetStdin(), StdinOnce: c.Config.GetStdinOnce()})
 	})
 	return g.Wait()
 }
 
-// confine is what the kernel's security modules shall know the container by; its files
-// are labelled when it returns.
-func (e *Engine) confine(ctx context.Context, s *sandbox, c *rt.ContainerConfig, shm string) (profile string, labels spec.Labels, err error) {
+// confine is what the kernel's security modules shall know the container by.
+func (e *Engine) confine(s *sandbox, c *rt.ContainerConfig) (profile string, labels spec.Labels, err error) {
 	if profile, err = spec.AppArmor(c.GetLinux().GetSecurityContext(), e.appArmor); err != nil {
 		return "", spec.Labels{}, err
 	}
-	if labels, err = spec.ContainerLabels(c, s.Config, s.Labels, e.seLinux.policy()); err != nil {
-		return "", spec.Labels{}, err
+	labels, err = spec.ContainerLabels(c, s.Config, s.Labels, e.seLinux.policy())
+	return profile, labels, err
+}
+
+// made is what a container is made of besides its configuration.
+type made struct {
+	img  image.Image
+	root image.Rootfs
+	// volumes are the layers of images that it mounts, by the mount.
+	volumes map[int][]string
+	// from is the checkpoint that its processes come out of; nil is none.
+	from *origin
+}
+
+// specification says what the container is to the runtime, and finds out who its user is.
+func (e *Engine) specification(s *sandbox, c *ctr, of made) (*specs.Spec, error) {
+	shared, err := e.runtime.Sandbox(s.ID)
+	if err != nil {
+		return nil, err
 	}
-	return profile, labels, e.relabel(ctx, s, c.GetMounts(), shm, labels.Mount)
+	users, err := e.accounts.of(of.img.ID, of.root.Lower)
+	if err != nil {
+		return nil, err
+	}
+	if c.User, err = users.Resolve(c.Config.GetLinux().GetSecurityContext(), of.img.Config.Config.User); err != nil {
+		return nil, err
+	}
+	profile, labels, err := e.confine(s, c.Config)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := e.namespaces(s.ID, c.Config)
+	if err != nil {
+		return nil, err
+	}
+	in := spec.Input{Container: c.Config, Sandbox: s.Config, Image: of.img.Config.Config, User: c.User, Files: e.files(s.ID).visible(shared.Shm()),
+		ImageMounts: of.volumes, Namespaces: ns, CgroupsPath: path.Join(e.cgroupParent(s.Config), c.ID), Hostname: hostname(s.Config), UserNamespace: userNamespace(s.Config),
+		HostCaps: e.hostCaps, AppArmor: profile, SELinux: labels, PidsLimit: max(0, e.cfg.PidsLimit)}
+	if labels.Mount != "" {
+		in.Nothing = e.files(s.ID).nothing()
+	}
+	oci, err := spec.Build(in)
+	if err != nil {
+		return nil, err
+	}
+	return oci, e.devices(oci, c.Config)
 }
 
 // prepareSnapshots makes the container's own snapshot, and one of each image

@@ -117,7 +117,10 @@ type Engine struct {
 	life context.Context //nolint:containedctx // how long a detached command is waited for
 }
 
-var _ cri.Engine = (*Engine)(nil)
+var (
+	_ cri.Engine       = (*Engine)(nil)
+	_ cri.Checkpointer = (*Engine)(nil)
+)
 
 // New finds what an earlier engine left in cfg.Root, clears away what it left
 // half done, and begins to listen for containers that end.
@@ -137,6 +140,9 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{cfg: cfg, log: cfg.Log, runtime: cfg.Runtime, images: cfg.Images, network: cfg.Network, appArmor: newAppArmor(cfg.Log)}
 	var err error
 	if e.hostCaps, err = spec.HostCapabilities(); err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	if err := e.clearCheckpoints(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
 	if e.records, err = openRecords(cfg.Root, e.log); err != nil {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/sampan-dev/sampan/node/container"
+	"github.com/sampan-dev/sampan/node/engine/archive"
 	"github.com/sampan-dev/sampan/node/engine/spec"
 	"github.com/sampan-dev/sampan/node/image"
 	"github.com/sampan-dev/sampan/node/network"
@@ -68,6 +69,10 @@ var kinds = []struct {
 	{container.ErrNotFound, codes.NotFound},
 	{container.ErrExists, codes.AlreadyExists},
 	{container.ErrState, codes.FailedPrecondition},
+	{container.ErrNoCRIU, codes.Unimplemented},
+	{container.ErrUnsupported, codes.FailedPrecondition},
+	{container.ErrBusy, codes.Aborted},
+	{archive.ErrInvalid, codes.InvalidArgument},
 	{image.ErrNotFound, codes.NotFound},
 	{image.ErrInvalid, codes.InvalidArgument},
 	{image.ErrAmbiguous, codes.InvalidArgument},

@@ -58,6 +58,8 @@ type ctr struct {
 	// Kept is the key of the snapshot that it shares with those before and after it;
 	// empty for one of its own, whose key is its ID.
 	Kept string `json:",omitempty"`
+	// Restored says that its processes came out of a checkpoint.
+	Restored bool `json:",omitempty"`
 }
 
 // snapshot is the key of its writable snapshot.

@@ -137,9 +137,10 @@ func TestCheckpoint(t *testing.T) {
 		code int
 		want string
 	}{
-		{pods{}, "/checkpoint/ns/p/c", http.StatusNotFound, "checkpointing of ns/p/c failed (the container engine can't checkpoint containers)"},
+		{pods{}, "/checkpoint/ns/p/c", http.StatusInternalServerError, "checkpointing of ns/p/c failed (the container engine does not use CRIU"},
 		{pods{}, "/checkpoint/ns/p/x", http.StatusNotFound, "no such container"},
-		{pods{}, "/checkpoint/ns/p/c?timeout=soon", http.StatusBadRequest, "cannot parse value of timeout parameter"},
+		{pods{}, "/checkpoint/ns/p/c?timeout=soon", http.StatusNotFound, "cannot parse value of timeout parameter"},
+		{pods{}, "/checkpoint/ns/p/c?timeout=-1", http.StatusInternalServerError, "requires the timeout value to be > 0"},
 	} {
 		srv, asked := start(t, agenttest.New(), "create/checkpoint")
 		res, err := post(t, srv.URL+c.path)

@@ -182,6 +182,15 @@ func (g *Group) Freeze(frozen bool) error {
 	return g.m.Freeze(state)
 }
 
+// FreezerDir is the directory through which the group is frozen; empty where the machine
+// has no freezer.
+func (g *Group) FreezerDir() string {
+	if g.paths == nil {
+		return g.m.Path("freezer")
+	}
+	return g.paths["freezer"]
+}
+
 // Frozen reports whether Freeze has stopped the group. One that is not there is
 // not frozen.
 func (g *Group) Frozen() bool {

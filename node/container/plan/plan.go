@@ -57,7 +57,34 @@ type Plan struct {
 // goes as well.
 type ForeignRuntime struct {
 	Path, Bundle, ID string
+	// Restore, when there is one, is done instead: the container comes out of a checkpoint.
+	Restore *Restore `json:",omitempty"`
 }
+
+// Restore is a program that brings processes back, stopped, and writes the number of the
+// first to a file.
+type Restore struct {
+	Path      string
+	Args, Env []string
+	// Open are files and namespaces that it has as descriptors RestoreOpen and up; the
+	// container's own three are at RestoreStdio. What it says goes to Words.
+	Open    []string
+	Words   string
+	PidFile string
+	// Cgroup is the directory of the unified hierarchy that it, and so the container, is
+	// born in; empty for none. CgroupNS has it begin with a cgroup namespace there.
+	Cgroup   string
+	CgroupNS bool
+	// Leave lets go of the processes at once, to whoever parents the orphans of the caller;
+	// they are not stopped.
+	Leave bool
+}
+
+// Descriptors of the program of a Restore.
+const (
+	RestoreStdio = 3
+	RestoreOpen  = 6
+)
 
 // Hooks are those of the OCI runtime specification that run in the container's
 // namespaces: CreateContainer before the root is entered, StartContainer after,

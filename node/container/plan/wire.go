@@ -79,7 +79,9 @@ type Request struct {
 const (
 	LevelLists = 1 // Request.List
 	LevelTerse = 2 // Request.Terse
-	Level      = LevelTerse
+	// LevelRestore is ForeignRuntime.Restore.
+	LevelRestore = 3
+	Level        = LevelRestore
 )
 
 // Child describes a process that the keeper parents: what it must know to fork

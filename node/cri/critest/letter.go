@@ -1,10 +1,12 @@
 package critest
 
 import (
+	"archive/tar"
 	"encoding/json"
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -270,20 +272,71 @@ func pieces[T any](x *exam, stream interface{ Recv() (*T, error) }, items func(*
 	}
 }
 
-// checkpoints: an engine that cannot make one says so, and what it lacks.
+// checkpoints: a running container is written down whole or not at all, and runs on. An
+// engine that cannot says so, and what it lacks.
 func checkpoints(x *exam) {
 	conn := x.wire()
 	defer func() { _ = conn.Close() }()
-	runtime, none := rt.NewRuntimeServiceClient(conn), strings.Repeat("f", 64)
-	_, one := runtime.CheckpointContainer(x.ctx(), &rt.CheckpointContainerRequest{ContainerId: none, Location: x.TempDir()})
+	runtime, none, dir := rt.NewRuntimeServiceClient(conn), strings.Repeat("f", 64), x.TempDir()
+	_, one := runtime.CheckpointContainer(x.ctx(), &rt.CheckpointContainerRequest{ContainerId: none, Location: filepath.Join(dir, "none.tar")})
 	_, all := runtime.CheckpointPod(x.ctx(), &rt.CheckpointPodRequest{PodSandboxId: none})
 	_, back := runtime.RestorePod(x.ctx(), &rt.RestorePodRequest{})
 	for what, err := range map[string]error{"a container that is not there": one, "a pod that is not there": all, "nothing": back} {
 		if err == nil {
 			x.Errorf("checkpoint of %s succeeded", what)
 		}
-		if x.Plain && (status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "CRIU")) {
+		if x.Plain && err != one && (status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "CRIU")) {
 			x.Errorf("checkpoint of %s: %v does not name what is missing", what, err)
+		}
+	}
+	p := x.pod()
+	id := p.start(p.container("wait"))
+	to := filepath.Join(dir, "checkpoint.tar")
+	_, err := runtime.CheckpointContainer(x.ctx(), &rt.CheckpointContainerRequest{ContainerId: id, Location: to})
+	left := must(os.ReadDir(dir))(x)
+	switch {
+	case err != nil && len(left) > 0:
+		x.Errorf("a checkpoint that failed (%v) has left %v", err, left)
+	case err != nil && x.Plain:
+		if code := status.Code(err); code == codes.Unimplemented && !strings.Contains(err.Error(), "criu") {
+			x.Errorf("%v does not name what is missing", err)
+		}
+		x.code("a location that is no absolute path", second(runtime.CheckpointContainer(x.ctx(), &rt.CheckpointContainerRequest{ContainerId: id, Location: "x.tar"})), codes.InvalidArgument)
+	case err == nil:
+		x.archive(to)
+	}
+	if got := x.status(id).State; got != rt.ContainerState_CONTAINER_RUNNING {
+		x.Errorf("after a checkpoint (%v) the container is %v", err, got)
+	}
+	if out, code := x.run(id, "echo", "still here"); code != 0 || !strings.Contains(out, "still here") {
+		x.Errorf("after a checkpoint (%v) the container answers %q, %d", err, out, code)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// archive looks at a checkpoint: it has all memory of the container, and is nobody's else.
+func (x *exam) archive(path string) {
+	x.Helper()
+	f := must(os.Open(path))(x)
+	defer func() { _ = f.Close() }()
+	if mode := must(f.Stat())(x).Mode(); mode != 0o600 {
+		x.Errorf("the archive has mode %v", mode)
+	}
+	have := map[string]bool{}
+	for in := tar.NewReader(f); ; {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			x.Fatal(err)
+		}
+		have[strings.TrimPrefix(h.Name, "./")] = true
+	}
+	for _, name := range []string{"config.dump", "spec.dump", "checkpoint/inventory.img"} {
+		if !have[name] {
+			x.Errorf("the archive has no %q", name)
 		}
 	}
 }
