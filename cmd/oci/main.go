@@ -61,21 +61,23 @@ type command struct {
 // commands are the verbs.
 func commands() map[string]command {
 	return map[string]command{
-		"create":   {create, "create [--bundle DIR] [--pid-file FILE] [--console-socket PATH] [--preserve-fds N] ID"},
-		"run":      {runContainer, "run [--detach] [--keep] [the flags of create] ID"},
-		"start":    {start, "start ID"},
-		"state":    {state, "state ID"},
-		"list":     {list, "list [--quiet] [--format table|json]"},
-		"kill":     {kill, "kill [--all] ID [SIGNAL]"},
-		"delete":   {remove, "delete [--force] ID"},
-		"exec":     {exec, "exec [--process FILE] [--detach] [--tty] [--cwd DIR] [--env K=V] [--user UID[:GID]] ID [COMMAND...]"},
-		"ps":       {ps, "ps [--format table|json] ID"},
-		"pause":    {pause, "pause ID"},
-		"resume":   {resume, "resume ID"},
-		"update":   {update, "update [--resources FILE] [--memory N] [--cpu-quota N] [--pids-limit N] ... ID"},
-		"events":   {events, "events --stats ID"},
-		"features": {features, "features"},
-		"spec":     {spec, "spec [--bundle DIR]"},
+		"create":     {create, "create [--bundle DIR] [--pid-file FILE] [--console-socket PATH] [--preserve-fds N] ID"},
+		"run":        {runContainer, "run [--detach] [--keep] [the flags of create] ID"},
+		"start":      {start, "start ID"},
+		"state":      {state, "state ID"},
+		"list":       {list, "list [--quiet] [--format table|json]"},
+		"kill":       {kill, "kill [--all] ID [SIGNAL]"},
+		"delete":     {remove, "delete [--force] ID"},
+		"exec":       {exec, "exec [--process FILE] [--detach] [--tty] [--cwd DIR] [--env K=V] [--user UID[:GID]] ID [COMMAND...]"},
+		"ps":         {ps, "ps [--format table|json] ID"},
+		"pause":      {pause, "pause ID"},
+		"resume":     {resume, "resume ID"},
+		"update":     {update, "update [--resources FILE] [--memory N] [--cpu-quota N] [--pids-limit N] ... ID"},
+		"events":     {events, "events --stats ID"},
+		"checkpoint": {checkpoint, "checkpoint [--image-path DIR] [--work-path DIR] [--leave-running] [--tcp-established] [--pre-dump] ... ID"},
+		"restore":    {restore, "restore --detach [--bundle DIR] [--image-path DIR] [--work-path DIR] [--pid-file FILE] ... ID"},
+		"features":   {features, "features"},
+		"spec":       {spec, "spec [--bundle DIR]"},
 	}
 }
 
@@ -178,7 +180,7 @@ func one(f *flag.FlagSet, args []string) (string, error) {
 
 func usage() error {
 	var lines []string
-	for _, name := range []string{"create", "start", "run", "exec", "state", "list", "ps", "kill", "delete", "pause", "resume", "update", "events", "features", "spec"} {
+	for _, name := range []string{"create", "start", "run", "exec", "state", "list", "ps", "kill", "delete", "pause", "resume", "update", "checkpoint", "restore", "events", "features", "spec"} {
 		lines = append(lines, "  "+commands()[name].usage)
 	}
 	fmt.Println("sampan oci is an OCI runtime: runc's and crun's command line.\n\n" + strings.Join(lines, "\n"))

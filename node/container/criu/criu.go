@@ -108,7 +108,9 @@ func Failure(doing, log, said string, err error) error {
 // maxSaid is how many errors of a log are told: the first ones have the reason.
 const maxSaid = 3
 
-var errorLine = regexp.MustCompile(`(?m)^(?:\([0-9.]+\) *)?(?: *[0-9]+: *)?Error \([^)]*\): (.*)$`)
+// errorLine is what is wrong in a log. It is compiled when something is: a command of the
+// OCI runtime has no time for it.
+const errorLine = `(?m)^(?:\([0-9.]+\) *)?(?: *[0-9]+: *)?Error \([^)]*\): (.*)$`
 
 // harmless are errors that criu goes on after.
 var harmless = []string{"Can't setup RLIMIT_NOFILE"}
@@ -116,7 +118,7 @@ var harmless = []string{"Can't setup RLIMIT_NOFILE"}
 // wrong picks the errors out of a log.
 func wrong(log string) string {
 	var all []string
-	for _, m := range errorLine.FindAllStringSubmatch(log, -1) {
+	for _, m := range regexp.MustCompile(errorLine).FindAllStringSubmatch(log, -1) {
 		text := strings.TrimSpace(m[1])
 		if len(all) == maxSaid {
 			break
