@@ -30,6 +30,9 @@ func (s *stager) become() error {
 	if err := s.limits(); err != nil {
 		return err
 	}
+	if err := s.schedule(); err != nil {
+		return err
+	}
 	if p.Umask != nil {
 		syscall.Umask(*p.Umask)
 	} else {

@@ -92,6 +92,9 @@ func (s *stager) run() error {
 	if s.p.Kind == plan.Foreign { // not even in the container's cgroup
 		return s.foreign()
 	}
+	if err := s.beginOn(); err != nil {
+		return err
+	}
 	if err := s.joinCgroups(); err != nil {
 		return err
 	}

@@ -6,4 +6,7 @@ const (
 	sysExecveat    = 322
 	sysMemfdCreate = 319
 	sysSeccomp     = 317
+
+	sysSchedSetattr = 314
+	sysIoprioSet    = 251
 )

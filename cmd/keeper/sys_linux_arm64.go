@@ -6,4 +6,7 @@ const (
 	sysExecveat    = 281
 	sysMemfdCreate = 279
 	sysSeccomp     = 277
+
+	sysSchedSetattr = 274
+	sysIoprioSet    = 30
 )

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,7 +32,17 @@ type execution struct {
 	tty, noNewPrivs    bool
 }
 
+// exec is `exec`. What goes wrong before there is an exit code has one of its own.
 func exec(p *program, args []string) error {
+	err := execIn(p, args)
+	var f failure
+	if err == nil || errors.As(err, new(exit)) || errors.Is(err, flag.ErrHelp) || errors.As(err, &f) && f.code > 0 {
+		return err
+	}
+	return failure{execFailed, err}
+}
+
+func execIn(p *program, args []string) error {
 	f, e := verb("exec"), execution{}
 	f.StringVar(&e.process, "process", "", "file with the process, as in config.json")
 	f.StringVar(&e.process, "p", "", "file with the process, as in config.json")
@@ -51,7 +63,7 @@ func exec(p *program, args []string) error {
 	pidFile := f.String("pid-file", "", "file to write the pid to")
 	console := f.String("console-socket", "", "unix socket that receives the terminal")
 	preserve := f.Int("preserve-fds", 0, "how many descriptors after stderr the process inherits")
-	f.Bool("ignore-paused", false, "accepted and ignored")
+	frozen := f.Bool("ignore-paused", false, "wait where the container is paused, until it goes on")
 	f.StringVar(&e.label, "process-label", "", "SELinux label; the container's when empty")
 	f.StringVar(&e.profile, "apparmor", "", "AppArmor profile; the container's when empty")
 	f.String("cgroup", "", "accepted and ignored")
@@ -69,7 +81,7 @@ func exec(p *program, args []string) error {
 		return err
 	}
 	o := container.OCIExec{
-		Process: process, PidFile: *pidFile, Detach: *detach, Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Process: process, PidFile: *pidFile, Detach: *detach, Frozen: *frozen, Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr},
 	}
 	if o.Preserved, err = preserved(*preserve); err != nil {
 		return err
@@ -103,14 +115,7 @@ func (p *program) exec(id string, o container.OCIExec, console string) error {
 		err = cerr
 	}
 	if err != nil {
-		if code > 0 { // the program could not be executed: as a shell says it
-			p.oci.Log.Error(err.Error())
-			if p.log != nil {
-				fmt.Fprintln(os.Stderr, "sampan oci:", err)
-			}
-			return exit(code)
-		}
-		return err
+		return failure{code, err} // also when the program could not be executed: as a shell has it
 	}
 	return exit(code)
 }
@@ -163,6 +168,11 @@ func (e *execution) change(out *specs.Process, argv []string) error {
 	if c := out.Capabilities; c != nil {
 		c.Bounding, c.Effective = append(c.Bounding, e.caps...), append(c.Effective, e.caps...)
 		c.Permitted = append(c.Permitted, e.caps...)
+		for _, add := range e.caps { // as runc has it: what may be ambient is
+			if slices.Contains(c.Inheritable, add) {
+				c.Ambient = append(c.Ambient, add)
+			}
+		}
 	}
 	for _, g := range e.groups {
 		n, err := id32(g)

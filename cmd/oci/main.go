@@ -50,8 +50,21 @@ type exit int
 
 func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// failed is the exit code of a command that did not do what it was asked for.
-const failed = 1
+// failure is an error with an exit code of its own.
+type failure struct {
+	code int
+	err  error
+}
+
+func (f failure) Error() string { return f.err.Error() }
+func (f failure) Unwrap() error { return f.err }
+
+// Exit codes of a command that did not do what it was asked for: that of exec can be told
+// from its process's own, and is runc's.
+const (
+	failed     = 1
+	execFailed = 255
+)
 
 type command struct {
 	run   func(p *program, args []string) error
@@ -96,6 +109,10 @@ func run(args []string) int {
 		p.log.Close()
 	}
 	fmt.Fprintln(os.Stderr, "sampan oci:", err)
+	var f failure
+	if errors.As(err, &f) {
+		return f.code
+	}
 	return failed
 }
 

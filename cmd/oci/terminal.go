@@ -38,6 +38,14 @@ func (t *terminal) open(master *os.File) error {
 		}
 		t.old = old
 	}
+	if t.old == nil { // nobody looks at it: lines end as in a file
+		if inner, err := unix.IoctlGetTermios(int(t.master.Fd()), unix.TCGETS); err == nil {
+			inner.Oflag &^= unix.ONLCR
+			if err := unix.IoctlSetTermios(int(t.master.Fd()), unix.TCSETS, inner); err != nil {
+				return err
+			}
+		}
+	}
 	t.resize()
 	go func() { _, _ = io.Copy(t.master, os.Stdin) }() // ends with this program
 	go func() {

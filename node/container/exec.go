@@ -223,7 +223,10 @@ func (c *container) execPlan(cfg ExecConfig) (*plan.Plan, error) {
 		proc.Caps = base.Process.Caps
 	}
 	proc.Seccomp, proc.SeccompFlags = base.Process.Seccomp, base.Process.SeccompFlags
-	proc.TTY = cfg.TTY
+	proc.TTY, proc.Personality = cfg.TTY, base.Process.Personality
+	if err := planAffinity(proc, cfg.Process.ExecCPUAffinity); err != nil {
+		return nil, err
+	}
 	proc.UserNS, proc.RootUID, proc.RootGID = base.Process.UserNS, base.Process.RootUID, base.Process.RootGID
 	if proc.OOMScoreAdj == nil {
 		proc.OOMScoreAdj = base.Process.OOMScoreAdj
@@ -264,13 +267,14 @@ type execProcess struct {
 	SeccompFlags     uintptr
 	OOMScoreAdj      *int
 	Labels           []plan.Label
+	Personality      *uint32 `json:",omitempty"`
 }
 
 func execBaseOf(p *plan.Plan) execBase {
 	x := &p.Process
 	return execBase{p.CgroupProcs, execProcess{
 		Caps: x.Caps, UserNS: x.UserNS, RootUID: x.RootUID, RootGID: x.RootGID,
-		Seccomp: x.Seccomp, SeccompFlags: x.SeccompFlags, OOMScoreAdj: x.OOMScoreAdj, Labels: x.Labels,
+		Seccomp: x.Seccomp, SeccompFlags: x.SeccompFlags, OOMScoreAdj: x.OOMScoreAdj, Labels: x.Labels, Personality: x.Personality,
 	}}
 }
 

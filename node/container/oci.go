@@ -149,14 +149,18 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	}
 	absoluteSources(spec, opt.Bundle)
 	cfg := &CreateConfig{ID: rec.ID, Spec: spec, Rootfs: Rootfs{Path: root}, TTY: spec.Process.Terminal}
-	var err error
-	if rec.Cgroup, err = r.cgroupPath(cfg, nil); err != nil {
-		return err
-	}
-	group, err := cgroup.Open(rec.Cgroup, spec.Linux.Resources, r.log)
+	path, err := r.cgroupPath(cfg, nil)
 	if err != nil {
 		return err
 	}
+	group, err := cgroup.Open(path, spec.Linux.Resources, r.log)
+	if err != nil {
+		return err
+	}
+	if err := vacant(group, spec.Linux.Resources); err != nil {
+		return err
+	}
+	rec.Cgroup = path // ours from here on, to remove as well
 	p, child, err := r.translate(cfg, nil)
 	if err != nil {
 		return err
@@ -213,6 +217,24 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	if err := writePid(opt.PidFile, pid); err != nil {
 		killChild(pid)
 		return err
+	}
+	return nil
+}
+
+// vacant refuses a cgroup that others are in, whom delete would kill and limits would
+// meet, and limits that this machine's cgroups can't have (config-linux.md, "unified").
+func vacant(group *cgroup.Group, r *specs.LinuxResources) error {
+	if pids, err := group.Pids(); err == nil && len(pids) > 0 {
+		word := map[bool]string{true: "process is", false: "processes are"}[len(pids) == 1]
+		return fmt.Errorf("container's cgroup %q is not empty: %d %s in it: %w", group.Path(), len(pids), word, ErrState)
+	}
+	if r == nil || cgroup.Mounted() == nil {
+		return nil
+	}
+	for name := range r.Unified {
+		if name != cgroup.PidsMax {
+			return fmt.Errorf("unified resource %q: this machine has cgroup v1", name)
+		}
 	}
 	return nil
 }

@@ -19,18 +19,21 @@ type OCIExec struct {
 	Detach bool
 	// Started hears of the process, when there is somebody to pass signals on, and may
 	// stay until it has ended. The number is the process's own until Exec returns.
-	Started   func(pid int)
-	Stdio     [3]*os.File
+	Started func(pid int)
+	Stdio   [3]*os.File
+	// Frozen allows an exec in a paused container: it begins when that goes on.
+	Frozen    bool
 	Preserved []*os.File
 }
 
-// Exec is `exec`: it returns the exit code of the process.
+// Exec is `exec`: it returns the exit code of the process. As with runc, the container
+// may also be created alone, as hooks of others want it.
 func (o *OCI) Exec(ctx context.Context, id string, opt OCIExec) (int, error) {
 	rec, err := o.load(id)
 	if err != nil {
 		return -1, err
 	}
-	if s := o.state(rec).Status; s != specs.StateRunning {
+	if s := o.state(rec).Status; s == specs.StateStopped || s == Paused && !opt.Frozen {
 		return -1, fmt.Errorf("exec in container %q: is %s: %w", id, s, ErrState)
 	}
 	r := o.runtime()

@@ -131,27 +131,27 @@ func AllCapabilities() []string {
 	return out
 }
 
-func capMask(names []string) (uint64, error) {
-	var mask uint64
-next:
+// capMask is a set as one number, and the names in it that nobody knows.
+func capMask(names []string) (mask uint64, unknown []string) {
 	for _, n := range names {
 		short := strings.TrimPrefix(strings.ToUpper(n), "CAP_")
-		for i, known := range capabilityNames {
-			if short == known {
-				mask |= 1 << i
-				continue next
-			}
+		if i := slices.Index(capabilityNames, short); i >= 0 {
+			mask |= 1 << i
+		} else {
+			unknown = append(unknown, n)
 		}
-		return 0, fmt.Errorf("capability %q is not known", n)
 	}
-	return mask, nil
+	return mask, unknown
 }
 
-func planCaps(c *specs.LinuxCapabilities) (*plan.Caps, error) {
+// planCaps translates process.capabilities, and says which of them can't be granted and
+// why: the specification wants a word for each, and the container to go on without.
+func planCaps(c *specs.LinuxCapabilities) (out *plan.Caps, ungranted []string) {
+	out = &plan.Caps{}
 	if c == nil {
-		return &plan.Caps{}, nil
+		return out, nil
 	}
-	out := &plan.Caps{}
+	told := map[string]bool{}
 	for _, set := range []struct {
 		in  []string
 		out *uint64
@@ -159,13 +159,24 @@ func planCaps(c *specs.LinuxCapabilities) (*plan.Caps, error) {
 		{c.Bounding, &out.Bounding}, {c.Effective, &out.Effective}, {c.Permitted, &out.Permitted},
 		{c.Inheritable, &out.Inheritable}, {c.Ambient, &out.Ambient},
 	} {
-		mask, err := capMask(set.in)
-		if err != nil {
-			return nil, err
-		}
+		mask, unknown := capMask(set.in)
 		*set.out = mask
+		for _, n := range unknown {
+			if !told[n] {
+				told[n] = true
+				ungranted = append(ungranted, fmt.Sprintf("capability %q is not known", n))
+			}
+		}
 	}
-	return out, nil
+	// Ambient is what is permitted and inheritable as well (capabilities(7)).
+	lost := out.Ambient &^ (out.Permitted & out.Inheritable)
+	out.Ambient &^= lost
+	for i, n := range capabilityNames {
+		if lost&(1<<i) != 0 {
+			ungranted = append(ungranted, fmt.Sprintf("can't raise ambient capability CAP_%s: it is not both permitted and inheritable", n))
+		}
+	}
+	return out, ungranted
 }
 
 // rlimitNames in the order of their numbers.

@@ -58,6 +58,9 @@ func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.C
 	}
 	proc.UserNS, proc.TTY = p.Process.UserNS, cfg.TTY
 	p.Process = *proc
+	if p.Process.Personality, err = personality(spec.Linux.Personality); err != nil {
+		return nil, nil, err
+	}
 	if maps != nil {
 		p.Process.RootUID, p.Process.RootGID = hostID(maps.UID, 0), hostID(maps.GID, 0)
 		if p.Process.UserNS == "" {
@@ -76,11 +79,7 @@ func leftOut(spec *specs.Spec) []string {
 	}{
 		{spec.Process.ApparmorProfile != "" && !apparmor.Enabled(), "AppArmor profile " + spec.Process.ApparmorProfile},
 		{(spec.Process.SelinuxLabel != "" || spec.Linux.MountLabel != "") && !selinux.Enabled(), "SELinux label"},
-		{spec.Process.Scheduler != nil, "scheduler"},
-		{spec.Process.IOPriority != nil, "I/O priority"},
-		{spec.Process.ExecCPUAffinity != nil, "CPU affinity of exec"},
 		{spec.Linux.IntelRdt != nil, "Intel RDT"},
-		{spec.Linux.Personality != nil, "personality"},
 		{len(spec.Linux.NetDevices) > 0, "network devices"},
 	} {
 		if f.has {
@@ -285,11 +284,15 @@ func deviceType(t string) uint32 {
 
 // planProcess translates what is executed.
 func (r *Runtime) planProcess(in *specs.Process, filter *specs.LinuxSeccomp) (*plan.Process, error) {
-	caps, err := planCaps(in.Capabilities)
+	caps, ungranted := planCaps(in.Capabilities)
+	for _, why := range ungranted {
+		r.log.Warn("capability is not given", "why", why)
+	}
+	limits, err := planRlimits(in.Rlimits)
 	if err != nil {
 		return nil, err
 	}
-	limits, err := planRlimits(in.Rlimits)
+	schedule, err := planSchedule(in)
 	if err != nil {
 		return nil, err
 	}
@@ -297,6 +300,7 @@ func (r *Runtime) planProcess(in *specs.Process, filter *specs.LinuxSeccomp) (*p
 		Args: in.Args, Env: in.Env, Cwd: in.Cwd,
 		UID: int(in.User.UID), GID: int(in.User.GID), Caps: caps,
 		NoNewPrivs: in.NoNewPrivileges, Rlimits: limits, OOMScoreAdj: in.OOMScoreAdj, TTY: in.Terminal,
+		Schedule: schedule,
 	}
 	out.Env = slices.Clone(in.Env)
 	for _, g := range in.User.AdditionalGids {

@@ -123,7 +123,7 @@ func (g *Group) createV1(r *cgroups.Resources) error {
 		rest.SkipDevices, rest.Devices = true, nil
 	}
 	if dir := g.paths["pids"]; dir != "" && r.PidsLimit != nil && *r.PidsLimit > 0 {
-		if err := writeFile(filepath.Join(dir, pidsMax), strconv.FormatInt(*r.PidsLimit, 10)); err != nil {
+		if err := writeFile(filepath.Join(dir, PidsMax), strconv.FormatInt(*r.PidsLimit, 10)); err != nil {
 			return err
 		}
 		rest.PidsLimit = nil

@@ -63,14 +63,14 @@ const cfsQuota = "cpu.cfs_quota_us"
 
 func unlimited(dir string) bool { return readLine(filepath.Join(dir, cfsQuota)) == "-1" }
 
-// pidsMax is the file of the pids controller, whose format both versions share.
-const pidsMax = "pids.max"
+// PidsMax is the file of the pids controller, whose format both versions share.
+const PidsMax = "pids.max"
 
 // unifiedOnV1 takes over what cgroup v1 has under the same name, and says what
 // it leaves out.
 func unifiedOnV1(out *cgroups.Resources, unified map[string]string, log *slog.Logger) error {
 	for name, value := range unified {
-		if name != pidsMax {
+		if name != PidsMax {
 			log.Warn("a unified resource is left out: this machine has cgroup v1", "resource", name)
 			continue
 		}
@@ -78,7 +78,7 @@ func unifiedOnV1(out *cgroups.Resources, unified map[string]string, log *slog.Lo
 		if value != "max" {
 			n, err := strconv.ParseInt(value, 10, 64)
 			if err != nil || n <= 0 {
-				return fmt.Errorf("unified resource %s: %q is no limit", pidsMax, value)
+				return fmt.Errorf("unified resource %s: %q is no limit", PidsMax, value)
 			}
 			limit = n
 		}

@@ -213,11 +213,27 @@ type Process struct {
 	SeccompFlags uintptr
 	Rlimits      []Rlimit
 	OOMScoreAdj  *int
-	TTY          bool
-	Rows, Cols   uint16
+	// Schedule is what the program has of processors and disks; nil is what everybody has.
+	Schedule *Schedule `json:",omitempty"`
+	// Personality is for personality(2); nil leaves it.
+	Personality *uint32 `json:",omitempty"`
+	TTY         bool
+	Rows, Cols  uint16
 	// Preserved is how many descriptors after stderr the program inherits. The
 	// stage gets them after those of its own.
 	Preserved int
+}
+
+// Schedule is a share of processors and disks in the kernel's own words. What is zero
+// stays as it is.
+type Schedule struct {
+	// Attr is the structure that sched_setattr(2) takes.
+	Attr []byte `json:",omitempty"`
+	// IOPriority is for ioprio_set(2).
+	IOPriority int `json:",omitempty"`
+	// CPUsBefore and CPUsAfter are masks for sched_setaffinity(2), before the process is
+	// in its cgroups, and when it is.
+	CPUsBefore, CPUsAfter []byte `json:",omitempty"`
 }
 
 // Label is what a thread says to a security module (AppArmor, SELinux) about the program that

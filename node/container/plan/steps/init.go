@@ -76,6 +76,8 @@ func fits(p *plan.Plan) error {
 		return fmt.Errorf("%w: hooks", ErrStage)
 	case p.Process.TTY, p.Process.Preserved > 0, p.Process.UserNS != "":
 		return fmt.Errorf("%w: a terminal, descriptors or a user namespace", ErrStage)
+	case scheduled(&p.Process):
+		return fmt.Errorf("%w: a scheduler or a personality", ErrStage)
 	case len(p.Process.Args) == 0 || p.Process.Args[0] == "":
 		return fmt.Errorf("%w: no command", ErrStage)
 	}
@@ -107,6 +109,10 @@ func fits(p *plan.Plan) error {
 	}
 	return nil
 }
+
+// scheduled says that a process wants other processors, disks or words of the kernel than
+// everybody has. It is seldom, and a stage does it.
+func scheduled(p *plan.Process) bool { return p.Schedule != nil || p.Personality != nil }
 
 // isDev says that a mount is the tmpfs on /dev, which devices are made on.
 func isDev(m *plan.Mount) bool {

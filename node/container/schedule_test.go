@@ -1,0 +1,115 @@
+package container
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sampan-dev/sampan/node/container/cgroup"
+)
+
+// TestSchedule is what a process's scheduler and I/O priority become for the kernel.
+func TestSchedule(t *testing.T) {
+	for name, c := range map[string]struct {
+		in   specs.Process
+		want string
+	}{
+		"none": {specs.Process{}, "nil <nil>"},
+		"batch": {specs.Process{Scheduler: &specs.Scheduler{Policy: specs.SchedBatch, Nice: -2, Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagResetOnFork}}},
+			"30000000 03000000 0100000000000000 feffffff 00000000 0000000000000000 0000000000000000 0000000000000000 io 0 <nil>"},
+		"deadline": {specs.Process{Scheduler: &specs.Scheduler{Policy: specs.SchedDeadline, Runtime: 1, Deadline: 2, Period: 3}},
+			"30000000 06000000 0000000000000000 00000000 00000000 0100000000000000 0200000000000000 0300000000000000 io 0 <nil>"},
+		"disks":          {specs.Process{IOPriority: &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 4}}, "io 16388 <nil>"},
+		"unknown policy": {specs.Process{Scheduler: &specs.Scheduler{Policy: "SCHED_LUCK"}}, `nil scheduling policy "SCHED_LUCK" is not known`},
+		"unknown flag": {specs.Process{Scheduler: &specs.Scheduler{Policy: specs.SchedOther, Flags: []specs.LinuxSchedulerFlag{"x"}}},
+			`nil scheduling flag "x" is not known`},
+		"unknown class": {specs.Process{IOPriority: &specs.LinuxIOPriority{Class: "x"}}, `nil I/O priority class "x" is not known`},
+		"ninth level": {specs.Process{IOPriority: &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_RT, Priority: 8}},
+			"nil I/O priority 8: must be between 0 and 7"},
+	} {
+		got, err := planSchedule(&c.in)
+		text := "nil"
+		if got != nil {
+			text = fmt.Sprintf("io %d", got.IOPriority)
+			if a := got.Attr; a != nil {
+				text = fmt.Sprintf("%x %x %x %x %x %x %x %x ", a[:4], a[4:8], a[8:16], a[16:20], a[20:24], a[24:32], a[32:40], a[40:]) + text
+			}
+		}
+		if text += fmt.Sprint(" ", err); text != c.want {
+			t.Errorf("%s: %s, want %s", name, text, c.want)
+		}
+	}
+}
+
+func TestCPUMask(t *testing.T) {
+	for list, want := range map[string]string{
+		"": " <nil>", "0": "0100000000000000 <nil>", "1-3, 64": "0e000000000000000100000000000000 <nil>",
+		"3-1":   ` "3-1" is not a list of processors below 8192`,
+		"8192":  ` "8192" is not a list of processors below 8192`,
+		"0,,1":  ` "0,,1" is not a list of processors below 8192`,
+		"-1":    ` "-1" is not a list of processors below 8192`,
+		"0-0-0": ` "0-0-0" is not a list of processors below 8192`,
+	} {
+		mask, err := cpuMask(list)
+		if got := fmt.Sprintf("%x %v", mask, err); got != want {
+			t.Errorf("%q: %s, want %s", list, got, want)
+		}
+	}
+}
+
+// TestOCISchedule: a container, and what is executed in it, has the processors and the
+// personality that are asked for; capabilities that nobody knows are left out.
+func TestOCISchedule(t *testing.T) {
+	o, bundle := newOCI(t, func(s *specs.Spec) {
+		s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch}
+		s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_IDLE}
+		s.Process.Capabilities.Bounding = append(s.Process.Capabilities.Bounding, "CAP_OF_SOMEBODY")
+		s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32}
+	}, "sleep")
+	ctx := t.Context()
+	if err := o.Run(ctx, "c1", OCICreate{Bundle: bundle}); err != nil {
+		t.Fatal(err)
+	}
+	s := o.expect(t, specs.StateRunning)
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/personality", s.Pid)); string(b) != "00000008\n" {
+		t.Errorf("personality %q, %v", b, err)
+	}
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Pid)); err != nil || strings.Fields(string(b))[40] != "3" {
+		t.Errorf("scheduling policy in %q, %v: want SCHED_BATCH, 3", b, err)
+	}
+	read, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	p := process("probe", "status", "Cpus_allowed_list")
+	p.ExecCPUAffinity = &specs.CPUAffinity{Initial: "0", Final: "0"}
+	code, err := o.Exec(ctx, "c1", OCIExec{Process: p, Stdio: [3]*os.File{nil, out, nil}})
+	out.Close()
+	if b, rerr := io.ReadAll(read); code != 0 || err != nil || string(b) != "Cpus_allowed_list: 0\n" {
+		t.Errorf("exec on one processor: %q, %d, %v, %v", b, code, err, rerr)
+	}
+}
+
+// TestOCICrowded: a cgroup that others are in is nobody's to have, and they live on.
+func TestOCICrowded(t *testing.T) {
+	group := ""
+	o, bundle := newOCI(t, func(s *specs.Spec) {
+		group = fmt.Sprintf("/sampan-test-%d-crowded", os.Getpid())
+		s.Linux.CgroupsPath = group
+	}, "sleep")
+	t.Cleanup(func() { cgroup.RemoveEmpty(group) })
+	ctx := t.Context()
+	if err := o.Run(ctx, "c1", OCICreate{Bundle: bundle}); err != nil {
+		t.Fatal(err)
+	}
+	err := o.Create(ctx, "c2", OCICreate{Bundle: bundle})
+	if err == nil || !strings.Contains(err.Error(), "is not empty: 1 process is in it") {
+		t.Errorf("a second container in the cgroup of the first: %v", err)
+	}
+	o.expect(t, specs.StateRunning)
+}
