@@ -32,6 +32,7 @@ func merge(subresource string, body, old client.Object) client.Object {
 	switch subresource {
 	case "status":
 		part(next, "Status").Set(part(body, "Status"))
+		next.SetLabels(body.GetLabels())
 		next.SetAnnotations(body.GetAnnotations())
 		return next
 	case "finalize":

@@ -271,12 +271,7 @@ func (r *Registrar) saw(node *corev1.Node) {
 }
 
 func (r *Registrar) relabel(ctx context.Context, have *corev1.Node, want map[string]string) error {
-	missing := map[string]string{}
-	for k, v := range want {
-		if have.Labels[k] != v {
-			missing[k] = v
-		}
-	}
+	missing := unlike(have.Labels, want)
 	if len(missing) == 0 {
 		return nil
 	}
@@ -289,6 +284,17 @@ func (r *Registrar) relabel(ctx context.Context, have *corev1.Node, want map[str
 		return fmt.Errorf("label node: %w", err)
 	}
 	return nil
+}
+
+// unlike are those of the labels wanted that are not there, or otherwise.
+func unlike(have, want map[string]string) map[string]string {
+	missing := map[string]string{}
+	for k, v := range want {
+		if at, there := have[k]; !there || at != v {
+			missing[k] = v
+		}
+	}
+	return missing
 }
 
 // Initial is the Node as it would be created now, for decisions that can't wait
@@ -315,14 +321,19 @@ func (r *Registrar) object(ctx context.Context) *corev1.Node {
 
 func (r *Registrar) labels() map[string]string {
 	labels := map[string]string{
-		corev1.LabelHostname: r.cfg.NodeName, corev1.LabelOSStable: r.machine.info.OperatingSystem,
-		corev1.LabelArchStable:  r.machine.info.Architecture,
+		corev1.LabelHostname:    r.cfg.NodeName,
 		"beta.kubernetes.io/os": r.machine.info.OperatingSystem, "beta.kubernetes.io/arch": r.machine.info.Architecture,
 	}
-	for k, v := range r.cfg.Labels {
-		labels[k] = v
-	}
+	maps.Copy(labels, r.facts())
+	maps.Copy(labels, r.cfg.Labels)
 	return labels
+}
+
+// facts are the labels that say what the machine is. They are set again with each look
+// at the status, as upstream does, since pods are placed by them: of the others that
+// the node came with, whoever may change it may make what they like.
+func (r *Registrar) facts() map[string]string {
+	return map[string]string{corev1.LabelOSStable: r.machine.info.OperatingSystem, corev1.LabelArchStable: r.machine.info.Architecture}
 }
 
 // beat is one heartbeat; it says whether the lease, if it was to be, is renewed. It is

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/clienttest"
@@ -154,4 +157,40 @@ func TestResourcesThatHaveGone(t *testing.T) {
 	if _, text = look(s); text != "true 0/0 true 7/7 " {
 		t.Errorf("gone: %q", text)
 	}
+}
+
+// What the labels say of the machine is set right again while the node lives; the other
+// labels belong to whoever changes them.
+func TestLabelsOfTheMachine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := clienttest.NewMemory()
+		engine := agenttest.New()
+		defer engine.Close()
+		r, err := New(Config{NodeName: "n1", NodeIPs: []string{"10.0.0.1"}, Transport: api, Engine: engine,
+			Disk: t.TempDir(), MaxPods: 110, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		time.Sleep(time.Minute)
+		at := target.Of(client.Nodes.GroupVersionResource, "").Object("n1")
+		data := `{"metadata":{"labels":{"kubernetes.io/os":"another","kubernetes.io/arch":null,"beta.kubernetes.io/os":"another","mine":"x"}}}`
+		changed, err := client.Nodes.Patch(t.Context(), api, at, client.Patch{Type: types.StrategicMergePatchType, Data: []byte(data)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Seen(changed)
+		time.Sleep(lookEvery)
+		synctest.Wait()
+		got, err := client.Nodes.Get(t.Context(), api, "", "n1")
+		stop()
+		<-done
+		want := map[string]string{"kubernetes.io/os": runtime.GOOS, "kubernetes.io/arch": runtime.GOARCH, "beta.kubernetes.io/os": "another",
+			"beta.kubernetes.io/arch": runtime.GOARCH, "kubernetes.io/hostname": "n1", "mine": "x"}
+		if err != nil || !maps.Equal(got.Labels, want) {
+			t.Errorf("labels %v, %v; want %v", got.Labels, err, want)
+		}
+	})
 }

@@ -30,12 +30,12 @@ func (r *Registrar) report(ctx context.Context) error {
 	if have == nil {
 		return nil
 	}
-	next := r.status(ctx, have.Status)
-	news := r.reported.IsZero() || changed(have.Status, next)
+	next, facts := r.status(ctx, have.Status), unlike(have.Labels, r.facts())
+	news := r.reported.IsZero() || changed(have.Status, next) || len(facts) > 0
 	if !news && time.Since(r.reported) < r.cfg.ReportEvery+r.delay {
 		return nil
 	}
-	data, err := statusPatch(have.Status, next)
+	data, err := statusPatch(have.Status, next, facts)
 	if err != nil {
 		return err
 	}
@@ -142,12 +142,14 @@ func still(s corev1.NodeStatus) corev1.NodeStatus {
 	return s
 }
 
-func statusPatch(before, after corev1.NodeStatus) ([]byte, error) {
+// statusPatch is what makes one status of another, and sets labels: a write of the
+// status may change those as well.
+func statusPatch(before, after corev1.NodeStatus, labels map[string]string) ([]byte, error) {
 	a, err := json.Marshal(corev1.Node{Status: before})
 	if err != nil {
 		return nil, fmt.Errorf("encode node status: %w", err)
 	}
-	b, err := json.Marshal(corev1.Node{Status: after})
+	b, err := json.Marshal(corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Status: after})
 	if err != nil {
 		return nil, fmt.Errorf("encode node status: %w", err)
 	}
