@@ -36,12 +36,13 @@ type execution struct {
 func exec(p *program, args []string) error {
 	err := execIn(p, args)
 	var f failure
-	if err == nil || errors.As(err, new(exit)) || errors.Is(err, flag.ErrHelp) || errors.As(err, &f) && f.code > 0 {
+	if errors.As(err, new(exit)) || errors.Is(err, flag.ErrHelp) || errors.As(err, &f) && f.code > 0 {
 		return err
 	}
 	return failure{execFailed, err}
 }
 
+// execIn always ends with an error: the exit code of the process is one.
 func execIn(p *program, args []string) error {
 	f, e := verb("exec"), execution{}
 	f.StringVar(&e.process, "process", "", "file with the process, as in config.json")

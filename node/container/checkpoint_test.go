@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,9 +102,8 @@ func filters(entries ...[]byte) []byte {
 	for _, e := range entries {
 		list = protowire.AppendBytes(protowire.AppendTag(list, 1, protowire.BytesType), e)
 	}
-	head := make([]byte, 12)
-	binary.LittleEndian.PutUint32(head[8:], uint32(len(list)))
-	return append(head, list...)
+	head := binary.LittleEndian.AppendUint32(make([]byte, 8, 12+len(list)), uint32(len(list)))
+	return slices.Concat(head, list)
 }
 
 func filter(program string, before int) []byte {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,24 +42,8 @@ func (e *Engine) origin(ctx context.Context, id, asked string) (*origin, image.I
 		if err := unpackArchive(ctx, asked, from.dir); err != nil {
 			return nil, image.Image{}, errors.Join(fmt.Errorf("restore %q: %w", asked, err), os.RemoveAll(e.checkpointDir(id)))
 		}
-	} else {
-		img, err := e.images.Get(asked)
-		if err != nil {
-			return nil, image.Image{}, err
-		}
-		notes, err := e.images.Annotations(img)
-		if err != nil {
-			return nil, image.Image{}, err
-		}
-		if !slices.ContainsFunc(archive.Annotations, func(a string) bool { return notes[a] != "" }) {
-			return nil, img, nil
-		}
-		from.snapshot = id + checkpointSuffix
-		root, err := e.images.Prepare(from.snapshot, img.ID)
-		if err != nil {
-			return nil, image.Image{}, err
-		}
-		from.dir = layerOf(root)
+	} else if img, err := e.prepareOrigin(id, from); err != nil || from.snapshot == "" {
+		return nil, img, err
 	}
 	img, err := e.describe(from)
 	if err != nil {
@@ -68,14 +53,44 @@ func (e *Engine) origin(ctx context.Context, id, asked string) (*origin, image.I
 	return from, img, nil
 }
 
-// layerOf is the layer that has the checkpoint: images of one have that layer alone.
+// prepareOrigin finds the image that was asked for and, if it holds a checkpoint, lays it
+// out; from has a snapshot then.
+func (e *Engine) prepareOrigin(id string, from *origin) (image.Image, error) {
+	img, err := e.images.Get(from.asked)
+	if err != nil {
+		return image.Image{}, err
+	}
+	notes, err := e.images.Annotations(img)
+	if err != nil {
+		return image.Image{}, err
+	}
+	if !slices.ContainsFunc(archive.Annotations, func(a string) bool { return notes[a] != "" }) {
+		return img, nil
+	}
+	key := id + checkpointSuffix
+	root, err := e.images.Prepare(key, img.ID)
+	if err != nil {
+		return image.Image{}, err
+	}
+	from.snapshot, from.dir = key, layerOf(root)
+	if from.dir == "" {
+		e.forgetOrigin(id, from)
+		return image.Image{}, fmt.Errorf("restore %q: %w: the image has an annotation of a checkpoint, and no layer", from.asked, archive.ErrInvalid)
+	}
+	return img, nil
+}
+
+// layerOf is the layer that has the checkpoint: images of one have that layer alone. It is
+// empty where there is none.
 func layerOf(root image.Rootfs) string {
+	first := ""
 	for _, dir := range root.Lower {
 		if _, err := os.Lstat(filepath.Join(dir, archive.ConfigFile)); err == nil {
 			return dir
 		}
+		first = cmp.Or(first, dir)
 	}
-	return root.Lower[0]
+	return first
 }
 
 func unpackArchive(ctx context.Context, path, dir string) error {
