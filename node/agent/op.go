@@ -69,8 +69,8 @@ func (m *machine) begin(ctx context.Context, s plan.Step) {
 		plan.WarnContainer:   m.warn,
 		plan.RemoveContainer: m.removeContainer,
 		plan.RemoveSandbox:   m.removeSandbox,
-		plan.ResizeContainer: m.prepareResize(),
-		plan.ResizePod:       m.resizeWhole,
+		plan.ResizeContainer: m.prepareResize(s),
+		plan.ResizePod:       m.prepareResizeWhole(s),
 	}[s.Kind]
 	if s.Kind == plan.MountVolumes {
 		m.stale = false // what changes from now on is news to it

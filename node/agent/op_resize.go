@@ -224,11 +224,23 @@ func (m *machine) updateSandbox(ctx context.Context, pod *corev1.Pod, box string
 	return err
 }
 
+// prepareResizeWhole takes what an operation needs from the owner's fields.
+func (m *machine) prepareResizeWhole(begun plan.Step) func(context.Context, *corev1.Pod, plan.Step) func(*machine) {
+	less := m.shrinks(begun)
+	return func(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
+		return m.resizeWhole(ctx, pod, s, less)
+	}
+}
+
 // resizeWhole brings about what the pod as a whole is to have.
-func (m *machine) resizeWhole(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
+func (m *machine) resizeWhole(ctx context.Context, pod *corev1.Pod, s plan.Step, less shrink) func(*machine) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if err := m.updateSandbox(ctx, pod, s.ID); err != nil {
+	err := m.roomToShrink(ctx, s.ID, less)
+	if err == nil {
+		err = m.updateSandbox(ctx, pod, s.ID)
+	}
+	if err != nil {
 		m.tellFault(pod, err)
 		return func(m *machine) { m.holdResize = time.Now().Add(startRetry) }
 	}
@@ -243,12 +255,18 @@ func (m *machine) tellFault(pod *corev1.Pod, err error) {
 }
 
 // prepareResize takes what an operation needs from the owner's fields.
-func (m *machine) prepareResize() func(context.Context, *corev1.Pod, plan.Step) func(*machine) {
+func (m *machine) prepareResize(begun plan.Step) func(context.Context, *corev1.Pod, plan.Step) func(*machine) {
 	box := ""
 	if b := m.now.Ready(); b != nil {
 		box = b.ID
 	}
+	less := m.shrinks(begun)
 	return func(ctx context.Context, pod *corev1.Pod, s plan.Step) func(*machine) {
+		if err := m.roomToShrink(ctx, box, less); err != nil {
+			m.tellFault(pod, err)
+			pause(ctx, startRetry)
+			return nil
+		}
 		m.resizePod(ctx, pod, box)
 		defer m.resizePod(ctx, pod, box)
 		return m.resize(ctx, pod, s)

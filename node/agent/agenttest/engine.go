@@ -79,7 +79,7 @@ type Engine struct {
 	PullTime time.Duration
 	// Answer is what ExecSync comes to: exit code and output.
 	Answer func(container string, cmd []string) (int32, string)
-	// Memory is what pods use, by name; Pinned are images that may not go.
+	// Memory is what pods use, by name, and their containers, by "pod/container"; Pinned are images that may not go.
 	Memory map[string]uint64
 	Pinned map[string]bool
 	// StreamURL is what Exec hands out.

@@ -87,6 +87,26 @@ func (e *Engine) ListPodSandboxStats(context.Context, *rt.ListPodSandboxStatsReq
 	return out, nil
 }
 
+// PodSandboxStats implements cri.Engine: what the pod, and each of its running
+// containers ("pod/container"), uses by Memory.
+func (e *Engine) PodSandboxStats(_ context.Context, r *rt.PodSandboxStatsRequest) (*rt.PodSandboxStatsResponse, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	b := e.sandboxes[r.GetPodSandboxId()]
+	if b == nil {
+		return nil, cri.NotFound("sandbox %q", r.GetPodSandboxId())
+	}
+	pod := b.config.GetMetadata().GetName()
+	linux := &rt.LinuxPodSandboxStats{Memory: &rt.MemoryUsage{UsageBytes: &rt.UInt64Value{Value: e.Memory[pod]}}}
+	for _, c := range e.containers {
+		if c.box == b.id && c.state == rt.ContainerState_CONTAINER_RUNNING {
+			used := &rt.MemoryUsage{UsageBytes: &rt.UInt64Value{Value: e.Memory[pod+"/"+c.config.GetMetadata().GetName()]}}
+			linux.Containers = append(linux.Containers, &rt.ContainerStats{Attributes: &rt.ContainerAttributes{Id: c.id, Metadata: c.config.GetMetadata()}, Memory: used})
+		}
+	}
+	return &rt.PodSandboxStatsResponse{Stats: &rt.PodSandboxStats{Attributes: &rt.PodSandboxAttributes{Id: b.id, Metadata: b.config.GetMetadata()}, Linux: linux}}, nil
+}
+
 // ListContainerStats implements cri.Engine: every container has used a second of
 // CPU and a mebibyte.
 func (e *Engine) ListContainerStats(context.Context, *rt.ListContainerStatsRequest) (*rt.ListContainerStatsResponse, error) {
@@ -111,10 +131,6 @@ func (e *Engine) ContainerStats(context.Context, *rt.ContainerStatsRequest) (*rt
 	return nil, cri.Unimplemented("stats of one container")
 }
 
-// PodSandboxStats implements cri.Engine.
-func (e *Engine) PodSandboxStats(context.Context, *rt.PodSandboxStatsRequest) (*rt.PodSandboxStatsResponse, error) {
-	return nil, cri.Unimplemented("stats of one sandbox")
-}
 
 // Attach implements cri.Engine.
 func (e *Engine) Attach(context.Context, *rt.AttachRequest) (*rt.AttachResponse, error) {

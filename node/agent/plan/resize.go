@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/resource"
 
@@ -51,6 +53,24 @@ func Resized(have, want Given) []corev1.ResourceName {
 	return list
 }
 
+// LessMemory is the limit of memory that somebody is to have, when it is lower than the
+// one they have; else 0.
+func LessMemory(have, want Given) int64 {
+	had, limit := spec.Limit(have.Whole, &have.Own, corev1.ResourceMemory), spec.Limit(want.Whole, &want.Own, corev1.ResourceMemory)
+	if limit.IsZero() || !had.IsZero() && limit.Cmp(had) >= 0 {
+		return 0
+	}
+	return limit.Value()
+}
+
+// RestartsFor reports whether a container wants to start anew when it gets more or less
+// of a resource.
+func RestartsFor(c *corev1.Container, name corev1.ResourceName) bool {
+	return slices.ContainsFunc(c.ResizePolicy, func(policy corev1.ContainerResizePolicy) bool {
+		return policy.ResourceName == name && policy.RestartPolicy == corev1.RestartContainer
+	})
+}
+
 // WholeResized reports whether a pod's sandbox has other resources than it should.
 func WholeResized(have Given, pod *corev1.Pod) bool {
 	return len(Resized(Given{Own: have.Own}, Given{Own: AskedWhole(pod).Own})) > 0
@@ -97,12 +117,5 @@ func (p *planner) toResize(c *corev1.Container, now *actual.Container) []corev1.
 // mustRestartToResize: the container's resizePolicy wants a restart for one of
 // the resources that change.
 func (p *planner) mustRestartToResize(c *corev1.Container, now *actual.Container) bool {
-	for _, name := range p.toResize(c, now) {
-		for _, policy := range c.ResizePolicy {
-			if policy.ResourceName == name && policy.RestartPolicy == corev1.RestartContainer {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.toResize(c, now), func(name corev1.ResourceName) bool { return RestartsFor(c, name) })
 }

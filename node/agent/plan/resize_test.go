@@ -68,3 +68,24 @@ func TestResizeOfAPod(t *testing.T) {
 		}
 	}
 }
+
+// TestLessMemory: a limit where there was none is less, too.
+func TestLessMemory(t *testing.T) {
+	whole := memory("32Mi")
+	for _, c := range []struct {
+		name       string
+		have, want Given
+		less       int64
+	}{
+		{"more", Given{Own: memory("32Mi")}, Given{Own: memory("64Mi")}, 0},
+		{"as much", Given{Own: memory("64Mi")}, Given{Own: memory("64Mi")}, 0},
+		{"less", Given{Own: memory("64Mi")}, Given{Own: memory("32Mi")}, 32 << 20},
+		{"a limit", Given{}, Given{Own: memory("32Mi")}, 32 << 20},
+		{"the pod's", Given{}, Given{Whole: &whole}, 32 << 20},
+		{"no limit any more", Given{Own: memory("64Mi")}, Given{}, 0},
+	} {
+		if got := LessMemory(c.have, c.want); got != c.less {
+			t.Errorf("%s: %d, want %d", c.name, got, c.less)
+		}
+	}
+}
