@@ -239,3 +239,27 @@ func TestLimitBelowTheDead(t *testing.T) {
 		t.Errorf("the live group's quota is now %q", got)
 	}
 }
+
+// A directory that is left of a hierarchy is no controller, one that is mounted is.
+func TestOffered(t *testing.T) {
+	left := t.TempDir()
+	if err := os.Mkdir(filepath.Join(left, "hugetlb"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(left, "cgroup.controllers"), []byte("cpu memory\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		controller    string
+		unified, want bool
+	}{{"hugetlb", false, false}, {"rdma", false, false}, {"memory", true, true}, {"hugetlb", true, false}} {
+		if got := offered(left, c.controller, c.unified); got != c.want {
+			t.Errorf("%s, unified %t: %t", c.controller, c.unified, got)
+		}
+	}
+	for _, h := range hierarchies() {
+		if h.key != systemdKey && h.key != unifiedKey && !offered(filepath.Dir(h.dir), filepath.Base(h.dir), false) {
+			t.Errorf("%s is mounted at %s", h.key, h.dir)
+		}
+	}
+}

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/opencontainers/cgroups"
 	devices "github.com/opencontainers/cgroups/devices/config"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // convert translates the resources of a runtime spec.
@@ -31,7 +33,7 @@ func convert(r *specs.LinuxResources, unified bool, log *slog.Logger) (*cgroups.
 	if err := convertBlockIO(out, r.BlockIO); err != nil {
 		return nil, err
 	}
-	if len(r.HugepageLimits) > 0 && !offered("hugetlb", unified) {
+	if len(r.HugepageLimits) > 0 && !offered(root, "hugetlb", unified) {
 		tell := log.Debug // a kubelet says of each container that it may have none
 		if slices.ContainsFunc(r.HugepageLimits, func(h specs.LinuxHugepageLimit) bool { return h.Limit > 0 }) {
 			tell = log.Warn
@@ -49,14 +51,14 @@ func convert(r *specs.LinuxResources, unified bool, log *slog.Logger) (*cgroups.
 	return out, unifiedOnV1(out, r.Unified, log)
 }
 
-// offered says whether the machine has a controller that not every kernel has.
-func offered(controller string, unified bool) bool {
+// offered says whether the machine has a controller that not every kernel has. With v1 a
+// directory of its name is not enough: it may be left of a hierarchy that was mounted.
+func offered(root, controller string, unified bool) bool {
 	if unified {
-		list, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
+		list, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
 		return err == nil && slices.Contains(strings.Fields(string(list)), controller)
 	}
-	_, err := os.Stat("/sys/fs/cgroup/" + controller)
-	return err == nil
+	return fsType(filepath.Join(root, controller)) == unix.CGROUP_SUPER_MAGIC
 }
 
 func convertMemory(out *cgroups.Resources, m *specs.LinuxMemory) {
