@@ -32,10 +32,18 @@ func (s *stager) hooks() error {
 	return s.runHooks("createContainer", h.CreateContainer)
 }
 
-// startHooks run in the container, just before its program.
+// startHooks run in the container, just before its program. One that says nothing of
+// its environment has the program's: the specification leaves it open, and that is what
+// hooks have come to rely on.
 func (s *stager) startHooks() error {
 	if s.p.Hooks == nil {
 		return nil
+	}
+	for i := range s.p.Hooks.StartContainer {
+		if h := &s.p.Hooks.StartContainer[i]; h.Env == nil {
+			s.home()
+			h.Env = s.p.Process.Env
+		}
 	}
 	return s.runHooks("startContainer", s.p.Hooks.StartContainer)
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -81,7 +80,7 @@ func (s *stager) rootMount() (int, error) {
 	if r.Path != "" {
 		fd, err := openTree(atFdcwd, r.Path, openTreeClone|atRecursive)
 		if err == nil && s.user >= 0 && !r.Mapped {
-			err = s.idmap(fd, false)
+			err = idmap(fd, s.user, false)
 		}
 		return fd, err
 	}
@@ -198,7 +197,10 @@ func (s *stager) mount(m *plan.Mount) error {
 		return err
 	}
 	defer syscall.Close(from)
-	to, err := s.target(m.Target, dir)
+	to, err := s.target(m.Target, dir, resolveFor(m))
+	if errors.Is(err, syscall.ELOOP) && resolveFor(m) != inRoot {
+		return fmt.Errorf("filesystem %q must be mounted on ordinary directory, with no symbolic link on the way: %w", m.Type, err)
+	}
 	if err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
@@ -213,6 +215,16 @@ func (s *stager) mount(m *plan.Mount) error {
 		}
 	}
 	return nil
+}
+
+// resolveFor is how the target of a mount is found. What is masked of proc and sysfs is
+// found by name, later: a link in the image could lead past them, into a volume where
+// another container changes what is there in the meantime (CVE-2019-19921).
+func resolveFor(m *plan.Mount) uint64 {
+	if !m.Bind && (m.Type == "proc" || m.Type == "sysfs") {
+		return inRoot | resolveNoSymlinks
+	}
+	return inRoot
 }
 
 func (s *stager) remount(m *plan.Mount) error {
@@ -232,6 +244,8 @@ func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
 			fd, err = newMount("proc", "proc", m.Data, attrsOf(m.Flags))
 		case m.Type == "overlay" && strings.HasPrefix(m.Data, overlay.Layer):
 			fd, err = s.layeredVolume(m)
+		case m.Type == "tmpfs":
+			fd, err = s.tmpfs(m)
 		default:
 			fd, err = newMountOptions(m.Type, m.Source, inContext(split(s.ownedData(m)), m.Context), attrsOf(m.Flags))
 		}
@@ -260,10 +274,8 @@ func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
 			return -1, false, fmt.Errorf("attributes: %w", err)
 		}
 	}
-	if m.IDMap && s.user >= 0 {
-		if err := s.idmap(fd, m.IDMapTree); err != nil {
-			return -1, false, err
-		}
+	if err := s.mapMount(fd, m); err != nil {
+		return -1, false, err
 	}
 	if m.SetAll != 0 {
 		if err := mountSetattr(fd, true, mountAttr{Set: m.SetAll}); err != nil {
@@ -303,50 +315,6 @@ func attrsOf(ms uintptr) uint64 {
 		}
 	}
 	return out
-}
-
-// target opens, or makes, what a mount goes onto. It cannot leave the root.
-func (s *stager) target(name string, dir bool) (int, error) {
-	fd, err := openat2(s.root, name, oPath, 0, inRoot)
-	if err == nil || !errors.Is(err, syscall.ENOENT) {
-		return fd, err
-	}
-	parent, err := s.mkdirs(path.Dir("/" + name))
-	if err != nil {
-		return -1, err
-	}
-	defer syscall.Close(parent)
-	base := path.Base(name)
-	if dir {
-		err = syscall.Mkdirat(parent, base, 0o755)
-	} else {
-		var f int
-		f, err = openat2(parent, base, syscall.O_CREAT|syscall.O_EXCL|syscall.O_WRONLY, 0o644, resolveBeneath|resolveNoSymlinks)
-		if err == nil {
-			syscall.Close(f)
-		}
-	}
-	if err != nil && !errors.Is(err, syscall.EEXIST) {
-		return -1, fmt.Errorf("make %q: %w", name, err)
-	}
-	return openat2(s.root, name, oPath, 0, inRoot)
-}
-
-// mkdirs opens a directory inside the root and makes what is missing of it.
-func (s *stager) mkdirs(name string) (int, error) {
-	fd, err := openat2(s.root, name, oPath|syscall.O_DIRECTORY, 0, inRoot)
-	if err == nil || !errors.Is(err, syscall.ENOENT) || name == "/" {
-		return fd, err
-	}
-	parent, err := s.mkdirs(path.Dir(name))
-	if err != nil {
-		return -1, err
-	}
-	defer syscall.Close(parent)
-	if err := syscall.Mkdirat(parent, path.Base(name), 0o755); err != nil && err != syscall.EEXIST {
-		return -1, &os.PathError{Op: "mkdir", Path: name, Err: err}
-	}
-	return openat2(s.root, name, oPath|syscall.O_DIRECTORY, 0, inRoot)
 }
 
 // ignoreChildren makes the kernel reap our children.

@@ -69,7 +69,7 @@ func (s *stager) restoreRoot() error {
 		if s.onAnother(i) {
 			continue
 		}
-		place, err := s.target(m.Target, !m.File)
+		place, err := s.target(m.Target, !m.File, resolveFor(m))
 		if err != nil {
 			return fmt.Errorf("place for a mount on %q: %w", m.Target, err)
 		}

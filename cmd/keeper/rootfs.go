@@ -118,6 +118,11 @@ func (s *stager) enterRoot() error {
 	if err := s.hide(); err != nil {
 		return err
 	}
+	if s.p.DevReadonly {
+		if err := s.remount(&plan.Mount{Target: "dev", Flags: syscall.MS_RDONLY}); err != nil {
+			return fmt.Errorf("make /dev read-only: %w", err)
+		}
+	}
 	return s.sealRoot()
 }
 
@@ -176,7 +181,7 @@ func (s *stager) mask(name string) error {
 	}
 	var cover int
 	if st.Mode&syscall.S_IFMT == syscall.S_IFDIR {
-		cover, err = newMountOptions("tmpfs", "tmpfs", inContext([]string{"nr_blocks=1", "nr_inodes=1"}, s.p.Root.Context), attrRdonly)
+		cover, err = s.emptyMount()
 	} else {
 		cover, err = s.nullMount()
 	}
@@ -185,6 +190,19 @@ func (s *stager) mask(name string) error {
 	}
 	defer syscall.Close(cover)
 	return attach(cover, at)
+}
+
+// emptyMount is a directory with nothing in it: all that are hidden have the same.
+func (s *stager) emptyMount() (int, error) {
+	if s.empty < 0 {
+		fd, err := newMountOptions("tmpfs", "tmpfs", inContext([]string{"nr_blocks=1", "nr_inodes=1"}, s.p.Root.Context), attrRdonly)
+		if err != nil {
+			return -1, err
+		}
+		s.empty = fd
+		return syscall.Dup(fd)
+	}
+	return openTree(s.empty, "", openTreeClone|atEmptyPath)
 }
 
 func (s *stager) nullMount() (int, error) {
@@ -276,7 +294,7 @@ func (s *stager) bindConsole(slave int) error {
 		return err
 	}
 	defer syscall.Close(from)
-	to, err := s.target("dev/console", false)
+	to, err := s.target("dev/console", false, inRoot)
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,7 @@ type stager struct {
 	notes []string
 	proc  int // a private procfs, verified and detached, for writes below /proc
 	root  int // the new root
+	empty int // the mount that hides directories, once there is one
 	// path is the program, looked up.
 	path string
 	user int // the user namespace to enter last, or -1
@@ -56,7 +57,7 @@ func (f *failure) Unwrap() error { return f.err }
 func stage() {
 	runtime.LockOSThread()
 	setName("sampan-stage")
-	s := &stager{proc: -1, root: -1, user: -1}
+	s := &stager{proc: -1, root: -1, empty: -1, user: -1}
 	err := errors.Join(prctl(prSetDumpable, 0, 0), cloexecFrom(planFD))
 	if err == nil {
 		err = s.run()

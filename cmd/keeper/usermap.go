@@ -19,10 +19,26 @@ import (
 
 const attrIdmap = 0x00100000
 
+// mapMount gives a detached mount the mapping that the plan says, if any.
+func (s *stager) mapMount(fd int, m *plan.Mount) error {
+	switch {
+	case !m.IDMap || m.UserNS == "" && s.user < 0:
+		return nil
+	case m.UserNS == "":
+		return idmap(fd, s.user, m.IDMapTree)
+	}
+	users, err := syscall.Open(m.UserNS, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: m.UserNS, Err: err}
+	}
+	defer syscall.Close(users)
+	return idmap(fd, users, m.IDMapTree)
+}
+
 // idmap gives a detached mount, or the tree of mounts that it is, the mapping of
-// the container's user namespace.
-func (s *stager) idmap(fd int, tree bool) error {
-	if err := mountSetattr(fd, tree, mountAttr{Set: attrIdmap, UserNS: uint64(s.user)}); err != nil {
+// a user namespace.
+func idmap(fd, users int, tree bool) error {
+	if err := mountSetattr(fd, tree, mountAttr{Set: attrIdmap, UserNS: uint64(users)}); err != nil {
 		return fmt.Errorf("id-mapped mount (the filesystem may not support it): %w", err)
 	}
 	return nil
@@ -146,7 +162,7 @@ func (s *stager) mappedLayer(dir, name string) (string, error) {
 		return "", err
 	}
 	defer syscall.Close(fd)
-	if err := s.idmap(fd, false); err != nil {
+	if err := idmap(fd, s.user, false); err != nil {
 		return "", fmt.Errorf("layer %q: %w", dir, err)
 	}
 	to, err := syscall.Open(name, oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)

@@ -127,6 +127,11 @@ func (r *Runtime) create(ctx context.Context, cfg *CreateConfig) (_ *container, 
 			return nil, err
 		}
 	}
+	release, err := r.pinMappings(cfg.ID, cfg.Spec.Mounts, mappingsOf(cfg.Spec, sb))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if err := r.bundle(c, cfg, sb, p); err != nil {
 		return nil, err
 	}

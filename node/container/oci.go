@@ -193,6 +193,11 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 			return err
 		}
 	}
+	release, err := r.pinMappings(rec.ID, spec.Mounts, mappingsOf(spec, nil))
+	if err != nil {
+		return err
+	}
+	defer release()
 	s := stage{stdio: opt.Stdio, console: opt.Console, preserved: opt.Preserved}
 	s.hooks = func(int) ([]byte, error) { return o.creatorHooks(ctx, rec) }
 	s.limit = func() error { return limitLate(group, p) }
@@ -212,7 +217,12 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	}
 	o.made = &madeContainer{rec: rec, group: group}
 	if opt.start {
-		return o.runHooks(ctx, rec, "poststart", false)
+		if err := o.poststart(ctx, rec); err != nil {
+			_, _ = waitChild(pid)
+			_ = o.runHooks(ctx, rec, "poststop", false) // these are logged, no more
+			return err
+		}
+		return nil
 	}
 	if err := writePid(opt.PidFile, pid); err != nil {
 		killChild(pid)
@@ -358,7 +368,10 @@ func (o *OCI) Start(ctx context.Context, id string) error {
 	if err := os.Remove(path); err != nil {
 		return err
 	}
-	return o.runHooks(ctx, rec, "poststart", false)
+	if err := o.poststart(ctx, rec); err != nil {
+		return fmt.Errorf("start container %q: %w", id, err)
+	}
+	return nil
 }
 
 // Kill is `kill`; with all it goes to every process of the container.

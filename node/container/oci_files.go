@@ -84,6 +84,7 @@ func removeState(dir string) error {
 	if unix.Rmdir(dir) == nil {
 		return nil
 	}
+	unpinMappings(dir)
 	_ = unix.Unmount(filepath.Join(dir, userPin), unix.MNT_DETACH) // there may be none
 	return os.RemoveAll(dir)
 }

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
+	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
@@ -47,6 +50,20 @@ func (o *OCI) creatorHooks(ctx context.Context, rec *ociRecord) ([]byte, error) 
 	return json.Marshal(s)
 }
 
+// poststart runs the hooks of that name. One that fails is the end of the container, as
+// the specification has it since version 1.3: it is stopped.
+func (o *OCI) poststart(ctx context.Context, rec *ociRecord) error {
+	err := o.runHooks(ctx, rec, "poststart", true)
+	if err == nil {
+		return nil
+	}
+	g, gerr := cgroup.Open(rec.Cgroup, nil, o.runtime().log)
+	if gerr == nil {
+		gerr = g.Signal(unix.SIGKILL)
+	}
+	return errors.Join(err, gerr)
+}
+
 // runHooks runs the hooks of one moment with the state on their stdin. One that
 // fails is an error where the specification says so, and a log line elsewhere.
 func (o *OCI) runHooks(ctx context.Context, rec *ociRecord, moment string, must bool) error {
@@ -61,7 +78,7 @@ func (o *OCI) runHooks(ctx context.Context, rec *ociRecord, moment string, must 
 		return nil
 	}
 	now := o.state(rec)
-	if must {
+	if must && moment != "poststart" {
 		now.Status = specs.StateCreating
 	}
 	state, err := json.Marshal(now)

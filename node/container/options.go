@@ -75,7 +75,11 @@ func planMount(in specs.Mount) (plan.Mount, error) {
 			out.IDMap, out.IDMapTree = true, true
 			continue
 		case "tmpcopyup":
-			return out, fmt.Errorf("mount on %q: option %q is not supported", in.Destination, name)
+			if in.Type != "tmpfs" {
+				return out, fmt.Errorf("mount on %q: option %q is for a tmpfs, not for %q", in.Destination, name, in.Type)
+			}
+			out.CopyUp = true
+			continue
 		}
 		if label, ok := strings.CutPrefix(name, "context="); ok {
 			out.Context = strings.Trim(label, `"`)
@@ -98,7 +102,7 @@ func planMount(in specs.Mount) (plan.Mount, error) {
 		out.Bind = true
 	}
 	if len(in.UIDMappings)+len(in.GIDMappings) > 0 {
-		out.IDMap = true // with the container's own mapping: see checkMappings
+		out.IDMap = true // with which mapping: see mapMount
 	}
 	return out, nil
 }

@@ -117,6 +117,7 @@ func (r *Runtime) discard(ctx context.Context, c *container) error {
 
 // removeDirs removes a container's directories, that of the record last.
 func (r *Runtime) removeDirs(id string) error {
+	unpinMappings(r.runDir(id))
 	_ = unix.Unmount(filepath.Join(r.runDir(id), userPin), unix.MNT_DETACH) // EINVAL and ENOENT say that there is none
 	if err := os.RemoveAll(r.runDir(id)); err != nil {
 		return err

@@ -35,7 +35,7 @@ func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.C
 		Version: plan.Version, Kind: plan.Init,
 		Hostname: spec.Hostname, Domainname: spec.Domainname,
 		Sysctls: spec.Linux.Sysctl,
-		Masked:  spec.Linux.MaskedPaths, Readonly: spec.Linux.ReadonlyPaths,
+		Masked:  once(spec.Linux.MaskedPaths), Readonly: once(spec.Linux.ReadonlyPaths),
 	}
 	child := &plan.Child{TTY: cfg.TTY, StdinOnce: cfg.StdinOnce, Log: cfg.LogPath}
 	if err := planNamespaces(p, child, spec, sb); err != nil {
@@ -44,11 +44,14 @@ func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.C
 	if err := r.planRoot(p, cfg); err != nil {
 		return nil, nil, err
 	}
-	if err := r.planMounts(p, spec); err != nil {
+	maps := mappingsOf(spec, sb)
+	own, err := ownMappings(spec.Mounts, maps)
+	if err != nil {
 		return nil, nil, err
 	}
-	maps := mappingsOf(spec, sb)
-	if err := checkMappings(spec.Mounts, maps); err != nil {
+	if err := r.planMounts(p, spec, func(pm *plan.Mount, m *specs.Mount) error {
+		return mapMount(pm, m, maps, func(i int) string { return r.mountPin(cfg.ID, i) }, own)
+	}); err != nil {
 		return nil, nil, err
 	}
 	planDevices(p, spec.Linux.Devices)
@@ -98,24 +101,6 @@ func mappingsOf(spec *specs.Spec, sb *Sandbox) *IDMappings {
 	for _, ns := range spec.Linux.Namespaces {
 		if ns.Type == specs.UserNamespace {
 			return &IDMappings{UID: spec.Linux.UIDMappings, GID: spec.Linux.GIDMappings}
-		}
-	}
-	return nil
-}
-
-// checkMappings refuses mounts with mappings that are not the container's: none
-// other makes sense to its users, and to show files unmapped instead would give
-// them to the wrong ones.
-func checkMappings(mounts []specs.Mount, maps *IDMappings) error {
-	for _, m := range mounts {
-		if len(m.UIDMappings)+len(m.GIDMappings) == 0 {
-			continue
-		}
-		if maps == nil {
-			return fmt.Errorf("mount on %q: id mappings without a user namespace are not supported", m.Destination)
-		}
-		if !slices.Equal(m.UIDMappings, maps.UID) || !slices.Equal(m.GIDMappings, maps.GID) {
-			return fmt.Errorf("mount on %q: id mappings other than the container's are not supported", m.Destination)
 		}
 	}
 	return nil
@@ -197,9 +182,21 @@ func (r *Runtime) planRoot(p *plan.Plan, cfg *CreateConfig) error {
 	return nil
 }
 
+// once are paths without those that have been there: to hide one twice hides nothing
+// more, and leaves two mounts.
+func once(paths []string) []string {
+	var out []string
+	for i, p := range paths {
+		if !slices.Contains(paths[:i], p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // planMounts keeps the spec's order, makes sure that /dev is a fresh tmpfs, and
-// spells out what "cgroup" means on this machine.
-func (r *Runtime) planMounts(p *plan.Plan, spec *specs.Spec) error {
+// spells out what "cgroup" means on this machine. Each mount is shown to mapped.
+func (r *Runtime) planMounts(p *plan.Plan, spec *specs.Spec, mapped func(*plan.Mount, *specs.Mount) error) error {
 	hasDev := slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool { return filepath.Clean(m.Destination) == "/dev" })
 	if !hasDev {
 		p.Mounts = append(p.Mounts, plan.Mount{
@@ -214,8 +211,15 @@ func (r *Runtime) planMounts(p *plan.Plan, spec *specs.Spec) error {
 	}()
 	for _, m := range spec.Mounts {
 		pm, err := planMount(m)
+		if err == nil {
+			err = mapped(&pm, &m)
+		}
 		if err != nil {
 			return err
+		}
+		if readonlyDev(&pm) { // devices are still to be made
+			pm.Flags &^= unix.MS_RDONLY
+			p.DevReadonly = true
 		}
 		if pm.Type == "cgroup" && !pm.Bind {
 			p.Mounts = append(p.Mounts, cgroupMounts(pm)...)
@@ -224,6 +228,11 @@ func (r *Runtime) planMounts(p *plan.Plan, spec *specs.Spec) error {
 		p.Mounts = append(p.Mounts, pm)
 	}
 	return nil
+}
+
+// readonlyDev says that a mount is a /dev that shall not be written to in the end.
+func readonlyDev(m *plan.Mount) bool {
+	return m.Type == "tmpfs" && !m.Bind && m.Flags&unix.MS_RDONLY != 0 && filepath.Clean("/"+m.Target) == "/dev"
 }
 
 // cgroupMounts are the mounts that a container sees its own cgroup through: the

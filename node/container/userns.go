@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -49,8 +50,7 @@ func (r *Runtime) holdNamespaces(flags uintptr, maps *IDMappings, sysctls []stri
 		Sys: &syscall.SysProcAttr{
 			Cloneflags: flags, UidMappings: procMaps(maps.UID), GidMappings: procMaps(maps.GID),
 			GidMappingsEnableSetgroups: true,
-			// As the namespace's root it keeps what it can do there.
-			Credential: &syscall.Credential{},
+			Credential:                 rootOf(maps),
 		},
 	})
 	in.Close()
@@ -67,6 +67,16 @@ func (r *Runtime) holdNamespaces(flags uintptr, maps *IDMappings, sysctls []stri
 	hold.Close()
 	_, werr := p.Wait()
 	return errors.Join(err, werr)
+}
+
+// rootOf is the namespace's root: as that, a process keeps what it can do there. The
+// mapping of a mount may have none.
+func rootOf(maps *IDMappings) *syscall.Credential {
+	has := func(m specs.LinuxIDMapping) bool { return m.ContainerID == 0 && m.Size > 0 }
+	if slices.ContainsFunc(maps.UID, has) && slices.ContainsFunc(maps.GID, has) {
+		return &syscall.Credential{}
+	}
+	return nil
 }
 
 // heldSysctls reads what became of the sysctls: nothing when they are set.

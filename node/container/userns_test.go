@@ -248,21 +248,3 @@ func mappedImageVolume(t *testing.T, named bool) {
 		t.Errorf("saw\n%swant\n%s", got, want)
 	}
 }
-
-// Mappings of a mount that are not the container's would show files as somebody
-// else's.
-func TestForeignMappings(t *testing.T) {
-	b := newBox(t)
-	cfg := b.config("c1", probeSpec("id"))
-	other := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1, Size: 1}}
-	cfg.Spec.Mounts = append(cfg.Spec.Mounts, specs.Mount{Source: t.TempDir(), Destination: "/v", Type: "bind", Options: []string{"bind"}, UIDMappings: other, GIDMappings: other})
-	if err := b.Create(b.context(), cfg); err == nil || !strings.Contains(err.Error(), "without a user namespace") {
-		t.Errorf("Create: %v", err)
-	}
-	sb := b.sandbox(SandboxConfig{ID: "pod", Hostname: "pod", UserNS: mappings()})
-	in := b.in(sb, "c2", "id")
-	in.Spec.Mounts = cfg.Spec.Mounts
-	if err := b.Create(b.context(), in); err == nil || !strings.Contains(err.Error(), "other than the container's") {
-		t.Errorf("Create: %v", err)
-	}
-}

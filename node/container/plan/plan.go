@@ -37,6 +37,8 @@ type Plan struct {
 	Mounts  []Mount
 	// Devices are made on the fresh /dev when it is a tmpfs of ours.
 	Devices []Device
+	// DevReadonly takes the write access from /dev when everything is there.
+	DevReadonly bool `json:",omitempty"`
 	// Masked paths are hidden, Readonly paths lose their write access. A path
 	// that the image has not got is skipped.
 	Masked, Readonly []string
@@ -166,6 +168,10 @@ type Mount struct {
 	IDMap bool
 	// IDMapTree does so with all mounts below it as well.
 	IDMapTree bool
+	// UserNS is a user namespace, by path, whose mapping that is instead.
+	UserNS string `json:",omitempty"`
+	// CopyUp fills a fresh tmpfs with what it covers.
+	CopyUp bool `json:",omitempty"`
 	// SetAll are mount attributes (MOUNT_ATTR_*) for the whole tree of a bind
 	// mount (rro, rnosuid ...).
 	SetAll uint64

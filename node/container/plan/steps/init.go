@@ -87,14 +87,14 @@ func fits(p *plan.Plan) error {
 	dev := 0
 	for i := range p.Mounts {
 		m := &p.Mounts[i]
-		if m.IDMap || m.Bind && m.Dir == m.File || m.Type == "overlay" && p.Root.Named {
+		if m.IDMap || m.CopyUp || m.Bind && m.Dir == m.File || m.Type == "overlay" && p.Root.Named || inherits(m) {
 			return fmt.Errorf("%w: mount on %q", ErrStage, m.Target)
 		}
 		if isDev(m) {
 			dev++
 		}
 	}
-	if dev != 1 {
+	if dev != 1 || p.DevReadonly {
 		return fmt.Errorf("%w: /dev is not one fresh tmpfs", ErrStage)
 	}
 	null := false
@@ -113,6 +113,11 @@ func fits(p *plan.Plan) error {
 // scheduled says that a process wants other processors, disks or words of the kernel than
 // everybody has. It is seldom, and a stage does it.
 func scheduled(p *plan.Process) bool { return p.Schedule != nil || p.Personality != nil }
+
+// inherits says that a tmpfs has the mode of what it covers.
+func inherits(m *plan.Mount) bool {
+	return m.Type == "tmpfs" && !m.Bind && !m.Remount && !strings.HasPrefix(m.Data, "mode=") && !strings.Contains(m.Data, ",mode=")
+}
 
 // isDev says that a mount is the tmpfs on /dev, which devices are made on.
 func isDev(m *plan.Mount) bool {

@@ -171,7 +171,11 @@ func (w *world) mount(m *plan.Mount, source *value) {
 		return
 	}
 	from := *source
-	w.attach(from, w.target(m.Target, !m.Bind || m.Dir))
+	resolve := uint64(inRoot)
+	if m.Type == "proc" || m.Type == "sysfs" {
+		resolve |= resolveNoSymlinks // see the stage's
+	}
+	w.attach(from, w.target(m.Target, !m.Bind || m.Dir, resolve))
 	for _, p := range m.Propagation {
 		flags := 0
 		if p&syscall.MS_REC != 0 {
@@ -228,9 +232,9 @@ func (w *world) labelRoot(root value, label string) {
 }
 
 // target opens, or makes, what a mount goes onto. It cannot leave the root.
-func (w *world) target(name string, dir bool) value {
+func (w *world) target(name string, dir bool, resolve uint64) value {
 	s := w.slot()
-	there := w.openat2(w.root, name, w.how(oPath, 0, inRoot)).into(s).unless(eNoent)
+	there := w.openat2(w.root, name, w.how(oPath, 0, resolve)).into(s).unless(eNoent)
 	clean := path.Clean("/" + name)
 	parent := w.directory(path.Dir(clean))
 	base := path.Base(clean)
@@ -240,7 +244,7 @@ func (w *world) target(name string, dir bool) value {
 		file := w.how(syscall.O_CREAT|syscall.O_EXCL|syscall.O_WRONLY, 0o644, resolveBeneath|resolveNoSymlinks)
 		w.openat2(parent, base, file).unless(eExist)
 	}
-	w.openat2(w.root, name, w.how(oPath, 0, inRoot)).into(s)
+	w.openat2(w.root, name, w.how(oPath, 0, resolve)).into(s)
 	there.okHere()
 	return s.value()
 }

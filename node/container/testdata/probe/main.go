@@ -96,6 +96,15 @@ func run(verb string, a []string) {
 		} else {
 			fmt.Println("stat", a[0], short(err))
 		}
+	case "owner":
+		var st syscall.Stat_t
+		err := syscall.Lstat(a[0], &st)
+		fmt.Printf("%s %d:%d %o %s\n", a[0], st.Uid, st.Gid, st.Mode&0o7777, short(err))
+	case "device":
+		var st syscall.Stat_t
+		for _, name := range a {
+			fmt.Println("device", name, short(syscall.Stat(name, &st)), st.Dev == first(a[0]))
+		}
 	case "fds":
 		links, _ := filepath.Glob("/proc/self/fd/*")
 		var out []string
@@ -216,6 +225,13 @@ func run(verb string, a []string) {
 		fmt.Println("unknown verb", verb)
 		os.Exit(99)
 	}
+}
+
+// first is the device that a path is on.
+func first(path string) uint64 {
+	var st syscall.Stat_t
+	_ = syscall.Stat(path, &st)
+	return st.Dev
 }
 
 // short is the last part of an error.
