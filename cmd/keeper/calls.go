@@ -131,13 +131,19 @@ func (c *calls) elf(code []byte) []byte {
 	return append(out, data...)
 }
 
-// becomeMapped is become for a container with a user namespace.
+// becomeMapped is become for a container with a user namespace, or a time namespace of
+// somebody else.
 func (s *stager) becomeMapped() error {
 	code := callLoop(control)
 	if code == nil {
 		return fmt.Errorf("user namespaces: %w", syscall.ENOSYS)
 	}
-	keep := []int{control, s.user}
+	keep := []int{control}
+	for _, ns := range []int{s.time, s.user} {
+		if ns >= 0 {
+			keep = append(keep, ns)
+		}
+	}
 	if s.labelsLater() {
 		proc, err := s.procfs()
 		if err != nil {
@@ -181,6 +187,10 @@ func (s *stager) lastCalls() (*calls, error) {
 	add("stay opaque", syscall.SYS_PRCTL, prSetDumpable, 0)
 	add("close the control socket on exec", syscall.SYS_FCNTL, uint64(control), syscall.F_SETFD, syscall.FD_CLOEXEC)
 	s.addLabels(c, add)
+	if s.time >= 0 {
+		add("enter time namespace", sysSetns, uint64(s.time), cloneNewtime)
+		add("close", syscall.SYS_CLOSE, uint64(s.time))
+	}
 	own := getOwn()
 	if s.user >= 0 {
 		add("enter user namespace", sysSetns, uint64(s.user), syscall.CLONE_NEWUSER)

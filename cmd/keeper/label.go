@@ -48,7 +48,7 @@ const fileLabel = "security.selinux"
 // labelsLater says that another program of ours executes the container's, in a user
 // namespace, and asks for its labels.
 func (s *stager) labelsLater() bool {
-	return len(s.p.Process.Labels) > 0 && s.p.Process.UserNS != ""
+	return len(s.p.Process.Labels) > 0 && s.entersLater()
 }
 
 // addLabels is label as calls, for a program that is executed by another one: the
@@ -57,7 +57,7 @@ func (s *stager) addLabels(c *calls, add adder) {
 	if !s.labelsLater() {
 		return
 	}
-	taken := []int{control, s.user, s.proc}
+	taken := []int{control, s.user, s.time, s.proc}
 	for i := range 3 + s.p.Process.Preserved {
 		taken = append(taken, i)
 	}

@@ -65,7 +65,7 @@ func (s *stager) become() error {
 	if err := s.preserve(); err != nil {
 		return err
 	}
-	if p.UserNS != "" {
+	if s.entersLater() {
 		return s.becomeMapped()
 	}
 	if p.NoNewPrivs {

@@ -26,6 +26,16 @@ func (s *stager) schedule() error {
 			return fmt.Errorf("set personality %#x: %w", *p, e)
 		}
 	}
+	if m := s.p.Process.Memory; m != nil {
+		var nodes *byte
+		if len(m.Nodes) > 0 {
+			nodes = &m.Nodes[0]
+		}
+		most := uintptr(len(m.Nodes)*8 + 1) // the kernel takes one away
+		if _, _, e := syscall.RawSyscall(sysSetMempolicy, uintptr(m.Mode), uintptr(unsafe.Pointer(nodes)), most); e != 0 {
+			return fmt.Errorf("set memory policy %#x: %w", m.Mode, e)
+		}
+	}
 	sched := s.p.Process.Schedule
 	if sched == nil {
 		return nil

@@ -40,6 +40,7 @@ type stager struct {
 	// path is the program, looked up.
 	path string
 	user int // the user namespace to enter last, or -1
+	time int // the time namespace to enter before that, or -1
 	// state is what hooks read.
 	state []byte
 }
@@ -57,7 +58,7 @@ func (f *failure) Unwrap() error { return f.err }
 func stage() {
 	runtime.LockOSThread()
 	setName("sampan-stage")
-	s := &stager{proc: -1, root: -1, empty: -1, user: -1}
+	s := &stager{proc: -1, root: -1, empty: -1, user: -1, time: -1}
 	err := errors.Join(prctl(prSetDumpable, 0, 0), cloexecFrom(planFD))
 	if err == nil {
 		err = s.run()
@@ -163,6 +164,9 @@ func (s *stager) exec() error {
 			return err
 		}
 	}
+	if err := s.openTime(); err != nil {
+		return err
+	}
 	const all = syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWNS | cloneNewcgroup
 	if err := setns(targetFD, all); err != nil {
 		return fmt.Errorf("join the container's namespaces: %w", err)
@@ -233,7 +237,13 @@ func (s *stager) joinCgroups() error {
 
 // namespaces joins those that exist and makes those that the fork could not.
 func (s *stager) namespaces() error {
+	if err := s.openTime(); err != nil {
+		return err
+	}
 	for _, j := range s.p.Joins {
+		if j.Flag == cloneNewtime {
+			continue
+		}
 		if err := enter(j.Path, j.Flag); err != nil {
 			return fmt.Errorf("join namespace: %w", err)
 		}
@@ -242,6 +252,9 @@ func (s *stager) namespaces() error {
 		if err := check(rawUnshare(s.p.Unshare)); err != nil {
 			return fmt.Errorf("unshare namespaces %#x: %w", s.p.Unshare, err)
 		}
+	}
+	if err := s.setTime(); err != nil {
+		return err
 	}
 	if h := s.p.Hostname; h != "" {
 		if err := syscall.Sethostname([]byte(h)); err != nil {

@@ -61,6 +61,7 @@ const (
 	ambientRaise    = 2
 	ambientClearAll = 4
 	cloneNewcgroup  = 0x02000000
+	cloneNewtime    = 0x80
 	cloneFs         = 0x00000200
 	magicProc       = 0x9fa0
 	magicDevpts     = 0x1cd1

@@ -8,5 +8,6 @@ const (
 	sysSeccomp     = 317
 
 	sysSchedSetattr = 314
+	sysSetMempolicy = 238
 	sysIoprioSet    = 251
 )

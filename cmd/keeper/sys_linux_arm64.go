@@ -8,5 +8,6 @@ const (
 	sysSeccomp     = 277
 
 	sysSchedSetattr = 274
+	sysSetMempolicy = 237
 	sysIoprioSet    = 30
 )

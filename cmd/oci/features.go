@@ -26,11 +26,12 @@ func features(*program, []string) error {
 		Hooks:        []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
 		MountOptions: container.MountOptions(),
 		Linux: &speak.Linux{
-			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "user", "uts"},
+			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"},
 			Capabilities: container.AllCapabilities(),
 			Cgroup:       &speak.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &no},
 			Seccomp:      &speak.Seccomp{Enabled: &yes, Actions: container.SeccompActions(), Operators: container.SeccompOperators()},
 			Apparmor:     &speak.Apparmor{Enabled: &yes}, Selinux: &speak.Selinux{Enabled: &yes},
+			MemoryPolicy:    &speak.MemoryPolicy{Modes: container.MemoryModes(), Flags: container.MemoryFlags()},
 			IntelRdt:        &speak.IntelRdt{Enabled: &no},
 			MountExtensions: &speak.MountExtensions{IDMap: &speak.IDMap{Enabled: &yes}},
 		},

@@ -223,7 +223,7 @@ func (c *container) execPlan(cfg ExecConfig) (*plan.Plan, error) {
 		proc.Caps = base.Process.Caps
 	}
 	proc.Seccomp, proc.SeccompFlags = base.Process.Seccomp, base.Process.SeccompFlags
-	proc.TTY, proc.Personality = cfg.TTY, base.Process.Personality
+	proc.TTY, proc.Personality, proc.Memory = cfg.TTY, base.Process.Personality, base.Process.Memory
 	if err := planAffinity(proc, cfg.Process.ExecCPUAffinity); err != nil {
 		return nil, err
 	}
@@ -234,7 +234,13 @@ func (c *container) execPlan(cfg ExecConfig) (*plan.Plan, error) {
 	if proc.Labels == nil {
 		proc.Labels = base.Process.Labels
 	}
-	return &plan.Plan{Version: plan.Version, Kind: plan.Exec, CgroupProcs: base.CgroupProcs, Process: *proc}, nil
+	out := &plan.Plan{Version: plan.Version, Kind: plan.Exec, CgroupProcs: base.CgroupProcs, Process: *proc}
+	if base.Time {
+		c.mu.Lock()
+		out.Joins = []plan.Join{timeOf(c.rec.PID)} // who is joined by its pidfd as well, and so still it
+		c.mu.Unlock()
+	}
+	return out, nil
 }
 
 // basePlan is what an exec takes from its container's plan. A probe asks every few
@@ -257,6 +263,8 @@ func (c *container) basePlan() (*execBase, error) {
 type execBase struct {
 	CgroupProcs []string
 	Process     execProcess
+	// Time says that it has a time namespace.
+	Time bool `json:",omitempty"`
 }
 
 type execProcess struct {
@@ -267,14 +275,15 @@ type execProcess struct {
 	SeccompFlags     uintptr
 	OOMScoreAdj      *int
 	Labels           []plan.Label
-	Personality      *uint32 `json:",omitempty"`
+	Personality      *uint32            `json:",omitempty"`
+	Memory           *plan.MemoryPolicy `json:",omitempty"`
 }
 
 func execBaseOf(p *plan.Plan) execBase {
 	x := &p.Process
-	return execBase{p.CgroupProcs, execProcess{
+	return execBase{Time: hasTime(p), CgroupProcs: p.CgroupProcs, Process: execProcess{
 		Caps: x.Caps, UserNS: x.UserNS, RootUID: x.RootUID, RootGID: x.RootGID,
-		Seccomp: x.Seccomp, SeccompFlags: x.SeccompFlags, OOMScoreAdj: x.OOMScoreAdj, Labels: x.Labels, Personality: x.Personality,
+		Seccomp: x.Seccomp, SeccompFlags: x.SeccompFlags, OOMScoreAdj: x.OOMScoreAdj, Labels: x.Labels, Personality: x.Personality, Memory: x.Memory,
 	}}
 }
 

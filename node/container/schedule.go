@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -114,10 +116,19 @@ const maxCPUs = 8192
 
 // cpuMask is a list such as "0-2,7" as sched_setaffinity(2) takes it; nil when it is empty.
 func cpuMask(list string) ([]byte, error) {
-	if list == "" {
-		return nil, nil
+	mask, ok := bitMask(list, maxCPUs)
+	if !ok {
+		return nil, fmt.Errorf("%q is not a list of processors below %d", list, maxCPUs)
 	}
-	mask := make([]byte, maxCPUs/8)
+	return mask, nil
+}
+
+// bitMask is a list of numbers below most in words of the kernel, one bit a number.
+func bitMask(list string, most uint64) (mask []byte, ok bool) {
+	if list == "" {
+		return nil, true
+	}
+	mask = make([]byte, most/8)
 	end := 0
 	for part := range strings.SplitSeq(list, ",") {
 		part = strings.TrimSpace(part)
@@ -127,8 +138,8 @@ func cpuMask(list string) ([]byte, error) {
 		}
 		from, err1 := strconv.ParseUint(first, 10, 16)
 		to, err2 := strconv.ParseUint(last, 10, 16)
-		if err := errors.Join(err1, err2); err != nil || from > to || to >= maxCPUs {
-			return nil, fmt.Errorf("%q is not a list of processors below %d", list, maxCPUs)
+		if err := errors.Join(err1, err2); err != nil || from > to || to >= most {
+			return nil, false
 		}
 		for cpu := from; cpu <= to; cpu++ {
 			mask[cpu/8] |= 1 << (cpu % 8)
@@ -136,7 +147,67 @@ func cpuMask(list string) ([]byte, error) {
 		}
 	}
 	const word = 64
-	return mask[:(end+word-1)/word*word/8], nil
+	return mask[:(end+word-1)/word*word/8], true
+}
+
+// Memory policies and flags by the kernel's numbers (linux/mempolicy.h).
+var (
+	memoryModes = map[specs.MemoryPolicyModeType]uint32{ //nolint:gochecknoglobals // a constant table
+		specs.MpolDefault: 0, specs.MpolPreferred: 1, specs.MpolBind: 2, specs.MpolInterleave: 3, specs.MpolLocal: 4,
+		specs.MpolPreferredMany: 5, specs.MpolWeightedInterleave: 6,
+	}
+	memoryFlags = map[specs.MemoryPolicyFlagType]uint32{ //nolint:gochecknoglobals // a constant table
+		specs.MpolFStaticNodes: 1 << 15, specs.MpolFRelativeNodes: 1 << 14, specs.MpolFNumaBalancing: 1 << 13,
+	}
+)
+
+// MemoryModes are the modes of a memory policy that a spec may have, sorted.
+func MemoryModes() []string { return sortedNames(memoryModes) }
+
+// MemoryFlags are the flags of a memory policy that a spec may have, sorted.
+func MemoryFlags() []string { return sortedNames(memoryFlags) }
+
+func sortedNames[K ~string](table map[K]uint32) []string {
+	var out []string
+	for name := range table {
+		out = append(out, string(name))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// maxNodes bounds the memory nodes that a policy names; no kernel is built for more.
+const maxNodes = 1024
+
+// memoryPolicy translates linux.memoryPolicy; nil when there is none. Which nodes a mode
+// must have is for the kernel to say, but that some have none: it would ignore them.
+func memoryPolicy(in *specs.LinuxMemoryPolicy) (*plan.MemoryPolicy, error) {
+	if in == nil {
+		return nil, nil
+	}
+	mode, ok := memoryModes[in.Mode]
+	if !ok {
+		return nil, fmt.Errorf("invalid memory policy mode %q", in.Mode)
+	}
+	for _, name := range in.Flags {
+		flag, ok := memoryFlags[name]
+		if !ok {
+			return nil, fmt.Errorf("invalid memory policy flag %q", name)
+		}
+		mode |= flag
+	}
+	nodes, ok := bitMask(in.Nodes, maxNodes)
+	if !ok {
+		return nil, fmt.Errorf("invalid memory policy nodes %q: must be a list of numbers below %d", in.Nodes, maxNodes)
+	}
+	named := 0
+	for _, b := range nodes {
+		named += bits.OnesCount8(b)
+	}
+	if named > 0 && (in.Mode == specs.MpolDefault || in.Mode == specs.MpolLocal) {
+		return nil, fmt.Errorf("memory policy %s: mode requires 0 nodes but got %d", in.Mode, named)
+	}
+	return &plan.MemoryPolicy{Mode: mode, Nodes: nodes}, nil
 }
 
 // personality translates linux.personality, which has no flags yet; nil when there is

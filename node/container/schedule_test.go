@@ -113,3 +113,66 @@ func TestOCICrowded(t *testing.T) {
 	}
 	o.expect(t, specs.StateRunning)
 }
+
+// TestMemoryPolicy is what linux.memoryPolicy becomes for the kernel.
+func TestMemoryPolicy(t *testing.T) {
+	for name, c := range map[string]struct {
+		in   *specs.LinuxMemoryPolicy
+		want string
+	}{
+		"none":       {nil, "nil <nil>"},
+		"interleave": {&specs.LinuxMemoryPolicy{Mode: specs.MpolInterleave, Nodes: "0-1,3"}, "0x3 0b00000000000000 <nil>"},
+		"bind static": {&specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0", Flags: []specs.MemoryPolicyFlagType{specs.MpolFStaticNodes}},
+			"0x8002 0100000000000000 <nil>"},
+		"default":      {&specs.LinuxMemoryPolicy{Mode: specs.MpolDefault}, "0x0  <nil>"},
+		"no mode":      {&specs.LinuxMemoryPolicy{Nodes: "0"}, `nil invalid memory policy mode ""`},
+		"unknown mode": {&specs.LinuxMemoryPolicy{Mode: "BIND"}, `nil invalid memory policy mode "BIND"`},
+		"unknown flag": {&specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0", Flags: []specs.MemoryPolicyFlagType{"x"}}, `nil invalid memory policy flag "x"`},
+		"nodes of none": {&specs.LinuxMemoryPolicy{Mode: specs.MpolDefault, Nodes: "0-7"},
+			"nil memory policy MPOL_DEFAULT: mode requires 0 nodes but got 8"},
+		"many nodes": {&specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0-9876543210"},
+			`nil invalid memory policy nodes "0-9876543210": must be a list of numbers below 1024`},
+	} {
+		got, err := memoryPolicy(c.in)
+		text := "nil"
+		if got != nil {
+			text = fmt.Sprintf("%#x %x", got.Mode, got.Nodes)
+		}
+		if text += fmt.Sprint(" ", err); text != c.want {
+			t.Errorf("%s: %s, want %s", name, text, c.want)
+		}
+	}
+}
+
+// TestOCIMemoryPolicy: the program of a container, and what is executed in it, has its
+// memory from where it is asked for.
+func TestOCIMemoryPolicy(t *testing.T) {
+	o, bundle := newOCI(t, func(s *specs.Spec) {
+		s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0", Flags: []specs.MemoryPolicyFlagType{specs.MpolFStaticNodes}}
+	}, "sleep")
+	if _, err := os.Stat("/proc/self/numa_maps"); err != nil {
+		t.Skip("needs a kernel with memory nodes")
+	}
+	if err := o.Run(t.Context(), "c1", OCICreate{Bundle: bundle}); err != nil {
+		t.Fatal(err)
+	}
+	const want = " bind=static:0 "
+	first, err := os.ReadFile(fmt.Sprintf("/proc/%d/numa_maps", o.expect(t, specs.StateRunning).Pid))
+	if err != nil || !strings.Contains(string(first), want) {
+		t.Errorf("numa_maps %q, %v", first, err)
+	}
+	if got := o.said(t, process("probe", "read", "/proc/self/numa_maps")); !strings.Contains(got, want) {
+		t.Errorf("exec: numa_maps %q", got)
+	}
+}
+
+// TestEnvironment is which of a spec's variables a program gets.
+func TestEnvironment(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", "A=1 B=2": "A=1 B=2", "A=1 B=2 A=3": "B=2 A=3", "A=1 A=": "A=", "HOME=": "", "HOME=/x HOME=": "", "HOME= HOME=/x": "HOME=/x",
+	} {
+		if got := strings.Join(environment(strings.Fields(in)), " "); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}

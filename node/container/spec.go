@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -41,6 +42,9 @@ func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.C
 	if err := planNamespaces(p, child, spec, sb); err != nil {
 		return nil, nil, err
 	}
+	if err := planTime(p, spec.Linux.TimeOffsets); err != nil {
+		return nil, nil, err
+	}
 	if err := r.planRoot(p, cfg); err != nil {
 		return nil, nil, err
 	}
@@ -61,6 +65,9 @@ func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.C
 	}
 	proc.UserNS, proc.TTY = p.Process.UserNS, cfg.TTY
 	p.Process = *proc
+	if p.Process.Memory, err = memoryPolicy(spec.Linux.MemoryPolicy); err != nil {
+		return nil, nil, err
+	}
 	if p.Process.Personality, err = personality(spec.Linux.Personality); err != nil {
 		return nil, nil, err
 	}
@@ -110,7 +117,7 @@ var namespaceFlags = map[specs.LinuxNamespaceType]uintptr{
 	specs.PIDNamespace: unix.CLONE_NEWPID, specs.NetworkNamespace: unix.CLONE_NEWNET,
 	specs.MountNamespace: unix.CLONE_NEWNS, specs.IPCNamespace: unix.CLONE_NEWIPC,
 	specs.UTSNamespace: unix.CLONE_NEWUTS, specs.UserNamespace: unix.CLONE_NEWUSER,
-	specs.CgroupNamespace: unix.CLONE_NEWCGROUP,
+	specs.CgroupNamespace: unix.CLONE_NEWCGROUP, specs.TimeNamespace: unix.CLONE_NEWTIME,
 }
 
 // planNamespaces sorts the namespaces into those the fork makes or enters, those
@@ -311,7 +318,7 @@ func (r *Runtime) planProcess(in *specs.Process, filter *specs.LinuxSeccomp) (*p
 		NoNewPrivs: in.NoNewPrivileges, Rlimits: limits, OOMScoreAdj: in.OOMScoreAdj, TTY: in.Terminal,
 		Schedule: schedule,
 	}
-	out.Env = slices.Clone(in.Env)
+	out.Env = environment(in.Env)
 	for _, g := range in.User.AdditionalGids {
 		out.Groups = append(out.Groups, int(g))
 	}
@@ -331,6 +338,24 @@ func (r *Runtime) planProcess(in *specs.Process, filter *specs.LinuxSeccomp) (*p
 		out.Seccomp, out.SeccompFlags = prog.Code, uintptr(prog.Flags)
 	}
 	return out, nil
+}
+
+// environment is what a program gets of the variables of its spec: of those that are
+// there several times the last, which is what most programs take, and no empty HOME,
+// which stands for the user's own.
+func environment(in []string) []string {
+	last := make(map[string]int, len(in))
+	for i, e := range in {
+		name, _, _ := strings.Cut(e, "=")
+		last[name] = i
+	}
+	out := make([]string, 0, len(in)+1)
+	for i, e := range in {
+		if name, value, _ := strings.Cut(e, "="); last[name] == i && (name != "HOME" || value != "") {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // labels are what the security modules of this kernel shall know a process by.

@@ -24,11 +24,14 @@ type Plan struct {
 	// on its control socket. A stage cannot wait for that.
 	CgroupsLate bool `json:",omitempty"`
 	// Joins are namespaces entered by path, in order. Pid and user namespaces
-	// are never here: those must be entered before the fork (see Child).
+	// are never here: those must be entered before the fork (see Child). A time
+	// namespace is entered last, by a program with one thread.
 	Joins []Join
 	// Unshare are CLONE_NEW* flags of namespaces made after the cgroup was
 	// joined (net, ipc, uts, cgroup; mount and pid are made by the fork).
 	Unshare uintptr
+	// TimeOffsets is written to timens_offsets of a time namespace that Unshare makes.
+	TimeOffsets string `json:",omitempty"`
 	// Hostname and Domainname are set when not empty.
 	Hostname, Domainname string
 	// Sysctls are namespaced kernel parameters, in dotted or slashed form.
@@ -221,6 +224,9 @@ type Process struct {
 	OOMScoreAdj  *int
 	// Schedule is what the program has of processors and disks; nil is what everybody has.
 	Schedule *Schedule `json:",omitempty"`
+	// Memory says which memory nodes the program's memory comes from; nil is what
+	// everybody has.
+	Memory *MemoryPolicy `json:",omitempty"`
 	// Personality is for personality(2); nil leaves it.
 	Personality *uint32 `json:",omitempty"`
 	TTY         bool
@@ -245,6 +251,12 @@ type Schedule struct {
 // Label is what a thread says to a security module (AppArmor, SELinux) about the program that
 // it executes next: Text, written to Attr below its own directory in /proc.
 type Label struct{ Attr, Text string }
+
+// MemoryPolicy is what set_mempolicy(2) takes: a mode with its flags, and a mask of nodes.
+type MemoryPolicy struct {
+	Mode  uint32
+	Nodes []byte `json:",omitempty"`
+}
 
 // Caps are capability sets, one bit a capability.
 type Caps struct {

@@ -13,6 +13,9 @@ func Exec(p *plan.Plan, path string) ([]byte, error) {
 	if p.Version != plan.Version || p.Kind != plan.Exec || p.Process.TTY || p.Process.Preserved > 0 {
 		return nil, fmt.Errorf("%w: plan of version %d for %q, a terminal or descriptors", ErrStage, p.Version, p.Kind)
 	}
+	if otherTime(p) {
+		return nil, fmt.Errorf("%w: a time namespace", ErrStage)
+	}
 	if scheduled(&p.Process) {
 		return nil, fmt.Errorf("%w: a scheduler or a personality", ErrStage)
 	}

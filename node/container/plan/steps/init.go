@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -76,6 +77,8 @@ func fits(p *plan.Plan) error {
 		return fmt.Errorf("%w: hooks", ErrStage)
 	case p.Process.TTY, p.Process.Preserved > 0, p.Process.UserNS != "":
 		return fmt.Errorf("%w: a terminal, descriptors or a user namespace", ErrStage)
+	case otherTime(p):
+		return fmt.Errorf("%w: a time namespace", ErrStage)
 	case scheduled(&p.Process):
 		return fmt.Errorf("%w: a scheduler or a personality", ErrStage)
 	case len(p.Process.Args) == 0 || p.Process.Args[0] == "":
@@ -112,7 +115,14 @@ func fits(p *plan.Plan) error {
 
 // scheduled says that a process wants other processors, disks or words of the kernel than
 // everybody has. It is seldom, and a stage does it.
-func scheduled(p *plan.Process) bool { return p.Schedule != nil || p.Personality != nil }
+func scheduled(p *plan.Process) bool {
+	return p.Schedule != nil || p.Personality != nil || p.Memory != nil
+}
+
+// otherTime says that a time namespace is made or entered, which is as seldom.
+func otherTime(p *plan.Plan) bool {
+	return p.Unshare&cloneNewtime != 0 || slices.ContainsFunc(p.Joins, func(j plan.Join) bool { return j.Flag == cloneNewtime })
+}
 
 // inherits says that a tmpfs has the mode of what it covers.
 func inherits(m *plan.Mount) bool {

@@ -54,6 +54,7 @@ const (
 	ambientClearAll = 4
 	capVersion3     = 0x20080522
 	cloneNewcgroup  = 0x02000000
+	cloneNewtime    = 0x80
 	setModeFilter   = 1
 
 	attrRdonly = 0x01
