@@ -63,11 +63,13 @@ func execIn(p *program, args []string) error {
 	f.BoolVar(detach, "d", false, "return once the process runs")
 	pidFile := f.String("pid-file", "", "file to write the pid to")
 	console := f.String("console-socket", "", "unix socket that receives the terminal")
+	pidfd := f.String("pidfd-socket", "", "unix socket that receives a pidfd of the process")
 	preserve := f.Int("preserve-fds", 0, "how many descriptors after stderr the process inherits")
 	frozen := f.Bool("ignore-paused", false, "wait where the container is paused, until it goes on")
 	f.StringVar(&e.label, "process-label", "", "SELinux label; the container's when empty")
 	f.StringVar(&e.profile, "apparmor", "", "AppArmor profile; the container's when empty")
-	f.String("cgroup", "", "accepted and ignored")
+	var groups words
+	f.Var(&groups, "cgroup", "a cgroup below the container's to run in; with v1 [CONTROLLER,...:]PATH, several times")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -86,6 +88,10 @@ func execIn(p *program, args []string) error {
 	}
 	if o.Preserved, err = preserved(*preserve); err != nil {
 		return err
+	}
+	o.Cgroups = groups
+	if *pidfd != "" {
+		o.PidFD = container.PidFDSocket(*pidfd)
 	}
 	return p.exec(f.Arg(0), o, *console)
 }

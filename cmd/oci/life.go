@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
@@ -22,8 +23,8 @@ import (
 
 // creation are the flags of create and run.
 type creation struct {
-	bundle, pidFile, console string
-	preserve                 int
+	bundle, pidFile, console, pidfd string
+	preserve                        int
 }
 
 func (c *creation) flags(f *flag.FlagSet) {
@@ -31,6 +32,7 @@ func (c *creation) flags(f *flag.FlagSet) {
 	f.StringVar(&c.bundle, "b", ".", "directory with config.json")
 	f.StringVar(&c.pidFile, "pid-file", "", "file to write the pid of the container's process to")
 	f.StringVar(&c.console, "console-socket", "", "unix socket that receives the terminal")
+	f.StringVar(&c.pidfd, "pidfd-socket", "", "unix socket that receives a pidfd of the container's process")
 	f.IntVar(&c.preserve, "preserve-fds", 0, "how many descriptors after stderr the process inherits")
 	f.Bool("no-pivot", false, "accepted and ignored: the root is always pivoted")
 	f.Bool("no-new-keyring", false, "accepted and ignored: no keyring is made")
@@ -42,6 +44,9 @@ func (c *creation) options() (container.OCICreate, error) {
 	o := container.OCICreate{Bundle: c.bundle, PidFile: c.pidFile, Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}}
 	if c.console != "" {
 		o.Console = container.ConsoleSocket(c.console)
+	}
+	if c.pidfd != "" {
+		o.PidFD = container.PidFDSocket(c.pidfd)
 	}
 	var err error
 	o.Preserved, err = preserved(c.preserve)
@@ -215,18 +220,30 @@ func state(p *program, args []string) error {
 	if err != nil {
 		return err
 	}
-	return printJSON(full(s))
+	return printJSON(p.full(s))
 }
 
 // fullState is the specification's state with the members that callers of runc
-// have come to read.
+// have come to read, in runc's order.
 type fullState struct {
-	specs.State
-	Rootfs string `json:"rootfs,omitempty"`
+	Version     string               `json:"ociVersion"`
+	ID          string               `json:"id"`
+	PID         int                  `json:"pid"`
+	Status      specs.ContainerState `json:"status"`
+	Bundle      string               `json:"bundle"`
+	Rootfs      string               `json:"rootfs"`
+	Created     time.Time            `json:"created"`
+	Annotations map[string]string    `json:"annotations,omitempty"`
+	Owner       string               `json:"owner"`
 }
 
-func full(s specs.State) fullState {
-	out := fullState{State: s}
+func (p *program) full(s specs.State) fullState {
+	out := fullState{
+		Version: s.Version, ID: s.ID, PID: s.Pid, Status: s.Status, Bundle: s.Bundle, Annotations: s.Annotations,
+	}
+	var owner int
+	out.Created, owner, _ = p.oci.Origin(s.ID) // it may just have gone
+	out.Owner = ownerName(owner)
 	b, err := os.ReadFile(filepath.Join(s.Bundle, "config.json"))
 	if err != nil {
 		return out // the bundle may be gone before its container is deleted
@@ -239,4 +256,12 @@ func full(s specs.State) fullState {
 		}
 	}
 	return out
+}
+
+// ownerName is the name of a user of the host, or their number.
+func ownerName(uid int) string {
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return u.Username
+	}
+	return "#" + strconv.Itoa(uid)
 }

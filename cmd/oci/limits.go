@@ -5,11 +5,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	osexec "os/exec"
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -23,6 +25,9 @@ func list(p *program, args []string) error {
 	if _, err := parse(f, args, 0, 0); err != nil {
 		return err
 	}
+	if _, err := os.Stat(p.oci.Root); err != nil && p.oci.Root != defaultRoot {
+		return fmt.Errorf("list: --root: %w", err) // the default one is made by the first container
+	}
 	all, err := p.oci.List()
 	if err != nil {
 		return err
@@ -30,19 +35,20 @@ func list(p *program, args []string) error {
 	if *format == "json" && !*quiet {
 		out := make([]fullState, 0, len(all))
 		for _, s := range all {
-			out = append(out, full(s))
+			out = append(out, p.full(s))
 		}
 		return json.NewEncoder(os.Stdout).Encode(out)
 	}
 	w := tabwriter.NewWriter(os.Stdout, 12, 1, 3, ' ', 0)
 	if !*quiet {
-		fmt.Fprintln(w, "ID\tPID\tSTATUS\tBUNDLE")
+		fmt.Fprintln(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER")
 	}
 	for _, s := range all {
 		if *quiet {
 			fmt.Fprintln(w, s.ID)
 		} else {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", s.ID, s.Pid, s.Status, s.Bundle)
+			s := p.full(s)
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", s.ID, s.PID, s.Status, s.Bundle, s.Created.Format(time.RFC3339Nano), s.Owner)
 		}
 	}
 	return w.Flush()
@@ -136,17 +142,53 @@ func number[T int64 | uint64](f *flag.FlagSet, name string, to func(T)) {
 	})
 }
 
+// size is number for bytes, which people like to say with a unit: 50M is 50 MiB.
+func size(f *flag.FlagSet, name string, to func(int64)) {
+	f.Func(name, "bytes, or with k, m, g or t after the number; -1 for no limit", func(s string) error {
+		n, err := parseSize(s)
+		if err == nil {
+			to(n)
+		}
+		return err
+	})
+}
+
+// parseSize reads a number of bytes as runc does, whose units are powers of 1024.
+func parseSize(s string) (int64, error) {
+	digits := strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(s), "b"), "i")
+	shift := 0
+	if i := strings.IndexAny(digits, "kmgt"); i >= 0 && i == len(digits)-1 {
+		shift = 10 * (1 + strings.IndexByte("kmgt", digits[i]))
+		digits = digits[:i]
+	} else if strings.HasSuffix(strings.ToLower(s), "ib") {
+		return 0, fmt.Errorf("%q is not a size", s)
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n > math.MaxInt64>>shift || n < 0 && (shift > 0 || n < -1) {
+		return 0, fmt.Errorf("%q is not a size", s)
+	}
+	return n << shift, nil
+}
+
 func update(p *program, args []string) error {
 	f := verb("update")
 	r := specs.LinuxResources{CPU: &specs.LinuxCPU{}, Memory: &specs.LinuxMemory{}}
 	file := f.String("resources", "", "file with resources as in config.json; - is stdin")
 	f.StringVar(file, "r", "", "file with resources as in config.json; - is stdin")
-	number(f, "memory", func(n int64) { r.Memory.Limit = &n })
-	number(f, "memory-reservation", func(n int64) { r.Memory.Reservation = &n })
-	number(f, "memory-swap", func(n int64) { r.Memory.Swap = &n })
+	size(f, "memory", func(n int64) { r.Memory.Limit = &n })
+	size(f, "memory-reservation", func(n int64) { r.Memory.Reservation = &n })
+	size(f, "memory-swap", func(n int64) { r.Memory.Swap = &n })
 	number(f, "cpu-quota", func(n int64) { r.CPU.Quota = &n })
 	number(f, "cpu-period", func(n uint64) { r.CPU.Period = &n })
 	number(f, "cpu-share", func(n uint64) { r.CPU.Shares = &n })
+	number(f, "cpu-burst", func(n uint64) { r.CPU.Burst = &n })
+	number(f, "cpu-idle", func(n int64) { r.CPU.Idle = &n })
+	number(f, "cpu-rt-period", func(n uint64) { r.CPU.RealtimePeriod = &n })
+	number(f, "cpu-rt-runtime", func(n int64) { r.CPU.RealtimeRuntime = &n })
+	number(f, "blkio-weight", func(n uint64) {
+		weight := uint16(min(n, 1<<16-1)) // the kernel says what is too much
+		r.BlockIO = &specs.LinuxBlockIO{Weight: &weight}
+	})
 	number(f, "pids-limit", func(n int64) { r.Pids = &specs.LinuxPids{Limit: &n} })
 	f.StringVar(&r.CPU.Cpus, "cpuset-cpus", "", "processors")
 	f.StringVar(&r.CPU.Mems, "cpuset-mems", "", "memory nodes")
@@ -179,28 +221,4 @@ func readResources(path string, r *specs.LinuxResources) error {
 		return fmt.Errorf("--resources %q: %w", path, err)
 	}
 	return nil
-}
-
-// events prints what runc prints, once: to follow a container is its engine's.
-func events(p *program, args []string) error {
-	f := verb("events")
-	stats := f.Bool("stats", false, "one measurement")
-	f.Duration("interval", 0, "accepted and ignored")
-	id, err := one(f, args)
-	if err != nil {
-		return err
-	}
-	if !*stats {
-		return fmt.Errorf("events: only --stats is there: usage: %s", commands()["events"].usage)
-	}
-	u, err := p.oci.Usage(id)
-	if err != nil {
-		return err
-	}
-	type object = map[string]any
-	return json.NewEncoder(os.Stdout).Encode(object{"type": "stats", "id": id, "data": object{
-		"cpu":    object{"usage": object{"total": u.CPU}, "throttling": object{"throttledPeriods": u.ThrottledPeriods, "throttledTime": u.ThrottledTime}},
-		"memory": object{"usage": object{"usage": u.Memory, "limit": u.Limit}, "swap": object{"usage": u.Swap}},
-		"pids":   object{"current": u.Pids, "limit": u.PidsLimit},
-	}})
 }

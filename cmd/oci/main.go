@@ -86,7 +86,7 @@ func commands() map[string]command {
 		"pause":      {pause, "pause ID"},
 		"resume":     {resume, "resume ID"},
 		"update":     {update, "update [--resources FILE] [--memory N] [--cpu-quota N] [--pids-limit N] ... ID"},
-		"events":     {events, "events --stats ID"},
+		"events":     {events, "events [--stats] [--interval DURATION] ID"},
 		"checkpoint": {checkpoint, "checkpoint [--image-path DIR] [--work-path DIR] [--leave-running] [--tcp-established] [--pre-dump] ... ID"},
 		"restore":    {restore, "restore --detach [--bundle DIR] [--image-path DIR] [--work-path DIR] [--pid-file FILE] ... ID"},
 		"features":   {features, "features"},

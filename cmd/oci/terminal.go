@@ -26,10 +26,13 @@ func (t *terminal) open(master *os.File) error {
 		return err
 	}
 	t.master, t.done = os.NewFile(master.Fd(), "tty"), make(chan struct{})
+	if err := plainNewlines(int(master.Fd())); err != nil {
+		return err
+	}
 	if old, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil {
 		raw := *old
 		raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
-		raw.Oflag &^= unix.OPOST
+		raw.Oflag |= unix.OPOST // who has plain newlines needs the carriage return that it adds
 		raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
 		raw.Cflag = raw.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
 		raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
@@ -38,14 +41,6 @@ func (t *terminal) open(master *os.File) error {
 		}
 		t.old = old
 	}
-	if t.old == nil { // nobody looks at it: lines end as in a file
-		if inner, err := unix.IoctlGetTermios(int(t.master.Fd()), unix.TCGETS); err == nil {
-			inner.Oflag &^= unix.ONLCR
-			if err := unix.IoctlSetTermios(int(t.master.Fd()), unix.TCSETS, inner); err != nil {
-				return err
-			}
-		}
-	}
 	t.resize()
 	go func() { _, _ = io.Copy(t.master, os.Stdin) }() // ends with this program
 	go func() {
@@ -53,6 +48,17 @@ func (t *terminal) open(master *os.File) error {
 		_, _ = io.Copy(os.Stdout, t.master) // EIO is how a terminal ends
 	}()
 	return nil
+}
+
+// plainNewlines takes from a terminal that it ends lines with a carriage return: our own
+// terminal adds it, and a file or a pipe shall not have it. So do runc's.
+func plainNewlines(fd int) error {
+	state, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return os.NewSyscallError("tcgetattr", err)
+	}
+	state.Oflag &^= unix.ONLCR
+	return os.NewSyscallError("tcsetattr", unix.IoctlSetTermios(fd, unix.TCSETS, state))
 }
 
 // resize gives the container's terminal the size of ours.

@@ -55,6 +55,8 @@ type OCICreate struct {
 	PidFile string
 	// Console receives the tty's master, and owns it. See ConsoleSocket.
 	Console func(master *os.File) error
+	// PidFD, when there is one, hears of the process. See PidFDSocket.
+	PidFD func(pid int) error
 	// Stdio are the container's streams when it has no tty; nil is /dev/null.
 	Stdio [3]*os.File
 	// Preserved are descriptors that the program inherits after stderr.
@@ -209,7 +211,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 		return writeVolatile(r.file(rec.ID, planFile), execBaseOf(p))
 	}
 	if opt.start {
-		s.ready = func(pid int) error { return writePid(opt.PidFile, pid) }
+		s.ready = opt.made
 	}
 	pid, err := o.launch(ctx, p, child, s)
 	if err != nil {
@@ -224,7 +226,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 		}
 		return nil
 	}
-	if err := writePid(opt.PidFile, pid); err != nil {
+	if err := opt.made(pid); err != nil {
 		killChild(pid)
 		return err
 	}
@@ -285,6 +287,14 @@ func limitLate(group *cgroup.Group, p *plan.Plan) error {
 	return nil
 }
 
+// made tells of the process those who want to know.
+func (c *OCICreate) made(pid int) error {
+	if err := writePid(c.PidFile, pid); err != nil || c.PidFD == nil {
+		return err
+	}
+	return c.PidFD(pid)
+}
+
 func writePid(path string, pid int) error {
 	if path == "" {
 		return nil
@@ -341,6 +351,19 @@ func (o *OCI) state(rec *ociRecord) specs.State {
 		s.Status = Paused
 	}
 	return s
+}
+
+// Origin says when a container was made, and whose its state is.
+func (o *OCI) Origin(id string) (created time.Time, owner int, err error) {
+	rec, err := o.load(id)
+	if err != nil {
+		return time.Time{}, 0, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(o.Root, id), &st); err != nil {
+		return time.Time{}, 0, fmt.Errorf("container %q: %w", id, err)
+	}
+	return rec.Created, int(st.Uid), nil
 }
 
 // Paused is the status of a container whose processes Pause has stopped. The

@@ -7,6 +7,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
@@ -15,6 +16,11 @@ type OCIExec struct {
 	Process *specs.Process
 	PidFile string
 	Console func(master *os.File) error
+	// PidFD, when there is one, hears of the process. See PidFDSocket.
+	PidFD func(pid int) error
+	// Cgroups are groups below the container's that it runs in: a path, or with cgroup v1
+	// controllers, a colon and a path.
+	Cgroups []string
 	// Detach returns as soon as the process runs; the code is 0 then.
 	Detach bool
 	// Started hears of the process, when there is somebody to pass signals on, and may
@@ -50,12 +56,21 @@ func (o *OCI) Exec(ctx context.Context, id string, opt OCIExec) (int, error) {
 	t := os.NewFile(uintptr(target), "pidfd")
 	defer t.Close()
 	child := &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", rec.PID), Cgroup: rec.Born}
+	if len(opt.Cgroups) > 0 {
+		g, err := cgroup.Open(rec.Cgroup, nil, r.log)
+		if err != nil {
+			return -1, err
+		}
+		if child.Cgroup, p.CgroupProcs, err = g.JoinBelow(opt.Cgroups); err != nil {
+			return -1, fmt.Errorf("exec in container %q: %w", id, err)
+		}
+	}
 	p.Process.Preserved = len(opt.Preserved)
 	pid, err := o.launch(ctx, p, child, stage{stdio: opt.Stdio, console: opt.Console, target: t, preserved: opt.Preserved})
 	if err != nil {
 		return codeOf(err), fmt.Errorf("exec in container %q: %w", id, err)
 	}
-	if err := writePid(opt.PidFile, pid); err != nil {
+	if err := (&OCICreate{PidFile: opt.PidFile, PidFD: opt.PidFD}).made(pid); err != nil {
 		return -1, err
 	}
 	if opt.Detach {

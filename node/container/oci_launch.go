@@ -303,14 +303,33 @@ func (o *OCI) goOn(control *net.UnixConn) error {
 func ConsoleSocket(path string) func(master *os.File) error {
 	return func(master *os.File) error {
 		defer master.Close()
-		c, err := net.Dial("unix", path)
-		if err != nil {
-			return fmt.Errorf("console socket: %w", err)
-		}
-		defer c.Close()
-		if _, _, err := c.(*net.UnixConn).WriteMsgUnix([]byte(master.Name()), unix.UnixRights(int(master.Fd())), nil); err != nil {
-			return fmt.Errorf("console socket: %w", err)
-		}
-		return nil
+		return sendFile("console socket", path, master.Name(), master)
 	}
+}
+
+// PidFDSocket hands a descriptor of a process to whoever listens on a unix socket, as
+// runc does with --pidfd-socket. The process need not be a child of who gets it.
+func PidFDSocket(path string) func(pid int) error {
+	return func(pid int) error {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			return fmt.Errorf("pidfd socket: %w", os.NewSyscallError("pidfd_open", err))
+		}
+		f := os.NewFile(uintptr(fd), "pidfd")
+		defer f.Close()
+		return sendFile("pidfd socket", path, f.Name(), f)
+	}
+}
+
+// sendFile sends a descriptor with a text to a unix socket.
+func sendFile(what, path, text string, f *os.File) error {
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	defer c.Close()
+	if _, _, err := c.(*net.UnixConn).WriteMsgUnix([]byte(text), unix.UnixRights(int(f.Fd())), nil); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
 }

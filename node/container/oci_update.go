@@ -55,7 +55,8 @@ func (o *OCI) Update(id string, r *specs.LinuxResources) error {
 
 // Processes is `ps`: the host's pids of everything in the container.
 func (o *OCI) Processes(id string) ([]int, error) {
-	g, err := o.running("list processes of", id, specs.StateRunning, specs.StateCreated, Paused)
+	// Of one that has stopped there may be some without a pid namespace of its own.
+	g, err := o.running("list processes of", id, specs.StateRunning, specs.StateCreated, Paused, specs.StateStopped)
 	if err != nil {
 		return nil, err
 	}

@@ -83,13 +83,16 @@ func (g *Group) Create() error {
 	return nil
 }
 
+// defaultPeriod is how often the kernel looks at a quota, in microseconds.
+const defaultPeriod = 100_000
+
 // Throttle applies the CPU quota that Create has left out.
 func (g *Group) Throttle() error {
 	g.mu.Lock()
 	cpu := cgroups.Resources{CpuQuota: g.res.CpuQuota, CpuPeriod: g.res.CpuPeriod, CpuBurst: g.res.CpuBurst, SkipDevices: true}
 	g.mu.Unlock()
-	if cpu.CpuQuota <= 0 {
-		return nil
+	if cpu.CpuQuota <= 0 && (cpu.CpuPeriod == 0 || cpu.CpuPeriod == defaultPeriod) {
+		return nil // as the kernel makes a group
 	}
 	return g.set(&cpu)
 }
