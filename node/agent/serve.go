@@ -29,10 +29,18 @@ func (a *Agent) Handler() http.Handler {
 	return server.New(server.Config{
 		Node: view{a}, NodeName: a.cfg.NodeName, Engine: a.engine, Authn: a.cfg.Authn, Authz: a.cfg.Authz, Log: a.cfg.Log,
 		Settings: a.shown(), Probes: a.probed, Counts: []prometheus.Collector{a.tally, figures{a}}, Version: a.cfg.Version, SystemLogs: a.systemLogs(), Closed: !*a.cfg.Kubelet.EnableDebuggingHandlers,
+		PodMemory:   a.podMemory(),
 		Profiled:    *a.cfg.Kubelet.EnableProfilingHandler,
 		Checkpoints: filepath.Join(a.cfg.KubeletRoot, "checkpoints"),
 		Disks:       server.Disks{Node: a.cfg.Root, Logs: a.node.LogDirectory, Volumes: a.volumePaths, Claims: a.claimPaths},
 	})
+}
+
+// podMemory is the memory that all pods together may use: what isn't reserved, as their
+// cgroup is limited by upstream. What eviction keeps free is theirs until it evicts.
+func (a *Agent) podMemory() uint64 {
+	capacity := a.registry.Capacity()
+	return uint64(max(capacity.Memory().Value()-a.cfg.Reserved.Memory().Value(), 0)) //nolint:gosec // not negative
 }
 
 // shown is the configuration as /configz tells it: what the node goes by, wherever that

@@ -191,8 +191,12 @@ func diskMeasures() []measure {
 		system("container_fs_limit_bytes", "Size of the writable layer's file system, in bytes.", func(_ *subject, fs *unix.Statfs_t) float64 {
 			return float64(fs.Blocks) * float64(fs.Bsize)
 		}),
-		system("container_fs_inodes_total", "Inodes of the writable layer's file system.", func(_ *subject, fs *unix.Statfs_t) float64 { return float64(fs.Files) }),
-		system("container_fs_inodes_free", "Free inodes of the writable layer's file system.", func(_ *subject, fs *unix.Statfs_t) float64 { return float64(fs.Ffree) }),
+		// Of a container cAdvisor tells the inodes that it has, and none that are free, where
+		// it tells of them at all: those of the file system are not the container's.
+		system("container_fs_inodes_total", "Inodes of the writable layer.", func(s *subject, _ *unix.Statfs_t) float64 {
+			return float64(s.stats.GetWritableLayer().GetInodesUsed().GetValue())
+		}),
+		system("container_fs_inodes_free", "Free inodes of the writable layer, which has none of its own.", func(*subject, *unix.Statfs_t) float64 { return 0 }),
 		each("container_fs_reads_bytes_total", "Bytes read from disks.", func(d container.Device) uint64 { return d.ReadBytes }),
 		each("container_fs_reads_total", "Reads from disks.", func(d container.Device) uint64 { return d.Reads }),
 		each("container_fs_writes_bytes_total", "Bytes written to disks.", func(d container.Device) uint64 { return d.WrittenB }),

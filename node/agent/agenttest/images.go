@@ -131,7 +131,6 @@ func (e *Engine) ContainerStats(context.Context, *rt.ContainerStatsRequest) (*rt
 	return nil, cri.Unimplemented("stats of one container")
 }
 
-
 // Attach implements cri.Engine.
 func (e *Engine) Attach(context.Context, *rt.AttachRequest) (*rt.AttachResponse, error) {
 	return nil, cri.Unimplemented("streams")

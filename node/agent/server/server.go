@@ -64,6 +64,8 @@ type Config struct {
 	Version string
 	// Disks is where pods keep things; the zero value measures none.
 	Disks Disks
+	// PodMemory is how much memory all pods together may use, in bytes; 0 is not known.
+	PodMemory uint64
 	// Checkpoints is the directory that /checkpoint has files written to.
 	Checkpoints string
 	// SystemLogs is the directory that /logs/ shows, /var/log say; "" shows none.

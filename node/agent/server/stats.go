@@ -85,7 +85,7 @@ func (s *Server) collect(ctx context.Context, everything bool) (*stats.Summary, 
 		}
 	}
 	if everything {
-		out.Node.SystemContainers = systemContainers(out)
+		out.Node.SystemContainers = systemContainers(out, s.cfg.PodMemory)
 	}
 	s.rates.fill(out)
 	return out, nil

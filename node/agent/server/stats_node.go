@@ -57,8 +57,9 @@ func (s *Server) nodeStats(images *stats.FsStats, everything bool) stats.NodeSta
 	return n
 }
 
-// systemContainers are the agent itself and all pods together.
-func systemContainers(sum *stats.Summary) []stats.ContainerStats {
+// systemContainers are the agent itself and all pods together, to which the node has
+// limit bytes of memory to give, 0 for not known.
+func systemContainers(sum *stats.Summary, limit uint64) []stats.ContainerStats {
 	now := metav1.Now()
 	var own syscall.Rusage
 	list := []stats.ContainerStats{}
@@ -68,26 +69,49 @@ func systemContainers(sum *stats.Summary) []stats.ContainerStats {
 		if f := fields("/proc/self/statm"); len(f) > 1 {
 			if pages, err := strconv.ParseUint(f[1], 10, 64); err == nil {
 				bytes := pages * uint64(os.Getpagesize()) //nolint:gosec // positive
-				c.Memory = &stats.MemoryStats{Time: now, UsageBytes: &bytes, WorkingSetBytes: &bytes, RSSBytes: &bytes}
+				// A cgroup's faults, which upstream tells, are all; a process's are the rest.
+				all, major := uint64(own.Minflt+own.Majflt), uint64(own.Majflt) //nolint:gosec // they are counted
+				c.Memory = &stats.MemoryStats{Time: now, UsageBytes: &bytes, WorkingSetBytes: &bytes, RSSBytes: &bytes, PageFaults: &all, MajorPageFaults: &major}
 			}
 		}
 		list = append(list, c)
 	}
-	var nanos, used, set, resident uint64
+	return append(list, together(sum, limit, now))
+}
+
+// together is what all pods use.
+func together(sum *stats.Summary, limit uint64, now metav1.Time) stats.ContainerStats {
+	var nanos, used, set, resident, faults, major, free uint64
 	for _, p := range sum.Pods {
 		if p.CPU != nil {
-			nanos += uint64(amount(p.CPU.UsageCoreNanoSeconds)) //nolint:gosec // it was one
+			add(&nanos, p.CPU.UsageCoreNanoSeconds)
 		}
 		if p.Memory != nil {
-			used += uint64(amount(p.Memory.UsageBytes))     //nolint:gosec // it was one
-			set += uint64(amount(p.Memory.WorkingSetBytes)) //nolint:gosec // it was one
-			resident += uint64(amount(p.Memory.RSSBytes))   //nolint:gosec // it was one
+			add(&used, p.Memory.UsageBytes)
+			add(&set, p.Memory.WorkingSetBytes)
+			add(&resident, p.Memory.RSSBytes)
+			add(&faults, p.Memory.PageFaults)
+			add(&major, p.Memory.MajorPageFaults)
 		}
 	}
-	return append(list, stats.ContainerStats{
+	out := stats.ContainerStats{
 		Name: stats.SystemContainerPods, StartTime: sum.Node.StartTime, CPU: &stats.CPUStats{Time: now, UsageCoreNanoSeconds: &nanos},
-		Memory: &stats.MemoryStats{Time: now, UsageBytes: &used, WorkingSetBytes: &set, RSSBytes: &resident},
-	})
+		Memory: &stats.MemoryStats{Time: now, UsageBytes: &used, WorkingSetBytes: &set, RSSBytes: &resident, PageFaults: &faults, MajorPageFaults: &major},
+	}
+	if limit > 0 {
+		if limit > set {
+			free = limit - set
+		}
+		out.Memory.AvailableBytes = &free
+	}
+	return out
+}
+
+// add adds what is known.
+func add(to, n *uint64) {
+	if n != nil {
+		*to += *n
+	}
 }
 
 // imageDisk is the file system of images, with what they take of it.
