@@ -87,7 +87,7 @@ func (m *machine) compute(waiting map[string]plan.Waiting) corev1.PodStatus {
 	return status.Compute(status.Input{
 		Pod: m.judged(), Old: m.status, Actual: m.now, Waiting: waiting, Ready: m.probes.Ready, Started: m.probes.Started,
 		Allocated: func(container string) []corev1.ResourceStatus { return m.a.allocated(m.pod, container) },
-		Given:     m.given, Killed: m.killed, Throughout: m.throughout, NoRoom: m.noRoom, ResizeFault: m.resizeFault, Ended: m.ended, Failed: m.fatal, HostIPs: m.a.cfg.NodeIPs, Runtime: m.a.runtimeName(), Now: time.Now(),
+		Given:     m.given, Unmounted: !m.allMounted(), Killed: m.killed, Throughout: m.throughout, NoRoom: m.noRoom, ResizeFault: m.resizeFault, Ended: m.ended, Failed: m.fatal, HostIPs: m.a.cfg.NodeIPs, Runtime: m.a.runtimeName(), Now: time.Now(),
 	})
 }
 

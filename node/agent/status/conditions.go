@@ -125,7 +125,9 @@ func restartingAll(in Input, s *corev1.PodStatus) finding {
 }
 
 // sandboxReady is about the newest sandbox: with others that are ready beside it, or
-// without an address, it has to be made anew.
+// without an address, it has to be made anew. Upstream makes a sandbox when the volumes
+// are mounted, and what the condition is called is true then; here both are done at the
+// same time, so it waits for both.
 func sandboxReady(in Input) finding {
 	ready := 0
 	for i := range in.Actual.Sandboxes {
@@ -144,10 +146,20 @@ func sandboxReady(in Input) finding {
 		why = "pod sandbox is not ready"
 	case !box.HostNet && len(box.IPs) == 0 && in.Pod.Annotations[cri.NetworkAnnotation] != cri.NoNetwork:
 		why = "pod sandbox has no IP address"
+	case in.Unmounted && !wasReady(in):
+		why = "volumes are not mounted"
 	default:
 		return finding{status: true}
 	}
 	return finding{reason: boxNotReady, message: why}
+}
+
+// wasReady: the pod has been ready to start containers, be it that an agent that has just
+// come has yet to see to its volumes.
+func wasReady(in Input) bool {
+	return len(in.Actual.Containers) > 0 || slices.ContainsFunc(in.Old.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReadyToStartContainers && c.Status == corev1.ConditionTrue
+	})
 }
 
 func initialized(in Input, s *corev1.PodStatus) finding {

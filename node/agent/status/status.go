@@ -46,6 +46,8 @@ type Input struct {
 	Killed plan.Killed
 	// NoRoom, when not nil, is why a resize has to wait.
 	NoRoom *Verdict
+	// Unmounted: the pod's volumes are not all there yet.
+	Unmounted bool
 	// ResizeFault is why a resize does not get on, "" for nothing.
 	ResizeFault string
 	// Ended: no container runs or will run again.

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -321,6 +322,32 @@ func TestSandboxCondition(t *testing.T) {
 	c := condition(Compute(input(func(in *Input) { in.Actual.Sandboxes = []actual.Sandbox{{ID: "box", Ready: true, HostNet: true}} })), corev1.PodReadyToStartContainers)
 	if c.Status != corev1.ConditionTrue {
 		t.Errorf("in the node's network: %+v", c)
+	}
+}
+
+// TestReadyToStartNeedsVolumes: a pod with a sandbox isn't ready to start containers
+// before its volumes are there; one that was stays so when they are looked at again.
+func TestReadyToStartNeedsVolumes(t *testing.T) {
+	was := corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue}
+	for _, c := range []struct {
+		name   string
+		change func(*Input)
+		want   string
+	}{
+		{"not yet", func(*Input) {}, "False PodSandboxNotReady volumes are not mounted"},
+		{"mounted", func(in *Input) { in.Unmounted = false }, "True  "},
+		{"it was", func(in *Input) { in.Old.Conditions = []corev1.PodCondition{was} }, "True  "},
+		{"a container was made", func(in *Input) { in.Actual.Containers = []actual.Container{{ID: "a1", Name: "a", SandboxID: "box"}} }, "True  "},
+		{"nor a sandbox", func(in *Input) { in.Actual.Sandboxes = nil }, "False PodSandboxNotReady no pod sandbox exists"},
+	} {
+		got := condition(Compute(input(func(in *Input) {
+			in.Unmounted, in.Old.Conditions = true, nil
+			in.Actual.Containers, in.Actual.Sandboxes = nil, []actual.Sandbox{{ID: "box", Ready: true, IPs: []string{"10.0.0.1"}}}
+			c.change(in)
+		})), corev1.PodReadyToStartContainers)
+		if text := fmt.Sprintf("%s %s %s", got.Status, got.Reason, got.Message); text != c.want {
+			t.Errorf("%s: %q, want %q", c.name, text, c.want)
+		}
 	}
 }
 
