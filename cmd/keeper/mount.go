@@ -266,7 +266,7 @@ func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
 		return -1, false, err
 	}
 	attr := mountAttr{Set: attrsOf(m.Flags), Clear: attrsOf(m.Clear)}
-	if attr.Set&attrAtime != 0 {
+	if (attr.Set|attr.Clear)&attrAtime != 0 { // one field, which changes as a whole
 		attr.Clear |= attrAtime
 	}
 	if attr.Set|attr.Clear != 0 {
@@ -277,8 +277,8 @@ func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
 	if err := s.mapMount(fd, m); err != nil {
 		return -1, false, err
 	}
-	if m.SetAll != 0 {
-		if err := mountSetattr(fd, true, mountAttr{Set: m.SetAll}); err != nil {
+	if m.SetAll|m.ClearAll != 0 {
+		if err := mountSetattr(fd, true, mountAttr{Set: m.SetAll, Clear: m.ClearAll}); err != nil {
 			return -1, false, fmt.Errorf("recursive attributes: %w", err)
 		}
 	}

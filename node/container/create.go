@@ -86,7 +86,7 @@ func (r *Runtime) create(ctx context.Context, cfg *CreateConfig) (_ *container, 
 	if err != nil {
 		return nil, err
 	}
-	if err := bindSourcesExist(p); err != nil {
+	if err := bindSourcesExist(p, ""); err != nil {
 		return nil, err
 	}
 	path, err := r.cgroupPath(cfg, sb)

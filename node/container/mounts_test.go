@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // inImage puts directories (with a slash behind), links (name -> target) and files into
@@ -218,4 +219,91 @@ func TestOCIPoststartFails(t *testing.T) {
 		t.Errorf("code %d, %v", code, err)
 	}
 	o.expect(t, specs.StateStopped)
+}
+
+// The options that begin with r are for a whole tree, those without for its top; times
+// of access are one field, of which no option may set a part.
+func TestTreeAttributes(t *testing.T) {
+	for _, stage := range []bool{false, true} {
+		b := newBox(t)
+		source := mappedTree(t, b.dir)
+		if err := unix.Mount("", filepath.Join(source, "below"), "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_NOSUID|unix.MS_NOATIME, ""); err != nil {
+			t.Fatal(err)
+		}
+		var verbs, want []string
+		spec := probeSpec()
+		for _, c := range []struct{ option, top, below string }{
+			{"ratime", "rw,relatime", "rw,nosuid,relatime"}, {"rrelatime", "rw,relatime", "rw,nosuid,relatime"},
+			{"rnoatime", "rw,noatime", "rw,nosuid,noatime"}, {"rstrictatime", "rw", "rw,nosuid"},
+			{"rnostrictatime", "rw,relatime", "rw,nosuid,relatime"}, {"rsuid", "rw,relatime", "rw,noatime"},
+			{"rro", "ro,relatime", "ro,nosuid,noatime"}, {"rnodiratime", "rw,nodiratime,relatime", "rw,nosuid,noatime,nodiratime"},
+			{"atime", "rw,relatime", "rw,nosuid,noatime"}, {"relatime", "rw,relatime", "rw,nosuid,noatime"},
+			{"noatime", "rw,noatime", "rw,nosuid,noatime"}, {"strictatime", "rw", "rw,nosuid,noatime"},
+		} {
+			at := "/" + c.option
+			spec.Mounts = append(spec.Mounts, specs.Mount{Source: source, Destination: at, Type: "bind", Options: []string{"rbind", c.option}})
+			verbs = append(verbs, "mounts", at, at+"/below", ";")
+			want = append(want, "mount "+at+" "+inOrder(c.top), "mount "+at+"/below "+inOrder(c.below))
+		}
+		spec.Process.Args = append(spec.Process.Args, verbs[:len(verbs)-1]...)
+		cfg := b.config("c1", spec)
+		if stage {
+			b.inImage(cfg, "s/")
+			cfg.Spec.Mounts = append(cfg.Spec.Mounts, specs.Mount{Source: "tmpfs", Destination: "/s", Type: "tmpfs"})
+		}
+		_, out := b.run(cfg)
+		var got []string
+		for line := range strings.Lines(out) {
+			f := strings.Fields(strings.TrimPrefix(line, "stdout F "))
+			got = append(got, strings.Join(f[:2], " ")+" "+inOrder(f[2]))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("with a stage %v: saw\n%s\nwant\n%s", stage, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
+// inOrder has the options of a mount in one order.
+func inOrder(options string) string {
+	all := strings.Split(options, ",")
+	slices.Sort(all)
+	return strings.Join(all, ",")
+}
+
+// A bind mount may have its source in what the mounts before it have made of the root.
+func TestOCIMountInTheRoot(t *testing.T) {
+	root := t.TempDir()
+	volume := t.TempDir()
+	for _, d := range []string{"bin", "proc", "sys", "dev", "mnt", "final"} {
+		if err := os.Mkdir(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(volume, "x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(volume, "x/f"), []byte("inside"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o, bundle := newOCI(t, func(s *specs.Spec) {
+		s.Root.Path = root
+		s.Mounts = append(s.Mounts,
+			specs.Mount{Source: filepath.Join(built.rootfs, "bin"), Destination: "/bin", Options: []string{"bind"}},
+			specs.Mount{Source: volume, Destination: "/mnt", Options: []string{"bind"}},
+			specs.Mount{Source: filepath.Join(root, "mnt/x"), Destination: "/final", Options: []string{"bind"}})
+	}, "read", "/final/f")
+	said, err := os.Create(filepath.Join(bundle, "said"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	if err := o.Run(t.Context(), "c1", OCICreate{Bundle: bundle, Stdio: [3]*os.File{nil, said, said}}); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := o.Wait("c1"); code != 0 || err != nil {
+		t.Errorf("code %d, %v", code, err)
+	}
+	if b, err := os.ReadFile(said.Name()); err != nil || string(b) != "/final/f ok inside\n" {
+		t.Errorf("said %q, %v", b, err)
+	}
 }

@@ -167,7 +167,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	if err != nil {
 		return err
 	}
-	if err := bindSourcesExist(p); err != nil {
+	if err := bindSourcesExist(p, root); err != nil {
 		return err
 	}
 	// The record names the cgroup before it holds anything that must be found again.

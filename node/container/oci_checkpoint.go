@@ -181,7 +181,7 @@ func (o *OCI) restore(ctx context.Context, r *Runtime, rec *ociRecord, opt *OCIR
 	case cfg.TTY:
 		return fmt.Errorf("%w: it has a terminal", ErrUnsupported)
 	}
-	if err := bindSourcesExist(p); err != nil {
+	if err := bindSourcesExist(p, ""); err != nil {
 		return err
 	}
 	if rec.Cgroup, err = r.cgroupPath(cfg, nil); err != nil {

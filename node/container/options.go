@@ -19,6 +19,7 @@ type option struct {
 	set, clear  uintptr
 	propagation uintptr
 	all         uint64
+	clearAll    uint64
 }
 
 // mountOption is what an option of fstab means that is a flag to the kernel.
@@ -50,9 +51,17 @@ var mountOptions = sync.OnceValue(func() map[string]option {
 		"slave": {propagation: unix.MS_SLAVE}, "rslave": {propagation: unix.MS_SLAVE | unix.MS_REC},
 		"private": {propagation: unix.MS_PRIVATE}, "rprivate": {propagation: unix.MS_PRIVATE | unix.MS_REC},
 		"unbindable": {propagation: unix.MS_UNBINDABLE}, "runbindable": {propagation: unix.MS_UNBINDABLE | unix.MS_REC},
-		"rro": {all: unix.MOUNT_ATTR_RDONLY}, "rnosuid": {all: unix.MOUNT_ATTR_NOSUID},
-		"rnodev": {all: unix.MOUNT_ATTR_NODEV}, "rnoexec": {all: unix.MOUNT_ATTR_NOEXEC},
-		"rnosymfollow": {all: unix.MOUNT_ATTR_NOSYMFOLLOW},
+		"rro": {all: unix.MOUNT_ATTR_RDONLY}, "rrw": {clearAll: unix.MOUNT_ATTR_RDONLY},
+		"rnosuid": {all: unix.MOUNT_ATTR_NOSUID}, "rsuid": {clearAll: unix.MOUNT_ATTR_NOSUID},
+		"rnodev": {all: unix.MOUNT_ATTR_NODEV}, "rdev": {clearAll: unix.MOUNT_ATTR_NODEV},
+		"rnoexec": {all: unix.MOUNT_ATTR_NOEXEC}, "rexec": {clearAll: unix.MOUNT_ATTR_NOEXEC},
+		"rnodiratime": {all: unix.MOUNT_ATTR_NODIRATIME}, "rdiratime": {clearAll: unix.MOUNT_ATTR_NODIRATIME},
+		"rnosymfollow": {all: unix.MOUNT_ATTR_NOSYMFOLLOW}, "rsymfollow": {clearAll: unix.MOUNT_ATTR_NOSYMFOLLOW},
+		// The kernel has one field for these, of which relatime is zero.
+		"rnoatime":     {all: unix.MOUNT_ATTR_NOATIME, clearAll: unix.MOUNT_ATTR__ATIME},
+		"rstrictatime": {all: unix.MOUNT_ATTR_STRICTATIME, clearAll: unix.MOUNT_ATTR__ATIME},
+		"rrelatime":    {clearAll: unix.MOUNT_ATTR__ATIME}, "rnorelatime": {clearAll: unix.MOUNT_ATTR__ATIME},
+		"ratime": {clearAll: unix.MOUNT_ATTR__ATIME}, "rnostrictatime": {clearAll: unix.MOUNT_ATTR__ATIME},
 	}
 })
 
@@ -92,7 +101,10 @@ func planMount(in specs.Mount) (plan.Mount, error) {
 		}
 		out.Flags = out.Flags&^o.clear | o.set
 		out.Clear = out.Clear&^o.set | o.clear
-		out.SetAll |= o.all
+		if o.all|o.clearAll != 0 { // the last that is said of one attribute holds
+			out.SetAll = out.SetAll&^o.clearAll | o.all
+			out.ClearAll = (out.ClearAll&^o.all | o.clearAll)
+		}
 		if o.propagation != 0 {
 			out.Propagation = append(out.Propagation, o.propagation)
 		}

@@ -373,11 +373,12 @@ func labels(p *specs.Process) []plan.Label {
 }
 
 // bindSourcesExist says early, and by name, what a bind mount has not got, and
-// notes what it has.
-func bindSourcesExist(p *plan.Plan) error {
+// notes what it has. What is below a root that has a path of its own may be there only
+// once the mounts before it are: a stage looks then.
+func bindSourcesExist(p *plan.Plan, root string) error {
 	for i := range p.Mounts {
 		m := &p.Mounts[i]
-		if !m.Bind {
+		if !m.Bind || root != "" && strings.HasPrefix(filepath.Clean(m.Source), filepath.Clean(root)+"/") {
 			continue
 		}
 		st, err := os.Stat(m.Source)

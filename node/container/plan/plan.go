@@ -178,6 +178,8 @@ type Mount struct {
 	// SetAll are mount attributes (MOUNT_ATTR_*) for the whole tree of a bind
 	// mount (rro, rnosuid ...).
 	SetAll uint64
+	// ClearAll are those that it loses.
+	ClearAll uint64 `json:",omitempty"`
 	// Propagation are MS_SHARED, MS_SLAVE ... with or without MS_REC, one mount
 	// call each.
 	Propagation []uintptr

@@ -211,14 +211,14 @@ func (w *world) source(m *plan.Mount) *value {
 	fd := w.sys(sysOpenTree, u(atFdcwd), w.str(m.Source), n(flags)).keep()
 	w.ofHost(fd)
 	set, unset := attrsOf(m.Flags), attrsOf(m.Clear)
-	if set&attrAtime != 0 {
+	if (set|unset)&attrAtime != 0 { // one field, which changes as a whole
 		unset |= attrAtime
 	}
 	if set|unset != 0 {
 		w.setattr(fd, 0, set, unset, 0)
 	}
-	if m.SetAll != 0 {
-		w.setattr(fd, atRecursive, m.SetAll, 0, 0)
+	if m.SetAll|m.ClearAll != 0 {
+		w.setattr(fd, atRecursive, m.SetAll, m.ClearAll, 0)
 	}
 	return &fd
 }
