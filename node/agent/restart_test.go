@@ -123,6 +123,45 @@ func TestAllAreCountedThatStartOver(t *testing.T) {
 	})
 }
 
+// TestAgentRestartsWhileAllStartOver: whenever it does so, all containers start over
+// once, and are counted.
+func TestAgentRestartsWhileAllStartOver(t *testing.T) {
+	for _, after := range []time.Duration{0, time.Millisecond, time.Second, 2 * time.Second, 2*time.Second + time.Millisecond, 2*time.Second + 2*time.Millisecond, 3 * time.Second} {
+		t.Run(after.String(), func(t *testing.T) {
+			tell(t, "", func(s *story) {
+				again := false
+				s.engine.Images["once-over"] = func(p *agenttest.Process) int32 {
+					if again {
+						return agenttest.Serve(p)
+					}
+					again = true
+					time.Sleep(5 * time.Second)
+					return 1
+				}
+				s.engine.Images["stubborn"] = agenttest.Stubborn
+				p := pod("over", startsAllOver("app", "once-over"), container("a", "stubborn"), container("b", "stubborn"), container("c", "app"))
+				p.Spec.RestartPolicy = corev1.RestartPolicyNever
+				s.create(p)
+				s.pass(time.Second)
+				begun := s.get("over").Status.ContainerStatuses[0].State.Running
+				if begun == nil {
+					t.Fatal("it doesn't run")
+				}
+				s.pass(4*time.Second + after)
+				s.stopAgent()
+				s.pass(3 * time.Second)
+				s.startAgent()
+				s.pass(20 * time.Second)
+				for _, c := range s.get("over").Status.ContainerStatuses {
+					if c.RestartCount != 1 || c.State.Running == nil {
+						t.Errorf("%s: %d restarts, %+v", c.Name, c.RestartCount, c.State)
+					}
+				}
+			})
+		})
+	}
+}
+
 // TestSidecarsHookAtOnce: a sidecar's preStop hook runs beside that of the others,
 // and its end comes after theirs.
 func TestSidecarsHookAtOnce(t *testing.T) {
