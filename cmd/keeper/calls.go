@@ -131,17 +131,17 @@ func (c *calls) elf(code []byte) []byte {
 	return append(out, data...)
 }
 
-// becomeMapped is become for a container with a user namespace, or a time namespace of
-// somebody else.
+// becomeMapped is become for a container with a user namespace, a time namespace of
+// somebody else, or somebody to ask about its calls.
 func (s *stager) becomeMapped() error {
 	code := callLoop(control)
 	if code == nil {
 		return fmt.Errorf("user namespaces: %w", syscall.ENOSYS)
 	}
 	keep := []int{control}
-	for _, ns := range []int{s.time, s.user} {
-		if ns >= 0 {
-			keep = append(keep, ns)
+	for _, fd := range []int{s.time, s.user, s.agent} {
+		if fd >= 0 {
+			keep = append(keep, fd)
 		}
 	}
 	if s.labelsLater() {
@@ -186,6 +186,9 @@ func (s *stager) lastCalls() (*calls, error) {
 	}
 	add("stay opaque", syscall.SYS_PRCTL, prSetDumpable, 0)
 	add("close the control socket on exec", syscall.SYS_FCNTL, uint64(control), syscall.F_SETFD, syscall.FD_CLOEXEC)
+	if s.agent >= 0 {
+		add("close the listener's socket on exec", syscall.SYS_FCNTL, uint64(s.agent), syscall.F_SETFD, syscall.FD_CLOEXEC)
+	}
 	s.addLabels(c, add)
 	if s.time >= 0 {
 		add("enter time namespace", sysSetns, uint64(s.time), cloneNewtime)
@@ -227,6 +230,7 @@ func (s *stager) addSeccomp(c *calls, add adder) {
 	prog := binary.LittleEndian.AppendUint64(nil, uint64(len(code)/8))
 	prog = binary.LittleEndian.AppendUint64(prog, c.put(code))
 	add("load seccomp filter", sysSeccomp, setModeFilter, uint64(s.p.Process.SeccompFlags), c.put(prog))
+	s.addListener(c, add)
 }
 
 func (s *stager) addCredentials(c *calls, add adder, own uint64) {

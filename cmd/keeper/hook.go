@@ -105,7 +105,7 @@ func (s *stager) preserve() error {
 	if n == 0 {
 		return nil
 	}
-	for _, at := range []*int{&control, &s.user, &s.time, &s.proc} {
+	for _, at := range []*int{&control, &s.user, &s.time, &s.agent, &s.proc} {
 		if *at < 0 {
 			continue
 		}

@@ -57,7 +57,7 @@ func (s *stager) addLabels(c *calls, add adder) {
 	if !s.labelsLater() {
 		return
 	}
-	taken := []int{control, s.user, s.time, s.proc}
+	taken := []int{control, s.user, s.time, s.agent, s.proc}
 	for i := range 3 + s.p.Process.Preserved {
 		taken = append(taken, i)
 	}

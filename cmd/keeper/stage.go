@@ -41,6 +41,9 @@ type stager struct {
 	path string
 	user int // the user namespace to enter last, or -1
 	time int // the time namespace to enter before that, or -1
+	// agent is a socket of the seccomp filter's listener, or -1; told is what it is told.
+	agent int
+	told  []byte
 	// state is what hooks read.
 	state []byte
 }
@@ -58,7 +61,7 @@ func (f *failure) Unwrap() error { return f.err }
 func stage() {
 	runtime.LockOSThread()
 	setName("sampan-stage")
-	s := &stager{proc: -1, root: -1, empty: -1, user: -1, time: -1}
+	s := &stager{proc: -1, root: -1, empty: -1, user: -1, time: -1, agent: -1}
 	err := errors.Join(prctl(prSetDumpable, 0, 0), cloexecFrom(planFD))
 	if err == nil {
 		err = s.run()
@@ -90,6 +93,9 @@ func (s *stager) run() error {
 		if s.user, err = syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0); err != nil {
 			return &os.PathError{Op: "open", Path: path, Err: err}
 		}
+	}
+	if err := s.callListener(); err != nil {
+		return err
 	}
 	if s.p.Kind == plan.Foreign { // not even in the container's cgroup
 		return s.foreign()

@@ -38,5 +38,6 @@ func (s *stager) setTime() error {
 }
 
 // entersLater says that another program of ours executes the container's, because it
-// has to enter namespaces that only a process with one thread can.
-func (s *stager) entersLater() bool { return s.p.Process.UserNS != "" || s.time >= 0 }
+// has to enter namespaces that only a process with one thread can, or must not make a
+// call that it has not been told of.
+func (s *stager) entersLater() bool { return s.p.Process.UserNS != "" || s.time >= 0 || s.agent >= 0 }

@@ -38,7 +38,9 @@ type CreateConfig struct {
 	// spec alone decides.
 	SandboxID string
 	Spec      *specs.Spec
-	Rootfs    Rootfs
+	// bundle is where the spec comes from, when it comes from a directory.
+	bundle string
+	Rootfs Rootfs
 	// LogPath is the CRI log file, whose directory must exist; empty for none.
 	LogPath string
 	// Runtime is the path of another OCI runtime that puts the container together;

@@ -215,7 +215,7 @@ func (c *container) execPlan(cfg ExecConfig) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	proc, err := c.r.planProcess(cfg.Process, nil)
+	proc, err := c.r.planProcess(cfg.Process, nil, specs.State{})
 	if err != nil {
 		return nil, err
 	}
@@ -235,10 +235,11 @@ func (c *container) execPlan(cfg ExecConfig) (*plan.Plan, error) {
 		proc.Labels = base.Process.Labels
 	}
 	out := &plan.Plan{Version: plan.Version, Kind: plan.Exec, CgroupProcs: base.CgroupProcs, Process: *proc}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out.Process.Listener = listenerOfExec(base.Process.Listener, c.rec.PID)
 	if base.Time {
-		c.mu.Lock()
 		out.Joins = []plan.Join{timeOf(c.rec.PID)} // who is joined by its pidfd as well, and so still it
-		c.mu.Unlock()
 	}
 	return out, nil
 }
@@ -277,13 +278,14 @@ type execProcess struct {
 	Labels           []plan.Label
 	Personality      *uint32            `json:",omitempty"`
 	Memory           *plan.MemoryPolicy `json:",omitempty"`
+	Listener         *plan.Listener     `json:",omitempty"`
 }
 
 func execBaseOf(p *plan.Plan) execBase {
 	x := &p.Process
 	return execBase{Time: hasTime(p), CgroupProcs: p.CgroupProcs, Process: execProcess{
 		Caps: x.Caps, UserNS: x.UserNS, RootUID: x.RootUID, RootGID: x.RootGID,
-		Seccomp: x.Seccomp, SeccompFlags: x.SeccompFlags, OOMScoreAdj: x.OOMScoreAdj, Labels: x.Labels, Personality: x.Personality, Memory: x.Memory,
+		Seccomp: x.Seccomp, SeccompFlags: x.SeccompFlags, OOMScoreAdj: x.OOMScoreAdj, Labels: x.Labels, Personality: x.Personality, Memory: x.Memory, Listener: x.Listener,
 	}}
 }
 

@@ -150,7 +150,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 		root = filepath.Join(opt.Bundle, root)
 	}
 	absoluteSources(spec, opt.Bundle)
-	cfg := &CreateConfig{ID: rec.ID, Spec: spec, Rootfs: Rootfs{Path: root}, TTY: spec.Process.Terminal}
+	cfg := &CreateConfig{ID: rec.ID, Spec: spec, bundle: opt.Bundle, Rootfs: Rootfs{Path: root}, TTY: spec.Process.Terminal}
 	path, err := r.cgroupPath(cfg, nil)
 	if err != nil {
 		return err

@@ -5,7 +5,7 @@ import specs "github.com/opencontainers/runtime-spec/specs-go"
 // SeccompActions are the actions that a seccomp profile may name here.
 func SeccompActions() []string {
 	return names(specs.ActKill, specs.ActKillProcess, specs.ActKillThread, specs.ActTrap, specs.ActErrno,
-		specs.ActTrace, specs.ActAllow, specs.ActLog)
+		specs.ActTrace, specs.ActAllow, specs.ActLog, specs.ActNotify)
 }
 
 // SeccompOperators are the comparisons that a seccomp profile may make here.

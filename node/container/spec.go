@@ -59,7 +59,7 @@ func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.C
 		return nil, nil, err
 	}
 	planDevices(p, spec.Linux.Devices)
-	proc, err := r.planProcess(spec.Process, spec.Linux.Seccomp)
+	proc, err := r.planProcess(spec.Process, spec.Linux.Seccomp, specs.State{ID: cfg.ID, Bundle: cfg.bundle, Annotations: spec.Annotations})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -298,8 +298,8 @@ func deviceType(t string) uint32 {
 	return unix.S_IFCHR
 }
 
-// planProcess translates what is executed.
-func (r *Runtime) planProcess(in *specs.Process, filter *specs.LinuxSeccomp) (*plan.Process, error) {
+// planProcess translates what is executed, in the container of that state.
+func (r *Runtime) planProcess(in *specs.Process, filter *specs.LinuxSeccomp, of specs.State) (*plan.Process, error) {
 	caps, ungranted := planCaps(in.Capabilities)
 	for _, why := range ungranted {
 		r.log.Warn("capability is not given", "why", why)
@@ -336,6 +336,9 @@ func (r *Runtime) planProcess(in *specs.Process, filter *specs.LinuxSeccomp) (*p
 			return nil, err
 		}
 		out.Seccomp, out.SeccompFlags = prog.Code, uintptr(prog.Flags)
+		if out.Listener, err = planListener(prog, filter, of); err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
 }

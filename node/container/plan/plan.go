@@ -222,8 +222,10 @@ type Process struct {
 	Seccomp []byte
 	// SeccompFlags are SECCOMP_FILTER_FLAG_*.
 	SeccompFlags uintptr
-	Rlimits      []Rlimit
-	OOMScoreAdj  *int
+	// Listener is told of the calls that the filter asks about; nil when it asks nobody.
+	Listener    *Listener `json:",omitempty"`
+	Rlimits     []Rlimit
+	OOMScoreAdj *int
 	// Schedule is what the program has of processors and disks; nil is what everybody has.
 	Schedule *Schedule `json:",omitempty"`
 	// Memory says which memory nodes the program's memory comes from; nil is what
@@ -248,6 +250,16 @@ type Schedule struct {
 	// CPUsBefore and CPUsAfter are masks for sched_setaffinity(2), before the process is
 	// in its cgroups, and when it is.
 	CPUsBefore, CPUsAfter []byte `json:",omitempty"`
+}
+
+// Listener is who listens on a unix socket for the descriptor of a seccomp filter.
+type Listener struct {
+	Path string
+	// State is what it is told with it: the specification's container process state, a
+	// JSON object without pids.
+	State string
+	// PID is that of the container's first process, for another one.
+	PID int `json:",omitempty"`
 }
 
 // Label is what a thread says to a security module (AppArmor, SELinux) about the program that

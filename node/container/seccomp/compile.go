@@ -30,6 +30,7 @@ const (
 	retKillProcess = 0x80000000
 	retTrap        = 0x00030000
 	retErrno       = 0x00050000
+	retNotify      = 0x7fc00000
 	retTrace       = 0x7ff00000
 	retLog         = 0x7ffc0000
 	retAllow       = 0x7fff0000
@@ -42,10 +43,13 @@ type Program struct {
 	Code []byte
 	// Flags are SECCOMP_FILTER_FLAG_* for seccomp(2).
 	Flags uint32
+	// Notifies says that it asks a listener about some calls: seccomp(2) gives that
+	// listener's descriptor.
+	Notifies bool
 }
 
 // Compile compiles a profile. A profile that is empty, or asks for something that
-// cannot be done (notification to a listener), is refused: never half a filter.
+// cannot be done, is refused: never half a filter.
 func Compile(p *specs.LinuxSeccomp) (*Program, error) {
 	prog, err := compile(p)
 	if err != nil {
@@ -65,6 +69,14 @@ func compile(p *specs.LinuxSeccomp) (*Program, error) {
 	flags, err := filterFlags(p.Flags)
 	if err != nil {
 		return nil, err
+	}
+	notifies, err := asks(p)
+	if err != nil {
+		return nil, err
+	}
+	if notifies {
+		const newListener = 8
+		flags |= newListener
 	}
 	wanted := slices.Concat(native()[:1], p.Architectures)
 	a := &assembler{rets: map[uint32]label{}}
@@ -95,7 +107,28 @@ func compile(p *specs.LinuxSeccomp) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Program{Code: code, Flags: flags}, nil
+	return &Program{Code: code, Flags: flags, Notifies: notifies}, nil
+}
+
+// asks says whether a profile has a listener asked about some calls. It cannot be asked
+// about those that hand it its descriptor, or say that this has failed.
+func asks(p *specs.LinuxSeccomp) (bool, error) {
+	if p.DefaultAction == specs.ActNotify {
+		return false, fmt.Errorf("%s cannot be the default action", specs.ActNotify)
+	}
+	notifies := false
+	for i := range p.Syscalls {
+		if p.Syscalls[i].Action != specs.ActNotify {
+			continue
+		}
+		notifies = true
+		for _, name := range p.Syscalls[i].Names {
+			if name == "sendmsg" || name == "write" {
+				return false, fmt.Errorf("%s cannot be used for the %s syscall", specs.ActNotify, name)
+			}
+		}
+	}
+	return notifies, nil
 }
 
 func filterFlags(in []specs.LinuxSeccompFlag) (uint32, error) {
@@ -140,6 +173,8 @@ func action(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 		return retTrace | data, nil
 	case specs.ActLog:
 		return retLog, nil
+	case specs.ActNotify:
+		return retNotify, nil
 	}
 	return 0, fmt.Errorf("action %q is not supported", a)
 }

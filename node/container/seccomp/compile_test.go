@@ -196,11 +196,13 @@ func all(in []specs.LinuxSeccompArg, args [6]uint64) bool {
 
 func TestRefused(t *testing.T) {
 	tests := map[string]*specs.LinuxSeccomp{
-		"no default action": {},
-		"not supported":     {DefaultAction: specs.ActNotify},
-		"six":               {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}}}},
-		"operator":          {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{{Op: "?"}}}}},
-		"flag":              {DefaultAction: specs.ActAllow, Flags: []specs.LinuxSeccompFlag{"?"}},
+		"no default action":                      {},
+		"cannot be the default action":           {DefaultAction: specs.ActNotify},
+		"cannot be used for the write syscall":   {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"write"}, Action: specs.ActNotify}}},
+		"cannot be used for the sendmsg syscall": {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "sendmsg"}, Action: specs.ActNotify}}},
+		"six":                                    {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}}}},
+		"operator":                               {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{{Op: "?"}}}}},
+		"flag":                                   {DefaultAction: specs.ActAllow, Flags: []specs.LinuxSeccompFlag{"?"}},
 	}
 	for want, p := range tests {
 		if _, err := Compile(p); err == nil || !strings.Contains(err.Error(), want) {

@@ -113,10 +113,10 @@ func fits(p *plan.Plan) error {
 	return nil
 }
 
-// scheduled says that a process wants other processors, disks or words of the kernel than
-// everybody has. It is seldom, and a stage does it.
+// scheduled says that a process wants other processors, disks, memory or words of the kernel
+// than everybody has, or somebody to ask. It is seldom, and a stage does it.
 func scheduled(p *plan.Process) bool {
-	return p.Schedule != nil || p.Personality != nil || p.Memory != nil
+	return p.Schedule != nil || p.Personality != nil || p.Memory != nil || p.Listener != nil
 }
 
 // otherTime says that a time namespace is made or entered, which is as seldom.
