@@ -133,16 +133,18 @@ func copyDirectory(from, to int, name string, depth int) error {
 	if err := syscall.Mkdirat(to, name, 0o700); err != nil {
 		return err
 	}
-	var fds [2]int
-	for i, parent := range [2]int{from, to} {
-		fd, err := openat2(parent, name, syscall.O_RDONLY|syscall.O_DIRECTORY, 0, resolveBeneath|resolveNoSymlinks)
-		if err != nil {
-			return err
-		}
-		defer syscall.Close(fd)
-		fds[i] = fd
+	const flags, resolve = syscall.O_RDONLY | syscall.O_DIRECTORY, resolveBeneath | resolveNoSymlinks
+	in, err := openat2(from, name, flags, 0, resolve)
+	if err != nil {
+		return err
 	}
-	return copyUp(fds[0], fds[1], depth-1)
+	defer syscall.Close(in)
+	out, err := openat2(to, name, flags, 0, resolve)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(out)
+	return copyUp(in, out, depth-1)
 }
 
 func copyFile(from, to int, name string) error {

@@ -124,12 +124,7 @@ func (r *Runtime) create(ctx context.Context, cfg *CreateConfig) (_ *container, 
 	if p.Process.OOMScoreAdj == nil {
 		p.Process.OOMScoreAdj = new(int) // not the keeper's, which is as low as can be
 	}
-	if p.Process.UserNS == filepath.Join(r.runDir(cfg.ID), userPin) {
-		if err := r.pinUserNS(mappingsOf(cfg.Spec, sb), p.Process.UserNS); err != nil {
-			return nil, err
-		}
-	}
-	release, err := r.pinMappings(cfg.ID, cfg.Spec.Mounts, mappingsOf(cfg.Spec, sb))
+	release, err := r.pinUsers(cfg.ID, cfg.Spec, sb, p)
 	if err != nil {
 		return nil, err
 	}

@@ -75,6 +75,18 @@ func mountPin(dir string, i int) string {
 	return filepath.Join(dir, fmt.Sprintf("%s.%d", userPin, i))
 }
 
+// pinUsers pins the user namespaces that a container does not find: its own, and those
+// of its mounts, which release takes away again.
+func (r *Runtime) pinUsers(id string, spec *specs.Spec, sb *Sandbox, p *plan.Plan) (release func(), err error) {
+	maps := mappingsOf(spec, sb)
+	if p.Process.UserNS == filepath.Join(r.runDir(id), userPin) {
+		if err := r.pinUserNS(maps, p.Process.UserNS); err != nil {
+			return nil, err
+		}
+	}
+	return r.pinMappings(id, spec.Mounts, maps)
+}
+
 // pinMappings pins the mappings that mounts have of their own. A mount that is there
 // needs its namespace's name no more: release takes them away again.
 func (r *Runtime) pinMappings(id string, mounts []specs.Mount, container *IDMappings) (release func(), err error) {

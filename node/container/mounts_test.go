@@ -177,7 +177,7 @@ func TestOCIHookEnvironment(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer said.Close()
+		t.Cleanup(func() { said.Close() })
 		if err := o.Run(t.Context(), "c1", OCICreate{Bundle: bundle, Stdio: [3]*os.File{nil, said, said}}); err != nil {
 			t.Fatal(err)
 		}
@@ -200,7 +200,7 @@ func TestOCIPoststartFails(t *testing.T) {
 		}
 	}, "sleep")
 	const want = `poststart hook "/bin/sh": exit status 7`
-	if err := o.Run(t.Context(), "c1", OCICreate{Bundle: bundle}); err == nil || !strings.Contains(err.Error(), want) {
+	if err := o.Run(t.Context(), "c1", OCICreate{Bundle: bundle}); err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("run: %v", err)
 	}
 	if s, err := o.State("c1"); err == nil {

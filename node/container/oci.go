@@ -190,12 +190,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 			return &os.PathError{Op: "mkfifo", Path: p.StartFIFO, Err: err}
 		}
 	}
-	if p.Process.UserNS == filepath.Join(r.runDir(rec.ID), userPin) {
-		if err := r.pinUserNS(mappingsOf(spec, nil), p.Process.UserNS); err != nil {
-			return err
-		}
-	}
-	release, err := r.pinMappings(rec.ID, spec.Mounts, mappingsOf(spec, nil))
+	release, err := r.pinUsers(rec.ID, spec, nil, p)
 	if err != nil {
 		return err
 	}
@@ -219,12 +214,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	}
 	o.made = &madeContainer{rec: rec, group: group}
 	if opt.start {
-		if err := o.poststart(ctx, rec); err != nil {
-			_, _ = waitChild(pid)
-			_ = o.runHooks(ctx, rec, "poststop", false) // these are logged, no more
-			return err
-		}
-		return nil
+		return o.begun(ctx, rec, pid)
 	}
 	if err := opt.made(pid); err != nil {
 		killChild(pid)

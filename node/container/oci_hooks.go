@@ -64,6 +64,16 @@ func (o *OCI) poststart(ctx context.Context, rec *ociRecord) error {
 	return errors.Join(err, gerr)
 }
 
+// begun is the rest of a run, whose program has begun.
+func (o *OCI) begun(ctx context.Context, rec *ociRecord, pid int) error {
+	err := o.poststart(ctx, rec)
+	if err != nil { // it has been stopped, and will be gone: so the specification goes on
+		_, _ = waitChild(pid)
+		_ = o.runHooks(ctx, rec, "poststop", false) // these are logged, no more
+	}
+	return err
+}
+
 // runHooks runs the hooks of one moment with the state on their stdin. One that
 // fails is an error where the specification says so, and a log line elsewhere.
 func (o *OCI) runHooks(ctx context.Context, rec *ociRecord, moment string, must bool) error {
@@ -108,8 +118,9 @@ func runHook(ctx context.Context, h specs.Hook, state []byte) error {
 		c.Args = h.Args
 	}
 	c.Env, c.Stdin = h.Env, bytes.NewReader(state)
-	if out, err := c.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
+	out, err := c.CombinedOutput()
+	if out = bytes.TrimSpace(out); err != nil && len(out) > 0 {
+		return fmt.Errorf("%w: %s", err, out)
 	}
-	return nil
+	return err
 }

@@ -29,6 +29,9 @@ func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.C
 	if len(spec.Mounts) > maxMounts {
 		return nil, nil, fmt.Errorf("spec has %d mounts, more than %d", len(spec.Mounts), maxMounts)
 	}
+	for name := range spec.Linux.NetDevices { // a container without its network is none that was asked for
+		return nil, nil, fmt.Errorf("network device %q: network devices are not supported", name)
+	}
 	for _, what := range leftOut(spec) {
 		r.log.Warn("not supported and left out", "id", cfg.ID, "what", what)
 	}
@@ -90,7 +93,6 @@ func leftOut(spec *specs.Spec) []string {
 		{spec.Process.ApparmorProfile != "" && !apparmor.Enabled(), "AppArmor profile " + spec.Process.ApparmorProfile},
 		{(spec.Process.SelinuxLabel != "" || spec.Linux.MountLabel != "") && !selinux.Enabled(), "SELinux label"},
 		{spec.Linux.IntelRdt != nil, "Intel RDT"},
-		{len(spec.Linux.NetDevices) > 0, "network devices"},
 	} {
 		if f.has {
 			out = append(out, f.what)
