@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"strings"
 
@@ -96,17 +95,9 @@ func archiveOf(cmd *cobra.Command, from string) (io.ReadCloser, error) {
 	case !strings.HasPrefix(from, "http://") && !strings.HasPrefix(from, "https://"):
 		return os.Open(from)
 	}
-	ask, err := http.NewRequestWithContext(cmd.Context(), http.MethodGet, from, nil)
+	body, err := build.Download(cmd.Context(), from)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("import %s: %w", from, err)
 	}
-	answer, err := http.DefaultClient.Do(ask)
-	if err != nil {
-		return nil, err
-	}
-	if answer.StatusCode != http.StatusOK {
-		answer.Body.Close()
-		return nil, fmt.Errorf("import %s: %s", from, answer.Status)
-	}
-	return answer.Body, nil
+	return body, nil
 }

@@ -125,6 +125,46 @@ func get(ctx context.Context, from, access string) (*http.Response, error) {
 	return answer, nil
 }
 
+// Download fetches a URL as an ADD does: with the same times to connect, to answer and in
+// all, and at most MaxDownload bytes, beyond which reading it is an error. Whoever calls
+// closes it.
+func Download(ctx context.Context, from string) (io.ReadCloser, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, downloadWhole, fmt.Errorf("took more than %s", downloadWhole))
+	answer, err := get(ctx, from, "") //nolint:bodyclose // what is given back closes it
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return &bounded{body: answer.Body, left: MaxDownload, cancel: cancel, ctx: ctx}, nil
+}
+
+// bounded reads a body of so many bytes at most.
+type bounded struct {
+	body   io.ReadCloser
+	left   int64
+	cancel context.CancelFunc
+	ctx    context.Context //nolint:containedctx // its cause says why reading has ended
+}
+
+// Read reads on; after the last byte that may come it looks whether there is another.
+func (b *bounded) Read(p []byte) (int, error) {
+	p = p[:min(int64(len(p)), b.left+1)]
+	n, err := b.body.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return n - 1, fmt.Errorf("more than %d bytes: %w", int64(MaxDownload), image.ErrInvalid)
+	}
+	if err != nil && !errors.Is(err, io.EOF) && b.ctx.Err() != nil {
+		err = context.Cause(b.ctx)
+	}
+	return n, err
+}
+
+// Close ends the request.
+func (b *bounded) Close() error {
+	b.cancel()
+	return b.body.Close()
+}
+
 // fileName is what a download is called in a directory: the last part of the
 // path that was asked for in the end.
 func fileName(answer *http.Response) string {
