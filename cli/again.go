@@ -20,6 +20,9 @@ import (
 // startWait is how long start waits until a container runs.
 const startWait = time.Minute
 
+// noCheckpoint is what to do instead of starting a container from a checkpoint.
+const noCheckpoint = "a pod whose image holds a checkpoint goes on where that was: POST /checkpoint of a node writes one, see docs/kubelet.md"
+
 func startCommand(p Program, s *Settings) *cobra.Command {
 	join, fresh, f := false, false, runFlags{}
 	var cmd *cobra.Command
@@ -48,6 +51,7 @@ were asked for: the same image, command, ports and volumes, with what they wrote
 	cmd.Flags().BoolVarP(&f.interactive, "interactive", "i", false, "join them, and connect standard input")
 	cmd.Flags().BoolVar(&fresh, "fresh", false, "begin anew without what they have written")
 	cmd.Flags().StringVar(&f.detachKeys, "detach-keys", usualKeys, "keys that leave a terminal and let the container run on")
+	foreignFlags(cmd, foreign{name: "checkpoint", word: true, why: noCheckpoint}, foreign{name: "checkpoint-dir", word: true, why: noCheckpoint})
 	return cmd
 }
 

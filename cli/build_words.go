@@ -22,6 +22,7 @@ var idle = map[string]string{
 	"force-rm": "builds leave no containers",
 	"compress": "the context is not sent anywhere",
 	"squash":   "an image of one layer is made by FROM scratch and COPY --from=STAGE / /",
+	"debug":    "what a build does is told by --progress=plain or rawjson",
 }
 
 // idleWords are those that want a value.
@@ -30,22 +31,28 @@ var idle = map[string]string{
 var idleWords = map[string]string{
 	"builder":       "there is one builder",
 	"cgroup-parent": "RUNs are in cgroups of this machine's builds",
-	"cpu-period":    "RUNs share this machine", "cpu-quota": "RUNs share this machine", "cpu-shares": "RUNs share this machine",
-	"cpuset-cpus": "RUNs share this machine", "cpuset-mems": "RUNs share this machine",
+	"cpu-period":    sharesMachine, "cpu-quota": sharesMachine, "cpu-shares": sharesMachine,
+	"cpuset-cpus": sharesMachine, "cpuset-mems": sharesMachine,
 	"isolation": "it is about Windows",
-	"memory":    "RUNs share this machine", "memory-swap": "RUNs share this machine",
+	"memory":    sharesMachine, "memory-swap": sharesMachine,
 	"security-opt": "RUN --security=insecure, with --allow, is what there is",
 }
 
+// idleLetters are their short forms.
+//
+//nolint:gochecknoglobals // as above
+var idleLetters = map[string]string{"cpu-shares": "c", "debug": "D", "memory": "m"}
+
 func idleFlags(cmd *cobra.Command) {
 	for name, why := range idle {
-		cmd.Flags().Bool(name, false, "does nothing: "+why)
+		cmd.Flags().BoolP(name, idleLetters[name], false, "does nothing: "+why)
 		hide(cmd.Flags(), name)
 	}
 	for name, why := range idleWords {
-		cmd.Flags().StringArray(name, nil, "does nothing: "+why)
+		cmd.Flags().StringArrayP(name, idleLetters[name], nil, "does nothing: "+why)
 		hide(cmd.Flags(), name)
 	}
+	foreignFlags(cmd, noTrust, foreign{name: "policy", word: true, why: "builds heed no policies; FROM name@sha256:... and ADD --checksum say what may go in"})
 }
 
 // sayIdle says of flags that were given that they do nothing.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -167,12 +168,24 @@ func terminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// versionView is what version tells, in docker's words: one program is both.
+type versionView struct{ Client, Server versionOf }
+
+type versionOf struct{ Version, GoVersion, Os, Arch string }
+
 func versionCommand(p Program) *cobra.Command {
-	return &cobra.Command{
+	format := ""
+	cmd := &cobra.Command{
 		Use: "version", Short: "Show the version", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), p.Version)
-			return err
+			if format == "" {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), p.Version)
+				return err
+			}
+			this := versionOf{p.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH}
+			return templated(cmd.OutOrStdout(), format, []any{versionView{this, this}})
 		},
 	}
+	cmd.Flags().StringVarP(&format, "format", "f", "", "json, or a template such as {{.Server.Version}}; both are this program")
+	return cmd
 }

@@ -26,25 +26,17 @@ func dockerGroups(p Program, s *Settings) []*cobra.Command {
 	}
 	rm := rmiCommand(s)
 	rm.Use = "rm IMAGE..."
-	ended := pruneCommand(s)
-	ended.Short, ended.Long = "Remove containers that have ended, and images without a name", ""
-	_ = ended.Flags().Set("containers", "true") // it is there
-	cache := pruneCommand(s)
-	cache.Short, cache.Long = "Remove what builds remember, and images without a name", ""
-	_ = cache.Flags().Set("build-cache", "true") // so is it
-	all := pruneCommand(s)
-	_ = all.Flags().Set("containers", "true")
-	_ = all.Flags().Set("build-cache", "true")
-	all.Short, all.Long = "Remove containers that have ended, images without a name, and what builds remember", ""
+	ofOne := inspectCommand(p, s)
+	foreignFlags(ofOne, foreign{name: "platform", word: true, why: "sampan pull --platform fetches the image for one, which is shown then"})
 	return []*cobra.Command{
 		group("container", "Verbs for containers", list(psCommand(s), "list", "ps"), runCommand(p, s), createCommand(p, s), logsCommand(s), execCommand(s), attachCommand(p, s),
 			stopCommand(p, s), rmCommand(s), startCommand(p, s), restartCommand(p, s), killCommand(p, s), pauseCommand(p, s), unpauseCommand(p, s), waitCommand(s), portCommand(s), cpCommand(p, s),
-			topCommand(p, s), statsCommand(s), diffCommand(s), updateCommand(s), inspectCommand(p, s), commitCommand(p, s), exportCommand(s), ended),
+			topCommand(p, s), statsCommand(s), diffCommand(s), updateCommand(s), inspectCommand(p, s), commitCommand(p, s), exportCommand(s), containerPruneCommand(s)),
 		group("image", "Verbs for images", list(imagesCommand(s), "list"), rm, buildCommand(p, s), pullCommand(s), pushCommand(s), tagCommand(s), saveCommand(s),
-			loadCommand(s), inspectCommand(p, s), historyCommand(s), importCommand(s), pruneCommand(s)),
-		group("builder", "Verbs for builds", buildCommand(p, s), cache),
-		group("buildx", "Verbs for builds", buildCommand(p, s)),
-		group("system", "Verbs for all of it", all, roomCommand(s), infoCommand(p, s)),
+			loadCommand(s), ofOne, historyCommand(s), importCommand(s), pruneCommand(s)),
+		group("builder", "Verbs for builds", buildCommand(p, s), builderPruneCommand(s)),
+		group("buildx", "Verbs for builds", buildCommand(p, s), builderPruneCommand(s)),
+		group("system", "Verbs for all of it", systemPruneCommand(s), roomCommand(s), infoCommand(p, s), absentVerb("events", "system events", absent["events"])),
 		group("network", "Verbs for networks", networkCommands(s)...),
 		group("volume", "Verbs for volumes that have a name", volumeCommands(s)...),
 	}

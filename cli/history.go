@@ -23,6 +23,7 @@ type historyRow struct{ ID, CreatedAt, CreatedSince, CreatedBy, Size, Comment st
 
 func historyCommand(s *Settings) *cobra.Command {
 	var f historyFormat
+	platform := ""
 	cmd := &cobra.Command{
 		Use: "history IMAGE", Short: "Show of which instructions an image is made", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -34,6 +35,9 @@ func historyCommand(s *Settings) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := isFor(img, platform); err != nil {
+				return fmt.Errorf("history %s: %w", args[0], err)
+			}
 			return f.print(cmd.OutOrStdout(), img)
 		},
 	}
@@ -42,8 +46,19 @@ func historyCommand(s *Settings) *cobra.Command {
 	cmd.Flags().BoolVar(&f.whole, "no-trunc", false, "show instructions whole")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "IDs only")
 	cmd.Flags().BoolP("human", "H", true, "nothing: sizes and ages are for people")
+	cmd.Flags().StringVar(&platform, "platform", "", "what the image must be for, such as linux/arm64")
 	hide(cmd.Flags(), "human")
 	return cmd
+}
+
+// isFor says whether an image is for a platform: OS/ARCHITECTURE[/VARIANT], or "" for any.
+func isFor(img image.Image, platform string) error {
+	c := img.Config
+	is := c.OS + "/" + c.Architecture
+	if platform == "" || platform == is || c.Variant != "" && platform == is+"/"+c.Variant {
+		return nil
+	}
+	return fmt.Errorf("the image here is for %s: sampan pull --platform %s fetches the other", is, platform)
 }
 
 // maxInstruction is how much of an instruction history shows.

@@ -110,6 +110,7 @@ func loadCommand(s *Settings) *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&input, "input", "i", "", "file, or directory of an OCI layout, to read (default: standard input)")
 	cmd.Flags().BoolP("quiet", "q", false, "nothing: no progress is shown")
+	foreignFlags(cmd, foreign{name: "platform", word: true, idle: true, why: "all platforms of an archive are taken in; sampan save --platform writes one alone"})
 	return cmd
 }
 

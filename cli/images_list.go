@@ -56,6 +56,7 @@ func imagesCommand(s *Settings) *cobra.Command {
 	flags.BoolP("all", "a", false, "nothing: there are no hidden images")
 	flags.StringVar(&show.format, "format", "table", "table, json, or a template such as {{.Repository}}:{{.Tag}} {{.Size}}")
 	flags.StringVarP(&show.output, "output", "o", "", "json, for machines: all that is known of them")
+	foreignFlags(cmd, foreign{name: "tree", why: "an image is shown for the platform that containers here are made of; sampan images --digests and -o json tell what else is known"})
 	return cmd
 }
 

@@ -22,6 +22,7 @@ func (f *transferring) flags(cmd *cobra.Command, platform, all string) {
 	cmd.Flags().StringVar(&f.platform, "platform", "", platform)
 	cmd.Flags().BoolVarP(&f.all, "all-tags", "a", false, all)
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
+	foreignFlags(cmd, noTrust)
 }
 
 // options are the transfer's.
@@ -188,6 +189,7 @@ func rmiCommand(s *Settings) *cobra.Command {
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "also images that are pinned, or of several repositories by ID")
 	cmd.Flags().Bool("no-prune", false, "does nothing: what other images need stays anyway")
 	hide(cmd.Flags(), "no-prune")
+	foreignFlags(cmd, foreign{name: "platform", word: true, why: "an image goes with all its platforms; sampan pull --platform replaces one by another"})
 	return cmd
 }
 

@@ -41,6 +41,9 @@ type namedNetwork struct {
 	Name, Driver, Scope string
 	Created             time.Time
 	Containers          map[string]networkMember
+	// ID is that of its ConfigMap, "" for what is there anyway.
+	ID     string `json:"Id"`
+	Labels labelled
 }
 
 // networkMember is one of its containers.
@@ -54,7 +57,7 @@ func networkCommands(s *Settings) []*cobra.Command {
 }
 
 func networkCreateCommand(s *Settings) *cobra.Command {
-	driver := ""
+	driver, labels := "", []string{}
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Make a network, on which containers find each other by their names", Args: cobra.ExactArgs(1),
 		Long: `Make a network: containers of sampan run --network NAME find each other by their names
@@ -71,13 +74,17 @@ network, and what may reach what is said by network policies.`,
 			if wrong := validation.IsDNS1123Label(networkPrefix + name); len(wrong) > 0 {
 				return fmt.Errorf("network %q: want lower-case letters, digits and -, at most %d", name, validation.DNS1123LabelMaxLength-len(networkPrefix))
 			}
+			noted, err := noteLabels(labels)
+			if err != nil {
+				return err
+			}
 			server, err := s.connect()
 			if err != nil {
 				return err
 			}
 			_, err = client.ConfigMaps.Create(cmd.Context(), server, &corev1.ConfigMap{
 				TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
-				ObjectMeta: metav1.ObjectMeta{Name: networkPrefix + name, Namespace: server.namespace, Labels: map[string]string{networkLabel: name}},
+				ObjectMeta: metav1.ObjectMeta{Name: networkPrefix + name, Namespace: server.namespace, Labels: map[string]string{networkLabel: name}, Annotations: noted},
 			})
 			if apierrors.IsAlreadyExists(err) {
 				return fmt.Errorf("network %q is there already", name)
@@ -89,6 +96,8 @@ network, and what may reach what is said by network policies.`,
 		},
 	}
 	cmd.Flags().StringVarP(&driver, "driver", "d", "bridge", "bridge")
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "NAME[=VALUE]: a label, for ls and prune")
+	networkForeign(cmd)
 	return cmd
 }
 
@@ -118,7 +127,8 @@ func (s *Settings) networks(ctx context.Context) (*server, []namedNetwork, error
 func networksOf(maps []*corev1.ConfigMap, pods []*corev1.Pod) []namedNetwork {
 	var all []namedNetwork
 	for _, m := range maps {
-		v := namedNetwork{Name: m.Labels[networkLabel], Driver: "bridge", Scope: "local", Created: m.CreationTimestamp.UTC(), Containers: map[string]networkMember{}}
+		v := namedNetwork{Name: m.Labels[networkLabel], Driver: "bridge", Scope: "local", Created: m.CreationTimestamp.UTC(), Containers: map[string]networkMember{},
+			ID: string(m.UID), Labels: labelsOn(m)}
 		for _, p := range pods {
 			if p.Labels[networkLabel] == v.Name {
 				v.Containers[string(p.UID)] = networkMember{p.Name, p.Status.PodIP}
@@ -144,9 +154,14 @@ func (s *server) network(ctx context.Context, namespace, name string) (namedNetw
 
 func networkListCommand(s *Settings) *cobra.Command {
 	var l listing
+	filters := []string{}
 	cmd := &cobra.Command{
 		Use: "ls", Aliases: []string{"list"}, Short: "List the networks", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			keep, err := networkFilters(filters)
+			if err != nil {
+				return err
+			}
 			_, all, err := s.networks(cmd.Context())
 			if err != nil {
 				return err
@@ -158,22 +173,28 @@ func networkListCommand(s *Settings) *cobra.Command {
 				}
 				all = append(all, namedNetwork{Name: name, Driver: driver, Scope: "local"})
 			}
+			all = slices.DeleteFunc(all, func(v namedNetwork) bool { return !keep(v) })
 			slices.SortFunc(all, func(a, b namedNetwork) int { return strings.Compare(a.Name, b.Name) })
 			return show(l, cmd.OutOrStdout(), all, []string{"NAME", "DRIVER", "SCOPE"}, func(v namedNetwork) []string { return []string{v.Name, v.Driver, v.Scope} })
 		},
 	}
 	l.flags(cmd, "{{.Name}} {{.Driver}}")
+	cmd.Flags().StringArrayVarP(&filters, "filter", "f", nil, networkFilterWords)
+	cmd.Flags().Bool("no-trunc", false, "nothing: nothing is cut")
+	hide(cmd.Flags(), "no-trunc")
 	return cmd
 }
 
 func networkInspectCommand(s *Settings) *cobra.Command {
-	return inspecting("Show which containers are on networks, as JSON", func(cmd *cobra.Command, name string) (namedNetwork, error) {
+	cmd := inspecting("Show which containers are on networks, as JSON", func(cmd *cobra.Command, name string) (namedNetwork, error) {
 		server, err := s.connect()
 		if err != nil {
 			return namedNetwork{}, err
 		}
 		return server.network(cmd.Context(), server.namespace, name)
 	})
+	foreignFlags(cmd, foreign{name: "verbose", letter: "v", idle: true, why: "it is about swarm"})
+	return cmd
 }
 
 func networkRemoveCommand(s *Settings) *cobra.Command {
@@ -205,26 +226,38 @@ func networkRemoveCommand(s *Settings) *cobra.Command {
 }
 
 func networkPruneCommand(s *Settings) *cobra.Command {
+	filters := []string{}
 	cmd := &cobra.Command{
 		Use: "prune", Short: "Remove networks that no container is on", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			server, all, err := s.networks(cmd.Context())
+			f, err := pruneFilters(filters, time.Now(), byBoth...)
 			if err != nil {
 				return err
 			}
-			for _, v := range all {
-				if len(v.Containers) > 0 {
-					continue
-				}
-				if err := server.dropNetwork(cmd.Context(), v, cmd.OutOrStdout()); err != nil {
-					return err
-				}
-			}
-			return nil
+			return s.pruneNetworks(cmd, f)
 		},
 	}
+	cmd.Flags().StringArrayVar(&filters, "filter", nil, "only those that fit: "+alternatives(byBoth))
 	cmd.Flags().BoolP("force", "f", false, "nothing: nobody is asked")
+	hide(cmd.Flags(), "force")
 	return cmd
+}
+
+// pruneNetworks removes the networks that no container is on and that fit.
+func (s *Settings) pruneNetworks(cmd *cobra.Command, f pruneFilter) error {
+	server, all, err := s.networks(cmd.Context())
+	if err != nil {
+		return err
+	}
+	for _, v := range all {
+		if len(v.Containers) > 0 || !f.fits(v.Created, v.Labels) {
+			continue
+		}
+		if err := server.dropNetwork(cmd.Context(), v, cmd.OutOrStdout()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *server) dropNetwork(ctx context.Context, v namedNetwork, out io.Writer) error {

@@ -48,7 +48,7 @@ func psCommand(s *Settings) *cobra.Command {
 			if show.last > 0 {
 				pods = pods[:min(show.last, len(pods))]
 			}
-			if show.sizes {
+			if show.wantsSizes() {
 				show.written = s.written()
 			}
 			return show.print(cmd.OutOrStdout(), pods)

@@ -33,9 +33,16 @@ type psFormat struct {
 type psRow struct {
 	ID, Name, Names, Namespace, Image, Command string
 	CreatedAt, RunningFor, Ports, State        string
-	Status, Labels                             string
+	Status, HealthStatus, Labels               string
 	Size, Mounts, LocalVolumes, Networks       string
+	labels                                     map[string]string
 }
+
+// Label is docker's {{.Label "NAME"}}.
+func (r psRow) Label(name string) string { return r.labels[name] }
+
+// wantsSizes says whether a template asks for what is only measured when it is wanted.
+func (f psFormat) wantsSizes() bool { return f.sizes || strings.Contains(f.format, ".Size") }
 
 // maxCommand is how much of a command ps shows.
 const maxCommand = 30
@@ -54,7 +61,10 @@ func (f psFormat) row(p *corev1.Pod) psRow {
 		ID: string(p.UID), Name: p.Name, Names: p.Name, Namespace: p.Namespace, Image: p.Spec.Containers[0].Image, Command: string(command),
 		CreatedAt: p.CreationTimestamp.Format(time.RFC3339), RunningFor: age(p.CreationTimestamp.Time) + " ago",
 		Ports: published(p), State: stateOf(p), Status: containerStatus(p), Labels: strings.Join(labels, ","),
-		Networks: hostOf(p, nil).NetworkMode,
+		Networks: hostOf(p, nil).NetworkMode, labels: containerLabels(p),
+	}
+	if health := healthOf(p, time.Now()); health != healthNone {
+		r.HealthStatus = health
 	}
 	var mounts []string
 	local := 0
@@ -64,7 +74,7 @@ func (f psFormat) row(p *corev1.Pod) psRow {
 		}
 	}
 	r.Mounts, r.LocalVolumes = strings.Join(mounts, ","), strconv.Itoa(local)
-	if f.sizes {
+	if f.written != nil {
 		r.Size = f.written(p)
 	}
 	return r
@@ -104,7 +114,7 @@ func (f psFormat) template(out io.Writer, pods []*corev1.Pod, text string, table
 	if table {
 		rows = append(rows, psRow{
 			ID: "ID", Name: "NAME", Names: "NAMES", Namespace: "NAMESPACE", Image: "IMAGE", Command: "COMMAND", CreatedAt: "CREATED AT",
-			RunningFor: "CREATED", Ports: "PORTS", State: "STATE", Status: "STATUS", Labels: "LABELS", Size: "SIZE", Mounts: "MOUNTS", LocalVolumes: "LOCAL VOLUMES", Networks: "NETWORKS",
+			RunningFor: "CREATED", Ports: "PORTS", State: "STATE", Status: "STATUS", HealthStatus: "HEALTH", Labels: "LABELS", Size: "SIZE", Mounts: "MOUNTS", LocalVolumes: "LOCAL VOLUMES", Networks: "NETWORKS",
 		})
 	}
 	for _, p := range pods {

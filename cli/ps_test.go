@@ -28,13 +28,15 @@ func psPods() []*corev1.Pod {
 
 func TestPsFormat(t *testing.T) {
 	for format, want := range map[string]string{
-		"{{.Names}} {{.State}}":            "web running\njob exited\n",
-		"table {{.Name}}\\t{{.Image}}":     "NAME   IMAGE\nweb    img:web\njob    img:job\n",
-		"{{json .Image}}":                  "\"img:web\"\n\"img:job\"\n",
-		"{{.Ports}}{{if .Labels}};{{end}}": "8080->80/tcp, ::1:53->53/udp;\n8080->80/tcp, ::1:53->53/udp;\n",
+		"{{.Names}} {{.State}}":                              "web running\njob exited\n",
+		"table {{.Name}}\\t{{.Image}}":                       "NAME   IMAGE\nweb    img:web\njob    img:job\n",
+		`{{.Label "app"}}{{.Label "no"}} {{.HealthStatus}}.`: "web .\njob .\n",
+		"{{.Name}} {{.Size}}":                                "web 5 B\njob 5 B\n",
+		"{{json .Image}}":                                    "\"img:web\"\n\"img:job\"\n",
+		"{{.Ports}}{{if .Labels}};{{end}}":                   "8080->80/tcp, ::1:53->53/udp;\n8080->80/tcp, ::1:53->53/udp;\n",
 	} {
 		var out bytes.Buffer
-		if err := (psFormat{format: format}).print(&out, psPods()); err != nil || out.String() != want {
+		if err := (psFormat{format: format, written: func(*corev1.Pod) string { return "5 B" }}).print(&out, psPods()); err != nil || out.String() != want {
 			t.Errorf("%q: %q, %v; want %q", format, out.String(), err, want)
 		}
 	}

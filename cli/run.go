@@ -31,9 +31,9 @@ type runFlags struct {
 	health                                         healthFlags
 	// refused are flags that pods have no word for, idle those that do nothing, and what
 	// was said with each.
-	refused   map[string]*string
-	idle      map[string]*[]string
-	neverKill bool
+	refused              map[string]*string
+	idle                 map[string]*[]string
+	neverKill, apiSocket bool
 	// gated: the container is made, and begins when sampan start says so.
 	gated bool
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -49,6 +50,9 @@ var runIdle = map[string]string{
 	"isolation":             "it is about Windows",
 }
 
+// noSocket is what to do instead of giving a container docker's own socket.
+const noSocket = "there is no daemon with a socket; a pod speaks to the API server by its service account (sampan kubectl create serviceaccount)"
+
 // runRefusedFlags are those of which nothing comes but a sentence.
 func runRefusedFlags(cmd *cobra.Command, f *runFlags) {
 	flags := cmd.Flags()
@@ -62,8 +66,9 @@ func runRefusedFlags(cmd *cobra.Command, f *runFlags) {
 		hide(flags, name)
 	}
 	flags.Bool("disable-content-trust", true, "does nothing: digests are always verified")
+	flags.BoolVar(&f.apiSocket, "use-api-socket", false, "refused: "+noSocket)
 	flags.BoolVar(&f.neverKill, "oom-kill-disable", false, "refused: a container over its limit has to be ended")
-	hide(flags, "disable-content-trust", "oom-kill-disable")
+	hide(flags, "disable-content-trust", "oom-kill-disable", "use-api-socket")
 }
 
 // beyondPods refuses what pods have no word for, and says what does nothing.
@@ -75,6 +80,9 @@ func (b *podBuilder) beyondPods() error {
 			continue
 		}
 		return fmt.Errorf("--%s %s is not possible: %s", name, said, noWord[name])
+	}
+	if f.apiSocket {
+		return errors.New("--use-api-socket is not possible: " + noSocket)
 	}
 	if f.neverKill {
 		return fmt.Errorf("--oom-kill-disable is not possible: a container over its limit has to be ended; give it more with --memory")

@@ -116,7 +116,7 @@ func (s *Settings) dropAnonymous(ctx context.Context, pod *corev1.Pod) error {
 	}
 	for _, name := range mine {
 		if len(users[name]) == 0 {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(s.volumeDir(), name)))
+			err = errors.Join(err, s.dropVolume(name))
 		}
 	}
 	return err

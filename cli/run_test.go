@@ -124,6 +124,7 @@ func TestRunRefuses(t *testing.T) {
 		"--pids-limit -2 app":                          "want a number of processes",
 		"--gpus all app":                               "nvidia.com/gpu",
 		"--cpuset-cpus 0 app":                          "cpuManagerPolicy",
+		"--use-api-socket app":                         "there is no daemon with a socket",
 		"--oom-kill-disable app":                       "--memory",
 		"--cpus 1 --cpu-quota 5 app":                   "exclude each other",
 		"-c 2048 --cpus 1 app":                         "more than --cpus",

@@ -169,6 +169,7 @@ func rmCommand(s *Settings) *cobra.Command {
 	}.command(s)
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill those that run; it is no error when there is none")
 	cmd.Flags().BoolVarP(&volumes, "volumes", "v", false, "with their volumes that nobody has given a name")
+	foreignFlags(cmd, foreign{name: "link", letter: "l", why: "there are no links: containers of one network find each other by their names (sampan network create)"})
 	return cmd
 }
 

@@ -57,6 +57,11 @@ what they were given a limit of, and how many processes they may have stays.`,
 	}.command(s)
 	limitFlagsOf(cmd, &b.flags.limits)
 	cmd.Flags().StringVar(&restart, "restart", "", "refused: a pod keeps its restart policy")
+	var beyond []foreign
+	for _, name := range []string{"blkio-weight", "cpu-rt-period", "cpu-rt-runtime", "cpuset-mems", "kernel-memory"} {
+		beyond = append(beyond, foreign{name: name, word: true, why: noWord[name]})
+	}
+	foreignFlags(cmd, beyond...)
 	return cmd
 }
 

@@ -24,6 +24,7 @@ import (
 type volumeView struct {
 	CreatedAt                       time.Time
 	Driver, Mountpoint, Name, Scope string
+	Labels                          labelled
 }
 
 // volumeCommands are the verbs for volumes that have a name.
@@ -32,19 +33,24 @@ func volumeCommands(s *Settings) []*cobra.Command {
 }
 
 func volumeCreateCommand(s *Settings) *cobra.Command {
-	driver := ""
+	driver, labels := "", []string{}
 	cmd := &cobra.Command{
-		Use: "create NAME...", Short: "Make volumes, which run -v NAME:PATH makes too", Args: cobra.MinimumNArgs(1),
+		Use: "create [NAME...]", Short: "Make volumes, which run -v NAME:PATH makes too",
+		Long: `Make volumes, or one whose name is made up. One that is there stays as it is, with the labels
+that it has.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if driver != "local" {
 				return fmt.Errorf("--driver=%s: %s", driver, noWord["volume-driver"])
 			}
+			with, err := labelsOf(labels)
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				args = []string{anonymousName()}
+			}
 			return each(args, func(name string) error {
-				dir, err := s.volume(name)
-				if err != nil {
-					return err
-				}
-				if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // whoever is in the container
+				if err := s.makeVolume(name, with); err != nil {
 					return err
 				}
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), name)
@@ -53,6 +59,8 @@ func volumeCreateCommand(s *Settings) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&driver, "driver", "d", "local", "local: a directory of this machine")
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "NAME[=VALUE]: a label, for ls and prune")
+	foreignFlags(cmd, foreign{name: "opt", letter: "o", word: true, why: "a volume is a directory; another file system is mounted by this machine and given by run -v PATH:PATH, or a claim's: sampan kubectl apply of a PersistentVolume"})
 	return cmd
 }
 
@@ -85,7 +93,8 @@ func (s Settings) there(name string) (volumeView, error) {
 	if err != nil {
 		return volumeView{}, err
 	}
-	return volumeView{CreatedAt: info.ModTime().UTC(), Driver: "local", Mountpoint: dir, Name: name, Scope: "local"}, nil
+	labels, err := readLabels(s.volumeLabels(name))
+	return volumeView{CreatedAt: info.ModTime().UTC(), Driver: "local", Mountpoint: dir, Name: name, Scope: "local", Labels: labels}, err
 }
 
 // volumes are all that there are.
@@ -158,9 +167,12 @@ func volumeListCommand(s *Settings) *cobra.Command {
 		},
 	}
 	l.flags(cmd, "{{.Name}} {{.Mountpoint}}")
-	cmd.Flags().StringArrayVarP(&filters, "filter", "f", nil, "name=TEXT or dangling=true|false")
+	cmd.Flags().StringArrayVarP(&filters, "filter", "f", nil, volumeFilters)
 	return cmd
 }
+
+// volumeFilters is what --filter of volume ls may say.
+const volumeFilters = "name=TEXT, label=NAME[=VALUE], driver=local or dangling=true|false"
 
 // filterVolumes reads --filter.
 func (s *Settings) filterVolumes(ctx context.Context, all []volumeView, filters []string) ([]volumeView, error) {
@@ -168,6 +180,10 @@ func (s *Settings) filterVolumes(ctx context.Context, all []volumeView, filters 
 		switch name, value, _ := strings.Cut(text, "="); {
 		case name == "name":
 			all = slices.DeleteFunc(all, func(v volumeView) bool { return !strings.Contains(v.Name, value) })
+		case name == "driver":
+			all = slices.DeleteFunc(all, func(v volumeView) bool { return v.Driver != value })
+		case name == "label":
+			all = slices.DeleteFunc(all, func(v volumeView) bool { return !hasLabel(v.Labels, value) })
 		case name == "dangling" && (value == "true" || value == "false"):
 			users, err := s.usersOf(ctx)
 			if err != nil {
@@ -175,7 +191,7 @@ func (s *Settings) filterVolumes(ctx context.Context, all []volumeView, filters 
 			}
 			all = slices.DeleteFunc(all, func(v volumeView) bool { return (len(users[v.Name]) == 0) != (value == "true") })
 		default:
-			return nil, fmt.Errorf("--filter %q: want name=TEXT or dangling=true|false", text)
+			return nil, fmt.Errorf("--filter %q: want %s", text, volumeFilters)
 		}
 	}
 	return all, nil
@@ -197,7 +213,7 @@ func volumeRemoveCommand(s *Settings) *cobra.Command {
 			return each(args, func(name string) error {
 				v, err := s.there(name)
 				if err != nil {
-					if dir, e := s.volume(name); force && e == nil && os.RemoveAll(dir) == nil {
+					if _, e := s.volume(name); force && e == nil && s.dropVolume(name) == nil {
 						return nil
 					}
 					return err
@@ -205,7 +221,7 @@ func volumeRemoveCommand(s *Settings) *cobra.Command {
 				if by := users[name]; len(by) > 0 {
 					return fmt.Errorf("volume %q is of %s: sampan rm first", name, strings.Join(by, ", "))
 				}
-				if err := os.RemoveAll(v.Mountpoint); err != nil {
+				if err := s.dropVolume(v.Name); err != nil {
 					return err
 				}
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), name)
@@ -218,33 +234,44 @@ func volumeRemoveCommand(s *Settings) *cobra.Command {
 }
 
 func volumePruneCommand(s *Settings) *cobra.Command {
-	all, force := false, false
+	all, filters := false, []string{}
 	cmd := &cobra.Command{
 		Use: "prune", Short: "Remove volumes that no container has", Args: cobra.NoArgs,
 		Long: `Remove the volumes that no container has, not even one that has ended: those that nobody
 has given a name, or with --all every one.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			users, err := s.usersOf(cmd.Context())
+			f, err := pruneFilters(filters, time.Now(), append(slices.Clone(byLabel), "all")...)
 			if err != nil {
 				return err
 			}
-			volumes, err := s.volumes()
-			if err != nil {
-				return err
-			}
-			for _, v := range volumes {
-				if len(users[v.Name]) > 0 || !all && !anonymous(v.Name) {
-					continue
-				}
-				if err := os.RemoveAll(v.Mountpoint); err != nil {
-					return err
-				}
-				fmt.Fprintln(cmd.OutOrStdout(), v.Name)
-			}
-			return nil
+			return s.pruneVolumes(cmd, all || f.all, f)
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "those that have a name, too")
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "nothing: nobody is asked")
+	cmd.Flags().StringArrayVar(&filters, "filter", nil, "only those that fit: "+alternatives(byLabel)+"; all=true is --all")
+	cmd.Flags().BoolP("force", "f", false, "nothing: nobody is asked")
+	hide(cmd.Flags(), "force")
 	return cmd
+}
+
+// pruneVolumes removes the volumes that no container has and that fit.
+func (s *Settings) pruneVolumes(cmd *cobra.Command, all bool, f pruneFilter) error {
+	users, err := s.usersOf(cmd.Context())
+	if err != nil {
+		return err
+	}
+	volumes, err := s.volumes()
+	if err != nil {
+		return err
+	}
+	for _, v := range volumes {
+		if len(users[v.Name]) > 0 || !all && !anonymous(v.Name) || !f.fits(v.CreatedAt, v.Labels) {
+			continue
+		}
+		if err := s.dropVolume(v.Name); err != nil {
+			return err
+		}
+		fmt.Fprintln(cmd.OutOrStdout(), v.Name)
+	}
+	return nil
 }

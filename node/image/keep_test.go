@@ -24,9 +24,12 @@ func TestKeep(t *testing.T) {
 	if !pinned("kept:1") || !pinned("other:1") || !pinned(first.ID) {
 		t.Error("the image is not pinned by one of its names")
 	}
+	if done, err := s.Prune(true, func(Image) bool { return false }); err != nil || done.Images != 0 {
+		t.Errorf("pruned %+v, %v: none fits", done, err)
+	}
 	prune := func(want int) {
 		t.Helper()
-		done, err := s.Prune(true)
+		done, err := s.Prune(true, nil)
 		if err != nil || done.Images != want {
 			t.Errorf("pruned %+v, %v; want %d", done, err, want)
 		}

@@ -196,8 +196,9 @@ func (s *Store) PruneMemories(records int, bytes int64, before time.Time) (Prune
 }
 
 // Prune removes images without a name, or with all every image that no snapshot
-// stands on. Layers of running containers stay in any case.
-func (s *Store) Prune(all bool) (Pruned, error) {
+// stands on; of them those that fit, where fits is not nil. Layers of running
+// containers stay in any case.
+func (s *Store) Prune(all bool, fits func(Image) bool) (Pruned, error) {
 	var done Pruned
 	used, err := s.inUse()
 	if err != nil {
@@ -208,7 +209,7 @@ func (s *Store) Prune(all bool) (Pruned, error) {
 		return done, fmt.Errorf("prune images: %w", err)
 	}
 	for _, img := range images {
-		if img.Pinned || used[img.Manifest] || !all && len(img.Tags)+len(img.Digests) > 0 {
+		if img.Pinned || used[img.Manifest] || !all && len(img.Tags)+len(img.Digests) > 0 || fits != nil && !fits(img) {
 			continue
 		}
 		err := s.Remove(img.ID)
