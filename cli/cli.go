@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -173,6 +174,15 @@ type versionView struct{ Client, Server versionOf }
 
 type versionOf struct{ Version, GoVersion, Os, Arch string }
 
+// number is the version alone, for programs that compare it: Version is a sentence that
+// has it as its second word.
+func (p Program) number() string {
+	if words := strings.Fields(p.Version); len(words) > 1 {
+		return words[1]
+	}
+	return p.Version
+}
+
 func versionCommand(p Program) *cobra.Command {
 	format := ""
 	cmd := &cobra.Command{
@@ -182,7 +192,7 @@ func versionCommand(p Program) *cobra.Command {
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), p.Version)
 				return err
 			}
-			this := versionOf{p.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH}
+			this := versionOf{p.number(), runtime.Version(), runtime.GOOS, runtime.GOARCH}
 			return templated(cmd.OutOrStdout(), format, []any{versionView{this, this}})
 		},
 	}

@@ -42,6 +42,18 @@ func TestDockerWords(t *testing.T) {
 	}
 }
 
+// A program that asks for the version gets it alone.
+func TestVersion(t *testing.T) {
+	for format, want := range map[string]string{"{{.Server.Version}}": "v1.2.3\n", "{{.Client.Os}}": "linux\n", "": "sampan v1.2.3 (Kubernetes v1.37)\n"} {
+		root, out := New(Program{Version: "sampan v1.2.3 (Kubernetes v1.37)"}), strings.Builder{}
+		root.SetArgs([]string{"version", "-f", format})
+		root.SetOut(&out)
+		if err := root.Execute(); err != nil || out.String() != want {
+			t.Errorf("%q: %q, %v", format, out.String(), err)
+		}
+	}
+}
+
 // Every flag of docker run's is known here: it acts, or it says what to do instead. Those
 // of Windows alone are left out.
 func TestEveryFlagOfRun(t *testing.T) {

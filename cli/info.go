@@ -37,7 +37,7 @@ func infoCommand(p Program, s *Settings) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v.ServerVersion = p.Version
+			v.ServerVersion = p.number()
 			switch format {
 			case "json":
 				return printJSON(cmd.OutOrStdout(), v)
