@@ -73,6 +73,9 @@ func (o *OCI) launch(ctx context.Context, p *plan.Plan, child *plan.Child, s sta
 		s.target = null
 	}
 	pid, started, err := o.launchList(p, child, &s)
+	if err == nil && o.Log != nil {
+		o.Log.Debug("a list of calls has begun", "what", p.Kind, "pid", pid)
+	}
 	if err == nil || started {
 		return pid, err
 	}

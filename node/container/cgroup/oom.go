@@ -58,7 +58,7 @@ func (w *OOM) Happened() bool {
 }
 
 // Close ends it.
-func (w *OOM) Close() error { return unix.Close(w.fd) }
+func (w *OOM) Close() { unix.Close(w.fd) }
 
 func watchFile(path string) (int, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
