@@ -2,17 +2,47 @@ package container
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/node/container/cgroup"
+	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
 // controller is a cgroup v1 hierarchy: the directory it is mounted on, and the
 // mount options that name it.
 type controller struct{ dir, options string }
+
+// seesHostGroups says whether mounts of cgroup v1 would show a container those of the
+// whole machine: they show what is below the root of its cgroup namespace.
+func seesHostGroups(p *plan.Plan, spec *specs.Spec) bool {
+	return slices.ContainsFunc(p.Mounts, isV1Group) &&
+		!slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.CgroupNamespace })
+}
+
+func isV1Group(m plan.Mount) bool { return m.Type == "cgroup" && !m.Bind }
+
+// ownGroups shows a container without a cgroup namespace its own group of each hierarchy,
+// as other runtimes do, and nothing of those that it has none in. The groups must be there.
+func ownGroups(p *plan.Plan, group string) {
+	p.Mounts = slices.DeleteFunc(p.Mounts, func(m plan.Mount) bool {
+		return isV1Group(m) && unix.Access(groupBehind(m, group), unix.F_OK) != nil
+	})
+	for i := range p.Mounts {
+		if m := &p.Mounts[i]; isV1Group(*m) {
+			*m = plan.Mount{Source: groupBehind(*m, group), Target: m.Target, Type: "bind", Bind: true, Dir: true, Flags: m.Flags, Propagation: m.Propagation}
+		}
+	}
+}
+
+// groupBehind is the directory of a group in the hierarchy that a mount is of.
+func groupBehind(m plan.Mount, group string) string {
+	return filepath.Join("/sys/fs/cgroup", filepath.Base(m.Target), group)
+}
 
 // unifiedCgroups reports whether the machine has cgroup v2 only.
 var unifiedCgroups = sync.OnceValue(func() bool {

@@ -176,6 +176,13 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	if err != nil {
 		return err
 	}
+	if seesHostGroups(p, spec) {
+		if err := group.Create(); err != nil {
+			return err
+		}
+		more = false
+		ownGroups(p, group.Path())
+	}
 	child.Cgroup, p.CgroupProcs = group.Join()
 	p.CgroupsLate = more
 	rec.Born = child.Cgroup

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -228,5 +229,36 @@ func TestOCIPause(t *testing.T) {
 	}
 	if code, err := o.Wait("c1"); code != 128+int(syscall.SIGKILL) || err != nil {
 		t.Errorf("code %d, %v", code, err)
+	}
+}
+
+// TestOCIGroupsOfItsOwn: a container without a cgroup namespace sees its own groups, and
+// none of the machine's.
+func TestOCIGroupsOfItsOwn(t *testing.T) {
+	if unifiedCgroups() {
+		t.Skip("needs cgroup v1: a mount of cgroup v2 shows the machine's, as with other runtimes")
+	}
+	o, bundle := newOCI(t, func(s *specs.Spec) {
+		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.CgroupNamespace })
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro"}})
+		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool {
+			return m.Destination == "/sys/fs/cgroup" && !slices.Equal(m.Options, []string{"ro"})
+		})
+	}, "stat", "/sys/fs/cgroup/pids/cgroup.procs", ";", "stat", "/sys/fs/cgroup/pids/release_agent", ";", "mkdir", "/sys/fs/cgroup/pids/x")
+	read, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	err = o.Run(t.Context(), "c1", OCICreate{Bundle: bundle, Stdio: [3]*os.File{nil, out, out}})
+	out.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(read)
+	// Only the root of a hierarchy has a release agent.
+	want := "stat /sys/fs/cgroup/pids/cgroup.procs -rw-r--r--\nstat /sys/fs/cgroup/pids/release_agent no such file or directory\nmkdir read-only file system\n"
+	if string(b) != want || err != nil {
+		t.Errorf("saw %q, %v; want %q", b, err, want)
 	}
 }
