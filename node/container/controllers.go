@@ -26,17 +26,22 @@ func seesHostGroups(p *plan.Plan, spec *specs.Spec) bool {
 
 func isV1Group(m plan.Mount) bool { return m.Type == "cgroup" && !m.Bind }
 
-// ownGroups shows a container without a cgroup namespace its own group of each hierarchy,
-// as other runtimes do, and nothing of those that it has none in. The groups must be there.
-func ownGroups(p *plan.Plan, group string) {
+// showOwnGroups makes a group, and shows a container without a cgroup namespace that of
+// each hierarchy, as other runtimes do, and nothing of those that it has none in.
+func showOwnGroups(p *plan.Plan, g *cgroup.Group) error {
+	if err := g.Create(); err != nil {
+		return err
+	}
+	p.CgroupsLate = false
 	p.Mounts = slices.DeleteFunc(p.Mounts, func(m plan.Mount) bool {
-		return isV1Group(m) && unix.Access(groupBehind(m, group), unix.F_OK) != nil
+		return isV1Group(m) && unix.Access(groupBehind(m, g.Path()), unix.F_OK) != nil
 	})
 	for i := range p.Mounts {
 		if m := &p.Mounts[i]; isV1Group(*m) {
-			*m = plan.Mount{Source: groupBehind(*m, group), Target: m.Target, Type: "bind", Bind: true, Dir: true, Flags: m.Flags, Propagation: m.Propagation}
+			*m = plan.Mount{Source: groupBehind(*m, g.Path()), Target: m.Target, Type: "bind", Bind: true, Dir: true, Flags: m.Flags, Propagation: m.Propagation}
 		}
 	}
+	return nil
 }
 
 // groupBehind is the directory of a group in the hierarchy that a mount is of.

@@ -172,19 +172,15 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	}
 	// The record names the cgroup before it holds anything that must be found again.
 	record := func() error { return writeVolatile(r.file(rec.ID, stateFile), rec) }
-	more, err := group.Prepare(record)
-	if err != nil {
+	if p.CgroupsLate, err = group.Prepare(record); err != nil {
 		return err
 	}
 	if seesHostGroups(p, spec) {
-		if err := group.Create(); err != nil {
+		if err := showOwnGroups(p, group); err != nil {
 			return err
 		}
-		more = false
-		ownGroups(p, group.Path())
 	}
 	child.Cgroup, p.CgroupProcs = group.Join()
-	p.CgroupsLate = more
 	rec.Born = child.Cgroup
 	// The root is attached where it is, which is where hooks look for it; its owners
 	// are the caller's business.
