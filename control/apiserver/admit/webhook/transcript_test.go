@@ -192,9 +192,7 @@ func (s *stage) step(block string) string {
 		}
 		opts[name] = value
 	}
-	s.mu.Lock()
-	s.asked = nil
-	s.mu.Unlock()
+	s.forget()
 	text := strings.ReplaceAll(strings.Join(lines, "\n"), "HOOKS", s.hooks.URL)
 	text = strings.ReplaceAll(text, "ROOTS", base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{
 		Type: "CERTIFICATE", Bytes: s.hooks.Certificate().Raw})))
@@ -246,6 +244,7 @@ func (s *stage) request(verb string, opts map[string]string, text string) string
 		if verb == "until" && answer.StatusCode < 300 {
 			s.remove(who, path+"/"+nameOf(raw))
 		}
+		s.forget()
 		<-time.After(breath)
 		r.Body = io.NopCloser(bytes.NewReader(body))
 	}
@@ -258,9 +257,13 @@ func (s *stage) remove(who *http.Client, path string) {
 	answer, err := who.Do(r)
 	must(s.t, err)
 	_ = answer.Body.Close()
+}
+
+// forget leaves out what webhooks were asked by a try that was not the last.
+func (s *stage) forget() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.asked = nil
-	s.mu.Unlock()
 }
 
 func nameOf(raw []byte) string {
