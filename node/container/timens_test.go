@@ -100,7 +100,8 @@ func TestOCITime(t *testing.T) {
 				}
 				return ns
 			}
-			joined = fmt.Sprintf("/proc/%d/ns/time", first.Pid)
+			// Its own it has with its program only, which Start does not wait for.
+			joined = fmt.Sprintf("/proc/%d/ns/time_for_children", first.Pid)
 			other, bundle := newOCI(t, change, "sleep")
 			other.Cgroup += "-joined"
 			if err := other.Run(t.Context(), "c1", OCICreate{Bundle: bundle}); err != nil {
