@@ -80,6 +80,8 @@ func TestLostTokenKey(t *testing.T) {
 	if again.ID != first.ID {
 		t.Errorf("the key is %q, and was %q", again.ID, first.ID)
 	}
+	kept, err := os.ReadFile(path)
+	must(t, err)
 	for name, spoil := range map[string]func() error{
 		"gone":    func() error { return os.Remove(path) },
 		"damaged": func() error { return os.WriteFile(path, []byte("-----BEGIN"), 0o600) },
@@ -92,8 +94,9 @@ func TestLostTokenKey(t *testing.T) {
 		if _, err := OpenTokenKey(path); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "backup, or remove") {
 			t.Errorf("%s: %v", name, err)
 		}
-		_ = os.Remove(path)
+		must(t, os.WriteFile(path, kept, 0o600))
 	}
+	must(t, os.Remove(path))
 	must(t, os.Remove(strings.TrimSuffix(path, ".key")+".print"))
 	fresh, err := OpenTokenKey(path)
 	must(t, err)

@@ -62,7 +62,7 @@ func (r *Runtime) judge(c *container, p *plan.Plan, cfg *CreateConfig) error {
 
 // judgeNamespaces wants a process in those of the sandbox and of the container alone.
 func judgeNamespaces(pid, first int, sb *Sandbox, ownCgroups bool) error {
-	want := map[string]string{"user": "/proc/self/ns/user", "net": "/proc/self/ns/net", "ipc": "/proc/self/ns/ipc", "uts": "/proc/self/ns/uts",
+	want := map[string]string{"user": ourNamespaces + "user", "net": ourNamespaces + "net", "ipc": ourNamespaces + "ipc", "uts": ourNamespaces + "uts",
 		"mnt": fmt.Sprintf("/proc/%d/ns/mnt", first), "pid": fmt.Sprintf("/proc/%d/ns/pid", first), "cgroup": fmt.Sprintf("/proc/%d/ns/cgroup", first)}
 	for name := range sb.pinned() {
 		want[name] = filepath.Join(sb.dir, name)
@@ -81,7 +81,7 @@ func judgeNamespaces(pid, first int, sb *Sandbox, ownCgroups bool) error {
 		own = append(own, "cgroup")
 	}
 	for _, name := range own {
-		host, err := sameFile(fmt.Sprintf("/proc/%d/ns/%s", pid, name), "/proc/self/ns/"+name)
+		host, err := sameFile(fmt.Sprintf("/proc/%d/ns/%s", pid, name), ourNamespaces+name)
 		if err != nil {
 			return err
 		}

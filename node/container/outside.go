@@ -206,6 +206,10 @@ func fileAt(path string, mount int) (descriptor, error) {
 	return descriptor{name: fmt.Sprintf("file[%x:%x]", mount, st.Ino), file: true}, nil
 }
 
+// ourNamespaces has this thread's: the first of the process, which "self" would show, may
+// be one that a goroutine has taken elsewhere and left there for good.
+const ourNamespaces = "/proc/thread-self/ns/"
+
 // ownNamespace says whether a process has a namespace that this process is not in, and
 // the namespace's number.
 func ownNamespace(pid int, kind string) (uint64, bool, error) {
@@ -214,7 +218,7 @@ func ownNamespace(pid int, kind string) (uint64, bool, error) {
 	if err := unix.Stat(path, &his); err != nil {
 		return 0, false, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	if err := unix.Stat("/proc/self/ns/"+kind, &ours); err != nil {
+	if err := unix.Stat(ourNamespaces+kind, &ours); err != nil {
 		return 0, false, err
 	}
 	return his.Ino, his.Ino != ours.Ino || his.Dev != ours.Dev, nil
