@@ -118,23 +118,13 @@ func (s *stager) outlive(pid int, rep plan.Report) {
 
 // foreignRoot mounts the root at its place.
 func (s *stager) foreignRoot() error {
-	if err := syscall.Mount("", "/", "", syscall.MS_SLAVE|syscall.MS_REC, ""); err != nil {
-		return fmt.Errorf("set the propagation of /: %w", err)
-	}
-	if err := privateParent(s.p.Root.Mountpoint); err != nil {
+	if err := s.seclude(syscall.MS_SLAVE | syscall.MS_REC); err != nil {
 		return err
 	}
-	fd, err := s.rootMount()
-	if err != nil {
-		return fmt.Errorf("mount rootfs: %w", err)
-	}
-	defer syscall.Close(fd)
-	at, err := syscall.Open(s.p.Root.Mountpoint, oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: s.p.Root.Mountpoint, Err: err}
-	}
-	defer syscall.Close(at)
-	return attach(fd, at)
+	err := s.placeRoot()
+	syscall.Close(s.root)
+	s.root = -1
+	return err
 }
 
 // runtimeCall runs one command of the runtime. What is wrong is in its log, or it has

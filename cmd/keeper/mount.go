@@ -23,10 +23,7 @@ func (s *stager) buildRoot() (failed error) {
 	if propagation == 0 {
 		propagation = syscall.MS_SLAVE | syscall.MS_REC
 	}
-	if err := syscall.Mount("", "/", "", propagation, ""); err != nil {
-		return fmt.Errorf("set the propagation of /: %w", err)
-	}
-	if err := privateParent(r.Mountpoint); err != nil {
+	if err := s.seclude(propagation); err != nil {
 		return err
 	}
 	if s.user >= 0 {
@@ -35,19 +32,9 @@ func (s *stager) buildRoot() (failed error) {
 		}
 		defer func() { failed = errors.Join(failed, actAs(0, 0)) }()
 	}
-	fd, err := s.rootMount()
-	if err != nil {
-		return fmt.Errorf("mount rootfs: %w", err)
+	if err := s.placeRoot(); err != nil {
+		return err
 	}
-	at, err := syscall.Open(r.Mountpoint, oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: r.Mountpoint, Err: err}
-	}
-	if err := attach(fd, at); err != nil {
-		return fmt.Errorf("attach rootfs at %q: %w", r.Mountpoint, err)
-	}
-	syscall.Close(at)
-	s.root = fd
 	for i := range s.p.Mounts {
 		m := &s.p.Mounts[i]
 		if err := s.mount(m); err != nil {
@@ -58,6 +45,33 @@ func (s *stager) buildRoot() (failed error) {
 		return err
 	}
 	return s.makeCwd()
+}
+
+// seclude keeps what is mounted from now on from spreading to the host.
+func (s *stager) seclude(propagation uintptr) error {
+	if err := syscall.Mount("", "/", "", propagation, ""); err != nil {
+		return fmt.Errorf("set the propagation of /: %w", err)
+	}
+	return privateParent(s.p.Root.Mountpoint)
+}
+
+// placeRoot mounts the root at its place.
+func (s *stager) placeRoot() error {
+	fd, err := s.rootMount()
+	if err != nil {
+		return fmt.Errorf("mount rootfs: %w", err)
+	}
+	s.root = fd
+	path := s.p.Root.Mountpoint
+	at, err := syscall.Open(path, oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer syscall.Close(at)
+	if err := attach(fd, at); err != nil {
+		return fmt.Errorf("attach rootfs at %q: %w", path, err)
+	}
+	return nil
 }
 
 // privateParent keeps the root mount from spreading to the host: it finds the

@@ -45,23 +45,10 @@ func (s *stager) restore(f *plan.Restore) error {
 
 // restoreRoot mounts the root, with a place in it for each mount: criu makes none.
 func (s *stager) restoreRoot() error {
-	if err := syscall.Mount("", "/", "", syscall.MS_SLAVE|syscall.MS_REC, ""); err != nil {
-		return fmt.Errorf("set the propagation of /: %w", err)
-	}
-	if err := privateParent(s.p.Root.Mountpoint); err != nil {
+	if err := s.seclude(syscall.MS_SLAVE | syscall.MS_REC); err != nil {
 		return err
 	}
-	fd, err := s.rootMount()
-	if err != nil {
-		return fmt.Errorf("mount rootfs: %w", err)
-	}
-	s.root = fd
-	at, err := syscall.Open(s.p.Root.Mountpoint, oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: s.p.Root.Mountpoint, Err: err}
-	}
-	defer syscall.Close(at)
-	if err := attach(fd, at); err != nil {
+	if err := s.placeRoot(); err != nil {
 		return err
 	}
 	for i := range s.p.Mounts {
