@@ -1,12 +1,15 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"syscall"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -60,6 +63,15 @@ func unanswered(err error) error {
 		return fmt.Errorf("the cluster does not answer: %w; start it with sampan up", err)
 	}
 	return err
+}
+
+// pods are all pods of the cluster.
+func (s *server) pods(ctx context.Context) ([]*corev1.Pod, error) {
+	pods, _, err := client.Pods.List(ctx, s, "", metav1.ListOptions{})
+	if err != nil {
+		return nil, unanswered(err)
+	}
+	return pods, nil
 }
 
 // object is what a person names on the command line: "pod/web", "pod web".

@@ -12,9 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/node/image"
 )
 
@@ -141,9 +139,9 @@ func (s *Settings) pruneKept(ctx context.Context, server *server) error {
 		return err
 	}
 	before := time.Now() // who comes later is not in the list
-	pods, _, err := client.Pods.List(ctx, server, "", metav1.ListOptions{})
+	pods, err := server.pods(ctx)
 	if err != nil {
-		return unanswered(err)
+		return err
 	}
 	var wanted []string
 	for _, pod := range pods {

@@ -12,9 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/node/image"
 )
 
@@ -144,9 +142,9 @@ func (s *Settings) room(ctx context.Context) ([]tenant, error) {
 	if err != nil {
 		return nil, err
 	}
-	pods, _, err := client.Pods.List(ctx, server, "", metav1.ListOptions{})
+	pods, err := server.pods(ctx)
 	if err != nil {
-		return nil, unanswered(err)
+		return nil, err
 	}
 	all, err := roomOfImages(store, pods)
 	if err != nil {

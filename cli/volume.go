@@ -14,10 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
-
-	"github.com/sampan-dev/sampan/client"
 )
 
 // volumeView is a named volume in docker's words: a directory of this machine.
@@ -127,9 +124,9 @@ func (s *Settings) usersOf(ctx context.Context) (map[string][]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	pods, _, err := client.Pods.List(ctx, server, "", metav1.ListOptions{})
+	pods, err := server.pods(ctx)
 	if err != nil {
-		return nil, unanswered(err)
+		return nil, err
 	}
 	return volumeUsers(pods, s.volumeDir()), nil
 }
