@@ -37,6 +37,8 @@ type strain struct {
 	watch      *pressure.Watch
 	flows      func() (pressure.Flows, bool) // nil where there is no machine
 	crowd      pressure.Crowd
+	// helpless is what no pod's end relieves, told once; of the one goroutine that relieves.
+	helpless pressure.Signal
 
 	mu  sync.Mutex
 	now []corev1.NodeConditionType
@@ -124,6 +126,7 @@ func (a *Agent) relieveOnce(ctx context.Context) []*machine {
 		return evicted
 	}
 	if len(verdict.Due) == 0 {
+		a.strain.helpless = ""
 		return nil
 	}
 	due := verdict.Due[0]
@@ -256,7 +259,10 @@ func (a *Agent) evictFor(ctx context.Context, due pressure.Threshold, seen sight
 		a.tally.Evicted(string(due.Signal), seen.at)
 		return []*machine{m}
 	}
-	a.cfg.Log.Warn("the node is short of something, and there is no pod to evict", "signal", due.Signal)
+	if a.strain.helpless != due.Signal {
+		a.strain.helpless = due.Signal
+		a.cfg.Log.Warn("the node is short of something, and there is no pod to evict", "signal", due.Signal)
+	}
 	return nil
 }
 
