@@ -72,7 +72,7 @@ func (c *cluster) share(p nodeParts) http.Handler {
 // towards is TLS with the other machines of the cluster, which this one shows a
 // certificate.
 func towards(roots *x509.CertPool, showing func(*tls.CertificateRequestInfo) (*tls.Certificate, error)) *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, GetClientCertificate: showing}
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, GetClientCertificate: showing, NextProtos: []string{"http/1.1", pki.Protocol}}
 }
 
 // nodeLeaf is the certificate that the server's own node shows to others.

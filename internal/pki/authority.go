@@ -41,6 +41,11 @@ const (
 	Backdate = 5 * time.Minute
 )
 
+// Protocol is named, in TLS's list of protocols (ALPN), by the cluster's own parts when
+// they call a node: a node that shows others a certificate of its operator's own shows
+// them the authority's, which is the only one that they trust. It is never chosen.
+const Protocol = "sampan-node"
+
 // Authority issues certificates. It is immutable after Open and safe for
 // concurrent use.
 type Authority struct {

@@ -48,7 +48,7 @@ func (a *authorities) now() *x509.CertPool {
 		return a.all
 	}
 	info, err := os.Stat(a.file)
-	if err == nil && !a.same(info) {
+	if err == nil && !unchanged(info, a.seen) {
 		err = a.read(info)
 	} else if err == nil {
 		return a.all
@@ -62,10 +62,6 @@ func (a *authorities) now() *x509.CertPool {
 	}
 	a.told = told
 	return a.all
-}
-
-func (a *authorities) same(info os.FileInfo) bool {
-	return a.seen != nil && os.SameFile(info, a.seen) && info.Size() == a.seen.Size() && info.ModTime().Equal(a.seen.ModTime())
 }
 
 // read takes over what is in the file.

@@ -44,6 +44,9 @@ func (cfg *Config) heed() (*settings.Kubelet, error) {
 	if err := cfg.admit(k.Authentication.X509.ClientCAFile); err != nil {
 		return nil, err
 	}
+	if err := cfg.secure(&k); err != nil {
+		return nil, err
+	}
 	return &k, cfg.reserve(&k)
 }
 

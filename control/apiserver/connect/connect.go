@@ -152,6 +152,7 @@ func (c *Connector) transport(n node) *http.Transport {
 		DisableCompression:  true,
 		TLSClientConfig: &tls.Config{
 			MinVersion:           tls.VersionTLS12,
+			NextProtos:           []string{"http/1.1", pki.Protocol},
 			RootCAs:              c.cfg.Roots,
 			GetClientCertificate: c.cfg.Client.GetClientCertificate,
 			VerifyConnection: func(s tls.ConnectionState) error {

@@ -23,7 +23,7 @@ import (
 // upstream's rules.
 func Check(c *Kubelet) error {
 	var bad problems
-	for _, part := range []func(*Kubelet, *problems){numbers, files, pulls, shutdown, managers, reservations, thresholds, taints} {
+	for _, part := range []func(*Kubelet, *problems){numbers, files, secrets, pulls, shutdown, managers, reservations, thresholds, taints} {
 		part(c, &bad)
 	}
 	return errors.Join(bad...)
@@ -99,6 +99,14 @@ func files(c *Kubelet, bad *problems) {
 	mode := c.Authorization.Mode
 	bad.unless(mode == kubeletv1beta1.KubeletAuthorizationModeWebhook || mode == kubeletv1beta1.KubeletAuthorizationModeAlwaysAllow,
 		"authorization.mode %q must be one of: AlwaysAllow, Webhook", mode)
+}
+
+// secrets judges how the kubelet API is served.
+func secrets(c *Kubelet, bad *problems) {
+	_, err := ServerTLS(c)
+	bad.unless(err == nil, "%v", err)
+	// Upstream starts with one of them and then answers nobody.
+	bad.unless((c.TLSCertFile == "") == (c.TLSPrivateKeyFile == ""), "tlsCertFile and tlsPrivateKeyFile must be given together")
 }
 
 // pulls judges who may use the images that are there.

@@ -23,7 +23,7 @@ func Effective(k Kubelet) Kubelet {
 			v.Field(i).SetZero()
 		}
 	}
-	c.TLSMinVersion, c.RotateCertificates = "VersionTLS12", true
+	c.TLSMinVersion, c.RotateCertificates = cmp.Or(c.TLSMinVersion, "VersionTLS12"), true
 	c.RegistryPullQPS, c.EventRecordQPS = ptr.To[int32](0), ptr.To[int32](0) // no bound
 	c.EnableDebugFlagsHandler, c.MakeIPTablesUtilChains, c.FailCgroupV1 = ptr.To(false), ptr.To(false), ptr.To(false)
 	c.HairpinMode, c.ContentType = kubeletv1beta1.HairpinVeth, "application/vnd.kubernetes.protobuf"

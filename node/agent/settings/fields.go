@@ -7,11 +7,6 @@ import "slices"
 var ignored = map[string]string{
 	"httpCheckFrequency":                        "pods are read from files only",
 	"staticPodURLHeader":                        "pods are read from files only",
-	"tlsCipherSuites":                           "the cluster's own TLS settings are used",
-	"tlsCurvePreferences":                       "the cluster's own TLS settings are used",
-	"tlsMinVersion":                             "TLS 1.2 is the least, always",
-	"tlsCertFile":                               "certificates come from the cluster's authority, and are renewed",
-	"tlsPrivateKeyFile":                         "certificates come from the cluster's authority, and are renewed",
 	"rotateCertificates":                        "certificates are always renewed",
 	"serverTLSBootstrap":                        "certificates come from the cluster's authority",
 	"registryPullQPS":                           "maxParallelImagePulls is what bounds pulls",

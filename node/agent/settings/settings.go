@@ -75,7 +75,17 @@ func Load(file, dir string) (Loaded, error) {
 	if err := errors.Join(errors.Join(refused...), Check(&full)); err != nil {
 		return Loaded{}, fmt.Errorf("kubelet configuration: %w", err)
 	}
+	out.Warnings = append(out.Warnings, weak(&full)...)
 	return out, nil
+}
+
+// weak tells of what the configuration allows, as upstream does, and should not.
+func weak(c *Kubelet) []string {
+	served, err := ServerTLS(c)
+	if err != nil {
+		return nil // Check has said it
+	}
+	return served.Warnings
 }
 
 // sources are the files to read, in order.

@@ -99,7 +99,8 @@ var acts = strings.Fields(`kind apiVersion enableServer staticPodPath podLogsDir
 	evictionMaxPodGracePeriod evictionMinimumReclaim mergeDefaultEvictionSettings podsPerCore failSwapOn memorySwap
 	containerLogMaxSize containerLogMaxFiles systemReserved kubeReserved reservedSystemCPUs enforceNodeAllocatable
 	memoryThrottlingFactor memoryReservationPolicy allowedUnsafeSysctls providerID shutdownGracePeriod shutdownGracePeriodCriticalPods shutdownGracePeriodByPodPriority
-	crashLoopBackOff reservedMemory seccompDefault registerWithTaints localStorageCapacityIsolation userNamespaces`)
+	crashLoopBackOff reservedMemory seccompDefault registerWithTaints localStorageCapacityIsolation userNamespaces
+	tlsMinVersion tlsCipherSuites tlsCurvePreferences tlsCertFile tlsPrivateKeyFile`)
 
 // TestEveryField: each of upstream's fields acts, has no effect and says so, or may
 // have one value alone.
