@@ -88,6 +88,9 @@ func (r *Runtime) create(ctx context.Context, cfg *CreateConfig) (_ *container, 
 	if err != nil {
 		return nil, err
 	}
+	for name := range cfg.Spec.Linux.NetDevices { // a container without its network is none that was asked for
+		return nil, fmt.Errorf("network device %q: those of pods come from their network", name)
+	}
 	if err := bindSourcesExist(p, ""); err != nil {
 		return nil, err
 	}

@@ -186,6 +186,9 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	// are the caller's business.
 	p.Root.Mountpoint, p.Root.Mapped = root, true
 	p.Hooks = planHooks(spec.Hooks)
+	if p.Hooks == nil && len(spec.Linux.NetDevices) > 0 { // they are moved when the namespaces are there
+		p.Hooks = &plan.Hooks{}
+	}
 	p.Process.Preserved = len(opt.Preserved)
 	if !opt.start {
 		p.StartFIFO = filepath.Join(r.dir(rec.ID), startFIFO)
@@ -199,7 +202,12 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	}
 	defer release()
 	s := stage{stdio: opt.Stdio, console: opt.Console, preserved: opt.Preserved}
-	s.hooks = func(int) ([]byte, error) { return o.creatorHooks(ctx, rec) }
+	s.hooks = func(pid int) ([]byte, error) {
+		if err := moveNetDevices(fmt.Sprintf("/proc/%d/ns/net", pid), spec.Linux.NetDevices); err != nil {
+			return nil, err
+		}
+		return o.creatorHooks(ctx, rec)
+	}
 	s.limit = func() error { return limitLate(group, p) }
 	s.forked = func(pid int, told func() error) error {
 		rec.PID, rec.Ticks = pid, startTicks(pid)

@@ -29,8 +29,8 @@ func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.C
 	if len(spec.Mounts) > maxMounts {
 		return nil, nil, fmt.Errorf("spec has %d mounts, more than %d", len(spec.Mounts), maxMounts)
 	}
-	for name := range spec.Linux.NetDevices { // a container without its network is none that was asked for
-		return nil, nil, fmt.Errorf("network device %q: network devices are not supported", name)
+	if err := checkNetDevices(spec.Linux); err != nil {
+		return nil, nil, err
 	}
 	for _, what := range leftOut(spec) {
 		r.log.Warn("not supported and left out", "id", cfg.ID, "what", what)
