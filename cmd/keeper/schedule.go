@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"syscall"
 	"unsafe"
@@ -17,6 +18,20 @@ func (s *stager) beginOn() error {
 	}
 	return nil
 }
+
+// anywhere gives this thread every processor that its cgroups allow, unless the plan says
+// which: what whoever starts containers is kept to is not theirs.
+func (s *stager) anywhere() {
+	if sched := s.p.Process.Schedule; sched != nil && len(sched.CPUsBefore)+len(sched.CPUsAfter) > 0 {
+		return
+	}
+	if err := setAffinity(bytes.Repeat([]byte{0xff}, maxCPUs/8)); err != nil {
+		s.tolerate("%v", err)
+	}
+}
+
+// maxCPUs bounds the processors of a kernel.
+const maxCPUs = 8192
 
 // schedule says what share of processors and disks the program has, and which kind of
 // machine it sees. It takes capabilities that the program may not have.

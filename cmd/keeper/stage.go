@@ -106,6 +106,7 @@ func (s *stager) run() error {
 	if err := s.joinCgroups(); err != nil {
 		return err
 	}
+	s.anywhere()
 	switch s.p.Kind {
 	case plan.Exec:
 		return s.exec()

@@ -191,6 +191,8 @@ func (w *world) join() {
 	for _, path := range w.p.CgroupProcs {
 		w.write(path, "0")
 	}
+	cpus := everyCPU()
+	w.sys(syscall.SYS_SCHED_SETAFFINITY, n(0), n(len(cpus)), address(w.put(cpus))).mayFail()
 }
 
 // joinLate waits until the cgroups are there, and joins them. Whatever shows them comes

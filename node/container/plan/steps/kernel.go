@@ -139,6 +139,22 @@ func lastCap() uint64 {
 	return last
 }
 
+// everyCPU is the mask of all processors that this kernel may have.
+func everyCPU() []byte {
+	mask := make([]byte, maxCPUs/8)
+	size, _, e := syscall.RawSyscall(syscall.SYS_SCHED_GETAFFINITY, 0, uintptr(len(mask)), uintptr(unsafe.Pointer(&mask[0])))
+	if e == 0 { // else the kernel takes what it has a use for
+		mask = mask[:size]
+	}
+	for i := range mask {
+		mask[i] = 0xff
+	}
+	return mask
+}
+
+// maxCPUs bounds the processors of a kernel.
+const maxCPUs = 8192
+
 // ownCaps are the capabilities that this process could give.
 func ownCaps() uint64 {
 	h := struct {
