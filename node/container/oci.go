@@ -235,18 +235,22 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 }
 
 // vacant refuses a cgroup that others are in, whom delete would kill and limits would
-// meet, and limits that this machine's cgroups can't have (config-linux.md, "unified").
+// meet, one that stands still, where nothing would begin, and limits that this machine's
+// cgroups can't have (config-linux.md, "unified"). The words are those that runc's
+// callers know.
 func vacant(group *cgroup.Group, r *specs.LinuxResources) error {
 	if pids, err := group.Pids(); err == nil && len(pids) > 0 {
-		word := map[bool]string{true: "process is", false: "processes are"}[len(pids) == 1]
-		return fmt.Errorf("container's cgroup %q is not empty: %d %s in it: %w", group.Path(), len(pids), word, ErrState)
+		return fmt.Errorf("container's cgroup is not empty: %d process(es) in %q: %w", len(pids), group.Path(), ErrState)
+	}
+	if group.Frozen() {
+		return fmt.Errorf("container's cgroup unexpectedly frozen: %q: %w", group.Path(), ErrState)
 	}
 	if r == nil || cgroup.Mounted() == nil {
 		return nil
 	}
 	for name := range r.Unified {
 		if name != cgroup.PidsMax {
-			return fmt.Errorf("unified resource %q: this machine has cgroup v1", name)
+			return fmt.Errorf("invalid configuration: unified resource %q: this machine has cgroup v1", name)
 		}
 	}
 	return nil

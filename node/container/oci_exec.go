@@ -39,7 +39,10 @@ func (o *OCI) Exec(ctx context.Context, id string, opt OCIExec) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if s := o.state(rec).Status; s == specs.StateStopped || s == Paused && !opt.Frozen {
+	switch s := o.state(rec).Status; {
+	case s == Paused && !opt.Frozen: // in runc's words
+		return -1, fmt.Errorf("cannot exec in a paused container (use --ignore-paused to override): container %q: %w", id, ErrState)
+	case s == specs.StateStopped:
 		return -1, fmt.Errorf("exec in container %q: is %s: %w", id, s, ErrState)
 	}
 	r := o.runtime()

@@ -1,13 +1,19 @@
 package container
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
+	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/node/container/cgroup"
 )
@@ -108,10 +114,87 @@ func TestOCICrowded(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := o.Create(ctx, "c2", OCICreate{Bundle: bundle})
-	if err == nil || !strings.Contains(err.Error(), "is not empty: 1 process is in it") {
+	if err == nil || !strings.Contains(err.Error(), "cgroup is not empty: 1 process(es) in") {
 		t.Errorf("a second container in the cgroup of the first: %v", err)
 	}
 	o.expect(t, specs.StateRunning)
+}
+
+// TestOCIFrozen: in a cgroup that stands still nothing would begin, and whoever waited for
+// it would wait for ever.
+func TestOCIFrozen(t *testing.T) {
+	name := fmt.Sprintf("/sampan-test-%d-frozen", os.Getpid())
+	o, bundle := newOCI(t, func(s *specs.Spec) { s.Linux.CgroupsPath = name }, "exit", "0")
+	group, err := cgroup.Open(name, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cgroup.RemoveEmpty(name) })
+	if err := errors.Join(group.Create(), group.Freeze(true)); err != nil {
+		t.Fatal(err)
+	}
+	err = o.Create(t.Context(), "c1", OCICreate{Bundle: bundle})
+	if !errors.Is(err, ErrState) || !strings.Contains(err.Error(), "container's cgroup unexpectedly frozen") {
+		t.Errorf("a container in a frozen cgroup: %v", err)
+	}
+}
+
+// TestOCIAffinity: the processors that whoever starts containers is kept to are not
+// those of the containers, begun by a list of calls or by a stage, nor of their execs.
+func TestOCIAffinity(t *testing.T) {
+	runtime.LockOSThread() // for good: what this thread is kept to goes with it
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	if all.Count() < 2 {
+		t.Skip("one processor")
+	}
+	for cpu := 0; one.Count() == 0; cpu++ {
+		if all.IsSet(cpu) {
+			one.Set(cpu)
+		}
+	}
+	for name, io := range map[string]*specs.LinuxIOPriority{"list": nil, "stage": {Class: specs.IOPRIO_CLASS_BE, Priority: 5}} {
+		t.Run(name, func(t *testing.T) {
+			runtime.LockOSThread()
+			want := allowed(t)
+			if err := unix.SchedSetaffinity(0, &one); err != nil {
+				t.Fatal(err)
+			}
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			o, bundle := newOCI(t, func(s *specs.Spec) { s.Process.IOPriority = io }, "status", "Cpus_allowed_list", ";", "sleep")
+			if err := o.Run(t.Context(), "c1", OCICreate{Bundle: bundle, Stdio: [3]*os.File{nil, w, w}}); err != nil {
+				t.Fatal(err)
+			}
+			p := process("probe", "status", "Cpus_allowed_list")
+			p.IOPriority = io
+			if _, err := o.Exec(t.Context(), "c1", OCIExec{Process: p, Stdio: [3]*os.File{nil, w, w}}); err != nil {
+				t.Fatal(err)
+			}
+			w.Close()
+			lines := bufio.NewScanner(r)
+			for range 2 {
+				if !lines.Scan() || lines.Text() != want {
+					t.Errorf("%q, want %q", lines.Text(), want)
+				}
+			}
+		})
+	}
+}
+
+// allowed is what a process that is kept to no processors has in its status.
+func allowed(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("grep", "Cpus_allowed_list", "/proc/self/status").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(strings.Fields(string(out)), " ")
 }
 
 // TestMemoryPolicy is what linux.memoryPolicy becomes for the kernel.
