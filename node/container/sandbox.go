@@ -314,11 +314,17 @@ func (s *Sandbox) whole() bool {
 	return true
 }
 
-// onLostThread runs f on an operating system thread that ends with it.
+// onLostThread runs f on an operating system thread that ends with it. That is never the
+// first of the process, which does not end, and would keep what it has entered for good.
 func onLostThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			done <- onLostThread(f) // while this one is taken
+			return
+		}
 		done <- f()
 	}()
 	return <-done
