@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/sampan-dev/sampan/node/container/plan"
@@ -22,7 +23,7 @@ func TestMountinfo(t *testing.T) {
 135 133 0:57 / /with\040space\134 rw - tmpfs tmpfs ro,size=1k
 `
 	got, err := parseMountinfo(strings.NewReader(text))
-	want := []mounted{{133, "/", "overlay", false}, {134, "/proc", "proc", true}, {135, `/with space\`, "tmpfs", false}}
+	want := []mounted{{133, "0:54", "/", "/", "overlay", 0}, {134, "0:56", "/", "/proc", "proc", unix.MS_RDONLY | unix.MS_NOSUID}, {135, "0:57", "/", `/with space\`, "tmpfs", 0}}
 	if err != nil || len(got) != len(want) {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -62,11 +63,11 @@ func TestUndumpable(t *testing.T) {
 func TestExceeds(t *testing.T) {
 	const def, all = 0xa80425fb, 1<<40 - 1
 	status := func(change ...string) string {
-		s := "Uid:\t1\t1\t1\t1\nCapInh:\t0\nCapPrm:\ta80425fb\nCapEff:\ta80425fb\nCapBnd:\ta80425fb\nCapAmb:\t0\nNoNewPrivs:\t0\nSeccomp:\t2\n"
+		s := "Uid:\t1\t1\t1\t1\nGid:\t1\t1\t1\t1\nGroups:\t5 \nCapInh:\t0\nCapPrm:\ta80425fb\nCapEff:\ta80425fb\nCapBnd:\ta80425fb\nCapAmb:\t0\nNoNewPrivs:\t0\nSeccomp:\t2\n"
 		return strings.NewReplacer(change...).Replace(s)
 	}
 	usual := plan.Process{Caps: &plan.Caps{Bounding: def, Effective: def, Permitted: def}, Seccomp: []byte("12345678")}
-	restricted := plan.Process{UID: 1, Caps: &plan.Caps{Bounding: def}, NoNewPrivs: true}
+	restricted := plan.Process{UID: 1, GID: 1, Groups: []int{5}, Caps: &plan.Caps{Bounding: def}, NoNewPrivs: true}
 	privileged := plan.Process{}
 	for _, c := range []struct {
 		name, status string
@@ -83,7 +84,9 @@ func TestExceeds(t *testing.T) {
 		{"user without", status("CapPrm:\ta80425fb", "CapPrm:\t0", "CapEff:\ta80425fb", "CapEff:\t0", "NoNewPrivs:\t0", "NoNewPrivs:\t1"), restricted, ""},
 		{"may gain", status("CapPrm:\ta80425fb", "CapPrm:\t0", "CapEff:\ta80425fb", "CapEff:\t0"), restricted, "no_new_privs"},
 		{"has gained", status("NoNewPrivs:\t0", "NoNewPrivs:\t1"), restricted, "capabilities"},
-		{"is root", status("Uid:\t1\t1\t1\t1", "Uid:\t1\t0\t1\t1", "CapPrm:\ta80425fb", "CapPrm:\t0", "CapEff:\ta80425fb", "CapEff:\t0", "NoNewPrivs:\t0", "NoNewPrivs:\t1"), restricted, "root"},
+		{"is root", status("Uid:\t1\t1\t1\t1", "Uid:\t1\t0\t1\t1", "CapPrm:\ta80425fb", "CapPrm:\t0", "CapEff:\ta80425fb", "CapEff:\t0", "NoNewPrivs:\t0", "NoNewPrivs:\t1"), restricted, "users"},
+		{"is another", status("Uid:\t1\t1\t1\t1", "Uid:\t2\t2\t2\t2", "CapPrm:\ta80425fb", "CapPrm:\t0", "CapEff:\ta80425fb", "CapEff:\t0", "NoNewPrivs:\t0", "NoNewPrivs:\t1"), restricted, "users"},
+		{"is in another group", status("Groups:\t5", "Groups:\t5 0", "CapPrm:\ta80425fb", "CapPrm:\t0", "CapEff:\ta80425fb", "CapEff:\t0", "NoNewPrivs:\t0", "NoNewPrivs:\t1"), restricted, "groups"},
 		{"nothing known", "", usual, "seccomp"},
 		{"no capabilities known", "Seccomp:\t2\n", usual, "capabilities"},
 	} {

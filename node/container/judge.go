@@ -27,8 +27,9 @@ import (
 // ErrExceeds says that a checkpoint's processes have what the container must not have.
 var ErrExceeds = errors.New("the checkpoint has what this container must not have")
 
-// judge looks at every thread of a restored container.
-func (r *Runtime) judge(c *container, p *plan.Plan, cfg *CreateConfig) error {
+// judge looks at every thread of a restored container. It is frozen for the while: to be
+// stopped is not enough, since a timer that comes out of the images may have it go on.
+func (r *Runtime) judge(c *container, p *plan.Plan, cfg *CreateConfig) (failed error) {
 	sb, err := r.Sandbox(cfg.SandboxID)
 	if err != nil {
 		return err
@@ -36,6 +37,11 @@ func (r *Runtime) judge(c *container, p *plan.Plan, cfg *CreateConfig) error {
 	if err := sb.rename(); err != nil {
 		return err
 	}
+	thaw, err := c.standStill()
+	if err != nil {
+		return err
+	}
+	defer func() { failed = errors.Join(failed, thaw()) }()
 	pids, err := c.group.Pids()
 	if err != nil {
 		return err
@@ -57,7 +63,11 @@ func (r *Runtime) judge(c *container, p *plan.Plan, cfg *CreateConfig) error {
 			return err
 		}
 	}
-	return judgeMounts(c, p)
+	placed, err := c.placedRoot(p)
+	if err != nil {
+		return err
+	}
+	return c.judgeFiles(p, placed, pids)
 }
 
 // judgeNamespaces wants a process in those of the sandbox and of the container alone.
@@ -141,7 +151,7 @@ func judgeProfile(pid int, profile string) error {
 
 // exceeds says what a thread, by its status in /proc, has that a program of the container
 // could not come to. Without no_new_privs that may be any capability in the bounding set
-// and any user: by a program in the image that is root's for whoever executes it.
+// and any user and group: by a program in the image that is another's for whoever executes it.
 func exceeds(status string, may *plan.Process) string {
 	have := map[string]string{}
 	for line := range strings.Lines(status) {
@@ -154,15 +164,16 @@ func exceeds(status string, may *plan.Process) string {
 	if len(may.Seccomp) > 0 && have["Seccomp"] != "2" {
 		return "no seccomp filter"
 	}
-	if users := strings.Fields(have["Uid"]); may.NoNewPrivs && may.UID != 0 && (len(users) == 0 || slices.Contains(users, "0")) {
-		return "root for a user"
-	}
 	if may.Caps == nil {
 		return ""
 	}
-	limit := may.Caps.Bounding
-	if may.NoNewPrivs {
-		limit = may.Caps.Permitted | may.Caps.Effective | may.Caps.Inheritable | may.Caps.Ambient
+	limit := reach(may)
+	if users := strings.Fields(have["Uid"]); may.NoNewPrivs && limit&(1<<unix.CAP_SETUID) == 0 && !among(users, may.UID) {
+		return fmt.Sprintf("users %s, not %d", have["Uid"], may.UID)
+	}
+	groups := strings.Fields(have["Gid"] + " " + have["Groups"])
+	if own := append(slices.Clone(may.Groups), may.GID); may.NoNewPrivs && limit&(1<<unix.CAP_SETGID) == 0 && !among(groups, own...) {
+		return fmt.Sprintf("groups %s %s, more than %d", have["Gid"], have["Groups"], own)
 	}
 	for key, limit := range map[string]uint64{"CapBnd": may.Caps.Bounding, "CapPrm": limit, "CapEff": limit, "CapInh": limit, "CapAmb": limit} {
 		set, err := strconv.ParseUint(have[key], 16, 64)
@@ -171,6 +182,26 @@ func exceeds(status string, may *plan.Process) string {
 		}
 	}
 	return ""
+}
+
+// reach are the capabilities that a program of the container could come to. To a process
+// that keeps the keeper's (no Caps) it is all of them.
+func reach(may *plan.Process) uint64 {
+	switch {
+	case may.Caps == nil:
+		return ^uint64(0)
+	case may.NoNewPrivs:
+		return may.Caps.Permitted | may.Caps.Effective | may.Caps.Inheritable | may.Caps.Ambient
+	}
+	return may.Caps.Bounding
+}
+
+// among says whether there are IDs, and none but those.
+func among(ids []string, those ...int) bool {
+	return len(ids) > 0 && !slices.ContainsFunc(ids, func(id string) bool {
+		n, err := strconv.Atoi(id)
+		return err != nil || !slices.Contains(those, n)
+	})
 }
 
 // maxFilters bounds the file of the seccomp filters: a filter has 32 KB at most.
@@ -257,88 +288,4 @@ func filterOf(entry []byte) (program []byte, first bool, err error) {
 		entry = entry[n:]
 	}
 	return program, first, nil
-}
-
-// judgeMounts wants what the plan has mounted, as the plan has it, and nothing else.
-func judgeMounts(c *container, p *plan.Plan) error {
-	info, err := mountsOf(c.rec.PID)
-	if err != nil {
-		return err
-	}
-	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", c.rec.PID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("root of process %d: %w", c.rec.PID, err)
-	}
-	defer unix.Close(root)
-	at := map[int]mounted{}
-	for _, m := range info {
-		at[m.id] = m
-	}
-	expected := map[int]bool{}
-	for i := range p.Mounts {
-		m := &p.Mounts[i]
-		id, err := c.judgeMount(root, m, p.Unshare&unix.CLONE_NEWCGROUP != 0, at)
-		if err != nil {
-			return fmt.Errorf("mount on %q: %w", m.Target, err)
-		}
-		expected[id] = true
-	}
-	for i, path := range slices.Concat(p.Masked, p.Readonly) {
-		id, err := mountAt(root, path)
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if m := at[id]; m.point != path || i >= len(p.Masked) && !m.readonly {
-			return fmt.Errorf("%w: %q is open", ErrExceeds, path)
-		}
-		expected[id] = true
-	}
-	for _, m := range info {
-		if !expected[m.id] && m.point != "/" {
-			return fmt.Errorf("%w: a mount of %s on %q", ErrExceeds, m.fstype, m.point)
-		}
-		if m.point == "/" && p.Root.Readonly && !m.readonly {
-			return fmt.Errorf("%w: a root that can be written to", ErrExceeds)
-		}
-	}
-	return nil
-}
-
-// judgeMount compares one mount with what it is to be.
-func (c *container) judgeMount(root int, m *plan.Mount, own bool, at map[int]mounted) (int, error) {
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	fd, err := unix.Openat2(root, m.Target, &how)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fd)
-	id, err := mountOf("self", fd)
-	if err != nil {
-		return 0, err
-	}
-	is := at[id]
-	if m.Flags&unix.MS_RDONLY != 0 && !is.readonly {
-		return 0, fmt.Errorf("%w: it can be written to", ErrExceeds)
-	}
-	if m.Remount {
-		return id, nil
-	}
-	if !fromOutside(m) {
-		if is.fstype != m.Type {
-			return 0, fmt.Errorf("%w: %s for %s", ErrExceeds, is.fstype, m.Type)
-		}
-		return id, nil
-	}
-	source, err := c.sourceOf(m, own)
-	if err != nil {
-		return 0, err
-	}
-	same, err := sameFile(fmt.Sprintf("/proc/self/fd/%d", fd), source)
-	if err == nil && !same {
-		err = fmt.Errorf("%w: something else than %q", ErrExceeds, source)
-	}
-	return id, err
 }

@@ -24,9 +24,34 @@ const maxMountinfo = 32 << 20
 
 // mounted is one line of a mountinfo.
 type mounted struct {
-	id            int
-	point, fstype string
-	readonly      bool
+	id int
+	// dev and root say what is mounted: the number of a filesystem, and a path there.
+	dev, root, point, fstype string
+	// flags are those of restrictions that it has.
+	flags uintptr
+}
+
+// restrictions are the flags of a mount that take something away from who uses it.
+const restrictions = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// has says whether a mount has all of some restrictions.
+func (m *mounted) has(flags uintptr) bool { return m.flags&flags == flags }
+
+// flagsOf reads the options of a mount, as far as they are restrictions.
+func flagsOf(options string) (flags uintptr) {
+	for o := range strings.SplitSeq(options, ",") {
+		switch o {
+		case "ro":
+			flags |= unix.MS_RDONLY
+		case "nosuid":
+			flags |= unix.MS_NOSUID
+		case "nodev":
+			flags |= unix.MS_NODEV
+		case "noexec":
+			flags |= unix.MS_NOEXEC
+		}
+	}
+	return flags
 }
 
 // mountsOf reads what a process has mounted, in order.
@@ -57,8 +82,7 @@ func parseMountinfo(r io.Reader) ([]mounted, error) {
 		if err != nil {
 			return nil, fmt.Errorf("mountinfo: %q is no mount", lines.Text())
 		}
-		ro := strings.HasPrefix(f[5]+",", "ro,")
-		out = append(out, mounted{id, unescape(f[4]), f[sep+1], ro})
+		out = append(out, mounted{id, f[2], unescape(f[3]), unescape(f[4]), f[sep+1], flagsOf(f[5])})
 	}
 	return out, lines.Err()
 }
@@ -127,8 +151,7 @@ func outsideMounts(pid int, mounts []plan.Mount) ([]string, error) {
 // mountAt is the number of the mount that is at a path below root. Nothing that the
 // container makes leads out.
 func mountAt(root int, path string) (int, error) {
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	fd, err := unix.Openat2(root, path, &how)
+	fd, err := lookUp(root, path, unix.O_PATH)
 	if err != nil {
 		return 0, err
 	}

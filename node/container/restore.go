@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -98,8 +99,17 @@ func unrestorable(cfg *CreateConfig, sb *Sandbox, p *plan.Plan, rec *record) str
 	case sb == nil:
 		return "it is in no sandbox"
 	}
+	for i := range p.Mounts {
+		if m := &p.Mounts[i]; !fromOutside(m) && !m.Remount && !slices.Contains(anybodys, m.Type) {
+			return "it mounts " + m.Type + ", of which the checkpoint says what is shown"
+		}
+	}
 	return ""
 }
+
+// anybodys are filesystems that show nothing of others, whatever options they are mounted
+// with: criu mounts what the images say.
+var anybodys = []string{"proc", "sysfs", "tmpfs", "devpts", "mqueue"} //nolint:gochecknoglobals // a constant
 
 // restoreOf says what takes the place of what the container had from outside.
 func (c *container) restoreOf(cfg *CreateConfig, sb *Sandbox, p *plan.Plan) (*criu.Restore, []string, error) {
