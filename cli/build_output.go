@@ -193,7 +193,7 @@ func (o buildOutput) write(ctx context.Context, store *image.Store, img image.Im
 	if o.loose {
 		return writeLoose(ctx, o.dest, save)
 	}
-	return writeTo(o.dest, os.Stdout, save)
+	return writeTo(o.dest, os.Stdout, 0o644, save)
 }
 
 // writeLoose puts the files of an archive into a directory.

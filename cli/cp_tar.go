@@ -60,7 +60,7 @@ func (c *copying) pack(ctx context.Context, to io.Writer, as string) error {
 				return err
 			}
 		}
-		return add(t, info, path.Join(as, name), link, func() (*os.File, error) { return root.Open(name) })
+		return add(t, info, path.Join(as, name), link, func() (*os.File, error) { return openRegular(root, name) })
 	})
 	return errors.Join(err, t.Close())
 }
@@ -74,6 +74,7 @@ func add(t *tar.Writer, info fs.FileInfo, as, link string, open func() (*os.File
 	if err != nil {
 		return err
 	}
+	h.Uname, h.Gname = "", "" // the host's names for the container's numbers
 	if h.Name = as; info.IsDir() {
 		h.Name += "/"
 	}
@@ -87,6 +88,24 @@ func add(t *tar.Writer, info fs.FileInfo, as, link string, open func() (*os.File
 	defer f.Close()
 	_, err = io.CopyN(t, f, h.Size)
 	return err
+}
+
+// openRegular opens what was a regular file. A container that runs may have put something
+// else in its place, a pipe whose other end nobody opens.
+func openRegular(root *os.Root, name string) (*os.File, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%q: is no file any more", name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // unpack writes a tar below a directory, and nothing outside of it.

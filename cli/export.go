@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -32,14 +33,8 @@ those of its image with all that it has changed, and without its volumes.`,
 			if file == "" && terminal(cmd.OutOrStdout()) {
 				return errors.New("an archive would fill your terminal: send it somewhere, or say -o FILE")
 			}
-			if file == "" {
-				return c.pack(cmd.Context(), cmd.OutOrStdout(), ".")
-			}
-			f, err := os.Create(file)
-			if err != nil {
-				return err
-			}
-			return errors.Join(c.pack(cmd.Context(), f, "."), f.Close())
+			// For its owner alone, as docker's: there is anybody's /etc/shadow in it.
+			return writeTo(cmp.Or(file, "-"), cmd.OutOrStdout(), 0o600, func(w io.Writer) error { return c.pack(cmd.Context(), w, ".") })
 		},
 	}
 	cmd.Flags().StringVarP(&file, "output", "o", "", "file to write (default: standard output)")

@@ -66,7 +66,7 @@ docker-archive that is an OCI layout as well, or with --format=oci that alone.`,
 			if output == "-" && terminal(cmd.OutOrStdout()) {
 				return fmt.Errorf("an archive would fill your terminal: say where it goes with -o FILE")
 			}
-			return writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error {
+			return writeTo(output, cmd.OutOrStdout(), 0o644, func(w io.Writer) error {
 				return store.SavePlatform(w, strings.TrimPrefix(platform, "linux/"), format == "oci", args...)
 			})
 		},

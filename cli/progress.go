@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/sampan-dev/sampan/node/build"
 )
@@ -57,22 +56,4 @@ func (b *buildProgress) warning(w build.Warning) {
 		at += w.Rule + ": "
 	}
 	fmt.Fprintf(b.out, "warning  %s%s\n", at, w.Text)
-}
-
-// writeTo writes a file, or standard output for "-"; a file that could not be
-// written whole is removed.
-func writeTo(dest string, stdout io.Writer, write func(io.Writer) error) error {
-	if dest == "-" {
-		return write(stdout)
-	}
-	f, err := os.OpenFile(dest, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644) //nolint:gosec // as any program's output
-	if err != nil {
-		return err
-	}
-	if err := write(f); err != nil {
-		f.Close()
-		os.Remove(dest)
-		return err
-	}
-	return f.Close()
 }

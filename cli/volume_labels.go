@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/sampan-dev/sampan/internal/atomicfile"
 )
 
 // maxLabels bounds what is read of a volume's labels, in bytes.
@@ -66,7 +68,7 @@ func (s Settings) makeVolume(name string, labels map[string]string) error {
 	if len(raw) > maxLabels {
 		return errors.Join(fmt.Errorf("--label: %d bytes of labels: at most %d", len(raw), maxLabels), os.Remove(dir))
 	}
-	if err := os.WriteFile(s.volumeLabels(name), raw, 0o600); err != nil {
+	if err := atomicfile.Write(s.volumeLabels(name), raw, 0o600); err != nil {
 		return errors.Join(err, s.dropVolume(name))
 	}
 	return nil

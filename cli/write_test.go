@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestWriteTo: what fails leaves what was there, and nothing where there was nothing.
+func TestWriteTo(t *testing.T) {
+	whole := func(w io.Writer) error { _, err := w.Write([]byte("new")); return err }
+	half := func(w io.Writer) error { return errors.Join(whole(w), errors.ErrUnsupported) }
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"old", "target", "again"} {
+		if err := os.WriteFile(at(name), []byte("old"), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := errors.Join(os.Symlink("target", at("link")), os.Symlink(pipe, at("pipe")), unix.Mkfifo(pipe, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.OpenFile(pipe, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	for _, c := range []struct {
+		dest  string
+		write func(io.Writer) error
+		fails bool
+	}{
+		{"fresh", whole, false}, {"absent", half, true}, {"old", half, true}, {"again", whole, false}, {"link", whole, false},
+		{"pipe", half, true}, {"nowhere/x", whole, true}, {".", whole, true},
+	} {
+		if err := writeTo(at(c.dest), nil, 0o600, c.write); (err != nil) != c.fails {
+			t.Errorf("%s: %v", c.dest, err)
+		}
+	}
+	if got, want := shown(t, dir), "again=new fresh=new link->target old=old pipe->"+pipe+" target=new"; got != want {
+		t.Errorf("left are %q, want %q", got, want)
+	}
+	for name, mode := range map[string]os.FileMode{"fresh": 0o600, "again": 0o640} {
+		if info, err := os.Stat(at(name)); err != nil || info.Mode() != mode {
+			t.Errorf("%s: %v, %v, want mode %v", name, info.Mode(), err, mode)
+		}
+	}
+	var out bytes.Buffer
+	if err := writeTo("-", &out, 0o600, whole); err != nil || out.String() != "new" {
+		t.Errorf("standard output has %q, %v", out.String(), err)
+	}
+}
+
+// TestPackOthers: an archive has numbers of owners, and no names, which the host has for
+// other people; and what has become a pipe in the meantime is not waited for.
+func TestPackOthers(t *testing.T) {
+	dir := tree(t, "file=x")
+	c := copying{source: inside(t, dir, "/.")}
+	var out bytes.Buffer
+	if err := c.pack(t.Context(), &out, "."); err != nil {
+		t.Fatal(err)
+	}
+	for r := tar.NewReader(&out); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Uname+h.Gname != "" {
+			t.Errorf("%s is of %s:%s", h.Name, h.Uname, h.Gname)
+		}
+	}
+	if err := unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if f, err := openRegular(root, "pipe"); err == nil {
+		f.Close()
+		t.Error("a pipe was opened")
+	}
+}
