@@ -13,6 +13,7 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/informer"
+	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/plan"
 	"github.com/sampan-dev/sampan/node/agent/static"
 	"github.com/sampan-dev/sampan/node/agent/status"
@@ -209,6 +210,10 @@ func (m *machine) inherit() {
 	if start := m.mirror.Status.StartTime; start != nil && (m.status.StartTime == nil || start.Before(m.status.StartTime)) {
 		m.status.StartTime = start
 	}
+	m.recognize(&m.mirror.Status, func(c *actual.Container, st *corev1.ContainerStatus) {
+		m.probes.Assume(c.ID, st.Started != nil && *st.Started, st.Ready)
+	})
+	m.wake() // what had started is asked whether it is ready and alive
 }
 
 // goOn counts on where the pod's owner before ended: a static pod that comes back is the

@@ -93,6 +93,37 @@ func TestStaticPod(t *testing.T) {
 	})
 }
 
+// TestStaticPodStaysReady: what the mirror says of the probes holds for an agent that
+// has been restarted, which asks them anew; until then nobody sees the pod unready.
+func TestStaticPodStaysReady(t *testing.T) {
+	tell(t, "static_ready", func(s *story) {
+		s.static()
+		const asked = "main, image: IMAGE, imagePullPolicy: IfNotPresent"
+		probes := ""
+		for _, kind := range []string{"startup", "readiness", "liveness"} {
+			probes += ",\n    " + kind + "Probe: {exec: {command: [x]}, initialDelaySeconds: 3, periodSeconds: 5}"
+		}
+		text := strings.ReplaceAll(strings.Replace(manifest, asked, asked+probes, 1), "IMAGE", "app")
+		s.say("> write a manifest with probes")
+		if err := os.WriteFile(filepath.Join(s.kubelet.StaticPodPath, "etcd.yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.pass(time.Minute)
+		s.say("> the agent restarts; probes take a while")
+		s.engine.Do(func() {
+			s.engine.Answer = func(string, []string) (int32, string) {
+				time.Sleep(time.Second / 2)
+				return 0, ""
+			}
+		})
+		s.restart()
+		s.pass(time.Minute)
+		s.say("running: %s", s.running())
+		s.engine.Crash("etcd-n1", "main", 1)
+		s.pass(time.Minute)
+	})
+}
+
 // TestStaticPodWithoutServer: it runs before there is an API server, and is
 // shown when there is one; the API's pods wait.
 func TestStaticPodWithoutServer(t *testing.T) {

@@ -72,15 +72,21 @@ func (m *machine) assume() {
 	if box := m.now.Ready(); box != nil && m.pod.Status.Resources != nil {
 		m.given[box.ID] = plan.Given{Own: *m.pod.Status.Resources.DeepCopy(), Whole: whole}
 	}
-	lists := [][]corev1.ContainerStatus{m.pod.Status.InitContainerStatuses, m.pod.Status.ContainerStatuses}
-	for _, list := range lists {
-		for _, st := range list {
-			c := m.now.Latest(st.Name)
-			if c != nil && c.State == actual.Running && st.ContainerID == m.a.runtimeName()+"://"+c.ID {
-				m.probes.Assume(c.ID, st.Started != nil && *st.Started, st.Ready)
-				if st.Resources != nil {
-					m.given[c.ID] = plan.Given{Own: *st.Resources.DeepCopy(), Whole: whole}
-				}
+	m.recognize(&m.pod.Status, func(c *actual.Container, st *corev1.ContainerStatus) {
+		m.probes.Assume(c.ID, st.Started != nil && *st.Started, st.Ready)
+		if st.Resources != nil {
+			m.given[c.ID] = plan.Given{Own: *st.Resources.DeepCopy(), Whole: whole}
+		}
+	})
+}
+
+// recognize calls known with each container that runs and that last tells of.
+func (m *machine) recognize(last *corev1.PodStatus, known func(*actual.Container, *corev1.ContainerStatus)) {
+	for _, list := range [][]corev1.ContainerStatus{last.InitContainerStatuses, last.ContainerStatuses} {
+		for i := range list {
+			c := m.now.Latest(list[i].Name)
+			if c != nil && c.State == actual.Running && list[i].ContainerID == m.a.runtimeName()+"://"+c.ID {
+				known(c, &list[i])
 			}
 		}
 	}

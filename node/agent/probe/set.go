@@ -41,6 +41,10 @@ type state struct {
 	judges   map[Kind]*Judge
 }
 
+func newState() *state {
+	return &state{verdicts: map[Kind]Result{}, judges: map[Kind]*Judge{}}
+}
+
 // NewSet makes a Set. changed is called, from any goroutine, whenever a verdict
 // has changed; failed for every single failure, for the event.
 func NewSet(ask Asker, changed func(), failed func(container string, kind Kind, output string)) *Set {
@@ -110,7 +114,7 @@ func (s *Set) verdict(id string, kind Kind) Result {
 func (s *Set) launch(ctx context.Context, pod *corev1.Pod, c actual.Container, kind Kind, p *corev1.Probe) {
 	st := s.state[c.ID]
 	if st == nil {
-		st = &state{verdicts: map[Kind]Result{}, judges: map[Kind]*Judge{}}
+		st = newState()
 		s.state[c.ID] = st
 	}
 	st.judges[kind] = NewJudge(kind, p)
@@ -232,21 +236,22 @@ func (s *Set) Failed(c *corev1.Container, id string) (Kind, *int64) {
 }
 
 // Assume takes the container's readiness as it was known before the agent
-// restarted, so that adopting a running pod doesn't make it unready.
+// restarted, so that adopting a running pod doesn't make it unready. What a probe
+// has found since then stays.
 func (s *Set) Assume(id string, started, ready bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state[id] != nil {
-		return
+	st := s.state[id]
+	if st == nil {
+		st = newState()
+		s.state[id] = st
 	}
-	st := &state{verdicts: map[Kind]Result{}, judges: map[Kind]*Judge{}}
-	if started {
+	if started && st.verdicts[Startup] == Unknown {
 		st.verdicts[Startup] = Success
 	}
-	if ready {
+	if ready && st.verdicts[Readiness] == Unknown {
 		st.verdicts[Readiness] = Success
 	}
-	s.state[id] = st
 }
 
 // Stop ends all probes and waits for them.
