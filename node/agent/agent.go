@@ -111,6 +111,7 @@ func New(cfg Config) (*Agent, error) {
 		Port: cfg.Port, Version: cfg.Version, PodCIDR: cfg.PodCIDR, Log: cfg.Log, ProviderID: cfg.Kubelet.ProviderID,
 		LeaseSeconds: cfg.Kubelet.NodeLeaseDurationSeconds, LookEvery: cfg.Kubelet.NodeStatusUpdateFrequency.Duration,
 		Fault: a.fault, Withhold: cfg.kept, Extra: a.extra, Pressures: a.pressures, Counts: counts, ReportEvery: cfg.Kubelet.NodeStatusReportFrequency.Duration, MaxImages: int(*cfg.Kubelet.NodeStatusMaxImages),
+		Features: cfg.declared(),
 	})
 	if err != nil {
 		return nil, err
@@ -123,7 +124,7 @@ func New(cfg Config) (*Agent, error) {
 	a.node = spec.Node{
 		Name: cfg.NodeName, IPs: cfg.NodeIPs, ClusterDNS: cfg.ClusterDNS, ClusterDomain: cfg.ClusterDomain,
 		Resolver: hostResolver(*cfg.Kubelet.ResolverConfig), Allocatable: a.registry.Allocatable(), Memory: capacity.Memory().Value(),
-		CgroupRoot: cfg.CgroupRoot, PidsLimit: cfg.PidsLimit, LogRoot: cfg.LogRoot, SeccompRoot: cfg.SeccompRoot,
+		Sysctls: cfg.Kubelet.DefaultPodSysctls, CgroupRoot: cfg.CgroupRoot, PidsLimit: cfg.PidsLimit, LogRoot: cfg.LogRoot, SeccompRoot: cfg.SeccompRoot,
 		SeccompUnconfined: !*cfg.Kubelet.SeccompDefault, NoCFSQuota: !*cfg.Kubelet.CPUCFSQuota,
 		Swap: swap, OOMGroup: cfg.killsTogether(), MemoryQoS: cfg.memoryQoS(), PageSizes: spec.PageSizes(capacity),
 		CFSPeriod: cfg.Kubelet.CPUCFSQuotaPeriod.Microseconds(),

@@ -15,7 +15,9 @@ import (
 type authorities struct {
 	given *x509.CertPool
 	file  string
-	log   *slog.Logger
+	// once: the file is not read again.
+	once bool
+	log  *slog.Logger
 
 	mu   sync.Mutex
 	all  *x509.CertPool
@@ -25,7 +27,7 @@ type authorities struct {
 
 // admit makes the authorities of a configuration; with no file those that are given.
 func (cfg *Config) admit(file string) error {
-	cfg.callers = &authorities{given: cfg.ClientCAs, file: file, log: cfg.Log, all: cfg.ClientCAs}
+	cfg.callers = &authorities{given: cfg.ClientCAs, file: file, once: !cfg.gates.On("ReloadKubeletClientCAFile"), log: cfg.Log, all: cfg.ClientCAs}
 	if file == "" {
 		return nil
 	}
@@ -44,7 +46,7 @@ func (cfg *Config) admit(file string) error {
 func (a *authorities) now() *x509.CertPool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.file == "" {
+	if a.file == "" || a.once {
 		return a.all
 	}
 	info, err := os.Stat(a.file)

@@ -162,6 +162,8 @@ type Config struct {
 	poll bool
 	// callers are ClientCAs, and those of the configuration's clientCAFile.
 	callers *authorities
+	// gates are upstream's feature gates, as the configuration has them.
+	gates settings.Gates
 	// plugins are listened to though Capacity is given.
 	plugins bool
 }

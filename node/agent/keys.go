@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/node/agent/keyring"
@@ -34,14 +36,14 @@ func (a *Agent) newPulls() error {
 		Account: func(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
 			return client.ServiceAccounts.Get(ctx, a.cfg.Transport, namespace, name)
 		},
-		Token: a.mintFor, Ran: a.tally.ProviderRan,
+		Token: a.mintFor, NoTokens: !a.cfg.gates.On("KubeletServiceAccountTokenForCredentialProviders"), Ran: a.tally.ProviderRan,
 	})
 	if err != nil {
 		return fmt.Errorf("agent: credential providers: %w", err)
 	}
 	k := a.cfg.Kubelet
 	records, err := pulled.New(pulled.Config{
-		Dir: a.cfg.KubeletRoot, Policy: k.ImagePullCredentialsVerificationPolicy, Allow: k.PreloadedImagesVerificationAllowlist,
+		Dir: a.cfg.KubeletRoot, Policy: cmp.Or(k.ImagePullCredentialsVerificationPolicy, kubeletv1beta1.NeverVerify), Allow: k.PreloadedImagesVerificationAllowlist,
 		Checked: a.tally.ImageChecked, Log: a.cfg.Log,
 	})
 	if err != nil {

@@ -25,6 +25,10 @@ func (cfg *Config) heed() (*settings.Kubelet, error) {
 	if err := settings.Check(&k); err != nil {
 		return nil, fmt.Errorf("agent: kubelet configuration: %w", err)
 	}
+	var err error
+	if cfg.gates, err = settings.ReadGates(k.FeatureGates); err != nil {
+		return nil, fmt.Errorf("agent: kubelet configuration: %w", err)
+	}
 	if err := cfg.heedLimits(&k); err != nil {
 		return nil, err
 	}

@@ -65,7 +65,7 @@ func (a *Agent) heedStatic(pods []*corev1.Pod) {
 	}
 	for uid, p := range now {
 		if old[uid] == nil {
-			a.inbox.put(nil, p)
+			a.inbox.put(nil, a.cfg.without(p))
 		}
 	}
 	s.once.Do(func() { close(s.read) })
@@ -78,7 +78,7 @@ func (a *Agent) heedPod(e informer.Event[*corev1.Pod]) {
 		seen = e.Old
 	}
 	if !static.IsMirror(seen) {
-		a.inbox.put(e.Old, e.New)
+		a.inbox.put(e.Old, a.cfg.without(e.New))
 		return
 	}
 	s, key := a.statics, types.NamespacedName{Namespace: seen.Namespace, Name: seen.Name}

@@ -216,7 +216,7 @@ func (st *starter) done() func(*machine) {
 // is what there was before.
 func (m *machine) restarted(name string, then *actual.Pod) {
 	crash := m.crashes[name]
-	crash.Most = m.a.cfg.Kubelet.CrashLoopBackOff.MaxContainerRestartPeriod.Duration
+	crash.Least, crash.Most = m.a.cfg.backOff()
 	if ended := crash.Since(then, name, m.killed); !ended.IsZero() {
 		m.crashes[name] = crash.Restarted(time.Now(), ended)
 	}

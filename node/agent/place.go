@@ -86,6 +86,9 @@ func (a *Agent) readMachine() error {
 		return err
 	}
 	if k.CPUManagerPolicy == "static" {
+		if err := a.cfg.allowed(k.CPUManagerPolicyOptions); err != nil {
+			return err
+		}
 		cfg := cpu.Config{Machine: machine, Path: filepath.Join(a.cfg.KubeletRoot, cpuState), Changed: p.shift, Counts: a.tally, Log: a.cfg.Log}
 		if cfg.Options, err = cpu.ParseOptions(k.CPUManagerPolicyOptions); err != nil {
 			return err
@@ -259,11 +262,13 @@ func (a *Agent) runPlugins(ctx context.Context) {
 			})
 		})
 	})
-	a.spawn(func() {
-		a.run(ctx, "pods API", func(ctx context.Context) error {
-			return a.roster.Serve(ctx, filepath.Join(a.cfg.KubeletRoot, roster.Socket))
+	if a.cfg.gates.On("PodsAPI") {
+		a.spawn(func() {
+			a.run(ctx, "pods API", func(ctx context.Context) error {
+				return a.roster.Serve(ctx, filepath.Join(a.cfg.KubeletRoot, roster.Socket))
+			})
 		})
-	})
+	}
 	a.spawn(func() {
 		a.run(ctx, "plugin registration", func(ctx context.Context) error {
 			return plugin.Run(ctx, plugin.Config{

@@ -86,7 +86,7 @@ func (m *machine) report(ctx context.Context, again *alarm, waiting map[string]p
 func (m *machine) compute(waiting map[string]plan.Waiting) corev1.PodStatus {
 	return status.Compute(status.Input{
 		Pod: m.judged(), Old: m.status, Actual: m.now, Waiting: waiting, Ready: m.probes.Ready, Started: m.probes.Started,
-		Allocated: func(container string) []corev1.ResourceStatus { return m.a.allocated(m.pod, container) },
+		Allocated: m.health(),
 		Given:     m.given, Unmounted: !m.allMounted(), Killed: m.killed, Throughout: m.throughout, NoRoom: m.noRoom, ResizeFault: m.resizeFault, Ended: m.ended, Failed: m.fatal, HostIPs: m.a.cfg.NodeIPs, Runtime: m.a.runtimeName(), Now: time.Now(),
 	})
 }
@@ -166,4 +166,13 @@ func (m *machine) doubtful(pod *corev1.Pod, container, kind, output string) {
 // unhealthy tells of one failed probe.
 func (m *machine) unhealthy(pod *corev1.Pod, container, kind, output string) {
 	m.a.containerEvent(pod, container, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe failed: %s", kind, output))
+}
+
+// health tells of the devices that containers were given, unless that is switched off
+// (ResourceHealthStatus, KEP-4680).
+func (m *machine) health() func(container string) []corev1.ResourceStatus {
+	if !m.a.cfg.gates.On("ResourceHealthStatus") {
+		return nil
+	}
+	return func(container string) []corev1.ResourceStatus { return m.a.allocated(m.pod, container) }
 }

@@ -21,6 +21,9 @@ func (a *Agent) admit(pod *corev1.Pod) *admit.Refusal {
 	if r := a.refuseFalling(); r != nil {
 		return r
 	}
+	if r := a.refuseWhole(pod); r != nil {
+		return r
+	}
 	node, ok := a.nodes.Get("", a.cfg.NodeName)
 	if !ok {
 		node = a.registry.Initial() // a static pod that comes before the API server

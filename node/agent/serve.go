@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/server"
@@ -31,9 +32,18 @@ func (a *Agent) Handler() http.Handler {
 		Settings: a.shown(), Probes: a.probed, Counts: []prometheus.Collector{a.tally, figures{a}}, Version: a.cfg.Version, SystemLogs: a.systemLogs(), Closed: !*a.cfg.Kubelet.EnableDebuggingHandlers,
 		PodMemory:   a.podMemory(),
 		Profiled:    *a.cfg.Kubelet.EnableProfilingHandler,
-		Checkpoints: filepath.Join(a.cfg.KubeletRoot, "checkpoints"),
-		Disks:       server.Disks{Node: a.cfg.Root, Logs: a.node.LogDirectory, Volumes: a.volumePaths, Claims: a.claimPaths},
+		Checkpoints: a.checkpoints(),
+		Questions:   ptr.Deref(a.cfg.Kubelet.EnableSystemLogQuery, false), Gates: a.cfg.gates.All(), Translated: a.cfg.gates.On("ExtendWebSocketsToKubelet"),
+		Disks: server.Disks{Node: a.cfg.Root, Logs: a.node.LogDirectory, Volumes: a.volumePaths, Claims: a.claimPaths},
 	})
+}
+
+// checkpoints is where checkpoints of containers go, "" where there are none.
+func (a *Agent) checkpoints() string {
+	if !a.cfg.gates.On("ContainerCheckpoint") {
+		return ""
+	}
+	return filepath.Join(a.cfg.KubeletRoot, "checkpoints")
 }
 
 // podMemory is the memory that all pods together may use: what isn't reserved, as their

@@ -104,7 +104,7 @@ func (cfg *Config) secure(k *settings.Kubelet) error {
 	if k.TLSCertFile == "" {
 		return nil
 	}
-	files, err := openKeyPair(k.TLSCertFile, k.TLSPrivateKeyFile, true, cfg.Log)
+	files, err := openKeyPair(k.TLSCertFile, k.TLSPrivateKeyFile, cfg.gates.On("ReloadKubeletServerCertificateFile"), cfg.Log)
 	if err != nil {
 		return err
 	}

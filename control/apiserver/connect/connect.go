@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -115,6 +116,8 @@ func (c *Connector) to(k call, location *url.URL, transport http.RoundTripper, u
 type node struct {
 	name string
 	addr string // host:port
+	// translates: it serves clients' WebSockets itself (ExtendWebSocketsToKubelet, KEP-4006).
+	translates bool
 }
 
 // find looks the node up.
@@ -127,6 +130,7 @@ func (c *Connector) find(ctx context.Context, name string) (node, error) {
 	if !ok {
 		return node{}, apierrors.NewInternalError(fmt.Errorf("node %q is a %T", name, obj))
 	}
+	translates := slices.Contains(n.Status.DeclaredFeatures, "ExtendWebSocketsToKubelet")
 	port := int32(defaultNodePort)
 	if p := n.Status.DaemonEndpoints.KubeletEndpoint.Port; p != 0 {
 		port = p
@@ -134,7 +138,7 @@ func (c *Connector) find(ctx context.Context, name string) (node, error) {
 	for _, kind := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP, corev1.NodeInternalDNS, corev1.NodeHostName} {
 		for _, a := range n.Status.Addresses {
 			if a.Type == kind && a.Address != "" {
-				return node{name: name, addr: net.JoinHostPort(a.Address, fmt.Sprint(port))}, nil
+				return node{name: name, addr: net.JoinHostPort(a.Address, fmt.Sprint(port)), translates: translates}, nil
 			}
 		}
 	}

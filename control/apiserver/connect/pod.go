@@ -19,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/klog/v2"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
+
+	"github.com/sampan-dev/sampan/internal/translate"
 )
 
 // maxComplaint bounds how much of a node's error is passed on.
@@ -90,14 +92,34 @@ func (c *Connector) stream(k call, verb string, options func(pod *corev1.Pod) (c
 		path += "/" + container
 	}
 	location := n.url(path, query)
-	switch {
-	case wsstream.IsWebSocketRequestWithStreamCloseProtocol(k.r):
-		return c.translate(k, n, location)
-	case wsstream.IsWebSocketRequestWithTunnelingProtocol(k.r):
-		return c.tunnel(k, n, location)
+	if exec, forward := translate.Exec(k.r), translate.Forward(k.r); (exec || forward) && !n.translates {
+		return c.translate(k, n, location, exec)
 	}
 	c.to(k, location, c.transport(n), true)
 	return nil
+}
+
+// translate stands between a client's WebSocket and a node that speaks SPDY alone.
+func (c *Connector) translate(k call, n node, location *url.URL, exec bool) error {
+	to := translate.Remote{Name: fmt.Sprintf("node %q", n.name), URL: location, Transport: c.transport(n)}
+	var err error
+	if exec {
+		q := location.Query()
+		err = translate.ServeExec(k.w, k.r, to, translate.Wants{Stdin: q.Has("input"), Stdout: q.Has("output"), Stderr: q.Has("error"), TTY: q.Has("tty")})
+	} else {
+		err = translate.ServeForward(k.w, k.r, to)
+	}
+	var refused *translate.Refusal
+	var status *apierrors.StatusError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &refused):
+		return refusal(refused.Code, refused.Text, k.req.Target.Name)
+	case errors.As(err, &status):
+		return status
+	}
+	return apierrors.NewInternalError(err)
 }
 
 func (c *Connector) exec(k call) error {
@@ -199,14 +221,17 @@ func (c *Connector) log(k call) error {
 // complaint passes the node's refusal on.
 func complaint(answer *http.Response, pod string) error {
 	raw, _ := io.ReadAll(io.LimitReader(answer.Body, maxComplaint)) // what there is, is what is told
-	text := strings.TrimSpace(string(raw))
-	switch answer.StatusCode {
+	return refusal(answer.StatusCode, strings.TrimSpace(string(raw)), pod)
+}
+
+func refusal(code int, text, pod string) error {
+	switch code {
 	case http.StatusBadRequest:
 		return apierrors.NewBadRequest(text)
 	case http.StatusInternalServerError:
 		return apierrors.NewInternalError(errors.New(text))
 	}
-	return apierrors.NewGenericServerResponse(answer.StatusCode, "", schema.GroupResource{Resource: "pods/log"}, pod, text, 0, false)
+	return apierrors.NewGenericServerResponse(code, "", schema.GroupResource{Resource: "pods/log"}, pod, text, 0, false)
 }
 
 // copyFlushing sends each piece on as soon as it is there.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/net/websocket"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	restclient "k8s.io/client-go/rest"
 	client "k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/util/exec"
@@ -92,6 +94,19 @@ func TestLogOverWebSocket(t *testing.T) {
 		const want = "/containerLogs/x/web/a? by kube-apiserver-kubelet-client"
 		if !errors.Is(err, io.EOF) || log.String() != want {
 			t.Errorf("%q: log %q, want %q, ended with %v", protocol, log.String(), want, err)
+		}
+	}
+}
+
+// A node that declares that it serves WebSockets itself is left to it.
+func TestNodesThatTranslate(t *testing.T) {
+	status := corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "127.0.0.1"}}}
+	for _, declared := range [][]string{nil, {"Other"}, {"ExtendWebSocketsToKubelet", "Other"}} {
+		status.DeclaredFeatures = declared
+		c := New(Config{Objects: objects{"nodes n1": &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: status}}})
+		n, err := c.find(t.Context(), "n1")
+		if err != nil || n.translates != (len(declared) == 2) {
+			t.Errorf("%v: %+v %v", declared, n, err)
 		}
 	}
 }

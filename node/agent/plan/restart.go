@@ -33,8 +33,16 @@ type Crash struct {
 	Delay time.Duration
 	// Last is when the container was last restarted.
 	Last time.Time
-	// Most bounds the delay; zero means CrashMax.
-	Most time.Duration
+	// Least is the first delay; zero means CrashMin. Most bounds the delay; zero means
+	// CrashMax.
+	Least, Most time.Duration
+}
+
+func (c Crash) least() time.Duration {
+	if c.Least == 0 {
+		return CrashMin
+	}
+	return c.Least
 }
 
 func (c Crash) most() time.Duration {
@@ -56,9 +64,9 @@ func (c Crash) Until(finished time.Time) time.Time {
 // finished.
 func (c Crash) Restarted(now, finished time.Time) Crash {
 	if c.Delay == 0 || finished.Sub(c.Last) > CrashForget {
-		return Crash{Delay: min(CrashMin, c.most()), Last: now, Most: c.Most}
+		return Crash{Delay: min(c.least(), c.most()), Last: now, Least: c.Least, Most: c.Most}
 	}
-	return Crash{Delay: min(2*c.Delay, c.most()), Last: now, Most: c.Most}
+	return Crash{Delay: min(2*c.Delay, c.most()), Last: now, Least: c.Least, Most: c.Most}
 }
 
 // Since is the end from which the delay before the next start of that container

@@ -105,7 +105,7 @@ func sources(path string) ([]string, error) {
 }
 
 // check says everything that is wrong with the providers, by upstream's rules.
-func check(list []configv1.CredentialProvider) error {
+func check(list []configv1.CredentialProvider, noTokens bool) error {
 	at := field.NewPath("providers")
 	var bad field.ErrorList
 	if len(list) == 0 {
@@ -113,6 +113,9 @@ func check(list []configv1.CredentialProvider) error {
 	}
 	for _, p := range list {
 		bad = append(bad, checkOne(p, at)...)
+		if noTokens && p.TokenAttributes != nil {
+			bad = append(bad, field.Forbidden(at.Child("tokenAttributes"), "tokenAttributes is not supported when KubeletServiceAccountTokenForCredentialProviders feature gate is disabled"))
+		}
 	}
 	return bad.ToAggregate()
 }

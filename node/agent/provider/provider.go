@@ -36,6 +36,8 @@ type Config struct {
 	Account func(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error)
 	// Token mints a token of the account for an audience, that ends with the pod.
 	Token func(ctx context.Context, pod *corev1.Pod, account *corev1.ServiceAccount, audience string) (Token, error)
+	// NoTokens refuses providers that want tokens of accounts.
+	NoTokens bool
 	// Ran is told of every program that has run; it may be nil.
 	Ran func(name string, took time.Duration, err error)
 	Log *slog.Logger
@@ -101,7 +103,7 @@ func Load(cfg Config) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := check(said); err != nil {
+	if err := check(said, cfg.NoTokens); err != nil {
 		return nil, fmt.Errorf("failed to validate credential provider config: %w", err)
 	}
 	if cfg.Ran == nil {

@@ -61,6 +61,8 @@ type Config struct {
 	Port        int32
 	Version     string
 	PodCIDR     string
+	// Features are those that the node declares, sorted (KEP-5328).
+	Features []string
 	// ProviderID names the machine to a cloud provider.
 	ProviderID string
 	// LeaseSeconds is how long the lease lasts; it is renewed four times as often.

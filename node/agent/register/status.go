@@ -44,23 +44,12 @@ func (r *Registrar) status(ctx context.Context, old corev1.NodeStatus) corev1.No
 	}
 	s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: r.cfg.NodeName})
 	policy := true
-	s.DeclaredFeatures = declared()
+	s.DeclaredFeatures = slices.Clone(r.cfg.Features)
 	s.Features = &corev1.NodeFeatures{SupplementalGroupsPolicy: &policy}
 	faults := r.engine(ctx, &s)
 	r.images(ctx, &s)
 	r.conditions(&s, faults)
 	return s
-}
-
-// declared are those of the features that nodes declare (KEP-5328) which are on by
-// default in this version, and which this agent has; sorted. ExtendWebSocketsToKubelet
-// isn't one: streams are handed to engines, which speak SPDY.
-func declared() []string {
-	return []string{
-		"InPlacePodLevelResourcesVerticalScaling",
-		"InPlacePodVerticalScalingInitContainers",
-		"RestartAllContainersOnContainerExits",
-	}
 }
 
 // extra adds the resources that come and go.

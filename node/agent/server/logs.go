@@ -4,29 +4,28 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"time"
 
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/node/agent/logfile"
+	"github.com/sampan-dev/sampan/node/agent/nodelog"
 )
 
-// systemLogs answers /logs/: the files of a directory of the node's, and nothing
-// that links lead to outside of it.
+// systemLogs answers /logs/: the files of a directory of the node's, nothing that links
+// lead to outside of it, and questions.
 func (s *Server) systemLogs(w http.ResponseWriter, r *http.Request) {
 	if s.cfg.SystemLogs == "" {
 		http.Error(w, "logs endpoint is disabled.", http.StatusMethodNotAllowed)
 		return
 	}
-	root, err := os.OpenRoot(s.cfg.SystemLogs)
-	if err != nil {
-		http.Error(w, "the node has no logs to show", http.StatusNotFound)
-		return
+	logs := nodelog.Logs{Dir: s.cfg.SystemLogs}
+	answer := logs.Files
+	if s.cfg.Questions {
+		answer = logs.ServeHTTP
 	}
-	defer root.Close()
-	http.StripPrefix("/logs/", http.FileServerFS(root.FS())).ServeHTTP(w, r)
+	http.StripPrefix("/logs/", http.HandlerFunc(answer)).ServeHTTP(w, r)
 }
 
 // logs answers /containerLogs: the options are those of PodLogOptions.

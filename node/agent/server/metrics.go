@@ -27,7 +27,7 @@ func (s *Server) metrics() http.HandlerFunc {
 
 // collectors are of all that is not the Go runtime's.
 func (s *Server) collectors() []prometheus.Collector {
-	return slices.Concat([]prometheus.Collector{claimCounts{s}, logCounts{s}, program{s.cfg.Version}}, s.tally.all(), s.cfg.Counts)
+	return slices.Concat([]prometheus.Collector{claimCounts{s}, logCounts{s}, program{s.cfg.Version, s.cfg.Gates}}, s.tally.all(), s.cfg.Counts)
 }
 
 // Collectors are what /metrics of a server with this configuration has, but for what the

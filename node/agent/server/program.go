@@ -7,48 +7,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/agent/usage"
 )
 
 // program tells what the node is: the version whose API it speaks, and which of
-// upstream's gates that concern nodes are on. It is a prometheus.Collector.
-type program struct{ version string }
-
-// feature is one of upstream's feature gates for nodes and what it comes to here.
-type feature struct {
-	name, stage string
-	on          float64
-}
-
-// features are those of upstream's gates of v1.37 that are not settled yet and whose
-// effect on a node can be told from outside.
-var features = []feature{
-	{"CPUManagerPolicyBetaOptions", "BETA", 1},
-	{"ContainerCheckpoint", "BETA", 1}, // of an engine that can
-	{"ContainerRestartRules", "BETA", 1},
-	{"DRAConsumableCapacity", "BETA", 1},
-	{"EventedPLEG", "ALPHA", 1},
-	{"ExtendWebSocketsToKubelet", "BETA", 0}, // the API server translates for all nodes
-	{"GracefulNodeShutdown", "BETA", 1},
-	{"GracefulNodeShutdownBasedOnPodPriority", "BETA", 1},
-	{"ImageVolumeWithDigest", "ALPHA", 0},
-	{"InPlacePodLevelResourcesVerticalScaling", "BETA", 1},
-	{"KubeletCrashLoopBackOffMax", "BETA", 1},
-	{"KubeletEnsureSecretPulledImages", "BETA", 1},
-	{"KubeletSeparateDiskGC", "BETA", 1},
-	{"KubeletServiceAccountTokenForCredentialProviders", "BETA", 1},
-	{"MemoryQoS", "BETA", 1},
-	{"PodAndContainerStatsFromCRI", "BETA", 1},
-	{"PodLevelResourceManagers", "BETA", 0},
-	{"PodLevelResources", "BETA", 1},
-	{"PodsAPI", "BETA", 1},
-	{"ReloadKubeletClientCAFile", "BETA", 1},
-	{"ReloadKubeletServerCertificateFile", "BETA", 0}, // certificates are the cluster's, not a file's
-	{"ResourceHealthStatus", "BETA", 1},
-	{"ResourceHealthStatusMessage", "BETA", 1},
-	{"RestartAllContainersOnContainerExits", "BETA", 1},
-	{"RotateKubeletServerCertificate", "BETA", 1},
-	{"TopologyManagerPolicyBetaOptions", "BETA", 1},
+// upstream's gates are on. It is a prometheus.Collector.
+type program struct {
+	version string
+	gates   []settings.Gate
 }
 
 var (
@@ -67,8 +34,12 @@ func (p program) Collect(to chan<- prometheus.Metric) {
 	parts := append(strings.SplitN(strings.TrimPrefix(p.version, "v"), ".", 3), "", "")
 	to <- prometheus.MustNewConstMetric(buildDesc, prometheus.GaugeValue, 1,
 		parts[0], parts[1], p.version, "", "clean", "", runtime.Version(), runtime.Compiler, runtime.GOOS+"/"+runtime.GOARCH)
-	for _, f := range features {
-		to <- prometheus.MustNewConstMetric(featureDesc, prometheus.GaugeValue, f.on, f.name, f.stage)
+	for _, g := range p.gates {
+		on := 0.0
+		if g.On {
+			on = 1
+		}
+		to <- prometheus.MustNewConstMetric(featureDesc, prometheus.GaugeValue, on, g.Name, g.Stage)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/profiles"
+	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
@@ -66,10 +67,18 @@ type Config struct {
 	Disks Disks
 	// PodMemory is how much memory all pods together may use, in bytes; 0 is not known.
 	PodMemory uint64
-	// Checkpoints is the directory that /checkpoint has files written to.
+	// Checkpoints is the directory that /checkpoint has files written to; "" means that
+	// there is no /checkpoint.
 	Checkpoints string
 	// SystemLogs is the directory that /logs/ shows, /var/log say; "" shows none.
 	SystemLogs string
+	// Questions has /logs/ answer questions about the node's services too.
+	Questions bool
+	// Gates are upstream's feature gates, as /metrics shows them.
+	Gates []settings.Gate
+	// Translated serves the WebSocket protocols that engines don't speak: v5 of exec and
+	// attach, and SPDY inside a WebSocket.
+	Translated bool
 	// Closed shuts what reaches into pods: logs, exec, attach, port-forward.
 	Closed bool
 	// Profiled serves what the Go runtime knows of the process, unless Closed.
@@ -117,7 +126,9 @@ func New(cfg Config) http.Handler {
 	if cfg.Profiled {
 		get(profiles.Path, s.open(profiles.Handler().ServeHTTP), proxy)
 	}
-	mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.counted("/checkpoint", s.guard("create", s.checkpoint, "checkpoint")))
+	if cfg.Checkpoints != "" {
+		mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.counted("/checkpoint", s.guard("create", s.checkpoint, "checkpoint")))
+	}
 	get("/runningpods", s.open(s.runningPods), "pods", proxy)
 	get("/runningpods/", s.open(s.runningPods), "pods", proxy)
 	get("/containerLogs/{namespace}/{pod}/{container}", s.open(s.logs), "log", proxy)

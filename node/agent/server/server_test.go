@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	restclient "k8s.io/client-go/rest"
+	remote "k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/util/exec"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
+	streaming "k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	utilexec "k8s.io/utils/exec"
 
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/node/agent/agenttest"
@@ -57,7 +63,7 @@ func start(t *testing.T, engine cri.Engine, allowed ...string) (*httptest.Server
 	}
 	var asked []string
 	srv := httptest.NewServer(New(Config{
-		Node: pods{log}, NodeName: "n1", Engine: engine, Settings: map[string]string{"k": "v"}, Probes: NewProbes(), SystemLogs: system, Counts: []prometheus.Collector{tally.New("n1")},
+		Node: pods{log}, NodeName: "n1", Engine: engine, Settings: map[string]string{"k": "v"}, Probes: NewProbes(), SystemLogs: system, Checkpoints: t.TempDir(), Counts: []prometheus.Collector{tally.New("n1")},
 		Authn: func(r *http.Request) (identity.Identity, bool) {
 			return identity.Identity{Name: "ok"}, r.Header.Get("Authorization") == "ok"
 		},
@@ -421,5 +427,71 @@ func TestExecWithSomethingOfItsOwn(t *testing.T) {
 	}
 	if code, text := ask(&own{Engine: agenttest.New()}, "&env=1", "no base64"); code != http.StatusBadRequest {
 		t.Errorf("what can't be read: %d %s", code, text)
+	}
+}
+
+// shout is a command that answers in capitals and exits with 3.
+type shout struct{}
+
+//nolint:revive // the interface has that many arguments
+func (shout) ExecInContainer(_ context.Context, _, _, _ string, cmd []string, in io.Reader, out, _ io.WriteCloser, _ bool, _ <-chan streaming.TerminalSize, _ time.Duration) error {
+	text, err := io.ReadAll(in)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s: %s", cmd, strings.ToUpper(string(text)))
+	return utilexec.CodeExitError{Err: errors.New("exit code 3"), Code: 3}
+}
+
+// TestWebSocketsAreTranslated: kubectl's protocol is served with an engine that speaks SPDY,
+// input and its end, output and exit code; unless that is switched off.
+func TestWebSocketsAreTranslated(t *testing.T) {
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/stream/token" || r.Header.Get("Authorization") != "" {
+			http.Error(w, "unexpected "+r.URL.String(), http.StatusBadRequest)
+			return
+		}
+		options := &streaming.Options{Stdin: true, Stdout: true, Stderr: true}
+		streaming.ServeExec(w, r, shout{}, "", "", "", []string{"shout"}, options, time.Minute, 10*time.Second, streaming.SupportedStreamingProtocols)
+	}))
+	defer backend.Close()
+	engine := agenttest.New()
+	engine.StreamURL = backend.URL + "/stream/token"
+	for _, translated := range []bool{true, false} {
+		srv := httptest.NewServer(New(Config{
+			Node: pods{}, Engine: engine, Translated: translated,
+			Authn: func(*http.Request) (identity.Identity, bool) { return identity.Identity{Name: "ok"}, true },
+			Authz: func(context.Context, identity.Identity, string, string) bool { return true },
+		}))
+		over, err := remote.NewWebSocketExecutor(&restclient.Config{Host: srv.URL}, http.MethodGet, srv.URL+"/exec/ns/p/c?command=shout&input=1&output=1&error=1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out, complaint bytes.Buffer
+		err = over.StreamWithContext(t.Context(), remote.StreamOptions{Stdin: strings.NewReader("quiet"), Stdout: &out, Stderr: &complaint})
+		srv.Close()
+		var code exec.CodeExitError
+		if ended := errors.As(err, &code) && code.Code == 3 && out.String() == "[shout]: QUIET"; ended != translated {
+			t.Errorf("translated %t: out %q, ended with %v", translated, out.String(), err)
+		}
+	}
+}
+
+// TestSystemLogQuestions: questions about services are answered where they are allowed.
+func TestSystemLogQuestions(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "no-such-unit.log"), []byte("a line\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for questions, want := range map[bool]string{true: "a line\n", false: "<pre>\n<a href=\"no-such-unit.log\">"} {
+		srv := httptest.NewServer(New(Config{
+			Node: pods{}, Engine: agenttest.New(), SystemLogs: dir, Questions: questions,
+			Authn: func(*http.Request) (identity.Identity, bool) { return identity.Identity{Name: "ok"}, true },
+			Authz: func(context.Context, identity.Identity, string, string) bool { return true },
+		}))
+		if code, body := get(t, srv.URL+"/logs/?query=no-such-unit", "ok"); code != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("questions %t: %d %q", questions, code, body)
+		}
+		srv.Close()
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/sampan-dev/sampan/internal/translate"
 	"github.com/sampan-dev/sampan/node/cri"
 )
 
@@ -57,7 +58,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	got, err := cri.ExecAs(r.Context(), s.cfg.Engine, &rt.ExecRequest{
 		ContainerId: c.ID, Cmd: r.URL.Query()["command"], Tty: f.tty, Stdin: f.stdin, Stdout: f.stdout, Stderr: f.stderr,
 	}, as)
-	s.join(w, r, got.GetUrl(), err)
+	s.stream(w, r, stream{got.GetUrl(), f}, err)
 }
 
 // What exec's command has of its own is said in words of ours, which only somebody
@@ -103,7 +104,7 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 	got, err := s.cfg.Engine.Attach(r.Context(), &rt.AttachRequest{
 		ContainerId: c.ID, Tty: f.tty, Stdin: f.stdin, Stdout: f.stdout, Stderr: f.stderr,
 	})
-	s.join(w, r, got.GetUrl(), err)
+	s.stream(w, r, stream{got.GetUrl(), f}, err)
 }
 
 func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
@@ -124,7 +125,7 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	got, err := s.cfg.Engine.PortForward(r.Context(), &rt.PortForwardRequest{PodSandboxId: box, Port: ports})
-	s.join(w, r, got.GetUrl(), err)
+	s.stream(w, r, stream{address: got.GetUrl()}, err)
 }
 
 // running finds the container that a path names and insists that it runs.
@@ -142,8 +143,15 @@ func (s *Server) running(w http.ResponseWriter, r *http.Request) (Container, boo
 	return c, true
 }
 
-// join proxies the request, upgrade and all, to the engine's address.
-func (s *Server) join(w http.ResponseWriter, r *http.Request, address string, err error) {
+// stream is where an engine has a stream to be had, and what of an exec or attach it is.
+type stream struct {
+	address string
+	flags   flags
+}
+
+// stream joins the client's connection with the engine's. WebSockets of protocols that
+// engines don't speak are translated, where this isn't left to API servers.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request, st stream, err error) {
 	if err != nil {
 		code := http.StatusInternalServerError
 		if cri.IsUnimplemented(err) {
@@ -152,11 +160,35 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request, address string, er
 		http.Error(w, cri.Message(err), code)
 		return
 	}
-	to, err := url.Parse(address)
+	to, err := url.Parse(st.address)
 	if err != nil || to.Host == "" {
 		http.Error(w, "the engine gave no address for the stream", http.StatusInternalServerError)
 		return
 	}
+	if exec := translate.Exec(r); s.cfg.Translated && (exec || translate.Forward(r)) {
+		remote := translate.Remote{Name: "the container engine", URL: to, Transport: &http.Transport{DisableKeepAlives: true}}
+		if exec {
+			f := st.flags
+			err = translate.ServeExec(w, r, remote, translate.Wants{Stdin: f.stdin, Stdout: f.stdout, Stderr: f.stderr, TTY: f.tty})
+		} else {
+			err = translate.ServeForward(w, r, remote)
+		}
+		if err != nil {
+			s.broke(w, r, err)
+		}
+		return
+	}
+	s.join(w, r, to)
+}
+
+// broke tells that the engine's stream could not be had.
+func (s *Server) broke(w http.ResponseWriter, _ *http.Request, err error) {
+	s.cfg.Log.Warn("a stream to the engine broke", "err", err)
+	http.Error(w, "stream to the container engine failed: "+err.Error(), http.StatusBadGateway)
+}
+
+// join proxies the request, upgrade and all, to the engine's address.
+func (s *Server) join(w http.ResponseWriter, r *http.Request, to *url.URL) {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL = to
@@ -167,10 +199,7 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request, address string, er
 			p.Out.Header.Del(envHeader)
 		},
 		FlushInterval: -1,
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			s.cfg.Log.Warn("a stream to the engine broke", "err", err)
-			http.Error(w, "stream to the container engine failed: "+err.Error(), http.StatusBadGateway)
-		},
+		ErrorHandler:  s.broke,
 	}
 	proxy.ServeHTTP(w, r)
 }

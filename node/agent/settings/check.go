@@ -7,14 +7,17 @@ import (
 	"math"
 	"net"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/component-helpers/node/util/sysctl"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/utils/cpuset"
+	"k8s.io/utils/ptr"
 
 	"github.com/sampan-dev/sampan/node/agent/pulled"
 )
@@ -23,7 +26,10 @@ import (
 // upstream's rules.
 func Check(c *Kubelet) error {
 	var bad problems
-	for _, part := range []func(*Kubelet, *problems){numbers, files, secrets, pulls, shutdown, managers, reservations, thresholds, taints} {
+	if _, err := ReadGates(c.FeatureGates); err != nil {
+		return fmt.Errorf("invalid configuration: featureGates: %w", err)
+	}
+	for _, part := range []func(*Kubelet, *problems){numbers, files, secrets, gated, sysctls, pulls, shutdown, managers, reservations, thresholds, taints} {
 		part(c, &bad)
 	}
 	return errors.Join(bad...)
@@ -77,8 +83,9 @@ func numbers(c *Kubelet, bad *problems) {
 		bad.unless(*u.IDsPerPod%(1<<16) == 0, "userNamespaces.idsPerPod must be a multiple of %d", 1<<16)
 		bad.unless(*u.IDsPerPod <= math.MaxUint32, "userNamespaces.idsPerPod must not be more than %d", int64(math.MaxUint32))
 	}
-	restart := c.CrashLoopBackOff.MaxContainerRestartPeriod.Duration
-	bad.unless(between(restart, time.Second, 5*time.Minute), "crashLoopBackOff.maxContainerRestartPeriod (got: %v) must be set between 1s and 300s", restart)
+	if restart := c.CrashLoopBackOff.MaxContainerRestartPeriod; restart != nil {
+		bad.unless(between(restart.Duration, time.Second, 5*time.Minute), "crashLoopBackOff.maxContainerRestartPeriod (got: %v) must be set between 1s and 300s", restart.Duration)
+	}
 }
 
 func files(c *Kubelet, bad *problems) {
@@ -109,9 +116,56 @@ func secrets(c *Kubelet, bad *problems) {
 	bad.unless((c.TLSCertFile == "") == (c.TLSPrivateKeyFile == ""), "tlsCertFile and tlsPrivateKeyFile must be given together")
 }
 
+// gated judges the fields that need a gate.
+func gated(c *Kubelet, bad *problems) {
+	gates, err := ReadGates(c.FeatureGates)
+	if err != nil {
+		return // Check has said it
+	}
+	needs := func(gate string, given bool, field string) {
+		bad.unless(!given || gates.On(gate), "%s needs the feature gate %s", field, gate)
+	}
+	const usual, formerThrottling = 100 * time.Millisecond, 0.9
+	needs("CustomCPUCFSQuotaPeriod", c.CPUCFSQuotaPeriod.Duration != usual, "cpuCFSQuotaPeriod")
+	needs("GracefulNodeShutdown", c.ShutdownGracePeriod.Duration > 0 || c.ShutdownGracePeriodCriticalPods.Duration > 0, "shutdownGracePeriod or shutdownGracePeriodCriticalPods")
+	needs("GracefulNodeShutdownBasedOnPodPriority", len(c.ShutdownGracePeriodByPodPriority) > 0, "shutdownGracePeriodByPodPriority")
+	needs("KubeletCrashLoopBackOffMax", c.CrashLoopBackOff.MaxContainerRestartPeriod != nil, "crashLoopBackOff.maxContainerRestartPeriod")
+	needs("KubeletEnsureSecretPulledImages", c.ImagePullCredentialsVerificationPolicy != "", "imagePullCredentialsVerificationPolicy")
+	needs("KubeletEnsureSecretPulledImages", len(c.PreloadedImagesVerificationAllowlist) > 0, "preloadedImagesVerificationAllowlist")
+	// Upstream's former default is let through.
+	needs("MemoryQoS", c.MemoryThrottlingFactor != nil && *c.MemoryThrottlingFactor != formerThrottling, "memoryThrottlingFactor")
+	needs("MemoryQoS", c.MemoryReservationPolicy == kubeletv1beta1.TieredReservationMemoryReservationPolicy, "memoryReservationPolicy "+string(c.MemoryReservationPolicy))
+	needs("DefaultPodSysctls", len(c.DefaultPodSysctls) > 0, "defaultPodSysctls")
+	bad.unless(!ptr.Deref(c.EnableSystemLogQuery, false) || ptr.Deref(c.EnableSystemLogHandler, true), "enableSystemLogHandler is required for enableSystemLogQuery")
+	needs("QOSReserved", len(c.QOSReserved) > 0, "qosReserved")
+}
+
+// sysctlName is what the kernel's parameters are called, with dots or slashes.
+var sysctlName = regexp.MustCompile(`^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$`)
+
+const maxSysctl = 253
+
+func sysctls(c *Kubelet, bad *problems) {
+	seen := map[string]bool{}
+	for _, name := range names(c.DefaultPodSysctls) {
+		if len(name) > maxSysctl || !sysctlName.MatchString(name) {
+			bad.unless(false, "%q is not a valid sysctl name for defaultPodSysctls", name)
+			continue
+		}
+		space, _, _ := sysctl.GetNamespace(name)
+		bad.unless(space != sysctl.UnknownNamespace, "%q is not known to be namespaced for defaultPodSysctls", name)
+		name = sysctl.NormalizeName(name)
+		bad.unless(!seen[name], "duplicate sysctl %q found in defaultPodSysctls", name)
+		seen[name] = true
+	}
+}
+
 // pulls judges who may use the images that are there.
 func pulls(c *Kubelet, bad *problems) {
 	policy, list := c.ImagePullCredentialsVerificationPolicy, c.PreloadedImagesVerificationAllowlist
+	if policy == "" && len(list) == 0 {
+		return // the gate is off
+	}
 	valid := []kubeletv1beta1.ImagePullCredentialsVerificationPolicy{kubeletv1beta1.NeverVerify, kubeletv1beta1.NeverVerifyPreloadedImages,
 		kubeletv1beta1.NeverVerifyAllowlistedImages, kubeletv1beta1.AlwaysVerify}
 	bad.unless(slices.Contains(valid, policy), "option %q specified for imagePullCredentialsVerificationPolicy. Valid options are %q", policy, valid)

@@ -25,10 +25,14 @@ const (
 func Complete(k Kubelet) Kubelet {
 	c := *k.DeepCopy()
 	c.Kind, c.APIVersion = kind, apiVersion
+	gates, err := ReadGates(c.FeatureGates)
+	if err != nil {
+		gates = Gates{} // Check says what is wrong
+	}
 	server(&c)
 	intervals(&c)
-	images(&c)
-	pods(&c)
+	images(&c, gates)
+	pods(&c, gates)
 	evictions(&c)
 	resources(&c)
 	return c
@@ -62,21 +66,23 @@ func intervals(c *Kubelet) {
 	c.NodeLeaseDurationSeconds = cmp.Or(c.NodeLeaseDurationSeconds, 40)
 }
 
-func images(c *Kubelet) {
+func images(c *Kubelet, gates Gates) {
 	wait(&c.ImageMinimumGCAge, 2*time.Minute)
 	// Upstream's is 85. What was built here can't be pulled again, and people's disks
 	// are fuller than that: images are collected when the space is needed.
 	c.ImageGCHighThresholdPercent = pick(c.ImageGCHighThresholdPercent, 100)
 	c.ImageGCLowThresholdPercent = pick(c.ImageGCLowThresholdPercent, 80)
 	c.NodeStatusMaxImages = pick(c.NodeStatusMaxImages, 50)
-	c.ImagePullCredentialsVerificationPolicy = cmp.Or(c.ImagePullCredentialsVerificationPolicy, kubeletv1beta1.NeverVerifyPreloadedImages)
+	if gates.On("KubeletEnsureSecretPulledImages") {
+		c.ImagePullCredentialsVerificationPolicy = cmp.Or(c.ImagePullCredentialsVerificationPolicy, kubeletv1beta1.NeverVerifyPreloadedImages)
+	}
 	if c.SerializeImagePulls == nil {
 		c.SerializeImagePulls = ptr.To(false)
 		c.MaxParallelImagePulls = pick(c.MaxParallelImagePulls, parallelPulls)
 	}
 }
 
-func pods(c *Kubelet) {
+func pods(c *Kubelet, gates Gates) {
 	c.MaxPods = cmp.Or(c.MaxPods, maxPods)
 	if c.PodPidsLimit == nil {
 		c.PodPidsLimit = ptr.To[int64](podPids)
@@ -85,7 +91,7 @@ func pods(c *Kubelet) {
 	c.SeccompDefault = pick(c.SeccompDefault, true)
 	c.ContainerLogMaxSize = cmp.Or(c.ContainerLogMaxSize, "10Mi")
 	c.ContainerLogMaxFiles = pick(c.ContainerLogMaxFiles, 5)
-	if c.CrashLoopBackOff.MaxContainerRestartPeriod == nil {
+	if c.CrashLoopBackOff.MaxContainerRestartPeriod == nil && gates.On("KubeletCrashLoopBackOffMax") {
 		c.CrashLoopBackOff.MaxContainerRestartPeriod = &metav1.Duration{Duration: 5 * time.Minute}
 	}
 	c.LocalStorageCapacityIsolation = pick(c.LocalStorageCapacityIsolation, true)

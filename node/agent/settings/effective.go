@@ -30,7 +30,10 @@ func Effective(k Kubelet) Kubelet {
 	c.ConfigMapAndSecretChangeDetectionStrategy = kubeletv1beta1.WatchChangeDetectionStrategy
 	c.MemoryReservationPolicy = cmp.Or(c.MemoryReservationPolicy, kubeletv1beta1.NoneMemoryReservationPolicy)
 	c.MemorySwap.SwapBehavior = cmp.Or(c.MemorySwap.SwapBehavior, "NoSwap")
-	c.EnableSystemLogHandler = pick(c.EnableSystemLogHandler, true)
+	c.EnableSystemLogHandler, c.EnableSystemLogQuery = pick(c.EnableSystemLogHandler, true), pick(c.EnableSystemLogQuery, false)
+	if gates, err := ReadGates(k.FeatureGates); err == nil {
+		c.FeatureGates = gates.effective(k.FeatureGates)
+	}
 	if c.UserNamespaces == nil {
 		c.UserNamespaces = &kubeletv1beta1.UserNamespaces{}
 	}

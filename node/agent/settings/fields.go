@@ -39,10 +39,8 @@ var ignored = map[string]string{
 	"volumePluginDir":                           "there are no flexvolume plugins",
 	"kernelMemcgNotification":                   "memory is looked at every ten seconds",
 	"logging":                                   "--verbose says how much is logged",
-	"enableSystemLogQuery":                      "the node's own logs are shown by file alone",
 	"oomScoreAdj":                               "the value of whoever starts the agent stays",
 	"tracing":                                   "the timeline is what traces: sampan trace",
-	"featureGates":                              "features are as upstream's defaults of this version have them",
 	"containerRuntimeEndpoint":                  "--container-runtime-endpoint names the engine",
 	"imageServiceEndpoint":                      "--container-runtime-endpoint names the engine, images included",
 	"failCgroupV1":                              "both cgroup versions are served",
@@ -84,6 +82,5 @@ var fixed = map[string]constraint{
 	"registerNode":         {[]any{true}, "the node registers itself, always"},
 	"protectKernelDefaults": {[]any{false},
 		"the kernel's settings are not compared with upstream's list"},
-	"defaultPodSysctls": {[]any{nil}, "pods get the sysctls that they name"},
-	"staticPodURL":      {[]any{nil}, "pods are read from files only: see staticPodPath"},
+	"staticPodURL": {[]any{nil}, "pods are read from files only: see staticPodPath"},
 }

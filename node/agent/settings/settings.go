@@ -85,7 +85,7 @@ func weak(c *Kubelet) []string {
 	if err != nil {
 		return nil // Check has said it
 	}
-	return served.Warnings
+	return append(futile(c.FeatureGates), served.Warnings...)
 }
 
 // sources are the files to read, in order.

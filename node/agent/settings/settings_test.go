@@ -100,7 +100,7 @@ var acts = strings.Fields(`kind apiVersion enableServer staticPodPath podLogsDir
 	containerLogMaxSize containerLogMaxFiles systemReserved kubeReserved reservedSystemCPUs enforceNodeAllocatable
 	memoryThrottlingFactor memoryReservationPolicy allowedUnsafeSysctls providerID shutdownGracePeriod shutdownGracePeriodCriticalPods shutdownGracePeriodByPodPriority
 	crashLoopBackOff reservedMemory seccompDefault registerWithTaints localStorageCapacityIsolation userNamespaces
-	tlsMinVersion tlsCipherSuites tlsCurvePreferences tlsCertFile tlsPrivateKeyFile`)
+	tlsMinVersion tlsCipherSuites tlsCurvePreferences tlsCertFile tlsPrivateKeyFile featureGates defaultPodSysctls enableSystemLogQuery`)
 
 // TestEveryField: each of upstream's fields acts, has no effect and says so, or may
 // have one value alone.
@@ -129,13 +129,13 @@ func TestEveryField(t *testing.T) {
 
 // TestEffective: what has no effect isn't shown as if it had.
 func TestEffective(t *testing.T) {
-	got, err := load(t, "hairpinMode: none\nkubeAPIQPS: 7\noomScoreAdj: 5\nfailCgroupV1: true\nmaxPods: 9\nfeatureGates: {KubeletPSI: true}\n", nil)
+	got, err := load(t, "hairpinMode: none\nkubeAPIQPS: 7\noomScoreAdj: 5\nfailCgroupV1: true\nmaxPods: 9\nfeatureGates: {KubeletPSI: true, MemoryQoS: false, EventedPLEG: false}\n", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	k := Complete(got.Kubelet)
 	e := Effective(k)
-	if e.HairpinMode != "hairpin-veth" || e.KubeAPIQPS != nil || e.OOMScoreAdj != nil || *e.FailCgroupV1 || e.MaxPods != 9 || e.FeatureGates != nil {
+	if e.HairpinMode != "hairpin-veth" || e.KubeAPIQPS != nil || e.OOMScoreAdj != nil || *e.FailCgroupV1 || e.MaxPods != 9 || !reflect.DeepEqual(e.FeatureGates, map[string]bool{"KubeletPSI": true, "MemoryQoS": false}) {
 		t.Errorf("shown: %+v", e)
 	}
 	if e.MemorySwap.SwapBehavior != "NoSwap" || *e.UserNamespaces.IDsPerPod != 65536 || !*e.EnableSystemLogHandler || !e.RotateCertificates {

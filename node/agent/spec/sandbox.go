@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/node/util/sysctl"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/node/agent/actual"
@@ -34,7 +35,7 @@ func Sandbox(pod *corev1.Pod, attempt uint32, node Node) *rt.PodSandboxConfig {
 		Linux: &rt.LinuxPodSandboxConfig{
 			CgroupParent:    CgroupParent(pod, node),
 			SecurityContext: sandboxSecurity(pod, node),
-			Sysctls:         sysctls(pod),
+			Sysctls:         sysctls(pod, node.Sysctls),
 			Resources:       PodResources(pod, node),
 			Overhead:        overhead(pod),
 		},
@@ -118,15 +119,34 @@ func protocol(p corev1.Protocol) rt.Protocol {
 	return rt.Protocol_TCP
 }
 
-func sysctls(pod *corev1.Pod) map[string]string {
-	if pod.Spec.SecurityContext == nil || len(pod.Spec.SecurityContext.Sysctls) == 0 {
-		return nil
-	}
+// sysctls are those of the pod, and the node's defaults of parts that are the pod's own.
+func sysctls(pod *corev1.Pod, defaults map[string]string) map[string]string {
 	all := map[string]string{}
+	for name, value := range defaults {
+		if ownSysctl(pod, sysctl.NormalizeName(name)) {
+			all[sysctl.NormalizeName(name)] = value
+		}
+	}
+	if pod.Spec.SecurityContext == nil {
+		return all
+	}
 	for _, s := range pod.Spec.SecurityContext.Sysctls {
 		all[strings.ReplaceAll(s.Name, "/", ".")] = s.Value
 	}
 	return all
+}
+
+// ownSysctl reports whether a parameter is of a namespace that the pod has for itself.
+func ownSysctl(pod *corev1.Pod, name string) bool {
+	switch space, _, _ := sysctl.GetNamespace(name); space {
+	case sysctl.IPCNamespace:
+		return !pod.Spec.HostIPC
+	case sysctl.NetNamespace, sysctl.UTSNamespace:
+		return !pod.Spec.HostNetwork
+	case sysctl.UserNamespace:
+		return pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers
+	}
+	return false
 }
 
 // sandboxSecurity is what the sandbox itself runs with. Privileged only says

@@ -29,6 +29,8 @@ type Node struct {
 	Memory      int64
 	// CgroupRoot is the cgroup under which "kubepods" lies, such as "/sampan".
 	CgroupRoot string
+	// Sysctls are those that pods get unless they say otherwise.
+	Sysctls map[string]string
 	// PidsLimit bounds the processes of one pod.
 	PidsLimit int64
 	// LogRoot holds a directory of container logs a pod; SeccompRoot holds

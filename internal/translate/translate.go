@@ -1,7 +1,10 @@
-package connect
+// Package translate serves the WebSocket protocols that kubectl speaks with the SPDY that
+// container engines speak: v5 of exec and attach, and SPDY inside a WebSocket for
+// port-forward (KEP-4006). API servers stand so between clients and nodes that can't, and
+// nodes that can between API servers and their engine.
+package translate
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,17 +15,12 @@ import (
 
 	"golang.org/x/net/websocket"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/remotecommand"
 	"k8s.io/klog/v2"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 )
-
-// Container engines speak SPDY, and the WebSocket protocols before v5; kubectl
-// speaks WebSocket v5, and SPDY inside a WebSocket for port-forward. The API
-// server stands between the two, as upstream's does (KEP-4006).
 
 // tunnelPrefix marks a WebSocket subprotocol that carries SPDY.
 const tunnelPrefix = "SPDY/3.1+"
@@ -39,17 +37,48 @@ const (
 	resizeChannel
 )
 
-// translate serves exec or attach over WebSocket v5 with the node's SPDY streams.
-// The node is connected first, so that its refusal is still a plain answer.
-func (c *Connector) translate(k call, n node, location *url.URL) error {
-	remote, err := c.dial(k.r, n, location)
+// Remote is a streaming endpoint that speaks SPDY.
+type Remote struct {
+	// Name is who it is, for errors: node "n1".
+	Name string
+	URL  *url.URL
+	// Transport carries its requests; it is of this connection alone.
+	Transport http.RoundTripper
+}
+
+// Wants are the streams of an exec or attach.
+type Wants struct{ Stdin, Stdout, Stderr, TTY bool }
+
+// Refusal is the answer of a remote that doesn't begin a stream.
+type Refusal struct {
+	Code int
+	Text string
+}
+
+// Error implements error.
+func (r *Refusal) Error() string { return fmt.Sprintf("status %d: %s", r.Code, r.Text) }
+
+// maxRefusal bounds how much of a remote's refusal is passed on.
+const maxRefusal = 2000
+
+// Exec reports whether r asks for exec or attach in a protocol that has to be translated.
+func Exec(r *http.Request) bool { return wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) }
+
+// Forward reports whether r asks for port-forward in one.
+func Forward(r *http.Request) bool { return wsstream.IsWebSocketRequestWithTunnelingProtocol(r) }
+
+// ServeExec serves exec or attach over WebSocket v5 with the remote's SPDY streams. The
+// remote is connected first, so that its refusal is still a plain answer: after an error
+// nothing has been written.
+func ServeExec(w http.ResponseWriter, r *http.Request, to Remote, wants Wants) error {
+	remote, err := to.dial(r)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = remote.Close() }() // what is lost with it was said already
-	streams, err := createStreams(remote, location.Query())
+	streams, err := createStreams(remote, wants)
 	if err != nil {
-		return apierrors.NewInternalError(fmt.Errorf("open streams to node %q: %w", n.name, err))
+		return fmt.Errorf("open streams to %s: %w", to.Name, err)
 	}
 	types := []wsstream.ChannelType{wsstream.IgnoreChannel, wsstream.WriteChannel, wsstream.WriteChannel, wsstream.ReadWriteChannel, wsstream.IgnoreChannel}
 	for _, number := range []int{stdinChannel, resizeChannel} {
@@ -62,8 +91,8 @@ func (c *Connector) translate(k call, n node, location *url.URL) error {
 	})
 	// The library calls our own end of a conversation an error, each time: a
 	// logger's zero value is silent.
-	quiet := k.r.WithContext(klog.NewContext(k.r.Context(), klog.Logger{}))
-	_, channels, err := local.Open(k.w, quiet)
+	quiet := r.WithContext(klog.NewContext(r.Context(), klog.Logger{}))
+	_, channels, err := local.Open(w, quiet)
 	if err != nil {
 		return nil // the client has had its answer from the WebSocket library
 	}
@@ -100,45 +129,41 @@ func join(remote httpstream.Connection, streams [5]httpstream.Stream, channels [
 	outputs.Wait()
 }
 
-// dial opens a SPDY connection to a streaming endpoint of a node.
-func (c *Connector) dial(r *http.Request, n node, location *url.URL) (httpstream.Connection, error) {
-	upgrade, err := spdy.NewRoundTripperWithConfig(spdy.RoundTripperConfig{UpgradeTransport: c.transport(n), PingPeriod: pingPeriod})
+// dial opens a SPDY connection.
+func (to Remote) dial(r *http.Request) (httpstream.Connection, error) {
+	upgrade, err := spdy.NewRoundTripperWithConfig(spdy.RoundTripperConfig{UpgradeTransport: to.Transport, PingPeriod: pingPeriod})
 	if err != nil {
-		return nil, apierrors.NewInternalError(err)
+		return nil, err
 	}
-	out, err := http.NewRequestWithContext(r.Context(), http.MethodPost, location.String(), nil)
+	out, err := http.NewRequestWithContext(r.Context(), http.MethodPost, to.URL.String(), nil)
 	if err != nil {
-		return nil, apierrors.NewInternalError(err)
+		return nil, err
 	}
 	out.Header[httpstream.HeaderProtocolVersion] = []string{remotecommand.StreamProtocolV5Name, remotecommand.StreamProtocolV4Name}
 	answer, err := upgrade.RoundTrip(out)
 	if err != nil {
-		return nil, apierrors.NewInternalError(fmt.Errorf("connect to node %q: %w", n.name, err))
+		return nil, fmt.Errorf("connect to %s: %w", to.Name, err)
 	}
 	defer answer.Body.Close()
 	conn, err := upgrade.NewConnection(answer)
 	if err != nil {
-		var status *apierrors.StatusError
-		if errors.As(err, &status) {
-			return nil, status
-		}
-		return nil, apierrors.NewInternalError(fmt.Errorf("connect to node %q: %w", n.name, err))
+		return nil, fmt.Errorf("connect to %s: %w", to.Name, err)
 	}
 	return conn, nil
 }
 
-// createStreams makes those streams that the query asks the node for, by channel.
-func createStreams(conn httpstream.Connection, query url.Values) (streams [5]httpstream.Stream, err error) {
+// createStreams makes those streams that are wanted, by channel.
+func createStreams(conn httpstream.Connection, wants Wants) (streams [5]httpstream.Stream, err error) {
 	for _, s := range []struct {
 		channel int
 		kind    string
 		wanted  bool
 	}{
 		{errorChannel, corev1.StreamTypeError, true},
-		{stdinChannel, corev1.StreamTypeStdin, query.Has("input")},
-		{stdoutChannel, corev1.StreamTypeStdout, query.Has("output")},
-		{stderrChannel, corev1.StreamTypeStderr, query.Has("error") && !query.Has("tty")},
-		{resizeChannel, corev1.StreamTypeResize, query.Has("tty")},
+		{stdinChannel, corev1.StreamTypeStdin, wants.Stdin},
+		{stdoutChannel, corev1.StreamTypeStdout, wants.Stdout},
+		{stderrChannel, corev1.StreamTypeStderr, wants.Stderr && !wants.TTY},
+		{resizeChannel, corev1.StreamTypeResize, wants.TTY},
 	} {
 		if !s.wanted {
 			continue
@@ -150,24 +175,25 @@ func createStreams(conn httpstream.Connection, query url.Values) (streams [5]htt
 	return streams, nil
 }
 
-// tunnel serves SPDY inside a WebSocket: its bytes go to the node as they are.
-func (c *Connector) tunnel(k call, n node, location *url.URL) error {
-	offered := tunnelled(k.r)
-	out, err := http.NewRequestWithContext(k.r.Context(), http.MethodPost, location.String(), nil)
+// ServeForward serves SPDY inside a WebSocket: its bytes go to the remote as they are.
+// After an error nothing has been written.
+func ServeForward(w http.ResponseWriter, r *http.Request, to Remote) error {
+	out, err := http.NewRequestWithContext(r.Context(), http.MethodPost, to.URL.String(), nil)
 	if err != nil {
-		return apierrors.NewInternalError(err)
+		return err
 	}
 	out.Header.Set(httpstream.HeaderConnection, httpstream.HeaderUpgrade)
 	out.Header.Set(httpstream.HeaderUpgrade, spdy.HeaderSpdy31)
-	out.Header[httpstream.HeaderProtocolVersion] = offered
-	answer, err := c.transport(n).RoundTrip(out)
+	out.Header[httpstream.HeaderProtocolVersion] = tunnelled(r)
+	answer, err := to.Transport.RoundTrip(out)
 	if err != nil {
-		return apierrors.NewInternalError(fmt.Errorf("connect to node %q: %w", n.name, err))
+		return fmt.Errorf("connect to %s: %w", to.Name, err)
 	}
 	defer answer.Body.Close()
 	remote, ok := answer.Body.(io.ReadWriteCloser)
 	if answer.StatusCode != http.StatusSwitchingProtocols || !ok {
-		return complaint(answer, k.req.Target.Name)
+		raw, _ := io.ReadAll(io.LimitReader(answer.Body, maxRefusal)) // what there is, is what is told
+		return &Refusal{answer.StatusCode, strings.TrimSpace(string(raw))}
 	}
 	chosen := answer.Header.Get(httpstream.HeaderProtocolVersion)
 	websocket.Server{
@@ -184,7 +210,7 @@ func (c *Connector) tunnel(k call, n node, location *url.URL) error {
 			_, _ = io.Copy(remote, ws)
 			_ = remote.Close()
 		},
-	}.ServeHTTP(k.w, k.r)
+	}.ServeHTTP(w, r)
 	return nil
 }
 
