@@ -36,7 +36,11 @@ func (e *Engine) ownSnapshot(s *sandbox, c *ctr, img image.Image) (image.Rootfs,
 		return e.images.Prepare(c.ID, img.ID)
 	}
 	defer e.busy.Lock(keptPrefix(s.Config))()
-	for _, other := range e.records.containersThat(c.Kept, func(o *ctr) bool { return o.ID != c.ID }) {
+	others, making := e.records.sharing(c)
+	if making {
+		return image.Rootfs{}, precondition("another container with the same files is being made")
+	}
+	for _, other := range others {
 		st, err := e.runtime.Status(other.ID)
 		if err == nil && st.State != container.Exited {
 			return image.Rootfs{}, precondition("container %q has the files, and has not ended", other.ID)

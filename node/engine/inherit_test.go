@@ -64,6 +64,15 @@ func TestFilesStayFromContainerToContainer(t *testing.T) {
 	if _, err := n.nth(pod, 3, "wait"); err == nil || !strings.Contains(err.Error(), "has not ended") {
 		t.Errorf("two containers on the same files: %v", err)
 	}
+	_, err = n.engine.StopContainer(t.Context(), &rt.StopContainerRequest{ContainerId: id})
+	n.must(err)
+	begun := &ctr{ID: newID(), SandboxID: pod, Config: containerConfig("wait"), Kept: keptKey(keeping("a", "1"), containerConfig("wait"))}
+	begun.Config.Metadata.Attempt = 4
+	n.must(n.engine.records.reserveContainer(begun)) // somebody's call that is not done yet
+	if _, err := n.nth(pod, 5, "wait"); err == nil || !strings.Contains(err.Error(), "is being made") {
+		t.Errorf("beside a container that is being made: %v", err)
+	}
+	n.must(n.engine.records.dropContainer(begun))
 	other := n.run(podConfig("plain"))
 	if code := n.attempt(other, 0, "cat", "/note"); code == 0 {
 		t.Error("a pod that has not asked has the file")

@@ -339,6 +339,15 @@ func (r *records) everyContainerOf(sandboxID string) []*ctr {
 	return byAge(pick(r.ctrs.in(inSandbox(sandboxID)), nil, func(*ctr) bool { return true }))
 }
 
+// sharing are the other containers that have a container's kept snapshot, and whether one
+// of them is only being made.
+func (r *records) sharing(c *ctr) (others []*ctr, making bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	others = pick(r.ctrs.in(c.Kept), nil, func(o *ctr) bool { return o.ID != c.ID })
+	return others, slices.ContainsFunc(others, func(o *ctr) bool { return r.making[o.ID] })
+}
+
 // pick lists what is wanted and not hidden.
 func pick[T any](from map[string]*T, hidden map[string]bool, want func(*T) bool) (out []*T) {
 	for id, v := range from {
