@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 
@@ -260,18 +259,10 @@ func (o *OCI) bringBack(ctx context.Context, p *plan.Plan, opt *OCIRestore) (int
 			s.stdio[i] = null
 		}
 	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	control, theirs, err := controlPair()
 	if err != nil {
-		return 0, os.NewSyscallError("socketpair", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control")
-	defer ours.Close()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		theirs.Close()
 		return 0, err
 	}
-	control := conn.(*net.UnixConn)
 	defer control.Close()
 	defer context.AfterFunc(ctx, func() { control.Close() })()
 	pid, err := o.forkStage(p, &plan.Child{Flags: unix.CLONE_NEWNS}, s, theirs)

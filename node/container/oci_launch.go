@@ -90,18 +90,10 @@ func (o *OCI) launch(ctx context.Context, p *plan.Plan, child *plan.Child, s sta
 }
 
 func (o *OCI) launchStage(ctx context.Context, p *plan.Plan, child *plan.Child, s stage) (int, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	control, theirs, err := controlPair()
 	if err != nil {
-		return 0, os.NewSyscallError("socketpair", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control")
-	defer ours.Close()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		theirs.Close()
 		return 0, err
 	}
-	control := conn.(*net.UnixConn)
 	defer control.Close()
 	defer context.AfterFunc(ctx, func() { control.Close() })()
 	pid, err := o.forkStage(p, child, s, theirs)
@@ -120,6 +112,22 @@ func (o *OCI) launchStage(ctx context.Context, p *plan.Plan, child *plan.Child, 
 		return 0, err
 	}
 	return pid, nil
+}
+
+// controlPair is a control socket, and its other end for a stage.
+func controlPair() (control *net.UnixConn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control")
+	defer ours.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return conn.(*net.UnixConn), theirs, nil
 }
 
 // killChild ends and reaps a child of ours; its number is its own until then.
