@@ -13,6 +13,9 @@ import (
 func examine(out io.Writer, f buildFlags, opts build.Options) error {
 	found, err := build.Describe(opts)
 	if err != nil {
+		for _, warning := range found.Warnings {
+			fmt.Fprintln(out, "warning ", warning)
+		}
 		return buildError(err)
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)

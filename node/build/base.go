@@ -95,6 +95,11 @@ func (b *builder) sourceLayers(ctx context.Context, st *stage, from string) ([]i
 		}
 		return other.layers, other.key, nil
 	}
+	for _, later := range b.file.stages[st.index:] {
+		if _, replaced := b.contextOf(from); !replaced && strings.EqualFold(later.Name, from) {
+			return nil, "", fmt.Errorf("cannot copy from stage %q, it needs to be defined before current stage %q: %w", from, st.name, image.ErrInvalid)
+		}
+	}
 	img, layers, err := b.base(ctx, from, st.platform)
 	return layers, img.Manifest.String(), err
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -247,10 +248,18 @@ func Build(ctx context.Context, opts Options) (image.Image, error) {
 	return img, nil
 }
 
+func exists(file string) bool {
+	_, err := os.Lstat(file)
+	return err == nil
+}
+
 // complete fills in what was left out.
 func (o *Options) complete() error {
 	if o.Dockerfile == "" {
 		o.Dockerfile = filepath.Join(o.Context, "Dockerfile")
+		if small := filepath.Join(o.Context, "dockerfile"); !exists(o.Dockerfile) && exists(small) {
+			o.Dockerfile = small // as docker has it
+		}
 	}
 	tell := o.Progress
 	var mu sync.Mutex

@@ -270,7 +270,7 @@ func TestMistakes(t *testing.T) {
 		"FROM scratch\n\nCOPY nothere /":                `^./Dockerfile:3: COPY nothere /: "nothere" is not in the build context \(.\): not found`,
 		"FROM scratch\nCOPY a b /c":                     `^./Dockerfile:2: .*destination "/c" must be a directory and end with a /`,
 		"FROM scratch\nEXPOSE 99999":                    `^./Dockerfile:2: .*port "99999": want a number from 1 to 65535`,
-		"FROM scratch\nCOPY --chmod=rwx a /":            `^./Dockerfile:2: .*--chmod=rwx: want an octal mode`,
+		"FROM scratch\nCOPY --chmod=rwx a /":            `^./Dockerfile:2: .*--chmod=rwx a /: invalid chmod parameter`,
 		"FROM scratch\nCOPY --chown=nobody a /":         `^./Dockerfile:2: .*"nobody" is not in the image's /etc/passwd`,
 		"FROM scratch\nRUN true":                        `^./Dockerfile:2: RUN true: RUN needs root`,
 		"FROM scratch\nADD http://127.0.0.1:1/a.git /a": `^./Dockerfile:2: ADD .*git repository http://127.0.0.1:1/a.git: `,

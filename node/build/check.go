@@ -2,6 +2,7 @@ package build
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,11 +50,12 @@ func Describe(opts Options) (Description, error) {
 	if err := describeCopies(opts, file); err != nil {
 		return d, err
 	}
-	b := &builder{opts: opts, file: file}
+	b := &builder{opts: opts, file: file, consumed: map[string]bool{}}
 	wanted, err := b.target()
 	if err != nil {
 		return d, err
 	}
+	b.undefined(wanted)
 	for _, cmd := range file.args {
 		d.args(cmd)
 	}
@@ -72,6 +74,68 @@ func Describe(opts Options) (Description, error) {
 		}
 	}
 	return d, nil
+}
+
+// undefined warns of variables that nothing sets, in the stages that one needs. A base that
+// is not here may set any: of the stages on it nothing is said.
+func (b *builder) undefined(last int) {
+	var err error
+	if b.platform, err = parsePlatform(b.opts.Platforms[0]); err != nil || b.prepare(last) != nil {
+		return
+	}
+	needed, known := b.needed(last), map[int]*stage{}
+	for i := range last + 1 {
+		if st := b.scope(i, known); needed[i] && st != nil {
+			known[i] = st
+			for _, c := range b.file.stages[i].Commands {
+				b.pretend(st, c)
+			}
+		}
+	}
+}
+
+// scope is a stage with what its base sets, nil when that is not known.
+func (b *builder) scope(i int, known map[int]*stage) *stage {
+	st := &stage{args: map[string]string{}, asked: map[string]bool{}}
+	if n := b.stageBefore(b.bases[i], i); n >= 0 {
+		if known[n] == nil {
+			return nil
+		}
+		st.args, st.asked = maps.Clone(known[n].args), maps.Clone(known[n].asked)
+		st.config.Config.Env = slices.Clone(known[n].config.Config.Env)
+		return st
+	}
+	if b.bases[i] == scratch {
+		st.empty()
+		return st
+	}
+	if _, ok := b.contextOf(b.bases[i]); ok || b.opts.Images == nil {
+		return nil
+	}
+	img, err := b.opts.Images.Get(b.bases[i])
+	if err != nil {
+		return nil
+	}
+	st.config.Config.Env = slices.Clone(img.Config.Config.Env)
+	return st
+}
+
+// pretend runs what an instruction does to variables. What fails, fails again, and with
+// its place, when it is built.
+func (b *builder) pretend(st *stage, c instructions.Command) {
+	if cmd, ok := c.(*instructions.ArgCommand); ok {
+		_ = b.arg(st, cmd)
+		return
+	}
+	vars := st.variables()
+	if e, ok := c.(instructions.SupportsSingleWordExpansion); ok {
+		_ = e.Expand(func(word string) (string, error) { return b.expandKnown(word, st, vars, c) })
+	}
+	if cmd, ok := c.(*instructions.EnvCommand); ok {
+		for _, kv := range cmd.Env {
+			st.config.Config.Env = setEnv(st.config.Config.Env, kv.Key, kv.Value)
+		}
+	}
 }
 
 // describeCopies warns of sources that .dockerignore hides, where their names are known
@@ -93,10 +157,10 @@ func describeCopies(opts Options, file dockerfile) error {
 			switch cmd := c.(type) {
 			case *instructions.CopyCommand:
 				if cmd.From == "" {
-					err = files.lint(file.lint, "COPY", known(cmd.SourcePaths), c.Location())
+					err = files.lint(file.lintAt(c.Location()), "COPY", known(cmd.SourcePaths), c.Location())
 				}
 			case *instructions.AddCommand:
-				err = files.lint(file.lint, "ADD", known(cmd.SourcePaths), c.Location())
+				err = files.lint(file.lintAt(c.Location()), "ADD", known(cmd.SourcePaths), c.Location())
 			}
 			if err != nil {
 				return err

@@ -52,6 +52,9 @@ type raised struct {
 
 // copy executes COPY.
 func (b *builder) copy(ctx context.Context, st *stage, cmd *instructions.CopyCommand) (bool, error) {
+	if strings.Contains(cmd.From, "$") {
+		return false, fmt.Errorf("variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround: %w", image.ErrInvalid)
+	}
 	from := &b.context.tree
 	if files := b.filesOf(cmd.From); files != nil {
 		from = &files.tree
@@ -133,7 +136,7 @@ func (b *builder) transfer(ctx context.Context, st *stage, t transfer) (bool, er
 	defer func() { _ = v.Close() }()
 	if t.from == &b.context.tree {
 		b.mu.Lock()
-		err = t.from.lint(b.file.lint, t.verb, t.what.SourcePaths, t.at)
+		err = t.from.lint(b.file.lintAt(t.at), t.verb, t.what.SourcePaths, t.at)
 		b.mu.Unlock()
 		if err != nil {
 			return false, err
@@ -165,12 +168,18 @@ func (t *tree) lint(lint *linter.Linter, verb string, sources []string, at []par
 		if err != nil {
 			return err
 		}
+		if s = path.Clean(s); s == "." || s == "/" { // which no pattern hides, but what is in it
+			hidden = slices.ContainsFunc(t.ignored.Patterns(), func(p *patternmatcher.Pattern) bool { return hidesAll(p.String()) })
+		}
 		if hidden {
 			lint.Run(&linter.RuleCopyIgnoredFile, at, linter.RuleCopyIgnoredFile.Format(word, path.Clean(s)))
 		}
 	}
 	return nil
 }
+
+// hidesAll says whether a pattern of .dockerignore is about everything.
+func hidesAll(pattern string) bool { return pattern == "*" || pattern == "**" || pattern == "**/*" }
 
 // plan decides what goes where.
 func (b *builder) plan(st *stage, t transfer, v *view) (copying, error) {
@@ -182,20 +191,12 @@ func (b *builder) plan(st *stage, t transfer, v *view) (copying, error) {
 	if err != nil {
 		return copying{}, fmt.Errorf("--exclude: %w: %w", image.ErrInvalid, err)
 	}
-	var paths []string
-	for _, arg := range t.what.SourcePaths {
-		find := t.from.find
-		if t.parents {
-			find = t.from.findDeep
-		}
-		found, err := find(arg)
-		if err != nil {
-			return copying{}, err
-		}
-		paths = append(paths, found...)
+	paths, err := t.paths()
+	if err != nil {
+		return copying{}, err
 	}
 	slashed := strings.HasSuffix(t.what.DestPath, "/") || path.Base(t.what.DestPath) == "."
-	if len(paths)+len(t.what.SourceContents)+len(t.remote)+len(t.clones) > 1 && !slashed {
+	if len(paths)+len(t.what.SourceContents)+len(t.remote)+len(t.clones) > 1 && !slashed && !t.directories(paths) {
 		return copying{}, fmt.Errorf("with more than one source the destination %q must be a directory and end with a /: %w", t.what.DestPath, image.ErrInvalid)
 	}
 	dest := st.resolve(t.what.DestPath)
@@ -246,13 +247,38 @@ func (b *builder) plan(st *stage, t transfer, v *view) (copying, error) {
 	return c, nil
 }
 
+// paths are what the arguments of the instruction lead to.
+func (t transfer) paths() (paths []string, err error) {
+	find := t.from.find
+	if t.parents {
+		find = t.from.findDeep
+	}
+	for _, arg := range t.what.SourcePaths {
+		found, err := find(arg)
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, found...)
+	}
+	return paths, nil
+}
+
+// directories says whether one pattern stands for all the sources, which are directories:
+// their content goes into the destination, whatever that is called.
+func (t transfer) directories(paths []string) bool {
+	if len(t.what.SourcePaths) != 1 || len(paths) < 2 {
+		return false
+	}
+	return !slices.ContainsFunc(paths, func(p string) bool {
+		one, err := t.from.single(p)
+		return err != nil || !one.info.IsDir()
+	})
+}
+
 // way finds the directories that the copy has to make before its files. One that
 // stands for itself makes that alone into which it copies a directory: what lies above
 // has its owner and mode from the layers below.
 func (c *copying) way(t transfer, dest string, into bool) (err error) {
-	if len(c.items) == 0 {
-		return nil
-	}
 	for _, it := range c.items {
 		into = into || it.merged || it.archive
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	"github.com/moby/buildkit/util/suggest"
 
 	"github.com/sampan-dev/sampan/node/image"
 )
@@ -110,16 +111,17 @@ func (b *builder) expand(word string, vars map[string]string) (string, error) {
 
 // expandKnown is expand for an instruction's word, which warns of variables that
 // nothing has set.
-func (b *builder) expandKnown(word string, vars map[string]string, cmd instructions.Command) (string, error) {
+func (b *builder) expandKnown(word string, st *stage, vars map[string]string, cmd instructions.Command) (string, error) {
 	got, unknown, err := b.process(word, vars, false)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, m := range reference.FindAllStringSubmatch(word, -1) {
 		name := m[1] + m[3]
-		if _, ok := unknown[name]; !ok || m[2] != "" { // it says what it is when nothing sets it
+		if _, ok := unknown[name]; !ok || m[2] != "" || st.asked[name] { // it says what it is when nothing sets it
 			continue
 		}
-		b.file.lint.Run(&linter.RuleUndefinedVar, cmd.Location(), linter.RuleUndefinedVar.Format(name, ""))
+		hint, _ := suggest.Search(name, variables(vars).Keys(), true)
+		b.file.lintAt(cmd.Location()).Run(&linter.RuleUndefinedVar, cmd.Location(), linter.RuleUndefinedVar.Format(name, hint))
 	}
 	return got, err
 }

@@ -30,14 +30,14 @@ func (b *builder) instruction(ctx context.Context, st *stage, s step) (cached bo
 		if plain(word) {
 			return word, nil
 		}
-		return b.expandKnown(word, vars(), s.cmd)
+		return b.expandKnown(word, st, vars(), s.cmd)
 	}
 	if e, ok := s.cmd.(instructions.SupportsSingleWordExpansionRaw); ok {
 		if err := e.ExpandRaw(func(word string) (string, error) { return b.expandRaw(word, vars()) }); err != nil {
 			return false, err
 		}
 	}
-	if e, ok := s.cmd.(instructions.SupportsSingleWordExpansion); ok {
+	if e, ok := s.cmd.(instructions.SupportsSingleWordExpansion); ok && !isArg(s.cmd) {
 		if err := e.Expand(expand); err != nil {
 			return false, err
 		}
@@ -67,6 +67,12 @@ func (b *builder) instruction(ctx context.Context, st *stage, s step) (cached bo
 	return false, configure(st, s.cmd)
 }
 
+// isArg: a default is expanded when it is wanted, which it is not when a value is given.
+func isArg(c instructions.Command) bool {
+	_, is := c.(*instructions.ArgCommand)
+	return is
+}
+
 // variables are what an instruction may refer to: ENV wins over ARG.
 func (st *stage) variables() map[string]string {
 	vars := maps.Clone(st.args)
@@ -80,6 +86,7 @@ func (st *stage) variables() map[string]string {
 // arg brings an ARG into the stage's scope.
 func (b *builder) arg(st *stage, cmd *instructions.ArgCommand) error {
 	for _, a := range cmd.Args {
+		st.asked[a.Key] = true
 		value, err := b.argument(a, st.variables())
 		if err != nil {
 			return err

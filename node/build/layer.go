@@ -132,8 +132,11 @@ func (w *layerWriter) copy(src source, to string, o owner) error {
 	case info.Mode()&os.ModeNamedPipe != 0:
 		h.Typeflag = tar.TypeFifo
 		return w.header(h)
+	case info.Mode()&os.ModeSocket != 0: // as BuildKit has it
+		h.Typeflag = tar.TypeReg
+		return w.header(h)
 	}
-	return nil // sockets and devices have no place in a layer
+	return nil // devices have no place in a layer
 }
 
 // ownerOf is whom a file belongs to where it is.

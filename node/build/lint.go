@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -19,19 +20,20 @@ import (
 
 // inspection looks at one Dockerfile.
 type inspection struct {
-	lint *linter.Linter
+	// at is the linter of the instruction that begins there.
+	at func([]parser.Range) *linter.Linter
 	// globals are the ARGs before the first FROM.
 	globals map[string]bool
 }
 
 // inspect reports what is doubtful in a parsed Dockerfile.
-func (d dockerfile) inspect(tree *parser.Result, lint *linter.Linter) {
+func (d dockerfile) inspect(tree *parser.Result) {
 	for _, w := range tree.Warnings {
 		if w.Location != nil && strings.Contains(strings.ToLower(w.Short), "continuation") {
-			lint.Run(&linter.RuleNoEmptyContinuation, []parser.Range{*w.Location}, linter.RuleNoEmptyContinuation.Format())
+			d.lint.Run(&linter.RuleNoEmptyContinuation, []parser.Range{*w.Location}, linter.RuleNoEmptyContinuation.Format())
 		}
 	}
-	i := inspection{lint: lint, globals: map[string]bool{}}
+	i := inspection{at: d.lintAt, globals: map[string]bool{}}
 	i.casing(tree.AST)
 	for _, cmd := range d.args {
 		for _, a := range cmd.Args {
@@ -44,9 +46,11 @@ func (d dockerfile) inspect(tree *parser.Result, lint *linter.Linter) {
 	for _, s := range d.stages {
 		i.base(s, d.expander(), defaults)
 	}
-	for _, s := range d.stages {
+	known := map[string]traits{}
+	for n, s := range d.stages {
 		i.from(s)
-		i.stage(s)
+		after := i.stage(s, known[strings.ToLower(s.BaseName)])
+		known[strconv.Itoa(n)], known[strings.ToLower(s.Name)] = after, after
 	}
 }
 
@@ -68,7 +72,7 @@ func (i inspection) casing(tree *parser.Node) {
 		wrong, want = upper, "lowercase"
 	}
 	for _, n := range append(wrong, mixed...) {
-		i.lint.Run(&linter.RuleConsistentInstructionCasing, n.Location(), linter.RuleConsistentInstructionCasing.Format(firstWord(n), want))
+		i.at(n.Location()).Run(&linter.RuleConsistentInstructionCasing, n.Location(), linter.RuleConsistentInstructionCasing.Format(firstWord(n), want))
 	}
 }
 
@@ -87,11 +91,11 @@ func (i inspection) names(stages []instructions.Stage) {
 			continue
 		}
 		if known[name] {
-			i.lint.Run(&linter.RuleDuplicateStageName, s.Location, linter.RuleDuplicateStageName.Format(s.Name))
+			i.at(s.Location).Run(&linter.RuleDuplicateStageName, s.Location, linter.RuleDuplicateStageName.Format(s.Name))
 		}
 		known[name] = true
 		if name == "scratch" || name == "context" {
-			i.lint.Run(&linter.RuleReservedStageName, s.Location, linter.RuleReservedStageName.Format(s.Name))
+			i.at(s.Location).Run(&linter.RuleReservedStageName, s.Location, linter.RuleReservedStageName.Format(s.Name))
 		}
 	}
 }
@@ -106,41 +110,44 @@ func (i inspection) from(s instructions.Stage) {
 		for _, m := range reference.FindAllStringSubmatch(word, -1) {
 			name := m[1] + m[3]
 			if _, ok := predefined[name]; !ok && !i.globals[name] && m[2] == "" {
-				i.lint.Run(&linter.RuleUndefinedArgInFrom, s.Location, linter.RuleUndefinedArgInFrom.Format(name, ""))
+				i.at(s.Location).Run(&linter.RuleUndefinedArgInFrom, s.Location, linter.RuleUndefinedArgInFrom.Format(name, ""))
 			}
 		}
 	}
 	switch {
 	case s.Platform == "":
 	case s.Platform == "$TARGETPLATFORM" || s.Platform == "${TARGETPLATFORM}":
-		i.lint.Run(&linter.RuleRedundantTargetPlatform, s.Location, linter.RuleRedundantTargetPlatform.Format(s.Platform))
+		i.at(s.Location).Run(&linter.RuleRedundantTargetPlatform, s.Location, linter.RuleRedundantTargetPlatform.Format(s.Platform))
 	case !strings.Contains(s.Platform, "$"):
 		// A stage that is called after its platform is chosen by name.
-		if p, err := parsePlatform(s.Platform); err != nil || !strings.Contains(strings.ToLower(s.Name), p.arch) {
-			i.lint.Run(&linter.RuleFromPlatformFlagConstDisallowed, s.Location, linter.RuleFromPlatformFlagConstDisallowed.Format(s.Platform))
+		if p, err := parsePlatform(s.Platform); err != nil || !strings.Contains(strings.ToLower(s.Name), p.arch) && !strings.Contains(strings.ToLower(s.Name), "linux") {
+			i.at(s.Location).Run(&linter.RuleFromPlatformFlagConstDisallowed, s.Location, linter.RuleFromPlatformFlagConstDisallowed.Format(s.Platform))
 		}
 	}
 }
 
+// traits are what checks ask of what came before, in a stage and in those it is based on:
+// whether it has a shell of its own, and a working directory.
+type traits struct{ shell, absolute bool }
+
 // stage looks at a stage's instructions.
-func (i inspection) stage(s instructions.Stage) {
-	shell, absolute := false, false
+func (i inspection) stage(s instructions.Stage, now traits) traits {
 	last := map[string]instructions.Command{}
 	for _, c := range s.Commands {
 		switch cmd := c.(type) {
 		case *instructions.ShellCommand:
-			shell = true
+			now.shell = true
 		case *instructions.WorkdirCommand:
-			if !path.IsAbs(cmd.Path) && !strings.HasPrefix(cmd.Path, "$") && !absolute {
-				i.lint.Run(&linter.RuleWorkdirRelativePath, c.Location(), linter.RuleWorkdirRelativePath.Format(cmd.Path))
+			if !path.IsAbs(cmd.Path) && !strings.HasPrefix(cmd.Path, "$") && !now.absolute {
+				i.at(c.Location()).Run(&linter.RuleWorkdirRelativePath, c.Location(), linter.RuleWorkdirRelativePath.Format(cmd.Path))
 			}
-			absolute = true
+			now.absolute = true
 		case *instructions.CmdCommand:
 			i.once(last, c)
-			i.form(c, cmd.PrependShell && !shell)
+			i.form(c, cmd.PrependShell && !now.shell)
 		case *instructions.EntrypointCommand:
 			i.once(last, c)
-			i.form(c, cmd.PrependShell && !shell)
+			i.form(c, cmd.PrependShell && !now.shell)
 		case *instructions.HealthCheckCommand:
 			i.once(last, c)
 		case *instructions.ArgCommand:
@@ -158,13 +165,14 @@ func (i inspection) stage(s instructions.Stage) {
 			i.ports(cmd)
 		}
 	}
+	return now
 }
 
 // once: of several, only the last counts.
 func (i inspection) once(last map[string]instructions.Command, c instructions.Command) {
 	name := strings.ToUpper(c.Name())
 	if before, ok := last[name]; ok {
-		i.lint.Run(&linter.RuleMultipleInstructionsDisallowed, before.Location(), linter.RuleMultipleInstructionsDisallowed.Format(name))
+		i.at(before.Location()).Run(&linter.RuleMultipleInstructionsDisallowed, before.Location(), linter.RuleMultipleInstructionsDisallowed.Format(name))
 	}
 	last[name] = c
 }
@@ -172,28 +180,28 @@ func (i inspection) once(last map[string]instructions.Command, c instructions.Co
 // form: a shell in between keeps signals from the program.
 func (i inspection) form(c instructions.Command, shell bool) {
 	if shell {
-		i.lint.Run(&linter.RuleJSONArgsRecommended, c.Location(), linter.RuleJSONArgsRecommended.Format(strings.ToUpper(c.Name())))
+		i.at(c.Location()).Run(&linter.RuleJSONArgsRecommended, c.Location(), linter.RuleJSONArgsRecommended.Format(strings.ToUpper(c.Name())))
 	}
 }
 
 // pairs: "ENV a b" is written "ENV a=b" today.
 func (i inspection) pairs(name string, all instructions.KeyValuePairs, at []parser.Range) {
 	if slices.ContainsFunc(all, func(kv instructions.KeyValuePair) bool { return kv.NoDelim }) {
-		i.lint.Run(&linter.RuleLegacyKeyValueFormat, at, linter.RuleLegacyKeyValueFormat.Format(name))
+		i.at(at).Run(&linter.RuleLegacyKeyValueFormat, at, linter.RuleLegacyKeyValueFormat.Format(name))
 	}
 }
 
 // secretWord is a word of a name that tells of something secret, and openWord one
-// that tells of the opposite.
+// that tells of the opposite, or that it is about a secret only.
 var (
 	secretWord = regexp.MustCompile(`(?i)(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)`)
-	openWord   = regexp.MustCompile(`(?i)(?:_|^)public(?:_|$)`)
+	openWord   = regexp.MustCompile(`(?i)(?:_|^)(?:public|file|version)(?:_|$)`)
 )
 
 // secret: what an ARG or ENV holds is in the image for all to read.
 func (i inspection) secret(instruction, name string, at []parser.Range) {
 	if secretWord.MatchString(name) && !openWord.MatchString(name) {
-		i.lint.Run(&linter.RuleSecretsUsedInArgOrEnv, at, linter.RuleSecretsUsedInArgOrEnv.Format(instruction, name))
+		i.at(at).Run(&linter.RuleSecretsUsedInArgOrEnv, at, linter.RuleSecretsUsedInArgOrEnv.Format(instruction, name))
 	}
 }
 
@@ -202,10 +210,10 @@ func (i inspection) ports(cmd *instructions.ExposeCommand) {
 	for _, p := range cmd.Ports {
 		number, protocol, _ := strings.Cut(p, "/")
 		if strings.ContainsAny(number, ":.") {
-			i.lint.Run(&linter.RuleExposeInvalidFormat, cmd.Location(), linter.RuleExposeInvalidFormat.Format(p))
+			i.at(cmd.Location()).Run(&linter.RuleExposeInvalidFormat, cmd.Location(), linter.RuleExposeInvalidFormat.Format(p))
 		}
 		if protocol != strings.ToLower(protocol) {
-			i.lint.Run(&linter.RuleExposeProtoCasing, cmd.Location(), linter.RuleExposeProtoCasing.Format(p))
+			i.at(cmd.Location()).Run(&linter.RuleExposeProtoCasing, cmd.Location(), linter.RuleExposeProtoCasing.Format(p))
 		}
 	}
 }
@@ -239,6 +247,6 @@ func (i inspection) base(s instructions.Stage, b *builder, defaults map[string]s
 		_, err = image.Normalise(name)
 	}
 	if err != nil {
-		i.lint.Run(&linter.RuleInvalidDefaultArgInFrom, s.Location, linter.RuleInvalidDefaultArgInFrom.Format(s.BaseName))
+		i.at(s.Location).Run(&linter.RuleInvalidDefaultArgInFrom, s.Location, linter.RuleInvalidDefaultArgInFrom.Format(s.BaseName))
 	}
 }

@@ -19,9 +19,9 @@ func parseMode(text string) (func(old os.FileMode, dir bool) os.FileMode, error)
 	for _, part := range strings.Split(text, ",") {
 		c, ok := parseClause(part)
 		if !ok {
-			return nil, fmt.Errorf("--chmod=%s: want an octal mode such as 755, or a symbolic one such as u=rwX,go=rX: %w", text, image.ErrInvalid)
+			return nil, fmt.Errorf("invalid chmod parameter: '%s'. it should be octal string and between 0 and 07777, or symbolic such as u=rwX,go=rX: %w", text, image.ErrInvalid)
 		}
-		clauses = append(clauses, c)
+		clauses = append(clauses, c...)
 	}
 	return func(old os.FileMode, dir bool) os.FileMode {
 		bits := uint32(unixMode(old)) //nolint:gosec // twelve bits
@@ -52,30 +52,54 @@ type clause struct {
 	like []int
 }
 
-func parseClause(text string) (c clause, ok bool) {
-	i := strings.IndexAny(text, "+-=")
+// actions are what a clause can do.
+const actions = "+-="
+
+// parseClause reads one clause, which may do several things: "u+x-w".
+func parseClause(text string) (all []clause, ok bool) {
+	i := strings.IndexAny(text, actions)
 	if i < 0 {
-		return c, false
+		return nil, false
 	}
-	for _, who := range text[:i] {
+	who, ok := parseWho(text[:i])
+	for rest := text[i:]; ok && rest != ""; {
+		end := len(rest)
+		if next := strings.IndexAny(rest[1:], actions); next >= 0 {
+			end = next + 1
+		}
+		var c clause
+		c, ok = parseAction(who, rest[:end])
+		all, rest = append(all, c), rest[end:]
+	}
+	return all, ok
+}
+
+// parseWho reads whom a clause is about; nobody means all.
+func parseWho(text string) (bits uint32, ok bool) {
+	for _, who := range text {
 		switch who {
 		case 'u':
-			c.who |= 0o4700
+			bits |= 0o4700
 		case 'g':
-			c.who |= 0o2070
+			bits |= 0o2070
 		case 'o':
-			c.who |= 0o1007
+			bits |= 0o1007
 		case 'a':
-			c.who |= 0o7777
+			bits |= 0o7777
 		default:
-			return c, false
+			return 0, false
 		}
 	}
-	if i == 0 {
-		c.who = 0o7777
+	if text == "" {
+		bits = 0o7777
 	}
-	c.does = text[i]
-	for _, what := range text[i+1:] {
+	return bits, true
+}
+
+// parseAction reads one thing that a clause does: "+x".
+func parseAction(who uint32, text string) (c clause, ok bool) {
+	c.who, c.does = who, text[0]
+	for _, what := range text[1:] {
 		switch what {
 		case 'r':
 			c.bits |= 0o444

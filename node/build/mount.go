@@ -50,7 +50,7 @@ func (b *builder) mountKey(ctx context.Context, st *stage, mounts []*instruction
 		}
 		files := b.filesOf(m.From)
 		if m.From != "" && files == nil {
-			_, key, err := b.sourceLayers(ctx, st, m.From)
+			key, err := b.mountedKey(ctx, st, m)
 			if err != nil {
 				return "", fmt.Errorf("--mount from=%s: %w", m.From, err)
 			}
@@ -74,6 +74,25 @@ func (b *builder) mountKey(ctx context.Context, st *stage, mounts []*instruction
 		parts = append(parts, sum)
 	}
 	return digestOf(parts...), nil
+}
+
+// mountedKey stands for what a mount shows of a stage or image: of a part of a stage its
+// content, so that what else changes in the stage does not count; else all of it.
+func (b *builder) mountedKey(ctx context.Context, st *stage, m *instructions.Mount) (key string, err error) {
+	_, key, err = b.sourceLayers(ctx, st, m.From)
+	if err != nil || m.Type != instructions.MountTypeBind || contextPath(m.Source) == "." || b.stageBefore(m.From, st.index) < 0 {
+		return key, err
+	}
+	v, err := b.stageView(ctx, st, m.From)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	sources, err := v.walk(contextPath(m.Source), nil)
+	if err != nil {
+		return "", fmt.Errorf("source %q: %w", m.Source, err)
+	}
+	return checksum(sources)
 }
 
 // contextPath is a mount's source as a name in the context.

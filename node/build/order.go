@@ -1,6 +1,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/util/suggest"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sampan-dev/sampan/node/image"
@@ -99,12 +101,20 @@ func (b *builder) target() (int, error) {
 			return i, nil
 		}
 	}
-	return 0, fmt.Errorf("%s: no stage is called %q: %w", b.file.path, b.opts.Target, image.ErrNotFound)
+	var names []string
+	for _, s := range b.file.stages {
+		names = append(names, s.Name)
+	}
+	hint, ok := suggest.Search(b.opts.Target, names, false)
+	if ok {
+		hint = " (did you mean " + hint + "?)"
+	}
+	return 0, fmt.Errorf("%s: target stage %q could not be found%s: %w", b.file.path, b.opts.Target, hint, image.ErrNotFound)
 }
 
 // prepare finds the values of the global ARGs, and with them the bases.
 func (b *builder) prepare(last int) error {
-	b.globals = platformArgs(b.platform, b.file.stages[last].Name)
+	b.globals = platformArgs(b.platform, cmp.Or(b.opts.Target, b.file.stages[last].Name, "default"))
 	for name := range b.globals {
 		if given, ok := b.opts.Args[name]; ok {
 			b.globals[name] = given

@@ -25,6 +25,9 @@ type dockerfile struct {
 	stages []instructions.Stage
 	args   []instructions.ArgCommand
 	lint   *linter.Linter
+	// quiet are the checks of instructions that have a comment about them ("# check=skip=RULE"),
+	// by line.
+	quiet map[int]*linter.Linter
 }
 
 // Failure is an error at a place of the Dockerfile.
@@ -149,15 +152,33 @@ func parse(path string, raw []byte, checks string, warn func(Warning)) (dockerfi
 	if d.stages, d.args, err = instructions.Parse(tree.AST, lint); err != nil {
 		return d, d.located(err)
 	}
+	if len(d.stages) == 0 {
+		return d, &Failure{Path: d.path, Err: fmt.Errorf("dockerfile contains no stages to build: %w", image.ErrInvalid), raw: raw}
+	}
 	if n := len(tree.AST.Children); n > MaxInstructions {
 		return d, &Failure{Path: d.path, Err: fmt.Errorf("%d instructions, at most %d: %w", n, MaxInstructions, image.ErrTooLarge), raw: raw}
 	}
-	d.lint, d.escape = lint, tree.EscapeToken
-	d.inspect(tree, lint)
+	d.lint, d.escape, d.quiet = lint, tree.EscapeToken, map[int]*linter.Linter{}
+	for _, n := range tree.AST.Children {
+		if len(n.PrevComment) > 0 {
+			d.quiet[n.StartLine] = lint.WithMergedConfigFromComments(n.PrevComment)
+		}
+	}
+	d.inspect(tree)
 	if err := lint.Error(); err != nil {
 		return d, d.located(err)
 	}
 	return d, nil
+}
+
+// lintAt is the linter of the instruction that begins there.
+func (d dockerfile) lintAt(at []parser.Range) *linter.Linter {
+	if len(at) > 0 {
+		if own, ok := d.quiet[at[0].Start.Line]; ok {
+			return own
+		}
+	}
+	return d.lint
 }
 
 // located puts file and line before an error of the parser.

@@ -205,7 +205,7 @@ func (b *builder) execute(ctx context.Context, st *stage, e execution) (_ image.
 		}
 		all.mounts = append(all.mounts, Mount{Source: at, Target: f.path, ReadOnly: true})
 	}
-	if err := b.hosts(all, dir); err != nil {
+	if err := b.hosts(all, dir, run); err != nil {
 		return image.Layer{}, err
 	}
 	run.Mounts, run.Env = all.mounts, append(slices.Clone(run.Env), all.env...)
@@ -228,16 +228,15 @@ func (b *builder) execute(ctx context.Context, st *stage, e execution) (_ image.
 	return b.pack(ctx, run.Upper)
 }
 
-// hosts gives a RUN an /etc/hosts with the lines that were asked for.
-func (b *builder) hosts(all *mounted, dir string) error {
-	if len(b.opts.Hosts) == 0 {
-		return nil
-	}
+// hosts gives a RUN an /etc/hosts that knows its own name, and has the lines that were
+// asked for.
+func (b *builder) hosts(all *mounted, dir string, run Run) error {
 	known, err := os.ReadFile("/etc/hosts")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	text := strings.TrimRight(string(known), "\n") + "\n" + strings.Join(b.opts.Hosts, "\n") + "\n"
+	lines := append([]string{strings.TrimRight(string(known), "\n"), "127.0.0.1 " + cmp.Or(run.Hostname, defaultHostname)}, b.opts.Hosts...)
+	text := strings.TrimLeft(strings.Join(lines, "\n"), "\n") + "\n"
 	at := filepath.Join(dir, "hosts")
 	all.mounts = append(all.mounts, Mount{Source: at, Target: "/etc/hosts", ReadOnly: true})
 	return os.WriteFile(at, []byte(text), 0o644) //nolint:gosec // every user of the container reads it
@@ -281,12 +280,13 @@ func (b *builder) examine(ctx context.Context, st *stage, run *Run) (missing []s
 
 // process finds the IDs of a USER ("name", "name:group" or numbers) in the image,
 // and its further groups when it names none itself.
+//
+// Its group is among the further ones: a process could give it up otherwise, and with it
+// what files deny to that group (CVE-2023-25173).
 func (v *view) process(run *Run) error {
-	if run.User == "" {
-		return nil
-	}
-	user, group, hasGroup := strings.Cut(run.User, ":")
-	o, err := transfer{chown: run.User}.owner(v)
+	name := cmp.Or(run.User, "0")
+	user, group, hasGroup := strings.Cut(name, ":")
+	o, err := transfer{chown: name}.owner(v)
 	if err != nil {
 		return err
 	}
@@ -303,5 +303,8 @@ func (v *view) process(run *Run) error {
 		run.Groups = v.groups(user)
 	}
 	run.UID, run.GID = uint32(o.uid), uint32(o.gid) //nolint:gosec // both come from 32-bit columns or fail in the kernel
+	if !slices.Contains(run.Groups, run.GID) {
+		run.Groups = append([]uint32{run.GID}, run.Groups...)
+	}
 	return nil
 }

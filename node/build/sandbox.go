@@ -54,6 +54,9 @@ func (s Sandbox) Run(ctx context.Context, r Run) (err error) {
 	return nil
 }
 
+// defaultHostname is what a RUN's machine is called when nobody says so.
+const defaultHostname = "build"
+
 type output func([]byte)
 
 func (o output) Write(p []byte) (int, error) {
@@ -66,7 +69,7 @@ func (o output) Write(p []byte) (int, error) {
 // package managers do.
 func runSpec(r Run) (*specs.Spec, error) {
 	spec := container.DefaultSpec()
-	spec.Hostname = cmp.Or(r.Hostname, "build")
+	spec.Hostname = cmp.Or(r.Hostname, defaultHostname)
 	p := spec.Process
 	p.Args, p.Env, p.Cwd, p.NoNewPrivileges = r.Args, r.Env, r.WorkingDir, false
 	p.User = specs.User{UID: r.UID, GID: r.GID, AdditionalGids: r.Groups}
@@ -75,10 +78,9 @@ func runSpec(r Run) (*specs.Spec, error) {
 	}
 	if !r.NetworkNone {
 		spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
-		for _, file := range []string{"/etc/resolv.conf", "/etc/hosts"} {
-			if _, err := os.Stat(file); err == nil {
-				spec.Mounts = append(spec.Mounts, specs.Mount{Destination: file, Type: "bind", Source: file, Options: []string{"bind", "ro"}})
-			}
+		const file = "/etc/resolv.conf"
+		if _, err := os.Stat(file); err == nil {
+			spec.Mounts = append(spec.Mounts, specs.Mount{Destination: file, Type: "bind", Source: file, Options: []string{"bind", "ro"}})
 		}
 	}
 	for _, u := range r.Ulimits {

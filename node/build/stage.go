@@ -30,7 +30,9 @@ type stage struct {
 	// key stands for everything that the stage consists of so far.
 	key string
 	// args are the ARGs in scope, with their values.
-	args    map[string]string
+	args map[string]string
+	// asked are the ARGs in scope, be it without a value.
+	asked   map[string]bool
 	shell   []string
 	created time.Time
 	// triggers are the ONBUILDs of the base, to be run first.
@@ -46,7 +48,7 @@ const scratch = "scratch"
 // begin starts a stage from its base: nothing, an earlier stage, or an image.
 func (b *builder) begin(ctx context.Context, i int) (*stage, error) {
 	spec, base := b.file.stages[i], b.bases[i]
-	st := &stage{index: i, name: spec.Name, platform: b.platform, args: map[string]string{}, extra: map[string]any{}, shell: []string{"/bin/sh", "-c"}}
+	st := &stage{index: i, name: spec.Name, platform: b.platform, args: map[string]string{}, asked: map[string]bool{}, extra: map[string]any{}, shell: []string{"/bin/sh", "-c"}}
 	st.fresh = b.opts.NoCache || slices.ContainsFunc(b.opts.NoCacheStages, func(n string) bool {
 		return strings.EqualFold(n, spec.Name) || n == strconv.Itoa(i)
 	})
@@ -68,14 +70,12 @@ func (b *builder) begin(ctx context.Context, i int) (*stage, error) {
 	}
 	if c, ok := b.contextOf(base); ok {
 		if c.Image == "" {
-			return nil, fmt.Errorf("the context %q is a directory, which can't be a base: FROM scratch and COPY --from=%s: %w", base, base, ErrUnsupported)
+			return st, b.beginWith(ctx, st, base)
 		}
 		base = c.Image
 	}
 	if base == scratch {
-		// As BuildKit has it: ENV PATH=/my/bin:$PATH is right without a base, too.
-		st.config.Platform, st.key = st.platform.oci(), scratch
-		st.config.Config.Env, st.config.Config.WorkingDir = []string{defaultPath}, "/"
+		st.empty()
 		return st, nil
 	}
 	img, layers, err := b.base(ctx, base, st.platform)
@@ -87,12 +87,30 @@ func (b *builder) begin(ctx context.Context, i int) (*stage, error) {
 	return st, b.adopt(st, img)
 }
 
+// empty makes it a stage on nothing.
+func (st *stage) empty() {
+	// As BuildKit has it: ENV PATH=/my/bin:$PATH is right without a base, too.
+	st.config.Platform, st.key = st.platform.oci(), scratch
+	st.config.Config.Env, st.config.Config.WorkingDir = []string{defaultPath}, "/"
+}
+
+// beginWith makes it a stage on the files of a context.
+func (b *builder) beginWith(ctx context.Context, st *stage, name string) error {
+	st.empty()
+	_, err := b.copy(ctx, st, &instructions.CopyCommand{From: name, SourcesAndDest: instructions.SourcesAndDest{SourcePaths: []string{"."}, DestPath: "/"}})
+	if err == nil {
+		st.remember("COPY --from="+name+" . /", false)
+	}
+	return err
+}
+
 // inherit takes over what an earlier stage has, its ARGs too.
 func (st *stage) inherit(from *stage) error {
 	st.config, st.layers, st.key, st.created = from.config, slices.Clone(from.layers), from.key, from.created
 	st.config.Config = cloneConfig(from.config.Config)
 	st.config.History = slices.Clone(from.config.History)
 	st.shell, st.extra, st.args = slices.Clone(from.shell), maps.Clone(from.extra), maps.Clone(from.args)
+	st.asked = maps.Clone(from.asked)
 	st.fresh = st.fresh || from.fresh
 	triggers, _ := st.extra["OnBuild"].([]string)
 	delete(st.extra, "OnBuild")

@@ -169,7 +169,8 @@ func TestAddGit(t *testing.T) {
 // Each rule has its name in a warning, and what is right has none.
 func TestLint(t *testing.T) {
 	for dockerfile, want := range map[string]string{
-		"FROM scratch AS a\nENV A=1 B=$A\nWORKDIR /x\nWORKDIR y\nCMD [\"/x\"]\n": "",
+		"FROM scratch AS a\nENV A=1 B=$A\nWORKDIR /x\nWORKDIR y\nCMD [\"/x\"]\n": "UndefinedVar 2",
+		"FROM scratch AS a\nENV A=1\nFROM a\nARG B\nCOPY $A$B $C /\nEXPOSE 80\n": "UndefinedVar 5",
 		"FROM scratch\ncopy a /a\nCOPY a /b\n":                                   "ConsistentInstructionCasing 2",
 		"FROM scratch AS a\nFROM scratch AS A\n":                                 "StageNameCasing 2 DuplicateStageName 2",
 		"FROM scratch AS scratch\n":                                              "ReservedStageName 1",
