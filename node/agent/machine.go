@@ -197,10 +197,15 @@ func aside(fn func()) {
 	<-done
 }
 
-// enter gives a pod that has just come its place here, if it may have one.
+// enter gives a pod that has just come its place here, if it may have one. As
+// upstream, parts of the machine are looked for before resources are counted, so that a
+// pod that asks for more CPUs than there are hears it, and is counted, as one for which
+// none were found.
 func (m *machine) enter(ctx context.Context) {
-	if m.fresh && m.verdict == nil {
-		m.verdict = m.a.place(ctx, m.pod)
+	if m.fresh && (m.verdict == nil || m.verdict.Short()) {
+		if refused := m.a.place(ctx, m.pod); refused != nil {
+			m.verdict = refused
+		}
 	}
 	if m.verdict != nil {
 		m.a.tally.PodRefused(m.verdict.Reason)

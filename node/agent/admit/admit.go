@@ -237,8 +237,14 @@ func amount(name corev1.ResourceName, milli, units int64) int64 {
 	return units
 }
 
+// outOf begins the reasons of those for whom the node has not enough of something.
+const outOf = "OutOf"
+
+// Short reports whether the pod was refused for want of a resource.
+func (r *Refusal) Short() bool { return strings.HasPrefix(r.Reason, outOf) }
+
 func insufficient(name corev1.ResourceName, want, used, capacity int64) *Refusal {
-	return &Refusal{"OutOf" + string(name), fmt.Sprintf(
+	return &Refusal{outOf + string(name), fmt.Sprintf(
 		"Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, want, used, capacity)}
 }
 
