@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/internal/target"
 )
 
 // startWait is how long start waits until a container runs.
@@ -149,9 +150,13 @@ func (r *renewal) begin(ctx context.Context, old *corev1.Pod) (*corev1.Pod, erro
 	return r.replace(ctx, old, next)
 }
 
-// replace puts a pod in the place of one that has ended.
+// replace puts a pod in the place of one that has ended. That stays while the server would
+// not have the other: nobody else knows how it was asked for.
 func (r *renewal) replace(ctx context.Context, old, next *corev1.Pod) (*corev1.Pod, error) {
 	now, err := r.own(ctx, old.Namespace, old.Name)
+	if err == nil {
+		err = r.wouldTake(ctx, next)
+	}
 	if err == nil {
 		err = r.rm(ctx, now, false)
 	}
@@ -163,6 +168,15 @@ func (r *renewal) replace(ctx context.Context, old, next *corev1.Pod) (*corev1.P
 		return nil, fmt.Errorf("start %s: %w", old.Name, err)
 	}
 	return made, r.callIt(ctx, made)
+}
+
+// wouldTake asks the server whether it would have a pod, if its name were free.
+func (s *server) wouldTake(ctx context.Context, pod *corev1.Pod) error {
+	trial := pod.DeepCopy()
+	trial.Name, trial.GenerateName = "", "sampan-start-"
+	at := target.Of(client.Pods.GroupVersionResource, pod.Namespace)
+	_, err := s.Create(ctx, at, trial, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	return err
 }
 
 // started waits until a pod runs, and prints its name.

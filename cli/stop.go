@@ -175,7 +175,7 @@ func rmCommand(s *Settings) *cobra.Command {
 
 // rm deletes a pod, and waits until its name is free.
 func (s *server) rm(ctx context.Context, pod *corev1.Pod, force bool) error {
-	var opts metav1.DeleteOptions
+	opts := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}} // no other's that has the name by now
 	if !look(pod).ended && !isGated(pod) {
 		if !force {
 			return fmt.Errorf("%s runs: sampan stop %s first, or sampan rm -f %s", pod.Name, pod.Name, pod.Name)
