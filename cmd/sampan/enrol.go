@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/internal/atomicfile"
+	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pki"
 )
 
@@ -78,8 +80,10 @@ type request struct {
 	signer    string
 	usage     certificatesv1.KeyUsage
 	node      string
-	dns       []string
-	ips       []net.IP
+	// groups are those that the certificate is to say.
+	groups []string
+	dns    []string
+	ips    []net.IP
 }
 
 // issue asks, and waits until it is signed.
@@ -88,9 +92,8 @@ func (r request) issue(ctx context.Context) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make key: %w", err)
 	}
-	who := pki.NodeLeaf(r.node, nil)
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject:  pkix.Name{CommonName: who.CommonName, Organization: who.Organizations},
+		Subject:  pkix.Name{CommonName: identity.NodePrefix + r.node, Organization: r.groups},
 		DNSNames: r.dns, IPAddresses: r.ips,
 	}, key)
 	if err != nil {
@@ -186,6 +189,8 @@ func hear[T client.Object](ctx context.Context, w watch.Interface, done func(T) 
 type kept struct {
 	path string
 	ask  func() (*tls.Certificate, error)
+	// unfit, which may be nil, says that the one in the file is not to be used.
+	unfit func(*x509.Certificate) bool
 	// read is set once the file has been tried.
 	read bool
 }
@@ -213,10 +218,16 @@ func (k *kept) issue() (*tls.Certificate, error) {
 	return leaf, nil
 }
 
+// ofFormer says whether a node's certificate is one of before there was a group for our
+// agents. It is good as long as the cluster lets all nodes do what those do.
+func ofFormer(leaf *x509.Certificate) bool {
+	return !slices.Contains(leaf.Subject.Organization, identity.Agents)
+}
+
 // load is the certificate in the file; nil when there is none that is still good.
 func (k *kept) load() *tls.Certificate {
 	leaf, err := tls.LoadX509KeyPair(k.path, k.path)
-	if err != nil || time.Now().After(leaf.Leaf.NotAfter) {
+	if err != nil || time.Now().After(leaf.Leaf.NotAfter) || k.unfit != nil && k.unfit(leaf.Leaf) {
 		return nil
 	}
 	return &leaf

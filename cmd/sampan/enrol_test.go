@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
+	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pki"
 )
 
@@ -18,7 +19,7 @@ func leafOf(t *testing.T, ago time.Duration) *tls.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf, err := authority.Issue(pki.NodeLeaf("n", nil))
+	leaf, err := authority.Issue(pki.NodeLeaf("n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,5 +59,40 @@ func TestNodeComesBack(t *testing.T) {
 	}
 	if got, err := (&kept{path: path, ask: without}).issue(); err != nil || !got.Leaf.Equal(fresh.Leaf) {
 		t.Errorf("at the start after that: %v", err)
+	}
+}
+
+// A certificate of before there was a group for our agents is good as long as the cluster
+// takes it; with a token a machine gets another at once.
+func TestFormerCertificate(t *testing.T) {
+	authority, err := pki.Temporary(time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := pki.NodeLeaf("n")
+	before.Organizations = []string{identity.Nodes}
+	path := filepath.Join(t.TempDir(), "client.pem")
+	for _, c := range []struct {
+		leaf        pki.Leaf
+		token, used bool
+	}{{before, false, true}, {before, true, false}, {pki.NodeLeaf("n"), true, true}} {
+		leaf, err := authority.Issue(c.leaf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certificate, key, err := pki.Encode(leaf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := atomicfile.Write(path, append(certificate, key...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		k := &kept{path: path}
+		if c.token {
+			k.unfit = ofFormer
+		}
+		if got := k.load() != nil; got != c.used {
+			t.Errorf("%v, token %v: used %v, want %v", c.leaf.Organizations, c.token, got, c.used)
+		}
 	}
 }

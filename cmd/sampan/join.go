@@ -26,6 +26,7 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/internal/backoff"
+	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/pace"
 	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/node/exchange"
@@ -117,12 +118,15 @@ func enrol(ctx context.Context, o cli.JoinOptions, report cli.Report) (*member, 
 	if !m.roots.AppendCertsFromPEM(m.Authority) {
 		return nil, fmt.Errorf("the authority in %q is none; remove %q and join again", dir, dir)
 	}
-	m.own, err = pki.NewHolder((&kept{path: filepath.Join(dir, "client.pem"), ask: func() (*tls.Certificate, error) {
-		return m.askClient(ctx, o.Token)
-	}}).issue, time.Now)
+	own := &kept{path: filepath.Join(dir, "client.pem"), ask: func() (*tls.Certificate, error) { return m.askClient(ctx, o.Token) }}
+	if o.Token != "" {
+		own.unfit = ofFormer // the token gets another, which the old one may not
+	}
+	m.own, err = pki.NewHolder(own.issue, time.Now)
 	if err != nil {
 		return nil, err
 	}
+	m.own.Replace(ofFormer)
 	if err := atomicfile.WriteJSON(membershipFile(o.Settings), m.membership); err != nil {
 		return nil, fmt.Errorf("keep the membership: %w", err)
 	}
@@ -167,7 +171,8 @@ func (m *member) remember(ctx context.Context, path string, o cli.JoinOptions) e
 func (m *member) askClient(ctx context.Context, token string) (*tls.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, signedWithin)
 	defer cancel()
-	ask := request{transport: m.self, signer: certificatesv1.KubeAPIServerClientKubeletSignerName, usage: certificatesv1.UsageClientAuth, node: m.NodeName}
+	ask := request{transport: m.self, signer: certificatesv1.KubeAPIServerClientKubeletSignerName, usage: certificatesv1.UsageClientAuth, node: m.NodeName,
+		groups: []string{identity.Nodes, identity.Agents}}
 	if m.self == nil {
 		if token == "" {
 			return nil, errors.New("this node has no certificate that is still good: type what sampan token create prints on the server")
@@ -221,7 +226,7 @@ func (l *lateCertificate) run(ctx context.Context, m *member) error {
 		asking, cancel := context.WithTimeout(ctx, time.Hour) // a request is forgotten after a day
 		defer cancel()
 		return request{transport: m.self, signer: certificatesv1.KubeletServingSignerName, usage: certificatesv1.UsageServerAuth,
-			node: m.NodeName, dns: []string{m.NodeName}, ips: []net.IP{m.address.AsSlice()}}.issue(asking)
+			node: m.NodeName, groups: []string{identity.Nodes}, dns: []string{m.NodeName}, ips: []net.IP{m.address.AsSlice()}}.issue(asking)
 	}}
 	retry := backoff.Policy{Min: time.Second, Max: time.Minute, Jitter: 0.5}
 	for failures := 1; ; failures++ {

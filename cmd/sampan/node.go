@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -113,15 +112,12 @@ type nodeParts struct {
 
 // partsOf are the parts of a node beside its control plane.
 func (c *cluster) partsOf(ctx context.Context, g *errgroup.Group, control *controlPlane, e started) (nodeParts, error) {
-	serving, err := c.authority.Hold(pki.Leaf{
-		CommonName: "system:node:" + c.NodeName, Organizations: []string{"system:nodes"}, Server: true,
-		DNSNames: []string{c.NodeName, "localhost"}, IPs: []net.IP{c.address.AsSlice(), net.IPv4(127, 0, 0, 1)},
-	})
+	serving, err := c.authority.Hold(pki.KubeletLeaf(c.NodeName, []string{"localhost", c.address.String(), "127.0.0.1"}))
 	if err != nil {
 		return nodeParts{}, err
 	}
 	g.Go(func() error { return serving.Run(ctx, c.log, nil) })
-	own, err := c.authority.Hold(c.nodeLeaf())
+	own, err := c.authority.Hold(pki.NodeLeaf(c.NodeName))
 	if err != nil {
 		return nodeParts{}, err
 	}
@@ -212,7 +208,7 @@ func preparePod(pod *corev1.Pod) error {
 
 // nodeUser is this node as a user of the API.
 func (c *cluster) nodeUser() identity.Identity {
-	return identity.Identity{Name: "system:node:" + c.NodeName, Groups: []string{"system:nodes", identity.Authenticated}}
+	return identity.Identity{Name: identity.NodePrefix + c.NodeName, Groups: []string{identity.Nodes, identity.Agents, identity.Authenticated}}
 }
 
 // podDirs says where the agent keeps what belongs to pods.

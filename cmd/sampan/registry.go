@@ -116,16 +116,7 @@ func (c *cluster) startRegistryThere(ctx context.Context, g *errgroup.Group, d *
 	if err != nil {
 		return err
 	}
-	leaf := pki.Leaf{
-		CommonName: "system:node:" + c.NodeName, Organizations: []string{"system:nodes"}, Server: true,
-		DNSNames: []string{c.NodeName}, IPs: []net.IP{c.address.AsSlice()},
-	}
-	if ip := net.ParseIP(d.host); ip != nil {
-		leaf.IPs = append(leaf.IPs, ip)
-	} else {
-		leaf.DNSNames = append(leaf.DNSNames, d.host)
-	}
-	serving, err := c.authority.Hold(leaf)
+	serving, err := c.authority.Hold(pki.KubeletLeaf(c.NodeName, []string{c.address.String(), d.host}))
 	if err != nil {
 		return err
 	}
@@ -166,7 +157,7 @@ func serveRegistry(ctx context.Context, l net.Listener, h http.Handler) error {
 	return nil
 }
 
-// mayUseRegistry lets administrators do everything, nodes pull, and others what the
+// mayUseRegistry lets administrators do everything, our nodes pull, and others what the
 // cluster's rules say of the path /v2/: get to pull, put to push. Clients that
 // know only passwords give a token as one.
 func mayUseRegistry(t client.Transport, callers *authn.Authenticator) func(*http.Request, bool) bool {
@@ -179,20 +170,25 @@ func mayUseRegistry(t client.Transport, callers *authn.Authenticator) func(*http
 		if err != nil || !who.In(identity.Authenticated) {
 			return false
 		}
-		if who.In(identity.Masters) || !write && who.In("system:nodes") {
+		if who.In(identity.Masters) || !write && who.In(identity.Agents) {
 			return true
 		}
 		verb := "get"
 		if write {
 			verb = "put"
 		}
-		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-			User: who.Name, Groups: who.Groups, UID: who.UID,
-			NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: r.URL.Path, Verb: verb},
-		}}
-		at := target.Of(authorizationv1.SchemeGroupVersion.WithResource("subjectaccessreviews"), "")
-		answer, err := t.Create(r.Context(), at, review, metav1.CreateOptions{})
-		verdict, ok := answer.(*authorizationv1.SubjectAccessReview)
-		return err == nil && ok && verdict.Status.Allowed
+		return mayCall(r.Context(), t, who, verb, r.URL.Path)
 	}
+}
+
+// mayCall asks the API server whether somebody may call a path that is no resource's.
+func mayCall(ctx context.Context, t client.Transport, who identity.Identity, verb, path string) bool {
+	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: who.Name, Groups: who.Groups, UID: who.UID,
+		NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: path, Verb: verb},
+	}}
+	at := target.Of(authorizationv1.SchemeGroupVersion.WithResource("subjectaccessreviews"), "")
+	answer, err := t.Create(ctx, at, review, metav1.CreateOptions{})
+	verdict, ok := answer.(*authorizationv1.SubjectAccessReview)
+	return err == nil && ok && verdict.Status.Allowed
 }

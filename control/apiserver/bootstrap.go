@@ -59,6 +59,9 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	if err := s.ensureAll(ctx, append(s.policyObjects(), s.firstObjects()...)); err != nil {
 		return err
 	}
+	if err := s.keepFormerAgents(ctx); err != nil {
+		return err
+	}
 	return s.serviceRanges(ctx)
 }
 

@@ -19,6 +19,9 @@ const (
 	// NodePrefix precedes the node's name in an agent's name.
 	NodePrefix = "system:node:"
 	Nodes      = "system:nodes"
+	// Agents are those nodes whose agent is ours, which brings the service proxy, DNS and
+	// the routes with it: they may read what those need, which other kubelets may not.
+	Agents = "sampan:agents"
 )
 
 // Identity is one authenticated user. It is read-only once made: many requests

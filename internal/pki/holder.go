@@ -3,6 +3,7 @@ package pki
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -16,6 +17,9 @@ import (
 // days left by then, so there is no hurry.
 const retryRenewal = time.Minute
 
+// retryStale is that for a leaf that is not old, only not what is wanted.
+const retryStale = time.Hour
+
 // Holder keeps one leaf fresh. Its Get functions go into a tls.Config, so that
 // every handshake uses the newest leaf: no listener restarts, and connections
 // that exist live on. Safe for concurrent use.
@@ -24,6 +28,7 @@ type Holder struct {
 	now   func() time.Time
 	leaf  atomic.Pointer[tls.Certificate]
 	named atomic.Pointer[func(*tls.ClientHelloInfo) *tls.Certificate]
+	stale func(*x509.Certificate) bool
 }
 
 // NewHolder issues the first leaf at once, from the authority or from wherever
@@ -58,6 +63,11 @@ func (h *Holder) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, e
 // place of the leaf.
 func (h *Holder) ShowByName(named func(*tls.ClientHelloInfo) *tls.Certificate) { h.named.Store(&named) }
 
+// Replace has Run renew at once a leaf of which stale says that it is not what is wanted
+// any more, and every hour where that fails: until then it is as good as before. It is
+// called before Run.
+func (h *Holder) Replace(stale func(*x509.Certificate) bool) { h.stale = stale }
+
 // GetClientCertificate is for the tls.Config of a client.
 func (h *Holder) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	return h.leaf.Load(), nil
@@ -86,6 +96,9 @@ func (h *Holder) Run(ctx context.Context, log *slog.Logger, changed func(*tls.Ce
 		if err := h.renew(); err != nil {
 			log.Error("renew certificate", "error", err)
 			wait = retryRenewal
+			if h.untilAged() > retryStale {
+				wait = retryStale
+			}
 			continue
 		}
 		leaf := h.leaf.Load().Leaf
@@ -109,9 +122,17 @@ func (h *Holder) renew() error {
 	return nil
 }
 
-// untilRenewal is the time left before the present leaf should be replaced. One that is
-// not valid yet was made while the clock was ahead.
+// untilRenewal is the time left before the present leaf should be replaced.
 func (h *Holder) untilRenewal() time.Duration {
+	if h.stale != nil && h.stale(h.leaf.Load().Leaf) {
+		return time.Second
+	}
+	return h.untilAged()
+}
+
+// untilAged is the time left before the present leaf is old. One that is not valid yet
+// was made while the clock was ahead.
+func (h *Holder) untilAged() time.Duration {
 	leaf := h.leaf.Load().Leaf
 	if h.now().Before(leaf.NotBefore) {
 		return time.Second

@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/sampan-dev/sampan/internal/identity"
 )
 
 // TokenKey signs service-account tokens.
@@ -109,11 +111,16 @@ func ServerLeaf(domain string, extra []string) Leaf {
 	return l
 }
 
-// NodeLeaf is a node's certificate, for both of its parts: with it the agent
-// calls the API server as the node, and serves the API server's own calls. names
-// holds the node's host names and addresses.
-func NodeLeaf(node string, names []string) Leaf {
-	l := Leaf{CommonName: "system:node:" + node, Organizations: []string{"system:nodes"}, Client: true, Server: true, DNSNames: []string{node}}
+// NodeLeaf is the certificate of a node whose agent is ours: with it the agent calls the
+// API server as the node, and asks other nodes for images.
+func NodeLeaf(node string) Leaf {
+	return Leaf{CommonName: identity.NodePrefix + node, Organizations: []string{identity.Nodes, identity.Agents}, Client: true}
+}
+
+// KubeletLeaf is the certificate with which a node serves the kubelet API. names holds
+// the node's host names and addresses.
+func KubeletLeaf(node string, names []string) Leaf {
+	l := Leaf{CommonName: identity.NodePrefix + node, Organizations: []string{identity.Nodes}, Server: true, DNSNames: []string{node}}
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
 			l.IPs = append(l.IPs, ip)

@@ -72,7 +72,9 @@ func open(t *testing.T) *image.Store {
 // tls is that of a node.
 func (to *town) tls(t *testing.T, node string) *tls.Config {
 	t.Helper()
-	leaf, err := to.authority.Issue(pki.NodeLeaf(node, []string{"127.0.0.1"}))
+	both := pki.KubeletLeaf(node, []string{"127.0.0.1"})
+	both.Client = true
+	leaf, err := to.authority.Issue(both)
 	if err != nil {
 		t.Fatal(err)
 	}

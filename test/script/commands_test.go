@@ -42,6 +42,8 @@ func (c *cluster) commands() map[string]func(*testscript.TestScript, bool, []str
 		"there": c.there,
 		// there-crash: kill -9 the second machine's process.
 		"there-crash": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(c.other.crash()) },
+		// kubelet NODE TOKEN: what upstream's kubelet gets with a token.
+		"kubelet": c.kubelet,
 		// repeat FILE COUNT TEXT: a file of so many times the text.
 		"repeat": repeat,
 		// replace FILE OLD NEW: in the file.

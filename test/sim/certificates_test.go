@@ -192,6 +192,32 @@ func TestNodeCertificates(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.expectCSR("n1", "Approved by system:node:n1 for system:node:n1[system:nodes] lasting 8760h0m0s ca=false")
+		// The group of our agents is for who has it, or was let in as one.
+		ours := requestOf(t, "system:node:n1", identity.Nodes, identity.Agents)
+		agent := p.server.Local(identity.Identity{Name: "system:node:n1", Groups: []string{identity.Nodes, identity.Agents, identity.Authenticated}})
+		token := func(group string) client.Transport {
+			return p.server.Local(identity.Identity{Name: "system:bootstrap:abcdef", Groups: []string{"system:bootstrappers", group, identity.Authenticated}})
+		}
+		joining, kubeadm := token("system:bootstrappers:sampan:nodes"), token("system:bootstrappers:kubeadm:default-node-token")
+		p.boundToKubeadm()
+		for name, who := range map[string]client.Transport{"renewal": agent, "rise": node, "join": joining, "kubeadm": kubeadm} {
+			if err := p.csr(who, name, nodeSigner, ours, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const both = " for system:node:n1[system:nodes sampan:agents] lasting 8760h0m0s ca=false"
+		p.expectCSR("renewal", "Approved by system:node:n1"+both)
+		p.expectCSR("join", "Approved by system:bootstrap:abcdef"+both)
+		p.expectCSR("rise", "by system:node:n1")
+		p.expectCSR("kubeadm", "by system:bootstrap:abcdef")
+		if err := p.csr(kubeadm, "kubelet", nodeSigner, requestOf(t, "system:node:n1", identity.Nodes), nil); err != nil {
+			t.Fatal(err)
+		}
+		p.expectCSR("kubelet", "Approved by system:bootstrap:abcdef for system:node:n1[system:nodes] lasting 8760h0m0s ca=false")
+		if err := p.csr(joining, "more", nodeSigner, requestOf(t, "system:node:n1", identity.Nodes, identity.Agents, "more"), nil); err != nil {
+			t.Fatal(err)
+		}
+		p.expectCSR("more", "by system:bootstrap:abcdef")
 		if err := p.csr(node, "usages", servingSigner, requestOf(t, "system:node:n1", identity.Nodes), nil); err != nil {
 			t.Fatal(err)
 		}
@@ -217,6 +243,20 @@ func TestNodeCertificates(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		p.expectCSR("peer", "gone")
 	})
+}
+
+// boundToKubeadm lets the tokens of kubeadm do what kubeadm lets them.
+func (p *plane) boundToKubeadm() {
+	p.Helper()
+	for name, role := range map[string]string{"kubeadm:kubelet-bootstrap": "system:node-bootstrapper",
+		"kubeadm:node-autoapprove-bootstrap": "system:certificates.k8s.io:certificatesigningrequests:nodeclient"} {
+		_, err := p.admin.Create(p.Context(), target.Of(rbacv1.SchemeGroupVersion.WithResource("clusterrolebindings"), ""), &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+			Subjects: []rbacv1.Subject{{Kind: "Group", APIGroup: rbacv1.GroupName, Name: "system:bootstrappers:kubeadm:default-node-token"}}}, metav1.CreateOptions{})
+		if err != nil {
+			p.Fatal(err)
+		}
+	}
 }
 
 // servingRequestOf asks for a node's serving certificate.

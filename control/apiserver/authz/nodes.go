@@ -52,8 +52,11 @@ func (n *Nodes) Allows(ctx context.Context, q Attributes) (allowed bool, reason 
 		return false, ""
 	}
 	switch q.Group + "/" + q.Resource {
-	case "/secrets", "/configmaps":
+	case "/configmaps":
 		return n.readsNamespaced(ctx, node, q)
+	case "/secrets":
+		allowed, reason := n.readsNamespaced(ctx, node, q)
+		return allowed || reason == unrelated(node) && n.opensVolume(ctx, node, q), reason
 	case "/serviceaccounts":
 		if q.Subresource == "token" {
 			q.Subresource = ""
@@ -79,6 +82,9 @@ func (n *Nodes) Allows(ctx context.Context, q Attributes) (allowed bool, reason 
 		own := q.Verb == "create" || q.Name == node
 		return own && slices.Contains([]string{"get", "create", "update", "patch", "delete"}, q.Verb), "can only access node lease with the same name as the requesting node"
 	case "storage.k8s.io/csinodes":
+		if q.Subresource != "" { // the status is CSIVolumeHealth's, which is alpha and off
+			return false, "cannot authorize CSINode subresources"
+		}
 		own := q.Verb == "create" || q.Name == node
 		return own && slices.Contains([]string{"get", "create", "update", "patch", "delete"}, q.Verb), "can only access CSINode with the same name as the requesting node"
 	case "resource.k8s.io/resourceslices":
@@ -94,6 +100,8 @@ func (n *Nodes) Allows(ctx context.Context, q Attributes) (allowed bool, reason 
 			return false, "No Object name found"
 		case q.Verb == "get":
 			return n.own(ctx, node, q)
+		case q.Name != "" && (q.Verb == "list" || q.Verb == "watch") && !selects(q.FieldSelector, "spec.nodeName", node):
+			return n.own(ctx, node, q) // one alone, by its name
 		case q.Verb == "list" || q.Verb == "watch" || q.Verb == "deletecollection":
 			return q.Verb != "deletecollection" && selects(q.FieldSelector, "spec.nodeName", node), "can only list/watch pods with spec.nodeName field selector"
 		}
@@ -143,24 +151,28 @@ type peeker interface {
 // node itself reads from has them.
 func (n *Nodes) wanted(ctx context.Context, node, namespace string, refers func(*corev1.Pod) bool) (found bool) {
 	at := target.Of(corev1.SchemeGroupVersion.WithResource("pods"), namespace)
-	see := func(obj runtime.Object) (more bool) {
+	n.each(ctx, at, fields.OneTermEqualSelector("spec.nodeName", node).String(), func(obj runtime.Object) (more bool) {
 		pod, ok := obj.(*corev1.Pod)
 		found = found || ok && pod.Spec.NodeName == node && refers(pod)
 		return !found
+	})
+	return found
+}
+
+// each shows the objects that a selector of fields leaves, and may show others: what
+// cannot be read is not shown, and so allows nothing.
+func (n *Nodes) each(ctx context.Context, at target.Target, selector string, see func(runtime.Object) (more bool)) {
+	if p, can := n.objects.(peeker); can && p.PeekEach(at, see) {
+		return
 	}
-	if p, can := n.objects.(peeker); can && p.PeekEach(at, see) || found {
-		return found
-	}
-	list, err := n.objects.List(ctx, at, metav1.ListOptions{
-		ResourceVersion: "0", FieldSelector: fields.OneTermEqualSelector("spec.nodeName", node).String()})
+	list, err := n.objects.List(ctx, at, metav1.ListOptions{ResourceVersion: "0", FieldSelector: selector})
 	if err != nil {
-		return false // no pods seen, nothing allowed
+		return
 	}
 	_ = meta.EachListItem(list, func(obj runtime.Object) error { // the function never fails
 		see(obj)
 		return nil
 	})
-	return found
 }
 
 // own allows reading a pod that runs on the node.

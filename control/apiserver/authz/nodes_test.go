@@ -15,7 +15,7 @@ import (
 )
 
 // objects is what exists, by "resource namespace/name"; its lists are of pods on
-// one node.
+// one node, and of volumes.
 type objects map[string]runtime.Object
 
 func (o objects) Get(_ context.Context, t target.Target, _ metav1.GetOptions) (runtime.Object, error) {
@@ -26,6 +26,15 @@ func (o objects) Get(_ context.Context, t target.Target, _ metav1.GetOptions) (r
 }
 
 func (o objects) List(_ context.Context, t target.Target, opts metav1.ListOptions) (runtime.Object, error) {
+	if t.Resource.Resource == "persistentvolumes" {
+		all := &corev1.PersistentVolumeList{}
+		for _, obj := range o {
+			if v, ok := obj.(*corev1.PersistentVolume); ok {
+				all.Items = append(all.Items, *v)
+			}
+		}
+		return all, nil
+	}
 	list := &corev1.PodList{}
 	for _, obj := range o {
 		pod, ok := obj.(*corev1.Pod)
@@ -69,8 +78,9 @@ func (c cached) PeekEach(at target.Target, see func(runtime.Object) (more bool))
 	if !c.runs {
 		return false
 	}
-	for _, obj := range c.objects {
-		if pod, is := obj.(*corev1.Pod); is && pod.Namespace == at.Namespace && !see(pod) {
+	for name, obj := range c.objects {
+		o, is := obj.(metav1.Object)
+		if is && strings.HasPrefix(name, at.Resource.Resource+" ") && o.GetNamespace() == at.Namespace && !see(obj) {
 			break
 		}
 	}
@@ -101,14 +111,18 @@ func testNodes(t *testing.T, reader func(*testing.T, objects) Reader) {
 	mirror.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
 	elsewhere := podOnNode()
 	elsewhere.Name, elsewhere.Spec.NodeName = "elsewhere", "n2"
-	volume := func(claim string) *corev1.PersistentVolume {
-		return &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{ClaimRef: &corev1.ObjectReference{Namespace: "x", Name: claim}}}
+	volume := func(claim, secret string) *corev1.PersistentVolume {
+		return &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{ClaimRef: &corev1.ObjectReference{Namespace: "x", Name: claim},
+			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
+				NodeStageSecretRef:         &corev1.SecretReference{Namespace: "vault", Name: secret},
+				ControllerPublishSecretRef: &corev1.SecretReference{Namespace: "vault", Name: "controller"},
+			}}}}
 	}
 	attached := func(node string) *storagev1.VolumeAttachment {
 		return &storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{NodeName: node}}
 	}
 	world := objects{"pods x/web": podOnNode(), "pods m/mirror": mirror, "pods x/elsewhere": elsewhere,
-		"persistentvolumes mine": volume("data"), "persistentvolumes other": volume("theirs"),
+		"persistentvolumes mine": volume("data", "stage"), "persistentvolumes other": volume("theirs", "elses"),
 		"volumeattachments.storage.k8s.io mine": attached("n1"), "volumeattachments.storage.k8s.io other": attached("n2")}
 	d, err := Bootstrap()
 	if err != nil {
@@ -122,6 +136,7 @@ func testNodes(t *testing.T, reader func(*testing.T, objects) Reader) {
 		"create serviceaccounts/token x/robot": true, "create serviceaccounts/token x/admin": false, "get serviceaccounts x/robot": true,
 		"get persistentvolumeclaims x/data": true, "get persistentvolumeclaims x/web-d": true, "get persistentvolumeclaims x/theirs": false,
 		"patch persistentvolumeclaims/status x/data": true, "patch persistentvolumeclaims x/data": false,
+		"get secrets vault/stage": true, "get secrets vault/elses": false, "get secrets vault/controller": false, "get secrets x/stage": false,
 		"get persistentvolumes /mine": true, "get persistentvolumes /other": false, "list persistentvolumes /": false,
 		"get pods x/web": true, "get pods x/elsewhere": false, "update pods/status x/web": true, "create pods/binding x/web": false,
 		"update nodes/status /n1": true, "get services x/s": true, "get secrets/status x/vol": false,
@@ -146,6 +161,10 @@ func testNodes(t *testing.T, reader func(*testing.T, objects) Reader) {
 		{Attributes{Verb: "list", Resource: "pods", FieldSelector: "spec.nodeName=n1,status.phase!=Failed"}, true},
 		{Attributes{Verb: "watch", Resource: "pods", FieldSelector: "spec.nodeName=n2"}, false},
 		{Attributes{Verb: "list", Resource: "pods"}, false},
+		{Attributes{Verb: "watch", Resource: "pods", Namespace: "x", Name: "web", FieldSelector: "metadata.name=web"}, true},
+		{Attributes{Verb: "watch", Resource: "pods", Namespace: "x", Name: "elsewhere", FieldSelector: "metadata.name=elsewhere"}, false},
+		{Attributes{Verb: "deletecollection", Resource: "pods", FieldSelector: "spec.nodeName=n1"}, false},
+		{Attributes{Verb: "patch", Group: "storage.k8s.io", Resource: "csinodes", Subresource: "status", Name: "n1"}, false},
 		{Attributes{Verb: "create", Group: "storage.k8s.io", Resource: "csinodes"}, true},
 		{Attributes{Verb: "patch", Group: "storage.k8s.io", Resource: "csinodes", Name: "n2"}, false},
 	} {
@@ -161,5 +180,48 @@ func testNodes(t *testing.T, reader func(*testing.T, objects) Reader) {
 	_, reason := a.Authorize(t.Context(), ask("system:node:n1,system:nodes get secrets x/other"))
 	if !strings.Contains(reason, "no relationship found between node 'n1' and this object") {
 		t.Errorf("reason: %s", reason)
+	}
+}
+
+// A kubelet that is not ours may what upstream's node authorizer allows, and no more; a
+// node of ours, whose certificate says so, also what its proxy, DNS and routes need.
+func TestNodesOfOurs(t *testing.T) {
+	d, err := Bootstrap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := New(&held{Defaults: d}, NewNodes(objects{}, d))
+	const nobody, agent, both = "neither", "the agent alone", "both"
+	for question, want := range map[string]string{
+		"list nodes /": agent, "watch nodes /": agent, "get nodes /n1": both, "get nodes /n2": nobody, "delete nodes /n1": nobody, "patch nodes /n1": both,
+		"list namespaces /": agent, "watch namespaces /": agent, "get namespaces x/x": nobody,
+		"list discovery.k8s.io.endpointslices /": agent, "watch discovery.k8s.io.endpointslices /": agent, "get discovery.k8s.io.endpointslices x/s": nobody,
+		"list services /": both, "list endpoints /": nobody, "get endpoints x/e": both, "list pods /": nobody, "list secrets /": nobody,
+		"list networking.k8s.io.servicecidrs /": nobody, "get configmaps kube-system/sampan-cluster": agent, "get configmaps kube-system/other": nobody,
+		"list configmaps kube-system/": nobody, "get url /sampan/v1/image": agent, "get url /v2/app/manifests/v1": agent, "put url /v2/app/manifests/v1": nobody,
+		"create certificates.k8s.io.certificatesigningrequests /": both, "create certificates.k8s.io.certificatesigningrequests/selfnodeclient /": both,
+		"create certificates.k8s.io.certificatesigningrequests/agentclient /": agent, "create certificates.k8s.io.certificatesigningrequests/nodeclient /": nobody,
+		"update certificates.k8s.io.certificatesigningrequests/approval /c": nobody, "create rbac.authorization.k8s.io.clusterrolebindings /": nobody,
+	} {
+		q := ask("system:node:n1,system:nodes,system:authenticated " + question)
+		if group, resource, ok := strings.Cut(question, "k8s.io."); ok { // a group has dots itself
+			q.Group = strings.Fields(group + "k8s.io")[1]
+			q.Resource, q.Subresource, _ = strings.Cut(strings.Fields(resource)[0], "/")
+		}
+		got := nobody
+		kubelet, _ := a.Authorize(t.Context(), q)
+		q.User.Groups = append(q.User.Groups, "sampan:agents")
+		ours, _ := a.Authorize(t.Context(), q)
+		switch {
+		case kubelet && ours:
+			got = both
+		case ours:
+			got = agent
+		case kubelet:
+			got = "the kubelet alone"
+		}
+		if got != want {
+			t.Errorf("%s: %s may, want %s", question, got, want)
+		}
 	}
 }

@@ -54,7 +54,7 @@ func (everybody) Authorize(context.Context, resource.Access) (bool, string, erro
 // answers with what it was asked, or speaks a protocol of its own on upgrade.
 func nodeServer(t testing.TB, ca *pki.Authority, name string) *net.TCPAddr {
 	t.Helper()
-	leaf, err := ca.Issue(pki.NodeLeaf(name, []string{"127.0.0.1"}))
+	leaf, err := ca.Issue(pki.KubeletLeaf(name, []string{"127.0.0.1"}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -178,7 +178,7 @@ func (s *Set) build(shared controller.Config, cfg Config) error {
 	add(as(podgc.New(shared)))
 	add(as(gc.New(shared, cfg.Kinds)))
 	add(as(storageversionmigrator.New(shared, cfg.Kinds)))
-	add(as(csrapproving.New(shared, csrapproving.Checks{Client: csrsigning.CheckNodeClient, Serving: csrsigning.CheckNodeServing})))
+	add(as(csrapproving.New(shared, csrapproving.Checks{Client: csrsigning.CheckNodeClient, Serving: csrsigning.CheckNodeServing, Agent: csrsigning.OfAgent})))
 	add(as(csrcleaning.New(shared)))
 	add(as(csrcleaning.NewPods(shared)))
 	add(as(trustbundle.New(shared, cfg.RootCA)))

@@ -49,7 +49,13 @@ type Check func(*x509.CertificateRequest, []certificatesv1.KeyUsage) error
 
 // Checks recognise what nodes ask for: csrsigning's, which also decide what is
 // signed.
-type Checks struct{ Client, Serving Check }
+type Checks struct {
+	Client, Serving Check
+	// Agent says of a request for a node's own certificate whether it asks for the group
+	// of our agents. That is granted to who may create "agentclient", beside what
+	// upstream asks for.
+	Agent func(*x509.CertificateRequest) bool
+}
 
 // New makes the controller.
 func New(cfg controller.Config, checks Checks) (*Controller, error) {
@@ -116,6 +122,11 @@ func (c *Controller) client(ctx context.Context, have *certificatesv1.Certificat
 	if c.checks.Client(parsed, have.Spec.Usages) != nil {
 		return 0, nil
 	}
+	if c.checks.Agent(parsed) {
+		if allowed, err := c.may(ctx, have, "agentclient"); err != nil || !allowed {
+			return again, err
+		}
+	}
 	if have.Spec.Username == parsed.Subject.CommonName {
 		done, err := c.approve(ctx, have, "selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview.")
 		if done || err != nil {
@@ -140,6 +151,14 @@ func decided(r *certificatesv1.CertificateSigningRequest) bool {
 
 // approve approves if the requester holds the right to create the part.
 func (c *Controller) approve(ctx context.Context, r *certificatesv1.CertificateSigningRequest, part, message string) (done bool, err error) {
+	if allowed, err := c.may(ctx, r, part); err != nil || !allowed {
+		return false, err
+	}
+	return true, c.write(ctx, r, message)
+}
+
+// may says whether the requester holds the right to create the part.
+func (c *Controller) may(ctx context.Context, r *certificatesv1.CertificateSigningRequest, part string) (bool, error) {
 	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
 		User: r.Spec.Username, UID: r.Spec.UID, Groups: r.Spec.Groups, Extra: map[string]authorizationv1.ExtraValue{},
 		ResourceAttributes: &authorizationv1.ResourceAttributes{Group: certificatesv1.GroupName, Version: "*",
@@ -153,10 +172,8 @@ func (c *Controller) approve(ctx context.Context, r *certificatesv1.CertificateS
 	if err != nil {
 		return false, fmt.Errorf("ask for the rights of %q: %w", r.Spec.Username, err)
 	}
-	if got, ok := answer.(*authorizationv1.SubjectAccessReview); !ok || !got.Status.Allowed {
-		return false, nil
-	}
-	return true, c.write(ctx, r, message)
+	got, ok := answer.(*authorizationv1.SubjectAccessReview)
+	return ok && got.Status.Allowed, nil
 }
 
 // write approves.

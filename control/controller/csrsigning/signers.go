@@ -46,7 +46,7 @@ func clientUsages(_ *x509.CertificateRequest, usages []certificatesv1.KeyUsage) 
 // certificate; nil: it is one.
 func CheckNodeClient(r *x509.CertificateRequest, usages []certificatesv1.KeyUsage) error {
 	switch {
-	case !slices.Equal(r.Subject.Organization, []string{identity.Nodes}):
+	case !slices.Equal(r.Subject.Organization, []string{identity.Nodes}) && !OfAgent(r):
 		return errors.New("subject organization is not system:nodes")
 	case len(r.DNSNames) > 0:
 		return errors.New("DNS subjectAltNames are not allowed")
@@ -60,6 +60,12 @@ func CheckNodeClient(r *x509.CertificateRequest, usages []certificatesv1.KeyUsag
 		return errNotNode
 	}
 	return nodeUsages(usages, certificatesv1.UsageClientAuth)
+}
+
+// OfAgent says whether a request is for a certificate that says of a node that its agent
+// is ours: upstream's signer allows no group beside its own.
+func OfAgent(r *x509.CertificateRequest) bool {
+	return slices.Equal(slices.Sorted(slices.Values(r.Subject.Organization)), []string{identity.Agents, identity.Nodes})
 }
 
 // CheckNodeServing says what keeps a request from being one for the certificate that
