@@ -26,6 +26,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/proxy"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
 	"github.com/sampan-dev/sampan/internal/identity"
@@ -110,6 +111,26 @@ func (c *Connector) to(k call, location *url.URL, transport http.RoundTripper, u
 	h.UseLocationHost = true
 	h.RejectForwardingRedirects = true
 	h.ServeHTTP(k.w, k.r)
+}
+
+// toNode hands the connection over to a node's location.
+func (c *Connector) toNode(k call, location *url.URL, n node, upgrade bool) {
+	if !upgrade && !httpstream.IsUpgradeRequest(k.r) {
+		c.to(k, location, c.transport(n), false)
+		return
+	}
+	inside, transport := c.inside(n, location)
+	c.to(k, inside, transport, upgrade)
+}
+
+// inside is a node's location for the libraries that upgrade connections. They name
+// protocols of their own in handshakes, so they are given a way that is encrypted already,
+// with what transport insists on, and speak HTTP within.
+func (c *Connector) inside(n node, location *url.URL) (*url.URL, *http.Transport) {
+	secure := &tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout + tlsTimeout}, Config: c.transport(n).TLSClientConfig}
+	inside := *location
+	inside.Scheme = "http"
+	return &inside, &http.Transport{DialContext: secure.DialContext, DisableKeepAlives: true, DisableCompression: true}
 }
 
 // node is where a node answers.

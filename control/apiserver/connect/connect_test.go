@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -59,7 +60,14 @@ func nodeServer(t testing.TB, ca *pki.Authority, name string) *net.TCPAddr {
 		t.Fatal(err)
 	}
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(answer))
-	srv.TLS = &tls.Config{Certificates: []tls.Certificate{*leaf}, ClientCAs: ca.Pool(), ClientAuth: tls.RequireAndVerifyClientCert}
+	cluster := &tls.Config{Certificates: []tls.Certificate{*leaf}, ClientCAs: ca.Pool(), ClientAuth: tls.RequireAndVerifyClientCert}
+	// Whoever doesn't say that it is the cluster's own is shown another certificate.
+	srv.TLS = &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if !slices.Contains(hello.SupportedProtos, pki.Protocol) {
+			return nil, nil
+		}
+		return cluster, nil
+	}}
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	return srv.Listener.Addr().(*net.TCPAddr)

@@ -95,13 +95,14 @@ func (c *Connector) stream(k call, verb string, options func(pod *corev1.Pod) (c
 	if exec, forward := translate.Exec(k.r), translate.Forward(k.r); (exec || forward) && !n.translates {
 		return c.translate(k, n, location, exec)
 	}
-	c.to(k, location, c.transport(n), true)
+	c.toNode(k, location, n, true)
 	return nil
 }
 
 // translate stands between a client's WebSocket and a node that speaks SPDY alone.
 func (c *Connector) translate(k call, n node, location *url.URL, exec bool) error {
-	to := translate.Remote{Name: fmt.Sprintf("node %q", n.name), URL: location, Transport: c.transport(n)}
+	at, transport := c.inside(n, location)
+	to := translate.Remote{Name: fmt.Sprintf("node %q", n.name), URL: at, Transport: transport}
 	var err error
 	if exec {
 		q := location.Query()

@@ -128,7 +128,7 @@ func (c *Connector) nodeProxy(k call) error {
 		return apierrors.NewInternalError(err)
 	}
 	if port == "" || port == own {
-		c.to(k, location(k, "https", n.addr), c.transport(n), false)
+		c.toNode(k, location(k, "https", n.addr), n, false)
 		return nil
 	}
 	c.to(k, location(k, scheme, net.JoinHostPort(host, port)), podTransport(), false)
