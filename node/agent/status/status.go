@@ -235,20 +235,22 @@ func (t *tally) count(in Input, c *corev1.Container, st *corev1.ContainerStatus)
 }
 
 // initsPending reports whether initialisation goes on, or has failed for good.
+// One that runs does so in any case: what was begun before it was in a sandbox that is
+// gone, or starts over.
 func initsPending(in Input, s *corev1.PodStatus) (pending, failed bool) {
-	began := mainBegan(in)
+	began, settled := mainBegan(in), mainBeganHere(in)
 	for i := range in.Pod.Spec.InitContainers {
 		c := &in.Pod.Spec.InitContainers[i]
 		st := find(s.InitContainerStatuses, c.Name)
 		if spec.Sidecar(c) {
 			up := st != nil && st.Started != nil && *st.Started
-			pending = pending || (!up && !began)
+			pending = pending || (!up && !settled)
 			continue
 		}
 		ended := terminated(st)
 		switch {
 		case ended == nil:
-			pending = pending || !began
+			pending = pending || !began || (st != nil && st.State.Running != nil)
 		case ended.ExitCode == 0:
 		case !in.restarts(c, ended):
 			return pending, true
@@ -267,6 +269,16 @@ func mainBegan(in Input) bool {
 		}
 	}
 	return false
+}
+
+// mainBeganHere: it did in the sandbox that the pod has now, if it has one; a pod whose
+// sandbox is made anew is initialised anew.
+func mainBeganHere(in Input) bool {
+	box := in.Actual.Ready()
+	if box == nil {
+		return mainBegan(in)
+	}
+	return slices.ContainsFunc(in.Pod.Spec.Containers, func(c corev1.Container) bool { return in.Actual.LatestIn(c.Name, box.ID) != nil })
 }
 
 func terminated(st *corev1.ContainerStatus) *corev1.ContainerStateTerminated {

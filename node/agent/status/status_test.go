@@ -32,6 +32,11 @@ func input(change func(*Input)) Input {
 		HostIPs: []string{"192.0.2.1"}, Runtime: "sampan", Now: now,
 	}
 	change(&in)
+	for i := range in.Actual.Containers {
+		if c := &in.Actual.Containers[i]; c.SandboxID == "" {
+			c.SandboxID = "box"
+		}
+	}
 	return in
 }
 
@@ -132,11 +137,37 @@ func TestPhases(t *testing.T) {
 			in.Pod.Spec.InitContainers = []corev1.Container{{Name: "i"}}
 			in.Actual.Containers = []actual.Container{{ID: "i1", Name: "i", State: actual.Running}}
 		}, corev1.PodPending},
+		"init goes on in a sandbox made anew": {func(in *Input) {
+			anew(in, actual.Container{ID: "i2", Name: "i", State: actual.Running})
+		}, corev1.PodPending},
+		"sidecar starts in a sandbox made anew": {func(in *Input) {
+			anew(in, exited("i2", "i", 0, 0), actual.Container{ID: "s2", Name: "s", State: actual.Running})
+			in.Started = func(c *corev1.Container, _ string) bool { return c.Name != "s" }
+		}, corev1.PodPending},
+		"sidecar starts again beside what runs": {func(in *Input) {
+			anew(in)
+			in.Actual.Sandboxes = in.Actual.Sandboxes[1:]
+			in.Actual.Containers = append([]actual.Container{{ID: "s2", Name: "s", SandboxID: "box", State: actual.Running}}, in.Actual.Containers...)
+			in.Started = func(c *corev1.Container, _ string) bool { return c.Name != "s" }
+		}, corev1.PodRunning},
 	} {
 		if got := Compute(input(c.change)).Phase; got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
 	}
+}
+
+// anew gives the pod, which ran with an init container i and a sidecar s, another sandbox
+// with the containers in it.
+func anew(in *Input, inside ...actual.Container) {
+	always := corev1.ContainerRestartPolicyAlways
+	in.Pod.Spec.InitContainers = []corev1.Container{{Name: "i"}, {Name: "s", RestartPolicy: &always}}
+	in.Actual.Sandboxes = append([]actual.Sandbox{{ID: "box2", Ready: true}}, in.Actual.Sandboxes...)
+	for i := range inside {
+		inside[i].SandboxID = "box2"
+	}
+	before := []actual.Container{exited("i1", "i", 0, 0), exited("s1", "s", 0, 137), exited("a1", "a", 0, 137), exited("b1", "b", 0, 137)}
+	in.Actual.Containers = append(inside, before...)
 }
 
 func never(in *Input, a, b int32) {
