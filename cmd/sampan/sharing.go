@@ -9,6 +9,7 @@ import (
 
 	"github.com/sampan-dev/sampan/control/apiserver/authn"
 	"github.com/sampan-dev/sampan/internal/identity"
+	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/node/exchange"
 	"github.com/sampan-dev/sampan/node/image"
 	"github.com/sampan-dev/sampan/node/registry"
