@@ -36,7 +36,7 @@ func dockerGroups(p Program, s *Settings) []*cobra.Command {
 			loadCommand(s), ofOne, historyCommand(s), importCommand(s), pruneCommand(s)),
 		group("builder", "Verbs for builds", buildCommand(p, s), builderPruneCommand(s)),
 		group("buildx", "Verbs for builds", buildCommand(p, s), builderPruneCommand(s)),
-		group("system", "Verbs for all of it", systemPruneCommand(s), roomCommand(s), infoCommand(p, s), absentVerb("events", "system events", absent["events"])),
+		group("system", "Verbs for all of it", systemPruneCommand(s), systemCheckCommand(s), roomCommand(s), infoCommand(p, s), absentVerb("events", "system events", absent["events"])),
 		group("network", "Verbs for networks", networkCommands(s)...),
 		group("volume", "Verbs for volumes that have a name", volumeCommands(s)...),
 	}

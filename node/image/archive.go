@@ -214,8 +214,14 @@ func (a *archive) blob(d digest.Digest) error {
 	if err := a.tar.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: info.Size()}); err != nil {
 		return err
 	}
-	_, err = io.Copy(a.tar, f)
-	return err
+	hash := newCounter(f)
+	if _, err = io.Copy(a.tar, hash); err != nil {
+		return err
+	}
+	if hash.hash.Digest() != d {
+		return a.store.damaged(d)
+	}
+	return nil
 }
 
 // finish writes what says which blob is which.

@@ -28,11 +28,7 @@ func (s *Store) readBlob(d digest.Digest) ([]byte, error) {
 		return nil, fmt.Errorf("blob %q: more than %d bytes: %w", d, MaxManifest, ErrTooLarge)
 	}
 	if digest.FromBytes(raw) != d {
-		err := fmt.Errorf("blob %q: content does not match its digest: %w", d, ErrInvalid)
-		if failed := s.putAside(d); failed != nil {
-			s.log.Error("a damaged blob can't be put aside", "blob", d, "error", failed)
-		}
-		return nil, err
+		return nil, s.damaged(d)
 	}
 	return raw, nil
 }

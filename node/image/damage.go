@@ -55,6 +55,14 @@ func (s *Store) putAside(d digest.Digest) error {
 	return nil
 }
 
+// damaged is the error of a blob that is not what its name says, which it puts aside.
+func (s *Store) damaged(d digest.Digest) error {
+	if err := s.putAside(d); err != nil {
+		s.log.Error("a damaged blob can't be put aside", "blob", d, "error", err)
+	}
+	return fmt.Errorf("blob %q: %w", d, errContent)
+}
+
 // tell says once that an entry of the index leads to something damaged.
 func (s *Store) tell(entry ocispec.Descriptor, cause error) {
 	if _, said := s.told.LoadOrStore(entry.Digest, true); !said {

@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -121,6 +122,9 @@ func (p *pushing) blob(ctx context.Context, desc ocispec.Descriptor) error {
 		Open: func() (*os.File, error) { return p.store.openBlob(desc.Digest) },
 		Sent: func(n int64) { p.tell(Progress{Layer: desc.Digest, Done: n, Total: desc.Size}) },
 	})
+	if err != nil && errors.Is(p.store.verify(desc.Digest), errContent) { // the registry's word for that is less clear
+		return p.store.damaged(desc.Digest)
+	}
 	if err == nil && !sent {
 		p.tell(Progress{Layer: desc.Digest, Done: desc.Size, Total: desc.Size, Present: true})
 	}

@@ -1,0 +1,313 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sampan-dev/sampan/internal/atomicfile"
+)
+
+// CheckOptions say how thoroughly a store is looked at, and what is done about damage.
+type CheckOptions struct {
+	// Quick reads no content: blobs must be there, and as long as their manifests say.
+	Quick bool
+	// Repair puts damaged blobs aside, so that a pull brings them anew, and unpacks damaged
+	// layers again, from blobs that are whole. What containers stand on stays as it is.
+	Repair bool
+}
+
+// Checked is what a look at the store has found.
+type Checked struct {
+	// Blobs and Layers were looked at, Bytes of blobs read. Skipped layers could not be
+	// compared, since their blobs are damaged.
+	Blobs, Layers, Skipped int
+	Bytes                  int64
+	Damaged                []Damage
+}
+
+// Damage is one thing that is not what its name says.
+type Damage struct {
+	// Layer says whether it is an unpacked layer, which Digest then is the chain ID of;
+	// otherwise it is a blob.
+	Layer  bool
+	Digest digest.Digest
+	// Images are the names of the images that need it, Origins those of them that came
+	// from a registry.
+	Images, Origins []string
+	// Snapshots are the keys of those that stand on it.
+	Snapshots []string
+	// Mended: a layer that has been unpacked anew.
+	Mended bool
+	Cause  error
+}
+
+// Check compares what is stored with its digests: every blob, and every layer of this
+// machine's images that is unpacked with the blob it came from. It reads everything, and
+// needs room for the largest layer. Nodes and builds may go on meanwhile.
+func (s *Store) Check(ctx context.Context, opts CheckOptions) (Checked, error) {
+	end, err := s.begin()
+	if err != nil {
+		return Checked{}, fmt.Errorf("check images: %w", err)
+	}
+	defer end()
+	c := &checking{store: s, opts: opts, bad: map[digest.Digest]bool{}}
+	for _, look := range []func(context.Context) error{c.survey, c.blobs, c.layers} {
+		if err := look(ctx); err != nil {
+			return c.found, fmt.Errorf("check images: %w", err)
+		}
+	}
+	return c.found, nil
+}
+
+// checking is one Check under way.
+type checking struct {
+	store *Store
+	opts  CheckOptions
+	found Checked
+	// needed are the entries of the index that need a blob or layer, by the hex part of
+	// its digest; standing the snapshots on a layer.
+	needed   map[string][]ocispec.Descriptor
+	standing map[string][]string
+	bad      map[digest.Digest]bool
+}
+
+// survey finds who needs what.
+func (c *checking) survey(context.Context) error {
+	c.needed, c.standing = map[string][]ocispec.Descriptor{}, map[string][]string{}
+	index, err := c.store.current()
+	if err != nil {
+		return err
+	}
+	for _, entry := range index.Manifests {
+		blobs, layers := map[string]bool{}, map[string]bool{}
+		if err := c.store.markTree(entry.Digest, blobs, layers); err != nil && !isDamage(err) {
+			return err
+		}
+		for _, all := range []map[string]bool{blobs, layers} {
+			for hex := range all {
+				c.needed[hex] = append(c.needed[hex], entry)
+			}
+		}
+		for hex := range blobs {
+			if d := digest.NewDigestFromEncoded(digest.SHA256, hex); !c.store.hasBlob(d) {
+				c.hurt(Damage{Digest: d, Cause: fmt.Errorf("it is missing: %w", ErrNotFound)})
+			}
+		}
+	}
+	keys, err := c.store.Snapshots()
+	for _, key := range keys {
+		snap, err := readSnapshot(filepath.Join(c.store.root, "snapshots", key))
+		for _, chain := range snap.Chains {
+			if err == nil {
+				c.standing[chain.Encoded()] = append(c.standing[chain.Encoded()], key)
+			}
+		}
+	}
+	return err
+}
+
+// hurt notes damage, once.
+func (c *checking) hurt(d Damage) {
+	if c.bad[d.Digest] {
+		return
+	}
+	c.bad[d.Digest] = true
+	for _, entry := range c.needed[d.Digest.Encoded()] {
+		name := entry.Annotations[refAnnotation]
+		if name != "" && entry.Annotations[madeAnnotation] == "" {
+			d.Origins = append(d.Origins, name)
+		}
+		if name == "" {
+			name = entry.Digest.String()
+		}
+		d.Images = append(d.Images, name)
+	}
+	d.Snapshots = c.standing[d.Digest.Encoded()]
+	c.found.Damaged = append(c.found.Damaged, d)
+}
+
+// blobs looks at every blob, be it one that only the build cache remembers.
+func (c *checking) blobs(ctx context.Context) error {
+	images, err := c.store.List()
+	if err != nil {
+		return err
+	}
+	sizes := map[string]int64{}
+	for _, img := range images {
+		for _, l := range img.Layers {
+			sizes[l.Digest.Encoded()] = l.Size
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(c.store.root, "blobs", "sha256"))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		d := digest.NewDigestFromEncoded(digest.SHA256, e.Name())
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !isDigest(d) {
+			continue
+		}
+		err := c.blob(d, sizes)
+		if errors.Is(err, ErrNotFound) { // removed while we look
+			continue
+		}
+		c.found.Blobs++
+		if err == nil {
+			continue
+		}
+		if c.opts.Repair {
+			if err := c.store.putAside(d); err != nil {
+				return err
+			}
+		}
+		c.hurt(Damage{Digest: d, Cause: err})
+	}
+	return nil
+}
+
+// blob looks at one.
+func (c *checking) blob(d digest.Digest, sizes map[string]int64) error {
+	info, err := os.Stat(c.store.blobPath(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return err
+	}
+	if want, ok := sizes[d.Encoded()]; ok && info.Size() != want {
+		return fmt.Errorf("it has %d bytes, and should have %d: %w", info.Size(), want, ErrInvalid)
+	}
+	if c.opts.Quick {
+		return nil
+	}
+	c.found.Bytes += info.Size()
+	return c.store.verify(d)
+}
+
+// verify reads a blob and compares it with its name.
+func (s *Store) verify(d digest.Digest) error {
+	f, err := s.openBlob(d)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	hash := newCounter(f)
+	if _, err := io.Copy(io.Discard, hash); err != nil {
+		return fmt.Errorf("it cannot be read: %w", err)
+	}
+	if hash.hash.Digest() != d {
+		return errContent
+	}
+	return nil
+}
+
+// errContent says that a blob is not what its name says.
+var errContent = fmt.Errorf("content does not match its digest: %w", ErrInvalid)
+
+// layers looks at every layer of an image that is unpacked.
+func (c *checking) layers(ctx context.Context) error {
+	images, err := c.store.List()
+	if err != nil || c.opts.Quick {
+		return err
+	}
+	seen := map[digest.Digest]bool{}
+	for _, img := range images {
+		if checkLayers(img) != nil {
+			continue
+		}
+		for i := range img.Layers {
+			chain := img.Chain(i)
+			if _, err := os.Lstat(c.store.layerPath(chain)); seen[chain] || err != nil {
+				continue
+			}
+			seen[chain] = true
+			if c.bad[img.Layers[i].Digest] {
+				c.found.Skipped++
+				continue
+			}
+			c.found.Layers++
+			if err := c.layer(ctx, img, i); err != nil {
+				return fmt.Errorf("layer %q: %w", chain, err)
+			}
+		}
+	}
+	return nil
+}
+
+// layer unpacks a layer again, compares, and puts what it has in the place of what was
+// there when that is wanted and nobody stands on it.
+func (c *checking) layer(ctx context.Context, img Image, i int) error {
+	chain := img.Chain(i)
+	unlock, err := c.store.unpacking.lock(ctx, chain.String())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	fresh, err := c.store.fromBlob(ctx, img.Layers[i], img.Config.RootFS.DiffIDs[i])
+	if err != nil {
+		return err
+	}
+	defer fresh.discard()
+	var below []string
+	for j := range i {
+		below = append(below, c.store.layerPath(img.Chain(j)))
+	}
+	if err := fresh.settle(below); err != nil {
+		return err
+	}
+	there := c.store.layerPath(chain)
+	differs, err := compareTrees(fresh.dir, there)
+	if err != nil || differs == nil {
+		return err
+	}
+	mended := c.opts.Repair && len(c.standing[chain.Encoded()]) == 0
+	if mended {
+		if err := c.store.exchange(fresh.dir, there); err != nil {
+			return err
+		}
+	}
+	c.hurt(Damage{Layer: true, Digest: chain, Cause: differs, Mended: mended})
+	return nil
+}
+
+// exchange puts a directory durably in the place of another, which goes.
+func (s *Store) exchange(fresh, old string) error {
+	if err := syncFilesystem(fresh); err != nil {
+		return err
+	}
+	away, err := os.MkdirTemp(filepath.Join(s.root, "ingest"), "old-*")
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(old, filepath.Join(away, "layer")); err != nil {
+		return err
+	}
+	if err := os.Rename(fresh, old); err != nil {
+		return err
+	}
+	return errors.Join(atomicfile.SyncDir(filepath.Dir(old)), os.RemoveAll(away))
+}
+
+// Origins are the names that damage has which a registry can bring anew, each once.
+func (c Checked) Origins() []string {
+	var names []string
+	for _, d := range c.Damaged {
+		if !d.Layer {
+			names = append(names, d.Origins...)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
