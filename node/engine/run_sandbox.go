@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"path"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -137,6 +138,11 @@ func attachment(s *sandbox, netns string) network.Attachment {
 	return a
 }
 
+// mapsRoot says whether a mapping has the container's root.
+func mapsRoot(maps []*rt.IDMapping) bool {
+	return slices.ContainsFunc(maps, func(m *rt.IDMapping) bool { return m.GetContainerId() == 0 && m.GetLength() > 0 })
+}
+
 const maxPort = 1<<16 - 1
 
 func checkSandbox(r *rt.RunPodSandboxRequest) error {
@@ -152,6 +158,9 @@ func checkSandbox(r *rt.RunPodSandboxRequest) error {
 	case rt.NamespaceMode_POD, rt.NamespaceMode_NODE:
 	default:
 		return invalid("sandbox %q: users' namespace of mode %s; it is the pod's or the node's", podName(c), mode)
+	}
+	if u := namespaces(c).GetUsernsOptions(); userNamespace(c) && !(mapsRoot(u.GetUids()) && mapsRoot(u.GetGids())) {
+		return invalid("sandbox %q: its user namespace has no user or no group 0, whom it is made for", podName(c))
 	}
 	if userNamespace(c) && (hostNetwork(c) || hostIPC(c) || hostPID(c)) {
 		return invalid("sandbox %q wants a user namespace together with a namespace of the host", podName(c))
