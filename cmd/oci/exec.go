@@ -35,8 +35,7 @@ type execution struct {
 // exec is `exec`. What goes wrong before there is an exit code has one of its own.
 func exec(p *program, args []string) error {
 	err := execIn(p, args)
-	var f failure
-	if errors.As(err, new(exit)) || errors.Is(err, flag.ErrHelp) || errors.As(err, &f) && f.code > 0 {
+	if errors.As(err, new(exit)) || errors.Is(err, flag.ErrHelp) {
 		return err
 	}
 	return failure{execFailed, err}
@@ -122,7 +121,7 @@ func (p *program) exec(id string, o container.OCIExec, console string) error {
 		err = cerr
 	}
 	if err != nil {
-		return failure{code, err} // also when the program could not be executed: as a shell has it
+		return err
 	}
 	return exit(code)
 }
