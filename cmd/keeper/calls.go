@@ -202,6 +202,7 @@ func (s *stager) lastCalls() (*calls, error) {
 			// Mounts made by the host's root are not the container's to change; these
 			// copies are, as far as they take nothing away that hides or protects.
 			add("own mount namespace", syscall.SYS_UNSHARE, syscall.CLONE_NEWNS)
+			s.addShared(c, add)
 		}
 		own = uint64(1)<<(lastCap()+1) - 1 // entering a user namespace gives everything in it
 	}
@@ -219,6 +220,23 @@ func (s *stager) lastCalls() (*calls, error) {
 		err = failed
 	}
 	return c, err
+}
+
+// addShared makes what shall be shared so once more: the copies have become slaves. What the
+// container mounts there is seen in namespaces that it makes, but not on the host: to
+// show others' users mounts is not the kernel's way.
+func (s *stager) addShared(c *calls, add adder) {
+	again := func(target string, propagation uintptr) {
+		if propagation&syscall.MS_SHARED != 0 {
+			add("share the mounts on "+target, syscall.SYS_MOUNT, c.str(""), c.str(target), c.str(""), uint64(propagation), 0)
+		}
+	}
+	again("/", s.p.Root.Propagation)
+	for i := range s.p.Mounts {
+		for _, p := range s.p.Mounts[i].Propagation {
+			again(s.p.Mounts[i].Target, p)
+		}
+	}
 }
 
 func (s *stager) addSeccomp(c *calls, add adder) {
