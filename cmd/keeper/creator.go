@@ -18,8 +18,8 @@ func (ch *child) creatorHooks(notes []string) (rep plan.Report, got []int, err e
 	state := []byte(`{"pid":` + strconv.Itoa(ch.pid) + `,` + ch.c.HookState[1:])
 	for i := range ch.c.CreatorHooks {
 		h := &ch.c.CreatorHooks[i]
-		if err := runHook(h, state); err != nil {
-			rep.Error, rep.Code = fmt.Sprintf("createRuntime hook %q: %v", h.Path, err), 128
+		if err := runHook(h, state, ""); err != nil {
+			rep.Error, rep.Code = hookFailed("createRuntime", i, h.Path, err).Error(), 128
 			return rep, nil, nil
 		}
 	}

@@ -29,48 +29,68 @@ func (s *stager) hooks() error {
 		return fmt.Errorf("the creator is gone: %w", errors.Join(err, syscall.EPIPE))
 	}
 	s.state = b[:n]
-	return s.runHooks("createContainer", h.CreateContainer)
+	return s.createHooks(h.CreateContainer)
 }
 
-// startHooks run in the container, just before its program. One that says nothing of
-// its environment has the program's: the specification leaves it open, and that is what
-// hooks have come to rely on.
+// startHooks run in the container, just before its program, and with no more rights than
+// that has: their programs are the image's. One that says nothing of its environment has
+// the program's: the specification leaves it open, and that is what hooks have come to
+// rely on.
 func (s *stager) startHooks() error {
-	if s.p.Hooks == nil {
+	if s.p.Hooks == nil || len(s.p.Hooks.StartContainer) == 0 {
 		return nil
 	}
 	for i := range s.p.Hooks.StartContainer {
-		if h := &s.p.Hooks.StartContainer[i]; h.Env == nil {
-			s.home()
+		h := &s.p.Hooks.StartContainer[i]
+		if h.Env == nil {
 			h.Env = s.p.Process.Env
 		}
+		if err := s.runConfined(h); err != nil {
+			return hookFailed("startContainer", i, h.Path, err)
+		}
 	}
-	return s.runHooks("startContainer", s.p.Hooks.StartContainer)
+	_, err := s.chdir()
+	return err
 }
 
-func (s *stager) runHooks(moment string, hooks []plan.Hook) error {
+// hookFailed is in words that runc's callers know, of hooks that are counted from zero.
+func hookFailed(moment string, i int, path string, err error) error {
+	return fmt.Errorf("error running %s hook #%d: %q: %w", moment, i, path, err)
+}
+
+// createHooks run before the root is entered, and begin in it: that is where those look
+// that have been written for runc.
+func (s *stager) createHooks(hooks []plan.Hook) error {
 	for i := range hooks {
-		if err := runHook(&hooks[i], s.state); err != nil {
-			return fmt.Errorf("%s hook %q: %w", moment, hooks[i].Path, err)
+		if err := runHook(&hooks[i], s.state, s.p.Root.Mountpoint); err != nil {
+			return hookFailed("createContainer", i, hooks[i].Path, err)
 		}
 	}
 	return nil
 }
 
-// runHook runs one program with the state on its stdin. What it prints goes where
-// the container's errors go.
-func runHook(h *plan.Hook, state []byte) error {
-	argv := h.Args
-	if len(argv) == 0 {
-		argv = []string{h.Path}
+// runHook runs one program in a directory, or where we are.
+func runHook(h *plan.Hook, state []byte, dir string) error {
+	return feedHook(h, state, func(in int) (int, error) {
+		return spawn(h.Path, argvOf(h), &syscall.ProcAttr{Dir: dir, Env: h.Env, Files: []uintptr{uintptr(in), 2, 2}})
+	})
+}
+
+func argvOf(h *plan.Hook) []string {
+	if len(h.Args) == 0 {
+		return []string{h.Path}
 	}
+	return h.Args
+}
+
+// feedHook starts a program with the state on its stdin, and waits for it. What it prints
+// goes where the container's errors go.
+func feedHook(h *plan.Hook, state []byte, start func(in int) (pid int, err error)) error {
 	var in [2]int
 	if err := syscall.Pipe2(in[:], syscall.O_CLOEXEC); err != nil {
 		return err
 	}
-	pid, err := spawn(h.Path, argv, &syscall.ProcAttr{
-		Env: h.Env, Files: []uintptr{uintptr(in[0]), 2, 2},
-	})
+	pid, err := start(in[0])
 	syscall.Close(in[0])
 	if err != nil {
 		syscall.Close(in[1])
@@ -91,7 +111,7 @@ func runHook(h *plan.Hook, state []byte) error {
 	case err != nil:
 		return err
 	case ws.Signaled():
-		return fmt.Errorf("killed by signal %d", ws.Signal())
+		return fmt.Errorf("signal: %s", ws.Signal())
 	case ws.ExitStatus() != 0:
 		return fmt.Errorf("exit status %d", ws.ExitStatus())
 	}

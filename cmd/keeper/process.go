@@ -65,6 +65,9 @@ func (s *stager) become() error {
 	if err := s.preserve(); err != nil {
 		return err
 	}
+	if err := s.startHooks(); err != nil {
+		return err
+	}
 	if s.entersLater() {
 		return s.becomeMapped()
 	}

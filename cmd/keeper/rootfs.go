@@ -137,6 +137,8 @@ func (s *stager) hide() error {
 			return fmt.Errorf("mask %q: %w", p, err)
 		}
 	}
+	closeAll([]int{s.empty})
+	s.empty = -1
 	return nil
 }
 

@@ -78,8 +78,9 @@ func stage() {
 }
 
 func (s *stager) run() error {
-	b, err := io.ReadAll(io.LimitReader(os.NewFile(planFD, "plan"), maxPlan))
-	if err != nil {
+	from := os.NewFile(planFD, "plan")
+	b, err := io.ReadAll(io.LimitReader(from, maxPlan))
+	if err = errors.Join(err, from.Close()); err != nil { // it may be long until somebody starts this
 		return fmt.Errorf("read plan: %w", err)
 	}
 	if err := json.Unmarshal(b, &s.p); err != nil {
@@ -154,9 +155,6 @@ func (s *stager) init() error {
 	closeAll(master)
 	if err := awaitStart(gate); err != nil {
 		os.Exit(1) // the keeper is gone, and with it whoever would have started us
-	}
-	if err := s.startHooks(); err != nil {
-		return err
 	}
 	return s.become()
 }

@@ -190,6 +190,55 @@ func TestOCIHookEnvironment(t *testing.T) {
 	}
 }
 
+// A createContainer hook begins in the root of the container, though not as its root.
+func TestOCICreateHookDirectory(t *testing.T) {
+	o, bundle := newOCI(t, func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "test -x bin/probe && test -e " + t.TempDir()}}}}
+	}, "exit", "3")
+	if err := o.Run(t.Context(), "c1", OCICreate{Bundle: bundle}); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := o.Wait("c1"); code != 3 || err != nil {
+		t.Errorf("code %d, %v", code, err)
+	}
+}
+
+// A startContainer hook is a program of the image's, and has what the container's has:
+// its user, its capabilities, its filter, its namespaces.
+func TestOCIHookConfined(t *testing.T) {
+	for _, users := range []bool{false, true} {
+		o, bundle := newOCI(t, func(s *specs.Spec) {
+			s.Process.User = specs.User{UID: 7, GID: 8, AdditionalGids: []uint32{9}}
+			s.Process.Cwd = "/proc"
+			s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL"}}
+			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdirat"}, Action: specs.ActErrno}}}
+			if users {
+				maps := []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+				s.Linux.UIDMappings, s.Linux.GIDMappings = maps, maps
+				s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+			}
+			words := "probe status Uid Groups CapBnd CapEff Seccomp NoNewPrivs ; id ; fds ; read /proc/self/uid_map"
+			s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/probe", Args: strings.Fields(words)}}}
+		}, strings.Fields("status Uid Groups CapBnd CapEff Seccomp NoNewPrivs ; id ; fds ; read /proc/self/uid_map")...)
+		said, err := os.Create(filepath.Join(bundle, "said"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { said.Close() })
+		if err := o.Run(t.Context(), "c1", OCICreate{Bundle: bundle, Stdio: [3]*os.File{nil, said, said}}); err != nil {
+			t.Fatal(err)
+		}
+		if code, err := o.Wait("c1"); code != 0 || err != nil {
+			t.Errorf("code %d, %v", code, err)
+		}
+		b, err := os.ReadFile(said.Name())
+		half := len(b) / 2
+		if err != nil || half == 0 || string(b[:half]) != string(b[half:]) || !strings.Contains(string(b), "CapBnd: 0000000000000020\n") {
+			t.Errorf("with users of its own %v, the hook and the program said\n%s%v", users, b, err)
+		}
+	}
+}
+
 // A poststart hook that fails ends the container.
 func TestOCIPoststartFails(t *testing.T) {
 	after := filepath.Join(t.TempDir(), "after")
@@ -199,7 +248,7 @@ func TestOCIPoststartFails(t *testing.T) {
 			Poststop:  []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo once >> " + after}}},
 		}
 	}, "sleep")
-	const want = `poststart hook "/bin/sh": exit status 7`
+	const want = `error running poststart hook #0: "/bin/sh": exit status 7`
 	if err := o.Run(t.Context(), "c1", OCICreate{Bundle: bundle}); err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("run: %v", err)
 	}

@@ -95,9 +95,9 @@ func (o *OCI) runHooks(ctx context.Context, rec *ociRecord, moment string, must 
 	if err != nil {
 		return err
 	}
-	for _, h := range hooks {
+	for i, h := range hooks {
 		if err := runHook(ctx, h, state); err != nil {
-			err = fmt.Errorf("%s hook %q: %w", moment, h.Path, err)
+			err = fmt.Errorf("error running %s hook #%d: %q: %w", moment, i, h.Path, err) // as runc's callers know it
 			if must {
 				return err
 			}
