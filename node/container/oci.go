@@ -75,6 +75,9 @@ type ociRecord struct {
 	Boot       string
 	Created    time.Time
 	Cgroup     string
+	// SharedPID says that it has no pid namespace of its own, whose end would be that of its
+	// other processes.
+	SharedPID bool `json:",omitempty"`
 	// Born is the directory of the unified hierarchy that its processes are born in.
 	Born        string
 	Annotations map[string]string
@@ -150,6 +153,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 		root = filepath.Join(opt.Bundle, root)
 	}
 	absoluteSources(spec, opt.Bundle)
+	seenFromRoot(spec, root)
 	cfg := &CreateConfig{ID: rec.ID, Spec: spec, bundle: opt.Bundle, Rootfs: Rootfs{Path: root}, TTY: spec.Process.Terminal}
 	path, err := r.cgroupPath(cfg, nil)
 	if err != nil {
@@ -167,6 +171,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	if err != nil {
 		return err
 	}
+	rec.SharedPID = child.Flags&unix.CLONE_NEWPID == 0
 	if err := bindSourcesExist(p, root); err != nil {
 		return err
 	}
@@ -254,17 +259,6 @@ func vacant(group *cgroup.Group, r *specs.LinuxResources) error {
 		}
 	}
 	return nil
-}
-
-// absoluteSources completes the sources of bind mounts, which may be relative to the
-// bundle.
-func absoluteSources(spec *specs.Spec, bundle string) {
-	for i := range spec.Mounts {
-		m := &spec.Mounts[i]
-		if pm, err := planMount(*m); err == nil && pm.Bind && !filepath.IsAbs(m.Source) {
-			m.Source = filepath.Join(bundle, m.Source)
-		}
-	}
 }
 
 // firstOf does one thing after the other, up to the first that fails.
@@ -402,13 +396,14 @@ func (o *OCI) Start(ctx context.Context, id string) error {
 	return nil
 }
 
-// Kill is `kill`; with all it goes to every process of the container.
+// Kill is `kill`; with all it goes to every process of the container, and so does SIGKILL
+// where these do not end with the first.
 func (o *OCI) Kill(ctx context.Context, id string, sig syscall.Signal, all bool) error {
 	rec, err := o.load(id)
 	if err != nil {
 		return err
 	}
-	if all {
+	if all || sig == syscall.SIGKILL && rec.SharedPID { // the kernel does not end the others for us
 		g, err := cgroup.Open(rec.Cgroup, nil, o.runtime().log)
 		if err != nil {
 			return err

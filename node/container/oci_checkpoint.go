@@ -123,6 +123,7 @@ func (o *OCI) planOf(r *Runtime, id, bundle string) (*CreateConfig, *plan.Plan, 
 		root = filepath.Join(bundle, root)
 	}
 	absoluteSources(spec, bundle)
+	seenFromRoot(spec, root)
 	cfg := &CreateConfig{ID: id, Spec: spec, Rootfs: Rootfs{Path: root}, TTY: spec.Process.Terminal}
 	p, child, err := r.translate(cfg, nil)
 	return cfg, p, child, err

@@ -155,6 +155,50 @@ func TestOCIKill(t *testing.T) {
 	}
 }
 
+// TestOCIKillShared: without a pid namespace of its own a container's processes do not end
+// with the first, and SIGKILL is for all of them, also when that is gone.
+func TestOCIKillShared(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		o, bundle := newOCI(t, func(s *specs.Spec) {
+			s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.PIDNamespace })
+		}, "sleep")
+		ctx := t.Context()
+		if err := o.Run(ctx, "c1", OCICreate{Bundle: bundle}); err != nil {
+			t.Fatal(err)
+		}
+		other := 0
+		if _, err := o.Exec(ctx, "c1", OCIExec{Process: process("probe", "sleep"), Started: func(pid int) {
+			other = pid
+			if gone {
+				killChild(o.made.rec.PID)
+			}
+			if err := o.Kill(ctx, "c1", syscall.SIGKILL, false); err != nil {
+				t.Errorf("with the first gone %v: %v", gone, err)
+				_ = syscall.Kill(pid, syscall.SIGKILL) // or Exec would wait for ever
+			}
+		}}); err != nil {
+			t.Error(err)
+		}
+		if pids, err := o.made.group.Pids(); err != nil || slices.Contains(pids, other) {
+			t.Errorf("with the first gone %v: left %v, %v", gone, pids, err)
+		}
+	}
+}
+
+// TestSeenFromRoot: destinations may begin on the host.
+func TestSeenFromRoot(t *testing.T) {
+	for _, c := range []struct{ root, destination, want string }{
+		{"/b/root", "/b/root/x/y", "/x/y"}, {"/b/root/", "/b/root", "/"}, {"/b/root", "/b/rooted", "/b/rooted"},
+		{"/b/root", "/x/b/root", "/x/b/root"}, {"/", "/x", "/x"}, {"/b/root", "b/root/x", "b/root/x"},
+	} {
+		spec := &specs.Spec{Mounts: []specs.Mount{{Destination: c.destination}}}
+		seenFromRoot(spec, c.root)
+		if got := spec.Mounts[0].Destination; got != c.want {
+			t.Errorf("%q below %q: %q, want %q", c.destination, c.root, got, c.want)
+		}
+	}
+}
+
 func TestOCIRefuses(t *testing.T) {
 	o, bundle := newOCI(t, nil, "exit", "0")
 	if err := o.Create(t.Context(), "../x", OCICreate{Bundle: bundle}); err == nil {
@@ -181,7 +225,7 @@ func TestOCIHookFails(t *testing.T) {
 			set(s.Hooks, []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "exit 7"}}})
 		}, "exit", "0")
 		err := o.Create(t.Context(), "c1", OCICreate{Bundle: bundle})
-		if err == nil || !strings.Contains(err.Error(), moment+` hook "/bin/sh": exit status 7`) {
+		if err == nil || !strings.Contains(err.Error(), "error running "+moment+` hook #0: "/bin/sh": exit status 7`) {
 			t.Errorf("%s: %v", moment, err)
 		}
 		if _, err := o.State("c1"); !errors.Is(err, ErrNotFound) {
