@@ -3,6 +3,7 @@ package container
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -187,6 +188,31 @@ func TestOCIHookEnvironment(t *testing.T) {
 		if b, err := os.ReadFile(said.Name()); err != nil || string(b) != c.want {
 			t.Errorf("with %q the hook said %q, %v; want %q", c.env, b, err, c.want)
 		}
+	}
+}
+
+// A mount that shall be shared is, with users of the container's own as well.
+func TestOCISharedUsers(t *testing.T) {
+	o, bundle := newOCI(t, func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/dev/m", Source: t.TempDir(), Options: []string{"bind", "shared"}})
+		maps := []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+		s.Linux.UIDMappings, s.Linux.GIDMappings = maps, maps
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	}, "read", "/proc/self/mountinfo")
+	said, err := os.Create(filepath.Join(bundle, "said"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { said.Close() })
+	if err := o.Run(t.Context(), "c1", OCICreate{Bundle: bundle, Stdio: [3]*os.File{nil, said, said}}); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := o.Wait("c1"); code != 0 || err != nil {
+		t.Errorf("code %d, %v", code, err)
+	}
+	b, err := os.ReadFile(said.Name())
+	if err != nil || !regexp.MustCompile(` /dev/m [^ ]* shared:`).Match(b) {
+		t.Errorf("%v\n%s", err, b)
 	}
 }
 
