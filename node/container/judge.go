@@ -41,7 +41,12 @@ func (r *Runtime) judge(c *container, p *plan.Plan, cfg *CreateConfig) (failed e
 	if err != nil {
 		return err
 	}
-	defer func() { failed = errors.Join(failed, thaw()) }()
+	defer func() {
+		if failed != nil { // it ends before it can go on
+			failed = errors.Join(failed, c.group.Signal(unix.SIGKILL))
+		}
+		failed = errors.Join(failed, thaw())
+	}()
 	pids, err := c.group.Pids()
 	if err != nil {
 		return err

@@ -29,7 +29,7 @@ func placeAt(path string) (p place, err error) {
 	if err := errors.Join(unix.Fstat(fd, &p.st), unix.Fstatfs(fd, &fs)); err != nil {
 		return p, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	p.fs = int64(fs.Type)
+	p.fs = fs.Type
 	p.mount, err = mountOf("self", fd)
 	return p, err
 }
