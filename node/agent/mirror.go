@@ -78,7 +78,7 @@ func (a *Agent) heedPod(e informer.Event[*corev1.Pod]) {
 		seen = e.Old
 	}
 	if !static.IsMirror(seen) {
-		a.inbox.put(e.Old, a.cfg.without(e.New))
+		a.inbox.put(static.FromAPI(e.Old), static.FromAPI(a.cfg.without(e.New)))
 		return
 	}
 	s, key := a.statics, types.NamespacedName{Namespace: seen.Namespace, Name: seen.Name}

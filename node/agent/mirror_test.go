@@ -124,6 +124,25 @@ func TestStaticPodStaysReady(t *testing.T) {
 	})
 }
 
+// TestPodThatClaimsToBeStatic: where a pod comes from isn't its author's to say.
+func TestPodThatClaimsToBeStatic(t *testing.T) {
+	tell(t, "static_claimed", func(s *story) {
+		for name, selector := range map[string]map[string]string{"web": nil, "elsewhere": {"disk": "ssd"}} {
+			p := pod(name, container("app", "app"))
+			p.Annotations, p.Spec.NodeSelector = map[string]string{static.AnnotationSource: "file"}, selector
+			s.create(p)
+		}
+		s.pass(time.Minute)
+		s.say("> the agent restarts")
+		s.restart()
+		s.pass(time.Minute)
+		s.say("running: %s; web is still from a %s, as its author says", s.running(), s.get("web").Annotations[static.AnnotationSource])
+		s.delete("web")
+		s.delete("elsewhere")
+		s.pass(time.Minute)
+	})
+}
+
 // TestStaticPodWithoutServer: it runs before there is an API server, and is
 // shown when there is one; the API's pods wait.
 func TestStaticPodWithoutServer(t *testing.T) {

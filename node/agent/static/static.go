@@ -15,6 +15,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,8 +40,11 @@ const (
 	AnnotationMirror = corev1.MirrorPodAnnotationKey
 )
 
-// sourceFile is the value of AnnotationSource.
-const sourceFile = "file"
+// sourceFile and sourceAPI are values of AnnotationSource.
+const (
+	sourceFile = "file"
+	sourceAPI  = "api"
+)
 
 // Limits of what is read.
 const (
@@ -75,6 +79,22 @@ func IsMirror(pod *corev1.Pod) bool {
 // Is says whether a pod is a static one, as opposed to the API's.
 func Is(pod *corev1.Pod) bool {
 	return pod.Annotations[AnnotationSource] == sourceFile && !IsMirror(pod)
+}
+
+// FromAPI is the API's pod as one that Is is false of. Where a pod comes from isn't its
+// author's to say: whoever may make pods could otherwise have one that is admitted as the
+// node's own, whatever its node is kept for, and is never put out.
+func FromAPI(pod *corev1.Pod) *corev1.Pod {
+	if pod == nil || IsMirror(pod) {
+		return pod
+	}
+	if said, ok := pod.Annotations[AnnotationSource]; !ok || said == sourceAPI {
+		return pod
+	}
+	own := *pod // what the API's cache has is others' too
+	own.Annotations = maps.Clone(pod.Annotations)
+	own.Annotations[AnnotationSource] = sourceAPI
+	return &own
 }
 
 // source remembers what it said last.
