@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 )
@@ -30,7 +31,6 @@ func writeTo(dest string, stdout io.Writer, mode fs.FileMode, write func(io.Writ
 		if dest, err = filepath.EvalSymlinks(dest); err != nil {
 			return err
 		}
-		mode = info.Mode().Perm()
 	}
 	aside := filepath.Join(filepath.Dir(dest), "."+filepath.Base(dest)+"."+rand.Text()[:8]+atomicfile.Suffix)
 	f, err := os.OpenFile(aside, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
@@ -43,6 +43,9 @@ func writeTo(dest string, stdout io.Writer, mode fs.FileMode, write func(io.Writ
 			os.Remove(aside)
 		}
 	}()
+	if err := likeBefore(f, info); err != nil {
+		return err
+	}
 	if err := write(f); err != nil {
 		return err
 	}
@@ -50,6 +53,19 @@ func writeTo(dest string, stdout io.Writer, mode fs.FileMode, write func(io.Writ
 		return err
 	}
 	return os.Rename(aside, dest)
+}
+
+// likeBefore gives a file the owner and the mode of the one whose place it takes, if any.
+func likeBefore(f *os.File, before fs.FileInfo) error {
+	if before == nil {
+		return nil
+	}
+	if st, ok := before.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+		if err := f.Chown(int(st.Uid), int(st.Gid)); err != nil {
+			return err
+		}
+	}
+	return f.Chmod(before.Mode().Perm())
 }
 
 // writeOnto writes to what is there.

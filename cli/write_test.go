@@ -23,6 +23,15 @@ func TestWriteTo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := os.Chmod(at("again"), 0o666); err != nil { // whatever the umask
+		t.Fatal(err)
+	}
+	root := os.Geteuid() == 0
+	if root {
+		if err := os.Chown(at("again"), 1234, 1234); err != nil {
+			t.Fatal(err)
+		}
+	}
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	if err := errors.Join(os.Symlink("target", at("link")), os.Symlink(pipe, at("pipe")), unix.Mkfifo(pipe, 0o600)); err != nil {
 		t.Fatal(err)
@@ -47,10 +56,14 @@ func TestWriteTo(t *testing.T) {
 	if got, want := shown(t, dir), "again=new fresh=new link->target old=old pipe->"+pipe+" target=new"; got != want {
 		t.Errorf("left are %q, want %q", got, want)
 	}
-	for name, mode := range map[string]os.FileMode{"fresh": 0o600, "again": 0o640} {
+	for name, mode := range map[string]os.FileMode{"fresh": 0o600, "again": 0o666} {
 		if info, err := os.Stat(at(name)); err != nil || info.Mode() != mode {
 			t.Errorf("%s: %v, %v, want mode %v", name, info.Mode(), err, mode)
 		}
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(at("again"), &st); err != nil || root && st.Uid != 1234 {
+		t.Errorf("what was another's is %d's, %v", st.Uid, err)
 	}
 	var out bytes.Buffer
 	if err := writeTo("-", &out, 0o600, whole); err != nil || out.String() != "new" {
