@@ -20,6 +20,8 @@ type EngineOptions struct {
 	ClusterCIDR, PodCIDR string
 	// RuntimeHandlers are as in UpOptions.
 	RuntimeHandlers map[string]string
+	// SELinux is as in UpOptions.
+	SELinux bool
 	// Verbose logs everything.
 	Verbose bool
 }
@@ -60,6 +62,7 @@ A cluster and an engine alone want data directories of their own.`,
 	flags.StringVar(&o.ClusterCIDR, "cluster-cidr", "10.42.0.0/16", "addresses of all nodes' pods")
 	flags.StringVar(&o.PodCIDR, "pod-cidr", "", "addresses of the pods here, until a kubelet tells (default: none)")
 	flags.StringToStringVar(&o.RuntimeHandlers, "runtime-handlers", nil, "other OCI runtimes for RuntimeClasses, as HANDLER=PATH,... (default: sampan's own alone)")
+	flags.BoolVar(&o.SELinux, "selinux", true, "label containers and their volumes where this kernel has SELinux")
 	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "log what happens")
 	return cmd
 }

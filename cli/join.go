@@ -23,6 +23,8 @@ type JoinOptions struct {
 	Credentials CredentialProviders
 	// RuntimeHandlers are as in UpOptions.
 	RuntimeHandlers map[string]string
+	// SELinux is as in UpOptions.
+	SELinux bool
 	// Verbose logs everything.
 	Verbose bool
 }
@@ -60,6 +62,7 @@ kubectl delete node lets the cluster forget the machine.`,
 	flags.StringVar(&o.NodeName, "node-name", "", "name of this node (default: the host's)")
 	flags.StringVar(&o.ContainerRuntime, "container-runtime-endpoint", "", "CRI socket of another container engine (default: built in)")
 	flags.StringToStringVar(&o.RuntimeHandlers, "runtime-handlers", nil, "other OCI runtimes for RuntimeClasses, as HANDLER=PATH,... (default: sampan's own alone)")
+	flags.BoolVar(&o.SELinux, "selinux", true, "label containers and their volumes where this kernel has SELinux")
 	flags.StringVar(&o.KubeletConfig, "kubelet-config", "", "KubeletConfiguration of this node (default: none)")
 	flags.StringVar(&o.KubeletConfigDir, "kubelet-config-dir", "", "directory of *.conf files that are merged over --kubelet-config")
 	o.Credentials.flags(cmd)

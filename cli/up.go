@@ -39,6 +39,8 @@ type UpOptions struct {
 	// RuntimeHandlers are paths of other OCI runtimes (runc, crun) by the names that
 	// RuntimeClasses give them as handlers.
 	RuntimeHandlers map[string]string
+	// SELinux has containers and their volumes labelled, where the kernel has it.
+	SELinux bool
 	// EncryptionConfig is an EncryptionConfiguration; "" seals Secrets alone, with
 	// the cluster's own key.
 	EncryptionConfig string
@@ -124,6 +126,7 @@ stops everything and leaves nothing behind.`,
 	flags.StringVar(&o.EtcdKey, "etcd-keyfile", "", "key of that certificate")
 	flags.StringVar(&o.ContainerRuntime, "container-runtime-endpoint", "", "CRI socket of another container engine (default: built in)")
 	flags.StringToStringVar(&o.RuntimeHandlers, "runtime-handlers", nil, "other OCI runtimes for RuntimeClasses, as HANDLER=PATH,... (default: sampan's own alone)")
+	flags.BoolVar(&o.SELinux, "selinux", true, "label containers and their volumes where this kernel has SELinux")
 	flags.StringVar(&o.EncryptionConfig, "encryption-provider-config", "", "file that says what is encrypted at rest, and how (default: Secrets, with a key of our own)")
 	flags.StringVar(&o.SchedulerConfig, "scheduler-config", "", "KubeSchedulerConfiguration of the scheduler: profiles, plugins, extenders (default: upstream's default profile)")
 	flags.Var(&o.FeatureGates, "feature-gates", "upstream's feature gates to switch, as A=true,B=false; known: "+GenericWorkload+" (false: pod groups that are scheduled as one)")

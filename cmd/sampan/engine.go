@@ -23,7 +23,7 @@ func engineAlone(ctx context.Context, o cli.EngineOptions, report cli.Report) er
 	if err := ownedByCluster(o.Settings); err != nil {
 		return err
 	}
-	c, err := prepare(cli.UpOptions{Settings: o.Settings, RuntimeHandlers: o.RuntimeHandlers, Verbose: o.Verbose, NodeName: "-"}, report)
+	c, err := prepare(cli.UpOptions{Settings: o.Settings, RuntimeHandlers: o.RuntimeHandlers, SELinux: o.SELinux, Verbose: o.Verbose, NodeName: "-"}, report)
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func engineAlone(ctx context.Context, o cli.EngineOptions, report cli.Report) er
 	if err != nil {
 		return errors.Join(err, parts.close())
 	}
-	parts.cfg.Runtimes = c.RuntimeHandlers
+	parts.cfg.Runtimes, parts.cfg.NoSELinux = c.RuntimeHandlers, !c.SELinux
 	own, err := engine.New(parts.cfg)
 	if err != nil {
 		return errors.Join(err, parts.close())

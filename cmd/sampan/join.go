@@ -99,7 +99,7 @@ func join(ctx context.Context, o cli.JoinOptions, report cli.Report) error {
 // the certificate that it got.
 func enrol(ctx context.Context, o cli.JoinOptions, report cli.Report) (*member, error) {
 	c, err := prepare(cli.UpOptions{
-		Settings: o.Settings, NodeName: o.NodeName, ContainerRuntime: o.ContainerRuntime, RuntimeHandlers: o.RuntimeHandlers,
+		Settings: o.Settings, NodeName: o.NodeName, ContainerRuntime: o.ContainerRuntime, RuntimeHandlers: o.RuntimeHandlers, SELinux: o.SELinux,
 		KubeletConfig: o.KubeletConfig, KubeletConfigDir: o.KubeletConfigDir, Credentials: o.Credentials, Verbose: o.Verbose,
 	}, report)
 	if err != nil {

@@ -69,7 +69,7 @@ func (c *cluster) startEngine(ctx context.Context) started {
 		return started{err: errors.Join(err, parts.close())}
 	}
 	pulls := &pullTeller{timeline: c.timeline}
-	parts.cfg.OnPull, parts.cfg.Runtimes = pulls.begin, c.RuntimeHandlers
+	parts.cfg.OnPull, parts.cfg.Runtimes, parts.cfg.NoSELinux = pulls.begin, c.RuntimeHandlers, !c.SELinux
 	own, err := engine.New(parts.cfg)
 	if err != nil {
 		return started{err: errors.Join(err, parts.close())}

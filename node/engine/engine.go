@@ -22,6 +22,7 @@ import (
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/internal/keylock"
+	"github.com/sampan-dev/sampan/internal/selinux"
 	"github.com/sampan-dev/sampan/node/container"
 	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/cri"
@@ -86,6 +87,8 @@ type Config struct {
 	// Runtimes are other OCI runtimes by the handlers that they are: absolute paths
 	// of programs such as runc and crun. See container.CreateConfig.Runtime.
 	Runtimes map[string]string
+	// NoSELinux leaves containers and volumes without labels where the kernel has SELinux.
+	NoSELinux bool
 	// Log receives what nobody else is told; nil is silence.
 	Log *slog.Logger
 }
@@ -148,7 +151,7 @@ func New(cfg Config) (*Engine, error) {
 	if e.records, err = openRecords(cfg.Root, e.log); err != nil {
 		return nil, err
 	}
-	e.seLinux = newSELinux(cfg.Log, e.records.levelTaken)
+	e.seLinux = newSELinux(!cfg.NoSELinux && selinux.Enabled(), cfg.Log, e.records.levelTaken)
 	ctx, cancel := context.WithCancel(context.Background())
 	e.stop, e.life = cancel, ctx
 	exits := e.runtime.Exits(ctx) // before the recovery, so that none falls between

@@ -21,10 +21,10 @@ type seLinux struct {
 	choosing sync.Mutex
 }
 
-func newSELinux(log *slog.Logger, taken func(level string) bool) *seLinux {
+func newSELinux(on bool, log *slog.Logger, taken func(level string) bool) *seLinux {
 	return &seLinux{policy: sync.OnceValue(func() spec.Policy {
 		p := spec.Policy{Check: selinux.Check, Level: func() string { return freshLevel(rand.IntN, taken) }}
-		if !selinux.Enabled() {
+		if !on {
 			return p
 		}
 		var err error
