@@ -90,6 +90,9 @@ func (s *stager) run() error {
 		return plan.ErrVersion
 	}
 	s.oomScore()
+	if err := s.keyring(); err != nil {
+		return err
+	}
 	if path := s.p.Process.UserNS; path != "" {
 		if s.user, err = syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0); err != nil {
 			return &os.PathError{Op: "open", Path: path, Err: err}
@@ -143,6 +146,7 @@ func (s *stager) init() error {
 	if err := s.enterRoot(); err != nil {
 		return err
 	}
+	s.nullInside()
 	if s.p.StartFIFO != "" { // whoever starts us will not hear what is wrong
 		if err := s.promising(); err != nil {
 			return err
@@ -226,6 +230,25 @@ func (s *stager) oomScore() {
 	}
 }
 
+// keyring gives the process a session keyring of its own, while /proc is the host's. The
+// keeper's could be that of whoever has started it, with their keys.
+func (s *stager) keyring() error {
+	k := s.p.Process.Keyring
+	if k.Keep {
+		return nil
+	}
+	if k.Label != "" {
+		if err := writeFile("/proc/thread-self/attr/keycreate", k.Label); err != nil {
+			return fmt.Errorf("label keys with %q: %w", k.Label, err)
+		}
+	}
+	_, _, e := syscall.RawSyscall(syscall.SYS_KEYCTL, plan.JoinSession, 0, 0)
+	if e != 0 && e != syscall.ENOSYS { // a kernel without keys
+		return fmt.Errorf("make a session keyring: %w", e)
+	}
+	return nil
+}
+
 // tolerate notes a refusal of the kernel that does not stop the container.
 func (s *stager) tolerate(format string, args ...any) {
 	s.notes = append(s.notes, fmt.Sprintf(format, args...))
@@ -272,6 +295,29 @@ func (s *stager) namespaces() error {
 		}
 	}
 	return nil
+}
+
+// nullInside puts the container's null device in the place of the host's. One that has
+// none, or may not open it, keeps the host's.
+func (s *stager) nullInside() {
+	if s.p.Process.Null == 0 {
+		return
+	}
+	fd, err := syscall.Open("/dev/null", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer syscall.Close(fd)
+	var st syscall.Stat_t
+	const device = 1<<8 | 3
+	if syscall.Fstat(fd, &st) != nil || st.Mode&syscall.S_IFMT != syscall.S_IFCHR || st.Rdev != device {
+		return
+	}
+	for i := range 3 {
+		if s.p.Process.Null&(1<<i) != 0 {
+			_ = syscall.Dup3(fd, i, 0) // the descriptor is there: it cannot fail
+		}
+	}
 }
 
 // sysctls are written through a procfs of our own that is attached nowhere, so

@@ -20,7 +20,7 @@ func shared(f *flag.FlagSet, c *criu.Common) {
 	f.BoolVar(&c.ShellJob, "shell-job", false, "with a session and a terminal from outside")
 	f.BoolVar(&c.FileLocks, "file-locks", false, "with locks of files")
 	f.BoolVar(&c.AutoDedup, "auto-dedup", false, "drop from earlier images what is in later ones")
-	f.StringVar(&c.Cgroups, "manage-cgroups-mode", "", "soft, full, strict, ignore ... (default: ignore)")
+	f.StringVar(&c.Cgroups, "manage-cgroups-mode", "", "soft, full, strict, ignore ... (default: soft for checkpoint, ignore for restore)")
 	empty := func(kind string) error {
 		if kind != "network" {
 			return fmt.Errorf("namespace %q is not supported", kind)

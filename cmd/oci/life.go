@@ -25,6 +25,7 @@ import (
 type creation struct {
 	bundle, pidFile, console, pidfd string
 	preserve                        int
+	keepKeyring                     bool
 }
 
 func (c *creation) flags(f *flag.FlagSet) {
@@ -35,13 +36,13 @@ func (c *creation) flags(f *flag.FlagSet) {
 	f.StringVar(&c.pidfd, "pidfd-socket", "", "unix socket that receives a pidfd of the container's process")
 	f.IntVar(&c.preserve, "preserve-fds", 0, "how many descriptors after stderr the process inherits")
 	f.Bool("no-pivot", false, "accepted and ignored: the root is always pivoted")
-	f.Bool("no-new-keyring", false, "accepted and ignored: no keyring is made")
+	f.BoolVar(&c.keepKeyring, "no-new-keyring", false, "leave the container the session keyring of the caller")
 	f.Bool("no-subreaper", false, "accepted and ignored")
 }
 
 func (c *creation) options() (container.OCICreate, error) {
 	c.patience()
-	o := container.OCICreate{Bundle: c.bundle, PidFile: c.pidFile, Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}}
+	o := container.OCICreate{Bundle: c.bundle, PidFile: c.pidFile, KeepKeyring: c.keepKeyring, Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}}
 	if c.console != "" {
 		o.Console = container.ConsoleSocket(c.console)
 	}

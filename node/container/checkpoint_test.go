@@ -188,6 +188,18 @@ func TestThaw(t *testing.T) {
 
 // TestOutside: what a container has from outside, by name, wherever the image leads the
 // mount to.
+// What hides files in a checkpoint of another runtime is the null device, by whatever
+// label that runtime gives it.
+func TestMasksOutside(t *testing.T) {
+	if got := masksOutside(nil); got != nil {
+		t.Errorf("nothing is hidden: %q", got)
+	}
+	got := strings.Join(masksOutside([]string{"/proc/keys", "/proc/a[b]", "/proc/acpi"}), " ")
+	if want := "mnt[/dev/null]:/dev/null mnt[/proc/keys]:/dev/null mnt[/proc/acpi]:/dev/null"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func TestOutside(t *testing.T) {
 	b := newBox(t)
 	spec := probeSpec("sleep", "1h")

@@ -232,8 +232,9 @@ func (c *container) execPlan(cfg ExecConfig) (*plan.Plan, error) {
 		proc.OOMScoreAdj = base.Process.OOMScoreAdj
 	}
 	if proc.Labels == nil {
-		proc.Labels = base.Process.Labels
+		proc.Labels, proc.Keyring.Label = base.Process.Labels, base.Process.Keyring.Label
 	}
+	proc.Keyring.Keep = base.Process.Keyring.Keep
 	out := &plan.Plan{Version: plan.Version, Kind: plan.Exec, CgroupProcs: base.CgroupProcs, Process: *proc}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -276,6 +277,7 @@ type execProcess struct {
 	SeccompFlags     uintptr
 	OOMScoreAdj      *int
 	Labels           []plan.Label
+	Keyring          plan.Keyring       `json:",omitzero"`
 	Personality      *uint32            `json:",omitempty"`
 	Memory           *plan.MemoryPolicy `json:",omitempty"`
 	Listener         *plan.Listener     `json:",omitempty"`
@@ -285,7 +287,7 @@ func execBaseOf(p *plan.Plan) execBase {
 	x := &p.Process
 	return execBase{Time: hasTime(p), CgroupProcs: p.CgroupProcs, Process: execProcess{
 		Caps: x.Caps, UserNS: x.UserNS, RootUID: x.RootUID, RootGID: x.RootGID,
-		Seccomp: x.Seccomp, SeccompFlags: x.SeccompFlags, OOMScoreAdj: x.OOMScoreAdj, Labels: x.Labels, Personality: x.Personality, Memory: x.Memory, Listener: x.Listener,
+		Seccomp: x.Seccomp, SeccompFlags: x.SeccompFlags, OOMScoreAdj: x.OOMScoreAdj, Labels: x.Labels, Keyring: x.Keyring, Personality: x.Personality, Memory: x.Memory, Listener: x.Listener,
 	}}
 }
 

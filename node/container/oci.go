@@ -61,6 +61,8 @@ type OCICreate struct {
 	Stdio [3]*os.File
 	// Preserved are descriptors that the program inherits after stderr.
 	Preserved []*os.File
+	// KeepKeyring leaves it the session keyring of whoever calls.
+	KeepKeyring bool
 	// Begin, when there is one, hears of the specification before anything is made.
 	Begin func(spec *specs.Spec)
 	// start starts it as well.
@@ -194,7 +196,8 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	if p.Hooks == nil && len(spec.Linux.NetDevices) > 0 { // they are moved when the namespaces are there
 		p.Hooks = &plan.Hooks{}
 	}
-	p.Process.Preserved = len(opt.Preserved)
+	p.Process.Preserved, p.Process.Keyring.Keep = len(opt.Preserved), opt.KeepKeyring
+	p.Process.Null = nulls(opt.Stdio, p.Process.TTY)
 	if !opt.start {
 		p.StartFIFO = filepath.Join(r.dir(rec.ID), startFIFO)
 		if err := unix.Mkfifo(p.StartFIFO, 0o600); err != nil {

@@ -43,6 +43,9 @@ func (o *OCI) checkpoint(ctx context.Context, rec *ociRecord, d *criu.Dump) erro
 	if d.Work == "" {
 		d.Work = d.Images
 	}
+	if d.Cgroups == "" {
+		d.Cgroups = "soft" // runc's default: it finds no way into groups that are not written down
+	}
 	r := o.runtime()
 	cfg, p, child, err := o.planOf(r, rec.ID, rec.Bundle)
 	if err != nil {

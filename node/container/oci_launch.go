@@ -344,3 +344,18 @@ func sendFile(what, path, text string, f *os.File) error {
 	}
 	return nil
 }
+
+// nulls says which of the streams are the null device: in the container they are its own,
+// as with runc, whose checkpoints know no file of the host's.
+func nulls(stdio [3]*os.File, tty bool) (bits uint8) {
+	if tty {
+		return 0
+	}
+	for i, f := range stdio {
+		var st unix.Stat_t
+		if f == nil || unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3) {
+			bits |= 1 << i
+		}
+	}
+	return bits
+}

@@ -136,6 +136,7 @@ func (c *container) restoreOf(cfg *CreateConfig, sb *Sandbox, p *plan.Plan) (*cr
 			x.External = append(x.External, fmt.Sprintf("mnt[%s]:%s", m.Target, source))
 		}
 	}
+	x.External = append(x.External, masksOutside(p.Masked)...)
 	var open []string
 	for _, j := range p.Joins {
 		switch j.Flag {
@@ -152,6 +153,21 @@ func (c *container) restoreOf(cfg *CreateConfig, sb *Sandbox, p *plan.Plan) (*cr
 		x.LSM = "apparmor:" + profile
 	}
 	return x, open, nil
+}
+
+// masksOutside says what hides the masked paths that are files. Other runtimes write the
+// null device down as something from outside, runc by its own path, crun by those that it
+// hides. In a checkpoint of ours it is inside, and criu does not ask.
+func masksOutside(masked []string) (all []string) {
+	if len(masked) == 0 {
+		return nil
+	}
+	for _, path := range append([]string{os.DevNull}, masked...) {
+		if !strings.ContainsAny(path, "[]\n") {
+			all = append(all, fmt.Sprintf("mnt[%s]:%s", path, os.DevNull))
+		}
+	}
+	return all
 }
 
 // sourceOf is what is mounted, on the host. A cgroup is that of the container, unless it

@@ -111,6 +111,8 @@ func TestOCIRestore(t *testing.T) {
 	}
 	if args := asked(); !slices.Contains(args, "--leave-running") || !slices.Contains(args, "--tcp-established") || slices.Contains(args, "--tcp-close") {
 		t.Errorf("asked for %q", args)
+	} else if words := strings.Join(args, " "); !slices.Contains(args, "--manage-cgroups=soft") || strings.Contains(words, "file[") {
+		t.Errorf("runc could not restore it, its groups are left out or its streams are the host's: %s", words)
 	}
 	if s, err := o.State("c1"); err != nil || s.Status != specs.StateRunning {
 		t.Errorf("left running it is %v, %v", s.Status, err)

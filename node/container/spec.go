@@ -332,6 +332,9 @@ func (r *Runtime) planProcess(in *specs.Process, filter *specs.LinuxSeccomp, of 
 		out.Rows, out.Cols = uint16(s.Height), uint16(s.Width)
 	}
 	out.Labels = r.labels(in)
+	if in.SelinuxLabel != "" && selinux.Enabled() {
+		out.Keyring.Label = in.SelinuxLabel
+	}
 	if filter != nil {
 		prog, err := r.filters.Compile(filter)
 		if err != nil {

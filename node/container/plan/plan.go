@@ -8,8 +8,10 @@ package plan
 
 // Version of the protocol and of the Plan. A runtime replaces a keeper with
 // another version; the successor adopts its containers. Shutdown keeps its form
-// across versions.
-const Version = 3
+// across versions. A field that changes what a plan or a request means is a new version,
+// or a Level that is asked for: a keeper that does not know it would leave it out, and
+// say nothing (see TestShape).
+const Version = 4
 
 // Plan is everything that the first process of a container, or an exec into a
 // running one, needs to know. Kind chooses which of the two.
@@ -216,6 +218,8 @@ type Process struct {
 	RootUID, RootGID int
 	// NoNewPrivs keeps setuid programs from gaining anything.
 	NoNewPrivs bool
+	// Keyring is the program's session keyring. It comes before everything else.
+	Keyring Keyring `json:",omitzero"`
 	// Labels are what the kernel's security modules shall know the program by.
 	Labels []Label `json:",omitempty"`
 	// Seccomp is a ready classic BPF program, 8 bytes an instruction.
@@ -235,6 +239,9 @@ type Process struct {
 	Personality *uint32 `json:",omitempty"`
 	TTY         bool
 	Rows, Cols  uint16
+	// Null has a bit for each of the first three descriptors that is the host's null
+	// device: an Init has its container's own in the place.
+	Null uint8 `json:",omitempty"`
 	// Preserved is how many descriptors after stderr the program inherits. The
 	// stage gets them after those of its own.
 	Preserved int
@@ -265,6 +272,17 @@ type Listener struct {
 // Label is what a thread says to a security module (AppArmor, SELinux) about the program that
 // it executes next: Text, written to Attr below its own directory in /proc.
 type Label struct{ Attr, Text string }
+
+// Keyring is the session keyring of a process: a new one, in which nobody else's keys are
+// and which nobody else finds. Keep leaves it that of whoever starts it. Label is what
+// SELinux knows the keys by that it makes; empty leaves it to the policy.
+type Keyring struct {
+	Keep  bool   `json:",omitempty"`
+	Label string `json:",omitempty"`
+}
+
+// JoinSession is keyctl(2)'s word for a new session keyring.
+const JoinSession = 1
 
 // MemoryPolicy is what set_mempolicy(2) takes: a mode with its flags, and a mask of nodes.
 type MemoryPolicy struct {

@@ -27,6 +27,7 @@ func Init(p *plan.Plan, bare bool) ([]byte, error) {
 	w.namespaces()
 	w.buildRoot()
 	w.enterRoot()
+	w.null3(p.Process.Null)
 	w.limits(&p.Process)
 	w.sys(syscall.SYS_UMASK, n(umask(&p.Process)))
 	w.closeOthers()
@@ -181,9 +182,22 @@ func (w *world) begin(name string) {
 	for _, label := range w.p.Process.Labels { // while /proc is the host's: an image's could lead anywhere
 		w.write("/proc/thread-self/"+label.Attr, label.Text)
 	}
+	w.keyring()
 	if !w.p.CgroupsLate {
 		w.join()
 	}
+}
+
+// keyring makes the session keyring, where the kernel has keys.
+func (w *world) keyring() {
+	k := w.p.Process.Keyring
+	if k.Keep {
+		return
+	}
+	if k.Label != "" {
+		w.write("/proc/thread-self/attr/keycreate", k.Label)
+	}
+	w.sys(syscall.SYS_KEYCTL, n(plan.JoinSession), n(0)).unless(int64(syscall.ENOSYS))
 }
 
 // join moves the process into its cgroups.
@@ -218,6 +232,20 @@ func (w *world) gate() *value {
 	w.kept = Self + 1
 	fd := w.sys(syscall.SYS_OPENAT, u(atFdcwd), w.str(w.p.StartFIFO), n(syscall.O_RDWR|syscall.O_CLOEXEC), n(0)).keep()
 	return &fd
+}
+
+// null3 puts the container's null device in the place of the host's.
+func (w *world) null3(bits uint8) {
+	if bits == 0 {
+		return
+	}
+	fd := w.sys(syscall.SYS_OPENAT, u(atFdcwd), w.str("/dev/null"), n(syscall.O_RDWR|syscall.O_CLOEXEC), n(0)).keep()
+	for i := range 3 {
+		if bits&(1<<i) != 0 {
+			w.sys(syscall.SYS_DUP3, fd, n(i), n(0))
+		}
+	}
+	w.sys(syscall.SYS_CLOSE, fd)
 }
 
 // closeOthers closes everything of the host: no directory of it may become the

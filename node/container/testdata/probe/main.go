@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 func main() {
@@ -119,6 +120,13 @@ func run(verb string, a []string) {
 		fmt.Println("fds", strings.Join(out, ","))
 	case "env":
 		fmt.Println(a[0], os.Getenv(a[0]))
+	case "keep": // in the session's keyring
+		const value = "secret"
+		_, _, e := syscall.Syscall6(syscall.SYS_ADD_KEY, text("user"), text(a[0]), text(value), uintptr(len(value)), ofSession, 0)
+		fmt.Println("keep", a[0], e == 0)
+	case "key":
+		_, _, e := syscall.Syscall6(syscall.SYS_KEYCTL, 10, ofSession, text("user"), text(a[0]), 0, 0) // KEYCTL_SEARCH
+		fmt.Println("key", a[0], e == 0)
 	case "id":
 		g, _ := os.Getgroups()
 		wd, err := os.Getwd()
@@ -235,6 +243,18 @@ func first(path string) uint64 {
 }
 
 // short is the last part of an error.
+// ofSession is KEY_SPEC_SESSION_KEYRING.
+const ofSession = ^uintptr(2)
+
+// text is a string as the kernel reads it. What it is in is not collected.
+func text(s string) uintptr {
+	b := append([]byte(s), 0)
+	texts = append(texts, b)
+	return uintptr(unsafe.Pointer(&b[0]))
+}
+
+var texts [][]byte
+
 func short(err error) string {
 	if err == nil {
 		return "ok"
