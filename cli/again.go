@@ -180,9 +180,11 @@ func (s *server) wouldTake(ctx context.Context, pod *corev1.Pod) error {
 }
 
 // started waits until a pod runs, and prints its name.
-func (s *server) started(ctx context.Context, made *corev1.Pod, out io.Writer) error {
-	pods := followPod(ctx, s, made)
+func (r *renewal) started(ctx context.Context, made *corev1.Pod, out io.Writer) error {
+	pods := followPod(ctx, r, made)
 	defer pods.stop()
+	begins := r.starting(made, r.errOut)
+	defer begins.end()
 	late := time.After(startWait)
 	for state := look(made); !state.running && !state.ended; {
 		select {
@@ -191,12 +193,19 @@ func (s *server) started(ctx context.Context, made *corev1.Pod, out io.Writer) e
 				return pods.err
 			}
 			state = look(c.pod)
+			begins.see(c.pod, state)
 			if c.gone {
 				return fmt.Errorf("start %s: somebody has removed it", made.Name)
 			}
 			if state.doomed != "" && !state.mayPass {
 				return fmt.Errorf("start %s: %s", made.Name, state.doomed)
 			}
+		case <-begins.moment:
+			begins.wonder(ctx)
+		case e := <-begins.events:
+			begins.hear(e)
+		case <-begins.late:
+			return fmt.Errorf("start %s: %s", made.Name, begins.failure)
 		case <-late:
 			return fmt.Errorf("start %s: it does not run after %s; sampan why pod %s says what it waits for", made.Name, startWait, made.Name)
 		}

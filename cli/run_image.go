@@ -26,6 +26,11 @@ func (r *running) ready(ctx context.Context, node *corev1.Node) error {
 		return r.unseen(ctx)
 	}
 	r.pod.Spec.Affinity = onNode(node.Name)
+	if hasOurAddress(node) && !r.flags.gated {
+		if err := portsFree(ctx, r.pod); err != nil {
+			return err
+		}
+	}
 	own := strings.HasPrefix(node.Status.NodeInfo.ContainerRuntimeVersion, ownEngine)
 	if own {
 		keepFiles(r.pod)
@@ -69,6 +74,9 @@ func (r *running) fetch(ctx context.Context, store *image.Store) (image.Image, e
 		return img, nil
 	case err == nil && r.flags.pull == "never":
 		return img, fmt.Errorf("%s is for %s here, and --pull=never", r.image, platformOf(img))
+	}
+	if err != nil && !r.flags.quiet { // it may take long
+		fmt.Fprintf(r.errOut, "sampan: image %q is not here: fetching it\n", r.image)
 	}
 	opts := r.settings.transfers()
 	opts.Architecture = strings.TrimPrefix(r.flags.platform, "linux/")

@@ -69,6 +69,8 @@ type running struct {
 	waited bool
 	// limitsTold: what --ulimit could not give has been said.
 	limitsTold bool
+	// starting is the container until it runs.
+	starting *starting
 }
 
 // run makes the pod and stays with it.
@@ -160,7 +162,10 @@ func (r *running) stay(ctx context.Context) error {
 	pods := followPod(ctx, r, r.pod)
 	defer pods.stop()
 	state := look(r.pod)
+	r.starting = r.server.starting(r.pod, r.errOut)
+	defer r.starting.end()
 	for {
+		r.starting.see(r.pod, state)
 		r.tellCut(ctx, state)
 		switch {
 		case state.doomed != "" && state.mayPass && !r.waited:
@@ -168,10 +173,14 @@ func (r *running) stay(ctx context.Context) error {
 				r.doubt = time.After(doubtWait)
 			}
 		case state.doomed != "":
+			said := state.doomed
+			if r.pod.Spec.NodeName == "" {
+				said = r.unplaced(ctx, r.pod, said)
+			}
 			if !r.joined {
 				r.clean(ctx)
 			}
-			return &ExitError{Code: exitFailed, Err: errors.New(state.doomed)}
+			return &ExitError{Code: exitFailed, Err: errors.New(said)}
 		case r.flags.detach && (state.running || state.ended):
 			_, err := fmt.Fprintln(r.out, r.pod.Name)
 			return err
@@ -217,6 +226,15 @@ func (r *running) next(ctx context.Context, pods *podFollower, state podState) (
 		return state, fmt.Errorf("connection to %s lost: %w; it runs on: sampan attach %s", r.pod.Name, r.broken, r.pod.Name)
 	case <-r.doubt:
 		r.waited = true
+		return state, nil
+	case <-r.starting.moment:
+		r.starting.wonder(ctx)
+		return state, nil
+	case e := <-r.starting.events:
+		r.starting.hear(e)
+		return state, nil
+	case <-r.starting.late:
+		state.doomed, state.mayPass = r.starting.failure, false
 		return state, nil
 	case s := <-r.signals:
 		return state, r.signal(ctx, s, state)
