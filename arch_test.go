@@ -39,6 +39,7 @@ var rules = []rule{
 	{"node/proxy", []string{"reconcile", "client", "node/cri", "internal"}, "it reads services, and speaks to the kernel"},
 	{"node/peers", []string{"client", "internal"}, "it reads nodes, and speaks to the kernel"},
 	{"node/dns", []string{"reconcile", "client", "node/cri", "internal"}, "it reads services, and answers"},
+	{"node/segment", []string{"client", "internal"}, "it reads services, and speaks to the kernel"},
 	{"node/engine", []string{"node/cri", "node/container", "node/image", "node/network", "internal"}, "it must run under a foreign kubelet: no client, no kinds"},
 	{"node/container", []string{"internal"}, "separately testable host craft"},
 	{"node/image", []string{"internal"}, "separately testable host craft"},
@@ -65,7 +66,7 @@ type fence struct {
 var fences = []fence{
 	{"go.etcd.io/", []string{"control/store/etcd"}, "the store's contract is ours; another engine must be able to take its place", false},
 	{"github.com/vishvananda/", []string{"node/network", "node/proxy", "node/peers", "node/container", "test"}, "who changes the host's network is easy to find", false},
-	{"github.com/google/nftables", []string{"node/network", "node/proxy", "internal/netfilter", "test"}, "who changes the packet filter is easy to find", false},
+	{"github.com/google/nftables", []string{"node/network", "node/proxy", "node/segment", "internal/netfilter", "test"}, "who changes the packet filter is easy to find", false},
 	{"google.golang.org/grpc", []string{"node/cri", "node/engine", "node/agent", "node/volume", "node/device", "control/store/etcd", "control/apiserver/atrest", "test"}, "gRPC is the CRI's and etcd's; the agent has its status codes and gRPC probes, and KMS plugins speak it", false},
 	{"github.com/opencontainers/cgroups", []string{"node/container"}, "one back end for each cgroup version, behind one interface", false},
 	{"github.com/moby/profiles/apparmor", []string{"node/engine"}, "it has a program of the host's started, to load the default profile", false},

@@ -140,6 +140,9 @@ func (r *renewal) run(ctx context.Context, old *corev1.Pod, out io.Writer) error
 // begin lets one begin that sampan create has made, or puts a new pod in the place of
 // one that has ended.
 func (r *renewal) begin(ctx context.Context, old *corev1.Pod) (*corev1.Pod, error) {
+	if err := r.portsFreeHere(ctx, old); err != nil {
+		return nil, fmt.Errorf("start %s: %w", old.Name, err)
+	}
 	if isGated(old) {
 		return r.ungate(ctx, old)
 	}
@@ -167,7 +170,7 @@ func (r *renewal) replace(ctx context.Context, old, next *corev1.Pod) (*corev1.P
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", old.Name, err)
 	}
-	return made, r.callIt(ctx, made)
+	return made, nil
 }
 
 // wouldTake asks the server whether it would have a pod, if its name were free.
@@ -201,6 +204,9 @@ func (r *renewal) started(ctx context.Context, made *corev1.Pod, out io.Writer) 
 				return fmt.Errorf("start %s: %s", made.Name, state.doomed)
 			}
 		case <-begins.moment:
+			if state.doomed != "" {
+				return fmt.Errorf("start %s: %s", made.Name, r.unplaced(ctx, made, state.doomed))
+			}
 			begins.wonder(ctx)
 		case e := <-begins.events:
 			begins.hear(e)
@@ -224,5 +230,9 @@ func afresh(old *corev1.Pod) *corev1.Pod {
 	p.Spec.NodeName, p.Spec.ActiveDeadlineSeconds = "", nil // the second is how sampan stop ends a pod
 	p.Spec.EphemeralContainers = nil
 	delete(p.Annotations, pausedAnnotation)
+	if p.Annotations == nil {
+		p.Annotations = map[string]string{}
+	}
+	p.Annotations[idAnnotation] = idOf(old)
 	return p
 }

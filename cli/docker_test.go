@@ -20,9 +20,9 @@ func TestDockerWords(t *testing.T) {
 	}
 	for words, want := range map[string]string{
 		"volume sign x": "there is no sampan volume sign", "update --restart always web": "a pod keeps its restart policy", "image sign x": "there is no sampan image sign",
-		"update web": "say what to change", "network connect a b": "there is no sampan network connect: a container is on the networks", "rename a b": "a pod keeps its name", "start -a a b": "accepts 1 arg(s), received 2", "exec --privileged a sh": "sampan run --privileged",
-		"network create --subnet 10.1.0.0/16 x": "--subnet is not possible: all pods of a cluster are on one network", "network create --internal x": "NetworkPolicy",
-		"volume create -o type=nfs x": "--opt is not possible: a volume is a directory", "update --cpuset-mems 0 web": "memoryManagerPolicy", "rm -l web": "there are no links",
+		"update web": "say what to change", "network connect --ip 10.1.1.1 a b": "--ip is not possible", "rename a b": "a pod keeps its name", "start -a a b": "accepts 1 arg(s), received 2", "exec --privileged a sh": "sampan run --privileged",
+		"network create --subnet 10.1.0.0/16 x": "--subnet is not possible: all pods of a cluster are on one network",
+		"volume create -o type=nfs x":           "--opt is not possible: a volume is a directory", "update --cpuset-mems 0 web": "memoryManagerPolicy", "rm -l web": "there are no links",
 		"images --tree": "--tree is not possible", "build --policy filename=x .": "builds heed no policies",
 		"volume prune --filter until=1h": "want label=NAME", "builder prune --filter label=x": "want until=TIME", "system events --since 1h": "sampan kubectl get events --watch", "start --checkpoint c web": "POST /checkpoint",
 	} {

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,19 +95,75 @@ func TestResizePatch(t *testing.T) {
 	}
 }
 
-// A network has the pods that say so, and each of them its names for as long as it is.
+// A network has the pods that say so, and a pod that says nothing is on bridge.
 func TestNetworks(t *testing.T) {
-	one := seen(t, corev1.ContainerState{}, "--name", "one", "--network", "mine", "app")
-	two := seen(t, corev1.ContainerState{}, "--name", "two", "--network", "other", "app")
-	made := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{networkLabel: "mine"}}}
+	one := seen(t, corev1.ContainerState{}, "--name", "one", "--network", "mine", "--network", "bridge", "app")
+	two := seen(t, corev1.ContainerState{}, "--name", "two", "--network", "name=other,alias=db", "app")
+	made := networkService("default", "mine", map[string]string{internalAnnotation: "true"})
 	one.Status.PodIP = "10.42.0.7"
-	all := networksOf([]*corev1.ConfigMap{made}, []*corev1.Pod{one, two})
-	if len(all) != 1 || len(all[0].Containers) != 1 || all[0].Containers["4711"] != (networkMember{"one", "10.42.0.7"}) {
-		t.Errorf("%+v", all)
+	plain := seen(t, corev1.ContainerState{}, "--name", "plain", "app")
+	plain.UID = "4712"
+	got := map[string]string{}
+	for _, v := range networksOf([]*corev1.Service{made, networkService("default", "bridge", nil)}, []*corev1.Pod{one, two, plain}) {
+		for _, id := range slices.Sorted(maps.Keys(v.Containers)) {
+			got[v.Name] += v.Containers[id].Name + " "
+		}
+		if v.Internal != (v.Name == "mine") {
+			t.Errorf("%s: internal is %v", v.Name, v.Internal)
+		}
 	}
-	svc := nameOf(one, "db")
-	if svc.Name != "db" || svc.Spec.ClusterIP != "None" || svc.Spec.Selector[runLabel] != "one" || svc.OwnerReferences[0].UID != "4711" {
-		t.Errorf("%+v", svc)
+	if want := map[string]string{"mine": "one ", "bridge": "one plain "}; !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// What network connect and disconnect make of a pod's labels.
+func TestConnected(t *testing.T) {
+	on := func(names ...string) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Labels: map[string]string{}}}
+		for _, name := range names {
+			p.Labels[memberPrefix+name] = isMember
+		}
+		return p
+	}
+	for _, c := range []struct {
+		name, net string
+		pod       *corev1.Pod
+		connect   bool
+		want      string
+	}{
+		{"one of the bridge stays there", "a", on(), true, "a bridge"},
+		{"one more", "b", on("a"), true, "a b"},
+		{"twice", "a", on("a"), true, "p is on network \"a\" already"},
+		{"back to the bridge", "bridge", on("a"), true, "a bridge"},
+		{"from nowhere", "a", on("none"), true, "a"},
+		{"host", "host", on(), true, "from its start or never"},
+		{"off one of two", "a", on("a", "b"), false, "b"},
+		{"off the last", "a", on("a"), false, "none"},
+		{"off the bridge", "bridge", on(), false, "none"},
+		{"off another", "b", on("a"), false, "p is not on network \"b\", but on a"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			do := disconnected
+			if c.connect {
+				do = connected
+			}
+			patch, err := do(c.pod, c.net)
+			if err != nil {
+				if !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%v, want %q", err, c.want)
+				}
+				return
+			}
+			for label, value := range patch {
+				if delete(c.pod.Labels, label); value != nil {
+					c.pod.Labels[label] = *value
+				}
+			}
+			if got := strings.Join(networksOfPod(c.pod), " "); got != c.want {
+				t.Errorf("on %s, want %s", got, c.want)
+			}
+		})
 	}
 }
 

@@ -160,7 +160,7 @@ func viewOf(pod *corev1.Pod, now time.Time) containerView {
 	pod.ManagedFields = nil
 	c := pod.Spec.Containers[0]
 	v := containerView{
-		ID: string(pod.UID), Created: pod.CreationTimestamp.UTC(), Name: "/" + pod.Name, Image: c.Image, Platform: "linux",
+		ID: idOf(pod), Created: pod.CreationTimestamp.UTC(), Name: "/" + pod.Name, Image: c.Image, Platform: "linux",
 		State: stateViewOf(pod, now), RestartCount: look(pod).restarts, Mounts: mountsOf(pod), Config: configOf(pod),
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, Metadata: pod.ObjectMeta, Spec: pod.Spec, PodStatus: pod.Status,
 	}
@@ -245,18 +245,11 @@ func (v *mountView) of(source *corev1.VolumeSource) {
 func hostOf(pod *corev1.Pod, mounts []mountView) hostView {
 	c, sc := pod.Spec.Containers[0], pod.Spec.Containers[0].SecurityContext
 	h := hostView{
-		NetworkMode: "bridge", PortBindings: map[string][]portView{}, AutoRemove: pod.Annotations[removeAnnotation] == "true",
+		PortBindings: map[string][]portView{}, AutoRemove: pod.Annotations[removeAnnotation] == "true",
 		Memory: c.Resources.Limits.Memory().Value(), MemoryReservation: c.Resources.Requests.Memory().Value(), NanoCpus: c.Resources.Limits.Cpu().MilliValue() * 1e6,
 		Init: pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace, IpcMode: "private",
 	}
-	switch {
-	case pod.Spec.HostNetwork:
-		h.NetworkMode = "host"
-	case pod.Annotations[networkAnnotation] == noNetwork:
-		h.NetworkMode = noNetwork
-	case pod.Labels[networkLabel] != "":
-		h.NetworkMode = pod.Labels[networkLabel]
-	}
+	h.NetworkMode = networksOfPod(pod)[0]
 	if pod.Spec.HostPID {
 		h.PidMode = "host"
 	}
@@ -298,10 +291,9 @@ func configOf(pod *corev1.Pod) configView {
 	c := pod.Spec.Containers[0]
 	v := configView{
 		Hostname: cmp.Or(pod.Spec.Hostname, pod.Name), Tty: c.TTY, OpenStdin: c.Stdin, StdinOnce: c.StdinOnce, Cmd: c.Args, Image: c.Image,
-		WorkingDir: c.WorkingDir, Entrypoint: c.Command, Labels: maps.Clone(pod.Labels), StopTimeout: pod.Spec.TerminationGracePeriodSeconds, Env: []string{},
+		WorkingDir: c.WorkingDir, Entrypoint: c.Command, Labels: withoutNetworks(pod.Labels), StopTimeout: pod.Spec.TerminationGracePeriodSeconds, Env: []string{},
 	}
 	delete(v.Labels, runLabel)
-	delete(v.Labels, networkLabel)
 	for _, e := range c.Env {
 		v.Env = append(v.Env, e.Name+"="+plain(e.Value))
 	}
@@ -335,6 +327,8 @@ func networkOf(pod *corev1.Pod, h hostView) networkView {
 			n.IPAddress = cmp.Or(n.IPAddress, ip.IP)
 		}
 	}
-	n.Networks[h.NetworkMode] = struct{ IPAddress, GlobalIPv6Address string }{n.IPAddress, n.GlobalIPv6Address}
+	for _, name := range networksOfPod(pod) {
+		n.Networks[name] = struct{ IPAddress, GlobalIPv6Address string }{n.IPAddress, n.GlobalIPv6Address}
+	}
 	return n
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -13,37 +12,45 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/sampan-dev/sampan/client"
-	"github.com/sampan-dev/sampan/internal/target"
 )
 
 // Docker's networks are for finding each other by name, and for being apart. All pods are
-// on one network; what a network of a name adds is that its containers have names in
-// DNS: a headless service each, which goes with its pod. That such a network is there at
-// all is a ConfigMap.
+// on one network, which each node divides by rules: see node/segment, whose words these
+// are. That such a network is there at all is a headless Service, which selects the pods
+// that are on it by a label of theirs.
 const (
-	// networkLabel is on a network's ConfigMap and on its pods, with its name.
+	// networkLabel is on a network's Service, with its name.
 	networkLabel = "sampan.dev/network-name"
-	// networkPrefix begins the names of such ConfigMaps.
+	// networkPrefix begins the names of such Services.
 	networkPrefix = "sampan-network-"
-	// aliasAnnotation are a pod's further names, with commas between them.
-	aliasAnnotation = "sampan.dev/network-aliases"
+	// memberPrefix begins the label of a pod that is on a network, whose name follows;
+	// its value is isMember.
+	memberPrefix = "network.sampan.dev/"
+	isMember     = "member"
+	// internalAnnotation is on the Service of a network without a way out.
+	internalAnnotation = "sampan.dev/network-internal"
+	// aliasPrefix begins annotations of the Service, with the further names of the pod
+	// whose name follows, and commas between them.
+	aliasPrefix = "aliases.sampan.dev/"
+	// bridgeNetwork is that of all pods that are on no other.
+	bridgeNetwork = "bridge"
 )
 
 // builtIn are the networks that --network knows without their being made.
-var builtIn = []string{"bridge", "host", noNetwork} //nolint:gochecknoglobals // a constant list
+var builtIn = []string{bridgeNetwork, "host", noNetwork} //nolint:gochecknoglobals // a constant list
 
 // namedNetwork is a network in docker's words.
 type namedNetwork struct {
 	Name, Driver, Scope string
 	Created             time.Time
 	Containers          map[string]networkMember
-	// ID is that of its ConfigMap, "" for what is there anyway.
-	ID     string `json:"Id"`
-	Labels labelled
+	// ID is that of its Service, "" for what is there anyway.
+	ID       string `json:"Id"`
+	Internal bool
+	Labels   labelled
 }
 
 // networkMember is one of its containers.
@@ -52,17 +59,17 @@ type networkMember struct{ Name, IPv4Address string }
 // networkCommands are the verbs for networks.
 func networkCommands(s *Settings) []*cobra.Command {
 	return []*cobra.Command{networkCreateCommand(s), networkListCommand(s), networkInspectCommand(s), networkRemoveCommand(s), networkPruneCommand(s),
-		absentVerb("connect", "network connect", "a container is on the networks that sampan run --network says"),
-		absentVerb("disconnect", "network disconnect", "a container is on the networks that sampan run --network says")}
+		networkConnectCommand(s), networkDisconnectCommand(s)}
 }
 
 func networkCreateCommand(s *Settings) *cobra.Command {
-	driver, labels := "", []string{}
+	driver, labels, internal := "", []string{}, false
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Make a network, on which containers find each other by their names", Args: cobra.ExactArgs(1),
 		Long: `Make a network: containers of sampan run --network NAME find each other by their names
-and by their --network-alias. It keeps nobody out: all pods of a cluster are on one
-network, and what may reach what is said by network policies.`,
+and by their --network-alias, and reach nobody who is not on it, nor does anybody else
+reach them but by ports that they publish. A container may be on several: it reaches who
+is on any of them. All other containers and pods are on the one called bridge.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := args[0]
 			if driver != "bridge" {
@@ -78,14 +85,14 @@ network, and what may reach what is said by network policies.`,
 			if err != nil {
 				return err
 			}
+			if internal {
+				noted[internalAnnotation] = "true"
+			}
 			server, err := s.connect()
 			if err != nil {
 				return err
 			}
-			_, err = client.ConfigMaps.Create(cmd.Context(), server, &corev1.ConfigMap{
-				TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
-				ObjectMeta: metav1.ObjectMeta{Name: networkPrefix + name, Namespace: server.namespace, Labels: map[string]string{networkLabel: name}, Annotations: noted},
-			})
+			_, err = client.Services.Create(cmd.Context(), server, networkService(server.namespace, name, noted))
 			if apierrors.IsAlreadyExists(err) {
 				return fmt.Errorf("network %q is there already", name)
 			}
@@ -97,21 +104,31 @@ network, and what may reach what is said by network policies.`,
 	}
 	cmd.Flags().StringVarP(&driver, "driver", "d", "bridge", "bridge")
 	cmd.Flags().StringArrayVar(&labels, "label", nil, "NAME[=VALUE]: a label, for ls and prune")
+	cmd.Flags().BoolVar(&internal, "internal", false, "without a way out: who is on no other network reaches nobody else, nor this machine")
 	networkForeign(cmd)
 	return cmd
 }
 
+// networkService is what a network is to the cluster.
+func networkService(namespace, name string, annotations map[string]string) *corev1.Service {
+	return &corev1.Service{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
+		ObjectMeta: metav1.ObjectMeta{Name: networkPrefix + name, Namespace: namespace, Labels: map[string]string{networkLabel: name}, Annotations: annotations},
+		Spec:       corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, PublishNotReadyAddresses: true, Selector: map[string]string{memberPrefix + name: isMember}},
+	}
+}
+
 // networks are those that have been made, with their containers.
 func (s *server) networks(ctx context.Context, namespace string) ([]namedNetwork, error) {
-	maps, _, err := client.ConfigMaps.List(ctx, s, namespace, metav1.ListOptions{LabelSelector: networkLabel})
+	made, _, err := client.Services.List(ctx, s, namespace, metav1.ListOptions{LabelSelector: networkLabel})
 	if err != nil {
 		return nil, unanswered(err)
 	}
-	pods, _, err := client.Pods.List(ctx, s, namespace, metav1.ListOptions{LabelSelector: networkLabel})
+	pods, _, err := client.Pods.List(ctx, s, namespace, metav1.ListOptions{LabelSelector: runLabel})
 	if err != nil {
 		return nil, unanswered(err)
 	}
-	return networksOf(maps, pods), nil
+	return networksOf(made, pods), nil
 }
 
 // networks are those of the namespace that is meant, and where they are.
@@ -124,18 +141,51 @@ func (s *Settings) networks(ctx context.Context) (*server, []namedNetwork, error
 	return server, all, err
 }
 
-func networksOf(maps []*corev1.ConfigMap, pods []*corev1.Pod) []namedNetwork {
+// networksOf are those that have been made, and those that are there anyway.
+func networksOf(made []*corev1.Service, pods []*corev1.Pod) []namedNetwork {
 	var all []namedNetwork
-	for _, m := range maps {
-		v := namedNetwork{Name: m.Labels[networkLabel], Driver: "bridge", Scope: "local", Created: m.CreationTimestamp.UTC(), Containers: map[string]networkMember{},
-			ID: string(m.UID), Labels: labelsOn(m)}
+	for _, m := range made {
+		if name := m.Labels[networkLabel]; !slices.Contains(builtIn, name) { // see needed
+			all = append(all, namedNetwork{Name: name, Driver: bridgeNetwork, Scope: "local", Created: m.CreationTimestamp.UTC(),
+				ID: string(m.UID), Labels: labelsOn(m), Internal: m.Annotations[internalAnnotation] == "true"})
+		}
+	}
+	for _, name := range builtIn {
+		driver := name
+		if name == noNetwork {
+			driver = "null" // docker's word
+		}
+		all = append(all, namedNetwork{Name: name, Driver: driver, Scope: "local"})
+	}
+	for i := range all {
+		all[i].Containers = map[string]networkMember{}
 		for _, p := range pods {
-			if p.Labels[networkLabel] == v.Name {
-				v.Containers[string(p.UID)] = networkMember{p.Name, p.Status.PodIP}
+			if slices.Contains(networksOfPod(p), all[i].Name) {
+				all[i].Containers[idOf(p)] = networkMember{p.Name, p.Status.PodIP}
 			}
 		}
-		all = append(all, v)
 	}
+	return all
+}
+
+// networksOfPod are the names of those that a pod is on.
+func networksOfPod(pod *corev1.Pod) []string {
+	if pod.Spec.HostNetwork {
+		return []string{"host"}
+	}
+	if pod.Annotations[networkAnnotation] == noNetwork {
+		return []string{noNetwork}
+	}
+	var all []string
+	for label, value := range pod.Labels {
+		if name, ok := strings.CutPrefix(label, memberPrefix); ok && value == isMember {
+			all = append(all, name)
+		}
+	}
+	if len(all) == 0 {
+		return []string{bridgeNetwork}
+	}
+	slices.Sort(all)
 	return all
 }
 
@@ -165,13 +215,6 @@ func networkListCommand(s *Settings) *cobra.Command {
 			_, all, err := s.networks(cmd.Context())
 			if err != nil {
 				return err
-			}
-			for _, name := range builtIn {
-				driver := name
-				if name == noNetwork {
-					driver = "null" // docker's word
-				}
-				all = append(all, namedNetwork{Name: name, Driver: driver, Scope: "local"})
 			}
 			all = slices.DeleteFunc(all, func(v namedNetwork) bool { return !keep(v) })
 			slices.SortFunc(all, func(a, b namedNetwork) int { return strings.Compare(a.Name, b.Name) })
@@ -207,6 +250,9 @@ func networkRemoveCommand(s *Settings) *cobra.Command {
 				return err
 			}
 			return each(args, func(name string) error {
+				if slices.Contains(builtIn, name) {
+					return fmt.Errorf("network %q is there always", name)
+				}
 				v, err := server.network(cmd.Context(), server.namespace, name)
 				if err != nil {
 					if force {
@@ -250,7 +296,7 @@ func (s *Settings) pruneNetworks(cmd *cobra.Command, f pruneFilter) error {
 		return err
 	}
 	for _, v := range all {
-		if len(v.Containers) > 0 || !f.fits(v.Created, v.Labels) {
+		if slices.Contains(builtIn, v.Name) || len(v.Containers) > 0 || !f.fits(v.Created, v.Labels) {
 			continue
 		}
 		if err := server.dropNetwork(cmd.Context(), v, cmd.OutOrStdout()); err != nil {
@@ -261,70 +307,9 @@ func (s *Settings) pruneNetworks(cmd *cobra.Command, f pruneFilter) error {
 }
 
 func (s *server) dropNetwork(ctx context.Context, v namedNetwork, out io.Writer) error {
-	if err := client.ConfigMaps.Delete(ctx, s, s.namespace, networkPrefix+v.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+	if err := client.Services.Delete(ctx, s, s.namespace, networkPrefix+v.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 		return err
 	}
 	_, err := fmt.Fprintln(out, v.Name)
 	return err
-}
-
-// onNetwork makes sure that the network is there which --network names.
-func (r *running) onNetwork(ctx context.Context) error {
-	name := r.pod.Labels[networkLabel]
-	if name == "" {
-		return nil
-	}
-	_, err := r.network(ctx, r.pod.Namespace, name)
-	return err
-}
-
-// callIt gives a pod its names on its network.
-func (s *server) callIt(ctx context.Context, pod *corev1.Pod) error {
-	if pod.Labels[networkLabel] == "" {
-		return nil
-	}
-	names := []string{pod.Name}
-	if more := pod.Annotations[aliasAnnotation]; more != "" {
-		names = append(names, strings.Split(more, ",")...)
-	}
-	for _, name := range names {
-		svc := nameOf(pod, name)
-		_, err := client.Services.Create(ctx, s, svc)
-		if apierrors.IsAlreadyExists(err) {
-			err = s.takeOver(ctx, pod, svc)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// takeOver keeps a name that was that of the pod's predecessor, and would go with it.
-func (s *server) takeOver(ctx context.Context, pod *corev1.Pod, svc *corev1.Service) error {
-	have, err := client.Services.Get(ctx, s, svc.Namespace, svc.Name)
-	if err != nil {
-		return err
-	}
-	if len(have.OwnerReferences) != 1 || have.OwnerReferences[0].Kind != "Pod" || have.OwnerReferences[0].Name != pod.Name {
-		return fmt.Errorf("the name %q on the network is taken: sampan kubectl get service %s", svc.Name, svc.Name)
-	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"ownerReferences": svc.OwnerReferences}})
-	if err != nil {
-		return err
-	}
-	at := target.Of(client.Services.GroupVersionResource, svc.Namespace).Object(svc.Name)
-	_, err = client.Services.Patch(ctx, s, at, client.Patch{Type: types.MergePatchType, Data: patch})
-	return err
-}
-
-// nameOf is the service by which a pod has a name, for as long as there is the pod.
-func nameOf(pod *corev1.Pod, name string) *corev1.Service {
-	owner := metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
-	return &corev1.Service{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: pod.Namespace, OwnerReferences: []metav1.OwnerReference{owner},
-			Labels: map[string]string{networkLabel: pod.Labels[networkLabel]}},
-		Spec: corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, PublishNotReadyAddresses: true, Selector: map[string]string{runLabel: pod.Name}},
-	}
 }

@@ -17,16 +17,18 @@ const networkLabelsAnnotation = "sampan.dev/network-labels"
 
 // noteLabels are the annotations of a network with such labels.
 func noteLabels(texts []string) (map[string]string, error) {
+	noted := map[string]string{}
 	labels, err := labelsOf(texts)
 	if err != nil || len(labels) == 0 {
-		return nil, err
+		return noted, err
 	}
 	raw, err := json.Marshal(labels)
-	return map[string]string{networkLabelsAnnotation: string(raw)}, err
+	noted[networkLabelsAnnotation] = string(raw)
+	return noted, err
 }
 
 // labelsOn reads them; what is none is nothing.
-func labelsOn(m *corev1.ConfigMap) labelled {
+func labelsOn(m *corev1.Service) labelled {
 	var all labelled
 	if json.Unmarshal([]byte(m.Annotations[networkLabelsAnnotation]), &all) != nil {
 		return nil
@@ -40,10 +42,7 @@ func (v namedNetwork) Label(name string) string { return v.Labels[name] }
 // CreatedAt is docker's word for when it was made.
 func (v namedNetwork) CreatedAt() time.Time { return v.Created }
 
-// Internal and IPv6 are false: a network keeps nobody in, and its addresses are the cluster's.
-func (namedNetwork) Internal() bool { return false }
-
-// IPv6 is false, see Internal.
+// IPv6 is false: a network's addresses are the cluster's.
 func (namedNetwork) IPv6() bool { return false }
 
 // networkForeign are the flags of network create that do not act.
@@ -58,9 +57,8 @@ func networkForeign(cmd *cobra.Command) {
 		foreign{name: "ipv4", same: "true", why: ofCluster}, foreign{name: "ipv6", why: ofCluster},
 		foreign{name: "config-from", word: true, why: swarm}, foreign{name: "config-only", why: swarm}, foreign{name: "ingress", why: swarm},
 		foreign{name: "scope", word: true, same: "local", why: swarm},
-		foreign{name: "internal", why: "what pods may reach is said by a NetworkPolicy: sampan kubectl apply of one with egress"},
 		foreign{name: "ipam-driver", word: true, same: "default", why: plugin}, foreign{name: "ipam-opt", word: true, why: plugin},
-		foreign{name: "opt", letter: "o", word: true, why: "a network is names alone: there is no bridge of its own with options"},
+		foreign{name: "opt", letter: "o", word: true, why: "a network is rules of the nodes: there is no bridge of its own with options"},
 	)
 }
 

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/node/image"
 )
@@ -131,8 +130,10 @@ func TestNetworkFilters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made := networksOf([]*corev1.ConfigMap{{ObjectMeta: metav1.ObjectMeta{UID: "4711", Labels: map[string]string{networkLabel: "mine"}, Annotations: noted}}}, nil)
-	all := append(slices.Clone(made), namedNetwork{Name: "host", Driver: "host", Scope: "local"})
+	mine := networkService("default", "mine", noted)
+	mine.UID = "4711"
+	made := networksOf([]*corev1.Service{mine}, nil)
+	all := slices.DeleteFunc(slices.Clone(made), func(v namedNetwork) bool { return v.Name == "bridge" || v.Name == "none" })
 	for filters, want := range map[string]string{
 		"": "mine host", "name=in": "mine", "label=app": "mine", "label=app label=no": "", "type=builtin": "host", "type=custom": "mine", "dangling=true": "mine",
 		"driver=host": "host", "scope=swarm": "", "id=47": "mine", "name=mi name=ho": "mine host",

@@ -160,7 +160,7 @@ func (s *server) otherwise(ctx context.Context, namespace, name string, cause er
 	}
 	var found []*corev1.Pod
 	for _, p := range pods {
-		if p.Name == podsName(name) || len(name) >= leastID && strings.HasPrefix(string(p.UID), name) {
+		if p.Name == podsName(name) || len(name) >= leastID && (strings.HasPrefix(idOf(p), name) || strings.HasPrefix(string(p.UID), name)) {
 			found = append(found, p)
 		}
 	}

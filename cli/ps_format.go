@@ -58,10 +58,10 @@ func (f psFormat) row(p *corev1.Pod) psRow {
 	}
 	slices.Sort(labels)
 	r := psRow{
-		ID: string(p.UID), Name: p.Name, Names: p.Name, Namespace: p.Namespace, Image: p.Spec.Containers[0].Image, Command: string(command),
+		ID: idOf(p), Name: p.Name, Names: p.Name, Namespace: p.Namespace, Image: p.Spec.Containers[0].Image, Command: string(command),
 		CreatedAt: p.CreationTimestamp.Format(time.RFC3339), RunningFor: age(p.CreationTimestamp.Time) + " ago",
 		Ports: published(p), State: stateOf(p), Status: containerStatus(p), Labels: strings.Join(labels, ","),
-		Networks: hostOf(p, nil).NetworkMode, labels: containerLabels(p),
+		Networks: strings.Join(networksOfPod(p), ","), labels: containerLabels(p),
 	}
 	if health := healthOf(p, time.Now()); health != healthNone {
 		r.HealthStatus = health
@@ -126,11 +126,16 @@ func (f psFormat) template(out io.Writer, pods []*corev1.Pod, text string, table
 // templated writes what a template makes of each, a line each, with tabs aligned; "json"
 // is a template too.
 func templated(out io.Writer, text string, rows []any) error {
+	return templatedAs(out, text, rows, "missingkey=error")
+}
+
+// templatedAs is templated, with an option of templates.
+func templatedAs(out io.Writer, text string, rows []any, option string) error {
 	if text == "json" {
 		text = "{{json .}}"
 	}
 	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text)
-	each, err := template.New("--format").Option("missingkey=error").Funcs(template.FuncMap{
+	each, err := template.New("--format").Option(option).Funcs(template.FuncMap{
 		"json":  func(v any) (string, error) { raw, err := json.Marshal(v); return string(raw), err },
 		"upper": strings.ToUpper, "lower": strings.ToLower, "join": joined, "println": fmt.Sprintln,
 	}).Parse(text)
@@ -238,9 +243,9 @@ func psFilter(name, value string) (func(*corev1.Pod) bool, error) {
 	case "ancestor":
 		return func(p *corev1.Pod) bool { return p.Spec.Containers[0].Image == value }, nil
 	case "id":
-		return func(p *corev1.Pod) bool { return strings.HasPrefix(string(p.UID), value) }, nil
+		return func(p *corev1.Pod) bool { return strings.HasPrefix(idOf(p), value) }, nil
 	case "network":
-		return func(p *corev1.Pod) bool { return hostOf(p, nil).NetworkMode == value }, nil
+		return func(p *corev1.Pod) bool { return slices.Contains(networksOfPod(p), value) }, nil
 	case "volume":
 		return func(p *corev1.Pod) bool {
 			return slices.ContainsFunc(mountsOf(p), func(m mountView) bool { return value == m.Destination || value == m.Name || value == m.Source })

@@ -156,7 +156,7 @@ func (s *Settings) room(ctx context.Context) ([]tenant, error) {
 			continue
 		}
 		if u, err := store.SnapshotUsage(id); err == nil { // else it is elsewhere
-			all = append(all, tenant{Type: roomContainers, Name: p.Name, ID: shortID(string(p.UID)), Status: containerStatus(p), Size: size(u.Bytes), bytes: u.Bytes, active: look(p).running})
+			all = append(all, tenant{Type: roomContainers, Name: p.Name, ID: shortID(idOf(p)), Status: containerStatus(p), Size: size(u.Bytes), bytes: u.Bytes, active: look(p).running})
 		}
 	}
 	named, err := s.volumes()

@@ -10,10 +10,15 @@ import (
 
 // runFlags are what the flags of run say.
 type runFlags struct {
-	interactive, tty, detach, remove               bool
-	name, namespace, workdir, user                 string
-	entrypoint                                     *string
-	restart, network, pull                         string
+	interactive, tty, detach, remove bool
+	name, namespace, workdir, user   string
+	entrypoint                       *string
+	restart, pull                    string
+	// networks are all --network; network is the first of them, and joinings what they
+	// mean: podOf reads them.
+	networks                                       []string
+	joinings                                       []joining
+	network                                        string
 	hostname, pid, ipc, stopSignal                 string
 	limits                                         limitFlags
 	stopTimeout                                    int64
@@ -86,8 +91,8 @@ func runFlagsOf(cmd *cobra.Command, f *runFlags, entrypoint *string) {
 	flags.StringVarP(&f.user, "user", "u", "", "USER[:GROUP], names of the image or numbers (default: the image's)")
 	flags.StringVar(entrypoint, "entrypoint", "", "program to start instead of the image's; empty for none")
 	flags.StringVar(&f.restart, "restart", "no", "no, on-failure[:MOST], always or unless-stopped")
-	flags.StringVar(&f.network, "network", "", "bridge, one that sampan network create has made, none for no other than its own loopback, or host for that of this machine")
-	flags.StringVar(&f.network, "net", "", "--network, in fewer letters")
+	flags.StringArrayVar(&f.networks, "network", nil, "bridge, one or more that sampan network create has made, none for no other than its own loopback, or host for that of this machine")
+	flags.StringArrayVar(&f.networks, "net", nil, "--network, in fewer letters")
 	hide(flags, "net")
 	flags.StringVar(&f.pull, "pull", "missing", "when to fetch the image: missing, always or never")
 	limitFlagsOf(cmd, &f.limits)
@@ -153,5 +158,5 @@ func newRunning(cmd *cobra.Command, p Program, s *Settings, f runFlags, args []s
 	if r.pod, err = podOf(f, args[0], args[1:], place); err != nil {
 		return nil, fmt.Errorf("run %s: %w", args[0], err)
 	}
-	return r, errors.Join(r.borrow(cmd.Context()), r.onNetwork(cmd.Context()))
+	return r, errors.Join(r.borrow(cmd.Context()), r.onNetworks(cmd.Context()))
 }

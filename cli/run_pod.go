@@ -16,6 +16,8 @@ import (
 const (
 	runLabel             = "sampan.dev/run"
 	runCommandAnnotation = "sampan.dev/run-command"
+	// idAnnotation is the ID of a container that has begun anew: that of its first pod.
+	idAnnotation = "sampan.dev/id"
 	// removeAnnotation has the cluster remove the pod when it has ended.
 	removeAnnotation = "sampan.dev/remove-when-ended"
 	// restartsAnnotation has the cluster end the pod when its container has failed
@@ -49,6 +51,10 @@ func podOf(f runFlags, image string, command []string, place podPlace) (*corev1.
 	}
 	if f.name != "" && name != f.name && place.note != nil {
 		place.note(fmt.Sprintf("it is called %s: the names of pods have lower-case letters, digits and - alone", name))
+	}
+	var err error
+	if f.network, f.joinings, err = joinings(f.networks, f.aliases); err != nil {
+		return nil, err
 	}
 	b := &podBuilder{flags: f, place: place, pod: &corev1.Pod{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
@@ -92,6 +98,14 @@ func podOf(f runFlags, image string, command []string, place podPlace) (*corev1.
 	return b.pod, nil
 }
 
+// idOf is a container's ID. It stays over start and restart, though each is another pod.
+func idOf(pod *corev1.Pod) string {
+	if id := pod.Annotations[idAnnotation]; id != "" {
+		return id
+	}
+	return string(pod.UID)
+}
+
 // podsName is the name of the pod of a container that a person calls so: docker has
 // names with more in them.
 func podsName(text string) string {
@@ -131,9 +145,7 @@ func (b *podBuilder) choices() error {
 			return fmt.Errorf("--%s=%s: want %s, or leave it out", flag, known.value, strings.Join(known.want[1:], " or "))
 		}
 	}
-	if err := b.network(); err != nil {
-		return err
-	}
+	b.network()
 	if f.userns == "private" {
 		b.pod.Spec.HostUsers = new(bool)
 	}
@@ -146,30 +158,14 @@ func (b *podBuilder) choices() error {
 	return nil
 }
 
-// network reads --network and --network-alias.
-func (b *podBuilder) network() error {
-	named := false
-	switch name := b.flags.network; {
-	case name == "" || name == "bridge" || name == "default" || name == "host":
-	case name == noNetwork:
+// network has the pod be where --network says.
+func (b *podBuilder) network() {
+	if b.flags.network == noNetwork {
 		b.pod.Annotations[networkAnnotation] = noNetwork
-	case len(validation.IsDNS1123Label(name)) > 0:
-		return fmt.Errorf("--network=%s: want bridge, host, none, or one that sampan network create has made", name)
-	default:
-		b.pod.Labels[networkLabel], named = name, true
 	}
-	for _, alias := range b.flags.aliases {
-		if len(validation.IsDNS1035Label(alias)) > 0 {
-			return fmt.Errorf("--network-alias %q: want lower-case letters, digits and -, a letter first", alias)
-		}
-		if !named {
-			return fmt.Errorf("--network-alias %s is for a --network that sampan network create has made", alias)
-		}
+	for _, j := range b.flags.joinings {
+		b.pod.Labels[memberPrefix+j.name] = isMember
 	}
-	if len(b.flags.aliases) > 0 {
-		b.pod.Annotations[aliasAnnotation] = strings.Join(b.flags.aliases, ",")
-	}
-	return nil
 }
 
 // restarts reads --restart.

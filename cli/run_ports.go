@@ -48,3 +48,16 @@ func tryPort(ctx context.Context, protocol, at string) error {
 	}
 	return err
 }
+
+// portsFreeHere is portsFree for a pod that is made, where it is kept on this machine.
+func (s *server) portsFreeHere(ctx context.Context, pod *corev1.Pod) error {
+	name := onlyNode(pod)
+	if name == "" {
+		return nil
+	}
+	node, err := s.localNode(ctx)
+	if err != nil || node == nil || node.Name != name || !hasOurAddress(node) {
+		return err
+	}
+	return portsFree(ctx, pod)
+}

@@ -132,10 +132,6 @@ func (r *running) create(ctx context.Context) error {
 		switch {
 		case err == nil:
 			r.pod = made
-			if err := r.callIt(ctx, made); err != nil {
-				r.clean(ctx)
-				return err
-			}
 			return nil
 		case apierrors.IsAlreadyExists(err) && r.flags.name == "":
 			r.rename(madeUpName())
@@ -228,7 +224,9 @@ func (r *running) next(ctx context.Context, pods *podFollower, state podState) (
 		r.waited = true
 		return state, nil
 	case <-r.starting.moment:
-		r.starting.wonder(ctx)
+		if r.starting.moment = nil; state.doomed == "" { // else it is told at the end, which is near
+			r.starting.wonder(ctx)
+		}
 		return state, nil
 	case e := <-r.starting.events:
 		r.starting.hear(e)

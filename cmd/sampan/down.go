@@ -23,6 +23,7 @@ import (
 	"github.com/sampan-dev/sampan/node/network"
 	"github.com/sampan-dev/sampan/node/peers"
 	"github.com/sampan-dev/sampan/node/proxy"
+	"github.com/sampan-dev/sampan/node/segment"
 )
 
 // down removes what a cluster has left on the machine: containers, network,
@@ -42,7 +43,7 @@ func down(ctx context.Context, o cli.DownOptions) error {
 	}
 	errs = append(errs, network.Unanswer(loopbackRecord(o.Settings)))
 	errs = append(errs, clearRunners(o.Settings), build.Clear(filepath.Join(o.DataDir, "build", "cache")))
-	errs = append(errs, proxy.Cleanup(""), peers.Cleanup(""), agent.Purge(podDirs(o.Settings)))
+	errs = append(errs, proxy.Cleanup(""), segment.Cleanup(), peers.Cleanup(""), agent.Purge(podDirs(o.Settings)))
 	if o.Purge {
 		errs = append(errs, agent.PurgeImages(podDirs(o.Settings)))
 	}

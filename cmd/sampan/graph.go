@@ -31,7 +31,7 @@ func graph() ([]cli.Component, error) {
 		out = append(out, component(d.Name(), d.Reads(), d.Writes()))
 	}
 	services := []schema.GroupVersionResource{client.Services.GroupVersionResource, client.EndpointSlices.GroupVersionResource}
-	out = append(out, component("proxy", services, nil), component("dns", append(services, client.Namespaces.GroupVersionResource), nil))
+	out = append(out, component("proxy", services, nil), component("segment", services, nil), component("dns", append(services, client.Namespaces.GroupVersionResource), nil))
 	for _, d := range controllers {
 		c := component(d.Name, d.Reads, d.Writes)
 		if d.ReadsAll {

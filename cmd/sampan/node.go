@@ -28,6 +28,7 @@ import (
 	"github.com/sampan-dev/sampan/node/exchange"
 	"github.com/sampan-dev/sampan/node/image"
 	"github.com/sampan-dev/sampan/node/network"
+	"github.com/sampan-dev/sampan/node/segment"
 )
 
 // started is a container engine, or why there is none.
@@ -68,6 +69,8 @@ func (c *cluster) startEngine(ctx context.Context) started {
 	if err != nil {
 		return started{err: errors.Join(err, parts.close())}
 	}
+	c.segments = segment.New(segment.Config{Pods: []netip.Prefix{c.everywhere}, DNS: c.dns, Domain: c.Domain, Log: c.log})
+	parts.cfg.Network = segmented{Network: parts.cfg.Network, segments: c.segments}
 	pulls := &pullTeller{timeline: c.timeline}
 	parts.cfg.OnPull, parts.cfg.Runtimes, parts.cfg.NoSELinux = pulls.begin, c.RuntimeHandlers, !c.SELinux
 	own, err := engine.New(parts.cfg)
@@ -75,6 +78,30 @@ func (c *cluster) startEngine(ctx context.Context) started {
 		return started{err: errors.Join(err, parts.close())}
 	}
 	return started{Engine: own, closers: append(parts.closers, own.Close), images: parts.cfg.Images, pulls: pulls}
+}
+
+// segmented has pods kept to their networks by name before anything runs in them.
+type segmented struct {
+	engine.Network
+	segments *segment.Segments
+}
+
+// Attach connects a pod, and keeps it to its networks.
+func (n segmented) Attach(ctx context.Context, a network.Attachment) (network.Result, error) {
+	got, err := n.Network.Attach(ctx, a)
+	if err != nil {
+		return got, err
+	}
+	return got, n.segments.Attached(ctx, segment.Attachment{UID: a.PodUID, Namespace: a.PodNamespace, Name: a.PodName, Hostname: a.Hostname, Labels: a.Labels, IPs: got.IPs})
+}
+
+// Detach undoes that.
+func (n segmented) Detach(ctx context.Context, a network.Attachment) error {
+	err := n.Network.Detach(ctx, a)
+	if err == nil {
+		n.segments.Detached(a.PodUID)
+	}
+	return err
 }
 
 // loopbackRecord is the file that names the node's addresses on its loopback device.

@@ -20,6 +20,7 @@ import (
 	"github.com/sampan-dev/sampan/node/dns"
 	"github.com/sampan-dev/sampan/node/peers"
 	"github.com/sampan-dev/sampan/node/proxy"
+	"github.com/sampan-dev/sampan/node/segment"
 )
 
 // healthWait bounds how long somebody may take to ask for the health of the proxy.
@@ -28,9 +29,12 @@ const healthWait = 5 * time.Second
 // startServices starts the DNS server, the routes to other nodes and, once the node
 // has a range for its pods, the service proxy.
 func (c *cluster) startServices(ctx context.Context, g *errgroup.Group, p nodeParts) error {
+	if c.segments == nil { // another engine's pods are known when they run
+		c.segments = segment.New(segment.Config{Pods: []netip.Prefix{c.everywhere}, DNS: c.dns, Domain: c.Domain, Log: c.log})
+	}
 	names, err := dns.New(dns.Config{
-		Transport: p.self,
-		Domain:    c.Domain, Listen: []string{net.JoinHostPort(c.dns.String(), "53")},
+		Transport: p.self, Neighbours: c.segments,
+		Domain: c.Domain, Listen: []string{net.JoinHostPort(c.dns.String(), "53")},
 		ResolvConf: "/etc/resolv.conf", Log: c.log,
 	})
 	if err != nil {
@@ -38,6 +42,7 @@ func (c *cluster) startServices(ctx context.Context, g *errgroup.Group, p nodePa
 	}
 	ways := peers.New(peers.Config{Transport: p.self, NodeName: c.NodeName, Log: c.log})
 	g.Go(func() error { return names.Run(ctx) })
+	g.Go(func() error { return c.segments.Run(ctx, p.self) })
 	g.Go(func() error { return ways.Run(ctx) })
 	g.Go(func() error { return c.proxy(ctx, p) })
 	return nil

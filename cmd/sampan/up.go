@@ -18,6 +18,7 @@ import (
 	"github.com/sampan-dev/sampan/internal/pace"
 	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/internal/timeline"
+	"github.com/sampan-dev/sampan/node/segment"
 )
 
 // cluster is one sampan up: what its parts share.
@@ -41,6 +42,8 @@ type cluster struct {
 	address netip.Addr
 	lone    lone
 	origin  lateOrigin
+	// segments keeps the networks apart that have names.
+	segments *segment.Segments
 	// embedded is the store in this process; nil with an etcd elsewhere.
 	embedded *etcd.Server
 }

@@ -46,11 +46,25 @@ type Config struct {
 	// ResolvConf is the path of the file that names the upstream servers. It is
 	// read again when it changes. Empty means that no other names are known.
 	ResolvConf string
+	// Neighbours knows names that some clients alone have; nil when there are none.
+	Neighbours Neighbours
 	// TTL in seconds of the cluster's names: how long clients may hold on to
 	// what is no longer true. 1 to 30; 0 means 5, as everywhere else.
 	TTL uint32
 	// Log defaults to slog.Default().
 	Log *slog.Logger
+}
+
+// Neighbours knows the names that a client's neighbours have, and nobody else asks for.
+type Neighbours interface {
+	// Names are the addresses that a name in canonical form means to the client with
+	// the address from; none when it means nothing to it.
+	Names(from netip.Addr, name string) []netip.Addr
+	// Called is the name that an address has to a client, with a dot at its end; ""
+	// for none.
+	Called(from, ip netip.Addr) string
+	// Confined says that nobody outside of the cluster is asked for this client.
+	Confined(from netip.Addr) bool
 }
 
 // Server is a node's DNS server.
@@ -120,7 +134,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // answer replies to one packet. When that needs an upstream server the reply is
 // nil, and later makes it. Both are nil for what deserves no reply.
-func (s *Server) answer(packet []byte, udp bool) (reply []byte, later func(context.Context) []byte) {
+func (s *Server) answer(packet []byte, from netip.Addr, udp bool) (reply []byte, later func(context.Context) []byte) {
 	var query wire.Msg
 	if len(packet) < headerSize || packet[2]&0x80 != 0 {
 		return nil, nil // not a question
@@ -132,13 +146,45 @@ func (s *Server) answer(packet []byte, udp bool) (reply []byte, later func(conte
 		return s.pack(&query, failure(rcode), udp), nil
 	}
 	q := query.Question[0]
+	if m := s.neighbour(q, from); m != nil {
+		return s.pack(&query, m, udp), nil
+	}
 	if m, ok := s.local(q); ok {
 		return s.pack(&query, m, udp), nil
+	}
+	if s.cfg.Neighbours != nil && s.cfg.Neighbours.Confined(from) {
+		return s.pack(&query, failure(wire.RcodeServerFailure), udp), nil
 	}
 	if m, ok := s.forward.cached(q); ok {
 		return s.pack(&query, m, udp), nil
 	}
 	return nil, func(ctx context.Context) []byte { return s.pack(&query, s.remote(ctx, q), udp) }
+}
+
+// neighbour answers for the client's own neighbours, nil when the question is not about
+// one of them.
+func (s *Server) neighbour(q wire.Question, from netip.Addr) *wire.Msg {
+	if s.cfg.Neighbours == nil || !from.IsValid() {
+		return nil
+	}
+	name := wire.CanonicalName(q.Name)
+	m := &wire.Msg{MsgHdr: wire.MsgHdr{Authoritative: true}}
+	if ip, ok := reversed(name); ok {
+		called := s.cfg.Neighbours.Called(from, ip)
+		if called == "" {
+			return nil
+		}
+		if q.Qtype == wire.TypePTR {
+			m.Answer = []wire.RR{&wire.PTR{Hdr: header(q.Name, wire.TypePTR, s.zone.ttl), Ptr: called}}
+		}
+		return m
+	}
+	ips := s.cfg.Neighbours.Names(from, name)
+	if len(ips) == 0 {
+		return nil
+	}
+	m.Answer = s.zone.addresses(q.Name, ips, q.Qtype).rrs
+	return m
 }
 
 // local answers without upstream servers.

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -99,7 +100,7 @@ func ask(t testing.TB, s *Server, m *wire.Msg, udp bool) *wire.Msg {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reply, later := s.answer(packet, udp)
+	reply, later := s.answer(packet, netip.Addr{}, udp)
 	if later != nil {
 		reply = later(t.Context())
 	}
@@ -253,10 +254,10 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: %s", what, wire.RcodeToString[r.Rcode])
 		}
 	}
-	if reply, _ := s.answer([]byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xff"), true); len(reply) != headerSize || reply[3]&15 != wire.RcodeFormatError {
+	if reply, _ := s.answer([]byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xff"), netip.Addr{}, true); len(reply) != headerSize || reply[3]&15 != wire.RcodeFormatError {
 		t.Errorf("a broken question: %x", reply)
 	}
-	if reply, later := s.answer([]byte("\x12\x34\x81\x00\x00\x01\x00\x00\x00\x00\x00\x00"), true); reply != nil || later != nil {
+	if reply, later := s.answer([]byte("\x12\x34\x81\x00\x00\x01\x00\x00\x00\x00\x00\x00"), netip.Addr{}, true); reply != nil || later != nil {
 		t.Errorf("an answer is answered: %x", reply)
 	}
 }
@@ -299,7 +300,7 @@ func FuzzPacket(f *testing.F) {
 	s := serve(f, Config{}, cluster()...)
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		for _, udp := range []bool{true, false} {
-			reply, later := s.answer(packet, udp)
+			reply, later := s.answer(packet, netip.Addr{}, udp)
 			if later != nil {
 				reply = later(t.Context())
 			}
@@ -325,7 +326,7 @@ func BenchmarkClusterName(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if reply, _ := s.answer(packet, true); len(reply) == 0 {
+		if reply, _ := s.answer(packet, netip.Addr{}, true); len(reply) == 0 {
 			b.Fatal("no reply")
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"syscall"
 	"time"
@@ -124,7 +125,7 @@ func (s *Server) readUDP(ctx context.Context, c net.PacketConn) error {
 		if err != nil {
 			return err
 		}
-		reply, later := s.answer(buf[:n], true)
+		reply, later := s.answer(buf[:n], addressOf(from), true)
 		if later != nil {
 			if s.forward.wait() {
 				wg.Go(func() {
@@ -137,6 +138,17 @@ func (s *Server) readUDP(ctx context.Context, c net.PacketConn) error {
 		}
 		send(c, reply, from)
 	}
+}
+
+// addressOf is who asks; not valid for who has no IP address.
+func addressOf(a net.Addr) netip.Addr {
+	switch a := a.(type) {
+	case *net.UDPAddr:
+		return a.AddrPort().Addr().Unmap()
+	case *net.TCPAddr:
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
 }
 
 func send(c net.PacketConn, reply []byte, to net.Addr) {
@@ -181,7 +193,7 @@ func (s *Server) converse(ctx context.Context, c net.Conn) {
 		if _, err := io.ReadFull(c, packet); err != nil {
 			return
 		}
-		reply, later := s.answer(packet, false)
+		reply, later := s.answer(packet, addressOf(c.RemoteAddr()), false)
 		if later != nil {
 			reply = s.converseLater(ctx, later)
 		}

@@ -126,7 +126,8 @@ func (e *Engine) cgroupParent(c *rt.PodSandboxConfig) string {
 
 func attachment(s *sandbox, netns string) network.Attachment {
 	m := s.Config.GetMetadata()
-	a := network.Attachment{ID: s.ID, NetNS: netns, PodNamespace: m.GetNamespace(), PodName: m.GetName(), PodUID: m.GetUid()}
+	a := network.Attachment{ID: s.ID, NetNS: netns, PodNamespace: m.GetNamespace(), PodName: m.GetName(), PodUID: m.GetUid(),
+		Hostname: s.Config.GetHostname(), Labels: s.Config.GetLabels()}
 	for _, p := range s.Config.GetPortMappings() {
 		if p.GetHostPort() == 0 {
 			continue

@@ -107,6 +107,9 @@ type Attachment struct {
 	PodNamespace string `json:"podNamespace,omitempty"`
 	PodName      string `json:"podName,omitempty"`
 	PodUID       string `json:"podUID,omitempty"`
+	// Hostname and Labels are the pod's, for whoever stands before this network.
+	Hostname string            `json:"-"`
+	Labels   map[string]string `json:"-"`
 	// Ports are the host ports that lead here.
 	Ports []PortMapping `json:"ports,omitempty"`
 }

@@ -71,6 +71,9 @@ func run(name string, args []string) error {
 		os.Exit(3)
 	case "get": // get URL
 		return get(args[0])
+	case "try": // try URL: get it at once, or fail
+		http.DefaultClient.Timeout = 2 * time.Second
+		return get(args[0])
 	case "cat":
 		return cat(args)
 	case "write": // write FILE WORD...
