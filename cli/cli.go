@@ -123,7 +123,7 @@ controllers, node agent, container runtime, image builder, network, DNS and kube
 	root.AddCommand(
 		runCommand(p, s), createCommand(p, s), psCommand(s), logsCommand(s), execCommand(s), attachCommand(p, s), stopCommand(p, s), rmCommand(s),
 		startCommand(p, s), restartCommand(p, s), killCommand(p, s), pauseCommand(p, s), unpauseCommand(p, s), waitCommand(s), portCommand(s),
-		cpCommand(p, s), topCommand(p, s), statsCommand(s), diffCommand(s), updateCommand(s), infoCommand(p, s), commitCommand(p, s), exportCommand(s), importCommand(s),
+		cpCommand(p, s), topCommand(p, s), statsCommand(s), eventsCommand(s), diffCommand(s), updateCommand(s), infoCommand(p, s), commitCommand(p, s), exportCommand(s), importCommand(s),
 	)
 	root.AddCommand(dockerGroups(p, s)...)
 	root.AddCommand(absentVerbs()...)

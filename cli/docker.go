@@ -31,12 +31,12 @@ func dockerGroups(p Program, s *Settings) []*cobra.Command {
 	return []*cobra.Command{
 		group("container", "Verbs for containers", list(psCommand(s), "list", "ps"), runCommand(p, s), createCommand(p, s), logsCommand(s), execCommand(s), attachCommand(p, s),
 			stopCommand(p, s), rmCommand(s), startCommand(p, s), restartCommand(p, s), killCommand(p, s), pauseCommand(p, s), unpauseCommand(p, s), waitCommand(s), portCommand(s), cpCommand(p, s),
-			topCommand(p, s), statsCommand(s), diffCommand(s), updateCommand(s), inspectCommand(p, s), commitCommand(p, s), exportCommand(s), containerPruneCommand(s)),
+			topCommand(p, s), statsCommand(s), diffCommand(s), updateCommand(s), inspectCommand(p, s), commitCommand(p, s), exportCommand(s), containerPruneCommand(s), absentVerb("rename", "container rename", absent["rename"])),
 		group("image", "Verbs for images", list(imagesCommand(s), "list"), rm, buildCommand(p, s), pullCommand(s), pushCommand(s), tagCommand(s), saveCommand(s),
 			loadCommand(s), ofOne, historyCommand(s), importCommand(s), pruneCommand(s)),
 		group("builder", "Verbs for builds", buildCommand(p, s), builderPruneCommand(s)),
 		group("buildx", "Verbs for builds", buildCommand(p, s), builderPruneCommand(s)),
-		group("system", "Verbs for all of it", systemPruneCommand(s), systemCheckCommand(s), roomCommand(s), infoCommand(p, s), absentVerb("events", "system events", absent["events"])),
+		group("system", "Verbs for all of it", systemPruneCommand(s), systemCheckCommand(s), roomCommand(s), infoCommand(p, s), eventsCommand(s)),
 		group("network", "Verbs for networks", networkCommands(s)...),
 		group("volume", "Verbs for volumes that have a name", volumeCommands(s)...),
 	}
@@ -45,16 +45,20 @@ func dockerGroups(p Program, s *Settings) []*cobra.Command {
 // absent are docker's verbs that sampan has not, and what does the same or why nothing
 // does.
 var absent = map[string]string{
-	"compose":  "several containers that belong together are objects of Kubernetes: sampan kubectl apply -f",
-	"context":  "--kubeconfig, or KUBECONFIG, says which cluster is meant",
-	"events":   "sampan kubectl get events --watch, or sampan trace of a pod",
-	"manifest": "sampan build --platform A,B makes an index of several platforms, and sampan push pushes it",
-	"rename":   "a pod keeps its name: sampan stop and rm, and sampan run --name",
-	"search":   "registries have pages of their own to search them; sampan pull fetches an image by its name",
-	"secret":   "sampan kubectl create secret",
-	"service":  "sampan kubectl create deployment and expose",
-	"stack":    "sampan kubectl apply -f",
-	"swarm":    "sampan token create here, and sampan join on the other machine",
+	"checkpoint": noCheckpoint,
+	"config":     "sampan kubectl create configmap",
+	"node":       "sampan kubectl get nodes, and drain, cordon or label one",
+	"plugin":     "volumes come from storage classes, networks from /etc/cni/net.d, devices from device plugins",
+	"trust":      "there are no signatures of Notary; an image by its digest (NAME@sha256:...) is what it was",
+	"compose":    "several containers that belong together are objects of Kubernetes: sampan kubectl apply -f",
+	"context":    "--kubeconfig, or KUBECONFIG, says which cluster is meant",
+	"manifest":   "sampan build --platform A,B makes an index of several platforms, and sampan push pushes it",
+	"rename":     "a pod keeps its name: sampan stop and rm, and sampan run --name",
+	"search":     "registries have pages of their own to search them; sampan pull fetches an image by its name",
+	"secret":     "sampan kubectl create secret",
+	"service":    "sampan kubectl create deployment and expose",
+	"stack":      "sampan kubectl apply -f",
+	"swarm":      "sampan token create here, and sampan join on the other machine",
 }
 
 // absentVerbs answer who types them.

@@ -24,7 +24,7 @@ func TestDockerWords(t *testing.T) {
 		"network create --subnet 10.1.0.0/16 x": "--subnet is not possible: all pods of a cluster are on one network",
 		"volume create -o type=nfs x":           "--opt is not possible: a volume is a directory", "update --cpuset-mems 0 web": "memoryManagerPolicy", "rm -l web": "there are no links",
 		"images --tree": "--tree is not possible", "build --policy filename=x .": "builds heed no policies",
-		"volume prune --filter until=1h": "want label=NAME", "builder prune --filter label=x": "want until=TIME", "system events --since 1h": "sampan kubectl get events --watch", "start --checkpoint c web": "POST /checkpoint",
+		"volume prune --filter until=1h": "want label=NAME", "builder prune --filter label=x": "want until=TIME", "events --filter x=y": "want container=", "start --checkpoint c web": "POST /checkpoint",
 	} {
 		root := New(Program{})
 		root.SetArgs(strings.Fields(words))
