@@ -71,6 +71,8 @@ type running struct {
 	limitsTold bool
 	// starting is the container until it runs.
 	starting *starting
+	// cleaned: the pod has been removed, as far as that could be done.
+	cleaned bool
 }
 
 // run makes the pod and stays with it.
@@ -350,6 +352,10 @@ func (r *running) delete(ctx context.Context, grace int64) error {
 
 // clean removes the pod; what goes wrong with it does not hide the exit code.
 func (r *running) clean(ctx context.Context) {
+	if r.cleaned {
+		return
+	}
+	r.cleaned = true
 	if err := errors.Join(r.remove(ctx), r.settings.dropAnonymous(ctx, r.pod)); err != nil {
 		fmt.Fprintf(r.errOut, "sampan: remove %s: %v\n", r.pod.Name, err)
 	}
@@ -361,6 +367,9 @@ func (r *running) remove(ctx context.Context) error {
 	defer pods.stop()
 	if err := r.delete(ctx, r.flags.stopTimeout); err != nil {
 		return err
+	}
+	if !look(r.pod).started { // what keeps it from starting may keep it from going
+		return pods.awaitEnd(doubtWait)
 	}
 	return pods.awaitEnd(removeWait)
 }
