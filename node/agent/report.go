@@ -43,6 +43,7 @@ func (m *machine) report(ctx context.Context, again *alarm, waiting map[string]p
 		m.written = true
 		return
 	}
+	m.repeat()
 	if !m.frozen {
 		before := m.status
 		m.status = m.compute(waiting)
@@ -89,6 +90,18 @@ func (m *machine) compute(waiting map[string]plan.Waiting) corev1.PodStatus {
 		Allocated: m.health(),
 		Given:     m.given, Unmounted: !m.allMounted(), Killed: m.killed, Throughout: m.throughout, NoRoom: m.noRoom, ResizeFault: m.resizeFault, Ended: m.ended, Failed: m.fatal, HostIPs: m.a.cfg.NodeIPs, Runtime: m.a.runtimeName(), Now: time.Now(),
 	})
+}
+
+// repeat takes over what others write of the status: whoever has claims made for the pod
+// may say so when it is here already, and a node that doesn't repeat it may write no
+// status at all.
+func (m *machine) repeat() {
+	if m.static {
+		return
+	}
+	api := &m.pod.Status
+	m.status.ResourceClaimStatuses, m.status.ExtendedResourceClaimStatus = api.ResourceClaimStatuses, api.ExtendedResourceClaimStatus
+	m.status.NodeAllocatableResourceClaimStatuses = api.NodeAllocatableResourceClaimStatuses
 }
 
 // sent takes the API server's answer in.

@@ -36,3 +36,30 @@ func TestClaimBoundAMomentLater(t *testing.T) {
 		})
 	}
 }
+
+// TestClaimsOfOthers: who has claims made for a pod says so in its status, perhaps when the
+// pod runs already; the node leaves that as it is, also when it writes a status of its own.
+func TestClaimsOfOthers(t *testing.T) {
+	tell(t, "claims_of_others", func(s *story) {
+		s.create(pod("user", container("app", "app")))
+		s.pass(2 * time.Second)
+		claim, share := "user-gpu-x", "gpu"
+		next := s.get("user").DeepCopy()
+		next.Status.ResourceClaimStatuses = []corev1.PodResourceClaimStatus{{Name: share, ResourceClaimName: &claim}}
+		next.Status.ExtendedResourceClaimStatus = &corev1.PodExtendedResourceClaimStatus{ResourceClaimName: claim}
+		next.Status.NodeAllocatableResourceClaimStatuses = []corev1.NodeAllocatableResourceClaimStatus{{ResourceClaimName: claim}}
+		s.say("> claims are made for user")
+		if _, err := client.Pods.UpdateStatus(s.ctx, s.api, next); err != nil {
+			t.Fatal(err)
+		}
+		has := func() {
+			got := &s.get("user").Status
+			s.say("user: %d claims, extended %v, node allocatable %d", len(got.ResourceClaimStatuses), got.ExtendedResourceClaimStatus != nil, len(got.NodeAllocatableResourceClaimStatuses))
+		}
+		s.pass(2 * time.Second)
+		has()
+		s.engine.Crash("user", "app", 1)
+		s.pass(2 * time.Second)
+		has()
+	})
+}

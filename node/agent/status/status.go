@@ -64,13 +64,14 @@ type Input struct {
 // Compute returns the pod's status.
 func Compute(in Input) corev1.PodStatus {
 	s := corev1.PodStatus{
-		NominatedNodeName:           "",
-		QOSClass:                    spec.QoS(in.Pod),
-		StartTime:                   in.Old.StartTime,
-		Resize:                      in.Old.Resize,
-		ResourceClaimStatuses:       in.Old.ResourceClaimStatuses,
-		ObservedGeneration:          in.Pod.Generation,
-		ExtendedResourceClaimStatus: in.Old.ExtendedResourceClaimStatus,
+		NominatedNodeName:                    "",
+		QOSClass:                             spec.QoS(in.Pod),
+		StartTime:                            in.Old.StartTime,
+		Resize:                               in.Old.Resize,
+		ResourceClaimStatuses:                in.Old.ResourceClaimStatuses,
+		ObservedGeneration:                   in.Pod.Generation,
+		ExtendedResourceClaimStatus:          in.Old.ExtendedResourceClaimStatus,
+		NodeAllocatableResourceClaimStatuses: in.Old.NodeAllocatableResourceClaimStatuses,
 	}
 	if s.StartTime == nil {
 		now := stamp(in.Now)
