@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -65,6 +66,9 @@ func (e *Engine) makeContainer(ctx context.Context, s *sandbox, c *ctr, of made)
 	}
 	var err error
 	if of.root, of.volumes, err = e.prepareSnapshots(s, c, of.img); err != nil {
+		return err
+	}
+	if err := makeSources(c.Config.GetMounts()); err != nil {
 		return err
 	}
 	oci, err := e.specification(s, c, of)
@@ -151,6 +155,24 @@ func (e *Engine) specification(s *sandbox, c *ctr, of made) (*specs.Spec, error)
 		return nil, err
 	}
 	return oci, e.devices(oci, c.Config)
+}
+
+// makeSources makes a directory of what is to be mounted and is not there, as containerd
+// and CRI-O do: a hostPath volume without a type is used so, and device plugins name
+// paths that they only have in a container of their own.
+func makeSources(mounts []*rt.Mount) error {
+	for _, m := range mounts {
+		if m.GetHostPath() == "" {
+			continue
+		}
+		if _, err := os.Stat(m.GetHostPath()); !errors.Is(err, os.ErrNotExist) {
+			continue // there, or said with what it is wanted for
+		}
+		if err := os.MkdirAll(m.GetHostPath(), 0o755); err != nil {
+			return fmt.Errorf("mount on %q: %w", m.GetContainerPath(), err)
+		}
+	}
+	return nil
 }
 
 // prepareSnapshots makes the container's own snapshot, and one of each image

@@ -248,10 +248,16 @@ func containerMounts(x *exam) {
 	got, _ = p.output(c)
 	x.equal("a mount in the place of the sandbox's", got, "from the host")
 
+	// What is not there becomes a directory: a hostPath volume without a type lives on it.
+	missing := filepath.Join(dir, "missing", "too")
+	c = p.container("write", "/data/new", "into what was missing")
+	c.Mounts = []*rt.Mount{{ContainerPath: "/data", HostPath: missing}}
+	p.output(c)
+	x.equal("a file in what was missing", string(must(os.ReadFile(filepath.Join(missing, "new")))(x)), "into what was missing")
 	c = p.container("wait")
-	c.Mounts = []*rt.Mount{{ContainerPath: "/data", HostPath: filepath.Join(dir, "missing")}}
+	c.Mounts = []*rt.Mount{{ContainerPath: "/data", HostPath: filepath.Join(dir, "file", "below")}}
 	if _, err := x.e.CreateContainer(x.ctx(), &rt.CreateContainerRequest{PodSandboxId: p.id, Config: c, SandboxConfig: p.config}); err == nil {
-		x.Error("a mount of what is not there was accepted")
+		x.Error("a mount of what can't be was accepted")
 	}
 	c = p.container("write", "/dev/nothing", "x", "then", "echo", "written")
 	c.Devices = []*rt.Device{{HostPath: "/dev/null", ContainerPath: "/dev/nothing", Permissions: "rw"}}
