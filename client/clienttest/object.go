@@ -8,6 +8,7 @@ import (
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -137,8 +138,14 @@ func matcher(namespace string, opts metav1.ListOptions) (func(client.Object) boo
 			return false
 		}
 		set := fields.Set{"metadata.name": obj.GetName(), "metadata.namespace": obj.GetNamespace()}
-		if pod, ok := obj.(*corev1.Pod); ok {
-			set["spec.nodeName"] = pod.Spec.NodeName
+		switch obj := obj.(type) {
+		case *corev1.Pod:
+			set["spec.nodeName"] = obj.Spec.NodeName
+		case *resourcev1.ResourceSlice:
+			set["spec.driver"] = obj.Spec.Driver
+			if obj.Spec.NodeName != nil {
+				set["spec.nodeName"] = *obj.Spec.NodeName
+			}
 		}
 		return byLabel.Matches(labels.Set(obj.GetLabels())) && byField.Matches(set)
 	}, nil

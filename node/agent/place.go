@@ -254,6 +254,7 @@ func (p *places) settled(uid, container string, r *rt.LinuxContainerResources) {
 // runPlugins listens to those who offer devices.
 func (a *Agent) runPlugins(ctx context.Context) {
 	a.spawn(func() { a.run(ctx, "device plugins", a.places.devices.Run) })
+	a.spawn(func() { a.places.claims.Begin(ctx) })
 	a.spawn(func() {
 		a.run(ctx, "pod resources", func(ctx context.Context) error {
 			return podresources.Run(ctx, podresources.Config{

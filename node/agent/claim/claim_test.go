@@ -93,6 +93,16 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
+	return benchOf(t, func(s *grpc.Server, f *fake, info *plugin.Info) {
+		draapi.RegisterDRAPluginServer(s, f)
+		healthapi.RegisterDRAResourceHealthServer(s, f)
+		info.Versions = []string{draapi.DRAPluginService, healthapi.DRAResourceHealthService}
+	})
+}
+
+// benchOf is a bench whose driver serves what serve makes it serve.
+func benchOf(t *testing.T, serve func(*grpc.Server, *fake, *plugin.Info)) *bench {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "dra")
 	if err != nil {
 		t.Fatal(err)
@@ -104,11 +114,10 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer()
-	draapi.RegisterDRAPluginServer(server, b.driver)
-	healthapi.RegisterDRAResourceHealthServer(server, b.driver)
+	b.info = plugin.Info{Type: "DRAPlugin", Name: "gpu.example.com", Endpoint: socket}
+	serve(server, b.driver, &b.info)
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { server.Stop(); os.RemoveAll(dir) })
-	b.info = plugin.Info{Type: "DRAPlugin", Name: "gpu.example.com", Endpoint: socket, Versions: []string{draapi.DRAPluginService, healthapi.DRAResourceHealthService}}
 	b.restart()
 	return b
 }
@@ -232,8 +241,10 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestHealth(t *testing.T) {
-	b := newBench(t)
+func TestHealth(t *testing.T) { health(t, newBench(t)) }
+
+func health(t *testing.T, b *bench) {
+	t.Helper()
 	b.claim("mine", "one")
 	pod := using("one", "mine")
 	if err := b.c.Prepare(t.Context(), pod); err != nil {

@@ -2,9 +2,7 @@ package claim
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -12,12 +10,10 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	healthapi "k8s.io/kubelet/pkg/apis/dra-health/v1"
 	draapi "k8s.io/kubelet/pkg/apis/dra/v1"
+	drabeta "k8s.io/kubelet/pkg/apis/dra/v1beta1"
 
-	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/node/agent/plugin"
 )
 
@@ -67,8 +63,8 @@ type handler struct {
 
 // Register implements plugin.Handler.
 func (h handler) Register(_ context.Context, info plugin.Info) error {
-	if !slices.Contains(info.Versions, draapi.DRAPluginService) {
-		return fmt.Errorf("none of the versions %q of DRA driver %s is supported, %s is", info.Versions, info.Name, draapi.DRAPluginService)
+	if speak(nil, info.Versions) == nil {
+		return fmt.Errorf("none of the versions %q of DRA driver %s is supported, %s and %s are", info.Versions, info.Name, draapi.DRAPluginService, drabeta.DRAPluginService)
 	}
 	conn, err := grpc.NewClient("unix://"+info.Endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithUnaryInterceptor(h.c.counting(info.Name)),
@@ -77,19 +73,16 @@ func (h handler) Register(_ context.Context, info plugin.Info) error {
 		return fmt.Errorf("dial %q: %w", info.Endpoint, err)
 	}
 	ctx, cancel := context.WithCancel(h.ctx)
-	d := &driver{name: info.Name, endpoint: info.Endpoint, client: draapi.NewDRAPluginClient(conn), stop: cancel, conn: conn}
+	d := &driver{name: info.Name, endpoint: info.Endpoint, client: speak(conn, info.Versions), stop: cancel, conn: conn}
 	h.c.mu.Lock()
 	if old := h.c.drivers[info.Name]; old != nil {
 		old.close() // a rolling update: the newest serves
 	}
 	h.c.drivers[info.Name] = d
-	if t := h.c.wipes[info.Name]; t != nil {
-		t.Stop()
-		delete(h.c.wipes, info.Name)
-	}
 	h.c.mu.Unlock()
-	if slices.Contains(info.Versions, healthapi.DRAResourceHealthService) {
-		go h.c.follow(ctx, info.Name, healthapi.NewDRAResourceHealthClient(conn))
+	go h.c.attend(ctx, h.ctx, d)
+	if health := listen(conn, info.Versions); health != nil {
+		go h.c.follow(ctx, info.Name, health)
 	}
 	return nil
 }
@@ -115,24 +108,7 @@ func (h handler) Deregister(info plugin.Info) {
 	}
 	d.close()
 	delete(h.c.drivers, info.Name)
-	h.c.wipes[info.Name] = time.AfterFunc(wipeAfter, func() { h.c.wipe(h.ctx, info.Name) })
-}
-
-// wipe withdraws the devices that a driver offered from this node.
-func (c *Claims) wipe(ctx context.Context, name string) {
-	if ctx.Err() != nil {
-		return
-	}
-	selector := fields.SelectorFromSet(fields.Set{"spec.driver": name, "spec.nodeName": c.cfg.NodeName})
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	list, _, err := client.ResourceSlices.List(ctx, c.cfg.Transport, "", metav1.ListOptions{FieldSelector: selector.String()})
-	for _, s := range list {
-		err = errors.Join(err, client.ResourceSlices.Delete(ctx, c.cfg.Transport, "", s.Name, metav1.DeleteOptions{}))
-	}
-	if err != nil {
-		c.cfg.Log.Warn("can't withdraw the devices of a DRA driver that has gone", "driver", name, "err", err)
-	}
+	h.c.doom(h.ctx, info.Name)
 }
 
 // follow takes in what a driver says of its devices' health, for as long as it is
