@@ -1,6 +1,7 @@
 package container
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -259,7 +260,7 @@ func TestOCIHookConfined(t *testing.T) {
 		}
 		b, err := os.ReadFile(said.Name())
 		half := len(b) / 2
-		if err != nil || half == 0 || string(b[:half]) != string(b[half:]) || !strings.Contains(string(b), "CapBnd: 0000000000000020\n") {
+		if err != nil || half == 0 || !bytes.Equal(b[:half], b[half:]) || !strings.Contains(string(b), "CapBnd: 0000000000000020\n") {
 			t.Errorf("with users of its own %v, the hook and the program said\n%s%v", users, b, err)
 		}
 	}

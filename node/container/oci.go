@@ -157,18 +157,11 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	absoluteSources(spec, opt.Bundle)
 	seenFromRoot(spec, root)
 	cfg := &CreateConfig{ID: rec.ID, Spec: spec, bundle: opt.Bundle, Rootfs: Rootfs{Path: root}, TTY: spec.Process.Terminal}
-	path, err := r.cgroupPath(cfg, nil)
+	group, err := r.vacantGroup(cfg)
 	if err != nil {
 		return err
 	}
-	group, err := cgroup.Open(path, spec.Linux.Resources, r.log)
-	if err != nil {
-		return err
-	}
-	if err := vacant(group, spec.Linux.Resources); err != nil {
-		return err
-	}
-	rec.Cgroup = path // ours from here on, to remove as well
+	rec.Cgroup = group.Path() // ours from here on, to remove as well
 	p, child, err := r.translate(cfg, nil)
 	if err != nil {
 		return err
@@ -211,10 +204,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	defer release()
 	s := stage{stdio: opt.Stdio, console: opt.Console, preserved: opt.Preserved}
 	s.hooks = func(pid int) ([]byte, error) {
-		if err := moveNetDevices(fmt.Sprintf("/proc/%d/ns/net", pid), spec.Linux.NetDevices); err != nil {
-			return nil, err
-		}
-		return o.creatorHooks(ctx, rec)
+		return o.creatorHooks(ctx, rec, pid, spec.Linux.NetDevices)
 	}
 	s.limit = func() error { return limitLate(group, p) }
 	s.forked = func(pid int, told func() error) error {
@@ -240,6 +230,19 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 		return err
 	}
 	return nil
+}
+
+// vacantGroup is the cgroup that a container is to have, which nobody else is in.
+func (r *Runtime) vacantGroup(cfg *CreateConfig) (*cgroup.Group, error) {
+	path, err := r.cgroupPath(cfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	group, err := cgroup.Open(path, cfg.Spec.Linux.Resources, r.log)
+	if err != nil {
+		return nil, err
+	}
+	return group, vacant(group, cfg.Spec.Linux.Resources)
 }
 
 // vacant refuses a cgroup that others are in, whom delete would kill and limits would

@@ -38,7 +38,10 @@ func plannedHooks(in []specs.Hook) []plan.Hook {
 
 // creatorHooks runs what belongs between the making of the namespaces and the
 // container's own hooks, for which it returns the state.
-func (o *OCI) creatorHooks(ctx context.Context, rec *ociRecord) ([]byte, error) {
+func (o *OCI) creatorHooks(ctx context.Context, rec *ociRecord, pid int, devices map[string]specs.LinuxNetDevice) ([]byte, error) {
+	if err := moveNetDevices(fmt.Sprintf("/proc/%d/ns/net", pid), devices); err != nil {
+		return nil, err
+	}
 	if err := o.runHooks(ctx, rec, "prestart", true); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -167,7 +168,7 @@ func anew(in *Input, inside ...actual.Container) {
 		inside[i].SandboxID = "box2"
 	}
 	before := []actual.Container{exited("i1", "i", 0, 0), exited("s1", "s", 0, 137), exited("a1", "a", 0, 137), exited("b1", "b", 0, 137)}
-	in.Actual.Containers = append(inside, before...)
+	in.Actual.Containers = slices.Concat(inside, before)
 }
 
 func never(in *Input, a, b int32) {
