@@ -61,7 +61,10 @@ type Devices struct {
 
 // kind is one resource: its plugin, nil while there is none, and its devices.
 type kind struct {
-	plugin  *plugin
+	plugin *plugin
+	// older are those whose place plugin has taken and that are still there, the
+	// newest last: in a rolling update that is undone one of them serves again.
+	older   []*plugin
 	devices map[string]*pluginapi.Device
 	// gone is when the plugin went.
 	gone time.Time
@@ -247,16 +250,21 @@ func (d *Devices) Keep(uids map[string]bool) {
 func (d *Devices) update(p *plugin, list []*pluginapi.Device) error {
 	d.mu.Lock()
 	k := d.resources[p.resource]
-	if k == nil || k.plugin != p {
+	if k == nil || k.plugin != p && !slices.Contains(k.older, p) {
 		d.mu.Unlock()
 		return fmt.Errorf("plugin %q of %q was replaced", p.endpoint, p.resource)
 	}
-	k.devices = map[string]*pluginapi.Device{}
+	p.devices = map[string]*pluginapi.Device{}
 	for _, dev := range list {
-		if len(k.devices) < maxDevices {
-			k.devices[dev.GetID()] = dev
+		if len(p.devices) < maxDevices {
+			p.devices[dev.GetID()] = dev
 		}
 	}
+	if k.plugin != p {
+		d.mu.Unlock()
+		return nil // until it serves again
+	}
+	k.devices = p.devices
 	err := d.save()
 	d.mu.Unlock()
 	d.cfg.Changed()
@@ -267,13 +275,23 @@ func (d *Devices) update(p *plugin, list []*pluginapi.Device) error {
 const maxDevices = 1 << 16
 
 // lost notes that a plugin has gone: its devices stay known for a while, and
-// none of them is healthy.
+// none of them is healthy, unless one that came before it is still there.
 func (d *Devices) lost(p *plugin) {
 	d.mu.Lock()
 	k := d.resources[p.resource]
 	mine := k != nil && k.plugin == p
-	if mine {
+	switch {
+	case mine && len(k.older) > 0:
+		last := len(k.older) - 1
+		k.plugin = k.older[last]
+		k.older = slices.Delete(k.older, last, last+1)
+		if k.plugin.devices != nil {
+			k.devices = k.plugin.devices
+		}
+	case mine:
 		k.plugin, k.gone = nil, time.Now()
+	case k != nil:
+		k.older = slices.DeleteFunc(k.older, func(o *plugin) bool { return o == p })
 	}
 	d.mu.Unlock()
 	if mine {

@@ -2,6 +2,7 @@ package device
 
 import (
 	"context"
+	"slices"
 
 	registry "github.com/sampan-dev/sampan/node/agent/plugin"
 )
@@ -32,7 +33,13 @@ func (h handler) Register(_ context.Context, info registry.Info) error {
 func (h handler) Deregister(info registry.Info) {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
-	if k := h.d.resources[info.Name]; k != nil && k.plugin != nil && k.plugin.endpoint == info.Endpoint {
-		_ = k.plugin.conn.Close() // whoever reads its list sees it
+	k := h.d.resources[info.Name]
+	if k == nil {
+		return
+	}
+	for _, p := range append(slices.Clone(k.older), k.plugin) {
+		if p != nil && p.endpoint == info.Endpoint {
+			_ = p.conn.Close() // whoever reads its list sees it
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,8 @@ type plugin struct {
 	options            *pluginapi.DevicePluginOptions
 	conn               *grpc.ClientConn
 	client             pluginapi.DevicePluginClient
+	// devices are those of its last list, nil before one.
+	devices map[string]*pluginapi.Device
 }
 
 // Run serves registrations until ctx ends. It fails when it can't begin.
@@ -169,7 +172,8 @@ func (d *Devices) follow(ctx context.Context, p *plugin) error {
 	}
 }
 
-// adopt makes p the resource's plugin.
+// adopt makes p the resource's plugin. One that was there is kept behind it, unless p is
+// that one, started anew.
 func (d *Devices) adopt(p *plugin) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -178,9 +182,15 @@ func (d *Devices) adopt(p *plugin) {
 		k = &kind{devices: map[string]*pluginapi.Device{}}
 		d.resources[p.resource] = k
 	}
-	if k.plugin != nil {
-		_ = k.plugin.conn.Close() // whoever reads its list sees it
+	for _, o := range append(slices.Clone(k.older), k.plugin) {
+		if o != nil && o.endpoint == p.endpoint {
+			_ = o.conn.Close() // whoever reads its list sees it
+		}
 	}
+	if k.plugin != nil && k.plugin.endpoint != p.endpoint {
+		k.older = append(k.older, k.plugin)
+	}
+	k.older = slices.DeleteFunc(k.older, func(o *plugin) bool { return o.endpoint == p.endpoint })
 	k.plugin = p
 	d.cfg.Log.Info("a device plugin has come", "resource", p.resource, "endpoint", p.endpoint)
 }

@@ -356,3 +356,36 @@ func TestHints(t *testing.T) {
 		t.Errorf("it was given %v, and b and d are on node 1", ids)
 	}
 }
+
+// TestRolledBack: of two plugins for one resource the newer one serves, and when it goes,
+// the other one again: no device is missing for a moment.
+func TestRolledBack(t *testing.T) {
+	b := newBench(t)
+	first, err := b.serve("first.sock", pluginapi.Version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.lists <- list(ok, ok)
+	b.await(2, 2)
+	second, err := b.serve("second.sock", pluginapi.Version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.lists <- list(ok, ok, ok)
+	b.await(3, 3)
+	if err := b.place(asking("new", 1)); err != nil {
+		t.Fatal(err)
+	}
+	second.server.Stop()
+	b.await(2, 2)
+	if err := b.place(asking("back", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if first.asked != 1 || second.asked != 1 {
+		t.Errorf("the plugins were asked %d and %d times, want once each", first.asked, second.asked)
+	}
+	first.lists <- list(ok, ok, ok, bad)
+	b.await(4, 3)
+	first.server.Stop()
+	b.await(4, 0)
+}
