@@ -10,8 +10,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -119,10 +122,43 @@ func keep(path string, program io.Reader) error {
 	defer os.Remove(f.Name()) // gone by then, unless something failed
 	_, err = io.Copy(f, program)
 	err = errors.Join(err, f.Chmod(programMode), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err == nil {
+		err = forget(keeperDir, keptPrograms)
+	}
+	return err
+}
+
+// keptPrograms is how many versions of the keeper have a file: enough for those that are
+// used in turns. Who runs one does not need its file.
+const keptPrograms = 3
+
+// forget removes all files of a directory but the newest.
+func forget(dir string, most int) error {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	written := map[string]time.Time{}
+	for _, e := range entries {
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // somebody else forgets
+		}
+		if err != nil {
+			return err
+		}
+		written[e.Name()] = info.ModTime()
+	}
+	names := slices.SortedFunc(maps.Keys(written), func(a, b string) int { return written[b].Compare(written[a]) })
+	for _, old := range names[min(most, len(names)):] {
+		if err := os.Remove(filepath.Join(dir, old)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // buildID is what the linker writes at the beginning of a program: a hash of
