@@ -281,6 +281,11 @@ func (s *stager) namespaces() error {
 			return fmt.Errorf("unshare namespaces %#x: %w", s.p.Unshare, err)
 		}
 	}
+	if s.p.Unshare&syscall.CLONE_NEWNET != 0 {
+		if err := loopback(); err != nil {
+			s.tolerate("loopback device: %v", err)
+		}
+	}
 	if err := s.setTime(); err != nil {
 		return err
 	}

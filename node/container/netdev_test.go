@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"runtime"
@@ -140,5 +141,36 @@ func TestOCINetDevicesRefused(t *testing.T) {
 	}
 	if got, want := seen(t, unix.Gettid(), "a"), "1789 02:01:02:03:04:05 true [127.0.9.9/32 192.0.2.7/24 2001:db8::7/64]"; got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// TestOCILoopback: a new network has its one device up, by a list of calls and by a stage.
+func TestOCILoopback(t *testing.T) {
+	for name, priority := range map[string]*specs.LinuxIOPriority{"list": nil, "stage": {Class: specs.IOPRIO_CLASS_BE, Priority: 5}} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, bundle := newOCI(t, func(s *specs.Spec) { s.Process.IOPriority = priority }, "read", "/sys/class/net/lo/flags")
+		err = o.Run(t.Context(), "c1", OCICreate{Bundle: bundle, Stdio: [3]*os.File{nil, w, w}})
+		w.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if code, err := o.Wait("c1"); code != 0 || err != nil {
+			t.Errorf("%s: code %d, %v", name, code, err)
+		}
+		b, err := io.ReadAll(r)
+		if r.Close(); err != nil || !strings.HasSuffix(string(b), " 0x9\n") { // up, and the loopback
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+}
+
+// TestRlimitsTurned: limits that the kernel refuses are refused while somebody listens.
+func TestRlimitsTurned(t *testing.T) {
+	_, err := planRlimits([]specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 9, Hard: 8}})
+	if err == nil || err.Error() != `rlimit "RLIMIT_NOFILE": the soft limit 9 is above the hard one, 8` {
+		t.Errorf("%v", err)
 	}
 }

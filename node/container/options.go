@@ -203,6 +203,9 @@ func planRlimits(in []specs.POSIXRlimit) ([]plan.Rlimit, error) {
 	var out []plan.Rlimit
 next:
 	for _, l := range in {
+		if l.Soft > l.Hard {
+			return nil, fmt.Errorf("rlimit %q: the soft limit %d is above the hard one, %d", l.Type, l.Soft, l.Hard)
+		}
 		for i, known := range rlimitNames {
 			if strings.TrimPrefix(l.Type, "RLIMIT_") == known {
 				out = append(out, plan.Rlimit{Type: i, Soft: l.Soft, Hard: l.Hard})

@@ -279,12 +279,27 @@ func (w *world) namespaces() {
 	if flags != 0 {
 		w.sys(syscall.SYS_UNSHARE, u(uint64(flags)))
 	}
+	if flags&syscall.CLONE_NEWNET != 0 {
+		w.loopback()
+	}
 	if h := w.p.Hostname; h != "" {
 		w.sys(syscall.SYS_SETHOSTNAME, w.str(h), n(len(h)))
 	}
 	if d := w.p.Domainname; d != "" {
 		w.sys(syscall.SYS_SETDOMAINNAME, w.str(d), n(len(d)))
 	}
+}
+
+// loopback sets up the only device of a new network, as other runtimes do: nobody else
+// comes to. Any socket will do.
+func (l *list) loopback() {
+	const ifreq = 40
+	request := make([]byte, ifreq)
+	copy(request, "lo")
+	request[syscall.IFNAMSIZ] = syscall.IFF_UP
+	fd := l.sys(syscall.SYS_SOCKET, n(syscall.AF_UNIX), n(syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC), n(0)).keep()
+	l.sys(syscall.SYS_IOCTL, fd, n(syscall.SIOCSIFFLAGS), address(l.put(request))).mayFail()
+	l.sys(syscall.SYS_CLOSE, fd)
 }
 
 // limits sets the resource limits.
