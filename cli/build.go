@@ -69,7 +69,7 @@ func buildReachFlags(cmd *cobra.Command, f *buildFlags) {
 	flags.StringArrayVar(&f.annotations, "annotation", nil, "NAME=VALUE to put on the image's manifest")
 	flags.StringVar(&f.network, "network", "default", "default, host or none, for RUNs that don't say otherwise")
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "HOST:IP: a line for /etc/hosts of RUNs")
-	flags.StringArrayVar(&f.allow, "allow", nil, "security.insecure: let a RUN have this machine")
+	flags.StringArrayVar(&f.allow, "allow", nil, "security.insecure: let a RUN have this machine; device, or device=VENDOR/CLASS=NAME: let RUN --device have all, or that one")
 	flags.BoolVar(&f.push, "push", false, "send the result to the registries in its names")
 	flags.BoolVar(&f.load, "load", false, "keep the result among this machine's images, as is always done")
 	flags.StringArrayVar(&f.ulimits, "ulimit", nil, "NAME=SOFT[:HARD]: a limit of RUNs' processes, such as nofile=1024:4096")
@@ -189,10 +189,16 @@ func buildOptions(s *Settings, f buildFlags) (opts build.Options, err error) {
 		return opts, err
 	}
 	for _, what := range f.allow {
-		if what != "security.insecure" && what != "network.host" {
-			return opts, fmt.Errorf("--allow=%s: want security.insecure or network.host", what)
+		kind, device, _ := strings.Cut(what, "=")
+		switch kind {
+		case "security.insecure":
+			opts.Insecure = true
+		case "device":
+			opts.AllowDevices = append(opts.AllowDevices, device)
+		case "network.host": // RUNs have it anyhow
+		default:
+			return opts, fmt.Errorf("--allow=%s: want security.insecure, network.host or device[=NAME]", what)
 		}
-		opts.Insecure = opts.Insecure || what == "security.insecure"
 	}
 	if opts.Hosts, err = hostLines(f.hosts); err != nil {
 		return opts, err
@@ -203,7 +209,7 @@ func buildOptions(s *Settings, f buildFlags) (opts build.Options, err error) {
 	if opts.CacheTo, err = cachePlaces("--cache-to", f.cacheTo); err != nil {
 		return opts, err
 	}
-	if opts.Annotations, err = pairs(f.annotations); err != nil {
+	if opts.Annotations, err = manifestNotes(f.annotations); err != nil {
 		return opts, err
 	}
 	if opts.Args, err = pairs(f.args); err != nil {

@@ -53,6 +53,9 @@ func secrets(args []string) (map[string]build.Secret, error) {
 			}
 		}
 		if variable == "" {
+			if _, err := os.Stat(file); err != nil {
+				return nil, fmt.Errorf("--secret %q: %w", a, err)
+			}
 			all[id] = build.Secret{File: file}
 			continue
 		}
@@ -174,7 +177,9 @@ func hostLines(args []string) (lines []string, err error) {
 		if !ok {
 			host, ip, ok = strings.Cut(a, ":")
 		}
-		ip = strings.Trim(ip, "[]")
+		if ip = strings.Trim(ip, "[]"); ip == "host-gateway" { // RUNs are on the machine's own network
+			ip = "127.0.0.1"
+		}
 		if _, e := netip.ParseAddr(ip); !ok || host == "" || e != nil || strings.ContainsAny(host, " \t\n#") {
 			return nil, fmt.Errorf("--add-host %q: want HOST:IP", a)
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -80,7 +81,7 @@ func parseOutput(text string, f *buildFlags) (buildOutput, error) {
 		return o, fmt.Errorf("--output %q: %w", text, err)
 	}
 	o.kind, o.dest = fields["type"], fields["dest"]
-	if o.kind == "image" {
+	if o.kind == "image" || o.kind == "cacheonly" { // what is built is kept, and remembered, anyhow
 		o.kind = ""
 		if fields["push"] == "true" {
 			o.kind = "registry"
@@ -114,9 +115,35 @@ func outputOf(text string, f *buildFlags) (map[string]string, error) {
 			f.annotations = append(f.annotations, note)
 			continue
 		}
+		if note, ok := strings.CutPrefix(part, "annotation-"); ok { // with the type of what it is of
+			f.annotations = append(f.annotations, strings.Replace(note, ".", ":", 1))
+			continue
+		}
 		rest = append(rest, part)
 	}
 	return fieldsIn(rest, outputFields...)
+}
+
+// manifestNotes reads annotations, [TYPE,...:]NAME=VALUE, of which those of manifests are
+// all that there is.
+func manifestNotes(args []string) (map[string]string, error) {
+	var plain []string
+	for _, a := range args {
+		name, _, _ := strings.Cut(a, "=")
+		types, _, typed := strings.Cut(name, ":")
+		known := typed
+		for one := range strings.SplitSeq(types, ",") {
+			known = known && slices.Contains([]string{"manifest", "index", "manifest-descriptor", "index-descriptor"}, one)
+			if known && one != "manifest" {
+				return nil, fmt.Errorf("--annotation %q: only manifests are given annotations", a)
+			}
+		}
+		if known {
+			a = strings.TrimPrefix(a, types+":")
+		}
+		plain = append(plain, a)
+	}
+	return pairs(plain)
 }
 
 // check says what is wrong with an output, if anything.

@@ -22,6 +22,7 @@ func TestOutputs(t *testing.T) {
 		{buildFlags{outputs: []string{"type=oci,dest=d,tar=false,compression=gzip"}}, "[{oci d true}]"},
 		{buildFlags{outputs: []string{"type=local,dest=d"}, platforms: []string{"a", "b"}}, "[{local d false}]"},
 		{buildFlags{outputs: []string{"type=image,annotation.k=v"}}, "[] k=v"},
+		{buildFlags{outputs: []string{"type=cacheonly"}}, "[]"},
 		{buildFlags{push: true, tags: []string{"a"}}, "[{registry - false}] a"},
 		{buildFlags{push: true}, "a registry wants a name"},
 		{buildFlags{push: true, tags: []string{"a"}, outputs: []string{"dir"}}, "exclude each other"},
@@ -44,5 +45,29 @@ func TestOutputs(t *testing.T) {
 		if got != c.want && (err == nil || !strings.Contains(got, c.want)) {
 			t.Errorf("%+v:\n%s, want\n%s", c.flags, got, c.want)
 		}
+	}
+}
+
+// Annotations say of what they are, and only manifests have any.
+func TestManifestNotes(t *testing.T) {
+	got, err := manifestNotes([]string{"a=b", "manifest:c=d:e", "x:y=z"})
+	if err != nil || fmt.Sprint(got) != "map[a:b c:d:e x:y:z]" {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range []string{"index:a=b", "manifest,index:a=b", "index-descriptor:a=b"} {
+		if _, err := manifestNotes([]string{bad}); err == nil || !strings.Contains(err.Error(), "only manifests") {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
+// What cannot be is said before anything is built.
+func TestBuildWords(t *testing.T) {
+	got, err := hostLines([]string{"db:10.0.0.1", "six=[::1]", "host.docker.internal:host-gateway"})
+	if err != nil || fmt.Sprint(got) != "[10.0.0.1 db ::1 six 127.0.0.1 host.docker.internal]" {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := secrets([]string{"id=x,src=" + t.TempDir() + "/none"}); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("a secret that is not there: %v", err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/sampan-dev/sampan/cli"
 	"github.com/sampan-dev/sampan/node/build"
 	"github.com/sampan-dev/sampan/node/container"
+	"github.com/sampan-dev/sampan/node/engine/cdi"
 )
 
 // runner executes the RUNs of one build, with a keeper of the build's own: a
@@ -80,7 +81,17 @@ func (l *lazyRunner) Run(ctx context.Context, r build.Run) error {
 	if l.failed != nil {
 		return l.failed
 	}
-	return build.Sandbox{Runtime: l.runtime}.Run(ctx, r)
+	return build.Sandbox{Runtime: l.runtime, Devices: cdi.Read(cdi.DefaultDirs).Apply}.Run(ctx, r)
+}
+
+// FindDevices implements build.Devices.
+func (l *lazyRunner) FindDevices(pattern string) []build.Device {
+	known := cdi.Read(cdi.DefaultDirs)
+	var found []build.Device
+	for _, name := range known.Match(pattern) {
+		found = append(found, build.Device{Name: name, Free: known.Free(name)})
+	}
+	return found
 }
 
 func (l *lazyRunner) dirs() (root, run string) {

@@ -81,6 +81,9 @@ type Options struct {
 	ShmSize int64
 	// Insecure lets a RUN ask for --security=insecure.
 	Insecure bool
+	// AllowDevices are the devices that a RUN may have which are not everybody's, by name or
+	// kind; "" is all of them.
+	AllowDevices []string
 	// Pull asks registries for base images that are here already.
 	Pull bool
 	// Secrets are for RUN --mount=type=secret, by ID; Agents are sockets of SSH
@@ -168,6 +171,8 @@ type Run struct {
 	NetworkNone bool
 	// Insecure: it has everything that root has here but the namespaces.
 	Insecure bool
+	// Devices are the names of those that it has.
+	Devices []string
 	// Hostname is what its machine is called; "" means the builder's choice.
 	Hostname string
 	// Ulimits and ShmSize are those of Options.

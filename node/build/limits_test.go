@@ -55,7 +55,7 @@ func TestRunDevice(t *testing.T) {
 	if text, _ := told(events); err != nil || !strings.Contains(text, "device vendor.example/class=one is left out") {
 		t.Errorf("an optional device: %q, %v", text, err)
 	}
-	if _, _, err = build(t, store, head+"RUN --device=vendor.example/class=one,required echo\n", run); err == nil || !strings.Contains(err.Error(), "devices are not given to builds") {
+	if _, _, err = build(t, store, head+"RUN --device=vendor.example/class=one,required echo\n", run); err == nil || !strings.Contains(err.Error(), "is not registered") {
 		t.Errorf("a required device: %v", err)
 	}
 	for _, c := range []struct {

@@ -145,6 +145,12 @@ func (r row) give(t *testing.T, o *Options, with string) {
 		o.Contexts[name] = NamedContext{Dir: filepath.Join(o.Context, value)}
 	case "secret":
 		o.Secrets[name] = Secret{Value: []byte(value)}
+	case "device":
+		seen := o.Runner.(recorder)
+		seen.devices = append(seen.devices, text)
+		o.Runner = seen
+	case "allow":
+		o.AllowDevices = append(o.AllowDevices, text)
 	case "insecure":
 		o.Insecure = true
 	case "ignore":
@@ -226,7 +232,21 @@ func content(t *testing.T, store *image.Store, img image.Image) map[string]bool 
 }
 
 // recorder is a machine that writes down what it is told to run.
-type recorder struct{ lines map[string]bool }
+type recorder struct {
+	lines   map[string]bool
+	devices []string
+}
+
+// FindDevices has devices by their names; those that end in "free" are everybody's.
+func (r recorder) FindDevices(pattern string) []Device {
+	var found []Device
+	for _, name := range r.devices {
+		if strings.HasPrefix(name, pattern) {
+			found = append(found, Device{Name: name, Free: strings.HasSuffix(name, "free")})
+		}
+	}
+	return found
+}
 
 func (r recorder) Run(_ context.Context, run Run) error {
 	say := func(format string, args ...any) { r.lines["ran "+fmt.Sprintf(format, args...)] = true }
@@ -244,6 +264,7 @@ func (r recorder) Run(_ context.Context, run Run) error {
 	if run.Insecure {
 		say("insecure")
 	}
+	say("devices %s", strings.Join(run.Devices, " "))
 	for _, m := range run.Mounts {
 		how := map[bool]string{true: "ro", false: "rw"}[m.ReadOnly]
 		if m.Source == "" {

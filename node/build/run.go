@@ -34,19 +34,15 @@ func (b *builder) runCommand(ctx context.Context, st *stage, s step, cmd *instru
 	if instructions.GetSecurity(cmd) == instructions.SecurityInsecure && !b.opts.Insecure {
 		return false, fmt.Errorf("RUN --security=insecure gives the command this machine: allow it with --allow security.insecure: %w", image.ErrDenied)
 	}
-	for _, d := range instructions.GetDevices(cmd) {
-		if d.Required {
-			return false, fmt.Errorf("RUN --device=%s: devices are not given to builds: %w", d.Name, ErrUnsupported)
-		}
-		// As BuildKit does with one that this machine has not; the reader shall know.
-		event := s.event
-		event.Output = fmt.Appendf(nil, "device %s is left out: devices are not given to builds\n", d.Name)
-		b.opts.Progress(event)
+	devices, err := b.devices(s, instructions.GetDevices(cmd))
+	if err != nil {
+		return false, err
 	}
 	run, files, err := b.command(st, cmd)
 	if err != nil {
 		return false, err
 	}
+	run.Devices = devices
 	mounts := instructions.GetMounts(cmd)
 	content, err := b.mountKey(ctx, st, mounts)
 	if err != nil {
@@ -61,6 +57,9 @@ func (b *builder) runCommand(ctx context.Context, st *stage, s step, cmd *instru
 	}
 	if run.Insecure {
 		c.instruction += " insecure"
+	}
+	if len(devices) > 0 {
+		c.instruction += fmt.Sprintf(" devices %q", devices)
 	}
 	if len(b.opts.Ulimits) > 0 || b.opts.ShmSize != 0 {
 		c.instruction += fmt.Sprintf(" %v %d", b.opts.Ulimits, b.opts.ShmSize)

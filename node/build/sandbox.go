@@ -20,6 +20,8 @@ import (
 // instruction says --network=none, the host's network.
 type Sandbox struct {
 	Runtime *container.Runtime
+	// Devices adds devices to a specification by their names; nil: there are none.
+	Devices func(*specs.Spec, []string) error
 }
 
 // Run implements Runner.
@@ -28,6 +30,14 @@ func (s Sandbox) Run(ctx context.Context, r Run) (err error) {
 	spec, err := runSpec(r)
 	if err != nil {
 		return err
+	}
+	if len(r.Devices) > 0 {
+		if s.Devices == nil {
+			return fmt.Errorf("devices %q: %w", r.Devices, ErrUnsupported)
+		}
+		if err := s.Devices(spec, r.Devices); err != nil {
+			return err
+		}
 	}
 	err = s.Runtime.Create(ctx, container.CreateConfig{
 		ID: id, Spec: spec, Rootfs: container.Rootfs{Lower: r.Lower, Upper: r.Upper, Work: r.Work},

@@ -38,6 +38,8 @@ type File struct {
 	Kind           string   `json:"kind"`
 	Devices        []Device `json:"devices"`
 	ContainerEdits Edits    `json:"containerEdits,omitempty"`
+	// Annotations are of all its devices; what they mean is for their readers.
+	Annotations map[string]any `json:"annotations,omitempty"`
 
 	path     string
 	priority int
@@ -47,6 +49,8 @@ type File struct {
 type Device struct {
 	Name           string `json:"name"`
 	ContainerEdits Edits  `json:"containerEdits"`
+	// Annotations go before those of the file.
+	Annotations map[string]any `json:"annotations,omitempty"`
 }
 
 // Edits are what becomes of a container's specification.
@@ -184,7 +188,7 @@ func readFile(path string) (*File, error) {
 	}
 	f := &File{path: path}
 	if err := yaml.UnmarshalStrict(b, f); err != nil && len(b) > 0 {
-		// What the format calls annotations has no effect, and may be there.
+		// A later version may have more.
 		if err = yaml.Unmarshal(b, f); err != nil {
 			return nil, fmt.Errorf("CDI file %q: %w", path, err)
 		}
