@@ -292,7 +292,7 @@ func (w *eventWriter) tell(all []happening) error {
 		if h.at.Before(w.since.Truncate(time.Second)) || !w.until.IsZero() && h.at.After(w.until) || !w.keep(h) {
 			continue
 		}
-		err := error(nil)
+		var err error
 		if w.format == "" {
 			_, err = fmt.Fprintln(w.out, h)
 		} else {

@@ -167,6 +167,15 @@ func (t *table) write(family nftables.TableFamily, r rules) error {
 	return w.err
 }
 
+// writer writes one family's table into a transaction.
+type writer struct {
+	conn           *nftables.Conn
+	table          *nftables.Table
+	src, dst, size uint32
+	kind           nftables.SetDatatype
+	err            error
+}
+
 // input keeps who has no way out from the host, but for names, and for the answers to
 // what the host has asked of it.
 func (w *writer) input(c *nftables.Chain, fenced, outward *nftables.Set, dns netip.Addr) {
@@ -190,15 +199,6 @@ func (w *writer) input(c *nftables.Chain, fenced, outward *nftables.Set, dns net
 }
 
 func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
-
-// writer writes one family's table into a transaction.
-type writer struct {
-	conn           *nftables.Conn
-	table          *nftables.Table
-	src, dst, size uint32
-	kind           nftables.SetDatatype
-	err            error
-}
 
 // own are the addresses of the writer's family.
 func (w *writer) own(ips []netip.Addr) []netip.Addr {
