@@ -14,6 +14,12 @@ func SeccompOperators() []string {
 		specs.OpGreaterThan, specs.OpMaskedEqual)
 }
 
+// SeccompFlags are the flags that a seccomp profile may have here.
+func SeccompFlags() []string {
+	return names(specs.LinuxSeccompFlagLog, specs.LinuxSeccompFlagSpecAllow, specs.LinuxSeccompFlagWaitKillableRecv,
+		"SECCOMP_FILTER_FLAG_TSYNC")
+}
+
 func names[T ~string](all ...T) []string {
 	out := make([]string, len(all))
 	for i, n := range all {
