@@ -22,7 +22,6 @@ import (
 	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/kinds/core"
 	"github.com/sampan-dev/sampan/node/agent"
-	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/cri"
 	"github.com/sampan-dev/sampan/node/engine"
 	"github.com/sampan-dev/sampan/node/exchange"
@@ -173,10 +172,7 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 	cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.certificate, ClientAuth: tls.RequestClientCert, ClientCAs: p.roots}
 	cfg.Sharing = c.share(p)
 	cfg.ClientCAs, cfg.Ending = p.roots, powerless(ctx, g)
-	if cfg.Kubelet, err = c.kubelet(); err != nil {
-		return err
-	}
-	cfg.Endpoint = c.ContainerRuntime
+	cfg.Kubelet, cfg.Endpoint = c.kubelet, c.ContainerRuntime
 	if cfg.Endpoint == "" {
 		cfg.Endpoint = "unix://" + filepath.Join(c.RunDir, "cri.sock")
 	}
@@ -192,21 +188,6 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 		g.Go(func() error { return cri.Serve(ctx, filepath.Join(c.RunDir, "cri.sock"), p.engine.Engine) })
 	}
 	return c.startServices(ctx, g, p)
-}
-
-// kubelet reads the node's KubeletConfiguration; nil when there is none.
-func (c *cluster) kubelet() (*settings.Kubelet, error) {
-	if c.KubeletConfig == "" && c.KubeletConfigDir == "" {
-		return nil, nil
-	}
-	loaded, err := settings.Load(c.KubeletConfig, c.KubeletConfigDir)
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range loaded.Warnings {
-		c.log.Warn("kubelet configuration: " + w)
-	}
-	return &loaded.Kubelet, nil
 }
 
 // powerless closes when somebody tells that the machine goes down, by the signal

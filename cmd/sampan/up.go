@@ -18,13 +18,16 @@ import (
 	"github.com/sampan-dev/sampan/internal/pace"
 	"github.com/sampan-dev/sampan/internal/pki"
 	"github.com/sampan-dev/sampan/internal/timeline"
+	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/segment"
 )
 
 // cluster is one sampan up: what its parts share.
 type cluster struct {
 	cli.UpOptions
-	log       *slog.Logger
+	log *slog.Logger
+	// kubelet is the node's KubeletConfiguration; nil when there is none.
+	kubelet   *settings.Kubelet
 	timeline  *timeline.Recorder
 	authority *pki.Authority
 	report    cli.Report
@@ -116,15 +119,10 @@ func up(ctx context.Context, o cli.UpOptions, report cli.Report) error {
 
 // prepare makes the directories and finds the node's name.
 func prepare(o cli.UpOptions, report cli.Report) (*cluster, error) {
-	level := slog.LevelWarn
-	if o.Verbose {
-		level = slog.LevelDebug
+	c := &cluster{UpOptions: o, report: report, timeline: timeline.New()}
+	if err := c.readKubelet(); err != nil {
+		return nil, err
 	}
-	c := &cluster{
-		UpOptions: o, report: report, timeline: timeline.New(),
-		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
-	}
-	slog.SetDefault(c.log) // libraries that take no logger
 	if c.NodeName == "" {
 		name, err := os.Hostname()
 		if err != nil {

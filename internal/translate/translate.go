@@ -5,6 +5,7 @@
 package translate
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/net/websocket"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/remotecommand"
 	"k8s.io/klog/v2"
 	"k8s.io/streaming/pkg/httpstream"
@@ -193,7 +195,7 @@ func ServeForward(w http.ResponseWriter, r *http.Request, to Remote) error {
 	remote, ok := answer.Body.(io.ReadWriteCloser)
 	if answer.StatusCode != http.StatusSwitchingProtocols || !ok {
 		raw, _ := io.ReadAll(io.LimitReader(answer.Body, maxRefusal)) // what there is, is what is told
-		return &Refusal{answer.StatusCode, strings.TrimSpace(string(raw))}
+		return refusal(answer.StatusCode, raw)
 	}
 	chosen := answer.Header.Get(httpstream.HeaderProtocolVersion)
 	websocket.Server{
@@ -212,6 +214,15 @@ func ServeForward(w http.ResponseWriter, r *http.Request, to Remote) error {
 		},
 	}.ServeHTTP(w, r)
 	return nil
+}
+
+// refusal reads why a remote refuses: text, or an API status.
+func refusal(code int, raw []byte) *Refusal {
+	var status metav1.Status
+	if json.Unmarshal(raw, &status) == nil && status.Kind == "Status" && status.Message != "" {
+		return &Refusal{code, status.Message}
+	}
+	return &Refusal{code, strings.TrimSpace(string(raw))}
 }
 
 // tunnelled are the SPDY protocols that a client offers inside a WebSocket.

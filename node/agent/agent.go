@@ -94,7 +94,11 @@ func New(cfg Config) (*Agent, error) {
 		counts = tally.New(cfg.NodeName)
 	}
 	cfg.Engine = cri.Observe(engine, counts.Operation)
-	cfg.Transport = client.Observe(cfg.Transport, func(r client.Request) { counts.Requested(cfg.Server, r.Method, r.Code, r.Took) })
+	unhurried := client.Observe(cfg.Transport, func(r client.Request) { counts.Requested(cfg.Server, r.Method, r.Code, r.Took) })
+	cfg.Transport = paced(unhurried, rate(cfg.Kubelet.KubeAPIQPS, cfg.Kubelet.KubeAPIBurst))
+	if cfg.Capacity == nil {
+		cfg.settle()
+	}
 	a := &Agent{cfg: cfg, tally: counts, engine: engine, machines: map[types.UID]*machine{}, waited: map[types.UID]*machine{}, asked: map[types.UID]asked{}, inbox: newInbox(), statics: newStatics(), made: made{look: make(chan struct{}, 1), told: map[string]string{}}, probed: server.NewProbes(), classes: class.Shares{Mount: cfg.CgroupMount, Root: cfg.CgroupRoot}}
 	a.setRuntime("sampan")
 	if cfg.plugged() {
@@ -106,12 +110,12 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a.registry, err = register.New(register.Config{
-		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, Transport: cfg.Transport, Engine: cfg.Engine, Disk: cfg.Root,
+		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, Transport: unhurried, Engine: cfg.Engine, Disk: cfg.Root,
 		MaxPods: cfg.MaxPods, Labels: cfg.Labels, Annotations: cfg.annotations(), Taints: cfg.Taints, Reserved: cfg.Reserved, Capacity: cfg.Capacity,
 		Port: cfg.Port, Version: cfg.Version, PodCIDR: cfg.PodCIDR, Log: cfg.Log, ProviderID: cfg.Kubelet.ProviderID,
 		LeaseSeconds: cfg.Kubelet.NodeLeaseDurationSeconds, LookEvery: cfg.Kubelet.NodeStatusUpdateFrequency.Duration,
 		Fault: a.fault, Withhold: cfg.kept, Extra: a.extra, Pressures: a.pressures, Counts: counts, ReportEvery: cfg.Kubelet.NodeStatusReportFrequency.Duration, MaxImages: int(*cfg.Kubelet.NodeStatusMaxImages),
-		Features: cfg.declared(),
+		Features: cfg.declared(), Absent: !*cfg.Kubelet.RegisterNode,
 	})
 	if err != nil {
 		return nil, err
@@ -129,7 +133,7 @@ func New(cfg Config) (*Agent, error) {
 		Swap: swap, OOMGroup: cfg.killsTogether(), MemoryQoS: cfg.memoryQoS(), PageSizes: spec.PageSizes(capacity),
 		CFSPeriod: cfg.Kubelet.CPUCFSQuotaPeriod.Microseconds(),
 	}
-	a.events = client.NewRecorder(cfg.Transport, "kubelet", cfg.NodeName)
+	a.events = client.NewRecorder(paced(unhurried, rate(cfg.Kubelet.EventRecordQPS, cfg.Kubelet.EventBurst)), "kubelet", cfg.NodeName)
 	a.pods = informer.New(cfg.Transport, client.Pods, informer.Options{FieldSelector: "spec.nodeName=" + cfg.NodeName, Log: cfg.Log})
 	a.services = informer.New(cfg.Transport, client.Services, informer.Options{Log: cfg.Log})
 	a.nodes = informer.New(cfg.Transport, client.Nodes, informer.Options{FieldSelector: "metadata.name=" + cfg.NodeName, Log: cfg.Log})
@@ -223,6 +227,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.life = ctx
 	if v, err := a.cfg.Engine.Version(ctx, &rt.VersionRequest{}); err == nil && v.GetRuntimeName() != "" {
 		a.setRuntime(v.GetRuntimeName())
+	}
+	if err := a.enforceOthers(); err != nil {
+		return err
 	}
 	a.resumePulls(ctx)
 	serveErr := a.serve(ctx)

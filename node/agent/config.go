@@ -200,7 +200,10 @@ func (cfg Config) complete() (Config, error) {
 	or(&cfg.Resync, defaultResync)
 	or(&cfg.Version, defaultVersion)
 	or(&cfg.HostsFile, defaultHostsFile)
-	return cfg, nil
+	if cfg.Capacity != nil {
+		return cfg, nil
+	}
+	return cfg, cfg.fits()
 }
 
 // logRoot is where logs are unless the configuration says otherwise. Where it does, a

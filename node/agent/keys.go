@@ -58,6 +58,7 @@ func (a *Agent) newPulls() error {
 		home, _ = os.UserHomeDir() // without one there is one file less
 	}
 	a.images = newPuller(a.cfg.Engine, records, a.cfg.ParallelPulls, a.spawn)
+	a.images.rate = rate(k.RegistryPullQPS, k.RegistryBurst)
 	a.images.pulled = a.tally.ImagePulled
 	a.images.keys = keys{a, keyring.NodeFiles(a.cfg.KubeletRoot, home), providers}.of
 	return nil

@@ -41,6 +41,8 @@ func (cfg *Config) heed() (*settings.Kubelet, error) {
 	or(&cfg.ClusterDomain, defaultDomain)
 	k.ClusterDNS, k.ClusterDomain = cfg.ClusterDNS, cfg.ClusterDomain
 	or(&cfg.LogRoot, k.PodLogsDir)
+	or(&cfg.PodCIDR, k.PodCIDR)
+	or(&cfg.Resync, k.SyncFrequency.Duration)
 	cfg.Taints = append(cfg.Taints, k.RegisterWithTaints...)
 	if !*k.EnableServer {
 		cfg.TLS = nil

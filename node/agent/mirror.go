@@ -25,38 +25,70 @@ type statics struct {
 	mu      sync.Mutex
 	pods    map[types.UID]*corev1.Pod
 	mirrors map[types.NamespacedName]*corev1.Pod
+	// of are the pods by where they come from, one of so many sources.
+	of      map[string]map[types.UID]*corev1.Pod
+	sources int
 	// read closes when the manifests have been read once.
 	read chan struct{}
-	once sync.Once
 }
 
 func newStatics() *statics {
-	return &statics{pods: map[types.UID]*corev1.Pod{}, mirrors: map[types.NamespacedName]*corev1.Pod{}, read: make(chan struct{})}
+	return &statics{pods: map[types.UID]*corev1.Pod{}, of: map[string]map[types.UID]*corev1.Pod{}, mirrors: map[types.NamespacedName]*corev1.Pod{}, read: make(chan struct{})}
 }
 
-// runStatic follows the manifests until ctx ends.
+// Where manifests come from.
+const filesSource, urlSource = "static pods of files", "static pods of a URL"
+
+// runStatic follows the manifests until ctx ends: those of files, and those of a URL.
 func (a *Agent) runStatic(ctx context.Context) error {
-	k := a.cfg.Kubelet
-	if k.StaticPodPath == "" {
-		a.statics.once.Do(func() { close(a.statics.read) })
-		return nil
+	k, begun := a.cfg.Kubelet, 0
+	follow := func(what string, read func(ctx context.Context, changed func([]*corev1.Pod)) error) {
+		begun++
+		a.spawn(func() {
+			a.run(ctx, what, func(ctx context.Context) error {
+				return read(ctx, func(pods []*corev1.Pod) { a.heedStatic(what, pods) })
+			})
+		})
 	}
-	return static.Run(ctx, static.Config{
-		Path: k.StaticPodPath, NodeName: a.cfg.NodeName, Every: k.FileCheckFrequency.Duration, Prepare: a.cfg.PreparePod,
-		Poll: a.cfg.poll, Log: a.cfg.Log,
-	}, a.heedStatic)
+	a.statics.mu.Lock()
+	defer a.statics.mu.Unlock() // nobody is heard before all are counted
+	if k.StaticPodPath != "" {
+		follow(filesSource, func(ctx context.Context, changed func([]*corev1.Pod)) error {
+			return static.Run(ctx, static.Config{
+				Path: k.StaticPodPath, NodeName: a.cfg.NodeName, Every: k.FileCheckFrequency.Duration, Prepare: a.cfg.PreparePod,
+				Poll: a.cfg.poll, Log: a.cfg.Log,
+			}, changed)
+		})
+	}
+	if k.StaticPodURL != "" {
+		follow(urlSource, func(ctx context.Context, changed func([]*corev1.Pod)) error {
+			return static.Fetch(ctx, static.FetchConfig{
+				URL: k.StaticPodURL, Header: k.StaticPodURLHeader, NodeName: a.cfg.NodeName, Every: k.HTTPCheckFrequency.Duration,
+				Prepare: a.cfg.PreparePod, Log: a.cfg.Log,
+			}, changed)
+		})
+	}
+	if a.statics.sources = begun; begun == 0 {
+		close(a.statics.read)
+	}
+	return nil
 }
 
-// heedStatic compares the manifests with those before.
-func (a *Agent) heedStatic(pods []*corev1.Pod) {
+// heedStatic compares the manifests of a source with those before.
+func (a *Agent) heedStatic(from string, pods []*corev1.Pod) {
 	s := a.statics
 	s.mu.Lock()
-	old := s.pods
-	s.pods = map[types.UID]*corev1.Pod{}
+	old := s.of[from]
+	s.of[from] = map[types.UID]*corev1.Pod{}
 	for _, p := range pods {
-		s.pods[p.UID] = p
+		s.of[from][p.UID] = p
 	}
-	now := maps.Clone(s.pods)
+	s.pods = map[types.UID]*corev1.Pod{}
+	for _, list := range s.of {
+		maps.Copy(s.pods, list)
+	}
+	first := old == nil && len(s.of) == s.sources
+	now := maps.Clone(s.of[from])
 	s.mu.Unlock()
 	for uid, p := range old {
 		if now[uid] == nil {
@@ -68,7 +100,9 @@ func (a *Agent) heedStatic(pods []*corev1.Pod) {
 			a.inbox.put(nil, a.cfg.without(p))
 		}
 	}
-	s.once.Do(func() { close(s.read) })
+	if first {
+		close(s.read)
+	}
 }
 
 // heedPod takes what the API says about a pod of this node to whoever it is for.

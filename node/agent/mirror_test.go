@@ -222,8 +222,8 @@ func TestStaticPodIsAwayForAMoment(t *testing.T) {
 		for range 2 {
 			s.say("> the manifest is away for a moment; running: %s", s.running())
 			now := slices.Collect(maps.Values(s.agent.statics.pods))
-			s.agent.heedStatic(nil)
-			s.agent.heedStatic(now)
+			s.agent.heedStatic(filesSource, nil)
+			s.agent.heedStatic(filesSource, now)
 			s.pass(30 * time.Second)
 		}
 		s.say("running: %s, restarted: %d", s.running(), s.get("etcd-n1").Status.ContainerStatuses[0].RestartCount)

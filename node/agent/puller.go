@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/util/flowcontrol"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/node/agent/keyring"
@@ -35,6 +36,8 @@ type puller struct {
 	// pulled is told of each pull that went well: how large the image is, and how long
 	// it took. It may be nil.
 	pulled func(bytes uint64, took time.Duration)
+	// rate bounds how many pulls begin; nil doesn't.
+	rate flowcontrol.RateLimiter
 	// spawn runs a pull beside those who wait for it.
 	spawn func(func())
 
@@ -79,6 +82,9 @@ func (p *puller) find(ctx context.Context, name string) (spec.Image, bool, error
 // once when ctx ends.
 // A failure is an *unkeyed where pull secrets were missing.
 func (p *puller) pull(ctx context.Context, pod *corev1.Pod, image string) (spec.Image, time.Duration, error) {
+	if p.rate != nil && !p.rate.TryAccept() {
+		return spec.Image{}, 0, errPullRate
+	}
 	keys, missing, err := p.keys(ctx, pod, image)
 	if err != nil {
 		return spec.Image{}, 0, err

@@ -26,16 +26,25 @@ import (
 const systemLogs = "/var/log"
 
 // Handler is the kubelet API, for whoever serves it in the process itself.
-func (a *Agent) Handler() http.Handler {
-	return server.New(server.Config{
+func (a *Agent) Handler() http.Handler { return server.New(a.api()) }
+
+// api is what the kubelet API is made of.
+func (a *Agent) api() server.Config {
+	k := a.cfg.Kubelet
+	c := server.Config{
 		Node: view{a}, NodeName: a.cfg.NodeName, Engine: a.engine, Authn: a.cfg.Authn, Authz: a.cfg.Authz, Log: a.cfg.Log,
-		Settings: a.shown(), Probes: a.probed, Counts: []prometheus.Collector{a.tally, figures{a}}, Version: a.cfg.Version, SystemLogs: a.systemLogs(), Closed: !*a.cfg.Kubelet.EnableDebuggingHandlers,
+		Settings: a.shown(), Probes: a.probed, Counts: []prometheus.Collector{a.tally, figures{a}}, Version: a.cfg.Version, SystemLogs: a.systemLogs(), Closed: !*k.EnableDebuggingHandlers,
 		PodMemory:   a.podMemory(),
-		Profiled:    *a.cfg.Kubelet.EnableProfilingHandler,
+		Profiled:    *k.EnableProfilingHandler,
 		Checkpoints: a.checkpoints(),
-		Questions:   ptr.Deref(a.cfg.Kubelet.EnableSystemLogQuery, false), Gates: a.cfg.gates.All(), Translated: a.cfg.gates.On("ExtendWebSocketsToKubelet"),
+		Questions:   ptr.Deref(k.EnableSystemLogQuery, false), Gates: a.cfg.gates.All(), Translated: a.cfg.gates.On("ExtendWebSocketsToKubelet"),
 		Disks: server.Disks{Node: a.cfg.Root, Logs: a.node.LogDirectory, Volumes: a.volumePaths, Claims: a.claimPaths},
-	})
+	}
+	if k.VolumeStatsAggPeriod.Duration < 0 { // upstream's way to say that volumes are not measured
+		c.Disks.Volumes = func(*corev1.Pod) map[string]string { return nil }
+		c.Disks.Claims = c.Disks.Volumes
+	}
+	return c
 }
 
 // checkpoints is where checkpoints of containers go, "" where there are none.
@@ -147,26 +156,34 @@ func (a *Agent) sharing(api http.Handler) http.Handler {
 	return mux
 }
 
-// serveHealth answers to everybody on the machine whether the agent lives, if the
-// configuration asks for that.
+// serveHealth answers to everybody on the machine whether the agent lives, and to everybody
+// what may be read, if the configuration asks for that.
 func (a *Agent) serveHealth(ctx context.Context) {
 	k := a.cfg.Kubelet
-	if *k.HealthzPort == 0 {
-		return
-	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
-	srv := server.HTTP(mux, a.cfg.Log)
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(k.HealthzBindAddress, strconv.Itoa(int(*k.HealthzPort))))
+	a.serveOpen(ctx, "health", net.JoinHostPort(k.HealthzBindAddress, strconv.Itoa(int(*k.HealthzPort))), mux)
+	if k.ReadOnlyPort != 0 && *k.EnableServer {
+		a.serveOpen(ctx, "what may be read", net.JoinHostPort(listenHost(k.Address), strconv.Itoa(int(k.ReadOnlyPort))), server.ReadOnly(a.api()))
+	}
+}
+
+// serveOpen serves what needs neither a certificate nor a name; port 0 serves nothing.
+func (a *Agent) serveOpen(ctx context.Context, what, address string, h http.Handler) {
+	if _, port, err := net.SplitHostPort(address); err != nil || port == "0" {
+		return
+	}
+	srv := server.HTTP(h, a.cfg.Log)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
-		a.cfg.Log.Error("can't serve health", "err", err)
+		a.cfg.Log.Error("can't serve "+what, "err", err)
 		return
 	}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	a.spawn(func() {
 		defer stop()
 		if err := srv.Serve(listener); err != nil && ctx.Err() == nil {
-			a.cfg.Log.Error("health is served no more", "err", err)
+			a.cfg.Log.Error(what+" is served no more", "err", err)
 		}
 	})
 }

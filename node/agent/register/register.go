@@ -61,6 +61,8 @@ type Config struct {
 	Port        int32
 	Version     string
 	PodCIDR     string
+	// Absent leaves it to others to make the Node: it is waited for.
+	Absent bool
 	// Features are those that the node declares, sorted (KEP-5328).
 	Features []string
 	// ProviderID names the machine to a cloud provider.
@@ -249,7 +251,11 @@ func (r *Registrar) ensure(ctx context.Context) error {
 	defer cancel()
 	fresh := r.object(ctx)
 	r.began.asked(time.Now())
-	made, err := client.Nodes.Create(ctx, r.cfg.Transport, fresh)
+	var made *corev1.Node
+	err := error(apierrors.NewAlreadyExists(client.Nodes.GroupResource(), r.cfg.NodeName))
+	if !r.cfg.Absent {
+		made, err = client.Nodes.Create(ctx, r.cfg.Transport, fresh)
+	}
 	if err == nil {
 		r.began.had(r.cfg.Counts, time.Now())
 		r.saw(made)

@@ -16,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
@@ -191,6 +192,42 @@ func TestLabelsOfTheMachine(t *testing.T) {
 			"beta.kubernetes.io/arch": runtime.GOARCH, "kubernetes.io/hostname": "n1", "mine": "x"}
 		if err != nil || !maps.Equal(got.Labels, want) {
 			t.Errorf("labels %v, %v; want %v", got.Labels, err, want)
+		}
+	})
+}
+
+// A node that others register is waited for, and never made.
+func TestOthersRegister(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := clienttest.NewMemory()
+		engine := agenttest.New()
+		defer engine.Close()
+		r, err := New(Config{NodeName: "n1", NodeIPs: []string{"10.0.0.1"}, Transport: api, Engine: engine,
+			Disk: t.TempDir(), MaxPods: 110, Absent: true, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		time.Sleep(time.Minute)
+		if _, err := client.Nodes.Get(t.Context(), api, "", "n1"); err == nil {
+			t.Error("the node was made")
+		}
+		select {
+		case <-r.Registered():
+			t.Error("a node that is not there counts as registered")
+		default:
+		}
+		if _, err := client.Nodes.Create(t.Context(), api, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		stop()
+		<-done
+		n, err := client.Nodes.Get(t.Context(), api, "", "n1")
+		if err != nil || len(n.Status.Conditions) == 0 {
+			t.Errorf("the node that others made has no status: %v %v", n, err)
 		}
 	})
 }

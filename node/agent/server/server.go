@@ -148,6 +148,26 @@ func New(cfg Config) http.Handler {
 	return mux
 }
 
+// ReadOnly is what upstream's kubelet shows to everybody on its read-only port: health, pods
+// and figures. Nothing in it reaches into pods.
+func ReadOnly(cfg Config) http.Handler {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg, tally: newRequests()}
+	mux := http.NewServeMux()
+	for pattern, h := range map[string]http.HandlerFunc{
+		"/healthz": s.healthz, "/pods": s.pods, "/pods/": s.pods, "/stats/summary": s.summary,
+		"/metrics": s.metrics(), "/metrics/resource": s.resourceMetrics, "/metrics/cadvisor": s.cadvisor,
+	} {
+		mux.HandleFunc("GET "+pattern, s.counted(pattern, h))
+	}
+	if cfg.Probes != nil {
+		mux.HandleFunc("GET /metrics/probes", s.counted("/metrics/probes", cfg.Probes.handler()))
+	}
+	return mux
+}
+
 // HTTP is a server for h with the limits that an open port needs.
 func HTTP(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{

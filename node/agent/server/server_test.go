@@ -495,3 +495,37 @@ func TestSystemLogQuestions(t *testing.T) {
 		srv.Close()
 	}
 }
+
+// TestRefusedStreams: why there is no stream is an API status, whatever is in the text.
+func TestRefusedStreams(t *testing.T) {
+	srv, _ := start(t, agenttest.New(), "create/exec", "create/attach", "create/portforward")
+	for path, want := range map[string]string{
+		"/exec/ns/p/c?command=x":     `"message":"you must specify at least 1 of stdin, stdout, stderr","reason":"BadRequest","code":400`,
+		"/attach/ns/p/none?output=1": `"reason":"NotFound","code":404`,
+		"/portForward/ns/p?port=0":   `"message":"invalid port \"0\"","reason":"BadRequest","code":400`,
+	} {
+		res, err := post(t, srv.URL+path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if !strings.Contains(string(body), want) || res.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("%s: %s %s", path, res.Header.Get("Content-Type"), body)
+		}
+	}
+}
+
+// TestReadOnly: what everybody may read, and that nothing else is there.
+func TestReadOnly(t *testing.T) {
+	srv := httptest.NewServer(ReadOnly(Config{Node: pods{}, NodeName: "n1", Engine: agenttest.New(), Probes: NewProbes(), SystemLogs: t.TempDir(), Checkpoints: t.TempDir(), Profiled: true}))
+	defer srv.Close()
+	for path, want := range map[string]int{
+		"/healthz": 200, "/pods": 200, "/metrics": 200, "/metrics/resource": 200, "/metrics/probes": 200, "/metrics/cadvisor": 200, "/stats/summary": 200,
+		"/logs/": 404, "/configz": 404, "/exec/ns/p/c?command=x&output=1": 404, "/containerLogs/ns/p/c": 404, "/runningpods/": 404, "/debug/pprof/": 404, "/checkpoint/ns/p/c": 404, "/portForward/ns/p": 404,
+	} {
+		if code, body := get(t, srv.URL+path, ""); code != want {
+			t.Errorf("%s: %d %s, want %d", path, code, body, want)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/internal/translate"
@@ -43,12 +44,12 @@ func yes(q url.Values, name string) bool {
 func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	f, fault := parseFlags(r.URL.Query())
 	if fault != "" {
-		http.Error(w, fault, http.StatusBadRequest)
+		refuse(w, fault, http.StatusBadRequest)
 		return
 	}
 	as, err := parseAs(r)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
+		refuse(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	c, ok := s.running(w, r)
@@ -94,7 +95,7 @@ func parseAs(r *http.Request) (cri.As, error) {
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 	f, fault := parseFlags(r.URL.Query())
 	if fault != "" {
-		http.Error(w, fault, http.StatusBadRequest)
+		refuse(w, fault, http.StatusBadRequest)
 		return
 	}
 	c, ok := s.running(w, r)
@@ -110,7 +111,7 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 	box, err := s.cfg.Node.Sandbox(r.Context(), r.PathValue("namespace"), r.PathValue("pod"))
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusNotFound)
+		refuse(w, err.Error(), http.StatusNotFound)
 		return
 	}
 	var ports []int32
@@ -118,7 +119,7 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 		for _, one := range strings.Split(p, ",") {
 			n, err := strconv.ParseUint(one, 10, 16)
 			if err != nil || n == 0 {
-				http.Error(w, "invalid port "+strconv.Quote(one), http.StatusBadRequest)
+				refuse(w, "invalid port "+strconv.Quote(one), http.StatusBadRequest)
 				return
 			}
 			ports = append(ports, int32(n))
@@ -128,16 +129,32 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 	s.stream(w, r, stream{address: got.GetUrl()}, err)
 }
 
+// reasons are the API's words for the codes that a refused stream may have.
+var reasons = map[int]metav1.StatusReason{
+	http.StatusBadRequest: metav1.StatusReasonBadRequest, http.StatusNotFound: metav1.StatusReasonNotFound, http.StatusInternalServerError: metav1.StatusReasonInternalError,
+}
+
+// refuse answers whoever wants a stream in the API's form: clients of upgrades read text
+// as YAML first, and of one with a colon nothing would be left.
+func refuse(w http.ResponseWriter, text string, code int) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	// Who has gone need not be told.
+	_ = json.NewEncoder(w).Encode(metav1.Status{
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Message: text, Reason: reasons[code], Code: int32(code), //nolint:gosec // an HTTP code
+	})
+}
+
 // running finds the container that a path names and insists that it runs.
 func (s *Server) running(w http.ResponseWriter, r *http.Request) (Container, bool) {
 	name := r.PathValue("container")
 	c, err := s.cfg.Node.Container(r.Context(), r.PathValue("namespace"), r.PathValue("pod"), name, false)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusNotFound)
+		refuse(w, err.Error(), http.StatusNotFound)
 		return c, false
 	}
 	if !c.Running {
-		http.Error(w, "container "+strconv.Quote(name)+" is not running", http.StatusBadRequest)
+		refuse(w, "container "+strconv.Quote(name)+" is not running", http.StatusBadRequest)
 		return c, false
 	}
 	return c, true
@@ -157,12 +174,12 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, st stream, err e
 		if cri.IsUnimplemented(err) {
 			code = http.StatusNotImplemented
 		}
-		http.Error(w, cri.Message(err), code)
+		refuse(w, cri.Message(err), code)
 		return
 	}
 	to, err := url.Parse(st.address)
 	if err != nil || to.Host == "" {
-		http.Error(w, "the engine gave no address for the stream", http.StatusInternalServerError)
+		refuse(w, "the engine gave no address for the stream", http.StatusInternalServerError)
 		return
 	}
 	if exec := translate.Exec(r); s.cfg.Translated && (exec || translate.Forward(r)) {
@@ -184,7 +201,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, st stream, err e
 // broke tells that the engine's stream could not be had.
 func (s *Server) broke(w http.ResponseWriter, _ *http.Request, err error) {
 	s.cfg.Log.Warn("a stream to the engine broke", "err", err)
-	http.Error(w, "stream to the container engine failed: "+err.Error(), http.StatusBadGateway)
+	refuse(w, "stream to the container engine failed: "+err.Error(), http.StatusBadGateway)
 }
 
 // join proxies the request, upgrade and all, to the engine's address.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,7 +30,7 @@ func Check(c *Kubelet) error {
 	if _, err := ReadGates(c.FeatureGates); err != nil {
 		return fmt.Errorf("invalid configuration: featureGates: %w", err)
 	}
-	for _, part := range []func(*Kubelet, *problems){numbers, files, secrets, gated, sysctls, pulls, shutdown, managers, reservations, thresholds, taints} {
+	for _, part := range []func(*Kubelet, *problems){numbers, tuning, files, secrets, gated, sysctls, pulls, shutdown, managers, reservations, thresholds, taints} {
 		part(c, &bad)
 	}
 	return errors.Join(bad...)
@@ -86,6 +87,32 @@ func numbers(c *Kubelet, bad *problems) {
 	if restart := c.CrashLoopBackOff.MaxContainerRestartPeriod; restart != nil {
 		bad.unless(between(restart.Duration, time.Second, 5*time.Minute), "crashLoopBackOff.maxContainerRestartPeriod (got: %v) must be set between 1s and 300s", restart.Duration)
 	}
+}
+
+// tuning judges numbers that bound how fast the node goes, and those that upstream judges
+// though they have no effect here.
+func tuning(c *Kubelet, bad *problems) {
+	for field, n := range map[string]int32{
+		"registryPullQPS": *c.RegistryPullQPS, "registryBurst": c.RegistryBurst, "eventRecordQPS": *c.EventRecordQPS, "eventBurst": c.EventBurst,
+		"kubeAPIQPS": *c.KubeAPIQPS, "kubeAPIBurst": c.KubeAPIBurst,
+	} {
+		bad.unless(n >= 0, "%s %d must not be a negative number", field, n)
+	}
+	bad.unless(c.MaxOpenFiles >= 0, "maxOpenFiles %d must not be a negative number", c.MaxOpenFiles)
+	score := ptr.Deref(c.OOMScoreAdj, 0)
+	bad.unless(between(score, -1000, 1000), "oomScoreAdj %d must be between -1000 and 1000, inclusive", score)
+	bad.unless(between(c.ReadOnlyPort, 0, 65535), "readOnlyPort %d must be between 0 and 65535, inclusive", c.ReadOnlyPort)
+	bad.unless(ptr.Deref(c.ContainerLogMaxWorkers, 1) >= 1, "containerLogMaxWorkers must be greater than or equal to 1")
+	interval := c.ContainerLogMonitorInterval
+	bad.unless(interval == nil || interval.Duration >= 3*time.Second, "containerLogMonitorInterval must be a positive time duration greater than or equal to 3s")
+	drop, masquerade := ptr.Deref(c.IPTablesDropBit, 0), ptr.Deref(c.IPTablesMasqueradeBit, 0)
+	bad.unless(between(drop, 0, 31), "iptablesDropBit %d must be between 0 and 31, inclusive", drop)
+	bad.unless(between(masquerade, 0, 31), "iptablesMasqueradeBit %d must be between 0 and 31, inclusive", masquerade)
+	bad.unless(c.SystemCgroups == "" || c.CgroupRoot != "", "systemCgroups was specified and cgroupRoot was not specified")
+	modes := []string{"", kubeletv1beta1.HairpinNone, kubeletv1beta1.HairpinVeth, kubeletv1beta1.PromiscuousBridge}
+	bad.unless(slices.Contains(modes, c.HairpinMode), "option %q specified for hairpinMode. Valid options are %q", c.HairpinMode, modes[1:])
+	bad.unless(slices.Contains([]string{"", "text", "json"}, c.Logging.Format), "logging.format: Invalid value: %q: Unsupported log format", c.Logging.Format)
+	oneOf(bad, "cgroupDriver", c.CgroupDriver, cgroupfs, "systemd")
 }
 
 func files(c *Kubelet, bad *problems) {
@@ -200,6 +227,9 @@ func managers(c *Kubelet, bad *problems) {
 	oneOf(bad, "memorySwap.swapBehavior", c.MemorySwap.SwapBehavior, "", "NoSwap", "LimitedSwap")
 }
 
+// enforcements are what reservations may be enforced on.
+var enforcements = []string{"pods", "system-reserved", "system-reserved-compressible", "kube-reserved", "kube-reserved-compressible", "none"}
+
 func reservations(c *Kubelet, bad *problems) {
 	for field, list := range map[string]map[string]string{"systemReserved": c.SystemReserved, "kubeReserved": c.KubeReserved} {
 		_, err := Reservation(list)
@@ -213,8 +243,14 @@ func reservations(c *Kubelet, bad *problems) {
 	for _, what := range c.EnforceNodeAllocatable {
 		bad.unless(!seen[what], "duplicated enforcements %q in enforceNodeAllocatable", what)
 		seen[what] = true
-		bad.unless(what == "pods" || what == "none", "option %q specified for enforceNodeAllocatable: reservations are enforced on pods alone (\"pods\" or \"none\")", what)
+		bad.unless(slices.Contains(enforcements, what), "option %q specified for enforceNodeAllocatable. Valid options are %q", what, enforcements)
 		bad.unless(what != "none" || len(c.EnforceNodeAllocatable) == 1, "enforceNodeAllocatable may not contain additional enforcements when %q is specified", what)
+	}
+	for what, group := range map[string]string{"system-reserved": c.SystemReservedCgroup, "kube-reserved": c.KubeReservedCgroup} {
+		whole, part := seen[what], seen[what+"-compressible"]
+		bad.unless(!whole || !part, "both %q and %q cannot be specified together in enforceNodeAllocatable", what, what+"-compressible")
+		bad.unless(group != "" || !whole && !part, "%sCgroup must be specified when %q is in enforceNodeAllocatable", strings.Replace(what, "-r", "R", 1), what)
+		bad.unless(group == "" || c.ReservedSystemCPUs == "", "can't use reservedSystemCPUs with systemReservedCgroup or kubeReservedCgroup")
 	}
 	nodes := map[int32]map[corev1.ResourceName]bool{}
 	for _, r := range c.ReservedMemory {

@@ -31,6 +31,7 @@ func Complete(k Kubelet) Kubelet {
 	}
 	server(&c)
 	intervals(&c)
+	rates(&c)
 	images(&c, gates)
 	pods(&c, gates)
 	evictions(&c)
@@ -64,6 +65,13 @@ func intervals(c *Kubelet) {
 	}
 	wait(&c.NodeStatusUpdateFrequency, 10*time.Second)
 	c.NodeLeaseDurationSeconds = cmp.Or(c.NodeLeaseDurationSeconds, 40)
+}
+
+// rates: without a number there is no bound, where upstream has 5 pulls, 50 events and 50
+// requests a second.
+func rates(c *Kubelet) {
+	c.RegistryPullQPS, c.EventRecordQPS, c.KubeAPIQPS = pick(c.RegistryPullQPS, 0), pick(c.EventRecordQPS, 0), pick(c.KubeAPIQPS, 0)
+	c.RegistryBurst, c.EventBurst, c.KubeAPIBurst = cmp.Or(c.RegistryBurst, 10), cmp.Or(c.EventBurst, 100), cmp.Or(c.KubeAPIBurst, 100)
 }
 
 func images(c *Kubelet, gates Gates) {
@@ -124,7 +132,8 @@ func evictions(c *Kubelet) {
 
 func resources(c *Kubelet) {
 	c.CgroupsPerQOS = pick(c.CgroupsPerQOS, true)
-	c.CgroupDriver = cmp.Or(c.CgroupDriver, "cgroupfs")
+	c.CgroupDriver = cmp.Or(c.CgroupDriver, cgroupfs)
+	c.FailCgroupV1 = pick(c.FailCgroupV1, false)
 	c.CPUManagerPolicy = cmp.Or(c.CPUManagerPolicy, "none")
 	c.MemoryManagerPolicy = cmp.Or(c.MemoryManagerPolicy, kubeletv1beta1.NoneMemoryManagerPolicy)
 	c.TopologyManagerPolicy = cmp.Or(c.TopologyManagerPolicy, kubeletv1beta1.NoneTopologyManagerPolicy)

@@ -24,10 +24,13 @@ func Effective(k Kubelet) Kubelet {
 		}
 	}
 	c.TLSMinVersion, c.RotateCertificates = cmp.Or(c.TLSMinVersion, "VersionTLS12"), true
-	c.RegistryPullQPS, c.EventRecordQPS = ptr.To[int32](0), ptr.To[int32](0) // no bound
-	c.EnableDebugFlagsHandler, c.MakeIPTablesUtilChains, c.FailCgroupV1 = ptr.To(false), ptr.To(false), ptr.To(false)
+	c.EnableDebugFlagsHandler, c.MakeIPTablesUtilChains = ptr.To(false), ptr.To(false)
+	c.CgroupDriver = cgroupfs
 	c.HairpinMode, c.ContentType = kubeletv1beta1.HairpinVeth, "application/vnd.kubernetes.protobuf"
 	c.ConfigMapAndSecretChangeDetectionStrategy = kubeletv1beta1.WatchChangeDetectionStrategy
+	for name := range c.StaticPodURLHeader {
+		c.StaticPodURLHeader[name] = []string{"<masked>"} // as upstream: there may be passwords
+	}
 	c.MemoryReservationPolicy = cmp.Or(c.MemoryReservationPolicy, kubeletv1beta1.NoneMemoryReservationPolicy)
 	c.MemorySwap.SwapBehavior = cmp.Or(c.MemorySwap.SwapBehavior, "NoSwap")
 	c.EnableSystemLogHandler, c.EnableSystemLogQuery = pick(c.EnableSystemLogHandler, true), pick(c.EnableSystemLogQuery, false)

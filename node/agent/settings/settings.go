@@ -29,6 +29,9 @@ const (
 	apiVersion = "kubelet.config.k8s.io/v1beta1"
 )
 
+// cgroupfs is the engine's way to make cgroups.
+const cgroupfs = "cgroupfs"
+
 // dropInSuffix marks the files of a directory that count, as upstream has it.
 const dropInSuffix = ".conf"
 
@@ -52,13 +55,21 @@ type Loaded struct {
 // the field.
 func Load(file, dir string) (Loaded, error) {
 	merged := map[string]any{}
-	files, err := sources(file, dir)
+	files, skipped, err := sources(file, dir)
 	if err != nil {
 		return Loaded{}, err
 	}
+	var doubts []string
+	for _, path := range skipped {
+		doubts = append(doubts, fmt.Sprintf("file %q is passed over: its name does not end in %s", path, dropInSuffix))
+	}
 	for _, path := range files {
-		if err := read(path, merged); err != nil {
+		doubt, err := read(path, merged)
+		if err != nil {
 			return Loaded{}, fmt.Errorf("kubelet configuration %q: %w", path, err)
+		}
+		if doubt != nil {
+			doubts = append(doubts, fmt.Sprintf("file %q is read though it is not right: %v", path, doubt))
 		}
 	}
 	data, err := json.Marshal(merged)
@@ -70,7 +81,7 @@ func Load(file, dir string) (Loaded, error) {
 		return Loaded{}, fmt.Errorf("join kubelet configurations: %w", err)
 	}
 	warnings, refused := judge(merged)
-	out.Warnings = warnings
+	out.Warnings = slices.Concat(doubts, warnings)
 	full := Complete(out.Kubelet)
 	if err := errors.Join(errors.Join(refused...), Check(&full)); err != nil {
 		return Loaded{}, fmt.Errorf("kubelet configuration: %w", err)
@@ -85,62 +96,106 @@ func weak(c *Kubelet) []string {
 	if err != nil {
 		return nil // Check has said it
 	}
-	return append(futile(c.FeatureGates), served.Warnings...)
+	all := append(futile(c.FeatureGates), served.Warnings...)
+	if c.CgroupDriver != cgroupfs {
+		all = append(all, fmt.Sprintf("cgroupDriver %s has no effect: which driver there is, is the engine's to say (%s), as upstream asks engines", c.CgroupDriver, cgroupfs))
+	}
+	if c.Logging.FlushFrequency.Duration.Duration != 0 || len(c.Logging.VModule) > 0 {
+		all = append(all, "logging: format and verbosity alone have an effect: lines go to standard error, as they come")
+	}
+	if c.ReadOnlyPort != 0 {
+		all = append(all, fmt.Sprintf("readOnlyPort %d shows the node's pods and figures to everybody who can reach it", c.ReadOnlyPort))
+	}
+	return all
 }
 
-// sources are the files to read, in order.
-func sources(file, dir string) ([]string, error) {
-	var list []string
+// sources are the files to read, in order, and those that have another name than counts.
+func sources(file, dir string) (list, skipped []string, err error) {
 	if file != "" {
 		list = append(list, file)
 	}
 	if dir == "" {
-		return list, nil
+		return list, nil, nil
 	}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if !d.IsDir() && strings.HasSuffix(path, dropInSuffix) {
+		switch {
+		case d.IsDir():
+		case strings.HasSuffix(path, dropInSuffix):
 			list = append(list, path)
+		default:
+			skipped = append(skipped, path)
 		}
-		if len(list) > maxDropIns {
+		if len(list)+len(skipped) > maxDropIns {
 			return fmt.Errorf("more than %d files", maxDropIns)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("kubelet configuration directory %q: %w", dir, err)
+		return nil, nil, fmt.Errorf("kubelet configuration directory %q: %w", dir, err)
 	}
-	return list, nil
+	return list, skipped, nil
 }
 
-// read checks one file by itself and merges it in.
-func read(path string, into map[string]any) error {
+// read checks one file by itself and merges it in. A field that there isn't, or that is
+// there twice, is a doubt and no error, as upstream's kubelet reads v1beta1.
+func read(path string, into map[string]any) (doubt, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if info.Size() > maxFile {
-		return fmt.Errorf("is larger than %d bytes", maxFile)
+		return nil, fmt.Errorf("is larger than %d bytes", maxFile)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var typed Kubelet
-	if err := yaml.UnmarshalStrict(data, &typed); err != nil {
-		return err
+	if len(data) == 0 {
+		return nil, errors.New("is empty")
+	}
+	var typed, again Kubelet
+	if doubt = yaml.UnmarshalStrict(data, &typed); doubt != nil {
+		if err := yaml.Unmarshal(data, &again); err != nil {
+			return nil, err
+		}
+		typed = again
 	}
 	if typed.Kind != kind || typed.APIVersion != apiVersion {
-		return fmt.Errorf("is a %s %s, want %s %s", typed.APIVersion, typed.Kind, apiVersion, kind)
+		return nil, fmt.Errorf("is a %s %s, want %s %s", typed.APIVersion, typed.Kind, apiVersion, kind)
 	}
 	var plain map[string]any
 	if err := yaml.Unmarshal(data, &plain); err != nil {
-		return err
+		return nil, err
 	}
+	absolute(plain, filepath.Dir(path))
 	merge(into, plain, maxDepth)
-	return nil
+	return doubt, nil
+}
+
+// paths are the fields that name files, which are looked for beside the file that names
+// them.
+var paths = [][]string{
+	{"staticPodPath"}, {"authentication", "x509", "clientCAFile"}, {"tlsCertFile"}, {"tlsPrivateKeyFile"}, {"resolvConf"}, {"volumePluginDir"}, {"podLogsDir"},
+}
+
+// absolute makes the paths of a configuration in dir absolute.
+func absolute(plain map[string]any, dir string) {
+	whole, err := filepath.Abs(dir)
+	if err != nil {
+		return // there is no working directory: paths stay what they are
+	}
+	for _, steps := range paths {
+		last, in := len(steps)-1, plain
+		for _, step := range steps[:last] {
+			in, _ = in[step].(map[string]any)
+		}
+		if path, is := in[steps[last]].(string); is && path != "" && !filepath.IsAbs(path) {
+			in[steps[last]] = filepath.Join(whole, path)
+		}
+	}
 }
 
 // merge puts src over dst: objects are merged, null removes, the rest replaces.
@@ -168,7 +223,7 @@ func judge(given map[string]any) (warnings []string, refused []error) {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if why, ok := ignored[name]; ok {
+		if why, ok := ignored[name]; ok && !idle(name, given[name]) {
 			warnings = append(warnings, fmt.Sprintf("%s has no effect: %s", name, why))
 		}
 		if rule, ok := fixed[name]; ok && !rule.allows(given[name]) {

@@ -53,14 +53,36 @@ func TestDropIns(t *testing.T) {
 func TestJudgement(t *testing.T) {
 	cases := []struct{ text, warning, refusal string }{
 		{"maxPods: 5\n", "", ""},
-		{"nosuchField: 1\n", "", `unknown field "nosuchField"`},
-		{"maxPods: 1\nmaxPods: 2\n", "", "already set"},
+		{"nosuchField: 1\n", `unknown field "nosuchField"`, ""}, // and goes on, as upstream
+		{"maxPods: 1\nmaxPods: 2\n", "already set", ""},
+		{"maxPods: many\n", "", "cannot unmarshal string into Go struct field KubeletConfiguration.maxPods"},
+		{"rotateCertificates: true\nserverTLSBootstrap: true\nruntimeRequestTimeout: 0s\ncpuManagerReconcilePeriod: 0s\nmemorySwap: {}\nlogging: {flushFrequency: 0, options: {json: {infoBufferSize: '0'}}, verbosity: 0}\n", "", ""},
+		{"rotateCertificates: false\n", "rotateCertificates has no effect: certificates are always renewed", ""},
 		{"hairpinMode: promiscuous-bridge\n", "hairpinMode has no effect", ""},
-		{"readOnlyPort: 10255\n", "", "readOnlyPort: nothing is served"},
+		{"readOnlyPort: 10255\n", "readOnlyPort 10255 shows the node's pods and figures to everybody", ""},
+		{"readOnlyPort: 70000\n", "", "readOnlyPort 70000 must be between 0 and 65535"},
+		{"oomScoreAdj: -1001\n", "", "oomScoreAdj -1001 must be between -1000 and 1000"},
+		{"kubeAPIQPS: -1\n", "", "kubeAPIQPS -1 must not be a negative number"},
+		{"registryBurst: -1\n", "", "registryBurst -1 must not be a negative number"},
+		{"containerLogMaxWorkers: 0\n", "", "containerLogMaxWorkers must be greater than or equal to 1"},
+		{"containerLogMonitorInterval: 1s\n", "", "containerLogMonitorInterval must be a positive time duration greater than or equal to 3s"},
+		{"iptablesDropBit: 32\n", "", "iptablesDropBit 32 must be between 0 and 31"},
+		{"systemCgroups: /system\n", "", "systemCgroups was specified and cgroupRoot was not specified"},
+		{"hairpinMode: sideways\n", "", `option "sideways" specified for hairpinMode`},
+		{"logging: {format: json, verbosity: 4}\n", "", ""},
+		{"logging: {format: xml}\n", "", `logging.format: Invalid value: "xml": Unsupported log format`},
+		{"logging: {flushFrequency: 5s, vmodule: [{filePattern: a, verbosity: 2}]}\n", "logging: format and verbosity alone have an effect", ""},
+		{"qosReserved: {memory: 50%}\n", "", "qosReserved needs the feature gate QOSReserved"},
+		{"imageServiceEndpoint: unix:///run/images.sock\n", "imageServiceEndpoint has no effect", ""},
 		{"readOnlyPort: 0\n", "", ""},
-		{"cgroupDriver: systemd\n", "", "cgroupDriver: the engine makes cgroups itself"},
+		{"cgroupDriver: systemd\n", "cgroupDriver systemd has no effect", ""},
+		{"cgroupDriver: none\n", "", "cgroupDriver \"none\" must be one of"},
 		{"cgroupDriver: cgroupfs\n", "", ""},
-		{"enforceNodeAllocatable: [pods, kube-reserved]\n", "", `option "kube-reserved"`},
+		{"enforceNodeAllocatable: [pods, kube-reserved]\n", "", `kubeReservedCgroup must be specified when "kube-reserved" is in enforceNodeAllocatable`},
+		{"enforceNodeAllocatable: [pods, kube-reserved]\nkubeReservedCgroup: /kube\n", "", ""},
+		{"enforceNodeAllocatable: [kube-reserved, kube-reserved-compressible]\nkubeReservedCgroup: /kube\n", "", `both "kube-reserved" and "kube-reserved-compressible"`},
+		{"enforceNodeAllocatable: [cpu]\n", "", `option "cpu" specified for enforceNodeAllocatable`},
+		{"systemReservedCgroup: /system\nreservedSystemCPUs: 0-1\n", "", "can't use reservedSystemCPUs with systemReservedCgroup"},
 		{"imageGCHighThresholdPercent: 50\n", "", "imageGCLowThresholdPercent 80 must be less than imageGCHighThresholdPercent 50"},
 		{"topologyManagerPolicy: sometimes\n", "", "must be one of"},
 		{"evictionSoft: {memory.available: 1Gi}\n", "", "grace period must be specified for the soft eviction threshold memory.available"},
@@ -100,7 +122,8 @@ var acts = strings.Fields(`kind apiVersion enableServer staticPodPath podLogsDir
 	containerLogMaxSize containerLogMaxFiles systemReserved kubeReserved reservedSystemCPUs enforceNodeAllocatable
 	memoryThrottlingFactor memoryReservationPolicy allowedUnsafeSysctls providerID shutdownGracePeriod shutdownGracePeriodCriticalPods shutdownGracePeriodByPodPriority
 	crashLoopBackOff reservedMemory seccompDefault registerWithTaints localStorageCapacityIsolation userNamespaces
-	tlsMinVersion tlsCipherSuites tlsCurvePreferences tlsCertFile tlsPrivateKeyFile featureGates defaultPodSysctls enableSystemLogQuery`)
+	tlsMinVersion tlsCipherSuites tlsCurvePreferences tlsCertFile tlsPrivateKeyFile featureGates defaultPodSysctls enableSystemLogQuery
+	registryPullQPS registryBurst eventRecordQPS eventBurst kubeAPIQPS kubeAPIBurst enableContentionProfiling volumeStatsAggPeriod podCIDR maxOpenFiles oomScoreAdj failCgroupV1 qosReserved syncFrequency readOnlyPort cgroupDriver registerNode protectKernelDefaults systemReservedCgroup kubeReservedCgroup logging containerRuntimeEndpoint staticPodURL staticPodURLHeader httpCheckFrequency`)
 
 // TestEveryField: each of upstream's fields acts, has no effect and says so, or may
 // have one value alone.
@@ -129,13 +152,13 @@ func TestEveryField(t *testing.T) {
 
 // TestEffective: what has no effect isn't shown as if it had.
 func TestEffective(t *testing.T) {
-	got, err := load(t, "hairpinMode: none\nkubeAPIQPS: 7\noomScoreAdj: 5\nfailCgroupV1: true\nmaxPods: 9\nfeatureGates: {KubeletPSI: true, MemoryQoS: false, EventedPLEG: false}\n", nil)
+	got, err := load(t, "hairpinMode: none\nkubeAPIQPS: 7\noomScoreAdj: 5\nfailCgroupV1: true\ncgroupDriver: systemd\nmaxPods: 9\nfeatureGates: {KubeletPSI: true, MemoryQoS: false, EventedPLEG: false}\n", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	k := Complete(got.Kubelet)
 	e := Effective(k)
-	if e.HairpinMode != "hairpin-veth" || e.KubeAPIQPS != nil || e.OOMScoreAdj != nil || *e.FailCgroupV1 || e.MaxPods != 9 || !reflect.DeepEqual(e.FeatureGates, map[string]bool{"KubeletPSI": true, "MemoryQoS": false}) {
+	if e.HairpinMode != "hairpin-veth" || *e.KubeAPIQPS != 7 || e.KubeAPIBurst != 100 || *e.OOMScoreAdj != 5 || !*e.FailCgroupV1 || e.CgroupDriver != "cgroupfs" || *e.EventRecordQPS != 0 || e.MaxPods != 9 || !reflect.DeepEqual(e.FeatureGates, map[string]bool{"KubeletPSI": true, "MemoryQoS": false}) {
 		t.Errorf("shown: %+v", e)
 	}
 	if e.MemorySwap.SwapBehavior != "NoSwap" || *e.UserNamespaces.IDsPerPod != 65536 || !*e.EnableSystemLogHandler || !e.RotateCertificates {
@@ -143,5 +166,54 @@ func TestEffective(t *testing.T) {
 	}
 	if k.HairpinMode != "none" || k.KubeAPIQPS == nil {
 		t.Error("the configuration itself was changed")
+	}
+}
+
+// TestReading: what is said of files that are not right, and whose paths are whose.
+func TestReading(t *testing.T) {
+	got, err := load(t, "staticPodPath: manifests\nresolvConf: /etc/resolv.conf\n", map[string]string{"a.conf": "authentication: {x509: {clientCAFile: ca.crt}}\n", "b.yaml": "maxPods: 3\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := got.Kubelet
+	if path, ca := k.StaticPodPath, k.Authentication.X509.ClientCAFile; !filepath.IsAbs(path) || filepath.Base(path) != "manifests" ||
+		ca != filepath.Join(filepath.Dir(path), "conf.d", "ca.crt") || *k.ResolverConfig != "/etc/resolv.conf" || k.MaxPods != 0 {
+		t.Errorf("read as %q %q %q", path, ca, *k.ResolverConfig)
+	}
+	if all := strings.Join(got.Warnings, "\n"); !strings.Contains(all, "b.yaml\" is passed over") || len(got.Warnings) != 1 {
+		t.Errorf("warnings %q", all)
+	}
+	empty := filepath.Join(t.TempDir(), "empty.yaml")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(empty, ""); err == nil || !strings.Contains(err.Error(), "empty.yaml\": is empty") {
+		t.Errorf("an empty file: %v", err)
+	}
+}
+
+// TestNamed: what has no effect, or is refused, is in docs/kubelet.md by name and reason.
+func TestNamed(t *testing.T) {
+	raw, err := os.ReadFile("../../../docs/kubelet.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := string(raw)
+	why := map[string]string{}
+	for name, text := range ignored {
+		why[name] = text
+	}
+	for name, rule := range fixed {
+		why[name] = rule.why
+	}
+	for name, text := range why {
+		if !strings.Contains(doc, "`"+name+"`") || !strings.Contains(doc, text) {
+			t.Errorf("docs/kubelet.md does not say that %s: %s", name, text)
+		}
+	}
+	for _, gate := range switched {
+		if !strings.Contains(doc, "`"+gate+"`") {
+			t.Errorf("docs/kubelet.md does not name the gate %s", gate)
+		}
 	}
 }

@@ -40,9 +40,10 @@ const (
 	AnnotationMirror = corev1.MirrorPodAnnotationKey
 )
 
-// sourceFile and sourceAPI are values of AnnotationSource.
+// The values of AnnotationSource.
 const (
 	sourceFile = "file"
+	sourceURL  = "http"
 	sourceAPI  = "api"
 )
 
@@ -78,7 +79,8 @@ func IsMirror(pod *corev1.Pod) bool {
 
 // Is says whether a pod is a static one, as opposed to the API's.
 func Is(pod *corev1.Pod) bool {
-	return pod.Annotations[AnnotationSource] == sourceFile && !IsMirror(pod)
+	from := pod.Annotations[AnnotationSource]
+	return (from == sourceFile || from == sourceURL) && !IsMirror(pod)
 }
 
 // FromAPI is the API's pod as one that Is is false of. Where a pod comes from isn't its
@@ -108,6 +110,8 @@ type source struct {
 	// whose file has gone since, though it may be back.
 	from map[types.UID]string
 	left map[types.UID]bool
+	// url is where the pods come from, "" for files.
+	url string
 }
 
 func newSource(cfg Config) *source {
@@ -309,7 +313,11 @@ func (s *source) complete(pod *corev1.Pod, path string) error {
 			return err
 		}
 		sum := fnv.New128a()
-		fmt.Fprintf(sum, "%shost:%sfile:%s", data, s.NodeName, path)
+		if s.url == "" {
+			fmt.Fprintf(sum, "%shost:%sfile:%s", data, s.NodeName, path)
+		} else {
+			fmt.Fprintf(sum, "%surl:%s", data, path)
+		}
 		pod.UID = types.UID(hex.EncodeToString(sum.Sum(nil)))
 	}
 	pod.Name += "-" + strings.ToLower(s.NodeName)
@@ -325,9 +333,14 @@ func (s *source) complete(pod *corev1.Pod, path string) error {
 	}
 	pod.Annotations[AnnotationHash] = string(pod.UID)
 	pod.Annotations[AnnotationSource] = sourceFile
+	if s.url != "" {
+		pod.Annotations[AnnotationSource] = sourceURL
+	}
 	pod.Annotations[AnnotationSeen] = s.seen[pod.UID]
 	delete(pod.Annotations, AnnotationMirror)
-	tolerate(pod)
+	if s.url == "" { // upstream's tolerance is that of files
+		tolerate(pod)
+	}
 	pod.Status = corev1.PodStatus{Phase: corev1.PodPending}
 	pod.DeletionTimestamp, pod.ResourceVersion, pod.CreationTimestamp = nil, "", metav1.Time{}
 	if what := reference(pod); what != "" {
