@@ -108,7 +108,7 @@ func (l Logs) answer(w http.ResponseWriter, r *http.Request, q *Query) {
 	if r.Header.Get("Accept-Encoding") == "gzip" {
 		w.Header().Set("Content-Encoding", "gzip")
 		packed, _ := gzip.NewWriterLevel(w, gzip.BestSpeed) // the level is one that there is
-		defer func() { _ = packed.Close() }() // who asked has gone
+		defer func() { _ = packed.Close() }()               // who asked has gone
 		out = packed
 	}
 	inJournal, inFiles := l.split(ctx, q.Services)
