@@ -64,7 +64,10 @@ func (f *fake) NodeUnprepareResources(_ context.Context, r *draapi.NodeUnprepare
 func (f *fake) NodeWatchResources(_ *healthapi.NodeWatchResourcesRequest, s grpc.ServerStreamingServer[healthapi.NodeWatchResourcesResponse]) error {
 	for {
 		select {
-		case h := <-f.health:
+		case h, more := <-f.health:
+			if !more {
+				return nil
+			}
 			if err := s.Send(h); err != nil {
 				return err
 			}
@@ -264,5 +267,14 @@ func health(t *testing.T, b *bench) {
 	got := b.c.Health(pod, &pod.Spec.Containers[1])
 	if r := got[0].Resources[0]; r.Health != corev1.ResourceHealthStatusUnhealthy || r.Message == nil || *r.Message != "hot" || r.ResourceID != "example.com/gpu=1" {
 		t.Errorf("the device's health is %+v", r)
+	}
+	close(b.driver.health) // and the driver's stream ends
+	select {
+	case <-b.changed:
+	case <-time.After(time.Minute):
+		t.Fatal("nobody was told that the driver is silent")
+	}
+	if got := b.c.Health(pod, &pod.Spec.Containers[1]); got[0].Resources[0].Health != corev1.ResourceHealthStatusUnknown {
+		t.Errorf("of a silent driver: %+v", got)
 	}
 }

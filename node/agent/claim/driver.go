@@ -3,6 +3,7 @@ package claim
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"google.golang.org/grpc"
@@ -82,7 +83,7 @@ func (h handler) Register(_ context.Context, info plugin.Info) error {
 	h.c.mu.Unlock()
 	go h.c.attend(ctx, h.ctx, d)
 	if health := listen(conn, info.Versions); health != nil {
-		go h.c.follow(ctx, info.Name, health)
+		go h.c.follow(ctx, d, health)
 	}
 	return nil
 }
@@ -113,7 +114,7 @@ func (h handler) Deregister(info plugin.Info) {
 
 // follow takes in what a driver says of its devices' health, for as long as it is
 // there.
-func (c *Claims) follow(ctx context.Context, name string, service healthapi.DRAResourceHealthClient) {
+func (c *Claims) follow(ctx context.Context, d *driver, service healthapi.DRAResourceHealthClient) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -127,12 +128,28 @@ func (c *Claims) follow(ctx context.Context, name string, service healthapi.DRAR
 		for err == nil {
 			var got *healthapi.NodeWatchResourcesResponse
 			if got, err = stream.Recv(); err == nil {
-				c.reported(name, got.GetDevices())
+				c.reported(d.name, got.GetDevices())
 			}
 		}
+		c.unknown(d)
 		if status.Code(err) == codes.Unimplemented {
 			return
 		}
+	}
+}
+
+// unknown forgets what a driver said of its devices' health, since nobody hears it any
+// more, unless another has taken its place.
+func (c *Claims) unknown(d *driver) {
+	c.mu.Lock()
+	before := len(c.health)
+	if now := c.drivers[d.name]; now == nil || now == d {
+		maps.DeleteFunc(c.health, func(at device, _ reported) bool { return at.driver == d.name })
+	}
+	news := len(c.health) != before
+	c.mu.Unlock()
+	if news {
+		c.cfg.Changed()
 	}
 }
 

@@ -30,7 +30,10 @@ type alpha struct {
 func (a alpha) NodeWatchResources(_ *healthalpha.NodeWatchResourcesRequest, s grpc.ServerStreamingServer[healthalpha.NodeWatchResourcesResponse]) error {
 	for {
 		select {
-		case r := <-a.health:
+		case r, more := <-a.health:
+			if !more {
+				return nil
+			}
 			out := &healthalpha.NodeWatchResourcesResponse{}
 			for _, d := range r.GetDevices() {
 				out.Devices = append(out.Devices, &healthalpha.DeviceHealth{
