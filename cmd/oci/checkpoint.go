@@ -76,7 +76,7 @@ func restore(p *program, args []string) error {
 	c.flags(f)
 	shared(f, &o.Common)
 	f.StringVar(&o.LSM, "lsm-profile", "", "profile of a security module, as TYPE:NAME")
-	f.String("lsm-mount-context", "", "accepted and ignored: there are no SELinux labels")
+	f.String("lsm-mount-context", "", "accepted and ignored: mounts have the label that the bundle has (linux.mountLabel)")
 	detach := f.Bool("detach", false, "return once the processes run")
 	f.BoolVar(detach, "d", false, "return once the processes run")
 	id, err := one(f, args)
