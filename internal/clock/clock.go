@@ -54,7 +54,7 @@ func (j *Jumps) Run(ctx context.Context) error {
 	defer timer.Close()
 	defer context.AfterFunc(ctx, func() { timer.Close() })()
 	for {
-		if err := arm(fd); err != nil && ctx.Err() == nil {
+		if err := arm(timer); err != nil && ctx.Err() == nil {
 			return err
 		}
 		var times [8]byte
@@ -71,10 +71,22 @@ func (j *Jumps) Run(ctx context.Context) error {
 }
 
 // arm has the kernel cancel a timer, which would otherwise end in a far year, when the
-// clock is set.
-func arm(fd int) error {
+// clock is set. The timer may be closed meanwhile: its number may be another file's by then,
+// and so it is used only while the file is held open.
+func arm(timer *os.File) error {
+	raw, err := timer.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("follow the clock: %w", err)
+	}
 	never := unix.ItimerSpec{Value: unix.Timespec{Sec: 1 << 40}}
-	if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &never, nil); err != nil && !errors.Is(err, unix.ECANCELED) {
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = unix.TimerfdSettime(int(fd), unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &never, nil)
+	})
+	if errors.Is(failed, unix.ECANCELED) {
+		failed = nil
+	}
+	if err := errors.Join(err, failed); err != nil {
 		return fmt.Errorf("follow the clock: %w", err)
 	}
 	return nil

@@ -3,7 +3,10 @@ package clock
 import (
 	"context"
 	"errors"
+	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Everybody who waits hears of a jump, once.
@@ -34,5 +37,30 @@ func TestRun(t *testing.T) {
 	cancel(end)
 	if err := <-done; !errors.Is(err, end) {
 		t.Error(err)
+	}
+}
+
+// A timer that is closed is not armed, whoever has its number by then.
+func TestArmClosed(t *testing.T) {
+	open := func() (*os.File, int) {
+		fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return os.NewFile(uintptr(fd), "clock"), fd
+	}
+	timer, _ := open()
+	if err := arm(timer); err != nil {
+		t.Errorf("one that is open: %v", err)
+	}
+	timer.Close()
+	next, fd := open() // it has the number, unless somebody else was faster
+	defer next.Close()
+	if err := arm(timer); err == nil {
+		t.Error("one that is closed is armed")
+	}
+	var set unix.ItimerSpec
+	if err := unix.TimerfdGettime(fd, &set); err != nil || set.Value.Sec != 0 {
+		t.Errorf("another was armed: %v %v", set, err)
 	}
 }
