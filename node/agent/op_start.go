@@ -81,7 +81,7 @@ func (st *starter) start(ctx context.Context) func(*machine) {
 	// start: what has begun comes to its end, and is then stopped as any other.
 	callCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
-	made, err := st.m.a.cfg.Engine.CreateContainer(callCtx, &rt.CreateContainerRequest{
+	made, err := st.m.a.cfg.Engine.CreateContainer(cri.WithLeave(callCtx, st.m.a.images.leave(st.pod)), &rt.CreateContainerRequest{
 		PodSandboxId: st.box, Config: cfg, SandboxConfig: box,
 	})
 	st.countImages(err)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -154,6 +155,28 @@ func (p *puller) held(ctx context.Context, pod *corev1.Pod, image string, img sp
 		keys, _, err := p.keys(ctx, pod, image)
 		return keys, err
 	})
+}
+
+// leave says whether a pod may have an image that is there and that it does not name, by
+// the rule for those that it does: under one name at least.
+func (p *puller) leave(pod *corev1.Pod) cri.Leave {
+	return func(ctx context.Context, names []string, id string) error {
+		if len(names) == 0 {
+			names = []string{id}
+		}
+		var failed error
+		for _, name := range names {
+			held, err := p.held(ctx, pod, name, spec.Image{Ref: id})
+			if err == nil && !held {
+				return nil
+			}
+			failed = errors.Join(failed, err)
+		}
+		if failed == nil {
+			failed = fmt.Errorf("it was pulled with credentials that pod %q has not", pod.Namespace+"/"+pod.Name)
+		}
+		return failed
+	}
 }
 
 // once waits for a pull that is under way, or begins it.

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/sampan-dev/sampan/node/cri"
 	"github.com/sampan-dev/sampan/node/engine/archive"
 	"github.com/sampan-dev/sampan/node/image"
 )
@@ -219,6 +223,69 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 }
 
+// TestRestoreAsksForLeave: the image that a checkpoint names is for those pods alone that
+// may have it, and who may not have it is not told that it is there.
+func TestRestoreAsksForLeave(t *testing.T) {
+	n := newNode(t)
+	n.criu("exit 1")
+	pod := podConfig("leave")
+	s, err := n.engine.RunPodSandbox(t.Context(), &rt.RunPodSandboxRequest{Config: pod})
+	n.must(err)
+	base, err := n.images.Get(examImage)
+	n.must(err)
+	content := func(config string) []byte {
+		return n.layer(map[string]string{"config.dump": config, "spec.dump": "{}", "checkpoint/inventory.img": "x"})
+	}
+	here := content(`{"rootfsImageRef":"` + base.ID + `","rootfsImageName":"exam.test/none:1"}`)
+	const ref, absent = "exam.test/checkpoint:leave", "exam.test/checkpoint:absent"
+	n.must(n.addNoted(ref, here, map[string]string{archive.Annotations[0]: "main"}))
+	n.must(n.addNoted(absent, content(`{"rootfsImageName":"exam.test/none:1"}`), map[string]string{archive.Annotations[0]: "main"}))
+	path := filepath.Join(t.TempDir(), "x.tar")
+	n.must(os.WriteFile(path, here, 0o600))
+	var asked []string
+	answer := func(err error) cri.Leave {
+		return func(_ context.Context, names []string, id string) error {
+			asked = append(asked, id)
+			if !slices.Equal(names, slices.Concat(base.Tags, base.Digests)) {
+				t.Errorf("asked for %q", names)
+			}
+			return err
+		}
+	}
+	create := func(from string, leave cri.Leave) error {
+		main := containerConfig("wait")
+		main.Image.Image = from
+		_, err := n.engine.CreateContainer(cri.WithLeave(t.Context(), leave), &rt.CreateContainerRequest{PodSandboxId: s.PodSandboxId, Config: main, SandboxConfig: pod})
+		return err
+	}
+	unknown := create(absent, answer(nil))
+	if status.Code(unknown) != codes.NotFound || len(asked) > 0 {
+		t.Errorf("an image that is not here: %v, asked %v", unknown, asked)
+	}
+	for name, c := range map[string]struct {
+		from  string
+		leave cri.Leave
+		asks  int
+		code  codes.Code
+	}{
+		"image, nobody to ask":   {ref, nil, 0, codes.NotFound},
+		"image, refused":         {ref, answer(errors.New("no")), 1, codes.NotFound},
+		"image, allowed":         {ref, answer(nil), 1, codes.Unknown}, // criu's refusal
+		"archive, nobody to ask": {path, nil, 0, codes.Unknown},
+		"archive, refused":       {path, answer(errors.New("no")), 1, codes.NotFound},
+	} {
+		asked = nil
+		err := create(c.from, c.leave)
+		if status.Code(err) != c.code || len(asked) != c.asks || c.asks > 0 && asked[0] != base.ID {
+			t.Errorf("%s: %v, asked %v", name, err, asked)
+		}
+		told := strings.NewReplacer(path, absent, ref, absent).Replace(fmt.Sprint(err))
+		if c.code == codes.NotFound && told != unknown.Error() {
+			t.Errorf("%s tells that the image is here: %s, not %s", name, told, unknown)
+		}
+	}
+}
+
 // addNoted makes an image of one layer, with annotations.
 func (n *node) addNoted(ref string, layer []byte, notes map[string]string) error {
 	b, err := n.images.NewBuild()
@@ -255,7 +322,8 @@ func TestRestore(t *testing.T) {
 		pod.LogDirectory, main.LogPath = filepath.Join(n.dir, "logs"), name+".log"
 		s, err := n.engine.RunPodSandbox(t.Context(), &rt.RunPodSandboxRequest{Config: pod})
 		n.must(err)
-		c, err := n.engine.CreateContainer(t.Context(), &rt.CreateContainerRequest{PodSandboxId: s.PodSandboxId, Config: main, SandboxConfig: pod})
+		leave := func(context.Context, []string, string) error { return nil }
+		c, err := n.engine.CreateContainer(cri.WithLeave(t.Context(), leave), &rt.CreateContainerRequest{PodSandboxId: s.PodSandboxId, Config: main, SandboxConfig: pod})
 		n.must(err)
 		if got := n.container(c.ContainerId).State; got != rt.ContainerState_CONTAINER_CREATED {
 			t.Errorf("%s: it is %v before it is started", name, got)

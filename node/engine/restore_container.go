@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/sampan-dev/sampan/node/container"
+	"github.com/sampan-dev/sampan/node/cri"
 	"github.com/sampan-dev/sampan/node/engine/archive"
 	"github.com/sampan-dev/sampan/node/image"
 )
@@ -45,7 +46,7 @@ func (e *Engine) origin(ctx context.Context, id, asked string) (*origin, image.I
 	} else if img, err := e.prepareOrigin(id, from); err != nil || from.snapshot == "" {
 		return nil, img, err
 	}
-	img, err := e.describe(from)
+	img, err := e.describe(ctx, from)
 	if err != nil {
 		e.forgetOrigin(id, from)
 		return nil, image.Image{}, fmt.Errorf("restore %q: %w", asked, err)
@@ -115,7 +116,7 @@ func unpackArchive(ctx context.Context, path, dir string) error {
 }
 
 // describe reads what the checkpoint is of, and finds the image of that container.
-func (e *Engine) describe(from *origin) (image.Image, error) {
+func (e *Engine) describe(ctx context.Context, from *origin) (image.Image, error) {
 	var err error
 	if from.description, err = archive.Read(from.dir); err != nil {
 		return image.Image{}, err
@@ -126,14 +127,38 @@ func (e *Engine) describe(from *origin) (image.Image, error) {
 			continue
 		}
 		img, err := e.images.Get(ref)
-		if err == nil {
-			return img, nil
+		if errors.Is(err, image.ErrNotFound) {
+			continue
 		}
-		if !errors.Is(err, image.ErrNotFound) {
+		if err != nil {
 			return image.Image{}, err
 		}
+		if err := e.mayUse(ctx, from, img); err != nil {
+			e.log.Info("a checkpoint's image is not for the pod that would have it", "checkpoint", from.asked, "image", ref, "error", err)
+			break // whoever may not have it is not told that it is there
+		}
+		return img, nil
 	}
-	return image.Image{}, fmt.Errorf("image %q, which the container was made of, is not on this node: pull it first: %w", c.RootfsImageName, image.ErrNotFound)
+	return image.Image{}, fmt.Errorf("image %q, which the container was made of, is not on this node, or not for this pod: have the pod pull it first: %w",
+		cmp.Or(c.RootfsImageName, c.RootfsImageRef, c.RootfsImage), image.ErrNotFound)
+}
+
+// errNobody is for checkpoints in images where nobody says for whom another image is.
+var errNobody = errors.New("nobody here says which pods may use it")
+
+// mayUse asks whoever makes the container whether its pod may have the image that the
+// checkpoint names: whoever wrote the checkpoint has chosen it, and not by a pull secret.
+// Only root comes to the CRI's socket with the path of an archive, for no pod has such an
+// image; a kubelet comes there with images that anybody names.
+func (e *Engine) mayUse(ctx context.Context, from *origin, img image.Image) error {
+	leave := cri.LeaveOf(ctx)
+	switch {
+	case leave != nil:
+		return leave(ctx, slices.Concat(img.Tags, img.Digests), img.ID)
+	case from.snapshot == "":
+		return nil
+	}
+	return errNobody
 }
 
 // forgetOrigin removes what was unpacked: criu has read it by then.
