@@ -60,12 +60,13 @@ func (c *copying) pack(ctx context.Context, to io.Writer, as string) error {
 				return err
 			}
 		}
-		return add(t, info, path.Join(as, name), link, func() (*os.File, error) { return openRegular(root, name) })
+		return add(t, info, path.Join(as, name), link, func() (*os.File, error) { return openSame(root, name, info.Mode().Type()) })
 	})
 	return errors.Join(err, t.Close())
 }
 
-// add writes one file, directory or link; sockets have no place in a tar.
+// add writes one file, directory or link; sockets have no place in a tar. open is for
+// files and directories.
 func add(t *tar.Writer, info fs.FileInfo, as, link string, open func() (*os.File, error)) error {
 	if info.Mode()&fs.ModeSocket != 0 {
 		return nil
@@ -78,28 +79,34 @@ func add(t *tar.Writer, info fs.FileInfo, as, link string, open func() (*os.File
 	if h.Name = as; info.IsDir() {
 		h.Name += "/"
 	}
-	if err := t.WriteHeader(h); err != nil || !info.Mode().IsRegular() {
-		return err
+	if !info.IsDir() && !info.Mode().IsRegular() {
+		return t.WriteHeader(h)
 	}
 	f, err := open()
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if h.PAXRecords, err = attributesOf(f); err != nil {
+		return err
+	}
+	if err := t.WriteHeader(h); err != nil || info.IsDir() {
+		return err
+	}
 	_, err = io.CopyN(t, f, h.Size)
 	return err
 }
 
-// openRegular opens what was a regular file. A container that runs may have put something
-// else in its place, a pipe whose other end nobody opens.
-func openRegular(root *os.Root, name string) (*os.File, error) {
+// openSame opens what was a regular file or a directory. A container that runs may have put
+// something else in its place, a pipe whose other end nobody opens.
+func openSame(root *os.Root, name string, was fs.FileMode) (*os.File, error) {
 	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}
 	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%q: is no file any more", name)
+	if err == nil && info.Mode().Type() != was {
+		err = fmt.Errorf("%q: is not what it was any more", name)
 	}
 	if err != nil {
 		f.Close()

@@ -5,11 +5,17 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/node/build"
+	"github.com/sampan-dev/sampan/node/image"
 )
 
 // TestWriteTo: what fails leaves what was there, and nothing where there was nothing.
@@ -100,8 +106,72 @@ func TestPackOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	if f, err := openRegular(root, "pipe"); err == nil {
+	if f, err := openSame(root, "pipe", 0); err == nil {
 		f.Close()
 		t.Error("a pipe was opened")
+	}
+}
+
+// TestPackAttributes: a file's capabilities are in the archive of an export, and come back
+// with the image that import makes of it; this host's labels stay here.
+func TestPackAttributes(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("capabilities are root's to give")
+	}
+	dir := tree(t, "file=x", "plain=y", "sub/z=z")
+	// Version 2, permitted and effective: CAP_NET_BIND_SERVICE.
+	capability := "\x01\x00\x00\x02\x00\x04\x00\x00" + strings.Repeat("\x00", 12)
+	for _, a := range [][3]string{{"file", "security.capability", capability}, {"file", "user.mine", "a\x00b"}, {"file", "user.empty", ""},
+		{"file", "trusted.here", "no"}, {"sub", "user.directory", "d"}} {
+		err := unix.Setxattr(filepath.Join(dir, a[0]), a[1], []byte(a[2]), 0)
+		if errors.Is(err, unix.ENOTSUP) {
+			t.Skip("this file system has no attributes")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := copying{source: inside(t, dir, "/.")}
+	var out bytes.Buffer
+	if err := c.pack(t.Context(), &out, "."); err != nil {
+		t.Fatal(err)
+	}
+	got, content := map[string]map[string]string{}, out.Bytes()
+	for r := tar.NewReader(bytes.NewReader(content)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if maps.DeleteFunc(h.PAXRecords, func(k, _ string) bool { return !strings.HasPrefix(k, attributeRecord) }); len(h.PAXRecords) > 0 {
+			got[h.Name] = h.PAXRecords
+		}
+	}
+	want := map[string]map[string]string{
+		"file": {attributeRecord + "security.capability": capability, attributeRecord + "user.mine": "a\x00b"},
+		"sub/": {attributeRecord + "user.directory": "d"},
+	}
+	if delete(got["file"], attributeRecord+"user.empty"); !reflect.DeepEqual(got, want) { // a tar has no records without a value
+		t.Errorf("the archive has %q, want %q", got, want)
+	}
+	store, err := image.Open(image.Config{Root: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := build.FromArchive(t.Context(), store, bytes.NewReader(content), build.Given{Ref: "imported:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := store.Prepare("again", img.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Release("again")
+	var b [64]byte
+	n, err := unix.Getxattr(filepath.Join(root.Lower[0], "file"), "security.capability", b[:])
+	if err != nil || string(b[:n]) != capability {
+		t.Errorf("imported: %q %v", b[:max(n, 0)], err)
 	}
 }
