@@ -42,7 +42,6 @@ func TestNewLog(t *testing.T) {
 	} {
 		var k settings.Kubelet
 		k.Logging.Format = c.format
-		k.Logging.Verbosity = k.Logging.Verbosity + 0
 		for range c.verbosity {
 			k.Logging.Verbosity++
 		}

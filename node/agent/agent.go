@@ -90,9 +90,6 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	counts, engine := cfg.Counts, cfg.Engine
-	if counts == nil {
-		counts = tally.New(cfg.NodeName)
-	}
 	cfg.Engine = cri.Observe(engine, counts.Operation)
 	unhurried := client.Observe(cfg.Transport, func(r client.Request) { counts.Requested(cfg.Server, r.Method, r.Code, r.Took) })
 	cfg.Transport = paced(unhurried, rate(cfg.Kubelet.KubeAPIQPS, cfg.Kubelet.KubeAPIBurst))

@@ -181,6 +181,9 @@ func (cfg Config) complete() (Config, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Counts == nil {
+		cfg.Counts = tally.New(cfg.NodeName)
+	}
 	kubelet, err := cfg.heed()
 	if err != nil {
 		return cfg, err

@@ -29,7 +29,8 @@ func enforcements(k *settings.Kubelet) ([]enforced, error) {
 	var out []enforced
 	for _, key := range k.EnforceNodeAllocatable {
 		what, compressible := strings.CutSuffix(key, "-compressible")
-		e, list := enforced{what: what}, map[string]string(nil)
+		e := enforced{what: what}
+		var list map[string]string
 		switch what {
 		case "system-reserved":
 			e.group, list = k.SystemReservedCgroup, k.SystemReserved

@@ -50,6 +50,7 @@ func (m *machine) heed(e *ending) {
 		return
 	}
 	m.fatal = &e.verdict
+	m.fatal.Yields = true
 	if e.reason != "" {
 		m.a.events.Annotated(m.pod, e.annotations, corev1.EventTypeWarning, e.reason, e.verdict.Message)
 	}

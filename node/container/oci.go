@@ -150,10 +150,7 @@ func (o *OCI) Create(ctx context.Context, id string, opt OCICreate) (err error) 
 }
 
 func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *specs.Spec, opt OCICreate) error {
-	root := spec.Root.Path
-	if !filepath.IsAbs(root) {
-		root = filepath.Join(opt.Bundle, root)
-	}
+	root := rootPath(spec, opt.Bundle)
 	absoluteSources(spec, opt.Bundle)
 	seenFromRoot(spec, root)
 	cfg := &CreateConfig{ID: rec.ID, Spec: spec, bundle: opt.Bundle, Rootfs: Rootfs{Path: root}, TTY: spec.Process.Terminal}
@@ -166,7 +163,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	if err != nil {
 		return err
 	}
-	if len(p.Process.Seccomp) > 0 { // in words that tests of runc look for
+	if len(p.Process.Seccomp) > 0 { // in runc's words, which its users look for
 		r.log.Debug(fmt.Sprintf("seccomp filter flags: %d", p.Process.SeccompFlags))
 	}
 	rec.SharedPID = child.Flags&unix.CLONE_NEWPID == 0
@@ -233,6 +230,14 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 		return err
 	}
 	return nil
+}
+
+// rootPath is where a bundle's root is, which its configuration may say from the bundle on.
+func rootPath(spec *specs.Spec, bundle string) string {
+	if filepath.IsAbs(spec.Root.Path) {
+		return spec.Root.Path
+	}
+	return filepath.Join(bundle, spec.Root.Path)
 }
 
 // vacantGroup is the cgroup that a container is to have, which nobody else is in.

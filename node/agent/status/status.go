@@ -23,6 +23,9 @@ type Verdict struct {
 	// Disruption is the message of the condition DisruptionTarget, by which the
 	// pod shows that it is not at fault; "" for none.
 	Disruption string
+	// Yields: a pod whose containers all end well has succeeded all the same. So upstream
+	// has it for what the node stops: preempted, evicted, at the machine's end.
+	Yields bool
 }
 
 // Input is all that a status depends on.
@@ -159,13 +162,14 @@ func phase(in Input, s *corev1.PodStatus) corev1.PodPhase {
 		return old
 	}
 	p := summary(in, s)
-	if in.Failed != nil {
+	if in.Failed != nil && !(in.Failed.Yields && p == corev1.PodSucceeded) {
 		p = corev1.PodFailed
 	}
+	undecided := in.Failed != nil && in.Failed.Yields && !in.Ended
 	// Whoever is on its way out since all containers start over will be back, whichever
 	// of them it was that asked for it, and whatever the pod's policy is.
 	again := in.Failed == nil && !in.Ended && startsOver(in)
-	if over(p) && (again || in.Actual.Live()) {
+	if over(p) && (again || undecided || in.Actual.Live()) {
 		return cmp.Or(old, corev1.PodPending)
 	}
 	return p

@@ -128,6 +128,22 @@ func TestPhases(t *testing.T) {
 			in.Failed = &Verdict{Reason: "DeadlineExceeded"}
 			in.Old.Phase = corev1.PodRunning
 		}, corev1.PodRunning},
+		"evicted, both well, not down": {func(in *Input) {
+			in.Actual.Containers = []actual.Container{exited("a1", "a", 0, 0), exited("b1", "b", 0, 0)}
+			in.Failed, in.Old.Phase = &Verdict{Reason: "Evicted", Yields: true}, corev1.PodRunning
+		}, corev1.PodRunning},
+		"evicted, both well": {func(in *Input) {
+			in.Actual.Containers = []actual.Container{exited("a1", "a", 0, 0), exited("b1", "b", 0, 0)}
+			in.Failed, in.Ended = &Verdict{Reason: "Evicted", Yields: true}, true
+		}, corev1.PodSucceeded},
+		"evicted, one failed": {func(in *Input) {
+			in.Actual.Containers = []actual.Container{exited("a1", "a", 0, 0), exited("b1", "b", 0, 137)}
+			in.Failed, in.Ended = &Verdict{Reason: "Evicted", Yields: true}, true
+		}, corev1.PodFailed},
+		"out of time, both well": {func(in *Input) {
+			never(in, 0, 0)
+			in.Failed, in.Ended = &Verdict{Reason: "DeadlineExceeded"}, true
+		}, corev1.PodFailed},
 		"once succeeded": {func(in *Input) { in.Old.Phase = corev1.PodSucceeded }, corev1.PodSucceeded},
 		"init failed": {func(in *Input) {
 			in.Pod.Spec.RestartPolicy = corev1.RestartPolicyNever
