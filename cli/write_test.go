@@ -168,7 +168,7 @@ func TestPackAttributes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Release("again")
+	defer func() { _ = store.Release("again") }()
 	var b [64]byte
 	n, err := unix.Getxattr(filepath.Join(root.Lower[0], "file"), "security.capability", b[:])
 	if err != nil || string(b[:n]) != capability {
