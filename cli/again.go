@@ -167,6 +167,9 @@ func (r *renewal) replace(ctx context.Context, old, next *corev1.Pod) (*corev1.P
 		return nil, errors.Join(fmt.Errorf("start %s: %w", old.Name, err), r.letGo(old))
 	}
 	made, err := client.Pods.Create(ctx, r, next)
+	if apierrors.IsAlreadyExists(err) { // another start was faster, and holds the files itself
+		return nil, errors.Join(fmt.Errorf("start %s: %w", old.Name, err), r.letGo(old))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", old.Name, err)
 	}

@@ -39,3 +39,22 @@ func TestStartRefused(t *testing.T) {
 		t.Errorf("it is lost: %v", err)
 	}
 }
+
+// Another pod that has the name by now is not removed in the place of the one that was meant.
+func TestRemoveAnother(t *testing.T) {
+	memory := clienttest.NewMemory()
+	s := &server{Transport: memory, namespace: "default"}
+	now := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p", UID: "2", Labels: map[string]string{runLabel: "p"}},
+		Status: corev1.PodStatus{Phase: corev1.PodSucceeded}}
+	memory.Seed(now)
+	was := now.DeepCopy()
+	was.UID = "1"
+	for _, force := range []bool{false, true} {
+		if err := s.rm(t.Context(), was, force); !apierrors.IsConflict(err) {
+			t.Errorf("force %v: the error is %v", force, err)
+		}
+		if _, err := s.own(t.Context(), "default", "p"); err != nil {
+			t.Errorf("force %v: the other is gone: %v", force, err)
+		}
+	}
+}

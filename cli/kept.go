@@ -48,6 +48,8 @@ type renewal struct {
 	// fresh: without what the others have written.
 	fresh  bool
 	errOut io.Writer
+	// word is whose hold it is: another start of the same container has its own.
+	word string
 }
 
 // hold gives the pod that is to take the place of another, with the same image and, unless
@@ -72,7 +74,8 @@ func (r *renewal) hold(old *corev1.Pod) (next *corev1.Pod, err error) {
 	key := prefix + old.Spec.Containers[0].Name
 	store, err := r.settings.images()
 	if err == nil {
-		err = store.Hold(key)
+		r.word = rand.Text()
+		err = store.Hold(key, r.word)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: what it has written is not on this machine, or no more; --fresh begins without it", old.Name)
@@ -81,7 +84,7 @@ func (r *renewal) hold(old *corev1.Pod) (next *corev1.Pod, err error) {
 		return nil, fmt.Errorf("%s: keep what it has written: %w", old.Name, err)
 	}
 	if err := sameImage(store, key, next); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", old.Name, err), store.LetGo(key))
+		return nil, errors.Join(fmt.Errorf("%s: %w", old.Name, err), store.LetGo(key, r.word))
 	}
 	return next, nil
 }
@@ -106,14 +109,14 @@ func sameImage(store *image.Store, key string, pod *corev1.Pod) error {
 // letGo gives up what hold has kept, when nothing has taken the old pod's place.
 func (r *renewal) letGo(old *corev1.Pod) error {
 	prefix, keeps := keptPrefix(old)
-	if !keeps || r.fresh || os.Geteuid() != 0 {
+	if !keeps || r.word == "" {
 		return nil
 	}
 	store, err := r.settings.images()
 	if err != nil {
 		return err
 	}
-	return store.LetGo(prefix + old.Spec.Containers[0].Name)
+	return store.LetGo(prefix+old.Spec.Containers[0].Name, r.word)
 }
 
 // dropKept releases what a pod that has gone has kept, where its node has not done so.

@@ -86,7 +86,7 @@ func TestFilesGoWithThePod(t *testing.T) {
 	prefix := image.KeptPrefix("test", "a", "word")
 	pod := n.run(keeping("a", "1"))
 	n.attempt(pod, 0, "write", "/note", "hello")
-	n.must(n.images.Hold(prefix + "main"))
+	n.must(n.images.Hold(prefix+"main", "next"))
 	n.forget(pod)
 
 	foreign := keeping("a", "2")
@@ -119,7 +119,7 @@ func TestFilesOfAnotherImage(t *testing.T) {
 		t.Error("files of one image are seen above another")
 	}
 	n.attempt(pod, 2, "write", "/note", "hello")
-	n.must(n.images.Hold(prefix + "main"))
+	n.must(n.images.Hold(prefix+"main", "next"))
 	n.must(n.addImage(examImage, built.layer))
 	if _, err := n.nth(pod, 3, "wait"); err == nil || !strings.Contains(err.Error(), "stands on the image") {
 		t.Errorf("what is held, with another image: %v", err)

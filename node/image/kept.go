@@ -22,8 +22,9 @@ import (
 // keptMark begins the keys of kept snapshots; no container's ID does so.
 const keptMark = "kept-"
 
-// heldFile lies in a kept snapshot that ReleaseKept is to leave alone.
-const heldFile = "held"
+// heldPrefix begins the names of the files in a kept snapshot that ReleaseKept is to leave
+// alone, one of each who holds it.
+const heldPrefix = "held"
 
 // KeptPrefix begins the keys of the kept snapshots of a pod: those of one container
 // each, whose name follows. The word is the pod's own; no pod with another name, or of
@@ -47,8 +48,10 @@ func (s *Store) PrepareKept(key, imageRef string) (Rootfs, error) {
 	if err != nil {
 		return root, err
 	}
-	if err := os.Remove(s.heldPath(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
+	for _, path := range s.holds(key) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return Rootfs{}, fmt.Errorf("snapshot %q: %w", key, err)
+		}
 	}
 	return root, nil
 }
@@ -76,13 +79,13 @@ func (s *Store) renewKept(key, imageRef string) error {
 	return s.Release(key)
 }
 
-// Hold has ReleaseKept leave a kept snapshot alone until a container begins with it. The
-// error is fs.ErrNotExist where there is none.
-func (s *Store) Hold(key string) error {
+// Hold has ReleaseKept leave a kept snapshot alone until a container begins with it. Several
+// may hold it, each with a word of its own. The error is fs.ErrNotExist where there is none.
+func (s *Store) Hold(key, who string) error {
 	if _, err := s.Snapshot(key); err != nil {
 		return err
 	}
-	return atomicfile.Write(s.heldPath(key), nil, 0o600)
+	return atomicfile.Write(s.heldPath(key, who), nil, 0o600)
 }
 
 // KeptImage is the image that a kept snapshot stands on: it has stayed with it, and is
@@ -132,21 +135,35 @@ func (s *Store) ReleaseKept(prefix string) error {
 	return err
 }
 
-func (s *Store) held(key string) bool {
-	_, err := os.Stat(s.heldPath(key))
-	return err == nil
+func (s *Store) held(key string) bool { return len(s.holds(key)) > 0 }
+
+// holds are the files of those who hold a snapshot.
+func (s *Store) holds(key string) []string {
+	entries, err := os.ReadDir(s.snapshotDir(key))
+	if err != nil {
+		return nil
+	}
+	var paths []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), heldPrefix) {
+			paths = append(paths, filepath.Join(s.snapshotDir(key), e.Name()))
+		}
+	}
+	return paths
 }
 
-func (s *Store) heldPath(key string) string { return filepath.Join(s.snapshotDir(key), heldFile) }
+func (s *Store) heldPath(key, who string) string {
+	return filepath.Join(s.snapshotDir(key), heldPrefix+"-"+filepath.Base(who))
+}
 
 // snapshotDir is where a snapshot lies. A key never leads out of there.
 func (s *Store) snapshotDir(key string) string {
 	return filepath.Join(s.root, "snapshots", filepath.Base(key))
 }
 
-// LetGo ends what Hold has begun.
-func (s *Store) LetGo(key string) error {
-	err := os.Remove(s.heldPath(key))
+// LetGo ends what Hold has begun with the same word; others go on holding.
+func (s *Store) LetGo(key, who string) error {
+	err := os.Remove(s.heldPath(key, who))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -162,8 +179,8 @@ func (s *Store) PruneKept(before time.Time, wanted func(key string) bool) error 
 			continue
 		}
 		young := false
-		for _, name := range []string{snapshotFile, heldFile} {
-			info, err := os.Stat(filepath.Join(s.snapshotDir(key), name))
+		for _, path := range append(s.holds(key), filepath.Join(s.snapshotDir(key), snapshotFile)) {
+			info, err := os.Stat(path)
 			young = young || err == nil && info.ModTime().After(before)
 		}
 		if !young {

@@ -64,10 +64,15 @@ func TestKeptGo(t *testing.T) {
 	s := open(t)
 	build(t, s, "hello:v1", layerTar(t, entry{name: "bin/run", body: "#!", mode: 0o755}))
 	held, free, other := keptOf(t, s, "held"), keptOf(t, s, "free"), keptOf(t, s, "other")
-	if err := s.Hold(held); err != nil {
+	for _, who := range []string{"winner", "loser"} {
+		if err := s.Hold(held, who); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.LetGo(held, "loser"); err != nil { // the other holds it still
 		t.Fatal(err)
 	}
-	if err := s.Hold(KeptPrefix("default", "none", "word") + "main"); !errors.Is(err, fs.ErrNotExist) {
+	if err := s.Hold(KeptPrefix("default", "none", "word")+"main", "winner"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("to hold what there is not: %v", err)
 	}
 	for _, key := range []string{held, free} {
@@ -94,5 +99,27 @@ func TestKeptGo(t *testing.T) {
 	left(other)
 	if err := s.ReleaseKept("k"); !errors.Is(err, ErrInvalid) {
 		t.Errorf("to release what is not kept: %v", err)
+	}
+}
+
+// Whoever held a snapshot holds it no longer when a container has begun with it.
+func TestKeptBegins(t *testing.T) {
+	needRoot(t)
+	s := open(t)
+	build(t, s, "hello:v1", layerTar(t, entry{name: "bin/run", body: "#!", mode: 0o755}))
+	key := keptOf(t, s, "next")
+	for _, who := range []string{"a", "b"} {
+		if err := s.Hold(key, who); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.PrepareKept(key, "hello:v1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.LetGo(key, "a"), s.ReleaseKept(strings.TrimSuffix(key, "main"))); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Kept(""); err != nil || len(got) > 0 {
+		t.Errorf("kept are %v, %v", got, err)
 	}
 }
