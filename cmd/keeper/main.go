@@ -16,6 +16,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+
+	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
 func main() {
@@ -25,6 +27,9 @@ func main() {
 	}
 	if len(os.Args) > 1 && os.Args[1] == "hold" {
 		hold(os.Args[2:])
+	}
+	if len(os.Args) == 1 && os.Getenv(plan.HaltHow) != "" {
+		halt()
 	}
 	setName("sampan-keeper")
 	closeFrom(4) // whatever our starter has inherited and forgotten

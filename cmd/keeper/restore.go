@@ -98,6 +98,9 @@ func (s *stager) bringBack(f *plan.Restore) (int, error) {
 	if ws.ExitStatus() != 0 {
 		return 0, fmt.Errorf("exit status %d", exitCode(ws))
 	}
+	if err := s.halted(f); err != nil {
+		return 0, err
+	}
 	text, err := os.ReadFile(f.PidFile)
 	if err != nil {
 		return 0, err
@@ -150,7 +153,11 @@ func restoreFiles(f *plan.Restore) (files []*os.File, err error) {
 // spawnWithin starts the program in the container's cgroups, where this process is not:
 // it would end with them. A thread joins those of v1, and is not used again.
 func (s *stager) spawnWithin(f *plan.Restore, files []*os.File) (int, error) {
-	attr := &syscall.ProcAttr{Dir: "/", Env: f.Env, Sys: &syscall.SysProcAttr{Setsid: true}}
+	args, env, err := haltedBy(f)
+	if err != nil {
+		return 0, err
+	}
+	attr := &syscall.ProcAttr{Dir: "/", Env: env, Sys: &syscall.SysProcAttr{Setsid: true}}
 	for _, file := range files {
 		attr.Files = append(attr.Files, file.Fd())
 	}
@@ -176,7 +183,7 @@ func (s *stager) spawnWithin(f *plan.Restore, files []*os.File) (int, error) {
 			done <- born{0, err}
 			return
 		}
-		pid, err := spawn(f.Path, append([]string{f.Path}, f.Args...), attr)
+		pid, err := spawn(f.Path, append([]string{f.Path}, args...), attr)
 		done <- born{pid, err}
 	}()
 	b := <-done
@@ -189,15 +196,8 @@ func (s *stager) wake(f *plan.Restore, first int) error {
 	if len(s.p.CgroupProcs) > 0 { // of v1
 		procs = path.Dir(s.p.CgroupProcs[0]) + "/cgroup.procs"
 	}
-	text, err := os.ReadFile(procs)
-	if err != nil {
+	if err := signalGroup(procs, syscall.SIGCONT, func(pid int) bool { return pid == first }); err != nil {
 		return err
-	}
-	for line := range strings.Lines(string(text)) {
-		pid, err := strconv.Atoi(strings.TrimSpace(line))
-		if err == nil && pid != first && pid > 1 {
-			_ = syscall.Kill(pid, syscall.SIGCONT) // it may have been killed
-		}
 	}
 	return os.NewSyscallError("kill", syscall.Kill(first, syscall.SIGCONT))
 }

@@ -43,7 +43,7 @@ func (c *container) restoring(cfg *CreateConfig, sb *Sandbox, p *plan.Plan) erro
 	if why := unrestorable(cfg, sb, p, &c.rec); why != "" {
 		return fmt.Errorf("restore: %w: %s", ErrUnsupported, why)
 	}
-	if c.r.keeper.level.Load() < plan.LevelRestore {
+	if c.r.keeper.level.Load() < plan.LevelHalt {
 		return errors.New("restore: the keeper that runs is older than this program: it is replaced when the node has been without containers, or with sampan down and up")
 	}
 	if err := os.MkdirAll(cfg.Restore.Work, 0o700); err != nil {
@@ -53,16 +53,52 @@ func (c *container) restoring(cfg *CreateConfig, sb *Sandbox, p *plan.Plan) erro
 	if err != nil {
 		return err
 	}
+	halt, err := c.halting(p.CgroupProcs)
+	if err != nil {
+		return err
+	}
 	dir := c.r.runDir(c.rec.ID)
 	p.Kind, p.Hooks = plan.Foreign, nil
 	p.Foreign = &plan.ForeignRuntime{Bundle: dir, ID: c.rec.ID, Restore: &plan.Restore{
 		Path: path, Args: x.Args(), Env: criu.Environ(), Open: open, PidFile: x.PidFile, Words: filepath.Join(cfg.Restore.Work, wordsFile),
 		Cgroup: c.rec.Child.Cgroup, CgroupNS: p.Unshare&unix.CLONE_NEWCGROUP != 0,
+		Halt: halt,
 	}}
 	// The parent is not in the container's cgroup, nor in any namespace of its.
 	c.rec.Child.Flags, c.rec.Child.PIDNS, c.rec.Child.Cgroup = unix.CLONE_NEWNS, "", ""
 	c.rec.Restored = true
 	return nil
+}
+
+// halting says how the container stands still before criu lets go of it: stopped is not
+// enough, since a timer or a signal of the images would have it go on before it is judged.
+func (c *container) halting(tasks []string) (*plan.Halt, error) {
+	h := &plan.Halt{Option: criu.ActionOption}
+	if h.Freezer, h.Frozen = c.group.Freezer(); h.Freezer == "" {
+		return nil, fmt.Errorf("restore: %w: this machine has no freezer", ErrUnsupported)
+	}
+	for _, file := range tasks { // of v1, whose first group takes anybody
+		h.Homes = append(h.Homes, filepath.Join(strings.TrimSuffix(filepath.Dir(file), c.rec.Cgroup), "cgroup.procs"))
+	}
+	if dir := c.rec.Child.Cgroup; dir != "" {
+		text, err := os.ReadFile("/proc/self/cgroup")
+		if err != nil {
+			return nil, err
+		}
+		h.Homes = append(h.Homes, filepath.Join(strings.TrimSuffix(dir, c.rec.Cgroup), unifiedOf(string(text)), "cgroup.procs"))
+	}
+	return h, nil
+}
+
+// unifiedOf is the group of the unified hierarchy in a /proc/PID/cgroup. A group with
+// processes takes more of them, as one between others does not.
+func unifiedOf(groups string) string {
+	for line := range strings.Lines(groups) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			return strings.TrimSpace(path)
+		}
+	}
+	return "/"
 }
 
 // rename gives a sandbox its own name again: criu has brought the checkpoint's along.

@@ -194,6 +194,19 @@ func (g *Group) FreezerDir() string {
 	return g.paths["freezer"]
 }
 
+// Freezer is the file through which the group is frozen, and what is written to it for
+// that; empty where the machine has no freezer.
+func (g *Group) Freezer() (file, word string) {
+	dir := g.FreezerDir()
+	switch {
+	case dir == "":
+		return "", ""
+	case cgroups.IsCgroup2UnifiedMode():
+		return filepath.Join(dir, "cgroup.freeze"), "1"
+	}
+	return filepath.Join(dir, "freezer.state"), string(cgroups.Frozen)
+}
+
 // Frozen reports whether Freeze has stopped the group. One that is not there is
 // not frozen.
 func (g *Group) Frozen() bool {

@@ -31,6 +31,9 @@ const (
 	DumpLog         = "dump.log"
 	RestoreLog      = "restore.log"
 	StatsDump       = "stats-dump"
+	// ActionOption has a program called at certain moments. One of them, pre-resume, is when
+	// everything is there, and held yet; when it fails criu goes on.
+	ActionOption = "--action-script"
 	// NetLabel stands for a network namespace that others keep.
 	NetLabel = "extRootNetNS"
 )

@@ -134,9 +134,10 @@ type Restore struct {
 	Join []string
 	// PidFile gets the first process's number.
 	PidFile string
-	// Stopped leaves the processes stopped: nothing of them has run then.
+	// Stopped leaves the processes stopped, until a signal or a timer of theirs has them
+	// go on.
 	Stopped bool
-	// LazyPages and LSM as criu has them; LSM is "apparmor:profile".
+	// LSM is "apparmor:profile".
 	LSM string
 }
 

@@ -85,7 +85,31 @@ type Restore struct {
 	// Leave lets go of the processes at once, to whoever parents the orphans of the caller;
 	// they are not stopped.
 	Leave bool
+	// Halt, when there is one, has the container stand still from before the program lets
+	// go of it: whoever wants it to go on thaws it.
+	Halt *Halt `json:",omitempty"`
 }
+
+// Halt says how the container of a Restore stands still. The program calls the keeper at
+// certain moments, with no arguments: what it must know is in the environment.
+type Halt struct {
+	// Option is the program's for the path of what it calls.
+	Option string
+	// Freezer is the file by which the container's cgroup is frozen, and Frozen what is
+	// written to it.
+	Freezer, Frozen string
+	// Homes are the files cgroup.procs of the cgroups that the program goes to before: it
+	// begins in those of the container, and would stand still as well.
+	Homes []string
+}
+
+// What a keeper that is called for a Halt finds in its environment.
+const (
+	// HaltHow is a Halt as JSON, HaltStage the number of the process that has started the
+	// program.
+	HaltHow   = "SAMPAN_HALT"
+	HaltStage = "SAMPAN_STAGE"
+)
 
 // Descriptors of the program of a Restore.
 const (

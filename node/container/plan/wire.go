@@ -81,7 +81,9 @@ const (
 	LevelTerse = 2 // Request.Terse
 	// LevelRestore is ForeignRuntime.Restore.
 	LevelRestore = 3
-	Level        = LevelRestore
+	// LevelHalt is Restore.Halt, which a keeper that does not know it would pass over.
+	LevelHalt = 4
+	Level     = LevelHalt
 )
 
 // Child describes a process that the keeper parents: what it must know to fork

@@ -55,6 +55,8 @@ func run(verb string, a []string) {
 		w.Flush()
 	case "sleep":
 		time.Sleep(time.Hour)
+	case "insist": // counts in a file, and has a timer wake it from whatever stop
+		insist(a[0])
 	case "term":
 		ch := make(chan os.Signal, 1)
 		signal.Notify(ch, syscall.SIGTERM)
