@@ -76,6 +76,12 @@ func limited(name, help string, of func(*rt.LinuxContainerResources) int64) meas
 	}}
 }
 
+// inPages is a limit as the kernel keeps it: in whole pages.
+func inPages(of func(*rt.LinuxContainerResources) int64) func(*rt.LinuxContainerResources) int64 {
+	page := int64(os.Getpagesize())
+	return func(r *rt.LinuxContainerResources) int64 { return of(r) / page * page }
+}
+
 // waited is how long a group's processes waited, in seconds.
 func waited(name, help string, of func(*container.Usage) *container.Pressure, all bool) measure {
 	return measure{name: name, help: help, kind: rt.MetricType_COUNTER, of: func(s *subject) []reading {
@@ -134,6 +140,8 @@ func memoryMeasures() []measure {
 		gauged("container_memory_mapped_file", "File pages that are mapped, in bytes.", func(u *container.Usage) uint64 { return u.Mapped }),
 		gauged("container_memory_swap", "Swap used, in bytes.", func(u *container.Usage) uint64 { return u.Swap }),
 		gauged("container_memory_max_usage_bytes", "The most memory that was charged, in bytes.", func(u *container.Usage) uint64 { return u.MaxMemory }),
+		counted("container_memory_events_high_total", "How often it was held back for having passed its high mark.", 1, func(u *container.Usage) uint64 { return u.PastHigh }),
+		counted("container_memory_events_max_total", "How often it was about to pass its limit of memory.", 1, func(u *container.Usage) uint64 { return u.PastLimit }),
 		counted("container_memory_failcnt", "How often the limit of memory was hit.", 1, func(u *container.Usage) uint64 { return u.Refused }),
 		{name: "container_memory_failures_total", help: "Pages that had to be found, by how.", kind: rt.MetricType_COUNTER, extra: []string{"failure_type", "scope"},
 			of: func(s *subject) []reading {
@@ -143,8 +151,8 @@ func memoryMeasures() []measure {
 				}
 				return list
 			}},
-		limited("container_spec_memory_limit_bytes", "Limit of memory, in bytes; 0 is none.", (*rt.LinuxContainerResources).GetMemoryLimitInBytes),
-		limited("container_spec_memory_swap_limit_bytes", "Limit of memory and swap together, in bytes; 0 is none.", (*rt.LinuxContainerResources).GetMemorySwapLimitInBytes),
+		limited("container_spec_memory_limit_bytes", "Limit of memory, in bytes; 0 is none.", inPages((*rt.LinuxContainerResources).GetMemoryLimitInBytes)),
+		limited("container_spec_memory_swap_limit_bytes", "Limit of memory and swap together, in bytes; 0 is none.", inPages((*rt.LinuxContainerResources).GetMemorySwapLimitInBytes)),
 		limited("container_spec_memory_reservation_limit_bytes", "Memory that is left to it when there is little, in bytes; 0 is none.", func(*rt.LinuxContainerResources) int64 { return 0 }),
 	}
 }

@@ -35,6 +35,7 @@ func (s *Server) cadvisor(w http.ResponseWriter, r *http.Request) {
 		_, exact := s.cfg.Engine.(cri.Sampler)
 		switch {
 		case err == nil && exact:
+			own.disks()
 			for _, m := range rootSamples(&sum.Node) {
 				lines[m.Name] = append(lines[m.Name], m)
 			}

@@ -263,3 +263,17 @@ func TestOffered(t *testing.T) {
 		}
 	}
 }
+
+// TestMishaps: v1 counts those that were killed alone.
+func TestMishaps(t *testing.T) {
+	for text, want := range map[string][3]uint64{
+		"low 0\nhigh 7\nmax 3\noom 2\noom_kill 1\noom_group_kill 0\n": {1, 7, 3},
+		"oom_kill_disable 0\nunder_oom 0\noom_kill 4\n":               {4, 0, 0},
+		"": {},
+	} {
+		killed, high, limit := mishapsIn(text)
+		if got := [3]uint64{killed, high, limit}; got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+}

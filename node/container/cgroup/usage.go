@@ -40,6 +40,10 @@ type Usage struct {
 	SwapLimit *uint64
 	// Killed is how many of its processes the kernel has killed for want of memory.
 	Killed uint64
+	// PastHigh and PastLimit are how often it was held back since it had more than its high
+	// mark, and how often it was about to pass its limit: with cgroup v1, which does not
+	// count so, 0.
+	PastHigh, PastLimit uint64
 	// Devices are the reads and writes of each disk.
 	Devices []Device
 	// CPUPressure, MemoryPressure and IOPressure are how long its processes had to wait,
@@ -98,7 +102,7 @@ func (g *Group) Usage() (Usage, error) {
 		u.Active, u.Kernel = m.Stats["active_file"], m.Stats["kernel"]
 	}
 	u.SwapLimit = swapLimit(m)
-	u.Killed = g.killed()
+	u.Killed, u.PastHigh, u.PastLimit = g.mishaps()
 	u.CPUPressure, u.MemoryPressure, u.IOPressure = pressure(st.CpuStats.PSI), pressure(st.MemoryStats.PSI), pressure(st.BlkioStats.PSI)
 	u.disks(st.BlkioStats)
 	return u, nil
@@ -154,23 +158,29 @@ func (u *Usage) disks(st cgroups.BlkioStats) {
 	}
 }
 
-// killed is what the memory controller says of processes it had killed.
-func (g *Group) killed() uint64 {
+// mishaps is what the memory controller says of processes it had killed, and with v2 how
+// often a group was held back since it had passed its high mark, or hit its limit.
+func (g *Group) mishaps() (killed, high, limit uint64) {
 	path := filepath.Join(g.m.Path("memory"), "memory.oom_control")
 	if cgroups.IsCgroup2UnifiedMode() {
 		path = filepath.Join(g.m.Path(""), "memory.events")
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return 0 // the group ends, or has no such controller
+		return 0, 0, 0 // the group ends, or has no such controller
 	}
-	for line := range strings.Lines(string(data)) {
-		if text, is := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); is {
-			n, _ := strconv.ParseUint(text, 10, 64) // the kernel's own
-			return n
+	return mishapsIn(string(data))
+}
+
+func mishapsIn(text string) (killed, high, limit uint64) {
+	into := map[string]*uint64{"oom_kill": &killed, "high": &high, "max": &limit}
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if to := into[name]; to != nil {
+			*to, _ = strconv.ParseUint(value, 10, 64) // the kernel's own
 		}
 	}
-	return 0
+	return killed, high, limit
 }
 
 func pressure(p *cgroups.PSIStats) *Pressure {
