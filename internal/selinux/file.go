@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,23 +34,35 @@ func failed(path string, err error) error {
 // the hand that labels elsewhere. The path itself comes last. A file system without labels
 // is no error, a directory of the system's own is.
 func Relabel(ctx context.Context, path, label string) error {
-	real, err := filepath.EvalSymlinks(path)
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("relabel: %w", err)
+		return fmt.Errorf("relabel %q: %w", path, err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	return relabelOpen(ctx, f, label)
+}
+
+// relabelOpen is Relabel of what a path has led to. That is what is judged, too: whoever
+// may write above the path may have it lead elsewhere at any time.
+func relabelOpen(ctx context.Context, f *os.File, label string) error {
+	real, err := os.Readlink(handle(f))
+	if err != nil {
+		return fmt.Errorf("relabel %q: %w", f.Name(), err)
 	}
 	if ofSystem(real) {
 		return fmt.Errorf("relabel %q: it is the system's own", real)
 	}
-	info, err := os.Lstat(real)
+	info, err := f.Stat()
 	if err != nil {
-		return fmt.Errorf("relabel: %w", err)
+		return fmt.Errorf("relabel %q: %w", real, err)
 	}
 	if !info.IsDir() {
-		return LabelFile(real, label)
+		return setByFD(f, label)
 	}
-	root, err := os.OpenRoot(real)
+	root, err := os.OpenRoot(handle(f))
 	if err != nil {
-		return fmt.Errorf("relabel: %w", err)
+		return fmt.Errorf("relabel %q: %w", real, err)
 	}
 	defer root.Close()
 	if err := each(ctx, root, func(f *os.File) error { return setByFD(f, label) }); err != nil {
@@ -59,6 +70,9 @@ func Relabel(ctx context.Context, path, label string) error {
 	}
 	return nil
 }
+
+// handle is a path of what is open, wherever that is by now.
+func handle(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
 
 // each does something to everything below a directory and to it last of all.
 func each(ctx context.Context, root *os.Root, do func(*os.File) error) error {
@@ -87,7 +101,7 @@ func each(ctx context.Context, root *os.Root, do func(*os.File) error) error {
 
 // setByFD labels what is open, be it a symbolic link itself.
 func setByFD(f *os.File, label string) error {
-	return failed(f.Name(), unix.Setxattr("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), Attribute, []byte(label), 0))
+	return failed(f.Name(), unix.Setxattr(handle(f), Attribute, []byte(label), 0))
 }
 
 // present forgives what vanishes meanwhile.

@@ -177,3 +177,55 @@ func TestRelabel(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What a path has led to when it was opened is judged and labelled, and not what is put in
+// its place meanwhile.
+func TestRelabelWhatIsOpen(t *testing.T) {
+	if os.Getuid() != 0 || Enabled() {
+		t.Skip("labels are root's to give, and the policy's to know")
+	}
+	parent, outside := t.TempDir(), t.TempDir()
+	path, moved := filepath.Join(parent, "volume"), filepath.Join(parent, "moved")
+	if err := errors.Join(os.Mkdir(path, 0o755), os.WriteFile(filepath.Join(path, "file"), nil, 0o600), os.WriteFile(filepath.Join(outside, "file"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	const label = "system_u:object_r:container_file_t:s0:c3,c4"
+	if err := unix.Lsetxattr(parent, Attribute, []byte(label), 0); errors.Is(err, unix.EOPNOTSUPP) {
+		t.Skip("this file system keeps no labels")
+	}
+	open := func(path string) *os.File {
+		fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := os.NewFile(uintptr(fd), path)
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	f := open(path)
+	if err := errors.Join(os.Rename(path, moved), os.Symlink(outside, path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := relabelOpen(t.Context(), f, label); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]bool{moved: true, filepath.Join(moved, "file"): true, outside: false, filepath.Join(outside, "file"): false} {
+		var b [200]byte
+		n, err := unix.Lgetxattr(file, Attribute, b[:])
+		if got := err == nil && string(b[:n]) == label; got != want {
+			t.Errorf("%s: labelled %v", file, got)
+		}
+	}
+	// A name that is harmless says nothing of what has been opened by it.
+	link := filepath.Join(parent, "link")
+	if err := os.Symlink("/usr", link); err != nil {
+		t.Fatal(err)
+	}
+	system := open(link)
+	if err := errors.Join(os.Remove(link), os.Mkdir(link, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if err := relabelOpen(t.Context(), system, label); err == nil || !strings.Contains(err.Error(), "the system's own") {
+		t.Error(err)
+	}
+}
