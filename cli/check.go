@@ -19,8 +19,8 @@ func systemCheckCommand(s *Settings) *cobra.Command {
 		Use: "check", Short: "Compare what is stored of images with its digests", Args: cobra.NoArgs,
 		Long: `Read every blob of the images of this machine, and compare it with its digest, and every
 layer that is unpacked with the blob it came from. What differs is named, with the images
-that need it, and makes the exit code 1. --repair pulls damaged blobs again, under the
-names of images that came from a registry, and unpacks damaged layers anew, unless a
+that need it, and makes the exit code 1. --repair pulls damaged blobs again, by the
+digests of images that came from a registry, or by their names where those are gone there, and unpacks damaged layers anew, unless a
 container stands on them: stop those first. Volumes, and what containers have written,
 have no digests to be compared with.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -32,9 +32,9 @@ have no digests to be compared with.`,
 			if err != nil {
 				return err
 			}
-			if names := found.Origins(); opts.Repair && len(names) > 0 {
-				for _, name := range names {
-					if _, err := store.Pull(cmd.Context(), name, s.transfers()); err != nil {
+			if origins := found.Origins(); opts.Repair && len(origins) > 0 {
+				for _, o := range origins {
+					if err := bringAnew(cmd, store, o, s.transfers()); err != nil {
 						fmt.Fprintln(cmd.ErrOrStderr(), err)
 					}
 				}
@@ -51,6 +51,22 @@ have no digests to be compared with.`,
 		foreign{name: "force", letter: "f", why: "images that cannot be mended stay, for whoever knows where they come from: sampan rmi removes them"},
 		foreign{name: "max", letter: "m", word: true, why: "layers that nothing needs are removed at once"})
 	return cmd
+}
+
+// bringAnew pulls an image again as it was, and what its name means by now if it is gone.
+func bringAnew(cmd *cobra.Command, store *image.Store, o image.Origin, how image.TransferOptions) error {
+	err := store.Refetch(cmd.Context(), o, how)
+	if !errors.Is(err, image.ErrNotFound) || strings.Contains(o.Name, "@") {
+		return err
+	}
+	img, err := store.Pull(cmd.Context(), o.Name, how)
+	if err != nil {
+		return err
+	}
+	if img.Manifest != o.Digest && img.Index != o.Digest {
+		fmt.Fprintf(cmd.ErrOrStderr(), "sampan: %s: its registry has %s no more: the name is another image now, %s\n", o.Name, o.Digest, img.ID)
+	}
+	return nil
 }
 
 // checkedAgain looks a second time, and keeps what the first look has mended.

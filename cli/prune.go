@@ -168,6 +168,13 @@ func (g *pruning) run(cmd *cobra.Command, s *Settings, f pruneFilter) error {
 			return err
 		}
 	}
+	if g.images && !f.asks() { // nothing is known of what is damaged
+		remains, err := store.PruneRemains()
+		if err != nil {
+			return err
+		}
+		done.Damaged, done.Bytes = remains.Damaged, done.Bytes+remains.Bytes
+	}
 	if g.cache {
 		records, limit, before := g.layers(f, time.Now())
 		memories, err := store.PruneMemories(records, limit, before)
@@ -176,8 +183,17 @@ func (g *pruning) run(cmd *cobra.Command, s *Settings, f pruneFilter) error {
 		}
 		done.Memories, done.Bytes = memories.Memories, done.Bytes+memories.Bytes
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "removed %d images and %d build layers, %s at most\n", done.Images, done.Memories, size(done.Bytes))
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), prunedText(done))
 	return err
+}
+
+// prunedText says what was removed.
+func prunedText(done image.Pruned) string {
+	text := fmt.Sprintf("removed %d images and %d build layers", done.Images, done.Memories)
+	if done.Damaged > 0 {
+		text = fmt.Sprintf("removed %d images, %d build layers and %d damaged blobs", done.Images, done.Memories, done.Damaged)
+	}
+	return fmt.Sprintf("%s, %s at most", text, size(done.Bytes))
 }
 
 // layers says which of what builds remember stays: so many records and bytes at most, and

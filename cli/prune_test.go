@@ -161,3 +161,15 @@ func TestNetworkFilters(t *testing.T) {
 		}
 	}
 }
+
+// What a prune says, with damaged blobs only where there were some.
+func TestPrunedText(t *testing.T) {
+	for want, done := range map[string]image.Pruned{
+		"removed 1 images and 2 build layers, 3 B at most":                  {Images: 1, Memories: 2, Bytes: 3},
+		"removed 0 images, 0 build layers and 4 damaged blobs, 5 B at most": {Damaged: 4, Bytes: 5},
+	} {
+		if got := prunedText(done); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

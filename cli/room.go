@@ -38,6 +38,8 @@ type tenant struct {
 	Links  int
 	bytes  int64
 	active bool
+	// rest is of no image: damaged blobs.
+	rest bool
 }
 
 func roomCommand(s *Settings) *cobra.Command {
@@ -88,7 +90,9 @@ func roomOf(all []tenant) []roomView {
 			if t.Type != kind {
 				continue
 			}
-			row.TotalCount++
+			if !t.rest {
+				row.TotalCount++
+			}
 			taken += t.bytes
 			if t.active {
 				row.Active++
@@ -197,7 +201,11 @@ func roomOfImages(store *image.Store, pods []*corev1.Pod) ([]tenant, error) {
 		t.active = t.Links > 0
 		all = append(all, t)
 	}
-	return all, nil
+	blobs, bytes, err := store.Remains()
+	if blobs > 0 {
+		all = append(all, tenant{Type: roomImages, Name: "<damaged>", Size: size(bytes), bytes: bytes, rest: true})
+	}
+	return all, err
 }
 
 func inUse(img image.Image, by map[string]bool) bool {

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,9 +41,10 @@ type Damage struct {
 	// otherwise it is a blob.
 	Layer  bool
 	Digest digest.Digest
-	// Images are the names of the images that need it, Origins those of them that came
-	// from a registry.
-	Images, Origins []string
+	// Images are the names of the images that need it, Origins where those of them that
+	// came from a registry did.
+	Images  []string
+	Origins []Origin
 	// Snapshots are the keys of those that stand on it.
 	Snapshots []string
 	// Mended: a layer that has been unpacked anew.
@@ -124,7 +126,7 @@ func (c *checking) hurt(d Damage) {
 	for _, entry := range c.needed[d.Digest.Encoded()] {
 		name := entry.Annotations[refAnnotation]
 		if name != "" && entry.Annotations[madeAnnotation] == "" {
-			d.Origins = append(d.Origins, name)
+			d.Origins = append(d.Origins, Origin{Name: name, Digest: entry.Digest, Top: digest.Digest(entry.Annotations[topAnnotation])})
 		}
 		if name == "" {
 			name = entry.Digest.String()
@@ -300,14 +302,14 @@ func (s *Store) exchange(fresh, old string) error {
 	return errors.Join(atomicfile.SyncDir(filepath.Dir(old)), os.RemoveAll(away))
 }
 
-// Origins are the names that damage has which a registry can bring anew, each once.
-func (c Checked) Origins() []string {
-	var names []string
+// Origins are where damage came from which a registry can bring anew, each once.
+func (c Checked) Origins() []Origin {
+	var all []Origin
 	for _, d := range c.Damaged {
 		if !d.Layer {
-			names = append(names, d.Origins...)
+			all = append(all, d.Origins...)
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	slices.SortFunc(all, func(a, b Origin) int { return cmp.Compare(a.Name, b.Name) })
+	return slices.Compact(all)
 }

@@ -16,7 +16,8 @@ import (
 // name says any more was damaged since. One such blob takes its image away, and no other:
 // the blob is put aside, so that a pull brings it anew.
 
-// damageDir is where damaged blobs are put, for whoever wants to know what happened.
+// damageDir is where damaged blobs are put, for whoever wants to know what happened, until
+// a prune.
 const damageDir = "damaged"
 
 // damage is that an image's manifest, index or config is missing or is not what it was.
@@ -104,4 +105,30 @@ func (s *Store) forget(index *ocispec.Index, ref string) bool {
 	before := len(index.Manifests)
 	index.Manifests = slices.DeleteFunc(slices.Clone(index.Manifests), func(d ocispec.Descriptor) bool { return d.Annotations[refAnnotation] == full })
 	return len(index.Manifests) < before
+}
+
+// Remains are how many damaged blobs have been put aside, and what they take.
+func (s *Store) Remains() (blobs int, bytes int64, err error) {
+	entries, err := os.ReadDir(filepath.Join(s.root, damageDir))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, 0, nil
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil { // else somebody was faster
+			blobs, bytes = blobs+1, bytes+info.Size()
+		}
+	}
+	return blobs, bytes, err
+}
+
+// PruneRemains removes the damaged blobs that have been put aside.
+func (s *Store) PruneRemains() (Pruned, error) {
+	blobs, bytes, err := s.Remains()
+	if err == nil {
+		err = os.RemoveAll(filepath.Join(s.root, damageDir))
+	}
+	if err != nil {
+		return Pruned{}, fmt.Errorf("prune damaged blobs: %w", err)
+	}
+	return Pruned{Damaged: blobs, Bytes: bytes}, nil
 }

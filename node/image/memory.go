@@ -159,6 +159,8 @@ func (s *Store) memories() ([]remembered, error) {
 // Pruned is what Prune has removed.
 type Pruned struct {
 	Images, Memories int
+	// Damaged are blobs that had been put aside.
+	Damaged int
 	// Bytes is the room that they took at most; layers that are shared with what
 	// stays are not freed.
 	Bytes int64

@@ -195,25 +195,7 @@ func (s *Store) ingestIndex(ctx context.Context, from source, a arrival) (Image,
 		}
 		return s.name(a.ref, img.Manifest, a.notes(a.top.Digest))
 	}
-	taken := 0
-	for _, desc := range index.Manifests {
-		if !remote.IsManifest(desc.MediaType) {
-			continue
-		}
-		foreign := desc.Platform != nil && desc.Platform.Architecture != architecture("")
-		_, err := s.fetchManifest(ctx, from, desc, arrival{tell: a.tell, packed: foreign})
-		if errors.Is(err, ErrNotFound) || errors.Is(err, remote.ErrNotFound) {
-			continue // a sparse index: some of its images are elsewhere
-		}
-		if err != nil {
-			return Image{}, fmt.Errorf("%s: %w", platformOf(desc), err)
-		}
-		taken++
-	}
-	if taken == 0 {
-		return Image{}, fmt.Errorf("index %q: none of its images is there: %w", a.top.Digest, ErrNotFound)
-	}
-	d, err := s.putBlob(a.raw)
+	d, err := s.takeAll(ctx, from, a, index)
 	if err != nil {
 		return Image{}, err
 	}
