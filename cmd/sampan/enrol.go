@@ -189,7 +189,8 @@ func hear[T client.Object](ctx context.Context, w watch.Interface, done func(T) 
 type kept struct {
 	path string
 	ask  func() (*tls.Certificate, error)
-	// unfit, which may be nil, says that the one in the file is not to be used.
+	// unfit, which may be nil, says that another is wanted than the one in the file, which
+	// is good as long as there is none.
 	unfit func(*x509.Certificate) bool
 	// read is set once the file has been tried.
 	read bool
@@ -198,14 +199,19 @@ type kept struct {
 // issue is for a pki.Holder: the first time it gives what is in the file, if that
 // is still good, and from then on a new one.
 func (k *kept) issue() (*tls.Certificate, error) {
+	var old *tls.Certificate
 	if !k.read {
 		k.read = true
-		if leaf := k.load(); leaf != nil {
-			return leaf, nil
+		old = k.load()
+		if old != nil && (k.unfit == nil || !k.unfit(old.Leaf)) {
+			return old, nil
 		}
 	}
 	leaf, err := k.ask()
-	if err != nil {
+	switch {
+	case err != nil && old != nil:
+		return old, nil // whoever signs is of an earlier version, say
+	case err != nil:
 		return nil, err
 	}
 	certificate, key, err := pki.Encode(leaf)
@@ -227,7 +233,7 @@ func ofFormer(leaf *x509.Certificate) bool {
 // load is the certificate in the file; nil when there is none that is still good.
 func (k *kept) load() *tls.Certificate {
 	leaf, err := tls.LoadX509KeyPair(k.path, k.path)
-	if err != nil || time.Now().After(leaf.Leaf.NotAfter) || k.unfit != nil && k.unfit(leaf.Leaf) {
+	if err != nil || time.Now().After(leaf.Leaf.NotAfter) {
 		return nil
 	}
 	return &leaf

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -63,7 +64,7 @@ func TestNodeComesBack(t *testing.T) {
 }
 
 // A certificate of before there was a group for our agents is good as long as the cluster
-// takes it; with a token a machine gets another at once.
+// takes it; with a token a machine gets another at once, if anybody gives it one.
 func TestFormerCertificate(t *testing.T) {
 	authority, err := pki.Temporary(time.Now)
 	if err != nil {
@@ -72,10 +73,16 @@ func TestFormerCertificate(t *testing.T) {
 	before := pki.NodeLeaf("n")
 	before.Organizations = []string{identity.Nodes}
 	path := filepath.Join(t.TempDir(), "client.pem")
+	refused := errors.New("not signed")
+	fresh, err := authority.Issue(pki.NodeLeaf("n"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		leaf        pki.Leaf
 		token, used bool
-	}{{before, false, true}, {before, true, false}, {pki.NodeLeaf("n"), true, true}} {
+		asked       error
+	}{{before, false, true, nil}, {before, true, false, nil}, {before, true, true, refused}, {pki.NodeLeaf("n"), true, true, nil}} {
 		leaf, err := authority.Issue(c.leaf)
 		if err != nil {
 			t.Fatal(err)
@@ -87,12 +94,16 @@ func TestFormerCertificate(t *testing.T) {
 		if err := atomicfile.Write(path, append(certificate, key...), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		k := &kept{path: path}
+		k := &kept{path: path, ask: func() (*tls.Certificate, error) { return fresh, c.asked }}
 		if c.token {
 			k.unfit = ofFormer
 		}
-		if got := k.load() != nil; got != c.used {
-			t.Errorf("%v, token %v: used %v, want %v", c.leaf.Organizations, c.token, got, c.used)
+		got, err := k.issue()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if used := got.Leaf.Equal(leaf.Leaf); used != c.used {
+			t.Errorf("%v, token %v, %v: used %v, want %v", c.leaf.Organizations, c.token, c.asked, used, c.used)
 		}
 	}
 }
