@@ -68,11 +68,15 @@ func (r *Runtime) judge(c *container, p *plan.Plan, cfg *CreateConfig) (failed e
 			return err
 		}
 	}
-	placed, err := c.placedRoot(p)
+	parent, err := c.parent()
 	if err != nil {
 		return err
 	}
-	return c.judgeFiles(p, placed, pids)
+	placed := filepath.Join("/proc", strconv.Itoa(parent), "root", p.Root.Mountpoint) // as its parent has mounted it
+	if err := c.judgeFiles(p, placed, pids); err != nil {
+		return err
+	}
+	return level(pids, parent, &p.Process)
 }
 
 // judgeNamespaces wants a process in those of the sandbox and of the container alone.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,18 +25,19 @@ type judged struct {
 	at   map[int]mounted
 }
 
-// placedRoot is the container's root as its parent has mounted it.
-func (c *container) placedRoot(p *plan.Plan) (string, error) {
+// parent is the process that has had criu bring the container back, and its root
+// mounted.
+func (c *container) parent() (int, error) {
 	text, err := readSmall(fmt.Sprintf("/proc/%d/status", c.rec.PID))
 	if err != nil {
-		return "", err
+		return 0, err
 	}
 	for line := range strings.Lines(text) {
 		if parent, ok := strings.CutPrefix(line, "PPid:"); ok {
-			return filepath.Join("/proc", strings.TrimSpace(parent), "root", p.Root.Mountpoint), nil
+			return strconv.Atoi(strings.TrimSpace(parent))
 		}
 	}
-	return "", fmt.Errorf("process %d has no parent", c.rec.PID)
+	return 0, fmt.Errorf("process %d has no parent", c.rec.PID)
 }
 
 // judgeFiles wants processes in the root that has been placed for them, which has mounted in

@@ -143,7 +143,10 @@ func (j *judged) harmless(path, link, dir string) (bool, error) {
 	case "pipe", "socket", "pidfd":
 		return true, nil
 	case "anon_inode":
-		return slices.Contains([]string{"eventfd", "eventpoll", "signalfd", "timerfd", "inotify", "pidfd"}, strings.Trim(what, "[]")) ||
+		if strings.Trim(what, "[]") == "inotify" {
+			return j.watches(filepath.Join(dir, "fdinfo", filepath.Base(path)))
+		}
+		return slices.Contains([]string{"eventfd", "eventpoll", "signalfd", "timerfd", "pidfd"}, strings.Trim(what, "[]")) ||
 			reach(&j.p.Process)&(1<<unix.CAP_SYS_ADMIN) != 0, nil
 	}
 	same, err := sameFile(path, filepath.Join(dir, "ns", kind)) // its own namespace
