@@ -158,6 +158,30 @@ func TestPulledImagesAreNotForEverybody(t *testing.T) {
 	})
 }
 
+// The image that a checkpoint was made of is for those alone that might name it, too.
+func TestCheckpointsAreNoWayToImages(t *testing.T) {
+	tell(t, "image_checkpoint", func(s *story) {
+		const private, holds = "r.example/app:1", "checkpoint:1"
+		s.engine.Do(func() {
+			s.engine.Registry[private], s.engine.Registry[holds] = agenttest.Serve, agenttest.Serve
+			s.engine.Private = map[string]string{private: "right"}
+			s.engine.Below = map[string]string{holds: private}
+		})
+		secret := &corev1.Secret{Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{
+			corev1.DockerConfigJsonKey: []byte(`{"auths":{"r.example":{"username":"u","password":"right"}}}`)}}
+		secret.Name, secret.Namespace, secret.UID = "good", "default", "uid-good"
+		s.api.Seed(secret)
+		for _, c := range []struct{ name, image, secret string }{{"first", private, "good"}, {"owner", holds, "good"}, {"stranger", holds, ""}} {
+			p := pod(c.name, container("app", c.image))
+			if c.secret != "" {
+				p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: c.secret}}
+			}
+			s.create(p)
+			s.pass(time.Second)
+		}
+	})
+}
+
 // The image of a volume is pulled before that of the container which mounts it, and
 // other containers don't wait for it.
 func TestImageVolume(t *testing.T) {

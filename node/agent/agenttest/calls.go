@@ -133,8 +133,18 @@ func (e *Engine) ListPodSandbox(_ context.Context, r *rt.ListPodSandboxRequest) 
 }
 
 // CreateContainer implements cri.Engine.
-func (e *Engine) CreateContainer(_ context.Context, r *rt.CreateContainerRequest) (*rt.CreateContainerResponse, error) {
+func (e *Engine) CreateContainer(ctx context.Context, r *rt.CreateContainerRequest) (*rt.CreateContainerResponse, error) {
 	time.Sleep(createTime)
+	below := ""
+	if e.Do(func() { below = e.Below[r.GetConfig().GetImage().GetImage()] }); below != "" {
+		leave := cri.LeaveOf(ctx)
+		if leave == nil {
+			return nil, cri.NotFound("image %q: nobody to ask", below)
+		}
+		if err := leave(ctx, []string{below}, below); err != nil {
+			return nil, cri.NotFound("image %q: %v", below, err)
+		}
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	b := e.sandboxes[r.GetPodSandboxId()]

@@ -75,6 +75,8 @@ type Engine struct {
 	Images, Registry map[string]Program
 	// Private are the passwords that the registry wants for some of its images.
 	Private map[string]string
+	// Below are the images that checkpoints were made of, by the images that hold those.
+	Below map[string]string
 	// PullTime is how long a pull takes.
 	PullTime time.Duration
 	// Answer is what ExecSync comes to: exit code and output.
