@@ -197,7 +197,11 @@ func TestShutdown(t *testing.T) {
 	})
 	close(ending)
 	for name, code := range map[string]int32{"polite": 0, "stubborn": 137} {
-		p := n.phase(name, corev1.PodFailed)
+		phase := corev1.PodFailed
+		if code == 0 {
+			phase = corev1.PodSucceeded
+		}
+		p := n.phase(name, phase)
 		if p.Status.Reason != "Terminated" || !strings.Contains(p.Status.Message, "imminent node shutdown") {
 			t.Errorf("%s: %q, %q", name, p.Status.Reason, p.Status.Message)
 		}

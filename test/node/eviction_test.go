@@ -58,7 +58,8 @@ func (n *node) evicted(name string) *corev1.Pod {
 	var pod *corev1.Pod
 	within(n, patience, "pod "+name+" is evicted", func() bool {
 		pod = n.get(name)
-		return pod.Status.Phase == corev1.PodFailed && pod.Status.Reason == "Evicted"
+		over := pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
+		return over && pod.Status.Reason == "Evicted"
 	})
 	return pod
 }

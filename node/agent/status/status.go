@@ -145,7 +145,8 @@ func podIPs(s *corev1.PodStatus, in Input) {
 
 // reason keeps the words that came with the phase, and brings those of a verdict.
 func reason(s *corev1.PodStatus, in Input) {
-	if in.Failed != nil && s.Phase == corev1.PodFailed {
+	// One that has succeeded says why it ended too: upstream's leaves that out.
+	if in.Failed != nil && (s.Phase == corev1.PodFailed || in.Failed.Yields && s.Phase == corev1.PodSucceeded) {
 		s.Reason, s.Message = in.Failed.Reason, in.Failed.Message
 		return
 	}
