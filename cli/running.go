@@ -184,7 +184,8 @@ func (r *running) stay(ctx context.Context) error {
 			return err
 		case state.ended && r.done == nil:
 			return r.end(ctx, state)
-		case state.running && !r.flags.detach && state.restarts >= r.attached:
+		case state.running && !r.flags.detach && state.restarts >= r.attached && r.done == nil:
+			// One stream at a time: the one before may have joined this start already.
 			if err := r.catchUp(ctx, state, state.restarts); err != nil {
 				return err
 			}

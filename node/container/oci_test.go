@@ -159,29 +159,37 @@ func TestOCIKill(t *testing.T) {
 // with the first, and SIGKILL is for all of them, also when that is gone.
 func TestOCIKillShared(t *testing.T) {
 	for _, gone := range []bool{false, true} {
-		o, bundle := newOCI(t, func(s *specs.Spec) {
-			s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.PIDNamespace })
-		}, "sleep")
-		ctx := t.Context()
-		if err := o.Run(ctx, "c1", OCICreate{Bundle: bundle}); err != nil {
-			t.Fatal(err)
+		t.Run(fmt.Sprintf("gone=%v", gone), func(t *testing.T) { killShared(t, gone) })
+	}
+}
+
+// killShared kills a container of two processes, the first of which may be gone before.
+func killShared(t *testing.T, gone bool) {
+	o, bundle := newOCI(t, func(s *specs.Spec) {
+		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.PIDNamespace })
+	}, "sleep")
+	ctx := t.Context()
+	if err := o.Run(ctx, "c1", OCICreate{Bundle: bundle}); err != nil {
+		t.Fatal(err)
+	}
+	first, other := o.made.rec.PID, 0
+	if _, err := o.Exec(ctx, "c1", OCIExec{Process: process("probe", "sleep"), Started: func(pid int) {
+		other = pid
+		if gone {
+			killChild(first)
 		}
-		other := 0
-		if _, err := o.Exec(ctx, "c1", OCIExec{Process: process("probe", "sleep"), Started: func(pid int) {
-			other = pid
-			if gone {
-				killChild(o.made.rec.PID)
-			}
-			if err := o.Kill(ctx, "c1", syscall.SIGKILL, false); err != nil {
-				t.Errorf("with the first gone %v: %v", gone, err)
-				_ = syscall.Kill(pid, syscall.SIGKILL) // or Exec would wait for ever
-			}
-		}}); err != nil {
-			t.Error(err)
+		if err := o.Kill(ctx, "c1", syscall.SIGKILL, false); err != nil {
+			t.Errorf("kill: %v", err)
+			_ = syscall.Kill(pid, syscall.SIGKILL) // or Exec would wait for ever
 		}
-		if pids, err := o.made.group.Pids(); err != nil || slices.Contains(pids, other) {
-			t.Errorf("with the first gone %v: left %v, %v", gone, pids, err)
-		}
+	}}); err != nil {
+		t.Error(err)
+	}
+	if pids, err := o.made.group.Pids(); err != nil || slices.Contains(pids, other) {
+		t.Errorf("left %v, %v", pids, err)
+	}
+	if !gone {
+		_, _ = waitChild(first) // a zombie keeps its cgroup
 	}
 }
 
