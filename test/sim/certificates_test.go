@@ -257,6 +257,7 @@ func (p *plane) boundToKubeadm() {
 			p.Fatal(err)
 		}
 	}
+	p.settle() // until whoever decides has seen them
 }
 
 // servingRequestOf asks for a node's serving certificate.
