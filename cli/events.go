@@ -312,7 +312,7 @@ func (w *eventWriter) template(h happening) error {
 
 // eventFilters reads --filter: of one name any must fit, of different ones all.
 func eventFilters(texts []string) (func(happening) bool, error) {
-	byName := map[string][]func(happening) bool{}
+	byName := filters[happening]{}
 	for _, text := range texts {
 		name, value, _ := strings.Cut(text, "=")
 		fits := eventFilter(name, value)
@@ -321,14 +321,7 @@ func eventFilters(texts []string) (func(happening) bool, error) {
 		}
 		byName[name] = append(byName[name], fits)
 	}
-	return func(h happening) bool {
-		for _, any := range byName {
-			if !slices.ContainsFunc(any, func(fits func(happening) bool) bool { return fits(h) }) {
-				return false
-			}
-		}
-		return true
-	}, nil
+	return byName.fit, nil
 }
 
 // eventFilter is one of them, nil for none that there is.

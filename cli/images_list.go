@@ -154,7 +154,7 @@ func (f imagesFormat) table(out io.Writer, rows []any) error {
 // imageFilters reads --filter: of one name any must fit, of different ones all.
 // find gets the images that before and since compare with; without it, all else is read.
 func imageFilters(texts []string, find func(string) (image.Image, error)) (func(image.Image) bool, error) {
-	byName := map[string][]func(image.Image) bool{}
+	byName := filters[image.Image]{}
 	for _, text := range texts {
 		name, value, ok := strings.Cut(text, "=")
 		if !ok {
@@ -175,14 +175,7 @@ func imageFilters(texts []string, find func(string) (image.Image, error)) (func(
 		}
 		byName[name] = append(byName[name], fits)
 	}
-	return func(img image.Image) bool {
-		for _, any := range byName {
-			if !slices.ContainsFunc(any, func(fits func(image.Image) bool) bool { return fits(img) }) {
-				return false
-			}
-		}
-		return true
-	}, nil
+	return byName.fit, nil
 }
 
 // ageFilter compares when images were made: with that of another, or with a time, or what

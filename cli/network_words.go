@@ -68,7 +68,7 @@ const networkFilterWords = "name=TEXT, id=ID, driver=bridge|host|null, label=NAM
 // networkFilters reads --filter: of one name any must fit, of different ones all; but all
 // labels, as in docker.
 func networkFilters(texts []string) (func(namedNetwork) bool, error) {
-	byName := map[string][]func(namedNetwork) bool{}
+	byName := filters[namedNetwork]{}
 	for i, text := range texts {
 		name, value, ok := strings.Cut(text, "=")
 		fits := networkFilter(name, value)
@@ -80,14 +80,7 @@ func networkFilters(texts []string) (func(namedNetwork) bool, error) {
 		}
 		byName[name] = append(byName[name], fits)
 	}
-	return func(v namedNetwork) bool {
-		for _, any := range byName {
-			if !slices.ContainsFunc(any, func(fits func(namedNetwork) bool) bool { return fits(v) }) {
-				return false
-			}
-		}
-		return true
-	}, nil
+	return byName.fit, nil
 }
 
 // networkFilter is one of them, nil for none that there is.

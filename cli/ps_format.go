@@ -195,7 +195,7 @@ func (f psFormat) byStatus() bool {
 
 // psFilters reads --filter: of one name any must fit, of different ones all.
 func psFilters(texts []string) (func(*corev1.Pod) bool, error) {
-	byName := map[string][]func(*corev1.Pod) bool{}
+	byName := filters[*corev1.Pod]{}
 	for _, text := range texts {
 		name, value, ok := strings.Cut(text, "=")
 		if !ok {
@@ -207,14 +207,7 @@ func psFilters(texts []string) (func(*corev1.Pod) bool, error) {
 		}
 		byName[name] = append(byName[name], fits)
 	}
-	return func(p *corev1.Pod) bool {
-		for _, any := range byName {
-			if !slices.ContainsFunc(any, func(fits func(*corev1.Pod) bool) bool { return fits(p) }) {
-				return false
-			}
-		}
-		return true
-	}, nil
+	return byName.fit, nil
 }
 
 func psFilter(name, value string) (func(*corev1.Pod) bool, error) {
