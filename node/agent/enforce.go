@@ -8,13 +8,8 @@ import (
 
 	"github.com/sampan-dev/sampan/node/agent/class"
 	"github.com/sampan-dev/sampan/node/agent/settings"
+	"github.com/sampan-dev/sampan/node/agent/spec"
 )
-
-// sharesPerCPU is a whole processor in CPU shares.
-const sharesPerCPU = 1024
-
-// minShares are the fewest that the kernel knows.
-const minShares = 2
 
 // enforced is one reservation and the cgroup that is held to it.
 type enforced struct {
@@ -44,7 +39,7 @@ func enforcements(k *settings.Kubelet) ([]enforced, error) {
 			return nil, err
 		}
 		if cpu := reserved.Cpu(); !cpu.IsZero() {
-			e.limits.Shares = max(cpu.MilliValue()*sharesPerCPU/1000, minShares)
+			e.limits.Shares = spec.Shares(cpu.MilliValue())
 		}
 		if !compressible {
 			pids := reserved["pid"]
