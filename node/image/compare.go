@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/internal/selinux"
 )
 
 // compareTrees says what is first found to differ in a directory from what it should be:
@@ -187,43 +190,22 @@ func (t *trees) attributes(name string) error {
 		return nil
 	}
 	got, err := attributesOf(t.there, name)
-	if err == nil && want != got {
+	if err == nil && !maps.Equal(want, got) {
 		err = fmt.Errorf("the attributes of %q are not the image's: %w", name, ErrInvalid)
 	}
 	return err
 }
 
-// attributesOf spells out the extended attributes of a file; SELinux' are the machine's.
-func attributesOf(root *os.Root, name string) (string, error) {
+// attributesOf are the extended attributes of a file; SELinux' are the machine's.
+func attributesOf(root *os.Root, name string) (map[string]string, error) {
 	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer f.Close()
-	list := make([]byte, maxAttributes)
-	n, err := unix.Flistxattr(int(f.Fd()), list)
-	if errors.Is(err, unix.ENOTSUP) {
-		return "", nil
-	}
+	all, err := xattrs(f, func(name string) bool { return name == selinux.Attribute })
 	if err != nil {
-		return "", fmt.Errorf("attributes of %q: %w", name, err)
+		return nil, fmt.Errorf("%q: %w", name, err)
 	}
-	keys := bytes.Split(list[:n], []byte{0})
-	slices.SortFunc(keys, bytes.Compare)
-	var text bytes.Buffer
-	value := make([]byte, maxAttributes)
-	for _, key := range keys {
-		if len(key) == 0 || string(key) == "security.selinux" {
-			continue
-		}
-		n, err := unix.Fgetxattr(int(f.Fd()), string(key), value)
-		if err != nil {
-			return "", fmt.Errorf("attribute %q of %q: %w", key, name, err)
-		}
-		fmt.Fprintf(&text, "%s=%q\n", key, value[:n])
-	}
-	return text.String(), nil
+	return all, nil
 }
-
-// maxAttributes bounds the names of a file's attributes, and each value, as Linux does.
-const maxAttributes = 64 << 10

@@ -102,6 +102,18 @@ const maxXattrs = 64 << 10
 
 // xattrsOf are a file's extended attributes as a tar has them, without overlayfs's own.
 func xattrsOf(f *os.File) (map[string]string, error) {
+	all, err := xattrs(f, func(name string) bool {
+		return strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
+	})
+	out := map[string]string{}
+	for name, value := range all {
+		out[paxXattrPrefix+name] = value
+	}
+	return out, err
+}
+
+// xattrs are a file's extended attributes but those to be left out.
+func xattrs(f *os.File, without func(name string) bool) (map[string]string, error) {
 	names := make([]byte, maxXattrs)
 	n, err := unix.Flistxattr(int(f.Fd()), names)
 	if errors.Is(err, unix.ENOTSUP) {
@@ -112,7 +124,7 @@ func xattrsOf(f *os.File) (map[string]string, error) {
 	}
 	out, value := map[string]string{}, make([]byte, maxXattrs)
 	for name := range strings.SplitSeq(strings.TrimRight(string(names[:n]), "\x00"), "\x00") {
-		if name == "" || strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
+		if name == "" || without(name) {
 			continue
 		}
 		n, err := unix.Fgetxattr(int(f.Fd()), name, value)
@@ -122,7 +134,7 @@ func xattrsOf(f *os.File) (map[string]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("extended attribute %q: %w", name, err)
 		}
-		out[paxXattrPrefix+name] = string(value[:n])
+		out[name] = string(value[:n])
 	}
 	return out, nil
 }
