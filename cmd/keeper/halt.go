@@ -54,8 +54,7 @@ func haltAt(moment, stage string, how *plan.Halt) error {
 		return goHome(stage, how.Homes)
 	case "pre-resume":
 		if err := writeFile(how.Freezer, how.Frozen); err != nil {
-			all := path.Dir(how.Freezer) + "/cgroup.procs"
-			return errors.Join(fmt.Errorf("freeze: %w", err), signalGroup(all, syscall.SIGKILL, func(int) bool { return false }))
+			return errors.Join(fmt.Errorf("freeze: %w", err), killAll(how))
 		}
 	}
 	return nil
@@ -109,9 +108,12 @@ func (s *stager) halted(f *plan.Restore) error {
 	if is := strings.TrimSpace(string(text)); err == nil && (is == f.Halt.Frozen || is == "FREEZING") {
 		return nil
 	}
-	none := func(int) bool { return false }
-	return errors.Join(errors.New("it has let go of processes that had not been frozen"), err,
-		signalGroup(path.Dir(f.Halt.Freezer)+"/cgroup.procs", syscall.SIGKILL, none))
+	return errors.Join(errors.New("it has let go of processes that had not been frozen"), err, killAll(f.Halt))
+}
+
+// killAll ends what was to be frozen.
+func killAll(how *plan.Halt) error {
+	return signalGroup(path.Dir(how.Freezer)+"/cgroup.procs", syscall.SIGKILL, func(int) bool { return false })
 }
 
 // signalGroup sends a signal to the processes of a cgroup, but for some.
