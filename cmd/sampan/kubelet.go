@@ -23,7 +23,7 @@ func (c *cluster) readKubelet() error {
 		if loaded, err = settings.Load(c.KubeletConfig, c.KubeletConfigDir); err != nil {
 			return err
 		}
-		c.kubelet = &loaded.Kubelet
+		c.kubelet, c.tuneKernel = &loaded.Kubelet, loaded.TunesKernel
 	}
 	c.log = newLog(os.Stderr, c.Verbose, c.kubelet)
 	slog.SetDefault(c.log) // libraries that take no logger

@@ -172,7 +172,7 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 	cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.certificate, ClientAuth: tls.RequestClientCert, ClientCAs: p.roots}
 	cfg.Sharing = c.share(p)
 	cfg.ClientCAs, cfg.Ending = p.roots, powerless(ctx, g)
-	cfg.Kubelet, cfg.Endpoint = c.kubelet, c.ContainerRuntime
+	cfg.Kubelet, cfg.TuneKernel, cfg.Endpoint = c.kubelet, c.tuneKernel, c.ContainerRuntime
 	if cfg.Endpoint == "" {
 		cfg.Endpoint = "unix://" + filepath.Join(c.RunDir, "cri.sock")
 	}

@@ -27,7 +27,10 @@ type cluster struct {
 	cli.UpOptions
 	log *slog.Logger
 	// kubelet is the node's KubeletConfiguration; nil when there is none.
-	kubelet   *settings.Kubelet
+	kubelet *settings.Kubelet
+	// tuneKernel: that configuration asks for the kubelet's settings of the kernel.
+	tuneKernel bool
+
 	timeline  *timeline.Recorder
 	authority *pki.Authority
 	report    cli.Report

@@ -139,6 +139,9 @@ type Config struct {
 	// that there are none. Fields of this Config that are set go before it, but
 	// for the cluster's DNS servers and domain, which it may replace.
 	Kubelet *settings.Kubelet
+	// TuneKernel makes the kernel's settings those that upstream's kubelet wants
+	// (settings.Loaded.TunesKernel). They stay when the agent ends.
+	TuneKernel bool
 	// PreparePod fills in the API's defaults in a static pod and validates it; nil
 	// does neither.
 	PreparePod func(*corev1.Pod) error

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,8 +15,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// kernelWants are the settings of the kernel that upstream's kubelet insists on when
-// protectKernelDefaults is set.
+// kernelWants are the settings of the kernel that upstream's kubelet has it keep
+// (setupKernelTunables of its container manager).
 var kernelWants = map[string]string{
 	"vm.overcommit_memory": "1", "vm.panic_on_oom": "0", "kernel.panic": "10", "kernel.panic_on_oops": "1",
 	"kernel.keys.root_maxkeys": "1000000", "kernel.keys.root_maxbytes": "25000000",
@@ -23,31 +24,52 @@ var kernelWants = map[string]string{
 
 // kernelFaults are the kernel's settings that are not what is insisted on.
 func kernelFaults(read func(name string) (string, error)) error {
+	return eachUnwanted(read, func(name, want, have string) error {
+		return fmt.Errorf("protectKernelDefaults: invalid kernel flag: %s, expected value: %s, actual value: %s", strings.ReplaceAll(name, ".", "/"), want, have)
+	})
+}
+
+// eachUnwanted calls do for each of the kernel's settings that is not as wanted, by name.
+func eachUnwanted(read func(name string) (string, error), do func(name, want, have string) error) error {
 	var bad []error
-	var names []string
-	for name := range kernelWants {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(kernelWants)) {
 		have, err := read(name)
 		switch want := kernelWants[name]; {
 		case err != nil:
 			bad = append(bad, fmt.Errorf("protectKernelDefaults: %w", err))
 		case have != want:
-			bad = append(bad, fmt.Errorf("protectKernelDefaults: invalid kernel flag: %s, expected value: %s, actual value: %s", strings.ReplaceAll(name, ".", "/"), want, have))
+			bad = append(bad, do(name, want, have))
 		}
 	}
 	return errors.Join(bad...)
 }
 
+// tune makes the kernel's settings what the kubelet wants, and tells what each was.
+func (cfg *Config) tune(read func(name string) (string, error), write func(name, value string) error) error {
+	return eachUnwanted(read, func(name, want, have string) error {
+		if err := write(name, want); err != nil {
+			return fmt.Errorf("protectKernelDefaults: set %s: %w", name, err)
+		}
+		cfg.Log.Warn("the kernel is set as the kubelet configuration asks (protectKernelDefaults: false)", "setting", name, "is", want, "was", have)
+		return nil
+	})
+}
+
+func sysctlFile(name string) string {
+	return filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))
+}
+
 func readSysctl(name string) (string, error) {
-	text, err := os.ReadFile(filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/")))
+	text, err := os.ReadFile(sysctlFile(name))
 	return strings.TrimSpace(string(text)), err
 }
 
-// fits says what of the machine is not as the configuration wants it. It is asked of whole
-// nodes alone.
+func writeSysctl(name, value string) error {
+	return os.WriteFile(sysctlFile(name), []byte(value), 0)
+}
+
+// fits says what of the machine is not as the configuration wants it, and can't be made so.
+// It is asked of whole nodes alone.
 func (cfg *Config) fits() error {
 	k := cfg.Kubelet
 	var bad []error
@@ -57,8 +79,11 @@ func (cfg *Config) fits() error {
 	if !cfg.unified() && k.SingleProcessOOMKill != nil && !*k.SingleProcessOOMKill {
 		bad = append(bad, errors.New("singleProcessOOMKill must not be explicitly set to false when using cgroup v1"))
 	}
-	if k.ProtectKernelDefaults {
+	switch {
+	case k.ProtectKernelDefaults:
 		bad = append(bad, kernelFaults(readSysctl))
+	case cfg.TuneKernel:
+		bad = append(bad, cfg.tune(readSysctl, writeSysctl))
 	}
 	if err := errors.Join(bad...); err != nil {
 		return fmt.Errorf("agent: kubelet configuration: %w", err)

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"strings"
 	"testing"
@@ -40,6 +41,32 @@ func TestKernelFaults(t *testing.T) {
 		if text := errorText(err); text != c.want {
 			t.Errorf("%v: %q, want %q", c.change, text, c.want)
 		}
+	}
+}
+
+// TestTune: what is not as the kubelet wants it is set, the rest left alone, and what can't be
+// set is an error.
+func TestTune(t *testing.T) {
+	have := maps.Clone(kernelWants)
+	have["vm.overcommit_memory"], have["kernel.panic"], have["vm.panic_on_oom"] = "0", "0", "2"
+	read := func(name string) (string, error) { return have[name], nil }
+	cfg := Config{Log: slog.New(slog.DiscardHandler)}
+	var order []string
+	err := cfg.tune(read, func(name, value string) error {
+		if order = append(order, name+"="+value); name == "kernel.panic" {
+			return errors.New("read-only")
+		}
+		have[name] = value
+		return nil
+	})
+	if got, want := strings.Join(order, " "), "kernel.panic=10 vm.overcommit_memory=1 vm.panic_on_oom=0"; got != want {
+		t.Errorf("set %s, want %s", got, want)
+	}
+	if got, want := errorText(err), "protectKernelDefaults: set kernel.panic: read-only"; got != want {
+		t.Errorf("error %q, want %q", got, want)
+	}
+	if got, want := errorText(kernelFaults(read)), "protectKernelDefaults: invalid kernel flag: kernel/panic, expected value: 10, actual value: 0"; got != want {
+		t.Errorf("left %q, want %q", got, want)
 	}
 }
 

@@ -45,6 +45,9 @@ const (
 // Loaded is a configuration as files say it, without defaults.
 type Loaded struct {
 	Kubelet Kubelet
+	// TunesKernel: the files say protectKernelDefaults: false in so many words, so the
+	// kernel's settings are to be made the kubelet's. Nothing said is not asked for.
+	TunesKernel bool
 	// Warnings tell of fields that have no effect, by name.
 	Warnings []string
 }
@@ -80,6 +83,7 @@ func Load(file, dir string) (Loaded, error) {
 	if err := yaml.Unmarshal(data, &out.Kubelet); err != nil { // which takes 1 where a string is meant, as the files were read
 		return Loaded{}, fmt.Errorf("join kubelet configurations: %w", err)
 	}
+	out.TunesKernel = merged["protectKernelDefaults"] == false
 	warnings, refused := judge(merged)
 	out.Warnings = slices.Concat(doubts, warnings)
 	full := Complete(out.Kubelet)

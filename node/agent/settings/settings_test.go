@@ -109,6 +109,28 @@ func TestJudgement(t *testing.T) {
 	}
 }
 
+// TestTunesKernel: only a protectKernelDefaults that says false, in the last file that says
+// anything of it, asks for the kernel to be changed.
+func TestTunesKernel(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		over map[string]string
+		want bool
+	}{
+		{"", nil, false},
+		{"protectKernelDefaults: true\n", nil, false},
+		{"protectKernelDefaults: false\n", nil, true},
+		{"protectKernelDefaults: false\n", map[string]string{"a.conf": "protectKernelDefaults: true\n"}, false},
+		{"protectKernelDefaults: true\n", map[string]string{"a.conf": "protectKernelDefaults: false\n"}, true},
+		{"protectKernelDefaults: false\n", map[string]string{"a.conf": "protectKernelDefaults: null\n"}, false},
+	} {
+		got, err := load(t, c.text, c.over)
+		if err != nil || got.TunesKernel != c.want {
+			t.Errorf("%q, %v: %v, %v, want %v", c.text, c.over, got.TunesKernel, err, c.want)
+		}
+	}
+}
+
 // acts are the fields that the agent goes by: whoever adds one here has it done
 // somewhere.
 var acts = strings.Fields(`kind apiVersion enableServer staticPodPath podLogsDir fileCheckFrequency address port authentication authorization
