@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -35,6 +36,8 @@ type town struct {
 // house is a node of it.
 type house struct {
 	images *image.Store
+	// root is the store's directory.
+	root string
 	// lie answers for the content in the node's stead.
 	lie http.HandlerFunc
 	// sent counts what it was asked for.
@@ -52,7 +55,8 @@ func found(t *testing.T) (to *town, first, second *house) {
 		t.Fatal(err)
 	}
 	to = &town{authority: authority, api: clienttest.NewMemory()}
-	first = &house{images: open(t)}
+	first = &house{root: t.TempDir()}
+	first.images = openIn(t, first.root)
 	to.origin = to.listen(t, registry.Origin{Images: first.images, Hosts: []string{"localhost:5000", "first:5000"}, Node: "first"})
 	to.settle(t, "first", first)
 	second = &house{images: open(t)}
@@ -62,7 +66,12 @@ func found(t *testing.T) (to *town, first, second *house) {
 
 func open(t *testing.T) *image.Store {
 	t.Helper()
-	s, err := image.Open(image.Config{Root: t.TempDir()})
+	return openIn(t, t.TempDir())
+}
+
+func openIn(t *testing.T, root string) *image.Store {
+	t.Helper()
+	s, err := image.Open(image.Config{Root: root})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,6 +297,35 @@ func TestBadNode(t *testing.T) {
 				t.Errorf("it took %v", took)
 			}
 		})
+	}
+}
+
+// What the disk of a node has made of a layer does not reach another: that has it of the
+// registry, and the first puts its own aside.
+func TestDamagedNode(t *testing.T) {
+	to, first, second := found(t)
+	ref, made, _ := guarded(t)
+	knows := image.TransferOptions{Auth: image.Auth{Username: "u", Password: "sesame"}, Architecture: "amd64"}
+	img, err := first.images.Pull(t.Context(), ref, knows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to.tell(t, "first", img)
+	file := filepath.Join(first.root, "blobs", "sha256", made.Layers[0].Digest.Encoded())
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[len(raw)/2] ^= 4
+	if err := os.WriteFile(file, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := second.images.Pull(t.Context(), ref, knows)
+	if err != nil || got.ID != made.ID || first.sent.Load() == 0 {
+		t.Fatalf("Pull = %s, %v; the node was asked %d times", got.ID, err, first.sent.Load())
+	}
+	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+		t.Error("the damaged layer is where it was: ", err)
 	}
 }
 

@@ -188,6 +188,9 @@ func (a *archive) tree(d digest.Digest) error {
 		return err
 	}
 	for _, l := range append(m.Layers, m.Config) {
+		if elsewhere(l) && !a.store.hasBlob(l.Digest) {
+			continue
+		}
 		if err := a.blob(l.Digest); err != nil {
 			return err
 		}

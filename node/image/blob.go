@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -56,6 +57,13 @@ func (s *Store) openBlob(d digest.Digest) (*os.File, error) {
 		return nil, fmt.Errorf("blob %q: %w", d, ErrNotFound)
 	}
 	return f, err
+}
+
+// elsewhere says that a layer may be missing: one whose licence keeps it from registries
+// (image specification, "Non-Distributable Layers"), as those of Windows.
+func elsewhere(layer ocispec.Descriptor) bool {
+	return strings.HasPrefix(layer.MediaType, "application/vnd.oci.image.layer.nondistributable.") ||
+		layer.MediaType == "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 }
 
 // hasBlob says whether a blob is here. What has its final name was verified.

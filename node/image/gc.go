@@ -218,7 +218,7 @@ func (s *Store) markTree(d digest.Digest, blobs, layers map[string]bool) error {
 	}
 	blobs[digest.Digest(img.ID).Encoded()] = true
 	for i, l := range img.Layers {
-		if isDigest(l.Digest) {
+		if isDigest(l.Digest) && (!elsewhere(l) || s.hasBlob(l.Digest)) {
 			blobs[l.Digest.Encoded()] = true
 		}
 		if i >= len(img.Config.RootFS.DiffIDs) {

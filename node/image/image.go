@@ -2,6 +2,7 @@ package image
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -145,6 +146,9 @@ func (s *Store) images(index ocispec.Index) ([]Image, error) {
 	var images []Image
 	for _, entry := range index.Manifests {
 		img, err := s.whole(entry)
+		if errors.Is(err, errNoImage) {
+			continue
+		}
 		if err != nil && isDamage(err) {
 			s.tell(entry, err)
 			continue
@@ -162,6 +166,9 @@ func (s *Store) images(index ocispec.Index) ([]Image, error) {
 	}
 	return images, nil
 }
+
+// errNoImage: an index that names no image, but other indexes, or nothing.
+var errNoImage = fmt.Errorf("no image is in it: %w", ErrNotFound)
 
 // choose is the manifest that an entry stands for: itself, or out of an index the
 // one for this machine, or else the first that is here.
@@ -182,6 +189,9 @@ func (s *Store) choose(entry ocispec.Descriptor) (digest.Digest, error) {
 	var list ocispec.Index
 	if err := json.Unmarshal(raw, &list); err != nil {
 		return "", fmt.Errorf("index %q: %w: %w", entry.Digest, ErrInvalid, err)
+	}
+	if !slices.ContainsFunc(list.Manifests, func(d ocispec.Descriptor) bool { return remote.IsManifest(d.MediaType) }) {
+		return "", fmt.Errorf("index %q: %w", entry.Digest, errNoImage)
 	}
 	here := slices.DeleteFunc(list.Manifests, func(d ocispec.Descriptor) bool {
 		return !remote.IsManifest(d.MediaType) || !s.hasBlob(d.Digest)
@@ -266,9 +276,11 @@ func (s *Store) parse(manifest digest.Digest) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	config, err := s.config(m.Config.Digest)
-	if err != nil {
-		return Image{}, err
+	var config ocispec.Image
+	if isImageConfig(m.Config.MediaType) { // an artifact's may be anything
+		if config, err = s.config(m.Config.Digest); err != nil {
+			return Image{}, err
+		}
 	}
 	img := Image{
 		ID: m.Config.Digest.String(), Manifest: manifest, Config: config,

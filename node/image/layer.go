@@ -95,6 +95,9 @@ func (b *Build) Has(l Layer) bool { return b.store.hasBlob(l.Blob.Digest) }
 // Base gives the layers of a stored image, to build upon.
 func (b *Build) Base(ref string) (Image, []Layer, error) {
 	img, err := b.store.Get(ref)
+	if err == nil {
+		err = checkLayers(img) // an artifact has layers that are no file systems
+	}
 	if err != nil {
 		return Image{}, nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -145,6 +144,5 @@ func (s *Store) leads(root, want digest.Digest) bool {
 	return err == nil && remote.MediaTypeOf(raw) != ""
 }
 
-// Content opens a blob by its digest, whichever image has it. It was verified when
-// it came.
-func (s *Store) Content(d digest.Digest) (*os.File, error) { return s.openBlob(d) }
+// Content opens a blob by its digest, whichever image has it.
+func (s *Store) Content(d digest.Digest) (*Guarded, error) { return s.guard(d) }

@@ -104,7 +104,7 @@ func (p *pushing) push(ctx context.Context, d digest.Digest, ref string) error {
 	group.SetLimit(parallelLayers)
 	sent := map[digest.Digest]bool{}
 	for _, desc := range append(m.Layers, m.Config) {
-		if !sent[desc.Digest] {
+		if !sent[desc.Digest] && (!elsewhere(desc) || p.store.hasBlob(desc.Digest)) {
 			sent[desc.Digest] = true
 			group.Go(func() error { return p.blob(gctx, desc) })
 		}

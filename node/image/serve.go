@@ -44,6 +44,22 @@ func (s *Store) Roots(repo string) ([]digest.Digest, error) {
 	return roots, nil
 }
 
+// Names are all references with a tag, of images and of what else there is: artifacts, and
+// lists of other lists.
+func (s *Store) Names() ([]string, error) {
+	index, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range index.Manifests {
+		if ref := e.Annotations[refAnnotation]; ref != "" && !strings.Contains(ref, "@") {
+			names = append(names, ref)
+		}
+	}
+	return names, nil
+}
+
 // Manifest reads a manifest or index of a repository by tag or digest.
 func (s *Store) Manifest(repo, ref string) (digest.Digest, []byte, error) {
 	if d := digest.Digest(ref); d.Validate() == nil {
@@ -70,11 +86,11 @@ func (s *Store) Manifest(repo, ref string) (digest.Digest, []byte, error) {
 }
 
 // BlobOf opens a blob that a repository has.
-func (s *Store) BlobOf(repo string, d digest.Digest) (*os.File, error) {
+func (s *Store) BlobOf(repo string, d digest.Digest) (*Guarded, error) {
 	if !s.belongs(repo, d) {
 		return nil, fmt.Errorf("blob %q of %q: %w", d, repo, ErrNotFound)
 	}
-	return s.openBlob(d)
+	return s.guard(d)
 }
 
 // belongs says whether a repository leads to a blob, or waits for its manifest.
@@ -274,7 +290,7 @@ func (s *Store) complete(raw []byte) error {
 		if desc.Digest.Validate() != nil || desc.Digest.Algorithm() != digest.SHA256 {
 			return fmt.Errorf("digest %q: %w", desc.Digest, ErrInvalid)
 		}
-		if !s.hasBlob(desc.Digest) {
+		if !s.hasBlob(desc.Digest) && !elsewhere(desc) {
 			return fmt.Errorf("it needs %q, which has not been pushed: %w", desc.Digest, ErrNotFound)
 		}
 	}

@@ -89,6 +89,9 @@ type Store struct {
 	described sync.Map
 	// chosen is the manifest that an index stands for, by the index' digest.
 	chosen sync.Map
+	// sound are the blobs that were compared with their digests while they were given to
+	// others, as they were then.
+	sound sync.Map
 	// told are the digests of entries that have been told to be damaged.
 	told sync.Map
 	// unpacking makes two pulls of one layer share the work.

@@ -70,9 +70,7 @@ func (s *Sharing) send(w http.ResponseWriter, r *http.Request, d digest.Digest) 
 		return
 	}
 	defer f.Close()
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Docker-Content-Digest", d.String())
-	http.ServeContent(w, r, "", time.Time{}, f)
+	sendBlob(w, r, d, f)
 }
 
 // sendStall is how long a receiver may take for one piece.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/sampan-dev/sampan/node/image"
 	"github.com/sampan-dev/sampan/node/image/remote"
 )
 
@@ -61,34 +63,46 @@ func (g *Registry) getBlob(c call) {
 			continue
 		}
 		defer f.Close() //nolint:gocritic // the loop ends here
-		c.w.Header().Set("Content-Type", "application/octet-stream")
-		c.w.Header().Set("Docker-Content-Digest", d.String())
 		c.w.Header().Set("ETag", `"`+d.String()+`"`)
-		http.ServeContent(c.w, c.r, "", time.Time{}, f)
+		sendBlob(c.w, c.r, d, f)
 		return
 	}
 	fail(c.w, http.StatusNotFound, "BLOB_UNKNOWN", fmt.Sprintf("%s has no blob %q", c.repo, d))
 }
 
+// toTheEnd is a range of a blob that its end is in, as of a pull that goes on.
+var toTheEnd = regexp.MustCompile(`^bytes=([0-9]+-|-[0-9]+)$`)
+
+// sendBlob sends a blob, or a part of it. What is damaged is not sent whole: the connection
+// ends before its last bytes, and whoever asks again is told that it is not here.
+func sendBlob(w http.ResponseWriter, r *http.Request, d digest.Digest, f *image.Guarded) {
+	if span := r.Header.Get("Range"); span != "" && !toTheEnd.MatchString(span) && f.Prove() != nil {
+		w.Header().Del("ETag")
+		fail(w, http.StatusNotFound, "BLOB_UNKNOWN", fmt.Sprintf("the blob %q is damaged here", d))
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Docker-Content-Digest", d.String())
+	http.ServeContent(w, r, "", time.Time{}, f)
+}
+
 // repositories are those that are served, with their tags.
 func (g *Registry) repositories() (map[string][]string, error) {
-	images, err := g.cfg.Images.List()
+	names, err := g.cfg.Images.Names()
 	if err != nil {
 		return nil, err
 	}
 	found := map[string][]string{}
-	for _, img := range images {
-		for _, ref := range img.Tags {
-			for _, h := range g.cfg.Hosts {
-				rest, ok := strings.CutPrefix(ref, h+"/")
-				if !ok {
-					continue
-				}
-				at := strings.LastIndexByte(rest, ':')
-				repo, tag := rest[:at], rest[at+1:]
-				if !slices.Contains(found[repo], tag) {
-					found[repo] = append(found[repo], tag)
-				}
+	for _, ref := range names {
+		for _, h := range g.cfg.Hosts {
+			rest, ok := strings.CutPrefix(ref, h+"/")
+			if !ok {
+				continue
+			}
+			at := strings.LastIndexByte(rest, ':')
+			repo, tag := rest[:at], rest[at+1:]
+			if !slices.Contains(found[repo], tag) {
+				found[repo] = append(found[repo], tag)
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -24,6 +25,9 @@ import (
 type served struct {
 	images *image.Store
 	host   string
+	// root is the store's directory, log what it has said.
+	root string
+	log  *bytes.Buffer
 }
 
 func serve(t *testing.T) served {
@@ -31,7 +35,12 @@ func serve(t *testing.T) served {
 	if os.Getuid() != 0 {
 		t.Skip("unpacking layers sets owners: needs root")
 	}
-	s := served{images: open(t)}
+	s := served{root: t.TempDir(), log: &bytes.Buffer{}}
+	var err error
+	s.images, err = image.Open(image.Config{Root: s.root, Log: slog.New(slog.NewTextHandler(s.log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
 	server := httptest.NewUnstartedServer(nil)
 	s.host = server.Listener.Addr().String()
 	g, err := New(Config{Images: s.images, Hosts: []string{s.host, "registry.test:5000"}})
