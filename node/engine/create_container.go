@@ -154,7 +154,11 @@ func (e *Engine) specification(s *sandbox, c *ctr, of made) (*specs.Spec, error)
 	if err != nil {
 		return nil, err
 	}
-	return oci, e.devices(oci, c.Config)
+	if err := e.devices(oci, c.Config); err != nil {
+		return nil, err
+	}
+	oci.Process.Env = spec.Homely(oci.Process.Env, c.User)
+	return oci, nil
 }
 
 // makeSources makes a directory of what is to be mounted and is not there, as containerd

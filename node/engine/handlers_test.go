@@ -98,6 +98,9 @@ func TestCDI(t *testing.T) {
 			t.Errorf("%v: got %q, want %q", c.args, got, c.want)
 		}
 	}
+	if env := n.probe(id, "cat", "/proc/1/environ"); strings.Index(env, "DEVICE=zero") > strings.Index(env, "HOME=/") {
+		t.Errorf("a device's variables do not come before HOME, which upstream's suite looks for in this order: %q", env)
+	}
 	b, err := os.ReadFile(early)
 	if err != nil || !strings.Contains(string(b), `"status":"creating"`) || !strings.Contains(string(b), id) || strings.Contains(string(b), `"pid":0`) {
 		t.Errorf("the state of a hook: %q, %v", b, err)

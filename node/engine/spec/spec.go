@@ -150,8 +150,7 @@ func arguments(c *rt.ContainerConfig, img ocispec.ImageConfig) ([]string, error)
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// environment is in rising order of precedence: defaults, image, pod. HOME
-// follows the user unless somebody said otherwise.
+// environment is in rising order of precedence: defaults, image, pod.
 func environment(in Input) []string {
 	env := variables{index: map[string]int{}}
 	env.set(defaultPath)
@@ -167,10 +166,17 @@ func environment(in Input) []string {
 	for _, kv := range in.Container.GetEnvs() {
 		env.set(kv.GetKey() + "=" + string(kv.GetValue()))
 	}
-	if _, ok := env.index["HOME"]; !ok && in.User.Home != "" {
-		env.set("HOME=" + in.User.Home)
-	}
 	return env.list
+}
+
+// Homely is an environment in which HOME follows the user, unless somebody said
+// otherwise. It is the last word about it, after that of devices, and the last variable:
+// runc and crun add theirs when everything else is there.
+func Homely(env []string, u User) []string {
+	if u.Home == "" || slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
+		return env
+	}
+	return append(slices.Clip(env), "HOME="+u.Home)
 }
 
 // Override is env with more, NAME=VALUE each, where those of more win.

@@ -92,6 +92,25 @@ func golden(t *testing.T, path string, v any) {
 	}
 }
 
+// TestHomely: a home that nobody has chosen is the user's, and comes last.
+func TestHomely(t *testing.T) {
+	for name, c := range map[string]struct {
+		env  []string
+		home string
+		want []string
+	}{
+		"nobody said":     {[]string{"A=1", "DEVICE=x"}, "/home/seven", []string{"A=1", "DEVICE=x", "HOME=/home/seven"}},
+		"somebody said":   {[]string{"HOME=/elsewhere", "A=1"}, "/home/seven", []string{"HOME=/elsewhere", "A=1"}},
+		"said to be none": {[]string{"HOME="}, "/home/seven", []string{"HOME="}},
+		"a longer name":   {[]string{"HOMELY=1"}, "/", []string{"HOMELY=1", "HOME=/"}},
+		"not known":       {[]string{"A=1"}, "", []string{"A=1"}},
+	} {
+		if got := Homely(c.env, User{Home: c.home}); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
 func TestPrivileged(t *testing.T) {
 	in := input()
 	in.Container.Linux.SecurityContext = &rt.LinuxContainerSecurityContext{Privileged: true, MaskedPaths: []string{"/proc/kcore"},
