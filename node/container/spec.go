@@ -38,14 +38,16 @@ func (r *Runtime) translate(cfg *CreateConfig, sb *Sandbox) (*plan.Plan, *plan.C
 	p := &plan.Plan{
 		Version: plan.Version, Kind: plan.Init,
 		Hostname: spec.Hostname, Domainname: spec.Domainname,
-		Sysctls: spec.Linux.Sysctl,
-		Masked:  once(spec.Linux.MaskedPaths), Readonly: once(spec.Linux.ReadonlyPaths),
+		Masked: once(spec.Linux.MaskedPaths), Readonly: once(spec.Linux.ReadonlyPaths),
 	}
 	child := &plan.Child{TTY: cfg.TTY, StdinOnce: cfg.StdinOnce, Log: cfg.LogPath}
 	if err := planNamespaces(p, child, spec, sb); err != nil {
 		return nil, nil, err
 	}
 	if err := planTime(p, spec.Linux.TimeOffsets); err != nil {
+		return nil, nil, err
+	}
+	if err := planSysctls(p, spec.Linux.Sysctl, mappingsOf(spec, sb) != nil); err != nil {
 		return nil, nil, err
 	}
 	if err := r.planRoot(p, cfg); err != nil {
