@@ -89,7 +89,7 @@ func (c *container) hooks(ctx context.Context, status specs.ContainerState) {
 	b, err := json.Marshal(state)
 	for _, h := range list {
 		if err == nil {
-			err = runHook(ctx, h, b)
+			err = runHook(ctx, h, state.Bundle, b)
 		}
 		if err != nil {
 			c.r.log.Warn("hook failed", "id", state.ID, "hook", h.Path, "err", err)

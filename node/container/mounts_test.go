@@ -2,6 +2,7 @@ package container
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -288,13 +289,51 @@ func TestOCIPoststartFails(t *testing.T) {
 	if err := o.Create(t.Context(), "c1", OCICreate{Bundle: bundle}); err != nil {
 		t.Fatal(err)
 	}
+	pid := o.expect(t, specs.StateCreated).Pid
 	if err := o.Start(t.Context(), "c1"); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("start: %v", err)
 	}
-	if code, err := o.Wait("c1"); code != 128+9 || err != nil {
+	if code, err := waitChild(pid); code != 128+9 || err != nil {
 		t.Errorf("code %d, %v", code, err)
 	}
-	o.expect(t, specs.StateStopped)
+	if s, err := o.State("c1"); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "does not exist") {
+		t.Errorf("state after start: %+v, %v", s, err)
+	}
+	if b, err := os.ReadFile(after); err != nil || string(b) != "once\nonce\n" {
+		t.Errorf("poststop: %q, %v", b, err)
+	}
+}
+
+// A hook that fails before the start ends the creation, and those that clean up run; to
+// who asks meanwhile the container is being created, and nobody takes it away unasked.
+func TestOCICreateHookFails(t *testing.T) {
+	dir := t.TempDir()
+	o, bundle := newOCI(t, func(s *specs.Spec) {
+		sh := func(script string) []specs.Hook {
+			return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}}}
+		}
+		s.Hooks = &specs.Hooks{
+			CreateRuntime: sh("echo runtime $PWD >> " + dir + "/said; exit 3"),
+			Poststop:      sh("echo poststop $PWD >> " + dir + "/said"),
+		}
+	}, "sleep")
+	if err := o.Create(t.Context(), "c1", OCICreate{Bundle: bundle}); err == nil || !strings.Contains(err.Error(), `error running createRuntime hook #0`) {
+		t.Errorf("create: %v", err)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "said")); err != nil || string(b) != "runtime "+bundle+"\npoststop "+bundle+"\n" {
+		t.Errorf("hooks said %q, %v", b, err)
+	}
+	if s, err := o.State("c1"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("state: %+v, %v", s, err)
+	}
+	rec := &ociRecord{ID: "c1", Boot: bootID(), Maker: os.Getpid()}
+	if s := o.state(rec); s.Status != specs.StateCreating || s.Pid != 0 {
+		t.Errorf("state while it is made: %+v", s)
+	}
+	rec.Maker = 1 << 30 // nobody's
+	if s := o.state(rec); s.Status != specs.StateStopped {
+		t.Errorf("state when its maker has gone: %+v", s)
+	}
 }
 
 // The options that begin with r are for a whole tree, those without for its top; times

@@ -75,8 +75,10 @@ type ociRecord struct {
 	PID        int
 	Ticks      uint64
 	Boot       string
-	Created    time.Time
-	Cgroup     string
+	// Maker is the process that creates it, while PID is none.
+	Maker   int `json:",omitempty"`
+	Created time.Time
+	Cgroup  string
 	// SharedPID says that it has no pid namespace of its own, whose end would be that of its
 	// other processes.
 	SharedPID bool `json:",omitempty"`
@@ -136,17 +138,28 @@ func (o *OCI) Create(ctx context.Context, id string, opt OCICreate) (err error) 
 	if err != nil {
 		return err
 	}
-	rec := &ociRecord{ID: id, Bundle: opt.Bundle, Boot: bootID(), Created: now(), Annotations: spec.Annotations, Hooks: spec.Hooks}
+	rec := &ociRecord{ID: id, Bundle: opt.Bundle, Boot: bootID(), Maker: os.Getpid(), Created: now(), Annotations: spec.Annotations, Hooks: spec.Hooks}
 	if spec.Hooks != nil {
 		if rec.HooksJSON, err = json.Marshal(spec.Hooks); err != nil {
 			return fmt.Errorf("create container %q: %w", id, err)
 		}
 	}
 	if err := o.create(ctx, r, rec, spec, opt); err != nil {
-		err = errors.Join(err, o.remove(context.WithoutCancel(ctx), r, rec))
-		return fmt.Errorf("create container %q: %w", id, err)
+		return fmt.Errorf("create container %q: %w", id, errors.Join(err, o.undo(ctx, r, rec)))
 	}
 	return nil
+}
+
+// undo is what is left to do of a container whose hooks have failed, by runtime.md from
+// step 12 of a life on: it goes, and the hooks that clean up after it run. They are not
+// run for one that no hook has seen, since there was no process.
+func (o *OCI) undo(ctx context.Context, r *Runtime, rec *ociRecord) error {
+	ctx = context.WithoutCancel(ctx)
+	err := o.remove(ctx, r, rec)
+	if rec.PID == 0 {
+		return err
+	}
+	return errors.Join(err, o.runHooks(ctx, rec, "poststop", false))
 }
 
 func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *specs.Spec, opt OCICreate) error {
@@ -223,7 +236,11 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	}
 	o.made = &madeContainer{rec: rec, group: group}
 	if opt.start {
-		return o.begun(ctx, rec, pid)
+		if err := o.runHooks(ctx, rec, "poststart", true); err != nil {
+			killChild(pid) // the hooks that clean up find it stopped
+			return err
+		}
+		return nil
 	}
 	if err := opt.made(pid); err != nil {
 		killChild(pid)
@@ -322,7 +339,7 @@ func (o *OCI) load(id string) (*ociRecord, error) {
 	rec := &ociRecord{}
 	err := atomicfile.ReadJSON(filepath.Join(o.Root, id, stateFile), rec)
 	if errors.Is(err, os.ErrNotExist) {
-		err = ErrNotFound
+		return nil, fmt.Errorf("container %q does not exist: %w", id, ErrNotFound) // containerd looks for these words
 	}
 	if err == nil && len(rec.HooksJSON) > 0 {
 		err = json.Unmarshal(rec.HooksJSON, &rec.Hooks)
@@ -354,6 +371,10 @@ func (o *OCI) State(id string) (specs.State, error) {
 
 func (o *OCI) state(rec *ociRecord) specs.State {
 	s := specs.State{Version: specs.Version, ID: rec.ID, Bundle: rec.Bundle, Annotations: rec.Annotations, Status: specs.StateStopped}
+	if rec.PID == 0 && rec.Boot == bootID() && rec.Maker > 0 && unix.Kill(rec.Maker, 0) == nil {
+		s.Status = specs.StateCreating
+		return s
+	}
 	if alive := (&record{PID: rec.PID, Ticks: rec.Ticks, Boot: rec.Boot}).alive(); !alive {
 		return s
 	}
@@ -404,8 +425,8 @@ func (o *OCI) Start(ctx context.Context, id string) error {
 	if err := os.Remove(path); err != nil {
 		return err
 	}
-	if err := o.poststart(ctx, rec); err != nil {
-		return fmt.Errorf("start container %q: %w", id, err)
+	if err := o.runHooks(ctx, rec, "poststart", true); err != nil {
+		return fmt.Errorf("start container %q: %w", id, errors.Join(err, o.undo(ctx, o.runtime(), rec)))
 	}
 	return nil
 }

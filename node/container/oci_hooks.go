@@ -4,15 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
-	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
@@ -53,30 +51,6 @@ func (o *OCI) creatorHooks(ctx context.Context, rec *ociRecord, pid int, devices
 	return json.Marshal(s)
 }
 
-// poststart runs the hooks of that name. One that fails is the end of the container, as
-// the specification has it since version 1.3: it is stopped.
-func (o *OCI) poststart(ctx context.Context, rec *ociRecord) error {
-	err := o.runHooks(ctx, rec, "poststart", true)
-	if err == nil {
-		return nil
-	}
-	g, gerr := cgroup.Open(rec.Cgroup, nil, o.runtime().log)
-	if gerr == nil {
-		gerr = g.Signal(unix.SIGKILL)
-	}
-	return errors.Join(err, gerr)
-}
-
-// begun is the rest of a run, whose program has begun.
-func (o *OCI) begun(ctx context.Context, rec *ociRecord, pid int) error {
-	err := o.poststart(ctx, rec)
-	if err != nil { // it has been stopped, and will be gone: so the specification goes on
-		_, _ = waitChild(pid)
-		_ = o.runHooks(ctx, rec, "poststop", false) // these are logged, no more
-	}
-	return err
-}
-
 // runHooks runs the hooks of one moment with the state on their stdin. One that
 // fails is an error where the specification says so, and a log line elsewhere.
 func (o *OCI) runHooks(ctx context.Context, rec *ociRecord, moment string, must bool) error {
@@ -99,7 +73,7 @@ func (o *OCI) runHooks(ctx context.Context, rec *ociRecord, moment string, must 
 		return err
 	}
 	for i, h := range hooks {
-		if err := runHook(ctx, h, state); err != nil {
+		if err := runHook(ctx, h, rec.Bundle, state); err != nil {
 			err = fmt.Errorf("error running %s hook #%d: %q: %w", moment, i, h.Path, err) // as runc's callers know it
 			if must {
 				return err
@@ -110,7 +84,9 @@ func (o *OCI) runHooks(ctx context.Context, rec *ociRecord, moment string, must 
 	return nil
 }
 
-func runHook(ctx context.Context, h specs.Hook, state []byte) error {
+// runHook runs a hook of the creator's, in the bundle as runc's and crun's begin, unless it
+// has gone meanwhile.
+func runHook(ctx context.Context, h specs.Hook, bundle string, state []byte) error {
 	if h.Timeout != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
@@ -121,6 +97,9 @@ func runHook(ctx context.Context, h specs.Hook, state []byte) error {
 		c.Args = h.Args
 	}
 	c.Env, c.Stdin = h.Env, bytes.NewReader(state)
+	if info, err := os.Stat(bundle); err == nil && info.IsDir() {
+		c.Dir = bundle
+	}
 	out, err := c.CombinedOutput()
 	if out = bytes.TrimSpace(out); err != nil && len(out) > 0 {
 		return fmt.Errorf("%w: %s", err, out)

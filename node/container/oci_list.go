@@ -49,6 +49,9 @@ func (o *OCI) launchList(p *plan.Plan, child *plan.Child, s *stage) (pid int, st
 				return nil
 			}
 			_, err := unix.Write(control[0], []byte{1})
+			if errors.Is(err, unix.EPIPE) { // it has ended, and what it has said is read next
+				return nil
+			}
 			return err
 		}
 		if err := s.forked(pid, told); err != nil {
