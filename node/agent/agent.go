@@ -228,6 +228,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.enforceOthers(); err != nil {
 		return err
 	}
+	a.boundSwap()
 	a.resumePulls(ctx)
 	serveErr := a.serve(ctx)
 	a.spawn(func() { a.run(ctx, "log rotation", a.logs.Run) })

@@ -29,6 +29,16 @@ func (cfg *Config) swapLimit(k *settings.Kubelet) (int64, error) {
 	return size, nil
 }
 
+// boundSwap finds out whether containers can be told how much they may swap out. It is
+// called before there are any.
+func (a *Agent) boundSwap() {
+	bounds, err := a.classes.BoundsSwap()
+	if err != nil {
+		a.cfg.Log.Warn("containers without a memory limit may swap", "err", err)
+	}
+	a.node.BoundsSwap = bounds
+}
+
 // swapSize is all swap in bytes. The third field of /proc/swaps is in KiB.
 func swapSize() int64 {
 	text, err := os.ReadFile("/proc/swaps")

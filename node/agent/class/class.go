@@ -70,6 +70,27 @@ func (s *Shares) Reserve(r Reserved) error {
 	return nil
 }
 
+// BoundsSwap reports whether the kernel bounds what a group of pods swaps out: with cgroup
+// v2, unless it was built or started without (swapaccount=0, and the default of some
+// distributions before Linux 6.1). Only a group that has the memory controller tells.
+func (s *Shares) BoundsSwap() (bool, error) {
+	if !s.unified() {
+		return false, nil
+	}
+	all := filepath.Join(s.Mount, s.Root, "kubepods")
+	if err := os.MkdirAll(all, 0o755); err != nil {
+		return false, fmt.Errorf("make the cgroup of pods: %w", err)
+	}
+	if err := s.enable("+memory"); err != nil {
+		return false, err
+	}
+	_, err := os.Stat(filepath.Join(all, "memory.swap.max"))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // Set gives the burstable pods that many CPU shares, from 2 to 262,144. It writes
 // only what has changed; after an error it writes again.
 func (s *Shares) Set(burstable int64) error {

@@ -65,6 +65,32 @@ func TestSharesV2(t *testing.T) {
 	}
 }
 
+// TestBoundsSwap: a kernel tells by the file of a group that has the memory controller.
+func TestBoundsSwap(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		unified, file bool
+		want          bool
+	}{
+		{"cgroup v1", false, false, false},
+		{"cgroup v2", true, true, true},
+		{"cgroup v2, swap is not counted", true, false, false},
+	} {
+		s := tree(t, c.unified)
+		if c.file {
+			if err := os.WriteFile(filepath.Join(s.Mount, "sampan/kubepods/memory.swap.max"), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := s.BoundsSwap(); got != c.want || err != nil {
+			t.Errorf("%s: %v, %v", c.name, got, err)
+		}
+		if c.unified && read(t, s, "sampan/cgroup.subtree_control") != "+memory" {
+			t.Errorf("%s: pods have no memory controller", c.name)
+		}
+	}
+}
+
 // TestSetAgain: what has not changed is not written, what failed is.
 func TestSetAgain(t *testing.T) {
 	s := tree(t, false)

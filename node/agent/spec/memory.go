@@ -25,6 +25,7 @@ const (
 	memoryMin  = "memory.min"
 	memoryLow  = "memory.low"
 	memoryHigh = "memory.high"
+	memorySwap = "memory.swap.max"
 )
 
 // container adds what holds for a container.

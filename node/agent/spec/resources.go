@@ -106,12 +106,17 @@ func ContainerResources(pod *corev1.Pod, c *corev1.Container, node Node) *rt.Lin
 		OomScoreAdj:        OOMScore(pod, c, node.Memory),
 		HugepageLimits:     hugePages(node, wholeLimits(pod), c.Resources.Limits),
 	}
-	// A container may not swap past its memory limit.
+	// A container may not swap past its memory limit. One that has no limit can be told
+	// of swap by the file alone.
+	swap := node.swap(pod, c)
 	r.MemorySwapLimitInBytes = r.MemoryLimitInBytes
-	if swap := node.swap(pod, c); swap > 0 && r.MemoryLimitInBytes > 0 {
+	if r.MemoryLimitInBytes > 0 {
 		r.MemorySwapLimitInBytes += swap
 	}
 	r.Unified = map[string]string{}
+	if node.BoundsSwap {
+		r.Unified[memorySwap] = strconv.FormatInt(swap, 10)
+	}
 	if node.OOMGroup {
 		r.Unified["memory.oom.group"] = "1"
 	}

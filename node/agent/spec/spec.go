@@ -47,6 +47,9 @@ type Node struct {
 	// kill a part; it needs cgroup v2 too.
 	Swap     int64
 	OOMGroup bool
+	// BoundsSwap says that the kernel bounds what a container swaps out, whether its
+	// memory has a limit or not (memory.swap.max of cgroup v2).
+	BoundsSwap bool
 	// MemoryQoS is what the kernel is told of memory beside limits; it needs cgroup v2.
 	MemoryQoS MemoryQoS
 	// PageSizes are those of the huge pages that the machine has ("2MB").
