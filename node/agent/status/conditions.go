@@ -79,7 +79,7 @@ func set(s *corev1.PodStatus, in Input, t corev1.PodConditionType, f finding) {
 
 // disruption tells of a pod that the node itself brings down.
 func disruption(s *corev1.PodStatus, in Input) {
-	if in.Failed == nil || in.Failed.Disruption == "" || s.Phase != corev1.PodFailed {
+	if in.Failed == nil || in.Failed.Disruption == "" || !decides(s, in) {
 		return
 	}
 	s.Conditions = slices.DeleteFunc(s.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })

@@ -143,10 +143,15 @@ func podIPs(s *corev1.PodStatus, in Input) {
 	}
 }
 
+// decides: the pod has ended by its verdict. One that has succeeded in spite of it says
+// so too, and that it was not at fault.
+func decides(s *corev1.PodStatus, in Input) bool {
+	return in.Failed != nil && (s.Phase == corev1.PodFailed || in.Failed.Yields && s.Phase == corev1.PodSucceeded)
+}
+
 // reason keeps the words that came with the phase, and brings those of a verdict.
 func reason(s *corev1.PodStatus, in Input) {
-	// One that has succeeded says why it ended too: upstream's leaves that out.
-	if in.Failed != nil && (s.Phase == corev1.PodFailed || in.Failed.Yields && s.Phase == corev1.PodSucceeded) {
+	if decides(s, in) {
 		s.Reason, s.Message = in.Failed.Reason, in.Failed.Message
 		return
 	}

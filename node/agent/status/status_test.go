@@ -431,3 +431,27 @@ func TestRefusedPodSaysNoMore(t *testing.T) {
 		t.Errorf("one of which more had been told: %+v", s)
 	}
 }
+
+// What the node stops is not at fault, whatever its containers come to; what has
+// outstayed its own time is.
+func TestDisruption(t *testing.T) {
+	for name, c := range map[string]struct {
+		verdict *Verdict
+		codes   [2]int32
+		want    bool
+	}{
+		"preempted, both well":   {&Verdict{Reason: "Preempting", Disruption: "preempted", Yields: true}, [2]int32{0, 0}, true},
+		"preempted, one failed":  {&Verdict{Reason: "Preempting", Disruption: "preempted", Yields: true}, [2]int32{0, 137}, true},
+		"out of time, both well": {&Verdict{Reason: "DeadlineExceeded"}, [2]int32{0, 0}, false},
+		"on its own":             {nil, [2]int32{0, 0}, false},
+	} {
+		in := input(func(in *Input) {
+			never(in, c.codes[0], c.codes[1])
+			in.Failed, in.Ended = c.verdict, true
+		})
+		got := condition(Compute(in), corev1.DisruptionTarget)
+		if (got.Status == corev1.ConditionTrue) != c.want || c.want && (got.Reason != corev1.PodReasonTerminationByKubelet || got.Message != "preempted") {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
