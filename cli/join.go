@@ -25,6 +25,8 @@ type JoinOptions struct {
 	RuntimeHandlers map[string]string
 	// SELinux is as in UpOptions.
 	SELinux bool
+	// Flags are as in UpOptions; the token's value is not told.
+	Flags map[string]string
 	// Verbose logs everything.
 	Verbose bool
 }
@@ -52,6 +54,7 @@ kubectl delete node lets the cluster forget the machine.`,
 			if background.on {
 				return background.start(cmd, o.Settings)
 			}
+			o.Flags = flagValues(cmd, "token")
 			return inForeground(cmd, o.Settings, "kubectl get nodes shows this node.", func(r Report) error { return p.Join(cmd.Context(), o, r) })
 		},
 	}

@@ -17,6 +17,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/sampan-dev/sampan/internal/zpages"
 )
 
 // UpOptions shape a cluster.
@@ -106,8 +108,7 @@ stops everything and leaves nothing behind.`,
 			if background.on {
 				return background.start(cmd, o.Settings)
 			}
-			o.Flags = map[string]string{}
-			cmd.Flags().VisitAll(func(f *pflag.Flag) { o.Flags[f.Name] = f.Value.String() })
+			o.Flags = flagValues(cmd)
 			hint := fmt.Sprintf("Use it: sampan kubectl get nodes\n    or: export KUBECONFIG=%s", o.AdminKubeconfig())
 			return inForeground(cmd, o.Settings, hint, func(r Report) error { return p.Up(cmd.Context(), o, r) })
 		},
@@ -140,6 +141,19 @@ stops everything and leaves nothing behind.`,
 	o.Access.flags(cmd)
 	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "log what happens")
 	return cmd
+}
+
+// flagValues are a command's flags and their values as text; of those that are secret,
+// only that they are.
+func flagValues(cmd *cobra.Command, secret ...string) map[string]string {
+	values := map[string]string{}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		values[f.Name] = f.Value.String()
+		if slices.Contains(secret, f.Name) && values[f.Name] != "" {
+			values[f.Name] = zpages.Classified
+		}
+	})
+	return values
 }
 
 // inForeground runs a cluster or a node here, telling of each step as it is reached,

@@ -100,7 +100,7 @@ func join(ctx context.Context, o cli.JoinOptions, report cli.Report) error {
 func enrol(ctx context.Context, o cli.JoinOptions, report cli.Report) (*member, error) {
 	c, err := prepare(cli.UpOptions{
 		Settings: o.Settings, NodeName: o.NodeName, ContainerRuntime: o.ContainerRuntime, RuntimeHandlers: o.RuntimeHandlers, SELinux: o.SELinux,
-		KubeletConfig: o.KubeletConfig, KubeletConfigDir: o.KubeletConfigDir, Credentials: o.Credentials, Verbose: o.Verbose,
+		KubeletConfig: o.KubeletConfig, KubeletConfigDir: o.KubeletConfigDir, Credentials: o.Credentials, Flags: o.Flags, Verbose: o.Verbose,
 	}, report)
 	if err != nil {
 		return nil, err

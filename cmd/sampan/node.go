@@ -178,7 +178,7 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group, p nodeParts)
 	}
 	cfg.CredentialProviders, cfg.CredentialPrograms = c.Credentials.Config, c.Credentials.Programs
 	cfg.PreparePod = preparePod
-	cfg.Timeline, cfg.Log = c.timeline, c.log
+	cfg.Timeline, cfg.Log, cfg.Flags = c.timeline, c.log, c.Flags
 	kubelet, err := agent.New(cfg)
 	if err != nil {
 		return err

@@ -21,12 +21,16 @@ import (
 	"github.com/sampan-dev/sampan/control/apiserver/authz/impersonate"
 	"github.com/sampan-dev/sampan/control/apiserver/discovery"
 	"github.com/sampan-dev/sampan/control/apiserver/resource"
-	"github.com/sampan-dev/sampan/control/apiserver/speak"
 	"github.com/sampan-dev/sampan/control/apiserver/watchdog"
 	"github.com/sampan-dev/sampan/internal/identity"
 	"github.com/sampan-dev/sampan/internal/profiles"
+	"github.com/sampan-dev/sampan/internal/speak"
+	"github.com/sampan-dev/sampan/internal/zpages"
 	"github.com/sampan-dev/sampan/kinds"
 )
+
+// zPaths are the roots of what is there for whoever looks after the server.
+var zPaths = []string{"/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"}
 
 // routes builds the journey of an HTTP request: contained, named, authenticated,
 // then either a resource (which authorises itself) or another path.
@@ -42,7 +46,9 @@ func (s *Server) routes() (http.Handler, error) {
 	others.HandleFunc("/version/", nowhere)
 	others.Handle("/metrics", s.metrics)
 	s.healthRoutes(others)
-	s.zRoutes(others.Handle)
+	pages := zpages.Component{Name: "apiserver", Version: gitVersion, Began: s.cfg.Now(), Now: s.cfg.Now, Paths: zPaths, Flags: s.cfg.Flags}
+	others.Handle("/statusz", pages.Statusz())
+	others.Handle("/flagz", pages.Flagz())
 	schemas := s.remotes.OpenAPI(s.schemas)
 	others.Handle("/openapi/v2", schemas)
 	others.Handle("/openapi/v3", schemas)

@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
 	"sigs.k8s.io/yaml"
 
-	"github.com/sampan-dev/sampan/control/apiserver/speak"
+	"github.com/sampan-dev/sampan/internal/speak"
 )
 
 // raw is an answer as it came.

@@ -1,4 +1,7 @@
-package apiserver
+// Package zpages serves upstream's z-pages (KEP-4827, KEP-4828): what a component is and
+// with which flags it was started, as text for people, or as an object of config.k8s.io
+// for who names it.
+package zpages
 
 import (
 	"encoding/json"
@@ -13,33 +16,52 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sampan-dev/sampan/control/apiserver/speak"
+	"github.com/sampan-dev/sampan/internal/speak"
 )
 
-// Upstream's z-pages (KEP-4827, KEP-4828): what the server is and with which flags it
-// was started, as text for people, or as an object of config.k8s.io for who names it.
+// Classified stands for the value of a flag that is nobody's business, as upstream has it.
+const Classified = "CLASSIFIED"
 
-// zName is what upstream calls its component.
-const zName = "apiserver"
+// warning is the head of the pages' text.
+const warning = "\n%s %s\nWarning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.\n"
 
-// zWarning is the head of the pages' text.
-const zWarning = "\n%s %s\nWarning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.\n"
+// media is what the pages are written in, in upstream's order.
+var media = []string{speak.JSON, speak.YAML, "text/plain"}
 
-// zMedia is what the pages are written in, in upstream's order.
-var zMedia = []string{speak.JSON, speak.YAML, "text/plain"}
+// versions are those of the objects, and whether one is on its way out.
+var versions = map[string]bool{"v1alpha1": true, "v1beta1": false}
 
-// zVersions are those of the objects, and whether one is on its way out.
-var zVersions = map[string]bool{"v1alpha1": true, "v1beta1": false}
+// Component is whose pages they are.
+type Component struct {
+	// Name is what upstream calls it: apiserver, kubelet.
+	Name string
+	// Version is upstream's that it is made after, v1.37.1; what is behind a "+" is not
+	// shown.
+	Version string
+	// Began is when it was started.
+	Began time.Time
+	// Now is the time; nil means the clock's.
+	Now func() time.Time
+	// Paths are the roots of what there is for whoever looks after it, sorted.
+	Paths []string
+	// Flags are those that it was started with, by name; nothing secret.
+	Flags map[string]string
+}
 
-// zForm is in which form a page is wanted: as text if no version is set.
-type zForm struct{ media, version string }
+// Statusz is the page /statusz.
+func (c Component) Statusz() http.Handler {
+	return page{of: c.Name, name: "statusz", kind: "Statusz",
+		object: func(is metav1.TypeMeta) any { return c.status(is) },
+		text:   func() string { return statusText(c.status(metav1.TypeMeta{})) }}
+}
 
-// zPage serves one page: object makes its object of a version, text its text.
-type zPage struct {
-	name   string
-	kind   string
-	object func(is metav1.TypeMeta) any
-	text   func() string
+// Flagz is the page /flagz.
+func (c Component) Flagz() http.Handler {
+	return page{of: c.Name, name: "flagz", kind: "Flagz",
+		object: func(is metav1.TypeMeta) any {
+			return flagz{TypeMeta: is, Metadata: metav1.ObjectMeta{Name: c.Name}, Flags: c.Flags}
+		},
+		text: func() string { return flagText(c.Flags) }}
 }
 
 // statusz is the object of the page of that name.
@@ -61,31 +83,19 @@ type flagz struct {
 	Flags           map[string]string `json:"flags"`
 }
 
-// zPaths are the roots of what is there for whoever looks after the server.
-var zPaths = []string{"/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"}
-
-// zRoutes serves both pages.
-func (s *Server) zRoutes(handle func(path string, h http.Handler)) {
-	began := s.cfg.Now()
-	status := func(is metav1.TypeMeta) statusz {
-		return statusz{TypeMeta: is, Metadata: metav1.ObjectMeta{Name: zName}, StartTime: metav1.NewTime(began),
-			UptimeSeconds: max(0, int64(s.cfg.Now().Sub(began).Seconds())), GoVersion: runtime.Version(),
-			BinaryVersion: binaryVersion(), EmulationVersion: major + "." + minor, Paths: zPaths}
+func (c Component) status(is metav1.TypeMeta) statusz {
+	now := time.Now
+	if c.Now != nil {
+		now = c.Now
 	}
-	handle("/statusz", zPage{name: "statusz", kind: "Statusz",
-		object: func(is metav1.TypeMeta) any { return status(is) },
-		text:   func() string { return statusText(status(metav1.TypeMeta{})) }})
-	handle("/flagz", zPage{name: "flagz", kind: "Flagz",
-		object: func(is metav1.TypeMeta) any {
-			return flagz{TypeMeta: is, Metadata: metav1.ObjectMeta{Name: zName}, Flags: s.cfg.Flags}
-		},
-		text: func() string { return flagText(s.cfg.Flags) }})
-}
-
-// binaryVersion is the version without what makes it ours.
-func binaryVersion() string {
-	plain, _, _ := strings.Cut(strings.TrimPrefix(gitVersion, "v"), "+")
-	return plain
+	binary, _, _ := strings.Cut(strings.TrimPrefix(c.Version, "v"), "+")
+	emulated := binary
+	if parts := strings.SplitN(binary, ".", 3); len(parts) == 3 {
+		emulated = parts[0] + "." + parts[1]
+	}
+	return statusz{TypeMeta: is, Metadata: metav1.ObjectMeta{Name: c.Name}, StartTime: metav1.NewTime(c.Began),
+		UptimeSeconds: max(0, int64(now().Sub(c.Began).Seconds())), GoVersion: runtime.Version(),
+		BinaryVersion: binary, EmulationVersion: emulated, Paths: c.Paths}
 }
 
 func statusText(is statusz) string {
@@ -109,32 +119,44 @@ func flagText(flags map[string]string) string {
 	return b.String()
 }
 
+// form is in which form a page is wanted: as text if no version is set.
+type form struct{ media, version string }
+
+// page serves one page: object makes its object of a version, text its text.
+type page struct {
+	of     string
+	name   string
+	kind   string
+	object func(is metav1.TypeMeta) any
+	text   func() string
+}
+
 // ServeHTTP implements http.Handler.
-func (p zPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	f, ok := zWanted(r.Header.Get("Accept"), p.kind)
+func (p page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f, ok := wanted(r.Header.Get("Accept"), p.kind)
 	if !ok {
-		refuse(w, r, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotAcceptable,
-			Reason: metav1.StatusReasonNotAcceptable, Message: "only the following media types are accepted: " + strings.Join(zMedia, ", ")}})
+		speak.Refuse(w, r, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotAcceptable,
+			Reason: metav1.StatusReasonNotAcceptable, Message: "only the following media types are accepted: " + strings.Join(media, ", ")}})
 		return
 	}
 	if f.version == "" {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = fmt.Fprintf(w, zWarning+"%s", zName, p.name, p.text()) // the client has gone: nobody to tell
+		_, _ = fmt.Fprintf(w, warning+"%s", p.of, p.name, p.text()) // the client has gone: nobody to tell
 		return
 	}
 	body, err := p.encode(f, speak.Pretty(r))
 	if err != nil {
-		refuse(w, r, err)
+		speak.Refuse(w, r, apierrors.NewInternalError(err))
 		return
 	}
-	if zVersions[f.version] {
+	if versions[f.version] {
 		w.Header().Set("Warning", fmt.Sprintf(`299 - "This version of the %s endpoint is deprecated. Please use a newer version."`, p.name))
 	}
 	w.Header().Set("Content-Type", fmt.Sprintf("%s;g=config.k8s.io;v=%s;as=%s", f.media, f.version, p.kind))
 	_, _ = w.Write(body) // the client has gone: nobody to tell
 }
 
-func (p zPage) encode(f zForm, pretty bool) ([]byte, error) {
+func (p page) encode(f form, pretty bool) ([]byte, error) {
 	data, err := json.Marshal(p.object(metav1.TypeMeta{Kind: p.kind, APIVersion: "config.k8s.io/" + f.version}))
 	switch {
 	case err != nil:
@@ -147,27 +169,27 @@ func (p zPage) encode(f zForm, pretty bool) ([]byte, error) {
 	return append(data, '\n'), nil
 }
 
-// zWanted chooses the form of a page of which kind is the object's kind. Text has no
+// wanted chooses the form of a page of which kind is the object's kind. Text has no
 // version, and objects have one.
-func zWanted(accept, kind string) (zForm, bool) {
+func wanted(accept, kind string) (form, bool) {
 	if strings.TrimSpace(accept) == "" {
-		return zForm{media: "text/plain"}, true
+		return form{media: "text/plain"}, true
 	}
 	for _, clause := range speak.Clauses(accept) {
-		for _, media := range zMedia {
-			whole, _, _ := strings.Cut(media, "/")
-			if clause.Media != media && clause.Media != "*/*" && clause.Media != whole+"/*" {
+		for _, name := range media {
+			whole, _, _ := strings.Cut(name, "/")
+			if clause.Media != name && clause.Media != "*/*" && clause.Media != whole+"/*" {
 				continue
 			}
 			version, object := clause.Params["v"], clause.Params["as"] != "" || clause.Params["g"] != "" || clause.Params["v"] != ""
-			_, known := zVersions[version]
+			_, known := versions[version]
 			switch {
-			case media == "text/plain" && !object:
-				return zForm{media: media}, true
-			case media != "text/plain" && known && clause.Params["g"] == "config.k8s.io" && clause.Params["as"] == kind:
-				return zForm{media, version}, true
+			case name == "text/plain" && !object:
+				return form{media: name}, true
+			case name != "text/plain" && known && clause.Params["g"] == "config.k8s.io" && clause.Params["as"] == kind:
+				return form{name, version}, true
 			}
 		}
 	}
-	return zForm{}, false
+	return form{}, false
 }

@@ -155,6 +155,9 @@ type Config struct {
 	// Counts counts what several agents of one process do together; nil means one of
 	// this agent's own.
 	Counts *tally.Tally
+	// Flags are those that the process was started with, by name, for /flagz; nothing
+	// secret.
+	Flags map[string]string
 	// Timeline receives the marks of the run step; it may be nil.
 	Timeline *timeline.Recorder
 	// Log may be nil.

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/sampan-dev/sampan/internal/zpages"
 	"github.com/sampan-dev/sampan/node/agent/actual"
 	"github.com/sampan-dev/sampan/node/agent/server"
 	"github.com/sampan-dev/sampan/node/agent/settings"
@@ -34,8 +35,12 @@ func (a *Agent) api() server.Config {
 	c := server.Config{
 		Node: view{a}, NodeName: a.cfg.NodeName, Engine: a.engine, Authn: a.cfg.Authn, Authz: a.cfg.Authz, Log: a.cfg.Log,
 		Settings: a.shown(), Probes: a.probed, Counts: []prometheus.Collector{a.tally, figures{a}}, Version: a.cfg.Version, SystemLogs: a.systemLogs(), Closed: !*k.EnableDebuggingHandlers,
-		PodMemory:   a.podMemory(),
-		Profiled:    *k.EnableProfilingHandler,
+		PodMemory: a.podMemory(),
+		Profiled:  *k.EnableProfilingHandler,
+		Pages: server.Pages{
+			Of:     zpages.Component{Name: "kubelet", Version: a.cfg.Version, Began: time.Now(), Flags: a.cfg.Flags},
+			Status: a.cfg.gates.On("ComponentStatusz"), Flags: a.cfg.gates.On("ComponentFlagz"),
+		},
 		Checkpoints: a.checkpoints(),
 		Questions:   ptr.Deref(k.EnableSystemLogQuery, false), Gates: a.cfg.gates.All(), Translated: a.cfg.gates.On("ExtendWebSocketsToKubelet"),
 		Disks: server.Disks{Node: a.cfg.Root, Logs: a.node.LogDirectory, Volumes: a.volumePaths, Claims: a.claimPaths},

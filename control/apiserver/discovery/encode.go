@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/sampan-dev/sampan/control/apiserver/speak"
+	"github.com/sampan-dev/sampan/internal/speak"
 )
 
 // maxEncoded bounds the documents that are kept in other media types than JSON: there

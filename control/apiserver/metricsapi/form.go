@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
-	"github.com/sampan-dev/sampan/control/apiserver/speak"
+	"github.com/sampan-dev/sampan/internal/speak"
 )
 
 // The forms that the parameter "as" of a media type asks for.

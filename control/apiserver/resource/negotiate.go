@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/sampan-dev/sampan/control/apiserver/speak"
+	"github.com/sampan-dev/sampan/internal/speak"
 )
 
 // mediaType is how objects are written.

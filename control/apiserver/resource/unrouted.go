@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/sampan-dev/sampan/control/apiserver/speak"
+	"github.com/sampan-dev/sampan/internal/speak"
 )
 
 // Upstream chooses the code for a request of a built-in kind by its method, its path,

@@ -81,6 +81,8 @@ type Config struct {
 	Translated bool
 	// Closed shuts what reaches into pods: logs, exec, attach, port-forward.
 	Closed bool
+	// Pages are /statusz and /flagz, unless Closed.
+	Pages Pages
 	// Profiled serves what the Go runtime knows of the process, unless Closed.
 	Profiled bool
 	Log      *slog.Logger
@@ -105,8 +107,9 @@ func New(cfg Config) http.Handler {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{cfg: cfg, tally: newRequests()}
-	mux := http.NewServeMux()
+	mux, patterns := http.NewServeMux(), []string(nil)
 	get := func(pattern string, h http.HandlerFunc, subresources ...string) {
+		patterns = append(patterns, pattern)
 		mux.HandleFunc("GET "+pattern, s.counted(pattern, s.guard("get", h, subresources...)))
 	}
 	get("/healthz", s.healthz, "healthz", proxy)
@@ -128,6 +131,9 @@ func New(cfg Config) http.Handler {
 	}
 	if cfg.Checkpoints != "" {
 		mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.counted("/checkpoint", s.guard("create", s.checkpoint, "checkpoint")))
+	}
+	if !cfg.Closed {
+		s.pages(patterns, get)
 	}
 	get("/runningpods", s.open(s.runningPods), "pods", proxy)
 	get("/runningpods/", s.open(s.runningPods), "pods", proxy)

@@ -57,7 +57,8 @@ var knownGates = sync.OnceValue(func() map[string]Gate {
 })
 
 // switched are the gates that this agent goes by.
-var switched = strings.Fields(`CPUManagerPolicyAlphaOptions CPUManagerPolicyBetaOptions ContainerCheckpoint ContainerRestartRules
+var switched = strings.Fields(`CPUManagerPolicyAlphaOptions CPUManagerPolicyBetaOptions ComponentFlagz ComponentStatusz
+	ContainerCheckpoint ContainerRestartRules
 	CustomCPUCFSQuotaPeriod DefaultPodSysctls ExtendWebSocketsToKubelet GracefulNodeShutdown GracefulNodeShutdownBasedOnPodPriority
 	KubeletCrashLoopBackOffMax KubeletEnsureSecretPulledImages
 	KubeletServiceAccountTokenForCredentialProviders MemoryQoS PodLevelResources PodsAPI ReduceDefaultCrashLoopBackOffDecay
@@ -69,8 +70,6 @@ var settled = map[string]struct {
 	on  bool
 	why string
 }{
-	"ComponentFlagz":                 {false, "the node serves no /flagz"},
-	"ComponentStatusz":               {false, "the node serves no /statusz"},
 	"ContainerStopSignals":           {true, "a pod that says its stop signal gets it"},
 	"EventedPLEG":                    {true, "the engine's events are listened to, always"},
 	"PodAndContainerStatsFromCRI":    {true, "figures of pods are the engine's, always"},
