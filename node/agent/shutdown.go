@@ -3,6 +3,9 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -10,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 
+	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/node/agent/admit"
 	"github.com/sampan-dev/sampan/node/agent/pressure"
 	"github.com/sampan-dev/sampan/node/agent/settings"
@@ -28,6 +32,17 @@ const (
 
 // systemCritical is the lowest priority of pods that are ended last.
 const systemCritical = 2_000_000_000
+
+// shutdownFile is where the node's last going down is told of, beneath the kubelet's
+// directory: upstream's place and form.
+const shutdownFile = "graceful_node_shutdown_state"
+
+// lastShutdown is that file: End is zero while the pods are ending, and remains so of a
+// machine that did not wait for them.
+type lastShutdown struct {
+	Start time.Time `json:"startTime"`
+	End   time.Time `json:"endTime"`
+}
 
 // downfall tells whether the node is going down.
 type downfall struct{ begun atomic.Bool }
@@ -73,6 +88,7 @@ func groups(k *settings.Kubelet, pods []*corev1.Pod) []group {
 
 // runShutdown ends the node's pods when the Config says that the node goes down.
 func (a *Agent) runShutdown(ctx context.Context) error {
+	a.recallShutdown()
 	select {
 	case <-a.cfg.Ending:
 		a.shutdown(ctx)
@@ -94,13 +110,37 @@ func (a *Agent) shutdown(ctx context.Context) {
 	a.events.EventRef(a.registry.Reference(), corev1.EventTypeNormal, shutdownRefused, shutdownSeen)
 	a.registry.Kick()
 	begin := time.Now()
-	a.tally.GoesDown(begin, time.Time{})
+	a.goesDown(lastShutdown{Start: begin})
 	for _, g := range list {
 		a.cfg.Log.Info("ending pods, since the node goes down", "priority", g.priority, "pods", len(g.pods), "period", g.period)
 		a.endGroup(ctx, g)
 	}
-	a.tally.GoesDown(begin, time.Now())
+	a.goesDown(lastShutdown{Start: begin, End: time.Now()})
 	a.cfg.Log.Info("the node's pods have been ended", "after", time.Since(begin))
+}
+
+// goesDown tells of the node's going down, in figures and, since those who want to know
+// mostly ask when the machine is up again, in a file.
+func (a *Agent) goesDown(now lastShutdown) {
+	if !a.cfg.gates.On("GracefulNodeShutdownBasedOnPodPriority") {
+		return
+	}
+	a.tally.GoesDown(now.Start, now.End)
+	if err := atomicfile.WriteJSON(filepath.Join(a.cfg.KubeletRoot, shutdownFile), now); err != nil {
+		a.cfg.Log.Warn("the node's going down is not remembered", "err", err)
+	}
+}
+
+// recallShutdown has the figures tell of the last time that the node went down.
+func (a *Agent) recallShutdown() {
+	var last lastShutdown
+	err := atomicfile.ReadJSON(filepath.Join(a.cfg.KubeletRoot, shutdownFile), &last)
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		a.cfg.Log.Warn("when the node went down last is not known", "err", err)
+	case err == nil && !last.Start.IsZero() && a.cfg.gates.On("GracefulNodeShutdownBasedOnPodPriority"):
+		a.tally.GoesDown(last.Start, last.End)
+	}
 }
 
 // endGroup returns when the group's pods are down, or its period is over.
