@@ -60,6 +60,9 @@ type Info struct {
 	// Devices are what drivers prepared, by driver.
 	Devices  map[string][]Device
 	Prepared bool
+	// Ending: drivers have been asked to unprepare it, and it is nobody's any more
+	// until all of them have.
+	Ending bool `json:",omitempty"`
 }
 
 // Device is one prepared device.
@@ -143,32 +146,50 @@ func (c *Claims) Prepare(ctx context.Context, pod *corev1.Pod) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, n := range list {
-		if err := c.prepare(ctx, pod, n); err != nil {
+	// All are looked at before any is noted: what is noted is unprepared before the pod
+	// can go, which takes drivers that may never have been here.
+	objects := make([]*resourcev1.ResourceClaim, len(list))
+	for i, n := range list {
+		if objects[i], err = c.look(ctx, pod, n); err != nil {
+			return fmt.Errorf("prepare dynamic resources: %w", err)
+		}
+	}
+	for _, obj := range objects {
+		if err := c.prepare(ctx, pod, obj); err != nil {
 			return fmt.Errorf("prepare dynamic resources: %w", err)
 		}
 	}
 	return nil
 }
 
-func (c *Claims) prepare(ctx context.Context, pod *corev1.Pod, n name) error {
-	unlock := c.busy.Lock(key(pod.Namespace, n.name))
-	defer unlock()
+// look finds a claim that a pod may use, and whose drivers are here.
+func (c *Claims) look(ctx context.Context, pod *corev1.Pod, n name) (*resourcev1.ResourceClaim, error) {
 	obj, err := client.ResourceClaims.Get(ctx, c.cfg.Transport, pod.Namespace, n.name)
 	if err != nil {
-		return fmt.Errorf("fetch ResourceClaim %s: %w", n.name, err)
+		return nil, fmt.Errorf("fetch ResourceClaim %s: %w", n.name, err)
 	}
 	if n.owns {
 		if err := ownedBy(pod, obj); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if !reservedFor(pod, obj) {
-		return fmt.Errorf("pod %s (%s) is not allowed to use ResourceClaim %s (%s)", pod.Name, pod.UID, n.name, obj.UID)
+		return nil, fmt.Errorf("pod %s (%s) is not allowed to use ResourceClaim %s (%s)", pod.Name, pod.UID, n.name, obj.UID)
 	}
 	if obj.Status.Allocation == nil {
-		return fmt.Errorf("ResourceClaim %s: not allocated", n.name)
+		return nil, fmt.Errorf("ResourceClaim %s: not allocated", n.name)
 	}
+	for _, driver := range driversOf(obj) {
+		if _, err := c.driver(driver); err != nil {
+			return nil, err
+		}
+	}
+	return obj, nil
+}
+
+func (c *Claims) prepare(ctx context.Context, pod *corev1.Pod, obj *resourcev1.ResourceClaim) error {
+	unlock := c.busy.Lock(key(obj.Namespace, obj.Name))
+	defer unlock()
 	info, done, err := c.enter(pod, obj)
 	if err != nil || done {
 		return err
@@ -199,6 +220,9 @@ func (c *Claims) enter(pod *corev1.Pod, obj *resourcev1.ResourceClaim) (info *In
 	info = c.claims[at]
 	if info != nil && info.UID != obj.UID {
 		return nil, false, fmt.Errorf("old ResourceClaim with same name %s and different UID %s still exists (previous pod force-deleted?!)", obj.Name, info.UID)
+	}
+	if info != nil && info.Ending {
+		return nil, false, fmt.Errorf("ResourceClaim %s is being unprepared", obj.Name)
 	}
 	if info == nil {
 		info = &Info{Namespace: obj.Namespace, Name: obj.Name, UID: obj.UID, Pods: map[string]bool{}, Devices: map[string][]Device{}}
@@ -319,7 +343,15 @@ func (c *Claims) release(ctx context.Context, at, uid string) error {
 		c.mu.Unlock()
 		return err
 	}
+	var err error
+	if !info.Ending {
+		info.Ending = true
+		err = c.save()
+	}
 	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	for driver := range info.Devices {
 		if err := c.undo(ctx, driver, info); err != nil {
 			return err

@@ -34,6 +34,8 @@ type fake struct {
 	mu     sync.Mutex
 	calls  []string
 	refuse string
+	// keep is why it unprepares nothing, "" when it does.
+	keep string
 }
 
 func (f *fake) NodePrepareResources(_ context.Context, r *draapi.NodePrepareResourcesRequest) (*draapi.NodePrepareResourcesResponse, error) {
@@ -56,7 +58,7 @@ func (f *fake) NodeUnprepareResources(_ context.Context, r *draapi.NodeUnprepare
 	out := &draapi.NodeUnprepareResourcesResponse{Claims: map[string]*draapi.NodeUnprepareResourceResponse{}}
 	for _, c := range r.GetClaims() {
 		f.calls = append(f.calls, "unprepare "+c.GetName())
-		out.Claims[c.GetUid()] = &draapi.NodeUnprepareResourceResponse{}
+		out.Claims[c.GetUid()] = &draapi.NodeUnprepareResourceResponse{Error: f.keep}
 	}
 	return out, nil
 }
@@ -237,10 +239,48 @@ func TestRefusals(t *testing.T) {
 	if err := b.c.Prepare(t.Context(), using("one", "mine")); err == nil || !strings.Contains(err.Error(), "DRA driver gpu.example.com is not registered") {
 		t.Errorf("without a driver: %v", err)
 	}
+	// Of a driver that may never have been here nothing is wanted when the pod goes.
+	if _, all := b.c.InUse(); all != 0 || b.c.Release(t.Context(), "one") != nil {
+		t.Errorf("%d claims are left of a pod that never had one: it can't go", all)
+	}
 	old := b.info
 	old.Versions = []string{"v1alpha3"}
 	if err := b.c.Handler(t.Context()).Register(t.Context(), old); err == nil {
 		t.Error("a driver of an old version is taken")
+	}
+}
+
+// TestEnding: a claim that drivers have begun to unprepare is for nobody new until they
+// are done, also under the next agent.
+func TestEnding(t *testing.T) {
+	b := newBench(t)
+	b.claim("shared", "one", "two")
+	if err := b.c.Prepare(t.Context(), using("one", "shared")); err != nil {
+		t.Fatal(err)
+	}
+	b.driver.mu.Lock()
+	b.driver.keep = "busy"
+	b.driver.mu.Unlock()
+	if err := b.c.Release(t.Context(), "one"); err == nil || !strings.Contains(err.Error(), "NodeUnprepareResources failed for ResourceClaim shared: busy") {
+		t.Errorf("a driver that doesn't give up: %v", err)
+	}
+	for range 2 {
+		if err := b.c.Prepare(t.Context(), using("two", "shared")); err == nil || !strings.Contains(err.Error(), "ResourceClaim shared is being unprepared") {
+			t.Errorf("half unprepared, for another pod: %v", err)
+		}
+		b.restart()
+	}
+	b.driver.mu.Lock()
+	b.driver.keep = ""
+	b.driver.mu.Unlock()
+	if err := b.c.Release(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.c.Prepare(t.Context(), using("two", "shared")); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.driver.heard(); got != "prepare shared, unprepare shared, unprepare shared, prepare shared" {
+		t.Errorf("the driver heard %q", got)
 	}
 }
 
