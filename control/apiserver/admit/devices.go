@@ -82,8 +82,10 @@ func (r deviceRules) status(ctx context.Context, a *resource.Attributes, now, ol
 	}
 	at := field.NewPath("status")
 	given := !equality.Semantic.DeepEqual(now.Status.Allocation, old.Status.Allocation) || !equality.Semantic.DeepEqual(now.Status.ReservedFor, old.Status.ReservedFor)
-	if given && !r.may(ctx, a.User, authz.Attributes{Subresource: resourcev1.SubresourceBinding}, "") {
-		errs = append(errs, field.Forbidden(at.Child("allocation"), `changing status.allocation or status.reservedFor requires resource="resourceclaims/binding", verb="update" permission: not authorized`))
+	if given {
+		if err := r.may(ctx, a.User, authz.Attributes{Subresource: resourcev1.SubresourceBinding}, ""); err != nil {
+			errs = append(errs, field.Forbidden(at.Child("allocation"), `changing status.allocation or status.reservedFor requires resource="resourceclaims/binding", verb="update" permission: `+err.Error()))
+		}
 	}
 	if now.Status.Allocation == nil {
 		return errs
@@ -94,23 +96,31 @@ func (r deviceRules) status(ctx context.Context, a *resource.Attributes, now, ol
 	}
 	for _, driver := range toldBy(now, old) {
 		q := authz.Attributes{Subresource: resourcev1.SubresourceDriver, Namespace: now.Namespace, Name: driver}
-		if !slices.ContainsFunc(prefixes, func(prefix string) bool { return r.may(ctx, a.User, q, prefix) }) {
-			errs = append(errs, field.Forbidden(at.Child("devices"), `changing status.devices requires resource="resourceclaims/driver", verb="[`+strings.Join(prefixes, "update ")+`update]" permission: not authorized`))
+		if err := r.may(ctx, a.User, q, prefixes...); err != nil {
+			errs = append(errs, field.Forbidden(at.Child("devices"), `changing status.devices requires resource="resourceclaims/driver", verb="[`+strings.Join(prefixes, "update ")+`update]" permission: `+err.Error()))
 		}
 	}
 	return errs
 }
 
-// may asks for the right to update or to patch: what is written is the same.
-func (r deviceRules) may(ctx context.Context, who identity.Identity, q authz.Attributes, prefix string) bool {
+// may asks for the right to update or to patch, since what is written is the same, with
+// any of the verbs' prefixes. The error is what the first question was answered with, in
+// the words of every 403.
+func (r deviceRules) may(ctx context.Context, who identity.Identity, q authz.Attributes, prefixes ...string) (first error) {
 	q.User, q.Group, q.Version, q.Resource = who, resourcev1.GroupName, resourcev1.SchemeGroupVersion.Version, "resourceclaims"
-	for _, verb := range []string{"update", "patch"} {
-		q.Verb = prefix + verb
-		if allowed, _ := r.authz.Authorize(ctx, q); allowed {
-			return true
+	for _, prefix := range prefixes {
+		for _, verb := range []string{"update", "patch"} {
+			q.Verb = prefix + verb
+			allowed, why := r.authz.Authorize(ctx, q)
+			if allowed {
+				return nil
+			}
+			if first == nil {
+				first = authz.Forbidden(q, why)
+			}
 		}
 	}
-	return false
+	return first
 }
 
 // supervised is where a claim says that it has access for administrators, nil when
