@@ -5,6 +5,7 @@ package admit
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -167,7 +168,7 @@ func resources(pod *corev1.Pod, node Node) *Refusal {
 	if limit := node.Allocatable.Pods().Value(); limit > 0 && int64(len(node.Pods))+1 > limit {
 		return insufficient("pods", 1, int64(len(node.Pods)), limit)
 	}
-	wants := resource.PodRequests(pod, resource.PodResourcesOptions{})
+	wants := resource.PodRequests(unclaimed(pod), resource.PodResourcesOptions{})
 	used := node.used(wants)
 	var names []corev1.ResourceName
 	for name := range wants {
@@ -185,6 +186,22 @@ func resources(pod *corev1.Pod, node Node) *Refusal {
 		}
 	}
 	return nil
+}
+
+// unclaimed is a pod without the requests that a ResourceClaim stands for.
+func unclaimed(pod *corev1.Pod) *corev1.Pod {
+	if pod.Status.ExtendedResourceClaimStatus == nil {
+		return pod
+	}
+	pod = pod.DeepCopy()
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			maps.DeleteFunc(list[i].Resources.Requests, func(name corev1.ResourceName, _ apiresource.Quantity) bool {
+				return spec.Claimed(pod, list[i].Name, name)
+			})
+		}
+	}
+	return pod
 }
 
 // used is how much of what a pod wants the others have.

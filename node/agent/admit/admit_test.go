@@ -87,6 +87,20 @@ func TestPod(t *testing.T) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
+	// What a driver has for a container is not asked of the node.
+	drivers := tolerate(requests("deviceclass.resource.kubernetes.io/gpu", "1"))
+	if got := Pod(drivers, node); got == nil || got.Reason != "OutOfdeviceclass.resource.kubernetes.io/gpu" {
+		t.Errorf("a device that nobody has: %+v", got)
+	}
+	drivers.Status.ExtendedResourceClaimStatus = &corev1.PodExtendedResourceClaimStatus{ResourceClaimName: "made",
+		RequestMappings: []corev1.ContainerExtendedResourceRequest{{ContainerName: drivers.Spec.Containers[0].Name, ResourceName: "deviceclass.resource.kubernetes.io/gpu", RequestName: "r"}}}
+	if got := Pod(drivers, node); got != nil {
+		t.Errorf("a device that a claim stands for: %+v", got)
+	}
+	drivers.Status.ExtendedResourceClaimStatus.RequestMappings[0].ContainerName = "another"
+	if got := Pod(drivers, node); got == nil {
+		t.Error("a device that a claim stands for in another container came in")
+	}
 	node.Pods = append(node.Pods, podWith(func(*corev1.PodSpec) {}))
 	if got := Pod(tolerate(func(*corev1.PodSpec) {}), node); got == nil || got.Reason != "OutOfpods" {
 		t.Errorf("a fourth pod of three: %+v", got)

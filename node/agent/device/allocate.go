@@ -13,11 +13,12 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/spec"
 )
 
-// wanted is how many devices of each known resource a container asks for.
-func (d *Devices) wanted(c *corev1.Container) map[string]int {
+// wanted is how many devices of each known resource a container asks for, but for those
+// that a driver has for it.
+func (d *Devices) wanted(pod *corev1.Pod, c *corev1.Container) map[string]int {
 	want := map[string]int{}
 	for name, q := range c.Resources.Limits {
-		if n := int(q.Value()); n > 0 && d.Knows(name) {
+		if n := int(q.Value()); n > 0 && d.Knows(name) && !spec.Claimed(pod, c.Name, name) {
 			want[string(name)] = n
 		}
 	}
@@ -66,7 +67,7 @@ func (d *Devices) reusable(pod *corev1.Pod, name string) []string {
 
 // Allocate implements numa.Provider.
 func (d *Devices) Allocate(ctx context.Context, pod *corev1.Pod, c *corev1.Container, h numa.Hint) error {
-	want := d.wanted(c)
+	want := d.wanted(pod, c)
 	names := make([]string, 0, len(want))
 	for name := range want {
 		names = append(names, name)
@@ -199,7 +200,7 @@ func (p *plugin) ask(ctx context.Context, ids []string) (*pluginapi.ContainerAll
 // Hints implements numa.Provider.
 func (d *Devices) Hints(pod *corev1.Pod, c *corev1.Container) map[string][]numa.Hint {
 	out := map[string][]numa.Hint{}
-	for name, n := range d.wanted(c) {
+	for name, n := range d.wanted(pod, c) {
 		out[name] = d.hints(pod, c.Name, name, n)
 	}
 	return out
@@ -209,12 +210,12 @@ func (d *Devices) Hints(pod *corev1.Pod, c *corev1.Container) map[string][]numa.
 func (d *Devices) PodHints(pod *corev1.Pod) map[string][]numa.Hint {
 	total := map[string]int{}
 	for i := range pod.Spec.Containers {
-		for name, n := range d.wanted(&pod.Spec.Containers[i]) {
+		for name, n := range d.wanted(pod, &pod.Spec.Containers[i]) {
 			total[name] += n
 		}
 	}
 	for i := range pod.Spec.InitContainers {
-		for name, n := range d.wanted(&pod.Spec.InitContainers[i]) {
+		for name, n := range d.wanted(pod, &pod.Spec.InitContainers[i]) {
 			total[name] = max(total[name], n)
 		}
 	}

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -242,6 +243,16 @@ func smallestRequest(pod *corev1.Pod) int64 {
 		}
 	}
 	return max(smallest, 0)
+}
+
+// Claimed reports whether a ResourceClaim, which the scheduler has made, stands for what
+// a container requests of an extended resource: then it is not of the node's own
+// (upstream's DRAExtendedResource).
+func Claimed(pod *corev1.Pod, container string, name corev1.ResourceName) bool {
+	s := pod.Status.ExtendedResourceClaimStatus
+	return s != nil && slices.ContainsFunc(s.RequestMappings, func(m corev1.ContainerExtendedResourceRequest) bool {
+		return m.ContainerName == container && m.ResourceName == string(name)
+	})
 }
 
 // Extended says whether a resource is none of Kubernetes' own: a device, or what
