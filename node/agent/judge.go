@@ -2,12 +2,15 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/sampan-dev/sampan/node/agent/admit"
+	"github.com/sampan-dev/sampan/node/agent/numa"
 	"github.com/sampan-dev/sampan/node/agent/plan"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/agent/status"
@@ -48,6 +51,12 @@ func (m *machine) judge(again *alarm) {
 		m.leave()
 		return
 	}
+	if refused := m.forsaken(again); refused != nil {
+		m.verdict = refused
+		m.a.tally.PodRefused(refused.Reason)
+		m.reject()
+		return
+	}
 	if limit := m.pod.Spec.ActiveDeadlineSeconds; limit != nil && m.status.StartTime != nil {
 		end := m.status.StartTime.Add(time.Duration(*limit) * time.Second)
 		if time.Now().Before(end) {
@@ -58,6 +67,29 @@ func (m *machine) judge(again *alarm) {
 		m.event(corev1.EventTypeNormal, m.fatal.Reason, m.fatal.Message)
 		m.leave()
 	}
+}
+
+// devicesBack is how long a pod that lost its containers while no agent was there, as by
+// a reboot, waits for the plugins of its devices, some of which are pods themselves.
+// Upstream doesn't wait at all, and refuses pods whose plugins begin a moment later.
+const devicesBack = 30 * time.Second
+
+// forsaken is why a pod that was admitted before is refused now: its devices don't come
+// back. Somewhere else there may be others.
+func (m *machine) forsaken(again *alarm) *admit.Refusal {
+	if m.doubted.IsZero() {
+		return nil
+	}
+	err := m.a.places.devices.Missing(string(m.uid))
+	if err == nil {
+		m.doubted = time.Time{}
+		return nil
+	}
+	if end := m.doubted.Add(devicesBack); time.Now().Before(end) {
+		again.by(end)
+		return nil
+	}
+	return admit.Refuse(numa.ErrUnexpected, fmt.Sprintf("Allocate failed due to %v, which is unexpected", err))
 }
 
 // hasten shortens the time to stop when the API does; it never lengthens it.

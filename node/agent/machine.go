@@ -80,7 +80,8 @@ type machine struct {
 	pod      *corev1.Pod
 	gone     bool
 	verdict  *admit.Refusal
-	fresh    bool // it has not been placed yet
+	fresh    bool      // it has not been placed yet
+	doubted  time.Time // since when the devices of a pod that lost its sandbox unseen are waited for
 	fatal    *status.Verdict
 	reader   *actual.Reader
 	now      *actual.Pod

@@ -68,6 +68,10 @@ func (m *machine) assume() {
 		return
 	}
 	m.adopted = true
+	if !m.fresh && m.now.Ready() == nil {
+		m.a.places.devices.Doubt(string(m.uid))
+		m.doubted = time.Now()
+	}
 	whole := remembered(m.pod)
 	if box := m.now.Ready(); box != nil && m.pod.Status.Resources != nil {
 		m.given[box.ID] = plan.Given{Own: *m.pod.Status.Resources.DeepCopy(), Whole: whole}

@@ -2,6 +2,9 @@ package agent
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -9,6 +12,8 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/node/agent/agenttest"
+	"github.com/sampan-dev/sampan/node/agent/checkpoint"
+	"github.com/sampan-dev/sampan/node/agent/device"
 )
 
 func alive(period int32) *corev1.Probe {
@@ -234,5 +239,47 @@ func TestDeferredResizeIsNotSmuggledIn(t *testing.T) {
 		s.delete("other")
 		s.pass(5 * time.Second)
 		has()
+	})
+}
+
+// TestDevicesStayAway: a pod with a device, whose sandbox went while no agent was there
+// and whose plugin doesn't come back, waits a while and is refused; one whose sandbox is
+// there runs on without the plugin.
+func TestDevicesStayAway(t *testing.T) {
+	tell(t, "devices_stay_away", func(s *story) {
+		given := map[string]map[string]map[string]device.Share{}
+		for _, name := range []string{"lost", "stays"} {
+			c := container("app", "app")
+			one := corev1.ResourceList{"example.com/gpu": quantity("1")}
+			c.Resources = corev1.ResourceRequirements{Requests: one, Limits: one}
+			s.create(pod(name, c))
+			s.pass(time.Second)
+			given[string(s.get(name).UID)] = map[string]map[string]device.Share{"app": {"example.com/gpu": {IDs: []string{name}}}}
+		}
+		s.stopAgent()
+		s.say("> the agent starts again, without a sandbox and without the plugin")
+		boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := checkpoint.Save(filepath.Join(s.agent.cfg.KubeletRoot, "device-plugins", device.StateFile), map[string]any{
+			"Boot": strings.TrimSpace(string(boot)), "Pods": given, "Resources": []string{"example.com/gpu"},
+		}); err != nil {
+			t.Fatal(err)
+		}
+		s.engine.LoseSandbox("lost")
+		s.startAgent()
+		s.pass(29 * time.Second)
+		if got := s.get("lost").Status.Phase; got == corev1.PodFailed {
+			t.Error("the plugin had no time to come back")
+		}
+		s.pass(time.Minute)
+		const want = "Pod was rejected: Allocate failed due to cannot allocate unregistered device example.com/gpu, which is unexpected"
+		if st := s.get("lost").Status; st.Phase != corev1.PodFailed || st.Reason != "UnexpectedAdmissionError" || st.Message != want {
+			t.Errorf("%s %s %q", st.Phase, st.Reason, st.Message)
+		}
+		if got := s.running(); got != "stays/app#0" {
+			t.Errorf("running: %s", got)
+		}
 	})
 }

@@ -54,8 +54,8 @@ type Devices struct {
 	mu        sync.Mutex
 	resources map[string]*kind
 	given     map[string]pod
-	// rebooted: the machine started anew since devices were given, so that what
-	// plugins said of them no longer holds until they say it again.
+	// rebooted: the machine started anew since devices were given, or the pod is in doubt,
+	// so that what plugins said of them no longer holds until they say it again.
 	rebooted map[string]bool
 }
 

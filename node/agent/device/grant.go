@@ -11,9 +11,9 @@ import (
 )
 
 // Grant puts the devices that a container has into its configuration, and tells
-// plugins that want to know that it is about to start. After a reboot it fails
-// until the plugins are back: what they said before may no longer hold, so they
-// are asked again for the same devices.
+// plugins that want to know that it is about to start. After a reboot, and for a pod in
+// doubt, it fails until the plugins are back: what they said before may no longer hold,
+// so they are asked again for the same devices.
 func (d *Devices) Grant(ctx context.Context, uid, container string, cfg *rt.ContainerConfig) error {
 	shares := d.Given(uid, container)
 	names := make([]string, 0, len(shares))
@@ -47,11 +47,11 @@ func (d *Devices) current(ctx context.Context, uid, container, name string) (Sha
 		return share, nil
 	}
 	if p == nil {
-		return share, fmt.Errorf("the machine has been restarted, and the device plugin for %s is not back yet", name)
+		return share, fmt.Errorf("the containers that had %s are gone, and its device plugin is not back yet", name)
 	}
 	response, err := p.ask(ctx, share.IDs)
 	if err != nil {
-		return share, fmt.Errorf("devices of %s after a restart of the machine: %w", name, err)
+		return share, fmt.Errorf("devices of %s again, for new containers: %w", name, err)
 	}
 	share.Response = response
 	d.mu.Lock()
@@ -60,6 +60,49 @@ func (d *Devices) current(ctx context.Context, uid, container, name string) (Sha
 		d.given[uid][container][name] = share
 	}
 	return share, d.save()
+}
+
+// Doubt says that a pod's containers went while no agent was there to see it, as by a
+// reboot: what plugins said of its devices no longer holds until they say it again.
+func (d *Devices) Doubt(uid string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.given[uid] != nil {
+		d.rebooted[uid] = true
+	}
+}
+
+// Missing is why a pod in doubt can't have its devices again; nil when it can, or is not
+// in doubt. The texts are upstream's (devicesToAllocate of its device manager).
+func (d *Devices) Missing(uid string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.rebooted[uid] {
+		return nil
+	}
+	for _, container := range slices.Sorted(maps.Keys(d.given[uid])) {
+		for _, name := range slices.Sorted(maps.Keys(d.given[uid][container])) {
+			if err := d.missing(name, d.given[uid][container][name].IDs); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// missing judges one share; the lock is held.
+func (d *Devices) missing(name string, ids []string) error {
+	k := d.resources[name]
+	if k == nil || k.plugin == nil {
+		return fmt.Errorf("cannot allocate unregistered device %s", name)
+	}
+	if !slices.ContainsFunc(slices.Collect(maps.Values(k.devices)), k.usable) {
+		return fmt.Errorf("no healthy devices present; cannot allocate unhealthy devices %s", name)
+	}
+	if slices.ContainsFunc(ids, func(id string) bool { return k.devices[id] == nil || !k.usable(k.devices[id]) }) {
+		return fmt.Errorf("previously allocated devices are no longer healthy; cannot allocate unhealthy devices %s", name)
+	}
+	return nil
 }
 
 // preStart tells the plugin of a start if it asked for that.

@@ -317,9 +317,10 @@ func TestRestarts(t *testing.T) {
 	if err := b.place(asking("two", 2)); err == nil {
 		t.Error("a device was given twice")
 	}
-	b.d.mu.Lock()
-	b.d.rebooted["one"] = true
-	b.d.mu.Unlock()
+	b.d.Doubt("one")
+	if err := b.d.Missing("one"); err != nil {
+		t.Errorf("in doubt, with the plugin: %v", err)
+	}
 	if err := b.d.Grant(t.Context(), "one", "c", &rt.ContainerConfig{}); err != nil || again.asked != 1 {
 		t.Errorf("after a reboot the plugin was asked %d times: %v", again.asked, err)
 	}
@@ -328,9 +329,49 @@ func TestRestarts(t *testing.T) {
 	if err := b.d.Grant(t.Context(), "one", "c", &rt.ContainerConfig{}); err == nil || !strings.Contains(err.Error(), "is not back yet") {
 		t.Errorf("after a reboot, without the plugin: %v", err)
 	}
+	if err := b.d.Missing("one"); err == nil || err.Error() != "cannot allocate unregistered device example.com/gpu" {
+		t.Errorf("in doubt, without the plugin: %v", err)
+	}
+	if err := b.d.Missing("two"); err != nil {
+		t.Errorf("a pod that nobody doubts: %v", err)
+	}
 	b.d.Keep(map[string]bool{})
 	if len(b.d.Given("one", "c")) != 0 {
 		t.Error("a forgotten pod has kept its device")
+	}
+}
+
+// TestMissing: what a pod in doubt has must be there, and be well.
+func TestMissing(t *testing.T) {
+	b := newBench(t)
+	g, err := b.serve("gpu.sock", pluginapi.Version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.lists <- list(ok, ok)
+	b.await(2, 2)
+	if err := b.place(asking("one", 1)); err != nil {
+		t.Fatal(err)
+	}
+	b.d.Doubt("one")
+	health := []string{ok, ok}
+	health[b.d.Given("one", "c")["example.com/gpu"].IDs[0][0]-'a'] = pluginapi.Unhealthy
+	g.lists <- list(health...)
+	b.await(2, 1)
+	if err := b.d.Missing("one"); err == nil || !strings.HasPrefix(err.Error(), "previously allocated devices are no longer healthy") {
+		t.Errorf("its device is ill: %v", err)
+	}
+	g.lists <- list(pluginapi.Unhealthy, pluginapi.Unhealthy)
+	b.await(2, 0)
+	if err := b.d.Missing("one"); err == nil || !strings.HasPrefix(err.Error(), "no healthy devices present") {
+		t.Errorf("all are ill: %v", err)
+	}
+	// What a driver has for a container is no business of plugins.
+	p := asking("two", 1)
+	p.Status.ExtendedResourceClaimStatus = &corev1.PodExtendedResourceClaimStatus{
+		RequestMappings: []corev1.ContainerExtendedResourceRequest{{ContainerName: "c", ResourceName: "example.com/gpu"}}}
+	if err := b.place(p); err != nil || len(b.d.Given("two", "c")) != 0 {
+		t.Errorf("a claimed device: %v, %v", err, b.d.Given("two", "c"))
 	}
 }
 
