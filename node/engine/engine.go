@@ -110,6 +110,7 @@ type Engine struct {
 	hostCaps []string
 	appArmor appArmor
 	seLinux  *seLinux
+	doubts   doubts
 	// busy serialises the calls about one sandbox or one container. Order: a
 	// sandbox before its containers.
 	busy keylock.Locks

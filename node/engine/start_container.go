@@ -15,7 +15,7 @@ func (e *Engine) StartContainer(ctx context.Context, r *rt.StartContainerRequest
 	}
 	defer e.busy.Lock(c.ID)()
 	if err := e.runtime.Start(ctx, c.ID); err != nil {
-		return nil, coded(c.said("start container", "", err))
+		return nil, coded(c.said("start container", "", e.doubt(ctx, c, err)))
 	}
 	e.announce(c.SandboxID, c.ID, rt.ContainerEventType_CONTAINER_STARTED_EVENT)
 	return &rt.StartContainerResponse{}, nil

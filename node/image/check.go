@@ -24,6 +24,8 @@ type CheckOptions struct {
 	// Repair puts damaged blobs aside, so that a pull brings them anew, and unpacks damaged
 	// layers again, from blobs that are whole. What containers stand on stays as it is.
 	Repair bool
+	// Image is the one that is looked at, by what Get knows; "" is all that is stored.
+	Image string
 }
 
 // Checked is what a look at the store has found.
@@ -80,11 +82,17 @@ type checking struct {
 	needed   map[string][]ocispec.Descriptor
 	standing map[string][]string
 	bad      map[digest.Digest]bool
+	// only are the blobs that are looked at, as in needed, of the image with the ID; nil is all.
+	only map[string]bool
+	id   string
 }
 
 // survey finds who needs what.
 func (c *checking) survey(context.Context) error {
 	c.needed, c.standing = map[string][]ocispec.Descriptor{}, map[string][]string{}
+	if err := c.narrow(); err != nil {
+		return err
+	}
 	index, err := c.store.current()
 	if err != nil {
 		return err
@@ -100,7 +108,7 @@ func (c *checking) survey(context.Context) error {
 			}
 		}
 		for hex := range blobs {
-			if d := digest.NewDigestFromEncoded(digest.SHA256, hex); !c.store.hasBlob(d) {
+			if d := digest.NewDigestFromEncoded(digest.SHA256, hex); !c.beside(hex) && !c.store.hasBlob(d) {
 				c.hurt(Damage{Digest: d, Cause: fmt.Errorf("it is missing: %w", ErrNotFound)})
 			}
 		}
@@ -116,6 +124,25 @@ func (c *checking) survey(context.Context) error {
 	}
 	return err
 }
+
+// narrow finds what is looked at.
+func (c *checking) narrow() error {
+	if c.opts.Image == "" {
+		return nil
+	}
+	img, err := c.store.Get(c.opts.Image)
+	if err != nil {
+		return err
+	}
+	c.only, c.id = map[string]bool{}, img.ID
+	if err := c.store.markTree(img.Manifest, c.only, map[string]bool{}); err != nil && !isDamage(err) {
+		return err
+	}
+	return nil
+}
+
+// beside says that a blob is not looked at.
+func (c *checking) beside(hex string) bool { return c.only != nil && !c.only[hex] }
 
 // hurt notes damage, once.
 func (c *checking) hurt(d Damage) {
@@ -158,7 +185,7 @@ func (c *checking) blobs(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if !isDigest(d) {
+		if !isDigest(d) || c.beside(e.Name()) {
 			continue
 		}
 		err := c.blob(d, sizes)
@@ -226,7 +253,7 @@ func (c *checking) layers(ctx context.Context) error {
 	}
 	seen := map[digest.Digest]bool{}
 	for _, img := range images {
-		if checkLayers(img) != nil {
+		if checkLayers(img) != nil || c.id != "" && img.ID != c.id {
 			continue
 		}
 		for i := range img.Layers {

@@ -78,6 +78,14 @@ func TestCheck(t *testing.T) {
 			if d.Layer != c.layer || !strings.Contains(d.Cause.Error(), c.want) || !slices.Equal(d.Images, []string{"docker.io/library/app:1"}) || d.Mended || len(d.Origins) != 0 {
 				t.Errorf("%+v, want %s", d, c.want)
 			}
+			if one, err := s.Check(t.Context(), CheckOptions{Image: other.ID}); err != nil || len(one.Damaged) != 0 || one.Layers != 1 || one.Blobs != 3 {
+				t.Errorf("the other image alone: %+v, %v", one, err)
+			}
+			if name != "config" && name != "manifest" { // of which it would not be found
+				if one, err := s.Check(t.Context(), CheckOptions{Image: img.ID}); err != nil || len(one.Damaged) != 1 {
+					t.Errorf("the image alone: %+v, %v", one, err)
+				}
+			}
 			if again, err := s.Check(t.Context(), CheckOptions{Repair: true}); err != nil || len(again.Damaged) != 1 || again.Damaged[0].Mended != c.layer {
 				t.Fatalf("repair: %+v, %v", again, err)
 			}
