@@ -26,6 +26,7 @@ type buildFlags struct {
 	attests, ulimits                                 []string
 	sbom, shmSize                                    string
 	noCache, quiet, pull, push, load, check          bool
+	pack                                             packing
 }
 
 func buildCommand(p Program, s *Settings) *cobra.Command {
@@ -46,7 +47,7 @@ of a Dockerfile alone; or - for either on standard input.`,
 	flags.StringSliceVar(&f.platforms, "platform", nil, "what the image is for, such as linux/arm64; several make an index")
 	flags.StringArrayVar(&f.secrets, "secret", nil, "id=NAME[,src=FILE|,env=VARIABLE]: a secret for RUN --mount=type=secret, or for an ADD (HTTP_AUTH_TOKEN_HOST, GIT_AUTH_TOKEN.HOST)")
 	flags.StringArrayVar(&f.agents, "ssh", nil, "default|ID[=SOCKET|KEY,...]: an SSH agent, or private keys, for RUN --mount=type=ssh")
-	flags.StringArrayVarP(&f.outputs, "output", "o", nil, "DIRECTORY, or type=local|tar|oci|docker|image|registry,dest=PATH; may be given several times (default: the images of this machine)")
+	flags.StringArrayVarP(&f.outputs, "output", "o", nil, "DIRECTORY, or type=local|tar|oci|docker|image|registry,dest=PATH[,compression=gzip|zstd|uncompressed]; may be given several times (default: the images of this machine)")
 	flags.BoolVar(&f.noCache, "no-cache", false, "run every instruction though its layer is known")
 	flags.StringSliceVar(&f.freshStages, "no-cache-filter", nil, "stages of which every instruction is run")
 	flags.BoolVar(&f.pull, "pull", false, "ask registries for newer base images")
@@ -74,8 +75,8 @@ func buildReachFlags(cmd *cobra.Command, f *buildFlags) {
 	flags.BoolVar(&f.load, "load", false, "keep the result among this machine's images, as is always done")
 	flags.StringArrayVar(&f.ulimits, "ulimit", nil, "NAME=SOFT[:HARD]: a limit of RUNs' processes, such as nofile=1024:4096")
 	flags.StringVar(&f.shmSize, "shm-size", "", "size of RUNs' /dev/shm, such as 256m (default 64m)")
-	flags.StringArrayVar(&f.attests, "attest", nil, "type=provenance[,mode=min|max|,disabled=true]: --provenance in other words")
-	flags.StringVar(&f.sbom, "sbom", "false", "refused unless false: there is no scanner in here")
+	flags.StringArrayVar(&f.attests, "attest", nil, "type=provenance[,mode=min|max|,disabled=true] or type=sbom: --provenance and --sbom in other words")
+	flags.StringVar(&f.sbom, "sbom", "false", "attach a list of the packages in the image (SPDX): those of dpkg, of apk, and of Go programs")
 	flags.Lookup("sbom").NoOptDefVal = "true"
 	idleFlags(cmd)
 	flags.BoolVar(&f.check, "check", false, "only say what is doubtful in the Dockerfile")
@@ -182,9 +183,10 @@ func buildOptions(s *Settings, f buildFlags) (opts build.Options, err error) {
 			return opts, fmt.Errorf("--%s=%s: want one of %s", flag.name, flag.value, strings.Join(flag.want, ", "))
 		}
 	}
-	if opts.Provenance, err = attestations(f); err != nil {
+	if err = attestations(&opts, f); err != nil {
 		return opts, err
 	}
+	opts.Compression, opts.Recompress, opts.DockerTypes = f.pack.compression, f.pack.force, f.pack.docker
 	if err = buildLimits(&opts, f); err != nil {
 		return opts, err
 	}

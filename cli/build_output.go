@@ -30,7 +30,7 @@ func (o buildOutput) streams() bool {
 
 // outputFields are what --output may say; BuildKit has more, which mean what is so here.
 var outputFields = []string{ //nolint:gochecknoglobals // a constant list
-	"type", "dest", "push", "name", "tar", "platform-split", "compression", "oci-mediatypes", "rewrite-timestamp", "unpack", "store", "dangling-name-prefix", "force-compression",
+	"type", "dest", "push", "name", "tar", "platform-split", "compression", "compression-level", "oci-mediatypes", "rewrite-timestamp", "unpack", "store", "dangling-name-prefix", "force-compression",
 }
 
 // parseOutputs reads --output and --push. Names and annotations in them are the result's.
@@ -90,11 +90,8 @@ func parseOutput(text string, f *buildFlags) (buildOutput, error) {
 	if o.dest == "" {
 		o.dest = "-"
 	}
-	if c := fields["compression"]; c != "" && c != "gzip" {
-		return o, fmt.Errorf("--output %q: layers are compressed with gzip", text)
-	}
-	if fields["oci-mediatypes"] == "false" {
-		return o, fmt.Errorf("--output %q: images have the OCI's media types", text)
+	if err := f.pack.read(fields); err != nil {
+		return o, fmt.Errorf("--output %q: %w", text, err)
 	}
 	o.loose = fields["tar"] == "false" || fields["platform-split"] == "false"
 	if name := fields["name"]; name != "" {

@@ -33,8 +33,14 @@ func TestOutputs(t *testing.T) {
 		{buildFlags{outputs: []string{"type=tar", "type=oci"}}, "room for one --output"},
 		{buildFlags{outputs: []string{"type=odd"}}, "want a directory, or type="},
 		{buildFlags{outputs: []string{"type=oci,colour=red"}}, `"colour" is unknown`},
-		{buildFlags{outputs: []string{"type=image,compression=zstd"}}, "compressed with gzip"},
-		{buildFlags{outputs: []string{"type=image,oci-mediatypes=false"}}, "the OCI's media types"},
+		{buildFlags{outputs: []string{"type=image,compression=zstd,compression-level=19,force-compression=true,oci-mediatypes=false"}}, "[]"},
+		{buildFlags{outputs: []string{"type=image,compression=zstd", "type=oci,dest=x,compression=zstd"}}, "[{oci x false}]"},
+		{buildFlags{outputs: []string{"type=image,compression=zstd", "type=oci,dest=x,compression=gzip"}}, "compression=gzip, and zstd before: all outputs of a build are one image"},
+		{buildFlags{outputs: []string{"type=image,compression=estargz"}}, "not made here: want gzip, zstd or uncompressed"},
+		{buildFlags{outputs: []string{"type=image,compression=lz4"}}, `compression "lz4": want`},
+		{buildFlags{outputs: []string{"type=image,compression-level=10"}}, "level 10: want 0 to 9"},
+		{buildFlags{outputs: []string{"type=image,compression=zstd,compression-level=23"}}, "level 23: want 0 to 22"},
+		{buildFlags{outputs: []string{"type=image,oci-mediatypes=perhaps"}}, "oci-mediatypes=perhaps"},
 	} {
 		f := c.flags
 		outs, err := parseOutputs(&f, &bytes.Buffer{})

@@ -66,40 +66,40 @@ func sayIdle(cmd *cobra.Command) {
 	}
 }
 
-// errNoScanner is why there is no list of an image's packages.
-var errNoScanner = errors.New("there is no scanner in here: run one over the image, such as syft")
+// errNoScanner is why nobody else lists an image's packages.
+var errNoScanner = errors.New("there is one scanner, in here, of dpkg's, apk's and Go's packages: run another over the image, such as syft")
 
-// attestations reads --provenance, --sbom and --attest: whether to attach provenance.
-func attestations(f buildFlags) (bool, error) {
-	on, err := provenance(f.provenance)
-	if err != nil {
-		return false, err
+// attestations reads --provenance, --sbom and --attest.
+func attestations(opts *build.Options, f buildFlags) (err error) {
+	if opts.Provenance, err = provenance(f.provenance); err != nil {
+		return err
 	}
-	if sbom, err := strconv.ParseBool(f.sbom); err != nil || sbom {
-		return false, fmt.Errorf("--sbom=%s: %w", f.sbom, errNoScanner)
+	if opts.SBOM, err = strconv.ParseBool(f.sbom); err != nil {
+		return fmt.Errorf("--sbom=%s: want true or false: %w", f.sbom, errNoScanner)
 	}
 	for _, text := range f.attests {
-		fields, err := fieldsOf(text, "type", "mode", "disabled", "version", "reproducible", "inline-only")
+		fields, err := fieldsOf(text, "type", "mode", "disabled", "version", "reproducible", "inline-only", "generator")
 		if err != nil {
-			return false, fmt.Errorf("--attest %q: %w", text, err)
+			return fmt.Errorf("--attest %q: %w", text, err)
 		}
 		disabled, _ := strconv.ParseBool(fields["disabled"]) // nothing is false
 		switch fields["type"] {
 		case "provenance":
 			mode := fields["mode"]
 			if mode != "" && mode != "min" && mode != "max" {
-				return false, fmt.Errorf("--attest %q: want mode=min or max", text)
+				return fmt.Errorf("--attest %q: want mode=min or max", text)
 			}
-			on = !disabled
+			opts.Provenance = !disabled
 		case "sbom":
-			if !disabled {
-				return false, fmt.Errorf("--attest %q: %w", text, errNoScanner)
+			if fields["generator"] != "" && !disabled {
+				return fmt.Errorf("--attest %q: %w", text, errNoScanner)
 			}
+			opts.SBOM = !disabled
 		default:
-			return false, fmt.Errorf("--attest %q: want type=provenance", text)
+			return fmt.Errorf("--attest %q: want type=provenance or sbom", text)
 		}
 	}
-	return on, nil
+	return nil
 }
 
 // ulimitNames are those that docker has.

@@ -25,19 +25,21 @@ func TestUlimits(t *testing.T) {
 
 func TestAttestations(t *testing.T) {
 	for name, c := range map[string]struct {
-		f    buildFlags
-		on   bool
-		fail string
+		f        buildFlags
+		on, sbom bool
+		fail     string
 	}{
-		"nothing":  {f: buildFlags{}},
-		"on":       {f: buildFlags{attests: []string{"type=provenance,mode=max"}}, on: true},
-		"off":      {f: buildFlags{provenance: "true", attests: []string{"type=provenance,disabled=true"}}},
-		"no sbom":  {f: buildFlags{provenance: "true", attests: []string{"type=sbom,disabled=true"}}, on: true},
-		"sbom":     {f: buildFlags{sbom: "true"}, fail: "no scanner"},
-		"attested": {f: buildFlags{attests: []string{"type=sbom"}}, fail: "no scanner"},
-		"strange":  {f: buildFlags{attests: []string{"type=odd"}}, fail: "want type=provenance"},
-		"mode":     {f: buildFlags{attests: []string{"type=provenance,mode=odd"}}, fail: "want mode=min or max"},
-		"unknown":  {f: buildFlags{attests: []string{"type=provenance,odd=1"}}, fail: "is unknown"},
+		"nothing":   {f: buildFlags{}},
+		"on":        {f: buildFlags{attests: []string{"type=provenance,mode=max"}}, on: true},
+		"off":       {f: buildFlags{provenance: "true", attests: []string{"type=provenance,disabled=true"}}},
+		"no sbom":   {f: buildFlags{provenance: "true", sbom: "true", attests: []string{"type=sbom,disabled=true"}}, on: true},
+		"sbom":      {f: buildFlags{sbom: "true"}, sbom: true},
+		"attested":  {f: buildFlags{attests: []string{"type=sbom"}}, sbom: true},
+		"generator": {f: buildFlags{sbom: "generator=docker/scout-sbom-indexer"}, fail: "there is one scanner, in here"},
+		"another":   {f: buildFlags{attests: []string{"type=sbom,generator=image"}}, fail: "there is one scanner, in here"},
+		"strange":   {f: buildFlags{attests: []string{"type=odd"}}, fail: "want type=provenance or sbom"},
+		"mode":      {f: buildFlags{attests: []string{"type=provenance,mode=odd"}}, fail: "want mode=min or max"},
+		"unknown":   {f: buildFlags{attests: []string{"type=provenance,odd=1"}}, fail: "is unknown"},
 	} {
 		if c.f.provenance == "" {
 			c.f.provenance = "false"
@@ -45,9 +47,10 @@ func TestAttestations(t *testing.T) {
 		if c.f.sbom == "" {
 			c.f.sbom = "false"
 		}
-		on, err := attestations(c.f)
-		if c.fail == "" && (err != nil || on != c.on) || c.fail != "" && (err == nil || !strings.Contains(err.Error(), c.fail)) {
-			t.Errorf("%s: %v, %v", name, on, err)
+		var opts build.Options
+		err := attestations(&opts, c.f)
+		if c.fail == "" && (err != nil || opts.Provenance != c.on || opts.SBOM != c.sbom) || c.fail != "" && (err == nil || !strings.Contains(err.Error(), c.fail)) {
+			t.Errorf("%s: provenance %v, SBOM %v, %v", name, opts.Provenance, opts.SBOM, err)
 		}
 	}
 }

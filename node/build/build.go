@@ -69,6 +69,13 @@ type Options struct {
 	// CacheFrom are where layers of other machines' builds are looked for, CacheTo
 	// where those of this build go.
 	CacheFrom, CacheTo []CachePlace
+	// Compression is that of the layers that are made, and with Recompress of those of base
+	// images too.
+	Compression image.Compression
+	Recompress  bool
+	// DockerTypes gives the image Docker's media types in place of the OCI's, where
+	// they have words for all that is in it.
+	DockerTypes bool
 	// Annotations are put on the image's manifest.
 	Annotations map[string]string
 	// NetworkNone keeps RUNs that don't say otherwise from the network; Hosts are
@@ -90,8 +97,9 @@ type Options struct {
 	// agents for type=ssh, by ID.
 	Secrets map[string]Secret
 	Agents  map[string]string
-	// Provenance attaches a statement of what went into the image.
-	Provenance bool
+	// Provenance attaches a statement of what went into the image, SBOM one of the
+	// packages that are in it.
+	Provenance, SBOM bool
 	// Epoch, when set, is the newest time that a file or the image may show
 	// (SOURCE_DATE_EPOCH), which makes builds of equal input equal to the byte.
 	Epoch *time.Time
@@ -319,7 +327,13 @@ func buildAll(ctx context.Context, base *builder) (image.Image, error) {
 		if err != nil {
 			return image.Image{}, err
 		}
-		parts = append(parts, built{image: img, platform: p, provenance: b.provenance()})
+		part := built{image: img, platform: p, provenance: b.provenance()}
+		if b.opts.SBOM {
+			if part.sbom, err = b.sbom(ctx, img, named(b.opts.Tags)); err != nil {
+				return image.Image{}, fmt.Errorf("list the packages of the image: %w", err)
+			}
+		}
+		parts = append(parts, part)
 		if base.opts.OnImage != nil {
 			base.opts.OnImage(p.String(), img)
 		}

@@ -17,6 +17,7 @@ type built struct {
 	image      image.Image
 	platform   platform
 	provenance Provenance
+	sbom       spdx
 }
 
 // commit makes the finished stage an image, and names it unless it is to be part
@@ -47,13 +48,18 @@ func (b *builder) commit(ctx context.Context, st *stage) (image.Image, error) {
 	if len(tags) == 0 || !b.alone {
 		tags = []string{""}
 	}
-	annotations, err := b.annotations(st)
+	layers, err := b.packed(st)
 	if err != nil {
 		return image.Image{}, err
 	}
+	annotations, err := b.annotations(st, layers)
+	if err != nil {
+		return image.Image{}, err
+	}
+	docker := b.dockerTypes(layers)
 	var img image.Image
 	for _, tag := range tags {
-		made, err := b.content.Commit(ctx, st.config, st.layers, image.Naming{Ref: tag, Extra: st.extra, Unlisted: !b.alone, Annotations: annotations})
+		made, err := b.content.Commit(ctx, st.config, layers, image.Naming{Ref: tag, Extra: st.extra, Unlisted: !b.alone, Annotations: annotations, Docker: docker})
 		if err != nil {
 			return image.Image{}, fmt.Errorf("commit %q: %w", tag, err)
 		}
@@ -84,20 +90,21 @@ const (
 func (b *builder) join(parts []built) (image.Image, error) {
 	var list []ocispec.Descriptor
 	for _, p := range parts {
-		size, err := b.content.Size(p.image.Manifest)
+		desc, err := b.content.Describe(p.image.Manifest)
 		if err != nil {
 			return image.Image{}, err
 		}
 		at := p.platform.oci()
-		list = append(list, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: p.image.Manifest, Size: size, Platform: &at})
+		desc.Platform = &at
+		list = append(list, desc)
 	}
 	for i, p := range parts {
-		if !b.opts.Provenance {
+		if !b.opts.attests() {
 			break
 		}
 		desc, err := b.attest(p, list[i])
 		if err != nil {
-			return image.Image{}, fmt.Errorf("provenance: %w", err)
+			return image.Image{}, fmt.Errorf("statements about the image: %w", err)
 		}
 		list = append(list, desc)
 	}
@@ -110,21 +117,33 @@ func (b *builder) join(parts []built) (image.Image, error) {
 	return img, nil
 }
 
-// attest stores a statement as BuildKit does: a manifest whose layer it is.
+// attest stores the statements about an image as BuildKit does: as the layers of a manifest.
 func (b *builder) attest(p built, of ocispec.Descriptor) (ocispec.Descriptor, error) {
-	statement, err := p.provenance.statement(b.opts.Tags, of)
-	if err != nil {
-		return ocispec.Descriptor{}, err
+	var layers []ocispec.Descriptor
+	var digests []digest.Digest
+	add := func(kind string, predicate any) error {
+		raw, err := statement(kind, predicate, b.opts.Tags, of)
+		if err != nil {
+			return err
+		}
+		layer, err := b.content.PutLarge(raw)
+		layer.MediaType, layer.Annotations = "application/vnd.in-toto+json", map[string]string{"in-toto.io/predicate-type": kind}
+		layers, digests = append(layers, layer), append(digests, layer.Digest)
+		return err
 	}
-	const intoto = "application/vnd.in-toto+json"
-	layer, err := b.put(statement, intoto)
-	if err != nil {
-		return ocispec.Descriptor{}, err
+	if b.opts.SBOM {
+		if err := add(sbomType, p.sbom); err != nil {
+			return ocispec.Descriptor{}, err
+		}
 	}
-	layer.Annotations = map[string]string{"in-toto.io/predicate-type": predicateType}
+	if b.opts.Provenance {
+		if err := add(predicateType, p.provenance); err != nil {
+			return ocispec.Descriptor{}, err
+		}
+	}
 	raw, err := json.Marshal(ocispec.Image{
 		Platform: ocispec.Platform{OS: "unknown", Architecture: "unknown"},
-		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}},
+		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: digests},
 	})
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -135,7 +154,7 @@ func (b *builder) attest(p built, of ocispec.Descriptor) (ocispec.Descriptor, er
 	}
 	raw, err = json.Marshal(ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
-		Config: config, Layers: []ocispec.Descriptor{layer},
+		Config: config, Layers: layers,
 	})
 	if err != nil {
 		return ocispec.Descriptor{}, err

@@ -120,7 +120,7 @@ func (o *Options) builtin() {
 }
 
 // index says whether even one platform makes an index.
-func (o *Options) index() bool { return o.Provenance || yes(o.Args[argIndex]) }
+func (o *Options) index() bool { return o.attests() || yes(o.Args[argIndex]) }
 
 func yes(text string) bool {
 	is, err := strconv.ParseBool(text)

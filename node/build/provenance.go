@@ -3,7 +3,6 @@ package build
 import (
 	"encoding/json"
 	"sort"
-	"strings"
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
@@ -91,18 +90,14 @@ func (b *builder) note(m material) {
 	b.materials = append(b.materials, m)
 }
 
-// statement wraps the predicate as in-toto has it.
-func (p Provenance) statement(tags []string, of ocispec.Descriptor) ([]byte, error) {
+// statement wraps a predicate as in-toto has it.
+func statement(kind string, predicate any, tags []string, of ocispec.Descriptor) ([]byte, error) {
 	type subject struct {
 		Name   string            `json:"name"`
 		Digest map[string]string `json:"digest"`
 	}
-	name := "image"
-	if len(tags) > 0 {
-		name = "pkg:docker/" + strings.ReplaceAll(tags[0], ":", "@")
-	}
 	return json.Marshal(map[string]any{
-		"_type": "https://in-toto.io/Statement/v1", "predicateType": predicateType, "predicate": p,
-		"subject": []subject{{Name: name, Digest: map[string]string{"sha256": of.Digest.Encoded()}}},
+		"_type": "https://in-toto.io/Statement/v1", "predicateType": kind, "predicate": predicate,
+		"subject": []subject{{Name: named(tags), Digest: map[string]string{"sha256": of.Digest.Encoded()}}},
 	})
 }

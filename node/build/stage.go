@@ -27,6 +27,8 @@ type stage struct {
 	// extra are the keys of the config that the OCI type lacks.
 	extra  map[string]any
 	layers []image.Layer
+	// below is how many of the layers are the base image's.
+	below int
 	// key stands for everything that the stage consists of so far.
 	key string
 	// args are the ARGs in scope, with their values.
@@ -83,7 +85,7 @@ func (b *builder) begin(ctx context.Context, i int) (*stage, error) {
 		return nil, err
 	}
 	st.config, st.layers, st.key, st.created = img.Config, layers, img.Manifest.String(), img.Created
-	st.config.Config = cloneConfig(img.Config.Config)
+	st.config.Config, st.below = cloneConfig(img.Config.Config), len(layers)
 	return st, b.adopt(st, img)
 }
 
@@ -111,7 +113,7 @@ func (st *stage) inherit(from *stage) error {
 	st.config.History = slices.Clone(from.config.History)
 	st.shell, st.extra, st.args = slices.Clone(from.shell), maps.Clone(from.extra), maps.Clone(from.args)
 	st.asked = maps.Clone(from.asked)
-	st.fresh = st.fresh || from.fresh
+	st.fresh, st.below = st.fresh || from.fresh, from.below
 	triggers, _ := st.extra["OnBuild"].([]string)
 	delete(st.extra, "OnBuild")
 	st.triggers = triggers

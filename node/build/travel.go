@@ -127,12 +127,12 @@ func (t *travel) all(everything bool) image.Memories {
 }
 
 // annotations are those that were asked for, and the records of the stage's own
-// layers when they are to be in the image.
-func (b *builder) annotations(st *stage) (map[string]string, error) {
+// layers when they are to be in the image, in which they are packed.
+func (b *builder) annotations(st *stage, packed []image.Layer) (map[string]string, error) {
 	b.travel.mu.Lock()
-	own := map[digest.Digest]bool{}
-	for _, l := range st.layers {
-		own[l.Blob.Digest], b.travel.final[l.Blob.Digest] = true, true
+	own := map[digest.Digest]image.Layer{}
+	for i, l := range st.layers {
+		own[l.Blob.Digest], b.travel.final[l.Blob.Digest] = packed[i], true
 	}
 	b.travel.mu.Unlock()
 	notes := maps.Clone(b.opts.Annotations)
@@ -141,7 +141,14 @@ func (b *builder) annotations(st *stage) (map[string]string, error) {
 			continue
 		}
 		records := b.travel.all(true)
-		maps.DeleteFunc(records, func(_ string, m image.Memory) bool { return !own[m.Layer.Blob.Digest] })
+		for key, m := range records {
+			layer, ok := own[m.Layer.Blob.Digest]
+			if m.Layer = layer; !ok {
+				delete(records, key)
+				continue
+			}
+			records[key] = m
+		}
 		text, err := records.Encode()
 		if err != nil {
 			return nil, err

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 
-	"github.com/klauspost/compress/gzip"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sampan-dev/sampan/node/image/remote"
 )
 
 // Layer is a layer of an image that is being built.
@@ -44,13 +46,17 @@ func (b *Build) Close() { b.end() }
 // WriteLayer stores an uncompressed tar as a layer. Equal input gives an equal
 // blob. The layer is garbage until Commit names it: the caller holds a Build.
 func (b *Build) WriteLayer(tarStream io.Reader) (Layer, error) {
+	return b.writeLayer(tarStream, Compression{})
+}
+
+func (b *Build) writeLayer(tarStream io.Reader, c Compression) (Layer, error) {
 	w, err := b.store.newBlob()
 	if err != nil {
 		return Layer{}, err
 	}
 	defer w.abort()
 	plain := newCounter(tarStream)
-	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	z, err := c.writer(w)
 	if err != nil {
 		return Layer{}, err
 	}
@@ -66,7 +72,7 @@ func (b *Build) WriteLayer(tarStream io.Reader) (Layer, error) {
 		return Layer{}, err
 	}
 	return Layer{
-		Blob:   ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: d, Size: size},
+		Blob:   ocispec.Descriptor{MediaType: c.mediaType(), Digest: d, Size: size},
 		DiffID: plain.hash.Digest(), Unpacked: plain.n,
 	}, nil
 }
@@ -117,6 +123,8 @@ type Naming struct {
 	Extra map[string]any
 	// Annotations are the manifest's.
 	Annotations map[string]string
+	// Docker: manifest, config and layers have Docker's media types, not the OCI's.
+	Docker bool
 	// Unlisted: it is only a part of an index to come, which will name it.
 	Unlisted bool
 }
@@ -126,11 +134,12 @@ type Naming struct {
 func (b *Build) Commit(ctx context.Context, config ocispec.Image, layers []Layer, as Naming) (Image, error) {
 	config.RootFS = ocispec.RootFS{Type: "layers"}
 	manifest := ocispec.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: typeIn(ocispec.MediaTypeImageManifest, as.Docker),
 		Layers: []ocispec.Descriptor{}, Annotations: as.Annotations,
 	}
 	for _, l := range layers {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.DiffID)
+		l.Blob.MediaType = typeIn(l.Blob.MediaType, as.Docker) // a base may have either
 		manifest.Layers = append(manifest.Layers, l.Blob)
 	}
 	if _, err := b.Unpack(ctx, layers); err != nil {
@@ -144,7 +153,7 @@ func (b *Build) Commit(ctx context.Context, config ocispec.Image, layers []Layer
 	if err != nil {
 		return Image{}, err
 	}
-	manifest.Config = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: d, Size: int64(len(raw))}
+	manifest.Config = ocispec.Descriptor{MediaType: typeIn(ocispec.MediaTypeImageConfig, as.Docker), Digest: d, Size: int64(len(raw))}
 	rawManifest, err := json.Marshal(manifest)
 	if err != nil {
 		return Image{}, err
@@ -166,10 +175,11 @@ func (b *Build) Commit(ctx context.Context, config ocispec.Image, layers []Layer
 }
 
 // CommitIndex names a list of images that have been committed, or other manifests
-// that have been put.
+// that have been put. It has Docker's media type when they have.
 func (b *Build) CommitIndex(manifests []ocispec.Descriptor, refs []string) (digest.Digest, error) {
+	docker := slices.ContainsFunc(manifests, func(d ocispec.Descriptor) bool { return d.MediaType == remote.DockerManifest })
 	raw, err := json.Marshal(ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: typeIn(ocispec.MediaTypeImageIndex, docker), Manifests: manifests,
 	})
 	if err != nil {
 		return "", err
@@ -194,18 +204,10 @@ func (b *Build) CommitIndex(manifests []ocispec.Descriptor, refs []string) (dige
 	return d, nil
 }
 
-// Size is that of a stored blob.
-func (b *Build) Size(d digest.Digest) (int64, error) {
-	f, err := b.store.openBlob(d)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), nil
+// Describe says what a stored manifest or index is.
+func (b *Build) Describe(d digest.Digest) (ocispec.Descriptor, error) {
+	raw, err := b.store.readBlob(d)
+	return ocispec.Descriptor{MediaType: remote.MediaTypeOf(raw), Digest: d, Size: int64(len(raw))}, err
 }
 
 // ChainOf is the chain ID of layers, under which the topmost lies unpacked.
@@ -219,6 +221,20 @@ func ChainOf(layers []Layer) digest.Digest {
 
 // Put stores a small blob that an index or manifest will name.
 func (b *Build) Put(raw []byte) (digest.Digest, error) { return b.store.putBlob(raw) }
+
+// PutLarge stores a blob that a manifest will name as a layer, and that is none.
+func (b *Build) PutLarge(raw []byte) (ocispec.Descriptor, error) {
+	w, err := b.store.newBlob()
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer w.abort()
+	if _, err := w.Write(raw); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("store blob: %w", err)
+	}
+	d, err := w.commit("")
+	return ocispec.Descriptor{Digest: d, Size: int64(len(raw))}, err
+}
 
 // mergeConfig encodes config with extra keys in its "config" object.
 func mergeConfig(config ocispec.Image, extra map[string]any) ([]byte, error) {

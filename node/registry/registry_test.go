@@ -176,14 +176,12 @@ func TestIndex(t *testing.T) {
 	defer b.Close()
 	for _, arch := range []string{"amd64", "arm64"} {
 		img := build(t, from, s.host+"/part:"+arch, "for "+arch, arch)
-		size, err := b.Size(img.Manifest)
+		desc, err := b.Describe(img.Manifest)
 		if err != nil {
 			t.Fatal(err)
 		}
-		list = append(list, ocispec.Descriptor{
-			MediaType: ocispec.MediaTypeImageManifest, Digest: img.Manifest, Size: size,
-			Platform: &ocispec.Platform{OS: "linux", Architecture: arch},
-		})
+		desc.Platform = &ocispec.Platform{OS: "linux", Architecture: arch}
+		list = append(list, desc)
 	}
 	d, err := b.CommitIndex(list, []string{ref})
 	if err != nil {
