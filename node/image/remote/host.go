@@ -96,11 +96,13 @@ func (h *host) round(ctx context.Context, way http.RoundTripper, req *http.Reque
 	if err == nil || !h.mayBePlain || req.URL.Scheme != "https" || !h.owns(req.URL) || !notTLS(err) {
 		return answer, err
 	}
-	if req.Body != nil {
-		return nil, err // the first request of any exchange has none
-	}
 	again := req.Clone(ctx)
 	again.URL.Scheme = "http"
+	if req.GetBody != nil {
+		if again.Body, err = req.GetBody(); err != nil {
+			return nil, err
+		}
+	}
 	second, cancel := context.WithCancelCause(ctx)
 	if answer, err = h.watched(second, cancel, way, again); err == nil {
 		h.mu.Lock()

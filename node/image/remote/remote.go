@@ -272,6 +272,7 @@ func (c *Client) send(ctx context.Context, h *host, r request, auth string) (*ht
 			}
 		}
 		if r.body != nil {
+			req.GetBody = r.body
 			if req.Body, err = r.body(); err != nil {
 				return nil, err
 			}
