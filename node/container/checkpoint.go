@@ -88,10 +88,10 @@ func (r *Runtime) checkpoint(ctx context.Context, c *container, cfg CheckpointCo
 		}
 	}
 	thaw, err := c.standStill()
+	defer func() { failed = errors.Join(failed, thaw()) }()
 	if err != nil {
 		return err
 	}
-	defer func() { failed = errors.Join(failed, thaw()) }()
 	if err := d.Do(ctx); err != nil {
 		return err
 	}
@@ -168,13 +168,10 @@ func pathDescriptor(path string) (descriptor, error) {
 	return fileAt(path, mount)
 }
 
-// standStill freezes a container, and says how it goes on. That is written down before:
-// a container must not stand for ever because its runtime has died.
+// standStill freezes a container, and says how it goes on, also after an error. That is
+// written down before: a container must not stand for ever because its runtime has died.
 func (c *container) standStill() (thaw func() error, err error) {
 	note := c.r.file(c.rec.ID, frozenFile)
-	if err := atomicfile.WriteVolatile(note, nil, 0o600); err != nil {
-		return nil, err
-	}
 	thaw = func() error {
 		if err := c.group.Freeze(false); err != nil && c.status().State != Exited {
 			return fmt.Errorf("let it go on: %w", err)
@@ -184,15 +181,28 @@ func (c *container) standStill() (thaw func() error, err error) {
 		}
 		return nil
 	}
+	if err := atomicfile.WriteVolatile(note, nil, 0o600); err != nil {
+		return thaw, err
+	}
+	if c.group.Frozen() { // to freeze is to thaw now and then, where it does not succeed at once
+		return thaw, nil
+	}
 	if err := c.group.Freeze(true); err != nil {
-		return nil, errors.Join(fmt.Errorf("freeze: %w", err), thaw())
+		return thaw, fmt.Errorf("freeze: %w", err)
 	}
 	return thaw, nil
 }
 
-// goOn lets a container go on that was left standing by a runtime that died.
+// goOn lets a container go on that was left standing by a runtime that died; or ends it,
+// if that had not come to judge it.
 func (c *container) goOn() {
 	note := c.r.file(c.rec.ID, frozenFile)
+	if c.rec.Unjudged {
+		if err := c.group.Signal(unix.SIGKILL); err != nil {
+			c.r.log.Warn("container out of a checkpoint not ended", "id", c.rec.ID, "err", err)
+			return
+		}
+	}
 	if _, err := os.Lstat(note); err != nil {
 		return
 	}

@@ -3,6 +3,7 @@ package container
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -183,6 +184,44 @@ func TestThaw(t *testing.T) {
 	}
 	if _, err := os.Stat(r.file("c", frozenFile)); !os.IsNotExist(err) {
 		t.Errorf("the note is left: %v", err)
+	}
+}
+
+// TestNeverJudged: what came out of a checkpoint and was not judged when its runtime died
+// does not go on with the next, and is not started.
+func TestNeverJudged(t *testing.T) {
+	h := newHome(t)
+	r := h.open()
+	b := &box{r, t, filepath.Dir(h.cfg.Run)}
+	if err := b.Create(b.context(), b.config("c", probeSpec("sleep", "1h"))); err != nil {
+		t.Fatal(err)
+	}
+	c, err := r.find("c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := c.rec.PID
+	c.rec.Unjudged = true
+	c.rec.PID = 0 // which is not written down before the start
+	if err := c.save(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.standStill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r = h.open()
+	defer r.Close()
+	if err := r.Start(t.Context(), "c"); !errors.Is(err, ErrState) {
+		t.Errorf("it was started: %v", err)
+	}
+	if _, err := r.Wait(t.Context(), "c"); err != nil {
+		t.Fatal(err)
+	}
+	if startTicks(pid) != 0 {
+		t.Errorf("process %d lives on", pid)
 	}
 }
 

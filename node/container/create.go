@@ -251,6 +251,9 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 	if s := c.status(); s.State != Created {
 		return fmt.Errorf("start container %q: is %s: %w", id, s.State, ErrState)
 	}
+	if c.rec.Unjudged {
+		return fmt.Errorf("start container %q: its checkpoint was never judged: %w", id, ErrState)
+	}
 	if err := c.group.Throttle(); err != nil {
 		return fmt.Errorf("start container %q: %w", id, err)
 	}

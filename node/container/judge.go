@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,15 +37,19 @@ func (r *Runtime) judge(c *container, p *plan.Plan, cfg *CreateConfig) (failed e
 		return err
 	}
 	thaw, err := c.standStill()
-	if err != nil {
-		return err
-	}
 	defer func() {
+		if failed == nil {
+			c.rec.Unjudged = false
+			failed = c.save() // before it goes on: until then the next runtime ends it
+		}
 		if failed != nil { // it ends before it can go on
 			failed = errors.Join(failed, c.group.Signal(unix.SIGKILL))
 		}
 		failed = errors.Join(failed, thaw())
 	}()
+	if err != nil {
+		return err
+	}
 	pids, err := c.group.Pids()
 	if err != nil {
 		return err
@@ -229,7 +232,7 @@ func judgeFilters(images string, want []byte) error {
 		return err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFilters))
+	b, err := readWhole(f, maxFilters)
 	if err != nil {
 		return err
 	}

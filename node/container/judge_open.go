@@ -3,11 +3,11 @@ package container
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -123,8 +123,9 @@ func (j *judged) inside(path string) (bool, error) {
 	return is.st.Dev == memory, err
 }
 
-// memoryDevice is the number of the filesystem that shared memory without a name is on.
-func memoryDevice() (uint64, error) {
+// memoryDevice is the number of the filesystem that shared memory without a name is on: one
+// for as long as the kernel runs.
+var memoryDevice = sync.OnceValues(func() (uint64, error) {
 	fd, err := unix.MemfdCreate("any", unix.MFD_CLOEXEC)
 	if err != nil {
 		return 0, os.NewSyscallError("memfd_create", err)
@@ -133,7 +134,7 @@ func memoryDevice() (uint64, error) {
 	var st unix.Stat_t
 	err = unix.Fstat(fd, &st)
 	return st.Dev, err
-}
+})
 
 // harmless says whether a descriptor of something that is no file is one that any
 // process could have made: not what listens to others' files, or runs in the kernel.
@@ -171,7 +172,7 @@ func rawSockets(dir string) (map[string]bool, error) {
 		if err != nil {
 			return nil, err
 		}
-		text, err := io.ReadAll(io.LimitReader(f, maxSockets))
+		text, err := readWhole(f, maxSockets)
 		f.Close()
 		if err != nil {
 			return nil, err

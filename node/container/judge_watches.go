@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -34,12 +33,9 @@ func (j *judged) watches(fdinfo string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxWatches+1))
+	text, err := readWhole(f, maxWatches)
 	if err != nil {
 		return false, err
-	}
-	if len(text) > maxWatches {
-		return false, nil
 	}
 	for line := range strings.Lines(string(text)) {
 		if !strings.HasPrefix(line, "inotify ") {

@@ -3,6 +3,8 @@ package container
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -77,6 +79,8 @@ type record struct {
 	Runtime string `json:",omitempty"`
 	// Restored says that its processes came out of a checkpoint.
 	Restored bool `json:",omitempty"`
+	// Unjudged says that nobody has looked yet at what came out: none of it may run.
+	Unjudged bool `json:",omitempty"`
 	// Hooks are those that run after the start and after the end.
 	Hooks *specs.Hooks `json:",omitempty"`
 }
@@ -227,6 +231,16 @@ func readSmall(path string) (string, error) {
 		return "", &os.PathError{Op: "read", Path: path, Err: err}
 	}
 	return string(b[:n]), nil
+}
+
+// readWhole reads all of a file that has at most so many bytes. What is judged is judged
+// whole: more is an error, never cut off.
+func readWhole(f *os.File, most int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(b)) > most {
+		err = fmt.Errorf("%q has more than %d bytes", f.Name(), most)
+	}
+	return b, err
 }
 
 // readExit reads the keeper's record of an exit.

@@ -66,7 +66,7 @@ func (c *container) restoring(cfg *CreateConfig, sb *Sandbox, p *plan.Plan) erro
 	}}
 	// The parent is not in the container's cgroup, nor in any namespace of its.
 	c.rec.Child.Flags, c.rec.Child.PIDNS, c.rec.Child.Cgroup = unix.CLONE_NEWNS, "", ""
-	c.rec.Restored = true
+	c.rec.Restored, c.rec.Unjudged = true, true
 	return nil
 }
 
