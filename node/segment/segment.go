@@ -80,7 +80,7 @@ type Segments struct {
 	mu sync.RWMutex
 	// local are this node's pods as its engine has them, owners whose their addresses are.
 	local  map[types.UID]*pod
-	owners map[netip.Addr]types.UID
+	owners map[netip.Addr]owner
 	// services and slices are nil until Run.
 	services *informer.Informer[*corev1.Service]
 	slices   *informer.Informer[*discoveryv1.EndpointSlice]
@@ -96,7 +96,7 @@ func New(cfg Config) *Segments {
 	}
 	return &Segments{
 		cfg: cfg, log: cfg.Log.With("component", "segment"), table: &table{pods: cfg.Pods, dns: cfg.DNS},
-		local: map[types.UID]*pod{}, owners: map[netip.Addr]types.UID{},
+		local: map[types.UID]*pod{}, owners: map[netip.Addr]owner{},
 		known: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 }
@@ -151,7 +151,7 @@ func (s *Segments) Attached(ctx context.Context, a Attachment) error {
 	}
 	s.mu.Lock()
 	for _, ip := range a.IPs {
-		s.owners[ip] = p.uid
+		s.owners[ip] = owner{p.uid, p.namespace}
 	}
 	if len(p.fresh) > 0 {
 		s.local[p.uid] = p
@@ -195,7 +195,7 @@ func (s *Segments) Detached(uid string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ip, owner := range s.owners {
-		if owner == types.UID(uid) {
+		if owner.uid == types.UID(uid) {
 			delete(s.owners, ip)
 		}
 	}
@@ -209,7 +209,7 @@ func (s *Segments) Detached(uid string) {
 func (s *Segments) refresh() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known := picture{local: s.local, owners: s.owners}
+	known := picture{local: s.local, owners: s.owners, ranges: s.cfg.Pods}
 	if s.services != nil {
 		known.services, known.slices = s.services.List(), s.slices.List()
 	}

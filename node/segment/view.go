@@ -28,7 +28,15 @@ type picture struct {
 	services []*corev1.Service
 	slices   []*discoveryv1.EndpointSlice
 	local    map[types.UID]*pod
-	owners   map[netip.Addr]types.UID
+	owners   map[netip.Addr]owner
+	// ranges are those of all pods of the cluster.
+	ranges []netip.Prefix
+}
+
+// owner is the pod of this node that has an address.
+type owner struct {
+	uid       types.UID
+	namespace string
 }
 
 // view is who is on what.
@@ -90,13 +98,18 @@ func (k picture) view() view {
 	return v
 }
 
-// endpoint takes one line of a slice. An address that is another pod's by now is left out.
+// endpoint takes one line of a slice. An address that is another pod's by now is left out,
+// and so is one that is no pod's: who may write slices of a namespace shall put nobody on
+// its networks but that namespace's own pods, and no node.
 func (k picture) endpoint(pods map[types.UID]*pod, n network, e *discoveryv1.Endpoint) {
 	ref := e.TargetRef
-	if ref == nil || ref.Kind != "Pod" || n.name == "" {
+	if ref == nil || ref.Kind != "Pod" || n.name == "" || ref.Namespace != n.namespace {
 		return
 	}
 	p := pods[ref.UID]
+	if p != nil && p.namespace != n.namespace {
+		return
+	}
 	if p == nil {
 		p = &pod{uid: ref.UID, namespace: ref.Namespace, name: ref.Name, on: map[network]bool{}}
 		pods[ref.UID] = p
@@ -107,7 +120,8 @@ func (k picture) endpoint(pods map[types.UID]*pod, n network, e *discoveryv1.End
 			continue
 		}
 		ip = ip.Unmap()
-		if owner, known := k.owners[ip]; known && owner != ref.UID {
+		of, known := k.owners[ip]
+		if known && of != (owner{ref.UID, n.namespace}) || !known && !k.within(ip) {
 			continue
 		}
 		if !slices.Contains(p.addrs, ip) {
@@ -116,6 +130,11 @@ func (k picture) endpoint(pods map[types.UID]*pod, n network, e *discoveryv1.End
 	}
 	p.on[n] = true
 	p.fresh = slices.DeleteFunc(p.fresh, func(name string) bool { return name == n.name })
+}
+
+// within says whether an address can be that of a pod of another node.
+func (k picture) within(ip netip.Addr) bool {
+	return slices.ContainsFunc(k.ranges, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 func (v *view) add(p *pod, aliases map[network]map[string]string) {

@@ -21,7 +21,7 @@ type world struct {
 }
 
 func newWorld() *world {
-	return &world{s: New(Config{Domain: "cluster.local."})}
+	return &world{s: New(Config{Domain: "cluster.local.", Pods: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}})}
 }
 
 // network makes one with members such as "a=10.1.0.1".
@@ -41,14 +41,14 @@ func (w *world) network(name string, annotations map[string]string, members ...s
 // attached tells of a pod of the node as its engine does.
 func (w *world) attached(name, ip string, networks ...string) {
 	uid, addr := types.UID("uid-of-"+name), netip.MustParseAddr(ip)
-	w.s.owners[addr] = uid
+	w.s.owners[addr] = owner{uid, "ns"}
 	if len(networks) > 0 {
 		w.s.local[uid] = &pod{uid: uid, namespace: "ns", name: name, addrs: []netip.Addr{addr}, fresh: networks}
 	}
 }
 
 func (w *world) view() view {
-	w.s.view = picture{services: w.services, slices: w.slices, local: w.s.local, owners: w.s.owners}.view()
+	w.s.view = picture{services: w.services, slices: w.slices, local: w.s.local, owners: w.s.owners, ranges: w.s.cfg.Pods}.view()
 	return w.s.view
 }
 
@@ -102,6 +102,32 @@ func TestView(t *testing.T) {
 	}
 	if !slices.Equal(confined, []string{"db", "lone", "other"}) {
 		t.Errorf("without a way out: %v", confined)
+	}
+}
+
+// A slice puts no pod of another namespace on a network, nor a node, whatever it says: who
+// is on a network is cut off from all others.
+func TestForged(t *testing.T) {
+	for name, forge := range map[string]func(e *discoveryv1.Endpoint){
+		"a pod of this node that is on no network":   func(e *discoveryv1.Endpoint) { e.TargetRef.UID, e.Addresses = "uid-of-plain", []string{"10.1.0.1"} },
+		"a pod of this node that is on a network":    func(e *discoveryv1.Endpoint) { e.TargetRef.UID, e.Addresses = "uid-of-web", []string{"10.1.0.2"} },
+		"a pod of another node, said to be theirs":   func(e *discoveryv1.Endpoint) { e.TargetRef.Namespace, e.Addresses = "ns", []string{"10.1.9.9"} },
+		"a pod that has the address of another":      func(e *discoveryv1.Endpoint) { e.Addresses = []string{"10.1.0.1"} },
+		"a node":                                     func(e *discoveryv1.Endpoint) { e.Addresses = []string{"192.0.2.1"} },
+		"a pod with the host's network of this node": func(e *discoveryv1.Endpoint) { e.TargetRef.UID, e.Addresses = "uid-of-plain", []string{"192.0.2.1"} },
+	} {
+		w := newWorld()
+		w.attached("plain", "10.1.0.1")
+		w.attached("web", "10.1.0.2", "front")
+		w.network("front", nil, "web=10.1.0.2")
+		e := discoveryv1.Endpoint{TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "theirs", Name: "x", UID: "x"}}
+		forge(&e)
+		w.slices = append(w.slices, &discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "theirs", Name: "x", Labels: map[string]string{Label: "x"}}, Endpoints: []discoveryv1.Endpoint{e}})
+		v := w.view()
+		if len(v.pods) != 1 || len(v.members) != 1 || v.pods[0].on[network{"theirs", "x"}] {
+			t.Errorf("%s is on a network of theirs: %v", name, v.members)
+		}
 	}
 }
 
