@@ -13,6 +13,7 @@ import (
 
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 )
@@ -62,8 +63,8 @@ func (s *Store) Check(ctx context.Context, opts CheckOptions) (Checked, error) {
 	if err != nil {
 		return Checked{}, fmt.Errorf("check images: %w", err)
 	}
-	defer end()
-	c := &checking{store: s, opts: opts, bad: map[digest.Digest]bool{}}
+	c := &checking{store: s, opts: opts, end: end, bad: map[digest.Digest]bool{}}
+	defer func() { c.end() }()
 	for _, look := range []func(context.Context) error{c.survey, c.blobs, c.layers} {
 		if err := look(ctx); err != nil {
 			return c.found, fmt.Errorf("check images: %w", err)
@@ -77,6 +78,8 @@ type checking struct {
 	store *Store
 	opts  CheckOptions
 	found Checked
+	// end says that nobody is busy with the store here.
+	end func()
 	// needed are the entries of the index that need a blob or layer, by the hex part of
 	// its digest; standing the snapshots on a layer.
 	needed   map[string][]ocispec.Descriptor
@@ -113,6 +116,12 @@ func (c *checking) survey(context.Context) error {
 			}
 		}
 	}
+	return c.stand()
+}
+
+// stand finds which snapshots stand on which layers.
+func (c *checking) stand() error {
+	clear(c.standing)
 	keys, err := c.store.Snapshots()
 	for _, key := range keys {
 		snap, err := readSnapshot(filepath.Join(c.store.root, "snapshots", key))
@@ -301,14 +310,43 @@ func (c *checking) layer(ctx context.Context, img Image, i int) error {
 	if err != nil || differs == nil {
 		return err
 	}
-	mended := c.opts.Repair && len(c.standing[chain.Encoded()]) == 0
-	if mended {
-		if err := c.store.exchange(fresh.dir, there); err != nil {
+	d := Damage{Layer: true, Digest: chain, Cause: differs}
+	if c.opts.Repair {
+		if d.Mended, err = c.mend(fresh.dir, chain); err != nil {
 			return err
 		}
 	}
-	c.hurt(Damage{Layer: true, Digest: chain, Cause: differs, Mended: mended})
+	c.hurt(d)
 	return nil
+}
+
+// mend has a layer unpacked anew take its place, when nobody uses it. Since the look began
+// a container may have come to stand on it, and a build uses layers without a snapshot: so
+// for this moment nobody else may be busy with the store.
+func (c *checking) mend(fresh string, chain digest.Digest) (mended bool, failed error) {
+	c.end()
+	defer func() {
+		end, err := c.store.begin()
+		if err != nil {
+			end = func() {}
+		}
+		c.end, failed = end, errors.Join(failed, err)
+	}()
+	unlock, err := c.store.flock(busyLock, unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil // the next look may find it idle
+	}
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	if err := c.stand(); err != nil || len(c.standing[chain.Encoded()]) > 0 {
+		return false, err
+	}
+	if _, err := os.Lstat(fresh); errors.Is(err, fs.ErrNotExist) { // swept away, as what is left behind
+		return false, nil
+	}
+	return true, c.store.exchange(fresh, c.store.layerPath(chain))
 }
 
 // exchange puts a directory durably in the place of another, which goes.

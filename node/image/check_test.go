@@ -153,6 +153,47 @@ func TestCheckOfWhatIsUsed(t *testing.T) {
 	}
 }
 
+// A layer is not taken away from under a container that has come since the look began, nor
+// while somebody else is busy with the store, as a build is.
+func TestCheckOfWhatIsUsedMeanwhile(t *testing.T) {
+	needRoot(t)
+	s := open(t)
+	img := build(t, s, "app:1", layerTar(t, entry{name: "f", body: "well"}))
+	if err := os.WriteFile(filepath.Join(s.layerPath(img.Chain(0)), "f"), []byte("hell"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	end, err := s.begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &checking{store: s, opts: CheckOptions{Repair: true}, end: end, bad: map[digest.Digest]bool{}}
+	if err := c.survey(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Prepare("late", "app:1"); err != nil {
+		t.Fatal(err)
+	}
+	err = c.layers(t.Context())
+	c.end()
+	if d := c.found.Damaged; err != nil || len(d) != 1 || d[0].Mended || !slices.Equal(d[0].Snapshots, []string{"late"}) {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if err := s.Release("late"); err != nil {
+		t.Fatal(err)
+	}
+	busy, err := s.begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, err := s.Check(t.Context(), CheckOptions{Repair: true}); err != nil || len(found.Damaged) != 1 || found.Damaged[0].Mended {
+		t.Errorf("while a build goes on: %+v, %v", found, err)
+	}
+	busy()
+	if found, err := s.Check(t.Context(), CheckOptions{Repair: true}); err != nil || len(found.Damaged) != 1 || !found.Damaged[0].Mended {
+		t.Errorf("afterwards: %+v, %v", found, err)
+	}
+}
+
 // A blob that is damaged does not leave this machine.
 func TestSaveDamaged(t *testing.T) {
 	needRoot(t)
