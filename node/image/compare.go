@@ -203,7 +203,7 @@ func attributesOf(root *os.Root, name string) (map[string]string, error) {
 		return nil, err
 	}
 	defer f.Close()
-	all, err := xattrs(f, func(name string) bool { return name == selinux.Attribute })
+	all, err := Attributes(f, func(name string) bool { return name != selinux.Attribute })
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", name, err)
 	}

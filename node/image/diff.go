@@ -3,7 +3,6 @@ package image
 import (
 	"archive/tar"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -96,47 +95,16 @@ func writeEntry(out *tar.Writer, root *os.Root, name string) error {
 	return err
 }
 
-// maxXattrs bounds the names and each value of a file's extended attributes, as the
-// kernel does.
-const maxXattrs = 64 << 10
-
 // xattrsOf are a file's extended attributes as a tar has them, without overlayfs's own.
 func xattrsOf(f *os.File) (map[string]string, error) {
-	all, err := xattrs(f, func(name string) bool {
-		return strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
+	all, err := Attributes(f, func(name string) bool {
+		return !strings.HasPrefix(name, "trusted.overlay.") && !strings.HasPrefix(name, "user.overlay.")
 	})
 	out := map[string]string{}
 	for name, value := range all {
 		out[paxXattrPrefix+name] = value
 	}
 	return out, err
-}
-
-// xattrs are a file's extended attributes but those to be left out.
-func xattrs(f *os.File, without func(name string) bool) (map[string]string, error) {
-	names := make([]byte, maxXattrs)
-	n, err := unix.Flistxattr(int(f.Fd()), names)
-	if errors.Is(err, unix.ENOTSUP) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("extended attributes: %w", err)
-	}
-	out, value := map[string]string{}, make([]byte, maxXattrs)
-	for name := range strings.SplitSeq(strings.TrimRight(string(names[:n]), "\x00"), "\x00") {
-		if name == "" || without(name) {
-			continue
-		}
-		n, err := unix.Fgetxattr(int(f.Fd()), name, value)
-		if errors.Is(err, unix.ENODATA) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("extended attribute %q: %w", name, err)
-		}
-		out[name] = string(value[:n])
-	}
-	return out, nil
 }
 
 // ApplyDiff puts what WriteDiff has written, and what it has said to be deleted, into the
