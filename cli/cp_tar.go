@@ -197,7 +197,25 @@ func (c *copying) finish(root *os.Root, h *tar.Header) error {
 			return err
 		}
 	}
-	return errors.Join(root.Chmod(h.Name, h.FileInfo().Mode()), root.Chtimes(h.Name, h.ModTime, h.ModTime))
+	return errors.Join(root.Chmod(h.Name, c.mode(h)), root.Chtimes(h.Name, h.ModTime, h.ModTime))
+}
+
+// mode is what a file may be used for. That it acts for its owner, or for its group, was said
+// by the owner that it had: with another it goes, as with chown, and whoever is root in a
+// container is nobody here.
+func (c *copying) mode(h *tar.Header) fs.FileMode {
+	mode := h.FileInfo().Mode()
+	if c.archive || h.Typeflag != tar.TypeReg {
+		return mode
+	}
+	here := c.target.root == nil
+	if here || h.Uid != 0 {
+		mode &^= fs.ModeSetuid
+	}
+	if here || h.Gid != 0 {
+		mode &^= fs.ModeSetgid
+	}
+	return mode
 }
 
 // gone forgives that there is nothing to remove.

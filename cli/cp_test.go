@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -128,6 +129,44 @@ func TestCopyOutOfContainer(t *testing.T) {
 	}
 	if got, want := shown(t, here), "abs->/etc/conf conf=theirs etc/ etc/conf=theirs followed=theirs"; got != want {
 		t.Errorf("\n%s\n%s", got, want)
+	}
+}
+
+// A file that acts for its owner does so for no other: a container's would act for whoever
+// copies, who is root.
+func TestCopyOfSetuid(t *testing.T) {
+	const bits = fs.ModeSetuid | fs.ModeSetgid
+	for _, c := range []struct {
+		what         string
+		out, archive bool
+		header       tar.Header
+		want         fs.FileMode
+	}{
+		{"out of a container", true, false, tar.Header{Uid: 0, Mode: 0o6755}, 0},
+		{"out of a container, with its owner", true, true, tar.Header{Uid: 1, Mode: 0o6755}, bits},
+		{"root's into a container", false, false, tar.Header{Mode: 0o6755}, bits},
+		{"a user's into a container", false, false, tar.Header{Uid: 1, Mode: 0o6755}, fs.ModeSetgid},
+		{"a group's into a container", false, false, tar.Header{Gid: 1, Mode: 0o6755}, fs.ModeSetuid},
+	} {
+		cp := copying{copyFlags: copyFlags{archive: c.archive}}
+		if !c.out {
+			cp.target = inside(t, t.TempDir(), "/")
+		}
+		c.header.Typeflag = tar.TypeReg
+		if got := cp.mode(&c.header); got != 0o755|c.want {
+			t.Errorf("%s: %s, want %s", c.what, got, 0o755|c.want)
+		}
+	}
+	root, here := tree(t, "evil=x"), t.TempDir()
+	if err := os.Chmod(filepath.Join(root, "evil"), 0o755|fs.ModeSetuid); err != nil {
+		t.Fatal(err)
+	}
+	cp := copying{source: inside(t, root, "evil"), target: place{path: filepath.Join(here, "evil")}}
+	if err := cp.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(filepath.Join(here, "evil")); err != nil || info.Mode() != 0o755 {
+		t.Errorf("%v, %v", info, err)
 	}
 }
 
