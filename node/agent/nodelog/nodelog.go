@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // journalctl is the program that reads the journal, looked for in the PATH.
@@ -47,7 +49,28 @@ func (l Logs) Files(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer root.Close()
-	http.FileServerFS(root.FS()).ServeHTTP(w, r)
+	http.FileServerFS(below{root}).ServeHTTP(w, r)
+}
+
+// below are the files and directories below a directory, and nothing else of what is
+// there: what a container has put into a directory of logs that it was given may be a pipe.
+type below struct{ root *os.Root }
+
+// Open implements fs.FS. It waits for nobody.
+func (b below) Open(name string) (fs.File, error) {
+	f, err := b.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.IsDir() && !info.Mode().IsRegular() {
+		err = errNoFile
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // ServeHTTP answers a question, or, when there is none, as Files does.
@@ -87,14 +110,12 @@ func (l Logs) file(w http.ResponseWriter, r *http.Request, path string) error {
 	}
 	defer root.Close()
 	name := cmp.Or(strings.Trim(strings.ReplaceAll(path, `\`, "/"), "/"), ".")
-	info, err := root.Stat(name)
-	if err == nil && !info.IsDir() && !info.Mode().IsRegular() {
-		err = errNoFile
-	}
+	f, err := below{root}.Open(name)
 	if err != nil {
 		return invalid("query", fmt.Sprintf("%q", path), err.Error())
 	}
-	http.ServeFileFS(w, r, root.FS(), name)
+	f.Close()
+	http.ServeFileFS(w, r, below{root}, name)
 	return nil
 }
 
@@ -179,20 +200,18 @@ func (l Logs) copyFile(ctx context.Context, out io.Writer, name string) error {
 		return err
 	}
 	defer root.Close()
-	info, err := root.Stat(name)
-	switch {
-	case err != nil:
-		return err
-	case info.IsDir():
-		return fs.ErrNotExist
-	case !info.Mode().IsRegular():
-		return errNoFile
-	}
-	f, err := root.Open(name)
+	f, err := below{root}.Open(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err == nil && info.IsDir() {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return err
+	}
 	_, err = io.Copy(out, reader{ctx, f})
 	return err
 }

@@ -65,7 +65,7 @@ func TestAnswers(t *testing.T) {
 	}{
 		{"/", 200, `<a href="syslog">`},
 		{"/syslog", 200, "of syslog"},
-		{"/out", 500, ""}, {"/dir/secret", 500, ""}, {"/../" + "secret", 404, ""},
+		{"/pipe", 500, ""}, {"/out", 500, ""}, {"/dir/secret", 500, ""}, {"/../" + "secret", 404, ""},
 		{"/?query=kubelet", 200, usual + "<--unit=kubelet>\ncomplaint\n"},
 		{"/?query=x@1.service", 200, usual + "<--unit=x@1.service>\n"},
 		{"/?query=kubelet&query=x@1&tailLines=5&boot=-1&pattern=a.*b", 200,
