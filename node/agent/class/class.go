@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -113,37 +114,55 @@ type Limits struct{ Memory, Pids, Shares int64 }
 // themselves: what is reserved for the system stays the system's.
 func (s *Shares) Limit(l Limits) error {
 	defer s.changed(time.Now())
-	files := map[string]map[string]int64{
-		"memory": {"memory.limit_in_bytes": l.Memory}, "pids": {"pids.max": l.Pids}, "cpu": {"cpu.shares": l.Shares},
-	}
-	if s.unified() {
-		files = map[string]map[string]int64{"": {"memory.max": l.Memory, "pids.max": l.Pids, "cpu.weight": weight(l.Shares)}}
-		if l.Shares == 0 {
-			delete(files[""], "cpu.weight")
-		}
-	}
-	for controller, values := range files {
-		dir := filepath.Join(s.Mount, controller, s.Root, "kubepods")
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	for _, controller := range s.controllers() {
+		if err := os.MkdirAll(filepath.Join(s.Mount, controller, s.Root, "kubepods"), 0o755); err != nil {
 			return fmt.Errorf("make the cgroup of pods: %w", err)
 		}
-		if controller == "" {
-			for _, group := range []string{"", s.Root} {
-				if err := write(filepath.Join(s.Mount, group, "cgroup.subtree_control"), "+cpu +memory +pids"); err != nil {
-					return fmt.Errorf("pass controllers on to pods: %w", err)
-				}
+	}
+	if s.unified() {
+		for _, group := range []string{"", s.Root} {
+			if err := write(filepath.Join(s.Mount, group, "cgroup.subtree_control"), "+cpu +memory +pids"); err != nil {
+				return fmt.Errorf("pass controllers on to pods: %w", err)
 			}
 		}
-		for name, value := range values {
-			if value == 0 {
-				continue
-			}
-			if err := write(filepath.Join(dir, name), strconv.FormatInt(value, 10)); err != nil {
-				return fmt.Errorf("bound what pods use: %w", err)
-			}
+	}
+	for _, b := range s.bounds(l) {
+		if err := b.set(filepath.Join(s.Mount, b.controller, s.Root, "kubepods")); err != nil {
+			return fmt.Errorf("bound what pods use: %w", err)
 		}
 	}
 	return nil
+}
+
+// controllers are the directories below the mount that a group is in: of cgroup v2 it is
+// the mount itself.
+func (s *Shares) controllers() []string {
+	if s.unified() {
+		return []string{""}
+	}
+	return []string{"memory", "pids", "cpu"}
+}
+
+// bound is a file of a group, and what is written there.
+type bound struct {
+	controller, file string
+	value            int64
+}
+
+// bounds are the files of those limits that are not left open.
+func (s *Shares) bounds(l Limits) []bound {
+	all := []bound{{"memory", "memory.limit_in_bytes", l.Memory}, {"pids", "pids.max", l.Pids}, {"cpu", "cpu.shares", l.Shares}}
+	if s.unified() {
+		all = []bound{{"", "memory.max", l.Memory}, {"", "pids.max", l.Pids}, {"", "cpu.weight", 0}}
+		if l.Shares != 0 {
+			all[2].value = weight(l.Shares)
+		}
+	}
+	return slices.DeleteFunc(all, func(b bound) bool { return b.value == 0 })
+}
+
+func (b bound) set(dir string) error {
+	return write(filepath.Join(dir, b.file), strconv.FormatInt(b.value, 10))
 }
 
 func (s *Shares) changed(begin time.Time) {
