@@ -27,10 +27,12 @@ import (
 // upstream's rules.
 func Check(c *Kubelet) error {
 	var bad problems
-	if _, err := ReadGates(c.FeatureGates); err != nil {
+	gates, err := ReadGates(c.FeatureGates)
+	if err != nil {
 		return fmt.Errorf("invalid configuration: featureGates: %w", err)
 	}
-	for _, part := range []func(*Kubelet, *problems){numbers, tuning, files, secrets, gated, sysctls, pulls, shutdown, managers, reservations, thresholds, taints} {
+	gated(c, gates, &bad)
+	for _, part := range []func(*Kubelet, *problems){numbers, tuning, files, secrets, sysctls, pulls, shutdown, managers, reservations, thresholds, taints} {
 		part(c, &bad)
 	}
 	return errors.Join(bad...)
@@ -144,11 +146,7 @@ func secrets(c *Kubelet, bad *problems) {
 }
 
 // gated judges the fields that need a gate.
-func gated(c *Kubelet, bad *problems) {
-	gates, err := ReadGates(c.FeatureGates)
-	if err != nil {
-		return // Check has said it
-	}
+func gated(c *Kubelet, gates Gates, bad *problems) {
 	needs := func(gate string, given bool, field string) {
 		bad.unless(!given || gates.On(gate), "%s needs the feature gate %s", field, gate)
 	}
