@@ -136,16 +136,11 @@ func (s *server) join(ctx context.Context, pod *corev1.Pod, j joining) error {
 	if want == "" {
 		value = nil // a merge patch takes it away
 	}
-	return s.annotateService(ctx, have, map[string]*string{aliasPrefix + pod.Name: value})
-}
-
-func (s *server) annotateService(ctx context.Context, svc *corev1.Service, annotations map[string]*string) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
+	patch, err := mergePatch(map[string]any{"annotations": map[string]*string{aliasPrefix + pod.Name: value}})
 	if err != nil {
 		return err
 	}
-	at := target.Of(client.Services.GroupVersionResource, svc.Namespace).Object(svc.Name)
-	_, err = client.Services.Patch(ctx, s, at, client.Patch{Type: types.MergePatchType, Data: patch})
+	_, err = client.Services.Patch(ctx, s, target.Of(client.Services.GroupVersionResource, have.Namespace).Object(have.Name), patch)
 	return err
 }
 
@@ -296,13 +291,18 @@ func disconnected(pod *corev1.Pod, name string) (map[string]*string, error) {
 }
 
 func (s *server) label(ctx context.Context, pod *corev1.Pod, labels map[string]*string) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels, "uid": pod.UID}})
+	patch, err := mergePatch(map[string]any{"labels": labels, "uid": pod.UID})
 	if err != nil {
 		return err
 	}
-	at := target.Of(client.Pods.GroupVersionResource, pod.Namespace).Object(pod.Name)
-	_, err = client.Pods.Patch(ctx, s, at, client.Patch{Type: types.MergePatchType, Data: patch})
+	_, err = client.Pods.Patch(ctx, s, target.Of(client.Pods.GroupVersionResource, pod.Namespace).Object(pod.Name), patch)
 	return err
+}
+
+// mergePatch changes an object's metadata; nil takes a value away.
+func mergePatch(metadata map[string]any) (client.Patch, error) {
+	data, err := json.Marshal(map[string]any{"metadata": metadata})
+	return client.Patch{Type: types.MergePatchType, Data: data}, err
 }
 
 // withoutNetworks are a pod's labels but those that say which networks it is on.

@@ -134,11 +134,15 @@ func readManifest(stdin io.Reader, name string) ([]*unstructured.Unstructured, e
 		defer f.Close()
 		from = f
 	}
-	decoder := yaml.NewYAMLOrJSONDecoder(io.LimitReader(from, maxManifest), 4096)
+	limited := &io.LimitedReader{R: from, N: maxManifest + 1}
+	decoder := yaml.NewYAMLOrJSONDecoder(limited, 4096)
 	var all []*unstructured.Unstructured
 	for len(all) <= maxManifestObjects {
 		obj := &unstructured.Unstructured{}
 		err := decoder.Decode(&obj.Object)
+		if limited.N == 0 { // what is cut off may be whole documents
+			return nil, fmt.Errorf("%s has more than %d bytes", name, maxManifest)
+		}
 		if errors.Is(err, io.EOF) {
 			if len(all) == 0 {
 				return nil, fmt.Errorf("%s: no objects in it", name)
