@@ -155,5 +155,10 @@ func (s *sampler) askOne(ctx context.Context, node string) (sample, error) {
 		return sample{}, err
 	}
 	defer body.Close()
-	return read(io.LimitReader(body, maxAnswer), time.Now())
+	limited := &io.LimitedReader{R: body, N: maxAnswer + 1}
+	got, err := read(limited, time.Now())
+	if err == nil && limited.N == 0 {
+		err = fmt.Errorf("read a node's metrics: more than %d bytes", maxAnswer)
+	}
+	return got, err
 }
