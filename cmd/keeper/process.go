@@ -186,8 +186,11 @@ func (s *stager) home() {
 		}
 	}
 	var text []byte
-	if f, err := os.Open("/etc/passwd"); err == nil {
-		text, _ = io.ReadAll(io.LimitReader(f, maxPasswd))
+	// The file is the image's, and may be a pipe, which nobody shall wait for.
+	if f, err := os.OpenFile("/etc/passwd", os.O_RDONLY|syscall.O_NONBLOCK, 0); err == nil {
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			text, _ = io.ReadAll(io.LimitReader(f, maxPasswd))
+		}
 		f.Close()
 	}
 	p.Env = append(p.Env, "HOME="+homeIn(string(text), p.UID))

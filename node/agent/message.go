@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sampan-dev/sampan/node/agent/actual"
 )
 
@@ -45,18 +47,18 @@ func terminationMessage(c *actual.Container) string {
 // head reads the beginning of a file that a container wrote. It follows no
 // link, and opens nothing but a file: the container could have put a pipe there.
 func head(path string, limit int64) (string, error) {
-	info, err := os.Lstat(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	info, err := f.Stat()
 	if err != nil {
 		return "", err
 	}
 	if !info.Mode().IsRegular() {
 		return "", fmt.Errorf("%q is not a file", path)
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, limit))
 	return string(data), err
 }
