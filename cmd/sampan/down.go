@@ -128,8 +128,20 @@ func unmountBelow(dirs ...string) error {
 	return errors.Join(errs...)
 }
 
-// removeCgroups removes a group and the empty ones below it, in every hierarchy.
+// removeCgroups ends what is left in a group, and removes it and those below it, in every
+// hierarchy. The kernel lets a group go a moment after its last process.
 func removeCgroups(below string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), forceTime)
+	defer cancel()
+	group, err := cgroup.Open(below, nil, slog.New(slog.DiscardHandler))
+	if err == nil {
+		err = errors.Join(group.Signal(unix.SIGKILL), group.Remove(ctx))
+	}
+	return errors.Join(err, removeGroups(below))
+}
+
+// removeGroups is removeCgroups of hierarchies that have no controller too.
+func removeGroups(below string) error {
 	roots, err := filepath.Glob("/sys/fs/cgroup/*" + below)
 	if err != nil {
 		return err

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
 	"github.com/sampan-dev/sampan/internal/keylock"
@@ -171,7 +172,8 @@ func (r *Runtime) Shutdown(ctx context.Context) error {
 	os.Remove(filepath.Join(r.cfg.Run, "keeper.log"))
 	os.Remove(r.sandboxRoot())
 	if g, gerr := cgroup.Open(filepath.Join(r.cfg.Cgroup, keeperGroup), nil, r.log); gerr == nil {
-		err = errors.Join(err, g.Remove(ctx))
+		// A child of the keeper's may outlive it a moment, or be one that it has forked in vain.
+		err = errors.Join(err, g.Signal(unix.SIGKILL), g.Remove(ctx))
 	}
 	cgroup.RemoveEmpty(r.cfg.Cgroup)
 	return err
