@@ -141,8 +141,10 @@ var memoryDevice = sync.OnceValues(func() (uint64, error) {
 func (j *judged) harmless(path, link, dir string) (bool, error) {
 	kind, what, _ := strings.Cut(link, ":")
 	switch kind {
-	case "pipe", "socket", "pidfd":
+	case "pipe", "pidfd":
 		return true, nil
+	case "socket":
+		return nothingUnderWay(filepath.Join(dir, "fdinfo", filepath.Base(path)))
 	case "anon_inode":
 		if strings.Trim(what, "[]") == "inotify" {
 			return j.watches(filepath.Join(dir, "fdinfo", filepath.Base(path)))
@@ -157,7 +159,27 @@ func (j *judged) harmless(path, link, dir string) (bool, error) {
 	return same, err
 }
 
-// maxSockets bounds each list of sockets of a network namespace.
+// nothingUnderWay says whether no descriptor lies in a socket's queue (unix(7), SCM_RIGHTS):
+// criu brings those back too, and a process that takes one out has what nobody has looked at.
+func nothingUnderWay(fdinfo string) (bool, error) {
+	f, err := os.Open(fdinfo)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	text, err := readWhole(f, maxSockets) // locks come before, as many as there are
+	if err != nil {
+		return false, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if n, ok := strings.CutPrefix(line, "scm_fds:"); ok { // of those with an address family of unix
+			return strings.TrimSpace(n) == "0", nil
+		}
+	}
+	return true, nil
+}
+
+// maxSockets bounds each list of sockets of a network namespace, and what is said of one.
 const maxSockets = 16 << 20
 
 // rawSockets are those by which one sees, or says, what is not one's own, as links in /proc

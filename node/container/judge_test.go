@@ -131,6 +131,22 @@ func TestJudgeOpen(t *testing.T) {
 			t.Errorf("%s: %v, %v", link, ok, err)
 		}
 	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	for _, queued := range []bool{false, true} {
+		if queued {
+			if err := unix.Sendmsg(pair[0], []byte("x"), unix.UnixRights(pair[0]), nil, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if ok, err := j.harmless(fmt.Sprintf("/proc/thread-self/fd/%d", pair[1]), "socket:[7]", "/proc/thread-self"); err != nil || ok == queued {
+			t.Errorf("a socket with a descriptor in its queue (%v): %v, %v", queued, ok, err)
+		}
+	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
 	if err != nil {
 		t.Fatal(err)
