@@ -146,6 +146,10 @@ func New(cfg Config) (*Engine, error) {
 	if e.hostCaps, err = spec.HostCapabilities(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
+	if err := takesUpper(cfg.Images.Root()); err != nil {
+		e.log.Warn("no container can run with images there: containers' files are an overlay, which wants a disk's own file system, or in a container a volume",
+			"directory", cfg.Images.Root(), "error", err)
+	}
 	if err := e.clearCheckpoints(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
