@@ -184,7 +184,7 @@ func (r *Ranges) path(uid string) string { return filepath.Join(r.cfg.Root, file
 func (r *Ranges) assigned() error {
 	if _, err := user.Lookup(owner); err != nil {
 		var unknown user.UnknownUserError
-		if errors.As(err, &unknown) {
+		if errors.As(err, &unknown) || errors.Is(err, fs.ErrNotExist) { // a machine without a list of users has none of that name
 			return nil
 		}
 		return err

@@ -1,10 +1,14 @@
 package users
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func open(t *testing.T, root string) *Ranges {
@@ -103,5 +107,29 @@ func TestSubordinateIDs(t *testing.T) {
 		if want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%q: got %v, want %q", said, err, want)
 		}
+	}
+}
+
+// TestNoUsers: a machine that has no /etc/passwd, as the image of one program, has no user
+// with IDs of its own either.
+func TestNoUsers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("hides /etc in a mount namespace: needs root")
+	}
+	done := make(chan error, 2)
+	go func() { // its thread, with the namespace, ends with it
+		runtime.LockOSThread()
+		done <- errors.Join(
+			unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS),
+			unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+			unix.Mount("tmpfs", "/etc", "tmpfs", 0, ""))
+		_, err := Open(Config{Root: t.TempDir()})
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
