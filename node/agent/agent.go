@@ -24,6 +24,7 @@ import (
 	"github.com/sampan-dev/sampan/node/agent/roster"
 	"github.com/sampan-dev/sampan/node/agent/rotate"
 	"github.com/sampan-dev/sampan/node/agent/server"
+	"github.com/sampan-dev/sampan/node/agent/settings"
 	"github.com/sampan-dev/sampan/node/agent/spec"
 	"github.com/sampan-dev/sampan/node/agent/tally"
 	"github.com/sampan-dev/sampan/node/agent/usage"
@@ -225,6 +226,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if v, err := a.cfg.Engine.Version(ctx, &rt.VersionRequest{}); err == nil && v.GetRuntimeName() != "" {
 		a.setRuntime(v.GetRuntimeName())
 	}
+	a.cfg.Log.Info("Effective KubeletConfiguration", "config", settings.Text(a.shown())) // upstream's words
 	if err := a.enforceOthers(); err != nil {
 		return err
 	}

@@ -30,11 +30,15 @@ var ignored = map[string]string{
 	"imageServiceEndpoint":                      "--container-runtime-endpoint names the engine, images included",
 }
 
-// done are values of ignored fields that say what is done anyway.
+// done are values of ignored fields that say what is done anyway, or that upstream's kubelet
+// has if nobody says anything.
 var done = map[string][]any{
 	"rotateCertificates": {true}, "serverTLSBootstrap": {true}, "enableDebugFlagsHandler": {false}, "makeIPTablesUtilChains": {false},
-	"hairpinMode": {"hairpin-veth"}, "contentType": {"application/vnd.kubernetes.protobuf"}, "enableControllerAttachDetach": {true},
+	"hairpinMode": {"hairpin-veth"}, "contentType": {protobuf}, "enableControllerAttachDetach": {true},
 	"configMapAndSecretChangeDetectionStrategy": {"Watch"},
+	"streamingConnectionIdleTimeout":            {streamIdle.String()}, "cpuManagerReconcilePeriod": {cpuReconcile.String()}, "runtimeRequestTimeout": {runtimeLimit.String()},
+	"iptablesMasqueradeBit": {float64(masqueradeBit)}, "iptablesDropBit": {float64(dropBit)},
+	"containerLogMaxWorkers": {float64(logWorkers)}, "containerLogMonitorInterval": {logLook.String()}, "volumePluginDir": {flexvolumes},
 }
 
 // idle reports whether a value of an ignored field asks for nothing: it is empty, as

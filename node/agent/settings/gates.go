@@ -158,20 +158,6 @@ func (g Gates) All() []Gate {
 	return out
 }
 
-// Effective are the gates that were set and are so, for /configz.
-func (g Gates) effective(given map[string]bool) map[string]bool {
-	var out map[string]bool
-	for name, value := range given {
-		if g.On(name) == value {
-			if out == nil {
-				out = map[string]bool{}
-			}
-			out[name] = value
-		}
-	}
-	return out
-}
-
 // futile tells of gates that were set to something else than what is done.
 func futile(given map[string]bool) (warnings []string) {
 	known := knownGates()

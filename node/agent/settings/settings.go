@@ -104,7 +104,7 @@ func weak(c *Kubelet) []string {
 	if c.CgroupDriver != cgroupfs {
 		all = append(all, fmt.Sprintf("cgroupDriver %s has no effect: which driver there is, is the engine's to say (%s), as upstream asks engines", c.CgroupDriver, cgroupfs))
 	}
-	if c.Logging.FlushFrequency.Duration.Duration != 0 || len(c.Logging.VModule) > 0 {
+	if flush := c.Logging.FlushFrequency.Duration.Duration; flush != 0 && flush != logFlush || len(c.Logging.VModule) > 0 {
 		all = append(all, "logging: format and verbosity alone have an effect: lines go to standard error, as they come")
 	}
 	if c.ReadOnlyPort != 0 {

@@ -4,9 +4,12 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"sigs.k8s.io/yaml"
 )
 
 const head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
@@ -172,7 +175,7 @@ func TestEveryField(t *testing.T) {
 	}
 }
 
-// TestEffective: what has no effect isn't shown as if it had.
+// TestEffective: what acts is shown as it does, and what has no effect as it was given.
 func TestEffective(t *testing.T) {
 	got, err := load(t, "hairpinMode: none\nkubeAPIQPS: 7\noomScoreAdj: 5\nfailCgroupV1: true\ncgroupDriver: systemd\nmaxPods: 9\nfeatureGates: {KubeletPSI: true, MemoryQoS: false, EventedPLEG: false}\n", nil)
 	if err != nil {
@@ -180,7 +183,7 @@ func TestEffective(t *testing.T) {
 	}
 	k := Complete(got.Kubelet)
 	e := Effective(k)
-	if e.HairpinMode != "hairpin-veth" || *e.KubeAPIQPS != 7 || e.KubeAPIBurst != 100 || *e.OOMScoreAdj != 5 || !*e.FailCgroupV1 || e.CgroupDriver != "cgroupfs" || *e.EventRecordQPS != 0 || e.MaxPods != 9 || !reflect.DeepEqual(e.FeatureGates, map[string]bool{"KubeletPSI": true, "MemoryQoS": false}) {
+	if e.HairpinMode != "none" || *e.KubeAPIQPS != 7 || e.KubeAPIBurst != 100 || *e.OOMScoreAdj != 5 || !*e.FailCgroupV1 || e.CgroupDriver != "cgroupfs" || *e.EventRecordQPS != 0 || e.MaxPods != 9 || !reflect.DeepEqual(e.FeatureGates, map[string]bool{"KubeletPSI": true, "MemoryQoS": false, "EventedPLEG": false}) {
 		t.Errorf("shown: %+v", e)
 	}
 	if e.MemorySwap.SwapBehavior != "NoSwap" || *e.UserNamespaces.IDsPerPod != 65536 || !*e.EnableSystemLogHandler || !e.RotateCertificates {
@@ -188,6 +191,39 @@ func TestEffective(t *testing.T) {
 	}
 	if k.HairpinMode != "none" || k.KubeAPIQPS == nil {
 		t.Error("the configuration itself was changed")
+	}
+}
+
+// TestShownMayBeGivenBack: whoever edits what /configz shows gets a configuration that
+// nothing is said of, and that is the same. Every field without effect has upstream's
+// default, for programs that know no field that is left out.
+func TestShownMayBeGivenBack(t *testing.T) {
+	raw, err := yaml.Marshal(Effective(Complete(Kubelet{})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var body []string
+	for line := range strings.Lines(string(raw)) {
+		if !strings.Contains(head, line) {
+			body = append(body, line)
+		}
+	}
+	got, err := load(t, strings.Join(body, ""), nil)
+	if err != nil || len(got.Warnings) > 0 {
+		t.Errorf("given back: %v, %q", err, got.Warnings)
+	}
+	if again, err := yaml.Marshal(Effective(Complete(got.Kubelet))); err != nil || string(again) != string(raw) {
+		t.Errorf("%v, shown at first\n%s\nand then\n%s", err, raw, again)
+	}
+	var shown map[string]any
+	if err := yaml.Unmarshal(raw, &shown); err != nil {
+		t.Fatal(err)
+	}
+	empty := strings.Fields("serverTLSBootstrap cgroupRoot kubeletCgroups systemCgroups showHiddenMetricsForVersion kernelMemcgNotification tracing imageServiceEndpoint")
+	for name := range ignored {
+		if v, is := shown[name]; !slices.Contains(empty, name) && (!is || v == "0s") {
+			t.Errorf("%s is shown as %v", name, v)
+		}
 	}
 }
 
