@@ -35,7 +35,7 @@ func dockerGroups(p Program, s *Settings) []*cobra.Command {
 		group("image", "Verbs for images", list(imagesCommand(s), "list"), rm, buildCommand(p, s), pullCommand(s), pushCommand(s), tagCommand(s), saveCommand(s),
 			loadCommand(s), ofOne, historyCommand(s), importCommand(s), pruneCommand(s)),
 		group("builder", "Verbs for builds", buildCommand(p, s), builderPruneCommand(s)),
-		group("buildx", "Verbs for builds", buildCommand(p, s), builderPruneCommand(s), group("imagetools", "Verbs for images in registries", imagetoolsCommands(s)...)),
+		group("buildx", "Verbs for builds", append(buildxAbsent(), buildCommand(p, s), builderPruneCommand(s), group("imagetools", "Verbs for images in registries", imagetoolsCommands(s)...))...),
 		group("manifest", "Verbs for manifests in registries", manifestCommands(s)...),
 		group("system", "Verbs for all of it", systemPruneCommand(s), systemCheckCommand(s), roomCommand(s), infoCommand(p, s), eventsCommand(s)),
 		group("network", "Verbs for networks", networkCommands(s)...),
@@ -51,14 +51,34 @@ var absent = map[string]string{
 	"node":       "sampan kubectl get nodes, and drain, cordon or label one",
 	"plugin":     "volumes come from storage classes, networks from /etc/cni/net.d, devices from device plugins",
 	"trust":      "there are no signatures of Notary; an image by its digest (NAME@sha256:...) is what it was",
-	"compose":    "several containers that belong together are objects of Kubernetes: sampan kubectl apply -f",
+	"compose":    composeInstead,
 	"context":    "--kubeconfig, or KUBECONFIG, says which cluster is meant",
-	"rename":     "a pod keeps its name: sampan stop and rm, and sampan run --name",
+	"rename":     "a pod keeps its name: sampan commit OLD IMAGE, sampan rm -f OLD, and sampan run --name NEW IMAGE, which begins with what it has written",
 	"search":     "registries have pages of their own to search them; sampan pull fetches an image by its name",
 	"secret":     "sampan kubectl create secret",
 	"service":    "sampan kubectl create deployment and expose",
 	"stack":      "sampan kubectl apply -f",
 	"swarm":      "sampan token create here, and sampan join on the other machine",
+}
+
+// composeInstead is what to do with a compose file.
+const composeInstead = "what a compose file says is said by objects of Kubernetes, each service a Deployment and a Service: " +
+	"kompose convert (kompose.io) writes them, and sampan kubectl apply -f FILE has them run; " +
+	"or by hand: sampan network create NET, and for each service sampan build and sampan run -d --network NET --name SERVICE"
+
+// oneBuilder is what to do instead of the verbs of buildx that are about builders.
+const oneBuilder = "there is one builder, which is always there: sampan build"
+
+// buildxAbsent are the verbs of buildx that are about several builders, or files of builds.
+func buildxAbsent() []*cobra.Command {
+	var list []*cobra.Command
+	for name, instead := range map[string]string{
+		"bake": "sampan build once for each target", "create": oneBuilder, "inspect": oneBuilder,
+		"ls": oneBuilder, "rm": oneBuilder, "stop": oneBuilder, "use": oneBuilder, "version": "sampan version", "du": "sampan system df -v",
+	} {
+		list = append(list, absentVerb(name, "buildx "+name, instead))
+	}
+	return list
 }
 
 // absentVerbs answer who types them.

@@ -117,11 +117,12 @@ func loadCommand(s *Settings) *cobra.Command {
 // printLoaded says what came in, and then what went wrong.
 func printLoaded(out io.Writer, loaded []image.Image, failed error) error {
 	for _, img := range loaded {
-		name := strings.Join(img.Tags, ", ")
-		if name == "" {
-			name = "<none>"
+		for _, name := range img.Tags { // in docker's words, which scripts read
+			fmt.Fprintln(out, "Loaded image:", familiar(name))
 		}
-		fmt.Fprintf(out, "loaded %s  %s\n", name, shortID(img.ID))
+		if len(img.Tags) == 0 {
+			fmt.Fprintln(out, "Loaded image ID:", img.ID)
+		}
 	}
 	return failed
 }

@@ -90,7 +90,7 @@ func (f imagesFormat) rows(img image.Image) []imageRow {
 	return all
 }
 
-// familiar is a repository as people say it, and docker shows it: without the registry
+// familiar is a repository, or an image in it, as people say it, and docker shows it: without the registry
 // that is meant when none is named.
 func familiar(repository string) string {
 	rest, ok := strings.CutPrefix(repository, "docker.io/")

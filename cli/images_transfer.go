@@ -176,7 +176,7 @@ func rmiCommand(s *Settings) *cobra.Command {
 				after, err := store.Get(before.ID)
 				for _, name := range before.Tags {
 					if err != nil || !slices.Contains(after.Tags, name) {
-						fmt.Fprintln(cmd.OutOrStdout(), "Untagged:", name)
+						fmt.Fprintln(cmd.OutOrStdout(), "Untagged:", familiar(name))
 					}
 				}
 				if errors.Is(err, image.ErrNotFound) {

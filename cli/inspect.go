@@ -7,27 +7,26 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
-	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/sampan-dev/sampan/node/image"
+	"github.com/spf13/cobra"
 )
 
 func inspectCommand(p Program, s *Settings) *cobra.Command {
 	format, kind := "", ""
 	cmd := &cobra.Command{
-		Use: "inspect IMAGE|NAME...", Short: "Show all that is known of images or containers, as JSON", Args: cobra.MinimumNArgs(1),
-		Long: `Show all that is known of images or containers, as a JSON list in docker's words. A
-container has the metadata, spec and status of its pod beside those.
+		Use: "inspect NAME...", Short: "Show all that is known of containers, images, networks or volumes, as JSON", Args: cobra.MinimumNArgs(1),
+		Long: `Show all that is known of containers, images, networks or volumes, as a JSON list in
+docker's words. A container has the metadata, spec and status of its pod beside those.
 
   sampan inspect -f '{{.State.Status}} {{.NetworkSettings.IPAddress}}' web
   sampan inspect -f '{{.status.phase}}' web
   sampan inspect -f '{{json .Config.Env}}' nginx`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if kind != "" && kind != "image" && kind != "container" {
-				return fmt.Errorf("--type=%s: want image or container", kind)
+			if !slices.Contains([]string{"", "container", "image", "network", "volume"}, kind) {
+				return fmt.Errorf("--type=%s: want container, image, network or volume", kind)
 			}
 			all := []any{}
 			failed := each(args, func(name string) error {
@@ -49,33 +48,70 @@ container has the metadata, spec and status of its pod beside those.
 		},
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", "json, or a template over what is shown, such as {{.status.podIP}} or {{json .Config}}")
-	cmd.Flags().StringVar(&kind, "type", "", "image or container, where both have the name")
+	cmd.Flags().StringVar(&kind, "type", "", "container, image, network or volume, where several have the name")
 	cmd.Flags().BoolP("size", "s", false, "nothing: the size of images is always shown")
 	return cmd
 }
 
-// known is an image, or a container of sampan run, as inspect shows it. As in docker, a
-// container comes before an image of that name.
+// known is what has a name, as inspect shows it: as in docker, the first of a container of
+// sampan run, an image, a network and a volume, or the one of the kind that is asked for.
 func (p Program) known(ctx context.Context, s *Settings, name, kind string) (any, error) {
-	var missing error
-	if kind != "image" {
+	server, unknown := s.connect() // images and volumes are there without a cluster
+	if kind == "" || kind == "container" {
+		found, err := any(nil), unknown
+		if err == nil {
+			found, err = p.knownContainer(ctx, s, server, name)
+		}
+		if err == nil || kind != "" {
+			return found, err
+		}
+		unknown = err
+	}
+	if kind == "" || kind == "image" {
 		// Images are root's alone; a container may be looked at by whoever may see it.
-		server, err := s.connect()
-		var pod *corev1.Pod
-		if err == nil {
-			pod, err = server.own(ctx, "", name)
+		found, err := s.knownImage(name)
+		if err == nil || kind != "" {
+			return found, err
 		}
-		if err == nil {
-			return p.shown(ctx, s, pod), nil
+		if !errors.Is(err, image.ErrNotFound) {
+			return nil, errors.Join(err, unknown)
 		}
-		missing = err
 	}
-	if kind == "container" {
-		return nil, missing
+	if server != nil && (kind == "" || kind == "network") {
+		if found, err := server.network(ctx, server.namespace, name); err == nil || kind != "" {
+			return found, err
+		}
 	}
+	if found, err := s.there(name); (err == nil || kind != "") && kind != "network" {
+		return found, err
+	}
+	if kind == "network" {
+		return nil, unknown
+	}
+	if m := (*missing)(nil); unknown != nil && !errors.As(unknown, &m) {
+		return nil, fmt.Errorf("no such object: %q is no image or volume, and %w", name, unknown)
+	}
+	return nil, fmt.Errorf("no such object: %q is no container, image, network or volume", name)
+}
+
+// knownContainer is a container of sampan run, and how its checks went.
+func (p Program) knownContainer(ctx context.Context, s *Settings, server *server, name string) (any, error) {
+	pod, err := server.own(ctx, "", name)
+	if err != nil {
+		return nil, err
+	}
+	v := p.shown(ctx, s, pod)
+	if v.State.Health != nil {
+		v.State.Health.Log, err = server.checks(ctx, pod)
+		v.State.Health.count()
+	}
+	return v, err
+}
+
+func (s *Settings) knownImage(name string) (any, error) {
 	store, err := s.images()
 	if err != nil {
-		return nil, errors.Join(err, missing)
+		return nil, err
 	}
 	img, err := store.Get(name)
 	if err != nil {

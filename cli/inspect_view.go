@@ -43,7 +43,7 @@ type stateView struct {
 	Pid, ExitCode                                int
 	Error                                        string
 	StartedAt, FinishedAt                        time.Time
-	Health                                       *struct{ Status string } `json:",omitempty"`
+	Health                                       *healthView `json:",omitempty"`
 }
 
 // mountView is something that is mounted into a container.
@@ -88,8 +88,9 @@ type configView struct {
 	Image, WorkingDir         string
 	Entrypoint                []string
 	Labels                    map[string]string
-	StopSignal                string `json:",omitempty"`
-	StopTimeout               *int64 `json:",omitempty"`
+	StopSignal                string           `json:",omitempty"`
+	StopTimeout               *int64           `json:",omitempty"`
+	Healthcheck               *healthcheckView `json:",omitempty"`
 }
 
 // networkView is where a container is to be reached.
@@ -205,7 +206,7 @@ func stateViewOf(pod *corev1.Pod, now time.Time) stateView {
 		}
 	}
 	if h := healthOf(pod, now); h != healthNone {
-		v.Health = &struct{ Status string }{h}
+		v.Health = &healthView{Status: h, Log: []checkView{}}
 	}
 	return v
 }
@@ -290,7 +291,7 @@ func hostOf(pod *corev1.Pod, mounts []mountView) hostView {
 func configOf(pod *corev1.Pod) configView {
 	c := pod.Spec.Containers[0]
 	v := configView{
-		Hostname: cmp.Or(pod.Spec.Hostname, pod.Name), Tty: c.TTY, OpenStdin: c.Stdin, StdinOnce: c.StdinOnce, Cmd: c.Args, Image: c.Image,
+		Hostname: hostnameOf(pod), Tty: c.TTY, OpenStdin: c.Stdin, StdinOnce: c.StdinOnce, Cmd: c.Args, Image: c.Image,
 		WorkingDir: c.WorkingDir, Entrypoint: c.Command, Labels: withoutNetworks(pod.Labels), StopTimeout: pod.Spec.TerminationGracePeriodSeconds, Env: []string{},
 	}
 	delete(v.Labels, runLabel)
@@ -303,10 +304,19 @@ func configOf(pod *corev1.Pod) configView {
 			v.User += ":" + strconv.FormatInt(*sc.RunAsGroup, 10)
 		}
 	}
+	v.Healthcheck = healthcheckOf(pod)
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		v.StopSignal = string(*c.Lifecycle.StopSignal)
 	}
 	return v
+}
+
+// hostnameOf is what a container calls itself.
+func hostnameOf(pod *corev1.Pod) string {
+	if pod.Spec.HostnameOverride != nil {
+		return *pod.Spec.HostnameOverride
+	}
+	return cmp.Or(pod.Spec.Hostname, pod.Name)
 }
 
 // plain is what literal has protected.

@@ -47,7 +47,7 @@ type namedNetwork struct {
 	Name, Driver, Scope string
 	Created             time.Time
 	Containers          map[string]networkMember
-	// ID is that of its Service, "" for what is there anyway.
+	// ID is that of its Service, or the name of what is there anyway.
 	ID       string `json:"Id"`
 	Internal bool
 	Labels   labelled
@@ -147,7 +147,7 @@ func networksOf(made []*corev1.Service, pods []*corev1.Pod) []namedNetwork {
 	for _, m := range made {
 		if name := m.Labels[networkLabel]; !slices.Contains(builtIn, name) { // see needed
 			all = append(all, namedNetwork{Name: name, Driver: bridgeNetwork, Scope: "local", Created: m.CreationTimestamp.UTC(),
-				ID: string(m.UID), Labels: labelsOn(m), Internal: m.Annotations[internalAnnotation] == "true"})
+				ID: digits(string(m.UID)), Labels: labelsOn(m), Internal: m.Annotations[internalAnnotation] == "true"})
 		}
 	}
 	for _, name := range builtIn {
@@ -155,7 +155,7 @@ func networksOf(made []*corev1.Service, pods []*corev1.Pod) []namedNetwork {
 		if name == noNetwork {
 			driver = "null" // docker's word
 		}
-		all = append(all, namedNetwork{Name: name, Driver: driver, Scope: "local"})
+		all = append(all, namedNetwork{ID: name, Name: name, Driver: driver, Scope: "local"})
 	}
 	for i := range all {
 		all[i].Containers = map[string]networkMember{}
@@ -196,6 +196,9 @@ func (s *server) network(ctx context.Context, namespace, name string) (namedNetw
 		return namedNetwork{}, err
 	}
 	i := slices.IndexFunc(all, func(v namedNetwork) bool { return v.Name == name })
+	if i < 0 && len(name) >= leastID {
+		i = slices.IndexFunc(all, func(v namedNetwork) bool { return strings.HasPrefix(v.ID, digits(name)) })
+	}
 	if i < 0 {
 		return namedNetwork{}, fmt.Errorf("network %q is not found: sampan network create %s makes it", name, name)
 	}

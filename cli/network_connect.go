@@ -68,6 +68,9 @@ func joinings(texts, aliases []string) (mode string, all []joining, err error) {
 
 // readJoining reads NAME, or name=NAME,alias=ALIAS.
 func readJoining(text string) (joining, error) {
+	if name, ok := strings.CutPrefix(text, "container:"); ok {
+		return joining{}, errors.New(besideOf(name))
+	}
 	j := joining{name: text}
 	if strings.Contains(text, "=") {
 		j.name = ""

@@ -89,7 +89,7 @@ func networkFilter(name, value string) func(namedNetwork) bool {
 	case name == "name":
 		return func(v namedNetwork) bool { return strings.Contains(v.Name, value) }
 	case name == "id":
-		return func(v namedNetwork) bool { return v.ID != "" && strings.HasPrefix(v.ID, value) }
+		return func(v namedNetwork) bool { return strings.HasPrefix(v.ID, digits(value)) }
 	case name == "driver":
 		return func(v namedNetwork) bool { return v.Driver == value }
 	case name == "scope":

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,13 +31,13 @@ func psCommand(s *Settings) *cobra.Command {
 			if namespace == "" && !everywhere {
 				namespace = server.namespace
 			}
-			keep, err := psFilters(show.filters)
-			if err != nil {
-				return err
-			}
 			pods, _, err := client.Pods.List(cmd.Context(), server, namespace, metav1.ListOptions{LabelSelector: runLabel})
 			if err != nil {
 				return unanswered(err)
+			}
+			keep, err := psFilters(show.filters, pods)
+			if err != nil {
+				return err
 			}
 			pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return !keep(p) })
 			if latest {
@@ -58,7 +60,7 @@ func psCommand(s *Settings) *cobra.Command {
 	cmd.Flags().BoolVarP(&show.quiet, "quiet", "q", false, "names only")
 	cmd.Flags().BoolVar(&show.whole, "no-trunc", false, "commands in full")
 	cmd.Flags().StringVar(&show.format, "format", "table", "table, json, or a template such as {{.Name}} {{.Status}}")
-	cmd.Flags().StringArrayVarP(&show.filters, "filter", "f", nil, "name=TEXT, status=running|exited|created|restarting|paused, label=NAME[=VALUE], ancestor=IMAGE, exited=CODE, health=healthy|unhealthy|starting|none, id=ID, network=host|bridge|none, volume=NAME|PATH or publish=PORT")
+	cmd.Flags().StringArrayVarP(&show.filters, "filter", "f", nil, "name=REGEXP, status=running|exited|created|restarting|paused, label=NAME[=VALUE], ancestor=IMAGE, exited=CODE, health=healthy|unhealthy|starting|none, id=ID, network=host|bridge|none, volume=NAME|PATH, publish=PORT, expose=PORT, before=CONTAINER or since=CONTAINER")
 	cmd.Flags().BoolVarP(&latest, "latest", "l", false, "the newest alone, however it is")
 	cmd.Flags().IntVar(&show.last, "last", 0, "so many of the newest, however they are")
 	cmd.Flags().BoolVarP(&show.sizes, "size", "s", false, "what they have written beside their volumes, too")
@@ -120,6 +122,9 @@ func lastEnd(c corev1.ContainerStatus) *corev1.ContainerStateTerminated {
 	return c.LastTerminationState.Terminated
 }
 
+// anyAddress is where a port is published that names no address.
+const anyAddress = "0.0.0.0"
+
 // published are the ports of the node that lead to the container.
 func published(p *corev1.Pod) string {
 	var all []string
@@ -127,11 +132,8 @@ func published(p *corev1.Pod) string {
 		if port.HostPort == 0 {
 			continue
 		}
-		ip := port.HostIP
-		if ip != "" {
-			ip += ":"
-		}
-		all = append(all, fmt.Sprintf("%s%d->%d/%s", ip, port.HostPort, port.ContainerPort, strings.ToLower(string(port.Protocol))))
+		from := net.JoinHostPort(cmp.Or(port.HostIP, anyAddress), strconv.Itoa(int(port.HostPort)))
+		all = append(all, fmt.Sprintf("%s->%d/%s", from, port.ContainerPort, strings.ToLower(string(port.Protocol))))
 	}
 	return strings.Join(all, ", ")
 }
@@ -160,7 +162,7 @@ func (s *server) otherwise(ctx context.Context, namespace, name string, cause er
 	}
 	var found []*corev1.Pod
 	for _, p := range pods {
-		if p.Name == podsName(name) || len(name) >= leastID && (strings.HasPrefix(idOf(p), name) || strings.HasPrefix(string(p.UID), name)) {
+		if p.Name == podsName(name) || len(name) >= leastID && (strings.HasPrefix(idOf(p), digits(name)) || strings.HasPrefix(string(p.UID), name)) {
 			found = append(found, p)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,6 +48,14 @@ func (f psFormat) wantsSizes() bool { return f.sizes || strings.Contains(f.forma
 // maxCommand is how much of a command ps shows.
 const maxCommand = 30
 
+// id is a container's ID, or enough of it for a person.
+func (f psFormat) id(p *corev1.Pod) string {
+	if f.whole {
+		return idOf(p)
+	}
+	return shortID(idOf(p))
+}
+
 func (f psFormat) row(p *corev1.Pod) psRow {
 	command := []rune(p.Annotations[runCommandAnnotation])
 	if len(command) > maxCommand && !f.whole {
@@ -58,7 +67,7 @@ func (f psFormat) row(p *corev1.Pod) psRow {
 	}
 	slices.Sort(labels)
 	r := psRow{
-		ID: idOf(p), Name: p.Name, Names: p.Name, Namespace: p.Namespace, Image: p.Spec.Containers[0].Image, Command: string(command),
+		ID: f.id(p), Name: p.Name, Names: p.Name, Namespace: p.Namespace, Image: p.Spec.Containers[0].Image, Command: string(command),
 		CreatedAt: p.CreationTimestamp.Format(time.RFC3339), RunningFor: age(p.CreationTimestamp.Time) + " ago",
 		Ports: published(p), State: stateOf(p), Status: containerStatus(p), Labels: strings.Join(labels, ","),
 		Networks: strings.Join(networksOfPod(p), ","), labels: containerLabels(p),
@@ -113,7 +122,7 @@ func (f psFormat) template(out io.Writer, pods []*corev1.Pod, text string, table
 	rows := []any{}
 	if table {
 		rows = append(rows, psRow{
-			ID: "ID", Name: "NAME", Names: "NAMES", Namespace: "NAMESPACE", Image: "IMAGE", Command: "COMMAND", CreatedAt: "CREATED AT",
+			ID: "CONTAINER ID", Name: "NAME", Names: "NAMES", Namespace: "NAMESPACE", Image: "IMAGE", Command: "COMMAND", CreatedAt: "CREATED AT",
 			RunningFor: "CREATED", Ports: "PORTS", State: "STATE", Status: "STATUS", HealthStatus: "HEALTH", Labels: "LABELS", Size: "SIZE", Mounts: "MOUNTS", LocalVolumes: "LOCAL VOLUMES", Networks: "NETWORKS",
 		})
 	}
@@ -194,7 +203,8 @@ func (f psFormat) byStatus() bool {
 }
 
 // psFilters reads --filter: of one name any must fit, of different ones all.
-func psFilters(texts []string) (func(*corev1.Pod) bool, error) {
+// all are those that there are, of which before and since name one.
+func psFilters(texts []string, all []*corev1.Pod) (func(*corev1.Pod) bool, error) {
 	byName := filters[*corev1.Pod]{}
 	for _, text := range texts {
 		name, value, ok := strings.Cut(text, "=")
@@ -202,6 +212,9 @@ func psFilters(texts []string) (func(*corev1.Pod) bool, error) {
 			return nil, fmt.Errorf("--filter %q: want NAME=VALUE", text)
 		}
 		fits, err := psFilter(name, value)
+		if name == "before" || name == "since" {
+			fits, err = psBeside(all, name, value)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("--filter %q: %w", text, err)
 		}
@@ -210,12 +223,33 @@ func psFilters(texts []string) (func(*corev1.Pod) bool, error) {
 	return byName.fit, nil
 }
 
+// psBeside is a filter for those that were made before, or since, one that there is.
+func psBeside(all []*corev1.Pod, name, value string) (func(*corev1.Pod) bool, error) {
+	i := slices.IndexFunc(all, func(p *corev1.Pod) bool {
+		return p.Name == podsName(value) || len(value) >= leastID && strings.HasPrefix(idOf(p), digits(value))
+	})
+	if i < 0 {
+		return nil, fmt.Errorf("container %q is not found", value)
+	}
+	made := all[i].CreationTimestamp
+	return func(p *corev1.Pod) bool {
+		if name == "before" {
+			return p.CreationTimestamp.Before(&made)
+		}
+		return made.Before(&p.CreationTimestamp)
+	}, nil
+}
+
 func psFilter(name, value string) (func(*corev1.Pod) bool, error) {
 	switch name {
 	case "name":
-		return func(p *corev1.Pod) bool { return strings.Contains(p.Name, value) }, nil
+		is, err := regexp.Compile(value)
+		if err != nil {
+			return nil, err
+		}
+		return func(p *corev1.Pod) bool { return is.MatchString(p.Name) || is.MatchString("/"+p.Name) }, nil
 	case "status":
-		if !slices.Contains([]string{"created", "running", "paused", "restarting", "exited"}, value) {
+		if !slices.Contains([]string{"created", "running", "paused", "restarting", "exited", "dead", "removing"}, value) { // none is of the last two
 			return nil, errors.New("want created, running, paused, restarting or exited")
 		}
 		return func(p *corev1.Pod) bool { return stateOf(p) == value }, nil
@@ -236,14 +270,14 @@ func psFilter(name, value string) (func(*corev1.Pod) bool, error) {
 	case "ancestor":
 		return func(p *corev1.Pod) bool { return p.Spec.Containers[0].Image == value }, nil
 	case "id":
-		return func(p *corev1.Pod) bool { return strings.HasPrefix(idOf(p), value) }, nil
+		return func(p *corev1.Pod) bool { return strings.HasPrefix(idOf(p), digits(value)) }, nil
 	case "network":
 		return func(p *corev1.Pod) bool { return slices.Contains(networksOfPod(p), value) }, nil
 	case "volume":
 		return func(p *corev1.Pod) bool {
 			return slices.ContainsFunc(mountsOf(p), func(m mountView) bool { return value == m.Destination || value == m.Name || value == m.Source })
 		}, nil
-	case "publish":
+	case "publish", "expose":
 		port, protocol, _ := strings.Cut(value, "/")
 		first, n, err := portRange(port)
 		if err != nil {
@@ -251,7 +285,11 @@ func psFilter(name, value string) (func(*corev1.Pod) bool, error) {
 		}
 		return func(p *corev1.Pod) bool {
 			return slices.ContainsFunc(p.Spec.Containers[0].Ports, func(c corev1.ContainerPort) bool {
-				return c.HostPort >= first && c.HostPort < first+n && (protocol == "" || strings.EqualFold(protocol, string(c.Protocol)))
+				at := c.HostPort
+				if name == "expose" {
+					at = c.ContainerPort
+				}
+				return at >= first && at < first+n && (protocol == "" || strings.EqualFold(protocol, string(c.Protocol)))
 			})
 		}, nil
 	case "exited":
@@ -261,5 +299,5 @@ func psFilter(name, value string) (func(*corev1.Pod) bool, error) {
 		}
 		return func(p *corev1.Pod) bool { s := look(p); return s.ended && s.code == code }, nil
 	}
-	return nil, errors.New("want name, id, status, label, ancestor, exited, health, network, volume or publish")
+	return nil, errors.New("want name, id, status, label, ancestor, exited, health, network, volume, publish, expose, before or since")
 }

@@ -80,7 +80,7 @@ func runFlagsOf(cmd *cobra.Command, f *runFlags, entrypoint *string) {
 	flags.BoolVar(&f.remove, "rm", false, "remove it when it has ended")
 	flags.StringVar(&f.name, "name", "", "its name, which is the pod's (default: one is made up)")
 	flags.StringVarP(&f.namespace, "namespace", "n", "", "namespace of the pod (default: that of the kubeconfig)")
-	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "[IP:]HOST:CONTAINER[/udp]: a port of this machine that leads to one of the container; ranges too")
+	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "[[IP:]HOST:]CONTAINER[/udp]: a port of this machine, or a free one, that leads to one of the container; ranges too")
 	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "HOST:CONTAINER[:ro]: a directory of this machine, or NAME:CONTAINER for one that sampan keeps")
 	flags.StringArrayVar(&f.mounts, "mount", nil, "type=bind|volume|tmpfs,source=HOST,target=PATH[,readonly]: --volume and --tmpfs, in more words")
 	flags.StringArrayVar(&f.tmpfs, "tmpfs", nil, "PATH[:size=BYTES]: a directory in memory")
@@ -113,7 +113,7 @@ func runIsolationFlags(cmd *cobra.Command, f *runFlags) {
 	flags.StringArrayVar(&f.capDrop, "cap-drop", nil, "capability to take away, or ALL")
 	flags.Bool("help", false, "what run can do") // -h is the host name, as in docker
 	flags.StringVarP(&f.hostname, "hostname", "h", "", "its host name (default: its name)")
-	flags.StringArrayVar(&f.addHosts, "add-host", nil, "HOST:IP: a line for /etc/hosts")
+	flags.StringArrayVar(&f.addHosts, "add-host", nil, "HOST:IP: a line for /etc/hosts; host-gateway is the address of this machine")
 	flags.StringArrayVar(&f.dns, "dns", nil, "name server to use instead of the cluster's")
 	flags.StringArrayVar(&f.groups, "group-add", nil, "number of a further group of the user")
 	flags.StringArrayVar(&f.sysctl, "sysctl", nil, "NAME=VALUE: a kernel parameter of its own")

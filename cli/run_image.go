@@ -19,6 +19,9 @@ const ownEngine = "sampan://"
 
 // ready sees to it that the pod goes to this machine, and that its image is here.
 func (r *running) ready(ctx context.Context, node *corev1.Node) error {
+	if err := reachHost(r.pod, node); err != nil {
+		return err
+	}
 	if node == nil {
 		if len(r.pod.Spec.Volumes)+len(r.flags.ports) > 0 {
 			return errors.New("this machine is no node of the cluster, so it has neither its directories nor its ports: leave out -v and -p")
@@ -26,6 +29,9 @@ func (r *running) ready(ctx context.Context, node *corev1.Node) error {
 		return r.unseen(ctx)
 	}
 	r.pod.Spec.Affinity = onNode(node.Name)
+	if err := r.anyPorts(ctx, node.Name); err != nil {
+		return err
+	}
 	if hasOurAddress(node) && !r.flags.gated {
 		if err := portsFree(ctx, r.pod); err != nil {
 			return err

@@ -80,12 +80,18 @@ func (b *podBuilder) limits() error {
 	return b.processLimits()
 }
 
+// leastMemory is the least that --memory may be.
+const leastMemory = 6 << 20
+
 // memoryInto reads --memory and its like.
 func (l limitFlags) memoryInto(limits, requests corev1.ResourceList) error {
 	if l.memory != "" {
 		n, err := bytesOf(l.memory)
 		if err != nil {
 			return fmt.Errorf("--memory %q: %w", l.memory, err)
+		}
+		if n.Value() < leastMemory {
+			return fmt.Errorf("--memory %s: no process begins with so little: want at least %dm, as docker does", l.memory, leastMemory>>20)
 		}
 		limits[corev1.ResourceMemory], requests[corev1.ResourceMemory] = n, resource.Quantity{}
 	}

@@ -40,7 +40,7 @@ func (b *podBuilder) ports() error {
 }
 
 // publish reads [IP:]HOST:CONTAINER[/PROTOCOL], where both may be ranges of the
-// same length. Without HOST, the port is the container's own.
+// same length. Without HOST it is one that is free, which anyPorts finds.
 func publish(text string) ([]corev1.ContainerPort, error) {
 	text, protocol, _ := strings.Cut(text, "/")
 	protocol = strings.ToUpper(protocol)
@@ -68,7 +68,7 @@ func publish(text string) ([]corev1.ContainerPort, error) {
 	if err != nil {
 		return nil, err
 	}
-	host, hosts := first, n
+	host, hosts := int32(0), n
 	if outside != "" {
 		if host, hosts, err = portRange(outside); err != nil {
 			return nil, err
@@ -79,7 +79,11 @@ func publish(text string) ([]corev1.ContainerPort, error) {
 	}
 	var all []corev1.ContainerPort
 	for i := range n {
-		all = append(all, corev1.ContainerPort{ContainerPort: first + i, HostPort: host + i, HostIP: ip, Protocol: corev1.Protocol(protocol)})
+		at := int32(0)
+		if host != 0 {
+			at = host + i
+		}
+		all = append(all, corev1.ContainerPort{ContainerPort: first + i, HostPort: at, HostIP: ip, Protocol: corev1.Protocol(protocol)})
 	}
 	return all, nil
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -69,12 +70,13 @@ func podOf(f runFlags, image string, command []string, place podPlace) (*corev1.
 			AutomountServiceAccountToken: new(bool), EnableServiceLinks: new(bool),
 			TerminationGracePeriodSeconds: &f.stopTimeout,
 			HostNetwork:                   f.network == "host", HostPID: f.pid == "host", HostIPC: f.ipc == "host",
-			Hostname: f.hostname, SecurityContext: &corev1.PodSecurityContext{},
+			SecurityContext: &corev1.PodSecurityContext{},
 		},
 	}}
 	if f.detach && f.remove { // else we wait for the end, and remove it
 		b.pod.Annotations[removeAnnotation] = "true"
 	}
+	b.hostname()
 	b.c = &corev1.Container{
 		Name: name, Image: image, WorkingDir: f.workdir, TTY: f.tty, Stdin: f.interactive,
 		// Who runs it is the one client, and gets what it prints from its start.
@@ -98,13 +100,14 @@ func podOf(f runFlags, image string, command []string, place podPlace) (*corev1.
 	return b.pod, nil
 }
 
-// idOf is a container's ID. It stays over start and restart, though each is another pod.
+// idOf is a container's ID: that of its first pod, in hexadecimal digits alone, as docker's
+// are. It stays over start and restart, though each is another pod.
 func idOf(pod *corev1.Pod) string {
-	if id := pod.Annotations[idAnnotation]; id != "" {
-		return id
-	}
-	return string(pod.UID)
+	return digits(cmp.Or(pod.Annotations[idAnnotation], string(pod.UID)))
 }
+
+// digits are an ID's without the dashes that a pod's has.
+func digits(id string) string { return strings.ReplaceAll(id, "-", "") }
 
 // podsName is the name of the pod of a container that a person calls so: docker has
 // names with more in them.
@@ -142,6 +145,9 @@ func (b *podBuilder) choices() error {
 		"userns": {f.userns, []string{"", "private", "host"}},
 	} {
 		if !slices.Contains(known.want, known.value) {
+			if name, ok := strings.CutPrefix(known.value, "container:"); ok {
+				return fmt.Errorf("--%s=%s: %s", flag, known.value, besideOf(name))
+			}
 			return fmt.Errorf("--%s=%s: want %s, or leave it out", flag, known.value, strings.Join(known.want[1:], " or "))
 		}
 	}
@@ -265,36 +271,5 @@ func (b *podBuilder) labels() error {
 		}
 		to[name] = value
 	}
-	return nil
-}
-
-// names are --add-host and --dns.
-func (b *podBuilder) names() error {
-	for _, text := range b.flags.addHosts {
-		host, ip, ok := strings.Cut(text, ":")
-		if !ok {
-			host, ip, ok = strings.Cut(text, "=")
-		}
-		if !ok || host == "" || ip == "" {
-			return fmt.Errorf("--add-host %q: want HOST:IP", text)
-		}
-		b.pod.Spec.HostAliases = append(b.pod.Spec.HostAliases, corev1.HostAlias{IP: strings.Trim(ip, "[]"), Hostnames: []string{host}})
-	}
-	if len(b.flags.dns)+len(b.flags.dnsSearch)+len(b.flags.dnsOptions) == 0 {
-		return nil
-	}
-	if len(b.flags.dns) > 0 {
-		b.pod.Spec.DNSPolicy = corev1.DNSNone
-	}
-	dns := &corev1.PodDNSConfig{Nameservers: b.flags.dns, Searches: b.flags.dnsSearch}
-	for _, text := range b.flags.dnsOptions {
-		name, value, ok := strings.Cut(text, ":")
-		o := corev1.PodDNSConfigOption{Name: name}
-		if ok {
-			o.Value = &value
-		}
-		dns.Options = append(dns.Options, o)
-	}
-	b.pod.Spec.DNSConfig = dns
 	return nil
 }

@@ -65,7 +65,7 @@ func TestRunWords(t *testing.T) {
 		"env file": {[]string{"--env-file", vars, "-e", "C=", "app"}, []string{`"env":[{"name":"A","value":"2"},{"name":"B","value":" two words "},{"name":"HERE","value":"from here"},{"name":"C"}]`}},
 		"ports": {[]string{"-p", "8080:80", "-p", "127.0.0.1:53:53/udp", "-p", "9000-9001:90-91", "-p", "[::1]:1:2", "-p", "7", "app"}, []string{
 			`{"hostPort":8080,"containerPort":80,"protocol":"TCP"}`, `{"hostPort":53,"containerPort":53,"protocol":"UDP","hostIP":"127.0.0.1"}`,
-			`{"hostPort":9001,"containerPort":91,"protocol":"TCP"}`, `{"hostPort":1,"containerPort":2,"protocol":"TCP","hostIP":"::1"}`, `{"hostPort":7,"containerPort":7,"protocol":"TCP"}`,
+			`{"hostPort":9001,"containerPort":91,"protocol":"TCP"}`, `{"hostPort":1,"containerPort":2,"protocol":"TCP","hostIP":"::1"}`, `{"containerPort":7,"protocol":"TCP"}`,
 		}},
 		"volumes": {[]string{"-v", dir + ":/a:ro", "-v", "data:/b", "-v", "/c", "-v", dir + "/new:/d", "--tmpfs", "/t:size=1m", "app"}, []string{
 			`{"name":"v0","hostPath":{"path":"` + dir + `","type":""}}`, `{"name":"v0","readOnly":true,"mountPath":"/a"}`,
@@ -87,6 +87,7 @@ func TestRunWords(t *testing.T) {
 		"power":   {[]string{"--privileged", "--cap-add", "net_admin", "--cap-drop", "CAP_CHOWN", "--read-only", "app"}, []string{`"privileged":true`, `"capabilities":{"add":["NET_ADMIN"],"drop":["CHOWN"]}`, `"readOnlyRootFilesystem":true`}},
 		"restart": {[]string{"-d", "--restart", "unless-stopped", "app"}, []string{`"restartPolicy":"Always"`}},
 		"names":   {[]string{"--name", "web", "--hostname", "h", "--add-host", "db:10.0.0.1", "--dns", "9.9.9.9", "app"}, []string{`"name":"web"`, `"hostname":"h"`, `"hostAliases":[{"ip":"10.0.0.1","hostnames":["db"]}]`, `"nameservers":["9.9.9.9"]`}},
+		"domain":  {[]string{"--hostname", "h.example.com", "--add-host", "six=[::1]", "app"}, []string{`"hostnameOverride":"h.example.com"`, `"hostAliases":[{"ip":"::1","hostnames":["six"]}]`}},
 		"search":  {[]string{"--dns-search", "a.example", "--dns-option", "ndots:2", "--dns-option", "rotate", "app"}, []string{`"dnsConfig":{"searches":["a.example"],"options":[{"name":"ndots","value":"2"},{"name":"rotate"}]}`}},
 		"health": {[]string{"--health-cmd", "test -f $(F)", "--health-interval", "5s", "--health-timeout", "2s", "--health-retries", "2", "--health-start-period", "1m", "app"}, []string{
 			`"readinessProbe":{"exec":{"command":["/bin/sh","-c","test -f $$(F)"]},"timeoutSeconds":2,"periodSeconds":5,"failureThreshold":2}`, `"sampan.dev/health-start-period":"1m0s"`,
@@ -128,7 +129,7 @@ func TestRunRefuses(t *testing.T) {
 		"--oom-kill-disable app":                       "--memory",
 		"--cpus 1 --cpu-quota 5 app":                   "exclude each other",
 		"-c 2048 --cpus 1 app":                         "more than --cpus",
-		"-m 5m --memory-reservation 6m app":            "more than --memory",
+		"-m 6m --memory-reservation 7m app":            "more than --memory",
 		"--storage-opt 5m app":                         "want size=BYTES",
 		"--rm --restart always app":                    "exclude each other",
 		"-p 1:1 --network none app":                    "nobody can reach",
@@ -148,7 +149,7 @@ func TestRunRefuses(t *testing.T) {
 		"--name Web! app":                              `--name "Web!"`,
 		"--restart on-failure:x app":                   `"x" is no number of restarts`,
 		"--pull sometimes app":                         "want missing, always or never",
-		"--network container:x app":                    "want bridge, host, none, or one",
+		"--network container:x app":                    "debug -it x",
 		"--network-alias db app":                       "is for a --network",
 		"--network mine --network-alias d_b app":       "as host names have them",
 		"--network mine --network host app":            "excludes other networks",

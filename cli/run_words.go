@@ -143,6 +143,31 @@ func (r *running) takenPorts(ctx context.Context, node string) (map[int32]bool, 
 	return taken, nil
 }
 
+// anyPorts gives the ports that --publish says no port of the machine for a free one each.
+func (r *running) anyPorts(ctx context.Context, node string) error {
+	ports := r.pod.Spec.Containers[0].Ports
+	if !slices.ContainsFunc(ports, func(p corev1.ContainerPort) bool { return p.HostPort == 0 }) {
+		return nil
+	}
+	taken, err := r.takenPorts(ctx, node)
+	if err != nil {
+		return err
+	}
+	for i := range ports {
+		taken[ports[i].HostPort] = true
+	}
+	for i := range ports {
+		if ports[i].HostPort != 0 {
+			continue
+		}
+		if ports[i].HostPort, err = freePort(ports[i].Protocol, taken); err != nil {
+			return fmt.Errorf("--publish %d: %w", ports[i].ContainerPort, err)
+		}
+		taken[ports[i].HostPort] = true
+	}
+	return nil
+}
+
 // publishFree gives each port a free one of this machine, unless --publish has.
 func (r *running) publishFree(wanted []corev1.ContainerPort, taken map[int32]bool) error {
 	c := &r.pod.Spec.Containers[0]

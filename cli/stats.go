@@ -227,7 +227,7 @@ var statsHead = statsRow{"ID", "CONTAINER", "NAME", "CPU %", "MEM USAGE / LIMIT"
 // row is a container's; what is not known, as of one that does not run, is two dashes, as
 // in docker.
 func (w *statsWatch) row(pod *corev1.Pod, now map[types.UID]podFigures) statsRow {
-	r := statsRow{ID: idOf(pod), Container: pod.Name, Name: pod.Name, CPUPerc: "--", MemUsage: "-- / --", MemPerc: "--", NetIO: "--", PIDs: "--"}
+	r := statsRow{ID: shortID(idOf(pod)), Container: pod.Name, Name: pod.Name, CPUPerc: "--", MemUsage: "-- / --", MemPerc: "--", NetIO: "--", PIDs: "--"}
 	f, ok := now[pod.UID]
 	if !ok || !look(pod).running {
 		return r

@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -111,14 +113,8 @@ func portCommand(s *Settings) *cobra.Command {
 func leadsTo(pod *corev1.Pod, wanted []string, out io.Writer) error {
 	found := false
 	for _, p := range pod.Spec.Containers[0].Ports {
-		ip := p.HostIP
-		if ip == "" {
-			ip = "0.0.0.0"
-		}
-		if strings.Contains(ip, ":") {
-			ip = "[" + ip + "]"
-		}
-		inside, outside := fmt.Sprintf("%d/%s", p.ContainerPort, strings.ToLower(string(p.Protocol))), fmt.Sprintf("%s:%d", ip, p.HostPort)
+		inside := fmt.Sprintf("%d/%s", p.ContainerPort, strings.ToLower(string(p.Protocol)))
+		outside := net.JoinHostPort(cmp.Or(p.HostIP, anyAddress), strconv.Itoa(int(p.HostPort)))
 		switch {
 		case p.HostPort == 0:
 		case len(wanted) == 0:
