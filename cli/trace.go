@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -17,7 +19,7 @@ import (
 func traceCommand(s *Settings) *cobra.Command {
 	namespace, output := "", ""
 	cmd := &cobra.Command{
-		Use: "trace pod/NAME", Short: "Show each step of a pod's way, with its time", Args: cobra.RangeArgs(1, 2),
+		Use: "trace [pod/]NAME", Short: "Show each step of a pod's way, with its time", Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			server, err := s.connect()
 			if err != nil {
@@ -26,14 +28,7 @@ func traceCommand(s *Settings) *cobra.Command {
 			if namespace == "" {
 				namespace = server.namespace
 			}
-			at, err := parseObject(args, namespace)
-			if err != nil {
-				return err
-			}
-			if at.kind != "pod" {
-				return fmt.Errorf("trace follows pods: it knows no steps of a %s", at.kind)
-			}
-			pod, err := client.Pods.Get(cmd.Context(), server, at.namespace, at.name)
+			pod, err := server.traced(cmd.Context(), args, namespace)
 			if err != nil {
 				return err
 			}
@@ -50,6 +45,21 @@ func traceCommand(s *Settings) *cobra.Command {
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "the object's namespace")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json, for machines")
 	return cmd
+}
+
+// traced is the pod whose steps are asked for: a bare name is one's.
+func (s *server) traced(ctx context.Context, args []string, namespace string) (*corev1.Pod, error) {
+	if len(args) == 1 && !strings.Contains(args[0], "/") {
+		return s.named(ctx, namespace, args[0])
+	}
+	at, err := parseObject(args, namespace)
+	if err != nil {
+		return nil, err
+	}
+	if at.kind != "pod" {
+		return nil, fmt.Errorf("trace follows pods: it knows no steps of a %s", at.kind)
+	}
+	return client.Pods.Get(ctx, s, at.namespace, at.name)
 }
 
 // stations say what each step is, as a reader should know it.

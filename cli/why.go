@@ -24,10 +24,11 @@ const maxEvents = 5
 func whyCommand(s *Settings) *cobra.Command {
 	namespace := ""
 	cmd := &cobra.Command{
-		Use: "why TYPE/NAME", Short: "Say why an object is as it is, and what would change that", Args: cobra.RangeArgs(1, 2),
+		Use: "why [TYPE/]NAME", Short: "Say why an object is as it is, and what would change that", Args: cobra.RangeArgs(1, 2),
 		Long: `Say in words why an object is as it is. For a pod: why it is pending and what would
 make it fit, why it was put on its node, or why its containers do not run. For a
-deployment: what it waits for. For everything else: its last events.`,
+deployment: what it waits for. For everything else: its last events. Without a type it is
+the one pod, node, workload, service or claim of that name, or a container by its ID.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			server, err := s.connect()
 			if err != nil {
@@ -36,7 +37,7 @@ deployment: what it waits for. For everything else: its last events.`,
 			if namespace == "" {
 				namespace = server.namespace
 			}
-			at, err := parseObject(args, namespace)
+			at, err := server.meant(cmd.Context(), args, namespace)
 			if err != nil {
 				return err
 			}
