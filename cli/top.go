@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,10 +20,19 @@ import (
 func topCommand(p Program, s *Settings) *cobra.Command {
 	namespace := ""
 	cmd := &cobra.Command{
-		Use: "top NAME", Short: "Show the processes of a container", Args: cobra.MinimumNArgs(1),
-		Long: `Show the processes of a container on this machine, in the columns of ps -ef. Their
-numbers are those that this machine knows them by.`,
+		Use: "top NAME [PS-OPTIONS]", Short: "Show the processes of a container", Args: cobra.MinimumNArgs(1),
+		Long: `Show the processes of a container on this machine, in the columns of ps -ef, or those that
+are asked for as of ps: aux, or -o with names of columns. Their numbers are those that this
+machine knows them by.
+
+  sampan top web
+  sampan top web aux
+  sampan top web -o pid,rss,args`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			shown, err := psColumns(args[1:])
+			if err != nil {
+				return err
+			}
 			_, pod, err := s.podOf(cmd.Context(), namespace, args[0])
 			if err != nil {
 				return err
@@ -33,10 +41,7 @@ numbers are those that this machine knows them by.`,
 			if err != nil {
 				return err
 			}
-			if len(args) > 1 && args[1] != "-ef" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "sampan: %s does nothing: the columns are those of ps -ef\n", strings.Join(args[1:], " "))
-			}
-			return processesOf("/proc", first, cmd.OutOrStdout())
+			return processesOf("/proc", first, shown, cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().SetInterspersed(false) // what follows the name are words of ps, in docker
@@ -64,17 +69,19 @@ func (p Program) firstProcess(ctx context.Context, s *Settings, pod *corev1.Pod)
 
 // process is a line of top.
 type process struct {
-	pid, parent int
-	user, tty   string
-	start, used time.Duration // since the machine's start; of processor
-	command     string
+	pid, parent, group, session int
+	nice, threads               int
+	uid, user, tty, state       string
+	start, used                 time.Duration // since the machine's start; of processor
+	memory, space               int64         // in bytes: what lies in memory, and what is mapped
+	name, command               string
 }
 
 // ticks are the kernel's for user space: a hundred a second on every machine of ours.
 const tick = 10 * time.Millisecond
 
 // processesOf prints the processes in a process's cgroup and those below it.
-func processesOf(proc string, first int, out io.Writer) error {
+func processesOf(proc string, first int, shown []column, out io.Writer) error {
 	group, err := cgroupOf(proc, first)
 	if err != nil {
 		return fmt.Errorf("process %d: %w", first, err)
@@ -107,25 +114,7 @@ func processesOf(proc string, first int, out io.Writer) error {
 		}
 	}
 	slices.SortFunc(all, func(a, b process) int { return cmp.Compare(a.pid, b.pid) })
-	return printProcesses(out, all, time.Now().Add(-up), up)
-}
-
-func printProcesses(out io.Writer, all []process, boot time.Time, up time.Duration) error {
-	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
-	fmt.Fprintln(w, "UID\tPID\tPPID\tC\tSTIME\tTTY\tTIME\tCMD")
-	for _, p := range all {
-		began, share := boot.Add(p.start), 0
-		if lived := up - p.start; lived > 0 {
-			share = int(100 * p.used / lived)
-		}
-		form := "15:04"
-		if time.Since(began) > 24*time.Hour {
-			form = "Jan02"
-		}
-		s := int(p.used.Seconds())
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%s\t%02d:%02d:%02d\t%s\n", p.user, p.pid, p.parent, share, began.Format(form), p.tty, s/3600, s/60%60, s%60, p.command)
-	}
-	return w.Flush()
+	return printProcesses(out, all, shown, machine{boot: time.Now().Add(-up), up: up, memory: memoryOf(proc)})
 }
 
 // cgroupOf is the cgroup that a process is counted in, of the hierarchy that counts
@@ -165,11 +154,13 @@ func readProcess(dir string) (process, error) {
 		return p, errors.New("stat makes no sense")
 	}
 	f := strings.Fields(text[shut+1:])
-	if len(f) < 20 {
+	if len(f) < 22 {
 		return p, errors.New("stat is short")
 	}
 	number := func(i int) int { n, _ := strconv.Atoi(f[i]); return n } // the kernel writes numbers
-	p.parent, p.tty = number(1), terminalName(number(4))
+	p.state, p.parent, p.group, p.session, p.tty = f[0], number(1), number(2), number(3), terminalName(number(4))
+	p.nice, p.threads, p.space, p.memory = number(16), number(17), int64(number(20)), int64(number(21))*int64(os.Getpagesize())
+	p.name = printable(text[open+1 : shut])
 	p.used, p.start = time.Duration(number(11)+number(12))*tick, time.Duration(number(19))*tick
 	words, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 	if err != nil {
@@ -178,22 +169,17 @@ func readProcess(dir string) (process, error) {
 	if p.command = strings.TrimSpace(strings.ReplaceAll(string(words), "\x00", " ")); p.command == "" {
 		p.command = "[" + text[open+1:shut] + "]"
 	}
-	p.command = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?' // a process chooses its own words: they are not for the terminal
-		}
-		return r
-	}, p.command)
+	p.command = printable(p.command)
 	status, err := os.ReadFile(filepath.Join(dir, "status"))
 	if err != nil {
 		return p, err
 	}
 	for line := range strings.Lines(string(status)) {
 		if ids, ok := strings.CutPrefix(line, "Uid:"); ok && len(strings.Fields(ids)) > 1 {
-			p.user = strings.Fields(ids)[1]
+			p.uid = strings.Fields(ids)[1]
 		}
 	}
-	if p.user == "0" {
+	if p.user = p.uid; p.uid == "0" {
 		p.user = "root"
 	}
 	return p, nil

@@ -31,7 +31,7 @@ func TestProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := processesOf(proc, 10, &out); err != nil {
+	if err := processesOf(proc, 10, psFull, &out); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -43,6 +43,35 @@ func TestProcesses(t *testing.T) {
 		got[4] = "T"
 		if strings.Join(got, " ") != want {
 			t.Errorf("%q, want %q", lines[i], want)
+		}
+	}
+}
+
+// What is asked for as of ps is shown so, as far as columns go.
+func TestColumns(t *testing.T) {
+	p := process{pid: 7, parent: 1, uid: "0", user: "root", tty: "?", state: "S", start: time.Hour, used: 36 * time.Second, memory: 2 << 20, space: 4 << 20, name: "sh", command: "sh -c x"}
+	m := machine{boot: time.Now().Add(-2 * time.Hour), up: 2 * time.Hour, memory: 200 << 20}
+	for words, want := range map[string]string{
+		"-o pid,comm": "PID COMMAND 7 sh", "-eo pid,cmd": "PID COMMAND 7 sh -c x", "-o pid= -o rss=KIB": "", "-o pid,%cpu,%mem,etime": "PID %CPU %MEM ELAPSED 7 1.0 1.0 01:00:00",
+		"-o pid,rss=KIB": "PID KIB 7 2048", "o ppid,user,vsz": "PPID USER VSZ 1 root 4096", "-o": "", "-o odd": "", "-q": "", "--sort=pid": "",
+	} {
+		shown, err := psColumns(strings.Fields(words))
+		var out bytes.Buffer
+		if err == nil {
+			err = printProcesses(&out, []process{p}, shown, m)
+		}
+		if got := strings.Join(strings.Fields(out.String()), " "); got != want || (err != nil) != (want == "") {
+			t.Errorf("%s: %q, %v; want %q", words, got, err, want)
+		}
+	}
+	for words, want := range map[string]string{"": "UID PID PPID C STIME TTY TIME CMD", "aux": "USER PID %CPU %MEM VSZ RSS TTY STAT START TIME COMMAND"} {
+		shown, err := psColumns(strings.Fields(words))
+		var titles []string
+		for _, c := range shown {
+			titles = append(titles, c.title)
+		}
+		if got := strings.Join(titles, " "); err != nil || got != want {
+			t.Errorf("%q: %q, %v", words, got, err)
 		}
 	}
 }
