@@ -24,8 +24,8 @@ func eventsCommand(s *Settings) *cobra.Command {
 	var filters []string
 	since, until, format, namespace, everywhere := "", "", "", "", false
 	cmd := &cobra.Command{
-		Use: "events", Short: "Show what happens to containers, as it happens", Args: cobra.NoArgs,
-		Long: `Show what happens to containers of sampan run, as it happens, until Ctrl-C or --until.
+		Use: "events", Short: "Show what happens to containers and networks, as it happens", Args: cobra.NoArgs,
+		Long: `Show what happens to containers of sampan run, and to networks, as it happens, until Ctrl-C or --until.
 --since begins with what has happened to those that are there; of those that have been
 removed nothing is known any more. What happens to other objects is shown by
 sampan kubectl get events --watch.`,
@@ -191,6 +191,8 @@ type eventWriter struct {
 	// primed: what has happened until now has been told, or is to be.
 	primed bool
 	known  map[types.UID]*pastOf
+	// networks are those that there are, by their UIDs.
+	networks map[string]*corev1.Service
 }
 
 // errUntil ends it all.
@@ -210,14 +212,20 @@ func (w *eventWriter) follow(ctx context.Context, s *server, namespace string) e
 		if err != nil {
 			return unanswered(err)
 		}
-		if err := w.all(pods); err != nil {
+		nets, past, err := w.watchNetworks(ctx, s, namespace)
+		if err != nil {
+			return err
+		}
+		if err := w.all(pods, past...); err != nil {
+			nets.Stop()
 			return err
 		}
 		stream, err := client.Pods.Watch(ctx, s, namespace, metav1.ListOptions{LabelSelector: runLabel, ResourceVersion: rev})
 		if err == nil {
-			err = w.read(ctx, stream, &breaks)
+			err = w.read(ctx, stream, nets, &breaks)
 			stream.Stop()
 		}
+		nets.Stop()
 		if ctx.Err() != nil {
 			return nil // Ctrl-C, or --until
 		}
@@ -228,22 +236,40 @@ func (w *eventWriter) follow(ctx context.Context, s *server, namespace string) e
 	return errors.New("the API server ends every watch")
 }
 
-func (w *eventWriter) read(ctx context.Context, stream watch.Interface, breaks *int) error {
-	for e := range stream.ResultChan() {
-		pod, ok := e.Object.(*corev1.Pod)
-		if !ok {
-			return nil
+// read tells what the watches of pods and networks bring, until one of them ends.
+func (w *eventWriter) read(ctx context.Context, pods, networks watch.Interface, breaks *int) error {
+	for {
+		var e watch.Event
+		var ok bool
+		var err error
+		select {
+		case e, ok = <-pods.ResultChan():
+			if ok {
+				ok, err = w.pod(e)
+			}
+		case e, ok = <-networks.ResultChan():
+			if ok {
+				err = w.network(e)
+			}
 		}
-		*breaks = 0
-		err := w.tell(w.of(pod).next(pod, time.Now()))
-		if err == nil && e.Type == watch.Deleted {
-			err = w.gone(pod)
-		}
-		if err != nil || ctx.Err() != nil {
+		if !ok || err != nil || ctx.Err() != nil {
 			return err
 		}
+		*breaks = 0
 	}
-	return nil
+}
+
+// pod tells what has just happened to one; it is false when that was no pod.
+func (w *eventWriter) pod(e watch.Event) (bool, error) {
+	pod, ok := e.Object.(*corev1.Pod)
+	if !ok {
+		return false, nil
+	}
+	err := w.tell(w.of(pod).next(pod, time.Now()))
+	if err == nil && e.Type == watch.Deleted {
+		err = w.gone(pod)
+	}
+	return true, err
 }
 
 func (w *eventWriter) of(pod *corev1.Pod) *pastOf {
@@ -258,10 +284,10 @@ func (w *eventWriter) gone(pod *corev1.Pod) error {
 	return w.tell([]happening{happened(pod, time.Now(), "destroy")})
 }
 
-// all takes a list: the past of who is there, and the end of who is not any more.
-func (w *eventWriter) all(pods []*corev1.Pod) error {
+// all takes a list: the past of who is there, beside that of others, and the end of who is
+// not any more.
+func (w *eventWriter) all(pods []*corev1.Pod, past ...happening) error {
 	now := time.Now()
-	var past []happening
 	here := map[types.UID]bool{}
 	for _, pod := range pods {
 		here[pod.UID] = true
@@ -315,6 +341,9 @@ func eventFilters(texts []string) (func(happening) bool, error) {
 	byName := filters[happening]{}
 	for _, text := range texts {
 		name, value, _ := strings.Cut(text, "=")
+		if name == "type" && value != "container" && value != "network" {
+			return nil, fmt.Errorf("--filter %q: what happens to containers and networks is told, and to nothing else", text)
+		}
 		fits := eventFilter(name, value)
 		if fits == nil || value == "" {
 			return nil, fmt.Errorf("--filter %q: want container=, event=, image=, label=, network=, scope=local or type=", text)
@@ -346,7 +375,9 @@ func eventFilter(name, value string) func(happening) bool {
 			return ok && (!exact || have == want)
 		}
 	case "network":
-		return func(h happening) bool { return h.Type == "network" && h.Actor.ID == value }
+		return func(h happening) bool {
+			return h.Type == "network" && (attribute(h, "name") == value || len(value) >= leastID && strings.HasPrefix(h.Actor.ID, value))
+		}
 	case "type":
 		return func(h happening) bool { return h.Type == value }
 	case "scope":

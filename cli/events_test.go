@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 )
 
 // The life of a container, told in docker's words, each thing once, however often its pod
@@ -68,6 +69,43 @@ container destroy web
 	sorted := func(text string) string { return strings.Join(strings.Fields(text), " ") }
 	if sorted(out.String()) != sorted(want) {
 		t.Errorf("told\n%swant\n%s", out.String(), want)
+	}
+}
+
+// Networks come and go, each once; what was there before nobody has asked for.
+func TestNetworkEvents(t *testing.T) {
+	network := func(name string) *corev1.Service {
+		n := networkService("default", name, map[string]string{networkLabelsAnnotation: `{"team":"red"}`})
+		n.UID, n.CreationTimestamp = types.UID("ab-"+name), metav1.Unix(1_700_000_000, 0)
+		return n
+	}
+	keep, err := eventFilters([]string{"type=network", "label=team=red"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	w := &eventWriter{out: &out, format: "{{.Action}} {{.Actor.ID}} {{.Actor.Attributes.name}}", keep: keep}
+	told := func(all []happening) {
+		t.Helper()
+		if err := w.tell(all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.all(nil, w.allNetworks([]*corev1.Service{network("old")})...); err != nil {
+		t.Fatal(err)
+	}
+	told(w.allNetworks([]*corev1.Service{network("old"), network("new")}))
+	for _, e := range []watch.Event{{Type: watch.Added, Object: network("old")}, {Type: watch.Added, Object: network("third")}, {Type: watch.Modified, Object: network("third")}, {Type: watch.Deleted, Object: network("old")}} {
+		if err := w.network(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told(w.allNetworks([]*corev1.Service{network("third")}))
+	if want := "create abnew new\ncreate abthird third\ndestroy abold old\ndestroy abnew new\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+	if _, err := eventFilters([]string{"type=image"}); err == nil {
+		t.Error("it waits for what never comes")
 	}
 }
 
