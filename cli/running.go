@@ -55,6 +55,8 @@ type running struct {
 	joined bool
 
 	signals chan os.Signal
+	// unread: whoever reads what we show has gone.
+	unread chan struct{}
 	// asked is how many signals have asked for the end.
 	asked int
 	// attached is how many starts of the container we have joined, told of how many all
@@ -98,10 +100,8 @@ func (r *running) run(ctx context.Context) error {
 	}
 	err = r.stay(ctx)
 	switch {
-	case errors.Is(err, errDetached) && r.flags.remove:
-		return r.removeLater(ctx)
 	case errors.Is(err, errDetached):
-		return nil
+		return r.left(ctx, err)
 	case r.flags.remove && !r.flags.detach:
 		r.clean(ctx)
 	}
@@ -112,7 +112,25 @@ func (r *running) run(ctx context.Context) error {
 func (r *running) listen(ctx context.Context) (context.Context, func()) {
 	r.signals = make(chan os.Signal, patience)
 	signal.Notify(r.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
-	return context.WithoutCancel(ctx), func() { signal.Stop(r.signals) }
+	// Sockets bring this one too: who reads us has gone when a write to our outputs says so.
+	signal.Ignore(syscall.SIGPIPE)
+	r.unread = make(chan struct{}, 1)
+	return context.WithoutCancel(ctx), func() {
+		signal.Stop(r.signals)
+		signal.Reset(syscall.SIGPIPE)
+	}
+}
+
+// left is the end of a run whose container runs on.
+func (r *running) left(ctx context.Context, why error) error {
+	var err error
+	if r.flags.remove {
+		err = r.removeLater(ctx)
+	}
+	if err == nil && errors.Is(why, errUnread) {
+		return &ExitError{Code: signalCode(syscall.SIGPIPE), Err: fmt.Errorf("nobody reads what %s prints; it runs on: sampan stop %s ends it", r.pod.Name, r.pod.Name)}
+	}
+	return err
 }
 
 // removeLater has the cluster remove a container that we leave alone, once it has ended.
@@ -237,6 +255,8 @@ func (r *running) next(ctx context.Context, pods *podFollower, state podState) (
 	case <-r.starting.late:
 		state.doomed, state.mayPass = r.starting.failure, false
 		return state, nil
+	case <-r.unread:
+		return state, errUnread
 	case s := <-r.signals:
 		return state, r.signal(ctx, s, state)
 	}
@@ -254,7 +274,7 @@ func (r *running) attach(ctx context.Context) {
 	r.done = done
 	q := url.Values{"container": {r.pod.Spec.Containers[0].Name}}
 	at := podName{namespace: r.pod.Namespace, name: r.pod.Name}
-	ends := stdio{out: r.shown, errOut: r.shownErr, tty: r.flags.tty, leave: r.leave}
+	ends := stdio{out: &readBy{r.shown, r.unread}, errOut: &readBy{r.shownErr, r.unread}, tty: r.flags.tty, leave: r.leave}
 	if r.flags.interactive {
 		ends.in = r.in
 	}
@@ -274,7 +294,7 @@ func (r *running) catchUp(ctx context.Context, state podState, runs int) error {
 		}
 		at := podName{namespace: r.pod.Namespace, name: r.pod.Name, container: r.pod.Spec.Containers[0].Name}
 		err := r.logs(ctx, at, logQuery{tail: -1, previous: behind == 1}, r.shown, r.shownErr)
-		if err != nil && state.started && behind == 0 {
+		if err != nil && state.started && behind == 0 && !errors.Is(err, syscall.EPIPE) {
 			return fmt.Errorf("what %s printed: %w", r.pod.Name, err)
 		}
 	}

@@ -37,6 +37,9 @@ type stdio struct {
 // errDetached: the person has left a terminal by the keys for that.
 var errDetached = errors.New("detached")
 
+// errUnread: whoever reads what we print has gone, as head does.
+var errUnread = fmt.Errorf("nobody reads it: %w", errDetached)
+
 // stream runs attach or exec of a pod until it ends. A command's exit code other
 // than 0 comes back as an ExitError. It says whether anything was printed.
 func (s *server) stream(ctx context.Context, pod podName, verb string, q url.Values, io stdio) (printed bool, err error) {
@@ -128,6 +131,24 @@ func (n *noticed) Write(p []byte) (int, error) {
 		}
 	}
 	return n.w.Write(p)
+}
+
+// readBy says when whoever reads what is written has gone, as head does.
+type readBy struct {
+	w    io.Writer
+	gone chan<- struct{}
+}
+
+// Write implements io.Writer.
+func (r *readBy) Write(p []byte) (int, error) {
+	n, err := r.w.Write(p)
+	if errors.Is(err, syscall.EPIPE) {
+		select {
+		case r.gone <- struct{}{}:
+		default: // it is known
+		}
+	}
+	return n, err
 }
 
 // rawTerminal gives every key to the container.
