@@ -31,7 +31,7 @@ func startCommand(p Program, s *Settings) *cobra.Command {
 		use: "start", short: "Begin containers that sampan create has made, or anew those that have ended",
 		long: `Begin containers that sampan create has made, and anew those that have ended, as they
 were asked for: the same image, command, ports and volumes, with what they wrote, unless
---fresh says to begin without. What they printed is not kept.`,
+--fresh says to begin without. sampan logs shows what they printed before, too.`,
 		check: func() error {
 			if join || f.interactive {
 				return cobra.ExactArgs(1)(cmd, cmd.Flags().Args())
@@ -159,6 +159,13 @@ func (r *renewal) replace(ctx context.Context, old, next *corev1.Pod) (*corev1.P
 	now, err := r.own(ctx, old.Namespace, old.Name)
 	if err == nil {
 		err = r.wouldTake(ctx, next)
+	}
+	if err == nil && r.fresh {
+		err = r.settings.dropPast(now)
+	} else if err == nil {
+		if lost := r.keepPast(ctx, now); lost != nil {
+			fmt.Fprintf(r.errOut, "sampan: what %s has printed until now is lost: %v\n", old.Name, lost)
+		}
 	}
 	if err == nil {
 		err = r.rm(ctx, now, false)

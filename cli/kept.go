@@ -121,6 +121,9 @@ func (r *renewal) letGo(old *corev1.Pod) error {
 
 // dropKept releases what a pod that has gone has kept, where its node has not done so.
 func (s *Settings) dropKept(pod *corev1.Pod) error {
+	if err := s.dropPast(pod); err != nil {
+		return err
+	}
 	prefix, ok := keptPrefix(pod)
 	if !ok || os.Geteuid() != 0 {
 		return nil
@@ -144,6 +147,9 @@ func (s *Settings) pruneKept(ctx context.Context, server *server) error {
 	before := time.Now() // who comes later is not in the list
 	pods, err := server.pods(ctx)
 	if err != nil {
+		return err
+	}
+	if err := s.prunePast(pods, before.Add(-startWait)); err != nil {
 		return err
 	}
 	var wanted []string

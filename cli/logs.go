@@ -15,7 +15,8 @@ func logsCommand(s *Settings) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "logs NAME", Short: "Show what a container has printed", Args: cobra.ExactArgs(1),
 		Long: `Show what a container has printed: its standard output and error each to its own,
-or with --tail both to standard output.`,
+or with --tail both to standard output. It begins with what it has printed before it was
+started anew, as far as that is kept on this machine.`,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if _, numeric := strconv.Atoi(namespace); numeric == nil { // -n is docker's word for --tail, and kubectl's for a namespace
 				tail, namespace = namespace, ""
@@ -38,6 +39,9 @@ or with --tail both to standard output.`,
 				to, cancel := context.WithDeadline(ctx, l.until)
 				defer cancel()
 				ctx = to
+			}
+			if err := s.tellPast(ctx, server, pod, l, cmd.OutOrStdout(), cmd.ErrOrStderr()); err != nil && ctx.Err() == nil {
+				return err
 			}
 			err = server.logs(ctx, at(pod), l, cmd.OutOrStdout(), cmd.ErrOrStderr())
 			if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
