@@ -44,8 +44,10 @@ type Claims struct {
 	// busy: a claim is prepared or unprepared by one at a time.
 	busy keylock.Locks
 
-	mu      sync.Mutex
-	drivers map[string]*driver
+	mu sync.Mutex
+	// drivers are those that are registered, the newest last: in a rolling update one has
+	// several instances, and when the newer one fails the older one serves again.
+	drivers map[string][]*driver
 	claims  map[string]*Info
 	health  map[device]reported
 	wipes   map[string]*time.Timer
@@ -75,7 +77,7 @@ type Device struct {
 
 // New reads which claims are prepared.
 func New(cfg Config) *Claims {
-	c := &Claims{cfg: cfg, drivers: map[string]*driver{}, claims: map[string]*Info{}, health: map[device]reported{}, wipes: map[string]*time.Timer{}}
+	c := &Claims{cfg: cfg, drivers: map[string][]*driver{}, claims: map[string]*Info{}, health: map[device]reported{}, wipes: map[string]*time.Timer{}}
 	if _, err := checkpoint.Load(cfg.Path, &c.claims); err != nil {
 		cfg.Log.Error("which claims are prepared is not known any more", "err", err)
 	}

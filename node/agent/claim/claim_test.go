@@ -127,6 +127,23 @@ func benchOf(t *testing.T, serve func(*grpc.Server, *fake, *plugin.Info)) *bench
 	return b
 }
 
+// another is a second instance of the driver, at a socket of its own.
+func (b *bench) another() (*fake, plugin.Info) {
+	b.t.Helper()
+	f, info := &fake{health: make(chan *healthapi.NodeWatchResourcesResponse)}, b.info
+	info.Endpoint = filepath.Join(b.dir, "newer.sock")
+	info.Versions = []string{draapi.DRAPluginService}
+	l, err := (&net.ListenConfig{}).Listen(b.t.Context(), "unix", info.Endpoint)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	draapi.RegisterDRAPluginServer(server, f)
+	go func() { _ = server.Serve(l) }()
+	b.t.Cleanup(server.Stop)
+	return f, info
+}
+
 // restart is what happens to claims when the agent does.
 func (b *bench) restart() {
 	b.t.Helper()
@@ -247,6 +264,41 @@ func TestRefusals(t *testing.T) {
 	old.Versions = []string{"v1alpha3"}
 	if err := b.c.Handler(t.Context()).Register(t.Context(), old); err == nil {
 		t.Error("a driver of an old version is taken")
+	}
+}
+
+// TestRolledBack: in a rolling update the newest instance of a driver serves, and when it
+// fails the one before it again, which was there all the time.
+func TestRolledBack(t *testing.T) {
+	b := newBench(t)
+	for _, name := range []string{"first", "second", "third"} {
+		b.claim(name, "one")
+	}
+	prepare := func(claim string) {
+		t.Helper()
+		if err := b.c.Prepare(t.Context(), using("one", claim)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h := b.c.Handler(t.Context())
+	newer, info := b.another()
+	if err := h.Register(t.Context(), info); err != nil {
+		t.Fatal(err)
+	}
+	prepare("first")
+	h.Deregister(info)
+	prepare("second")
+	if err := h.Register(t.Context(), info); err != nil {
+		t.Fatal(err)
+	}
+	h.Deregister(b.info) // and this update succeeds
+	prepare("third")
+	if got, older := newer.heard(), b.driver.heard(); got != "prepare first, prepare third" || older != "prepare second" {
+		t.Errorf("the newer one heard %q, the older one %q", got, older)
+	}
+	h.Deregister(info)
+	if _, err := b.c.driver(b.info.Name); err == nil {
+		t.Error("there is a driver when all have gone")
 	}
 }
 

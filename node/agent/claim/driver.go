@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -34,7 +35,19 @@ type driver struct {
 	client         draapi.DRAPluginClient
 	stop           context.CancelFunc
 	conn           *grpc.ClientConn
+	// reach belongs to the lock of Claims.
+	reach reach
 }
+
+// reach says whether a driver can be reached.
+type reach int
+
+// Nobody knows yet; there is a connection; there can be none.
+const (
+	untried reach = iota
+	up
+	down
+)
 
 // close ends the connection and whatever goes on over it.
 func (d *driver) close() {
@@ -42,15 +55,35 @@ func (d *driver) close() {
 	_ = d.conn.Close() // it fails only when it is closed already
 }
 
-// driver finds a driver that is there.
+// driver finds a driver that is there: its newest instance, or the newest of those that
+// can be reached.
 func (c *Claims) driver(name string) (*driver, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	d := c.drivers[name]
-	if d == nil {
+	list := c.drivers[name]
+	if len(list) == 0 {
 		return nil, fmt.Errorf("DRA driver %s is not registered", name)
 	}
-	return d, nil
+	for _, d := range slices.Backward(list) {
+		if d.reach != down {
+			return d, nil
+		}
+	}
+	return list[len(list)-1], nil
+}
+
+// part takes one instance of a driver out, nil when it isn't there; the lock is held.
+func (c *Claims) part(info plugin.Info) *driver {
+	list := c.drivers[info.Name]
+	i := slices.IndexFunc(list, func(d *driver) bool { return d.endpoint == info.Endpoint })
+	if i < 0 {
+		return nil
+	}
+	d := list[i]
+	if c.drivers[info.Name] = slices.Delete(list, i, i+1); len(list) == 1 {
+		delete(c.drivers, info.Name)
+	}
+	return d
 }
 
 // Handler takes DRA drivers that register (package plugin). ctx is the life of
@@ -76,10 +109,10 @@ func (h handler) Register(_ context.Context, info plugin.Info) error {
 	ctx, cancel := context.WithCancel(h.ctx)
 	d := &driver{name: info.Name, endpoint: info.Endpoint, client: speak(conn, info.Versions), stop: cancel, conn: conn}
 	h.c.mu.Lock()
-	if old := h.c.drivers[info.Name]; old != nil {
-		old.close() // a rolling update: the newest serves
+	if old := h.c.part(info); old != nil {
+		old.close()
 	}
-	h.c.drivers[info.Name] = d
+	h.c.drivers[info.Name] = append(h.c.drivers[info.Name], d)
 	h.c.mu.Unlock()
 	go h.c.attend(ctx, h.ctx, d)
 	if health := listen(conn, info.Versions); health != nil {
@@ -99,16 +132,15 @@ func (c *Claims) counting(name string) grpc.UnaryClientInterceptor {
 }
 
 // Deregister implements plugin.Handler. What the driver offered is withdrawn
-// unless it comes back soon.
+// unless it comes back soon, or another instance of it can be reached.
 func (h handler) Deregister(info plugin.Info) {
 	h.c.mu.Lock()
 	defer h.c.mu.Unlock()
-	d := h.c.drivers[info.Name]
-	if d == nil || d.endpoint != info.Endpoint {
+	d := h.c.part(info)
+	if d == nil {
 		return
 	}
 	d.close()
-	delete(h.c.drivers, info.Name)
 	h.c.doom(h.ctx, info.Name)
 }
 
@@ -139,11 +171,11 @@ func (c *Claims) follow(ctx context.Context, d *driver, service healthapi.DRARes
 }
 
 // unknown forgets what a driver said of its devices' health, since nobody hears it any
-// more, unless another has taken its place.
+// more, unless there is another instance of it.
 func (c *Claims) unknown(d *driver) {
 	c.mu.Lock()
 	before := len(c.health)
-	if now := c.drivers[d.name]; now == nil || now == d {
+	if !slices.ContainsFunc(c.drivers[d.name], func(o *driver) bool { return o != d }) {
 		maps.DeleteFunc(c.health, func(at device, _ reported) bool { return at.driver == d.name })
 	}
 	news := len(c.health) != before

@@ -71,14 +71,15 @@ func (c *Claims) attend(ctx, life context.Context, d *driver) {
 		state := d.conn.GetState()
 		switch state {
 		case connectivity.Idle:
-			c.unreached(life, d)
+			c.unreached(life, d, untried)
 			d.conn.Connect()
 		case connectivity.Ready:
 			c.reached(d)
 		case connectivity.Shutdown:
 			return
-		default:
-			c.unreached(life, d)
+		case connectivity.TransientFailure:
+			c.unreached(life, d, down)
+		case connectivity.Connecting: // what was known before holds
 		}
 		if !d.conn.WaitForStateChange(ctx, state) {
 			return
@@ -90,9 +91,10 @@ func (c *Claims) attend(ctx, life context.Context, d *driver) {
 func (c *Claims) reached(d *driver) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.drivers[d.name] != d {
-		return // another has taken its place
+	if !slices.Contains(c.drivers[d.name], d) {
+		return // it has gone
 	}
+	d.reach = up
 	if t := c.wipes[d.name]; t != nil {
 		t.Stop()
 		delete(c.wipes, d.name)
@@ -100,18 +102,19 @@ func (c *Claims) reached(d *driver) {
 }
 
 // unreached has what a driver offers withdrawn, if that doesn't change in time.
-func (c *Claims) unreached(life context.Context, d *driver) {
+func (c *Claims) unreached(life context.Context, d *driver, how reach) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.drivers[d.name] == d {
+	if slices.Contains(c.drivers[d.name], d) {
+		d.reach = how
 		c.doom(life, d.name)
 	}
 }
 
-// doom has what a driver offered withdrawn in a while; the lock is held. A time that has
-// been set already stands.
+// doom has what a driver offered withdrawn in a while, unless an instance of it can be
+// reached; the lock is held. A time that has been set already stands.
 func (c *Claims) doom(life context.Context, name string) {
-	if c.wipes[name] != nil {
+	if c.wipes[name] != nil || slices.ContainsFunc(c.drivers[name], func(d *driver) bool { return d.reach == up }) {
 		return
 	}
 	var t *time.Timer

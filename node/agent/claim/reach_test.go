@@ -100,17 +100,20 @@ func TestWithdrawn(t *testing.T) {
 			}
 		}
 		gpu := &driver{name: "gpu"}
-		c.drivers["gpu"] = gpu
+		c.drivers["gpu"] = []*driver{gpu}
 		step("at the start", func() {}, 0, "elsewhere")
 		offer("gpus", "gpu", "n1")
 		offer("nics", "nic", "n1")
-		step("not for long", func() { c.unreached(t.Context(), gpu) }, wipeAfter-time.Second, "elsewhere gpus nics")
+		step("not for long", func() { c.unreached(t.Context(), gpu, down) }, wipeAfter-time.Second, "elsewhere gpus nics")
 		step("back in time", func() { c.reached(gpu) }, time.Hour, "elsewhere gpus nics")
-		step("lost again", func() { c.unreached(t.Context(), gpu) }, wipeAfter/2, "elsewhere gpus nics")
-		step("the first loss counts", func() { c.unreached(t.Context(), gpu) }, wipeAfter/2, "elsewhere nics")
+		step("lost again", func() { c.unreached(t.Context(), gpu, down) }, wipeAfter/2, "elsewhere gpus nics")
+		step("the first loss counts", func() { c.unreached(t.Context(), gpu, down) }, wipeAfter/2, "elsewhere nics")
 		offer("gpus", "gpu", "n1")
 		step("back", func() { c.reached(gpu) }, time.Hour, "elsewhere gpus nics")
-		step("another's loss", func() { c.unreached(t.Context(), &driver{name: "gpu"}) }, time.Hour, "elsewhere gpus nics")
-		step("for good", func() { c.unreached(t.Context(), gpu) }, time.Hour, "elsewhere nics")
+		step("another's loss", func() { c.unreached(t.Context(), &driver{name: "gpu"}, down) }, time.Hour, "elsewhere gpus nics")
+		c.drivers["gpu"] = append(c.drivers["gpu"], &driver{name: "gpu", reach: up})
+		step("another instance is there", func() { c.unreached(t.Context(), gpu, down) }, time.Hour, "elsewhere gpus nics")
+		c.drivers["gpu"] = []*driver{gpu}
+		step("for good", func() { c.unreached(t.Context(), gpu, down) }, time.Hour, "elsewhere nics")
 	})
 }
