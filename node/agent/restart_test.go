@@ -274,7 +274,7 @@ func TestDevicesStayAway(t *testing.T) {
 			t.Error("the plugin had no time to come back")
 		}
 		s.pass(time.Minute)
-		const want = "Pod was rejected: Allocate failed due to cannot allocate unregistered device example.com/gpu, which is unexpected"
+		const want = "Pod was rejected: Allocate failed due to no healthy devices present; cannot allocate unhealthy devices example.com/gpu, which is unexpected"
 		if st := s.get("lost").Status; st.Phase != corev1.PodFailed || st.Reason != "UnexpectedAdmissionError" || st.Message != want {
 			t.Errorf("%s %s %q", st.Phase, st.Reason, st.Message)
 		}

@@ -93,7 +93,7 @@ func (d *Devices) Missing(uid string) error {
 // missing judges one share; the lock is held.
 func (d *Devices) missing(name string, ids []string) error {
 	k := d.resources[name]
-	if k == nil || k.plugin == nil {
+	if k == nil {
 		return fmt.Errorf("cannot allocate unregistered device %s", name)
 	}
 	if !slices.ContainsFunc(slices.Collect(maps.Values(k.devices)), k.usable) {

@@ -329,8 +329,14 @@ func TestRestarts(t *testing.T) {
 	if err := b.d.Grant(t.Context(), "one", "c", &rt.ContainerConfig{}); err == nil || !strings.Contains(err.Error(), "is not back yet") {
 		t.Errorf("after a reboot, without the plugin: %v", err)
 	}
-	if err := b.d.Missing("one"); err == nil || err.Error() != "cannot allocate unregistered device example.com/gpu" {
+	if err := b.d.Missing("one"); err == nil || err.Error() != "no healthy devices present; cannot allocate unhealthy devices example.com/gpu" {
 		t.Errorf("in doubt, without the plugin: %v", err)
+	}
+	b.d.mu.Lock()
+	delete(b.d.resources, "example.com/gpu")
+	b.d.mu.Unlock()
+	if err := b.d.Missing("one"); err == nil || err.Error() != "cannot allocate unregistered device example.com/gpu" {
+		t.Errorf("in doubt, of a resource that is not known any more: %v", err)
 	}
 	if err := b.d.Missing("two"); err != nil {
 		t.Errorf("a pod that nobody doubts: %v", err)
