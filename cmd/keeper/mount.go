@@ -52,7 +52,7 @@ func (s *stager) seclude(propagation uintptr) error {
 	if err := syscall.Mount("", "/", "", propagation, ""); err != nil {
 		return fmt.Errorf("set the propagation of /: %w", err)
 	}
-	return privateParent(s.p.Root.Mountpoint)
+	return secludeParent(s.p.Root.Mountpoint, s.p.Root.Parent())
 }
 
 // placeRoot mounts the root at its place.
@@ -74,11 +74,11 @@ func (s *stager) placeRoot() error {
 	return nil
 }
 
-// privateParent keeps the root mount from spreading to the host: it finds the
-// mount that holds path and makes it private.
-func privateParent(path string) error {
+// secludeParent keeps the root mount from spreading to the host: it finds the
+// mount that holds path and gives it another propagation.
+func secludeParent(path string, propagation uintptr) error {
 	for p := path; ; p = p[:max(strings.LastIndexByte(p, '/'), 1)] {
-		err := syscall.Mount("", p, "", syscall.MS_PRIVATE, "")
+		err := syscall.Mount("", p, "", propagation, "")
 		if err == nil || !errors.Is(err, syscall.EINVAL) || p == "/" {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -185,8 +186,10 @@ func (r *Runtime) cgroupPath(cfg *CreateConfig, sb *Sandbox) (string, error) {
 		return filepath.Join(sb.Config.CgroupParent, cfg.ID), nil
 	case path == "":
 		return filepath.Join(r.cfg.Cgroup, cfg.ID), nil
-	case !filepath.IsAbs(path):
-		return "", fmt.Errorf("cgroupsPath %q: must be absolute (systemd's slice:prefix:name is not supported)", path)
+	case strings.Count(path, ":") == 2: // slice:prefix:name
+		return "", fmt.Errorf("cgroupsPath %q: cgroups are not made through systemd", path)
+	case !filepath.IsAbs(path): // config-linux.md, "Cgroups Path": relative to a place of the runtime's
+		return filepath.Join(r.cfg.Cgroup, filepath.Join("/", path)), nil
 	}
 	return filepath.Clean(path), nil
 }

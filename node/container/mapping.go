@@ -83,8 +83,26 @@ func (r *Runtime) pinUsers(id string, spec *specs.Spec, sb *Sandbox, p *plan.Pla
 		if err := r.pinUserNS(maps, p.Process.UserNS); err != nil {
 			return nil, err
 		}
+	} else if p.Process.UserNS != "" {
+		if err := isUserNS(p.Process.UserNS); err != nil {
+			return nil, err
+		}
 	}
 	return r.pinMappings(id, spec.Mounts, maps)
+}
+
+// isUserNS refuses what is no user namespace: it is joined as late as the program begins,
+// and create is to find the fault (config-linux.md, "Namespaces").
+func isUserNS(path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("user namespace: %w", &os.PathError{Op: "open", Path: path, Err: err})
+	}
+	defer unix.Close(fd)
+	if kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWUSER {
+		return fmt.Errorf("%q is not a user namespace", path)
+	}
+	return nil
 }
 
 // pinMappings pins the mappings that mounts have of their own. A mount that is there

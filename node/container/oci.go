@@ -117,6 +117,9 @@ func (o *OCI) Create(ctx context.Context, id string, opt OCICreate) (err error) 
 	if spec.Root == nil || spec.Linux == nil || spec.Process == nil {
 		return fmt.Errorf("create container %q: config.json has no root, linux or process", id)
 	}
+	if err := checkSpec(spec); err != nil {
+		return fmt.Errorf("create container %q: config.json: %w", id, err)
+	}
 	bundle, err := filepath.Abs(opt.Bundle)
 	if err != nil {
 		return fmt.Errorf("create container %q: %w", id, err)
@@ -232,7 +235,7 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 	}
 	pid, err := o.launch(ctx, p, child, s)
 	if err != nil {
-		return err
+		return wantOfMemory(group, err)
 	}
 	o.made = &madeContainer{rec: rec, group: group}
 	if opt.start {
@@ -242,11 +245,18 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 		}
 		return nil
 	}
-	if err := opt.made(pid); err != nil {
+	if err = opt.made(pid); err != nil {
 		killChild(pid)
+	}
+	return err
+}
+
+// wantOfMemory names in runc's words what the first process has ended of, if it was that.
+func wantOfMemory(group *cgroup.Group, err error) error {
+	if group.OOMKills() == 0 {
 		return err
 	}
-	return nil
+	return fmt.Errorf("container init was OOM-killed (memory limit too low?): %w", err)
 }
 
 // rootPath is where a bundle's root is, which its configuration may say from the bundle on.

@@ -20,6 +20,8 @@ type option struct {
 	propagation uintptr
 	all         uint64
 	clearAll    uint64
+	// filesystem says that it is of the whole filesystem, which a new one is told of.
+	filesystem bool
 }
 
 // mountOption is what an option of fstab means that is a flag to the kernel.
@@ -46,7 +48,10 @@ var mountOptions = sync.OnceValue(func() map[string]option {
 		"relatime": {clear: unix.MS_NOATIME}, "norelatime": {},
 		"strictatime": {set: unix.MS_STRICTATIME}, "nostrictatime": {clear: unix.MS_STRICTATIME},
 		"nosymfollow": {set: msNosymfollow}, "symfollow": {clear: msNosymfollow},
-		"sync": {}, "async": {}, "remount": {},
+		"remount": {},
+		"sync":    {filesystem: true}, "async": {filesystem: true}, "dirsync": {filesystem: true},
+		"lazytime": {filesystem: true}, "nolazytime": {filesystem: true}, "mand": {filesystem: true}, "nomand": {filesystem: true},
+		"silent": {}, "loud": {}, "iversion": {}, "noiversion": {}, // no matter of the kernel's any more
 		"shared": {propagation: unix.MS_SHARED}, "rshared": {propagation: unix.MS_SHARED | unix.MS_REC},
 		"slave": {propagation: unix.MS_SLAVE}, "rslave": {propagation: unix.MS_SLAVE | unix.MS_REC},
 		"private": {propagation: unix.MS_PRIVATE}, "rprivate": {propagation: unix.MS_PRIVATE | unix.MS_REC},
@@ -98,6 +103,9 @@ func planMount(in specs.Mount) (plan.Mount, error) {
 		if !ok {
 			data = append(data, name)
 			continue
+		}
+		if o.filesystem {
+			data = append(data, name)
 		}
 		out.Flags = out.Flags&^o.clear | o.set
 		out.Clear = out.Clear&^o.set | o.clear
@@ -187,10 +195,14 @@ func planCaps(c *specs.LinuxCapabilities) (out *plan.Caps, ungranted []string) {
 	// Ambient is what is permitted and inheritable as well (capabilities(7)).
 	lost := out.Ambient &^ (out.Permitted & out.Inheritable)
 	out.Ambient &^= lost
+	var names []string
 	for i, n := range capabilityNames {
 		if lost&(1<<i) != 0 {
-			ungranted = append(ungranted, fmt.Sprintf("can't raise ambient capability CAP_%s: it is not both permitted and inheritable", n))
+			names = append(names, "CAP_"+n)
 		}
+	}
+	if len(names) > 0 { // in one line: buildah's containers ask for ten that they can't have
+		ungranted = append(ungranted, fmt.Sprintf("can't raise ambient capability %s: not both permitted and inheritable", strings.Join(names, ", ")))
 	}
 	return out, ungranted
 }

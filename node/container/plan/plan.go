@@ -6,6 +6,8 @@
 // keeper is started once per container and its size is its start-up time.
 package plan
 
+import "syscall"
+
 // Version of the protocol and of the Plan. A runtime replaces a keeper with
 // another version; the successor adopts its containers. Shutdown keeps its form
 // across versions. A field that changes what a plan or a request means is a new version,
@@ -177,6 +179,15 @@ type Root struct {
 	// Named says that the kernel takes the layers of an overlay, of the root as of a
 	// volume, by mount(2) only, which needs a name for the mount: see package overlay.
 	Named bool
+}
+
+// Parent is the propagation of the mount that the root is attached to: nothing spreads from
+// it to the host. It takes part in what the host mounts where the root itself is to.
+func (r *Root) Parent() uintptr {
+	if r.Propagation&syscall.MS_SLAVE != 0 {
+		return syscall.MS_SLAVE
+	}
+	return syscall.MS_PRIVATE
 }
 
 // Mount is one entry of the mount list, already translated to kernel flags.

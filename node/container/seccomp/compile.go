@@ -78,6 +78,11 @@ func compile(p *specs.LinuxSeccomp) (*Program, error) {
 		const newListener = 8
 		flags |= newListener
 	}
+	for _, name := range p.Architectures {
+		if !knownArch(name) {
+			return nil, fmt.Errorf("architecture %q is not known", name)
+		}
+	}
 	wanted := slices.Concat(native()[:1], p.Architectures)
 	a := &assembler{rets: map[uint32]label{}}
 	next := a.ret(retKillProcess) // an architecture that the profile does not know
@@ -115,6 +120,9 @@ func compile(p *specs.LinuxSeccomp) (*Program, error) {
 func asks(p *specs.LinuxSeccomp) (bool, error) {
 	if p.DefaultAction == specs.ActNotify {
 		return false, fmt.Errorf("%s cannot be the default action", specs.ActNotify)
+	}
+	if p.ListenerMetadata != "" && p.ListenerPath == "" {
+		return false, errors.New("listenerMetadata without listenerPath")
 	}
 	notifies := false
 	for i := range p.Syscalls {
@@ -156,6 +164,9 @@ func filterFlags(in []specs.LinuxSeccompFlag) (uint32, error) {
 func action(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 	data := uint32(syscall.EPERM)
 	if errno != nil {
+		if a != specs.ActErrno && a != specs.ActTrace { // config-linux.md, "errnoRet"
+			return 0, fmt.Errorf("action %q gives no error number", a)
+		}
 		data = uint32(*errno) & retData
 	}
 	switch a {

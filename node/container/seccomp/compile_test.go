@@ -202,6 +202,10 @@ func TestRefused(t *testing.T) {
 		"cannot be used for the sendmsg syscall": {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "sendmsg"}, Action: specs.ActNotify}}},
 		"six":                                    {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}}}},
 		"operator":                               {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{{Op: "?"}}}}},
+		"gives no error number":                  {DefaultAction: specs.ActAllow, DefaultErrnoRet: new(uint)},
+		`"SCMP_ACT_KILL" gives no error number`:  {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActKill, ErrnoRet: new(uint)}}},
+		"architecture":                           {DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchMIPS, "?"}},
+		"without listenerPath":                   {DefaultAction: specs.ActAllow, ListenerMetadata: "m"},
 		"flag":                                   {DefaultAction: specs.ActAllow, Flags: []specs.LinuxSeccompFlag{"?"}},
 	}
 	for want, p := range tests {

@@ -31,6 +31,19 @@ var arches = map[specs.Arch]arch{
 	specs.ArchARM:     {0x40000028, 3},
 }
 
+// knownArch says that the specification has an architecture, whether a filter can be
+// compiled for it or not: profiles name those of other machines too.
+func knownArch(name specs.Arch) bool {
+	switch name {
+	case specs.ArchX86, specs.ArchX86_64, specs.ArchX32, specs.ArchARM, specs.ArchAARCH64,
+		specs.ArchMIPS, specs.ArchMIPS64, specs.ArchMIPS64N32, specs.ArchMIPSEL, specs.ArchMIPSEL64, specs.ArchMIPSEL64N32,
+		specs.ArchPPC, specs.ArchPPC64, specs.ArchPPC64LE, specs.ArchS390, specs.ArchS390X,
+		specs.ArchPARISC, specs.ArchPARISC64, specs.ArchRISCV64, specs.ArchLOONGARCH64, specs.ArchM68K, specs.ArchSH, specs.ArchSHEB:
+		return true
+	}
+	return false
+}
+
 // native is the architecture of this machine, and those that it can also run.
 func native() []specs.Arch {
 	if runtime.GOARCH == "arm64" {

@@ -16,7 +16,7 @@ func (w *world) buildRoot() {
 	r := &w.p.Root
 	if !w.bare {
 		w.propagate("/", propagation(r))
-		w.privateParent(r.Mountpoint)
+		w.secludeParent(r.Mountpoint, r.Parent())
 	}
 	w.root = w.layers(r)
 	at := r.Mountpoint
@@ -87,12 +87,12 @@ func (w *world) leaveHost() {
 	w.sys(syscall.SYS_UNSHARE, n(syscall.CLONE_NEWNS))
 }
 
-// privateParent keeps the root mount from spreading to the host: it finds the
-// mount that holds name and makes it private.
-func (w *world) privateParent(name string) {
+// secludeParent keeps the root mount from spreading to the host: it finds the
+// mount that holds name and gives it another propagation.
+func (w *world) secludeParent(name string, propagation uintptr) {
 	var found []ref
 	for p := path.Clean(name); ; p = path.Dir(p) {
-		r := w.propagate(p, syscall.MS_PRIVATE)
+		r := w.propagate(p, propagation)
 		if p == "/" || p == "." {
 			break
 		}
