@@ -113,6 +113,9 @@ func Open(cfg Config) (*Runtime, error) {
 			return nil, fmt.Errorf("container runtime: %w", err)
 		}
 	}
+	if err := cgroup.MakeRoom(); err != nil {
+		return nil, fmt.Errorf("container runtime: %w", err)
+	}
 	if err := r.load(); err != nil {
 		return nil, err
 	}
