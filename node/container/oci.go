@@ -218,11 +218,10 @@ func (o *OCI) create(ctx context.Context, r *Runtime, rec *ociRecord, spec *spec
 		return err
 	}
 	defer release()
-	s := stage{stdio: opt.Stdio, console: opt.Console, preserved: opt.Preserved}
+	s := stage{stdio: opt.Stdio, console: opt.Console, preserved: opt.Preserved, limit: func() error { return limitLate(group, p) }}
 	s.hooks = func(pid int) ([]byte, error) {
 		return o.creatorHooks(ctx, rec, pid, spec.Linux.NetDevices)
 	}
-	s.limit = func() error { return limitLate(group, p) }
 	s.forked = func(pid int, told func() error) error {
 		rec.PID, rec.Ticks = pid, startTicks(pid)
 		if err := firstOf(record, s.limit, told); err != nil {
