@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -50,7 +51,7 @@ func TestCompose(t *testing.T) {
 		t.Errorf("%s, %v", raw, err)
 	}
 	same, err := image.Compose(all, nil, true)
-	if err != nil || string(same) != string(raw) {
+	if err != nil || !bytes.Equal(same, raw) {
 		t.Errorf("an index alone: %s, %v", same, err)
 	}
 	send(far.host+"/copy/all:2", same, all)

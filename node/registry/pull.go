@@ -71,7 +71,7 @@ func (g *Registry) getBlob(c call) {
 }
 
 // toTheEnd is a range of a blob that its end is in, as of a pull that goes on.
-var toTheEnd = regexp.MustCompile(`^bytes=([0-9]+-|-[0-9]+)$`)
+var toTheEnd = regexp.MustCompile(`^bytes=(\d+-|-\d+)$`)
 
 // sendBlob sends a blob, or a part of it. What is damaged is not sent whole: the connection
 // ends before its last bytes, and whoever asks again is told that it is not here.
