@@ -22,7 +22,8 @@ type Size struct{ Rows, Cols uint16 }
 
 // ExecConfig describes a process to run in a container. Nil streams are /dev/null.
 type ExecConfig struct {
-	// Process says what to run. Capabilities left nil are the container's.
+	// Process says what to run. Capabilities left nil are the container's. Nobody changes
+	// it any more: it may be kept, for the next of the same to be told by.
 	Process *specs.Process
 	TTY     bool
 	Stdin   io.Reader
@@ -72,19 +73,25 @@ func (r *Runtime) Exec(ctx context.Context, id string, cfg ExecConfig) (int, err
 }
 
 func (r *Runtime) exec(ctx context.Context, c *container, cfg ExecConfig) (int, error) {
-	p, err := c.execPlan(cfg)
-	if err != nil {
-		return -1, err
+	// Nobody waits for the beginning of what has no input.
+	brief := !cfg.TTY && cfg.Stdin == nil && cfg.Started == nil && !cfg.Kept
+	var p *plan.Plan
+	if brief {
+		p = c.preparedPlan(cfg.Process)
+	}
+	if p == nil {
+		var err error
+		if p, err = c.execPlan(cfg); err != nil {
+			return -1, err
+		}
 	}
 	target, err := c.target()
 	if err != nil {
 		return -1, err
 	}
 	defer unix.Close(target)
-	x := execution{c: c, cfg: cfg, target: target}
+	x := execution{c: c, cfg: cfg, target: target, brief: brief}
 	x.child = &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", c.status().PID), Cgroup: c.cgroupDir()}
-	// Nobody waits for the beginning of what has no input.
-	x.brief = !cfg.TTY && cfg.Stdin == nil && cfg.Started == nil && !cfg.Kept
 	if x.brief && r.keeper.level.Load() >= plan.LevelLists {
 		if list, err := x.list(p); err == nil {
 			code, err := r.execute(ctx, &x, list, true)
@@ -150,7 +157,7 @@ func (x *execution) list(p *plan.Plan) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if fd := x.c.keepList(f, p, seen); fd >= 0 {
+	if fd := x.c.keepList(f, p, seen, x.cfg.Process); fd >= 0 {
 		return fd, nil
 	}
 	return -1, unix.EMFILE

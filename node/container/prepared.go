@@ -4,6 +4,7 @@ import (
 	"os"
 	"reflect"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/node/container/plan"
@@ -25,6 +26,8 @@ type prepared struct {
 	list *os.File
 	plan *plan.Plan
 	look found
+	// asked is what plan was made of.
+	asked *specs.Process
 }
 
 // found is what an exec looks up in the container's files.
@@ -49,6 +52,17 @@ func (c *container) target() (int, error) {
 	return fd, nil
 }
 
+// preparedPlan is the plan that a brief exec before has made of the same process, or nil:
+// whatever else it is made of stays what it is while the container lives.
+func (c *container) preparedPlan(asked *specs.Process) *plan.Plan {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r := c.ready; r != nil && r.list != nil && reflect.DeepEqual(r.asked, asked) {
+		return r.plan
+	}
+	return nil
+}
+
 // preparedList is the list that an exec before has made of the same, or -1.
 func (c *container) preparedList(p *plan.Plan, look found) int {
 	c.mu.Lock()
@@ -61,14 +75,15 @@ func (c *container) preparedList(p *plan.Plan, look found) int {
 }
 
 // keepList keeps the executable of a list, and gives a descriptor of it for the caller
-// to close; -1 when there is none to be had. Nobody changes p any more.
-func (c *container) keepList(list *os.File, p *plan.Plan, look found) int {
+// to close; -1 when there is none to be had. Nobody changes p any more, nor what was
+// asked for.
+func (c *container) keepList(list *os.File, p *plan.Plan, look found, asked *specs.Process) int {
 	fd := dup(int(list.Fd()))
 	if !c.prepare(func(r *prepared) {
 		if r.list != nil {
 			r.list.Close()
 		}
-		r.list, r.plan, r.look = list, p, look
+		r.list, r.plan, r.look, r.asked = list, p, look, asked
 	}) {
 		list.Close()
 	}

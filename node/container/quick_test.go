@@ -121,13 +121,17 @@ func TestExecAgain(t *testing.T) {
 		}
 		return c.ready.list
 	}
-	exit := func(want int, argv ...string) *os.File {
+	ask := func(want int, p *specs.Process) *os.File {
 		t.Helper()
-		code, err := x.Exec(x.context(), "c1", ExecConfig{Process: process(argv...)})
+		code, err := x.Exec(x.context(), "c1", ExecConfig{Process: p})
 		if code != want || (err != nil) != (want == notFound) {
-			t.Errorf("%q: code %d, %v; want %d", argv, code, err, want)
+			t.Errorf("%q: code %d, %v; want %d", p.Args, code, err, want)
 		}
 		return kept()
+	}
+	exit := func(want int, argv ...string) *os.File {
+		t.Helper()
+		return ask(want, process(argv...))
 	}
 	first := exit(3, "/bin/probe", "exit", "3")
 	if again := exit(3, "/bin/probe", "exit", "3"); first == nil || again != first {
@@ -135,6 +139,23 @@ func TestExecAgain(t *testing.T) {
 	}
 	if other := exit(4, "/bin/probe", "exit", "4"); other == first {
 		t.Error("another command was taken for the same")
+	}
+	was := kept()
+	for _, change := range []func(p *specs.Process){
+		func(p *specs.Process) { p.Env = append(p.Env, "MORE=1") },
+		func(p *specs.Process) { p.User.AdditionalGids = []uint32{7} },
+		func(p *specs.Process) { p.Cwd = "/bin" },
+		func(p *specs.Process) { p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CORE"}} },
+		func(p *specs.Process) { p.Capabilities = &specs.LinuxCapabilities{} },
+		func(p *specs.Process) { p.NoNewPrivileges = !p.NoNewPrivileges },
+	} {
+		p := process("/bin/probe", "exit", "4")
+		change(p)
+		now := ask(4, p)
+		if now == was {
+			t.Errorf("%+v was taken for another", p)
+		}
+		was = now
 	}
 	exit(notFound, "/bin/nothing")
 	if err := syscall.Kill(x.keeperPID(), syscall.SIGKILL); err != nil {

@@ -47,7 +47,7 @@ func (s *stdio) open(i int, wanted bool) error {
 		theirs, ours = ours, theirs
 	}
 	s.theirs = append(s.theirs, theirs)
-	if err := unix.SetNonblock(ours, true); err != nil {
+	if _, err := unix.FcntlInt(uintptr(ours), unix.F_SETFL, unix.O_NONBLOCK); err != nil { // a new pipe has no other flags
 		unix.Close(ours)
 		return err
 	}
@@ -93,13 +93,19 @@ func (s *sink) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// copies are buffers for what processes print. Most that are executed, probes, print
+// nothing: one for each of their streams would be most of their garbage.
+var copies = sync.Pool{New: func() any { return new([32 << 10]byte) }} //nolint:gochecknoglobals // holds nothing
+
 // copyOut copies until the end, or until f's deadline. What lies there then is not
 // lost: a slow client, or a machine with other work, may have kept us from it. When the
 // client has gone, f is closed: whoever goes on writing learns it, as from any pipe or
 // terminal that nobody reads, and does not wait for ever.
 func copyOut(w io.Writer, f *os.File) {
 	to := &sink{Writer: w}
-	_, err := io.Copy(to, f)
+	buffer := copies.Get().(*[32 << 10]byte)
+	_, err := io.CopyBuffer(to, struct{ io.Reader }{f}, buffer[:]) // f alone would make its own
+	copies.Put(buffer)
 	if to.failed {
 		f.Close()
 		return
