@@ -80,7 +80,8 @@ func podsInTurn(ctx context.Context, engines []*contestant) ([]row, error) {
 		row{"… and their end: processor of the engine's own process", fmt.Sprintf("%.1f ms a pod", milli(spent[engines[0].name])/criRounds), ""}), nil
 }
 
-// execsInTurn runs a program that does nothing in a container of each.
+// execsInTurn runs a program that does nothing in a container of each, and has our agent
+// probe with it, in its turn.
 func execsInTurn(ctx context.Context, engines []*contestant) ([]row, error) {
 	took, in := map[string][]time.Duration{}, map[string]string{}
 	for _, e := range engines {
@@ -90,14 +91,20 @@ func execsInTurn(ctx context.Context, engines []*contestant) ([]row, error) {
 		}
 		in[e.name] = ctr
 	}
-	for range execRounds {
+	ours, command := engines[0], []string{"/bin/busybox", "true"}
+	probes := make([]time.Duration, execRounds)
+	for i := range execRounds {
 		for _, e := range engines {
 			begin := time.Now()
-			r, err := e.ExecSync(ctx, &rt.ExecSyncRequest{ContainerId: in[e.name], Cmd: []string{"/bin/busybox", "true"}, Timeout: 30})
+			r, err := e.ExecSync(ctx, &rt.ExecSyncRequest{ContainerId: in[e.name], Cmd: command, Timeout: 30})
 			took[e.name] = append(took[e.name], time.Since(begin))
 			if err != nil || r.GetExitCode() != 0 {
 				return nil, fmt.Errorf("%s: exec: exit code %d: %w", e.name, r.GetExitCode(), err)
 			}
+		}
+		var err error
+		if probes[i], err = ours.probe(ctx, in[ours.name], command...); err != nil {
+			return nil, err
 		}
 	}
 	for _, e := range engines {
@@ -105,7 +112,8 @@ func execsInTurn(ctx context.Context, engines []*contestant) ([]row, error) {
 			return nil, err
 		}
 	}
-	return inTurn("ExecSync of a program that does nothing", "<= 2 ms", "", engines, took), nil
+	rows := inTurn("ExecSync of a program that does nothing", "<= 2 ms", "", engines, took)
+	return append(rows, inTurn("a probe by it, the agent's own road", "<= 2 ms", "", engines[:1], map[string][]time.Duration{ours.name: probes})...), nil
 }
 
 // inTurn are the rows of what several engines did in turns.

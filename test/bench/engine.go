@@ -176,7 +176,7 @@ func serveEngine(dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(cri.Serve(ctx, filepath.Join(dir, "cri.sock"), e), profile())
+	err = errors.Join(cri.Serve(ctx, filepath.Join(dir, "cri.sock"), newProber(e)), profile())
 	end := context.WithoutCancel(ctx)
 	return errors.Join(err, e.Purge(end), e.Close(), runtime.Shutdown(end), pods.Close())
 }
