@@ -13,7 +13,7 @@ import (
 // conn is a SOCK_SEQPACKET socket that waits in the runtime's poller.
 type conn struct{ f *os.File }
 
-// maxFDs is how many descriptors a request may carry.
+// maxFDs is how many descriptors a request may carry; a list may have plan.MaxGroups more.
 const maxFDs = 5
 
 // scratch is the one buffer that requests and output go through: the keeper runs
@@ -87,7 +87,7 @@ func (c *conn) recv(v any) ([]int, error) {
 func recvNow(fd int, v any) ([]int, error) {
 	scratch.Lock()
 	defer scratch.Unlock()
-	oob := make([]byte, syscall.CmsgSpace(maxFDs*4))
+	oob := make([]byte, syscall.CmsgSpace((maxFDs+plan.MaxGroups)*4))
 	n, oobn, flags, _, err := syscall.Recvmsg(fd, scratch.b[:], oob, syscall.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return nil, err

@@ -21,7 +21,7 @@ func (k *keeper) exec(c *conn, o *order) *order {
 	}
 	next := make(chan *order, 1)
 	go func() { next <- l.watch(c) }()
-	if r.Brief && len(o.fds) == maxFDs && r.Child != nil {
+	if r.Brief && r.Child != nil && (len(o.fds) == maxFDs || r.List && len(o.fds) > maxFDs) {
 		code, err := briefExec(l, o)
 		if err == nil || r.List {
 			o.close() // first: the end of its output comes with the news, not after it

@@ -128,6 +128,7 @@ func quickExec(r *plan.Request, fds []int, stdio []uintptr) (*os.File, plan.Answ
 func forkExec(r *plan.Request, fds []int, stdio []uintptr) (*conn, int, *os.File, error) {
 	l := little{child: r.Child, argv: []string{execName}, stdio: stdio, target: fds[1], brief: r.Brief}
 	if r.List {
+		l.groups = fds[maxFDs:]
 		return l.file(fds[0])
 	}
 	p, err := planOf(fds[0])
@@ -148,7 +149,7 @@ func forkExec(r *plan.Request, fds []int, stdio []uintptr) (*conn, int, *os.File
 	if home != "" {
 		p.Process.Env = append(p.Process.Env, "HOME="+home)
 	}
-	list, err := steps.Exec(p, program)
+	list, err := steps.Exec(p, program, 0)
 	if err != nil {
 		return nil, 0, nil, err
 	}
@@ -169,6 +170,8 @@ type little struct {
 	target int
 	// mounts is a mount namespace that it enters by itself; 0 is for none.
 	mounts int
+	// groups are the files of its cgroups, behind the target.
+	groups []int
 	// brief says that control is read when it has ended, and not before.
 	brief bool
 }
@@ -197,6 +200,9 @@ func (l little) file(exe int) (*conn, int, *os.File, error) {
 	files := slices.Concat(l.stdio[:3], []uintptr{theirs.Fd(), uintptr(exe)})
 	if other := max(l.target, l.mounts); other > 0 { // never both
 		files = append(files, uintptr(other))
+	}
+	for _, fd := range l.groups {
+		files = append(files, uintptr(fd))
 	}
 	pid, pidfd, err := fork(l.child, program{selfPath, l.argv, l.target}, files)
 	if err != nil {

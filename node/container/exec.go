@@ -93,6 +93,10 @@ func (r *Runtime) exec(ctx context.Context, c *container, cfg ExecConfig) (int, 
 	x := execution{c: c, cfg: cfg, target: target, brief: brief}
 	x.child = &plan.Child{PIDNS: fmt.Sprintf("/proc/%d/ns/pid", c.status().PID), Cgroup: c.cgroupDir()}
 	if x.brief && r.keeper.level.Load() >= plan.LevelLists {
+		if r.keeper.level.Load() >= plan.LevelGroups {
+			x.groups = c.groupFiles(p.CgroupProcs)
+			defer closeFDs(x.groups)
+		}
 		if list, err := x.list(p); err == nil {
 			code, err := r.execute(ctx, &x, list, true)
 			if unix.Close(list); !errors.Is(err, errStage) {
@@ -114,6 +118,7 @@ type execution struct {
 	cfg    ExecConfig
 	child  *plan.Child
 	target int // the pidfd of the container
+	groups []int
 	brief  bool
 }
 
@@ -145,7 +150,7 @@ func (x *execution) list(p *plan.Plan) (int, error) {
 	if err := unix.PidfdSendSignal(x.target, 0, nil, 0); err != nil {
 		return -1, err
 	}
-	seen := found{program, home}
+	seen := found{program, home, len(x.groups)}
 	if fd := x.c.preparedList(p, seen); fd >= 0 {
 		return fd, nil
 	}
@@ -177,6 +182,9 @@ func (r *Runtime) execute(ctx context.Context, x *execution, what int, list bool
 		}
 		defer streams.close()
 		fds = append(fds, streams.theirs...)
+	}
+	if list {
+		fds = append(fds, x.groups...)
 	}
 	req := plan.Request{Op: plan.ExecIn, ID: x.c.rec.ID, Child: x.child, Brief: x.brief, List: list, Kept: x.cfg.Kept}
 	send := r.keeper.request

@@ -78,7 +78,7 @@ func listFor(p *plan.Plan, child *plan.Child) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return execList(p, found{program, home})
+	return execList(p, found{program: program, home: home})
 }
 
 // execList is a list for a further process, of which that has been found.
@@ -87,7 +87,7 @@ func execList(p *plan.Plan, look found) ([]byte, error) {
 	if look.home != "" {
 		copied.Process.Env = append(copied.Process.Env[:len(p.Process.Env):len(p.Process.Env)], "HOME="+look.home)
 	}
-	return steps.Exec(&copied, look.program)
+	return steps.Exec(&copied, look.program, look.groups)
 }
 
 // look finds the program and the home directory of a process in a container.

@@ -3,6 +3,7 @@ package container
 import (
 	"os"
 	"reflect"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -15,7 +16,7 @@ import (
 // calls. What may have changed meanwhile, the container's files, is looked at again.
 
 // maxPrepared bounds how many containers have something prepared: each has two
-// descriptors of ours, and 24 kB of memory.
+// descriptors of ours, one for each of its cgroups, and 24 kB of memory.
 const maxPrepared = 1024
 
 // prepared is what an exec has left in its container. The container's mutex guards it.
@@ -24,14 +25,74 @@ type prepared struct {
 	// list is the sealed executable that does what plan says, with what was found in
 	// the container's files; nil for none.
 	list *os.File
-	plan *plan.Plan
-	look found
+	// groups are the files that a process of the container is moved with into its cgroups.
+	groups []int
+	plan   *plan.Plan
+	look   found
 	// asked is what plan was made of.
 	asked *specs.Process
 }
 
-// found is what an exec looks up in the container's files.
-type found struct{ program, home string }
+// found is what an exec looks up in the container's files, and how many of the files of
+// its cgroups are open.
+type found struct {
+	program, home string
+	groups        int
+}
+
+// groupFiles are descriptors of the files of the container's cgroups for the caller to
+// close, all of them or none: to open them takes longer than to write to them.
+func (c *container) groupFiles(paths []string) []int {
+	if len(paths) > plan.MaxGroups {
+		return nil
+	}
+	c.mu.Lock()
+	var out []int
+	if c.ready != nil {
+		for _, fd := range c.ready.groups {
+			out = append(out, dup(fd))
+		}
+	}
+	c.mu.Unlock()
+	if out != nil {
+		return all(out)
+	}
+	for _, path := range paths {
+		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			fd = -1
+		}
+		out = append(out, fd)
+	}
+	if out = all(out); out == nil {
+		return nil
+	}
+	var kept []int
+	for _, fd := range out {
+		kept = append(kept, dup(fd))
+	}
+	if kept = all(kept); !c.prepare(func(r *prepared) { r.groups, kept = kept, r.groups }) || kept != nil {
+		closeFDs(kept) // somebody was faster, or it has ended
+	}
+	return out
+}
+
+// all are descriptors if every one is; else those that are are closed.
+func all(fds []int) []int {
+	if slices.Contains(fds, -1) {
+		closeFDs(fds)
+		return nil
+	}
+	return fds
+}
+
+func closeFDs(fds []int) {
+	for _, fd := range fds {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+}
 
 // target is a pidfd of the first process, for the caller to close.
 func (c *container) target() (int, error) {
@@ -122,6 +183,7 @@ func (c *container) unprepare() {
 	if r.list != nil {
 		r.list.Close()
 	}
+	closeFDs(r.groups)
 }
 
 // dup is another descriptor of the same, or -1.

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,7 +88,7 @@ func TestExecWays(t *testing.T) {
 	if got := link.level.Load(); got != plan.Level {
 		t.Fatalf("the keeper is of level %d, want %d", got, plan.Level)
 	}
-	for _, level := range []int32{plan.Level, plan.LevelLists, 0} {
+	for _, level := range []int32{plan.Level, plan.LevelHalt, plan.LevelLists, 0} {
 		link.level.Store(level)
 		for _, test := range []struct {
 			argv []string
@@ -97,6 +98,18 @@ func TestExecWays(t *testing.T) {
 			code, err := x.Exec(x.context(), "c1", ExecConfig{Process: process(test.argv...), Stdout: &out, Stderr: &out})
 			if code != test.code || (err != nil) != (code == notFound) {
 				t.Errorf("level %d: %q: code %d, %v; want %d", level, test.argv, code, err, test.code)
+			}
+		}
+		for range 2 { // one finds something prepared
+			var out, first strings.Builder
+			for file, w := range map[string]io.Writer{"self": &out, "1": &first} {
+				if _, err := x.Exec(x.context(), "c1", ExecConfig{Process: process("/bin/probe", "read", "/proc/"+file+"/cgroup"), Stdout: w}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, want := strings.TrimPrefix(out.String(), "/proc/self/"), strings.TrimPrefix(first.String(), "/proc/1/")
+			if got != want || !strings.Contains(got, ":/") {
+				t.Errorf("level %d: a process is in\n%sand the container's first in\n%s", level, got, want)
 			}
 		}
 	}

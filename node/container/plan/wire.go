@@ -83,8 +83,13 @@ const (
 	LevelRestore = 3
 	// LevelHalt is Restore.Halt, which a keeper that does not know it would pass over.
 	LevelHalt = 4
-	Level     = LevelHalt
+	// LevelGroups is that a List may have up to MaxGroups descriptors more than others.
+	LevelGroups = 5
+	Level       = LevelGroups
 )
+
+// MaxGroups is how many cgroups a list may be given the files of.
+const MaxGroups = 16
 
 // Child describes a process that the keeper parents: what it must know to fork
 // it, to log it and to tell its end.

@@ -8,8 +8,9 @@ import (
 )
 
 // Exec is a further process in a running container, which becomes the program at
-// path. Its descriptors are stdio, Control, Self and Target.
-func Exec(p *plan.Plan, path string) ([]byte, error) {
+// path. Its descriptors are stdio, Control, Self and Target, and behind these, unless
+// groups is zero, the files of all its cgroups, open to be written to.
+func Exec(p *plan.Plan, path string, groups int) ([]byte, error) {
 	if p.Version != plan.Version || p.Kind != plan.Exec || p.Process.TTY || p.Process.Preserved > 0 {
 		return nil, fmt.Errorf("%w: plan of version %d for %q, a terminal or descriptors", ErrStage, p.Version, p.Kind)
 	}
@@ -19,7 +20,11 @@ func Exec(p *plan.Plan, path string) ([]byte, error) {
 	if scheduled(&p.Process) {
 		return nil, fmt.Errorf("%w: a scheduler or a personality", ErrStage)
 	}
+	if groups != 0 && groups != len(p.CgroupProcs) {
+		return nil, fmt.Errorf("%w: %d files of %d cgroups", ErrStage, groups, len(p.CgroupProcs))
+	}
 	w := newWorld(p)
+	w.opened = groups > 0
 	w.begin("sampan-exec")
 	var user *value
 	if ns := p.Process.UserNS; ns != "" { // the first to be opened: its number is Self's

@@ -155,6 +155,8 @@ type world struct {
 	cover *value
 	// kept is the first descriptor that is to be closed.
 	kept int
+	// opened says that the cgroups' files are open, from behind Target on.
+	opened bool
 	// joined says that joinLate has been there.
 	joined bool
 }
@@ -202,8 +204,12 @@ func (w *world) keyring() {
 
 // join moves the process into its cgroups.
 func (w *world) join() {
-	for _, path := range w.p.CgroupProcs {
-		w.write(path, "0")
+	for i, path := range w.p.CgroupProcs {
+		if w.opened {
+			w.sys(syscall.SYS_WRITE, n(Target+1+i), w.str("0"), n(1))
+		} else {
+			w.write(path, "0")
+		}
 	}
 	cpus := everyCPU()
 	w.sys(syscall.SYS_SCHED_SETAFFINITY, n(0), n(len(cpus)), address(w.put(cpus))).mayFail()

@@ -114,7 +114,8 @@ func run(verb string, a []string) {
 		for _, l := range links {
 			to, err := os.Readlink(l)
 			// The Go runtime of this probe has an epoll and its cgroup's files open.
-			if err == nil && !strings.HasPrefix(to, "anon_inode") && !strings.HasPrefix(to, "/sys/fs/cgroup/") && !strings.HasSuffix(to, "/fd") {
+			runtimes := strings.HasPrefix(to, "/sys/fs/cgroup/") && !strings.HasSuffix(to, "cgroup.procs")
+			if err == nil && !strings.HasPrefix(to, "anon_inode") && !runtimes && !strings.HasSuffix(to, "/fd") {
 				out = append(out, filepath.Base(l))
 			}
 		}
