@@ -114,7 +114,11 @@ func (k picture) endpoint(pods map[types.UID]*pod, n network, e *discoveryv1.End
 		p = &pod{uid: ref.UID, namespace: ref.Namespace, name: ref.Name, on: map[network]bool{}}
 		pods[ref.UID] = p
 	}
-	for _, text := range e.Addresses {
+	addresses := e.Addresses
+	if k.local[ref.UID] != nil {
+		addresses = nil // it has those that the engine has told of: a slice may tell of former ones
+	}
+	for _, text := range addresses {
 		ip, err := netip.ParseAddr(text)
 		if err != nil {
 			continue

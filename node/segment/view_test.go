@@ -105,6 +105,19 @@ func TestView(t *testing.T) {
 	}
 }
 
+// A pod of this node has the addresses that its engine has given it: one that a slice still
+// tells of may be another pod's by now.
+func TestFormerAddress(t *testing.T) {
+	w := newWorld()
+	w.attached("web", "10.1.0.2", "front")
+	w.network("front", nil, "web=10.1.0.1") // of its sandbox before
+	w.view()
+	w.attached("next", "10.1.0.1")
+	if v := w.view(); v.fenced(netip.MustParseAddr("10.1.0.1")) || !v.fenced(netip.MustParseAddr("10.1.0.2")) {
+		t.Errorf("on the network are %v", v.members)
+	}
+}
+
 // A slice puts no pod of another namespace on a network, nor a node, whatever it says: who
 // is on a network is cut off from all others.
 func TestForged(t *testing.T) {
