@@ -23,7 +23,7 @@ func (s *stager) buildRoot() (failed error) {
 	if propagation == 0 {
 		propagation = syscall.MS_SLAVE | syscall.MS_REC
 	}
-	if err := s.seclude(propagation); err != nil {
+	if err := propagate(propagation); err != nil {
 		return err
 	}
 	if s.user >= 0 {
@@ -32,12 +32,19 @@ func (s *stager) buildRoot() (failed error) {
 		}
 		defer func() { failed = errors.Join(failed, actAs(0, 0)) }()
 	}
+	peers, err := s.peers(propagation)
+	if err != nil {
+		return err
+	}
+	if err := secludeParent(r.Mountpoint, r.Parent()); err != nil {
+		return err
+	}
 	if err := s.placeRoot(); err != nil {
 		return err
 	}
 	for i := range s.p.Mounts {
 		m := &s.p.Mounts[i]
-		if err := s.mount(m); err != nil {
+		if err := s.mount(m, peers[i]); err != nil {
 			return fmt.Errorf("mount %q on %q: %w", m.Source, m.Target, err)
 		}
 	}
@@ -49,10 +56,45 @@ func (s *stager) buildRoot() (failed error) {
 
 // seclude keeps what is mounted from now on from spreading to the host.
 func (s *stager) seclude(propagation uintptr) error {
-	if err := syscall.Mount("", "/", "", propagation, ""); err != nil {
-		return fmt.Errorf("set the propagation of /: %w", err)
+	if err := propagate(propagation); err != nil {
+		return err
 	}
 	return secludeParent(s.p.Root.Mountpoint, s.p.Root.Parent())
+}
+
+func propagate(how uintptr) error {
+	if err := syscall.Mount("", "/", "", how, ""); err != nil {
+		return fmt.Errorf("set the propagation of /: %w", err)
+	}
+	return nil
+}
+
+// detached is what is to be mounted.
+type detached struct {
+	fd  int
+	dir bool
+}
+
+// peers takes what is bound from the host while it still shares mounts with it, if it
+// shall, by its place in the list: the mount that holds the root will not, and volumes
+// mostly lie on that one. What lies in the root is there only later.
+func (s *stager) peers(propagation uintptr) (map[int]*detached, error) {
+	if propagation&(syscall.MS_SHARED|syscall.MS_SLAVE) == 0 {
+		return nil, nil
+	}
+	found := map[int]*detached{}
+	for i := range s.p.Mounts {
+		m := &s.p.Mounts[i]
+		if !m.Bind || m.Remount || strings.HasPrefix(m.Source+"/", s.p.Root.Mountpoint+"/") {
+			continue
+		}
+		from, err := s.source(m)
+		if err != nil {
+			return nil, fmt.Errorf("mount %q on %q: %w", m.Source, m.Target, err)
+		}
+		found[i] = from
+	}
+	return found, nil
 }
 
 // placeRoot mounts the root at its place.
@@ -201,17 +243,18 @@ func reasons(ctx int) string {
 	return out.String()
 }
 
-// mount makes one mount of the list.
-func (s *stager) mount(m *plan.Mount) error {
+// mount makes one mount of the list; from is what peers has taken for it, or nil.
+func (s *stager) mount(m *plan.Mount, from *detached) (err error) {
 	if m.Remount {
 		return s.remount(m)
 	}
-	from, dir, err := s.source(m)
-	if err != nil {
-		return err
+	if from == nil {
+		if from, err = s.source(m); err != nil {
+			return err
+		}
 	}
-	defer syscall.Close(from)
-	to, err := s.target(m.Target, dir, resolveFor(m))
+	defer syscall.Close(from.fd)
+	to, err := s.target(m.Target, from.dir, resolveFor(m))
 	if errors.Is(err, syscall.ELOOP) && resolveFor(m) != inRoot {
 		return fmt.Errorf("filesystem %q must be mounted on ordinary directory, with no symbolic link on the way: %w", m.Type, err)
 	}
@@ -219,12 +262,12 @@ func (s *stager) mount(m *plan.Mount) error {
 		return fmt.Errorf("target: %w", err)
 	}
 	defer syscall.Close(to)
-	if err := attach(from, to); err != nil {
+	if err := attach(from.fd, to); err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}
 	for _, p := range m.Propagation {
 		attr := mountAttr{Propagation: uint64(p &^ syscall.MS_REC)}
-		if err := mountSetattr(from, p&syscall.MS_REC != 0, attr); err != nil {
+		if err := mountSetattr(from.fd, p&syscall.MS_REC != 0, attr); err != nil {
 			return fmt.Errorf("propagation %#x: %w", p, err)
 		}
 	}
@@ -251,7 +294,8 @@ func (s *stager) remount(m *plan.Mount) error {
 }
 
 // source makes the detached mount and tells whether it is a directory.
-func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
+func (s *stager) source(m *plan.Mount) (from *detached, err error) {
+	fd := -1
 	if !m.Bind {
 		switch {
 		case m.Type == "proc":
@@ -266,18 +310,18 @@ func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
 		if err == nil && m.RootLabel != "" {
 			s.labelRoot(fd, m.RootLabel)
 		}
-		return fd, true, err
+		return &detached{fd, true}, err
 	}
 	flags := uint(openTreeClone)
 	if m.Recursive {
 		flags |= atRecursive
 	}
 	if fd, err = openTree(atFdcwd, m.Source, flags); err != nil {
-		return -1, false, err
+		return nil, err
 	}
 	var st syscall.Stat_t
 	if err := syscall.Fstat(fd, &st); err != nil {
-		return -1, false, err
+		return nil, err
 	}
 	attr := mountAttr{Set: attrsOf(m.Flags), Clear: attrsOf(m.Clear)}
 	if (attr.Set|attr.Clear)&attrAtime != 0 { // one field, which changes as a whole
@@ -285,18 +329,18 @@ func (s *stager) source(m *plan.Mount) (fd int, dir bool, err error) {
 	}
 	if attr.Set|attr.Clear != 0 {
 		if err := mountSetattr(fd, false, attr); err != nil {
-			return -1, false, fmt.Errorf("attributes: %w", err)
+			return nil, fmt.Errorf("attributes: %w", err)
 		}
 	}
 	if err := s.mapMount(fd, m); err != nil {
-		return -1, false, err
+		return nil, err
 	}
 	if m.SetAll|m.ClearAll != 0 {
 		if err := mountSetattr(fd, true, mountAttr{Set: m.SetAll, Clear: m.ClearAll}); err != nil {
-			return -1, false, fmt.Errorf("recursive attributes: %w", err)
+			return nil, fmt.Errorf("recursive attributes: %w", err)
 		}
 	}
-	return fd, st.Mode&syscall.S_IFMT == syscall.S_IFDIR, nil
+	return &detached{fd, st.Mode&syscall.S_IFMT == syscall.S_IFDIR}, nil
 }
 
 // Mount attributes of the new interface.

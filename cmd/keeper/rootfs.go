@@ -51,7 +51,7 @@ func (s *stager) device(d *plan.Device) error {
 	case errors.Is(err, syscall.EEXIST):
 		return nil
 	case errors.Is(err, syscall.EPERM): // in a user namespace: bind the host's
-		return s.mount(&plan.Mount{Source: d.Path, Target: d.Path, Bind: true})
+		return s.mount(&plan.Mount{Source: d.Path, Target: d.Path, Bind: true}, nil)
 	case err != nil:
 		return err
 	}

@@ -14,13 +14,14 @@ import (
 // and then moved onto the descriptor of its target.
 func (w *world) buildRoot() {
 	r := &w.p.Root
+	sources := make([]*value, len(w.p.Mounts))
 	if !w.bare {
 		w.propagate("/", propagation(r))
+		w.peers(sources)
 		w.secludeParent(r.Mountpoint, r.Parent())
 	}
 	w.root = w.layers(r)
 	at := r.Mountpoint
-	sources := make([]*value, len(w.p.Mounts))
 	if w.bare {
 		for i := range w.p.Mounts {
 			sources[i] = w.source(&w.p.Mounts[i])
@@ -85,6 +86,20 @@ func (w *world) ofHost(tree value) {
 func (w *world) leaveHost() {
 	w.sys(sysSetns, n(Target), n(syscall.CLONE_NEWNS))
 	w.sys(syscall.SYS_UNSHARE, n(syscall.CLONE_NEWNS))
+}
+
+// peers takes what is bound from the host while it still shares mounts with it, if it
+// shall: the mount that holds the root will not, and volumes mostly lie on that one. What
+// lies in the root is there only later.
+func (w *world) peers(sources []*value) {
+	if propagation(&w.p.Root)&(syscall.MS_SHARED|syscall.MS_SLAVE) == 0 {
+		return
+	}
+	for i := range w.p.Mounts {
+		if m := &w.p.Mounts[i]; m.Bind && !m.Remount && !strings.HasPrefix(m.Source+"/", w.p.Root.Mountpoint+"/") {
+			sources[i] = w.source(m)
+		}
+	}
 }
 
 // secludeParent keeps the root mount from spreading to the host: it finds the
