@@ -6,7 +6,7 @@
 // directories; containers do not notice, and exits that nobody saw are known to
 // the successor.
 //
-// The kernel must be Linux 5.12 or later (mount_setattr, openat2, pidfd).
+// The kernel must be Linux 5.12 or later (mount_setattr, openat2, pidfd), as KernelFits tells.
 package container
 
 import (

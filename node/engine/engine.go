@@ -97,11 +97,13 @@ type Config struct {
 // request holds is copied; what a response holds is shared with the engine and
 // must not be changed.
 type Engine struct {
-	cfg      Config
-	log      *slog.Logger
-	runtime  *container.Runtime
-	images   *image.Store
-	network  Network
+	cfg     Config
+	log     *slog.Logger
+	runtime *container.Runtime
+	images  *image.Store
+	network Network
+	// unfit is why no container can ever run here; nil where they can.
+	unfit    error
 	records  *records
 	hub      hub
 	streams  *streams
@@ -146,9 +148,8 @@ func New(cfg Config) (*Engine, error) {
 	if e.hostCaps, err = spec.HostCapabilities(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	if err := takesUpper(cfg.Images.Root()); err != nil {
-		e.log.Warn("no container can run with images there: containers' files are an overlay, which wants a disk's own file system, or in a container a volume",
-			"directory", cfg.Images.Root(), "error", err)
+	if e.unfit = unfit(cfg.Images.Root()); e.unfit != nil {
+		e.log.Warn("no container can run on this node", "error", e.unfit)
 	}
 	if err := e.clearCheckpoints(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)

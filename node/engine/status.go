@@ -53,6 +53,9 @@ func (e *Engine) Status(ctx context.Context, r *rt.StatusRequest) (*rt.StatusRes
 }
 
 func (e *Engine) runtimeReady(ctx context.Context) *rt.RuntimeCondition {
+	if e.unfit != nil {
+		return &rt.RuntimeCondition{Type: rt.RuntimeReady, Reason: "MachineUnfit", Message: e.unfit.Error()}
+	}
 	ctx, cancel := context.WithTimeout(ctx, keeperPatience)
 	defer cancel()
 	if err := e.runtime.Check(ctx); err != nil {
