@@ -15,9 +15,28 @@ import (
 // is kept for the next one: which process the container's first is, and the list of
 // calls. What may have changed meanwhile, the container's files, is looked at again.
 
-// maxPrepared bounds how many containers have something prepared: each has two
-// descriptors of ours, one for each of its cgroups, and 24 kB of memory.
-const maxPrepared = 1024
+// maxPrepared bounds how many containers have something prepared: each has 24 kB of
+// memory, two descriptors of ours, and one for each of its cgroups, of which there are
+// perCgroup on most machines.
+const (
+	maxPrepared = 1024
+	perCgroup   = 9
+)
+
+// preparable is how many containers may have something prepared when this process may have
+// so many files open: a quarter of these goes there.
+func preparable(files uint64) int32 {
+	return int32(min(maxPrepared, files/4/(2+perCgroup)))
+}
+
+// openFiles is how many files this process may have open.
+func openFiles() uint64 {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return 0
+	}
+	return limit.Cur
+}
 
 // prepared is what an exec has left in its container. The container's mutex guards it.
 type prepared struct {
@@ -159,7 +178,7 @@ func (c *container) prepare(keep func(*prepared)) bool {
 		return false
 	}
 	if c.ready == nil {
-		if c.r.prepared.Add(1) > maxPrepared {
+		if c.r.prepared.Add(1) > preparable(openFiles()) {
 			c.r.prepared.Add(-1)
 			return false
 		}

@@ -2,6 +2,7 @@ package container
 
 import (
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -189,5 +190,14 @@ func TestExecAgain(t *testing.T) {
 	}
 	if got, n := kept(), x.prepared.Load(); got != nil || n != 0 {
 		t.Errorf("a container that has ended keeps %v, of %d prepared", got, n)
+	}
+}
+
+// TestPreparable: where few files may be open, few are kept for execs to come.
+func TestPreparable(t *testing.T) {
+	for files, want := range map[uint64]int32{0: 0, 1024: 23, 4096: 93, 20_000: 454, 1 << 20: maxPrepared, math.MaxUint64: maxPrepared} {
+		if got := preparable(files); got != want {
+			t.Errorf("%d files: %d, want %d", files, got, want)
+		}
 	}
 }

@@ -86,7 +86,7 @@ type Runtime struct {
 	// parentBusy serialises making and removing such a cgroup. Order: before mu.
 	parentBusy keylock.Locks
 
-	// prepared is how many containers have something prepared: see maxPrepared.
+	// prepared is how many containers have something prepared: see preparable.
 	prepared atomic.Int32
 
 	exits feed
