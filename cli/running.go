@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -63,7 +62,9 @@ type running struct {
 	// that was printed has been shown; done tells that the stream under way has ended.
 	attached, told int
 	done           <-chan streamed
-	// broken is why streams ended early; lost fires when the container runs on.
+	// joinOne joins the streams of one run of the container; joinRun where it is nil.
+	joinOne joiner
+	// broken is why a stream ended early; lost fires when the run it is of goes on.
 	broken error
 	lost   <-chan time.Time
 	// doubt fires when what keeps the container from starting has not passed.
@@ -183,6 +184,7 @@ func (r *running) stay(ctx context.Context) error {
 	for {
 		r.starting.see(r.pod, state)
 		r.tellCut(ctx, state)
+		r.suspect(state)
 		switch {
 		case state.doomed != "" && state.mayPass && !r.waited:
 			if r.doubt == nil {
@@ -229,17 +231,9 @@ func (r *running) next(ctx context.Context, pods *podFollower, state podState) (
 		state.ended = state.ended || change.gone
 		return state, nil
 	case s := <-r.done:
-		if r.done = nil; s.printed {
-			r.told = r.attached
-		}
-		if s.err != nil && !state.ended {
-			if errors.Is(s.err, errDetached) || apierrors.IsForbidden(s.err) {
-				return state, s.err
-			}
-			r.broken, r.lost = s.err, time.After(doubtWait)
-		}
-		return state, nil
-	case <-r.lost: // the streams have ended long ago, and the container has not
+		r.done = nil
+		return state, r.parted(s, state)
+	case <-r.lost: // the stream has ended long ago, and the run has not
 		return state, fmt.Errorf("connection to %s lost: %w; it runs on: sampan attach %s", r.pod.Name, r.broken, r.pod.Name)
 	case <-r.doubt:
 		r.waited = true
@@ -260,45 +254,6 @@ func (r *running) next(ctx context.Context, pods *podFollower, state podState) (
 	case s := <-r.signals:
 		return state, r.signal(ctx, s, state)
 	}
-}
-
-// streamed is how a stream has ended.
-type streamed struct {
-	printed bool
-	err     error
-}
-
-// attach joins the container's streams.
-func (r *running) attach(ctx context.Context) {
-	done := make(chan streamed, 1)
-	r.done = done
-	q := url.Values{"container": {r.pod.Spec.Containers[0].Name}}
-	at := podName{namespace: r.pod.Namespace, name: r.pod.Name}
-	ends := stdio{out: &readBy{r.shown, r.unread}, errOut: &readBy{r.shownErr, r.unread}, tty: r.flags.tty, leave: r.leave}
-	if r.flags.interactive {
-		ends.in = r.in
-	}
-	go func() {
-		printed, err := r.stream(ctx, at, "attach", q, ends)
-		done <- streamed{printed, err}
-	}()
-}
-
-// catchUp shows what the container printed in so many of its runs, as far as no stream
-// has shown that: one may have ended before it could be joined. A node keeps the last two.
-func (r *running) catchUp(ctx context.Context, state podState, runs int) error {
-	for ; r.told < runs; r.told++ {
-		behind := state.restarts - r.told
-		if behind > 1 {
-			continue
-		}
-		at := podName{namespace: r.pod.Namespace, name: r.pod.Name, container: r.pod.Spec.Containers[0].Name}
-		err := r.logs(ctx, at, logQuery{tail: -1, previous: behind == 1}, r.shown, r.shownErr)
-		if err != nil && state.started && behind == 0 && !errors.Is(err, syscall.EPIPE) {
-			return fmt.Errorf("what %s printed: %w", r.pod.Name, err)
-		}
-	}
-	return nil
 }
 
 // end gives the exit code, after all that the container printed.

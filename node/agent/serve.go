@@ -285,7 +285,7 @@ func (v view) found(pod *corev1.Pod, c *actual.Container) server.Container {
 		path = filepath.Join(v.a.node.LogDirectory(pod), spec.LogPath(c.Name, c.Attempt))
 	}
 	declared := spec.Container(pod, c.Name)
-	return server.Container{ID: c.ID, LogPath: path, Running: c.State == actual.Running, StdinOnce: declared != nil && declared.StdinOnce}
+	return server.Container{ID: c.ID, LogPath: path, Running: c.State == actual.Running, Attempt: c.Attempt, StdinOnce: declared != nil && declared.StdinOnce}
 }
 
 // remembered finds the log of a container that the engine has given up already.

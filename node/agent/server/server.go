@@ -31,6 +31,8 @@ type Container struct {
 	LogPath string
 	// Running tells whether more may come.
 	Running bool
+	// Attempt is how often it was restarted before this run.
+	Attempt int32
 	// StdinOnce tells that it is made for one client, who is given what the container
 	// printed before it came.
 	StdinOnce bool

@@ -44,7 +44,7 @@ func (p pods) Container(_ context.Context, _, pod, container string, previous bo
 	if pod != "p" || container != "c" || previous {
 		return Container{}, errors.New("no such container")
 	}
-	return Container{ID: "c1", LogPath: p.log, Running: true, StdinOnce: true}, nil
+	return Container{ID: "c1", LogPath: p.log, Running: true, Attempt: 3, StdinOnce: true}, nil
 }
 
 func (p pods) Sandbox(context.Context, string, string) (string, error) { return "box", nil }
@@ -512,6 +512,31 @@ func TestRefusedStreams(t *testing.T) {
 		res.Body.Close()
 		if !strings.Contains(string(body), want) || res.Header.Get("Content-Type") != "application/json" {
 			t.Errorf("%s: %s %s", path, res.Header.Get("Content-Type"), body)
+		}
+	}
+}
+
+// TestAttachRun: who names a run of the container joins that one, or none.
+func TestAttachRun(t *testing.T) {
+	srv, _ := start(t, agenttest.New(), "create/attach")
+	refused := func(run string) bool {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.URL+"/attach/ns/p/c?output=1", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "ok")
+		req.Header.Set(runHeader, run)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		body, _ := io.ReadAll(res.Body)
+		return res.StatusCode == http.StatusBadRequest && strings.Contains(string(body), "has ended: this is run 3")
+	}
+	for run, want := range map[string]bool{"": false, "3": false, "2": true, "4": true, "3x": true} {
+		if got := refused(run); got != want {
+			t.Errorf("run %q: refused %v", run, got)
 		}
 	}
 }

@@ -92,6 +92,11 @@ func parseAs(r *http.Request) (cri.As, error) {
 	return as, nil
 }
 
+// runHeader is a word of ours: which run of a container is to be joined, by how often it
+// was restarted before that. A client that has heard of a run too late would be given
+// another one's output.
+const runHeader = "Sampan-Attach-Run"
+
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 	f, fault := parseFlags(r.URL.Query())
 	if fault != "" {
@@ -100,6 +105,10 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 	}
 	c, ok := s.running(w, r)
 	if !ok {
+		return
+	}
+	if run := r.Header.Get(runHeader); run != "" && run != strconv.Itoa(int(c.Attempt)) {
+		refuse(w, fmt.Sprintf("run %q of container %q has ended: this is run %d", run, r.PathValue("container"), c.Attempt), http.StatusBadRequest)
 		return
 	}
 	got, err := s.cfg.Engine.Attach(r.Context(), &rt.AttachRequest{
