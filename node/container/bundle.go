@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/internal/atomicfile"
+	"github.com/sampan-dev/sampan/node/container/cgroup"
 	"github.com/sampan-dev/sampan/node/container/plan"
 )
 
@@ -125,6 +126,10 @@ func (c *container) foreign(cfg *CreateConfig, sb *Sandbox, p *plan.Plan, spec *
 	process.Terminal = cfg.TTY
 	linux := *spec.Linux
 	linux.CgroupsPath = c.rec.Cgroup
+	var err error
+	if linux.Resources, err = cgroup.Possible(linux.Resources); err != nil {
+		return err
+	}
 	spec.Process, spec.Linux = &process, &linux
 	return c.save()
 }

@@ -257,8 +257,10 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 	if c.rec.Unjudged {
 		return fmt.Errorf("start container %q: its checkpoint was never judged: %w", id, ErrState)
 	}
-	if err := c.group.Throttle(); err != nil {
-		return fmt.Errorf("start container %q: %w", id, err)
+	if c.rec.Runtime == "" { // another runtime throttles itself; what it could not create has no cgroup any more
+		if err := c.group.Throttle(); err != nil {
+			return fmt.Errorf("start container %q: %w", id, err)
+		}
 	}
 	judge := c.judge()
 	a, err := r.keeper.call(ctx, plan.Request{Op: plan.Start, ID: id})

@@ -264,6 +264,31 @@ func TestOffered(t *testing.T) {
 	}
 }
 
+// What a machine cannot have is left out of what another runtime is asked for.
+func TestPossible(t *testing.T) {
+	given := &specs.LinuxResources{
+		Pids:           &specs.LinuxPids{Limit: new(int64(10))},
+		HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB"}},
+		Unified:        map[string]string{"pids.max": "7", "memory.high": "1000"},
+	}
+	for _, c := range []struct {
+		unified, huge bool
+		pids          int64
+		pages, words  int
+	}{{false, false, 7, 0, 0}, {false, true, 7, 1, 0}, {true, false, 10, 0, 2}, {true, true, 10, 1, 2}} {
+		got, err := possible(given, c.unified, func(_, name string, _ bool) bool { return name == "hugetlb" && c.huge }, slog.New(slog.DiscardHandler))
+		if err != nil || *got.Pids.Limit != c.pids || len(got.HugepageLimits) != c.pages || len(got.Unified) != c.words {
+			t.Errorf("%+v: %+v, %v", c, got, err)
+		}
+	}
+	if *given.Pids.Limit != 10 || len(given.HugepageLimits) != 1 || len(given.Unified) != 2 {
+		t.Errorf("what was given has changed: %+v", given)
+	}
+	if _, err := possible(&specs.LinuxResources{Unified: map[string]string{"pids.max": "few"}}, false, offered, slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("a limit that is none is taken")
+	}
+}
+
 // TestMishaps: v1 counts those that were killed alone.
 func TestMishaps(t *testing.T) {
 	for text, want := range map[string][3]uint64{

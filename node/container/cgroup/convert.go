@@ -17,8 +17,9 @@ import (
 // convert translates the resources of a runtime spec.
 func convert(r *specs.LinuxResources, unified bool, log *slog.Logger) (*cgroups.Resources, error) {
 	out := &cgroups.Resources{}
-	if r == nil {
-		r = &specs.LinuxResources{}
+	r, err := possible(r, unified, offered, log)
+	if err != nil {
+		return nil, err
 	}
 	rules, err := deviceRules(r.Devices)
 	if err != nil {
@@ -33,22 +34,40 @@ func convert(r *specs.LinuxResources, unified bool, log *slog.Logger) (*cgroups.
 	if err := convertBlockIO(out, r.BlockIO); err != nil {
 		return nil, err
 	}
-	if len(r.HugepageLimits) > 0 && !offered(root, "hugetlb", unified) {
+	for _, h := range r.HugepageLimits {
+		out.HugetlbLimit = append(out.HugetlbLimit, &cgroups.HugepageLimit{Pagesize: h.Pagesize, Limit: h.Limit})
+	}
+	out.Unified = r.Unified
+	return out, nil
+}
+
+// Possible are the limits of r that this machine can have, in the words of its version of
+// cgroups. Open leaves the others out by itself, and says so; other runtimes refuse a container
+// for them, also for a limit of no huge pages, which a kubelet gives to every container.
+func Possible(r *specs.LinuxResources) (*specs.LinuxResources, error) {
+	return possible(r, cgroups.IsCgroup2UnifiedMode(), offered, slog.New(slog.DiscardHandler))
+}
+
+// possible says what it leaves out: huge pages without their controller, and with v1 what only
+// the unified hierarchy has.
+func possible(r *specs.LinuxResources, unified bool, has func(root, controller string, unified bool) bool, log *slog.Logger) (*specs.LinuxResources, error) {
+	if r == nil {
+		return &specs.LinuxResources{}, nil
+	}
+	out := *r
+	if len(r.HugepageLimits) > 0 && !has(root, "hugetlb", unified) {
 		tell := log.Debug // a kubelet says of each container that it may have none
 		if slices.ContainsFunc(r.HugepageLimits, func(h specs.LinuxHugepageLimit) bool { return h.Limit > 0 }) {
 			tell = log.Warn
 		}
 		tell("huge page limits are left out: the machine has no hugetlb controller")
-	} else {
-		for _, h := range r.HugepageLimits {
-			out.HugetlbLimit = append(out.HugetlbLimit, &cgroups.HugepageLimit{Pagesize: h.Pagesize, Limit: h.Limit})
-		}
+		out.HugepageLimits = nil
 	}
 	if unified {
-		out.Unified = r.Unified
-		return out, nil
+		return &out, nil
 	}
-	return out, unifiedOnV1(out, r.Unified, log)
+	out.Unified = nil
+	return &out, unifiedOnV1(&out, r.Unified, log)
 }
 
 // offered says whether the machine has a controller that not every kernel has. With v1 a

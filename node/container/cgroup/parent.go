@@ -68,7 +68,7 @@ const PidsMax = "pids.max"
 
 // unifiedOnV1 takes over what cgroup v1 has under the same name, and says what
 // it leaves out.
-func unifiedOnV1(out *cgroups.Resources, unified map[string]string, log *slog.Logger) error {
+func unifiedOnV1(out *specs.LinuxResources, unified map[string]string, log *slog.Logger) error {
 	for name, value := range unified {
 		if name != PidsMax {
 			log.Warn("a unified resource is left out: this machine has cgroup v1", "resource", name)
@@ -82,7 +82,7 @@ func unifiedOnV1(out *cgroups.Resources, unified map[string]string, log *slog.Lo
 			}
 			limit = n
 		}
-		out.PidsLimit = &limit
+		out.Pids = &specs.LinuxPids{Limit: &limit}
 	}
 	return nil
 }
