@@ -165,7 +165,7 @@ func rmiCommand(s *Settings) *cobra.Command {
 			return each(args, func(ref string) error {
 				before, err := store.Get(ref)
 				if err == nil && !force {
-					err = removable(before, ref)
+					err = errors.Join(removable(before, ref), s.unused(cmd.Context(), store, before, ref))
 				}
 				if err == nil {
 					err = store.Remove(ref)
@@ -186,7 +186,7 @@ func rmiCommand(s *Settings) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "also images that are pinned, or of several repositories by ID")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "also images that are pinned, that containers are of, or of several repositories by ID")
 	cmd.Flags().Bool("no-prune", false, "does nothing: what other images need stays anyway")
 	hide(cmd.Flags(), "no-prune")
 	foreignFlags(cmd, foreign{name: "platform", word: true, why: "an image goes with all its platforms; sampan pull --platform replaces one by another"})
