@@ -51,10 +51,7 @@ func (m *machine) judge(again *alarm) {
 		m.leave()
 		return
 	}
-	if refused := m.forsaken(again); refused != nil {
-		m.verdict = refused
-		m.a.tally.PodRefused(refused.Reason)
-		m.reject()
+	if !m.doubted.IsZero() && m.returns(again) {
 		return
 	}
 	if limit := m.pod.Spec.ActiveDeadlineSeconds; limit != nil && m.status.StartTime != nil {
@@ -74,22 +71,31 @@ func (m *machine) judge(again *alarm) {
 // Upstream doesn't wait at all, and refuses pods whose plugins begin a moment later.
 const devicesBack = 30 * time.Second
 
-// forsaken is why a pod that was admitted before is refused now: its devices don't come
-// back. Somewhere else there may be others.
-func (m *machine) forsaken(again *alarm) *admit.Refusal {
-	if m.doubted.IsZero() {
-		return nil
-	}
+// returns judges a pod that lost its sandbox while no agent was there, and reports
+// whether it ended. One whose containers may not run again has ended by that: it gets no
+// new ones. So has one whose devices don't come back; it is refused, since somewhere else
+// there may be others. Who can't run again has nothing to wait for, but is told of the
+// devices too, as upstream, which admits pods before it looks for their containers; what
+// ended well has ended well.
+func (m *machine) returns(again *alarm) bool {
+	phase := m.compute(nil).Phase
 	err := m.a.places.devices.Missing(string(m.uid))
-	if err == nil {
-		m.doubted = time.Time{}
-		return nil
-	}
-	if end := m.doubted.Add(devicesBack); time.Now().Before(end) {
+	if end := m.doubted.Add(devicesBack); err != nil && phase != corev1.PodFailed && phase != corev1.PodSucceeded && time.Now().Before(end) {
 		again.by(end)
-		return nil
+		return false
 	}
-	return admit.Refuse(numa.ErrUnexpected, fmt.Sprintf("Allocate failed due to %v, which is unexpected", err))
+	m.doubted = time.Time{}
+	switch {
+	case phase == corev1.PodSucceeded || err == nil && phase == corev1.PodFailed:
+		m.leave()
+	case err != nil:
+		m.verdict = admit.Refuse(numa.ErrUnexpected, fmt.Sprintf("Allocate failed due to %v, which is unexpected", err))
+		m.a.tally.PodRefused(m.verdict.Reason)
+		m.reject()
+	default:
+		return false
+	}
+	return true
 }
 
 // hasten shortens the time to stop when the API does; it never lengthens it.

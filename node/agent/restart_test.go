@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rt "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/node/agent/agenttest"
@@ -243,20 +244,30 @@ func TestDeferredResizeIsNotSmuggledIn(t *testing.T) {
 }
 
 // TestDevicesStayAway: a pod with a device, whose sandbox went while no agent was there
-// and whose plugin doesn't come back, waits a while and is refused; one whose sandbox is
-// there runs on without the plugin.
+// and whose plugin doesn't come back, waits a while and is refused; one that may not run
+// again is at once, unless it has done its work; one whose sandbox is there runs on
+// without the plugin.
 func TestDevicesStayAway(t *testing.T) {
 	tell(t, "devices_stay_away", func(s *story) {
 		given := map[string]map[string]map[string]device.Share{}
-		for _, name := range []string{"lost", "stays"} {
+		s.engine.Images["brief"] = agenttest.Exit(2*time.Second, 0)
+		for _, name := range []string{"lost", "stays", "once", "done"} {
 			c := container("app", "app")
+			if name == "done" {
+				c.Image = "brief"
+			}
 			one := corev1.ResourceList{"example.com/gpu": quantity("1")}
 			c.Resources = corev1.ResourceRequirements{Requests: one, Limits: one}
-			s.create(pod(name, c))
+			p := pod(name, c)
+			if name == "once" || name == "done" {
+				p.Spec.RestartPolicy = corev1.RestartPolicyNever
+			}
+			s.create(p)
 			s.pass(time.Second)
 			given[string(s.get(name).UID)] = map[string]map[string]device.Share{"app": {"example.com/gpu": {IDs: []string{name}}}}
 		}
 		s.stopAgent()
+		s.pass(5 * time.Second)
 		s.say("> the agent starts again, without a sandbox and without the plugin")
 		boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		if err != nil {
@@ -268,8 +279,17 @@ func TestDevicesStayAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.engine.LoseSandbox("lost")
+		s.engine.LoseSandbox("once")
+		s.engine.LoseSandbox("done")
 		s.startAgent()
-		s.pass(29 * time.Second)
+		s.pass(time.Second)
+		if st := s.get("once").Status; st.Phase != corev1.PodFailed || st.Reason != "UnexpectedAdmissionError" {
+			t.Errorf("what can't run again: %s %s", st.Phase, st.Reason)
+		}
+		if st := s.get("done").Status; st.Phase != corev1.PodSucceeded || st.Reason != "" {
+			t.Errorf("what has done its work: %s %s", st.Phase, st.Reason)
+		}
+		s.pass(28 * time.Second)
 		if got := s.get("lost").Status.Phase; got == corev1.PodFailed {
 			t.Error("the plugin had no time to come back")
 		}
@@ -280,6 +300,31 @@ func TestDevicesStayAway(t *testing.T) {
 		}
 		if got := s.running(); got != "stays/app#0" {
 			t.Errorf("running: %s", got)
+		}
+	})
+}
+
+// TestLostOnce: a pod that may not run again, and of which the engine knows nothing any
+// more after a restart of the agent, has failed; it gets no new sandbox in between.
+func TestLostOnce(t *testing.T) {
+	tell(t, "lost_once", func(s *story) {
+		p := pod("once", container("app", "app"))
+		p.Spec.RestartPolicy = corev1.RestartPolicyNever
+		s.create(p)
+		s.pass(time.Second)
+		s.stopAgent()
+		s.say("> the agent starts again, and all of the pod is gone")
+		list, err := s.engine.ListPodSandbox(s.ctx, &rt.ListPodSandboxRequest{})
+		if err != nil || len(list.GetItems()) != 1 {
+			t.Fatal(list, err)
+		}
+		if _, err := s.engine.RemovePodSandbox(s.ctx, &rt.RemovePodSandboxRequest{PodSandboxId: list.GetItems()[0].GetId()}); err != nil {
+			t.Fatal(err)
+		}
+		s.startAgent()
+		s.pass(time.Minute)
+		if got := s.get("once").Status.Phase; got != corev1.PodFailed {
+			t.Errorf("it is %s", got)
 		}
 	})
 }
