@@ -10,8 +10,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sampan-dev/sampan/node/image"
 	"github.com/spf13/cobra"
+
+	"github.com/sampan-dev/sampan/node/image"
 )
 
 func inspectCommand(p Program, s *Settings) *cobra.Command {

@@ -92,7 +92,7 @@ func psColumns(words []string) ([]column, error) {
 		return psUser, nil
 	}
 	before, list, ok := strings.Cut(letters, "o")
-	if !ok || strings.Trim(before, "aAexww") != "" {
+	if !ok || strings.Trim(before, "aAexw") != "" {
 		return nil, fmt.Errorf("%s: want aux, -ef, or -o and columns, such as -o pid,rss,args", strings.Join(words, " "))
 	}
 	var shown []column

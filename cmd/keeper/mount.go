@@ -295,7 +295,7 @@ func (s *stager) remount(m *plan.Mount) error {
 
 // source makes the detached mount and tells whether it is a directory.
 func (s *stager) source(m *plan.Mount) (from *detached, err error) {
-	fd := -1
+	var fd int
 	if !m.Bind {
 		switch {
 		case m.Type == "proc":

@@ -1,6 +1,7 @@
 package zpages
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -46,7 +47,7 @@ func TestPages(t *testing.T) {
 		{"/flagz", "application/yaml;g=config.k8s.io;v=v1alpha1;as=Flagz", []string{"apiVersion: config.k8s.io/v1alpha1\nflags:\n  a: CLASSIFIED\n"}},
 		{"/flagz", "image/png", []string{"only the following media types are accepted: application/json, application/yaml, text/plain"}},
 	} {
-		r, w := httptest.NewRequest("GET", ask.path, nil), httptest.NewRecorder()
+		r, w := httptest.NewRequest(http.MethodGet, ask.path, nil), httptest.NewRecorder()
 		r.Header.Set("Accept", ask.accept)
 		h := c.Statusz()
 		if ask.path == "/flagz" {

@@ -114,7 +114,7 @@ func (l Logs) file(w http.ResponseWriter, r *http.Request, path string) error {
 	if err != nil {
 		return invalid("query", fmt.Sprintf("%q", path), err.Error())
 	}
-	f.Close()
+	_ = f.Close() // it was only looked for
 	http.ServeFileFS(w, r, below{root}, name)
 	return nil
 }
@@ -204,7 +204,7 @@ func (l Logs) copyFile(ctx context.Context, out io.Writer, name string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	info, err := f.Stat()
 	if err == nil && info.IsDir() {
 		err = fs.ErrNotExist

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -212,7 +213,7 @@ func TestShownMayBeGivenBack(t *testing.T) {
 	if err != nil || len(got.Warnings) > 0 {
 		t.Errorf("given back: %v, %q", err, got.Warnings)
 	}
-	if again, err := yaml.Marshal(Effective(Complete(got.Kubelet))); err != nil || string(again) != string(raw) {
+	if again, err := yaml.Marshal(Effective(Complete(got.Kubelet))); err != nil || !bytes.Equal(again, raw) {
 		t.Errorf("%v, shown at first\n%s\nand then\n%s", err, raw, again)
 	}
 	var shown map[string]any
