@@ -144,6 +144,16 @@ func bounded(t *testing.T, longest time.Duration, name string, args ...string) (
 
 func (m mutation) try(t *testing.T, root string) {
 	dir := t.TempDir()
+	lives, err := os.MkdirTemp(room(), "sampan-seeds")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(lives); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Setenv(roomEnv, lives)
 	file := filepath.Join(root, m.file)
 	source, err := os.ReadFile(file)
 	if err != nil {

@@ -144,9 +144,16 @@ type acknowledged struct {
 	revision int64
 }
 
+// roomEnv names the directory for the files of a process that another has started, which
+// removes it: a mutation may end a process before it does.
+const roomEnv = "SAMPAN_SEED_ROOM"
+
 // room is where lives keep their files. Agents look at how full their disk is, and a
 // disk that happens to be nearly full is no part of a seed: memory is preferred.
 func room() string {
+	if given := os.Getenv(roomEnv); given != "" {
+		return given
+	}
 	const memory = "/dev/shm"
 	if probe, err := os.MkdirTemp(memory, "sampan-seed"); err == nil {
 		_ = os.Remove(probe)
